@@ -1,0 +1,80 @@
+package simd
+
+import "unsafe"
+
+var gemmAVX2 = gemmKernels{
+	lanes:     8,
+	rows:      6,
+	cols:      16,
+	wideRows:  2,
+	wideCols:  32,
+	kBlock:    256,
+	tile:      gemmTileAVX2,
+	transpose: gemmTransposeAVX2,
+}
+
+var gemmAVX512 = gemmKernels{
+	lanes:     16,
+	rows:      14,
+	cols:      32,
+	wideRows:  3,
+	wideCols:  64,
+	kBlock:    256,
+	tile:      gemmTileAVX512,
+	transpose: gemmTransposeAVX2,
+}
+
+func kernelsOf(l Level) *gemmKernels {
+	switch l {
+	case AVX512:
+		return &gemmAVX512
+	case AVX2:
+		return &gemmAVX2
+	}
+	return &gemmPortable
+}
+
+// gemmTile is gemmKernels.tile in assembly, for one number of rows and of vectors in a row: last is the
+// number of columns in the last vector. Strides are in elements.
+type gemmTile = func(k int, a *float32, aRow, aK int, b *float32, bK int, c *float32, cRow, last int, accumulate bool)
+
+// gemmTilesAVX2 and gemmTilesAVX512 are indexed by vectors in a row, and then by rows - 1.
+var gemmTilesAVX2 = [5][]gemmTile{
+	1: {gemmTile1x8AVX2, gemmTile2x8AVX2, gemmTile3x8AVX2, gemmTile4x8AVX2, gemmTile5x8AVX2, gemmTile6x8AVX2},
+	2: {gemmTile1x16AVX2, gemmTile2x16AVX2, gemmTile3x16AVX2, gemmTile4x16AVX2, gemmTile5x16AVX2, gemmTile6x16AVX2},
+	4: {gemmTile1x32AVX2, gemmTile2x32AVX2},
+}
+
+var gemmTilesAVX512 = [5][]gemmTile{
+	1: {gemmTile1x16AVX512, gemmTile2x16AVX512, gemmTile3x16AVX512, gemmTile4x16AVX512, gemmTile5x16AVX512, gemmTile6x16AVX512, gemmTile7x16AVX512, gemmTile8x16AVX512, gemmTile9x16AVX512, gemmTile10x16AVX512, gemmTile11x16AVX512, gemmTile12x16AVX512, gemmTile13x16AVX512, gemmTile14x16AVX512},
+	2: {gemmTile1x32AVX512, gemmTile2x32AVX512, gemmTile3x32AVX512, gemmTile4x32AVX512, gemmTile5x32AVX512, gemmTile6x32AVX512, gemmTile7x32AVX512, gemmTile8x32AVX512, gemmTile9x32AVX512, gemmTile10x32AVX512, gemmTile11x32AVX512, gemmTile12x32AVX512, gemmTile13x32AVX512, gemmTile14x32AVX512},
+	4: {gemmTile1x64AVX512, gemmTile2x64AVX512, gemmTile3x64AVX512},
+}
+
+func gemmTileAVX2(k int, a []float32, aRow, aK int, b []float32, bK int, c []float32, cRow, rows, cols int, accumulate bool) {
+	vecs := ceilDiv(cols, 8)
+	gemmTilesAVX2[vecs][rows-1](k, unsafe.SliceData(a), aRow, aK, unsafe.SliceData(b), bK,
+		unsafe.SliceData(c), cRow, cols-8*(vecs-1), accumulate)
+}
+
+func gemmTileAVX512(k int, a []float32, aRow, aK int, b []float32, bK int, c []float32, cRow, rows, cols int, accumulate bool) {
+	vecs := ceilDiv(cols, 16)
+	gemmTilesAVX512[vecs][rows-1](k, unsafe.SliceData(a), aRow, aK, unsafe.SliceData(b), bK,
+		unsafe.SliceData(c), cRow, cols-16*(vecs-1), accumulate)
+}
+
+func gemmTransposeAVX2(dst []float32, dstRow int, src []float32, srcRow, rows, cols int) {
+	whole := cols &^ 7
+	r := 0
+	if whole > 0 {
+		for ; r+8 <= rows; r += 8 {
+			gemmTranspose8AVX2(&dst[r], dstRow, &src[r*srcRow], srcRow, whole/8)
+		}
+		if whole < cols {
+			gemmTransposePortable(dst[whole*dstRow:], dstRow, src[whole:], srcRow, r, cols-whole)
+		}
+	}
+	if r < rows {
+		gemmTransposePortable(dst[r:], dstRow, src[r*srcRow:], srcRow, rows-r, cols)
+	}
+}

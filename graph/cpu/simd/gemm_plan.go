@@ -1,0 +1,112 @@
+package simd
+
+// gemmKernels are the inner loops of one level. A tile is the part of C whose sums fit the registers.
+type gemmKernels struct {
+	lanes    int // in a vector
+	rows     int // of the largest tile
+	cols     int // of the largest tile
+	wideRows int // a product of at most this many rows has tiles of up to wideCols columns
+	wideCols int
+	kBlock   int // steps over K whose panel of B fits the first-level cache
+
+	// tile computes rows x cols elements of C over k steps: row r of A at step p is a[r*aRow + p*aK], and
+	// column j of B is b[p*bK + j]. It reads B in whole vectors, C only with accumulate.
+	tile func(k int, a []float32, aRow, aK int, b []float32, bK int, c []float32, cRow, rows, cols int, accumulate bool)
+	// transpose writes src, [rows cols] with rows srcRow apart, as columns of dst.
+	transpose func(dst []float32, dstRow int, src []float32, srcRow, rows, cols int)
+}
+
+// gemmPlan is how a product is cut up. Blocks of K are the outermost cut; within one, B is copied into
+// panels as wide as a tile, contiguous in the order that tiles read them, and A block by block into
+// panels as high as a tile. A panel of B stays in the first-level cache while a block of A passes from
+// the second-level one: K. Goto and R. van de Geijn, Anatomy of High-Performance Matrix Multiplication,
+// 2008.
+type gemmPlan struct {
+	Gemm
+	kernels *gemmKernels
+
+	kBlock    int // steps over K in a block, the last one may be shorter
+	nBlock    int // columns of B in a block
+	rowPanels int // panels of A: heights differ by at most one
+	mPanels   int // panels of A in a block
+	packA     bool
+	packB     bool
+}
+
+const (
+	blockRows = 448  // of A: with 256 steps of K 448 KiB, within the second-level cache
+	blockCols = 4096 // of B: with 256 steps of K 4 MiB, read from the third-level cache or memory
+	lineWidth = 16   // elements in a cache line
+)
+
+// few is the number of panels up to which copying the other operand costs more than it saves.
+const few = 2
+
+func (g Gemm) plan(k *gemmKernels) gemmPlan {
+	p := gemmPlan{Gemm: g, kernels: k}
+	if g.M <= 0 || g.N <= 0 || g.K <= 0 {
+		return p
+	}
+	p.rowPanels = ceilDiv(g.M, k.rows)
+	p.mPanels = ceilDiv(p.rowPanels, ceilDiv(g.M, blockRows))
+	p.packA = g.N > few*k.cols
+	p.packB = g.TransB || p.rowPanels > few
+	p.kBlock = evenBlock(g.K, k.kBlock, 8)
+	p.nBlock = evenBlock(g.N, blockCols, k.cols)
+	return p
+}
+
+// evenBlock cuts n into as few blocks of at most limit as it takes and returns their length, a multiple
+// of unit, so that no block is much shorter than the others.
+func evenBlock(n, limit, unit int) int {
+	return roundUp(ceilDiv(n, ceilDiv(n, limit)), unit)
+}
+
+func ceilDiv(n, d int) int  { return (n + d - 1) / d }
+func roundUp(n, to int) int { return ceilDiv(n, to) * to }
+
+// aStride is the distance between rows in a copied panel of A: off a multiple of the cache's way, which
+// would put all rows of a panel into one set.
+func (p *gemmPlan) aStride() int { return roundUp(p.kBlock, lineWidth) + lineWidth }
+
+// panelA returns the rows [lo, hi) of a panel of A.
+func (p *gemmPlan) panelA(i int) (lo, hi int) {
+	return i * p.M / p.rowPanels, (i + 1) * p.M / p.rowPanels
+}
+
+// widthB returns the width of the panel of B that starts at column j.
+func (p *gemmPlan) widthB(j int) int {
+	if p.M <= p.kernels.wideRows && !p.packB && p.N-j >= p.kernels.wideCols {
+		return p.kernels.wideCols
+	}
+	return min(p.kernels.cols, p.N-j)
+}
+
+// workspaceA is the size of one worker's copy of a block of A.
+func (p *gemmPlan) workspaceA() int {
+	if !p.packA {
+		return 0
+	}
+	rows := min(p.M, (p.M/p.rowPanels+1)*p.mPanels)
+	return roundUp(rows*p.aStride(), lineWidth)
+}
+
+// workspaceB is the size of the copy of a block of B that all workers share, or else of one worker's copy
+// of the panel at the right edge, whose rows may not fill a vector.
+func (p *gemmPlan) workspaceB() int {
+	if !p.packB {
+		return p.kernels.cols * p.kBlock
+	}
+	return p.nBlock * p.kBlock
+}
+
+func (p *gemmPlan) workspace(workers int) int {
+	if p.rowPanels == 0 {
+		return 0
+	}
+	n := lineWidth + workers*p.workspaceA()
+	if p.packB {
+		return n + p.workspaceB()
+	}
+	return n + workers*p.workspaceB()
+}

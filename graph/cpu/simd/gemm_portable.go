@@ -1,0 +1,64 @@
+package simd
+
+var gemmPortable = gemmKernels{
+	lanes:     1,
+	rows:      4,
+	cols:      4,
+	kBlock:    256,
+	tile:      gemmTilePortable,
+	transpose: gemmTransposePortable,
+}
+
+func gemmTilePortable(k int, a []float32, aRow, aK int, b []float32, bK int, c []float32, cRow, rows, cols int, accumulate bool) {
+	if cols == 4 {
+		for ; rows >= 2; rows -= 2 {
+			gemmTile2x4(k, a, aRow, aK, b, bK, c, cRow, accumulate)
+			a, c = a[min(len(a), 2*aRow):], c[min(len(c), 2*cRow):]
+		}
+	}
+	for i := range rows {
+		for j := range cols {
+			var s float32
+			for p := range k {
+				s += a[i*aRow+p*aK] * b[p*bK+j]
+			}
+			if accumulate {
+				s += c[i*cRow+j]
+			}
+			c[i*cRow+j] = s
+		}
+	}
+}
+
+// gemmTile2x4 keeps 8 sums in registers, with the operands what amd64's 16 hold.
+func gemmTile2x4(k int, a []float32, aRow, aK int, b []float32, bK int, c []float32, cRow int, accumulate bool) {
+	var s00, s01, s02, s03, s10, s11, s12, s13 float32
+	for p := range k {
+		row := b[p*bK:][:4:4]
+		x, y := a[p*aK], a[aRow+p*aK]
+		s00 += x * row[0]
+		s01 += x * row[1]
+		s02 += x * row[2]
+		s03 += x * row[3]
+		s10 += y * row[0]
+		s11 += y * row[1]
+		s12 += y * row[2]
+		s13 += y * row[3]
+	}
+	c0, c1 := c[:4:4], c[cRow:][:4:4]
+	if accumulate {
+		s00, s01, s02, s03 = s00+c0[0], s01+c0[1], s02+c0[2], s03+c0[3]
+		s10, s11, s12, s13 = s10+c1[0], s11+c1[1], s12+c1[2], s13+c1[3]
+	}
+	c0[0], c0[1], c0[2], c0[3] = s00, s01, s02, s03
+	c1[0], c1[1], c1[2], c1[3] = s10, s11, s12, s13
+}
+
+func gemmTransposePortable(dst []float32, dstRow int, src []float32, srcRow, rows, cols int) {
+	for r := range rows {
+		row := src[r*srcRow:][:cols]
+		for c, x := range row {
+			dst[c*dstRow+r] = x
+		}
+	}
+}

@@ -1,0 +1,307 @@
+// Command gemm writes the assembly of the matrix-product kernels, and its Go declarations.
+// Run it with go generate in graph/cpu/simd.
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+)
+
+// isa is a vector instruction set: its register, and the largest tile whose sums fit the register file
+// with room for a row of B and one broadcast element of A.
+type isa struct {
+	name   string
+	reg    func() VecVirtual
+	lanes  int
+	rows   int  // of a tile
+	vecs   int  // vectors in a row of a tile
+	wide   int  // rows of the largest tile of wideVecs vectors
+	masked bool // loads and stores take a mask register
+}
+
+var (
+	avx2   = isa{name: "AVX2", reg: YMM, lanes: 8, rows: 6, vecs: 2, wide: 2}
+	avx512 = isa{name: "AVX512", reg: ZMM, lanes: 16, rows: 14, vecs: 2, wide: 3, masked: true}
+)
+
+// wideVecs is the width of the tiles for products of few rows, where a tile of normal width has too few
+// independent sums to hide the latency of a multiply-add: 4 cycles, two a cycle.
+const wideVecs = 4
+
+func main() {
+	lanes()
+	for _, s := range []isa{avx2, avx512} {
+		for vecs := 1; vecs <= s.vecs; vecs++ {
+			for rows := 1; rows <= s.rows; rows++ {
+				tile(s, rows, vecs)
+			}
+		}
+		for rows := 1; rows <= s.wide; rows++ {
+			tile(s, rows, wideVecs)
+		}
+	}
+	transpose8()
+	Generate()
+}
+
+func (s isa) bytes() int { return 4 * s.lanes }
+
+// tile emits the product of rows rows of A with vecs vectors of B over k steps. The sums stay in
+// registers; A's element is broadcast once and multiplied with the whole row of B, which keeps the load
+// ports (two a cycle) below the multiply-adds (two a cycle).
+func tile(s isa, rows, vecs int) {
+	TEXT(fmt.Sprintf("gemmTile%dx%d%s", rows, vecs*s.lanes, s.name), NOSPLIT,
+		"func(k int, a *float32, aRow, aK int, b *float32, bK int, c *float32, cRow, last int, accumulate bool)")
+	Doc(fmt.Sprintf("gemmTile%dx%d%s is the gemmTile of %d rows and %d columns.", rows, vecs*s.lanes, s.name, rows, vecs*s.lanes))
+	Pragma("noescape")
+
+	k := Load(Param("k"), GP64())
+	a := Load(Param("a"), GP64())
+	aK := Load(Param("aK"), GP64())
+	b := Load(Param("b"), GP64())
+	bK := Load(Param("bK"), GP64())
+	SHLQ(Imm(2), aK)
+	SHLQ(Imm(2), bK)
+
+	// The tile of C is far apart in memory: ask for it now, it is needed after the loop.
+	c := Load(Param("c"), GP64())
+	cRow := Load(Param("cRow"), GP64())
+	SHLQ(Imm(2), cRow)
+	for r := range rows {
+		for v := 0; v < vecs*s.bytes(); v += 64 {
+			PREFETCHT0(Mem{Base: c, Disp: v})
+		}
+		if r < rows-1 {
+			ADDQ(cRow, c)
+		}
+	}
+
+	// Row r of A is at a + r*aRow: an odd multiple of aRow in a register, times 1, 2, 4 or 8.
+	odd := map[int]GPVirtual{}
+	if rows > 1 {
+		odd[1] = Load(Param("aRow"), GP64()).(GPVirtual)
+		SHLQ(Imm(2), odd[1])
+		for m := 3; m < rows; m += 2 {
+			odd[m] = GP64()
+			LEAQ(Mem{Base: odd[m-2], Index: odd[1], Scale: 2}, odd[m])
+		}
+	}
+	rowOfA := func(r int) Mem {
+		if r == 0 {
+			return Mem{Base: a}
+		}
+		scale := uint8(1)
+		for r%2 == 0 {
+			r, scale = r/2, scale*2
+		}
+		return Mem{Base: a, Index: odd[r], Scale: scale}
+	}
+
+	sum := make([][]VecVirtual, rows)
+	for r := range sum {
+		sum[r] = make([]VecVirtual, vecs)
+		for v := range sum[r] {
+			sum[r][v] = s.reg()
+			s.zero(sum[r][v])
+		}
+	}
+	TESTQ(k, k)
+	JZ(LabelRef("store"))
+	Label("loop")
+	rowB := make([]VecVirtual, vecs)
+	for v := range rowB {
+		rowB[v] = s.reg()
+		VMOVUPS(Mem{Base: b, Disp: v * s.bytes()}, rowB[v])
+	}
+	for r := range rows {
+		element := s.reg()
+		VBROADCASTSS(rowOfA(r), element)
+		for v := range vecs {
+			VFMADD231PS(rowB[v], element, sum[r][v])
+		}
+	}
+	ADDQ(aK, a)
+	ADDQ(bK, b)
+	DECQ(k)
+	JNZ(LabelRef("loop"))
+
+	Label("store")
+	Load(Param("c"), c)
+	Load(Param("cRow"), cRow)
+	SHLQ(Imm(2), cRow)
+	s.addTile(sum, c, cRow)
+	Label("overwrite")
+	s.storeTile(sum, c, cRow)
+	VZEROUPPER()
+	RET()
+}
+
+// addTile adds the tile at c to sum where the parameter accumulate asks for it, and else jumps to
+// "overwrite". Only the first "last" lanes of a row's last vector are read.
+func (s isa) addTile(sum [][]VecVirtual, c, cRow Register) {
+	mask := s.lastMask()
+	accumulate := Load(Param("accumulate"), GP8())
+	TESTB(accumulate, accumulate)
+	JZ(LabelRef("overwrite"))
+	at := GP64()
+	MOVQ(c, at)
+	for r, row := range sum {
+		for v, x := range row {
+			m := Mem{Base: at, Disp: v * s.bytes()}
+			switch {
+			case v < len(row)-1:
+				VADDPS(m, x, x)
+			case s.masked:
+				VADDPS(m, x, mask, x)
+			default:
+				old := s.reg()
+				VMASKMOVPS(m, mask, old)
+				VADDPS(old, x, x)
+			}
+		}
+		if r < len(sum)-1 {
+			ADDQ(cRow, at)
+		}
+	}
+}
+
+// storeTile writes sum to the tile at c; of a row's last vector only the first "last" lanes.
+func (s isa) storeTile(sum [][]VecVirtual, c, cRow Register) {
+	store := func(storeLast func(x VecVirtual, m Mem)) {
+		at := GP64()
+		MOVQ(c, at)
+		for r, row := range sum {
+			for v, x := range row {
+				m := Mem{Base: at, Disp: v * s.bytes()}
+				if v < len(row)-1 {
+					VMOVUPS(x, m)
+				} else {
+					storeLast(x, m)
+				}
+			}
+			if r < len(sum)-1 {
+				ADDQ(cRow, at)
+			}
+		}
+	}
+	if s.masked {
+		mask := s.lastMask()
+		store(func(x VecVirtual, m Mem) { VMOVUPS(x, mask, m) })
+		return
+	}
+	// A masked store takes many micro-operations on some CPUs: whole vectors go without.
+	last := Load(Param("last"), GP64())
+	CMPQ(last, Imm(uint64(s.lanes)))
+	JNE(LabelRef("partial"))
+	store(func(x VecVirtual, m Mem) { VMOVUPS(x, m) })
+	VZEROUPPER()
+	RET()
+	Label("partial")
+	mask := s.lastMask()
+	store(func(x VecVirtual, m Mem) { VMASKMOVPS(x, mask, m) })
+}
+
+func (s isa) zero(r VecVirtual) {
+	if s.masked {
+		VPXORD(r, r, r)
+		return
+	}
+	VXORPS(r, r, r)
+}
+
+// lastMask returns the mask of the first "last" lanes.
+func (s isa) lastMask() Register {
+	if s.masked {
+		Load(Param("last"), RCX)
+		bits := GP32()
+		MOVL(U32(1), bits)
+		SHLL(CL, bits)
+		DECL(bits)
+		mask := K()
+		KMOVW(bits, mask)
+		return mask
+	}
+	last := Load(Param("last"), GP64())
+	NEGQ(last)
+	lanes := GP64()
+	LEAQ(lanesTable, lanes)
+	mask := s.reg()
+	VMOVUPS(Mem{Base: lanes, Disp: s.bytes(), Index: last, Scale: 4}, mask)
+	return mask
+}
+
+// lanesTable holds 8 lanes of ones and then 8 of zeros: a mask of n lanes starts 8-n lanes in.
+var lanesTable Mem
+
+func lanes() {
+	lanesTable = GLOBL("gemmLanes", RODATA|NOPTR)
+	for i := range 16 {
+		DATA(4*i, I32(int32(i/8)-1))
+	}
+}
+
+// transpose8 emits the transpose of 8 rows, 8 columns at a time.
+func transpose8() {
+	TEXT("gemmTranspose8AVX2", NOSPLIT, "func(dst *float32, dstRow int, src *float32, srcRow, blocks int)")
+	Doc("gemmTranspose8AVX2 writes the 8 rows at src, 8*blocks columns wide, as columns of dst.")
+	Pragma("noescape")
+	dst := Load(Param("dst"), GP64())
+	dstRow := Load(Param("dstRow"), GP64())
+	src := Load(Param("src"), GP64())
+	srcRow := Load(Param("srcRow"), GP64())
+	blocks := Load(Param("blocks"), GP64())
+	SHLQ(Imm(2), dstRow)
+	SHLQ(Imm(2), srcRow)
+	dst3, src3, src4 := GP64(), GP64(), GP64()
+	LEAQ(Mem{Base: dstRow, Index: dstRow, Scale: 2}, dst3)
+	LEAQ(Mem{Base: srcRow, Index: srcRow, Scale: 2}, src3)
+
+	Label("block")
+	LEAQ(Mem{Base: src, Index: srcRow, Scale: 4}, src4)
+	row := func(r, disp int) Mem {
+		base := src
+		if r >= 4 {
+			base, r = src4, r-4
+		}
+		m := Mem{Base: base, Disp: disp}
+		switch r {
+		case 1, 2:
+			m.Index, m.Scale = srcRow, uint8(r)
+		case 3:
+			m.Index, m.Scale = src3, 1
+		}
+		return m
+	}
+	// x[c] holds columns 4*(c/4) to 4*(c/4)+3 of row c%4 and, in its high half, of row c%4+4, so that
+	// what is left is four 4x4 transposes within 128-bit halves.
+	var x [8]VecVirtual
+	for c := range x {
+		x[c] = YMM()
+		VMOVUPS(row(c%4, 16*(c/4)), x[c].AsX())
+		VINSERTF128(Imm(1), row(c%4+4, 16*(c/4)), x[c], x[c])
+	}
+	for h := 0; h < 8; h += 4 {
+		lo01, hi01, lo23, hi23 := YMM(), YMM(), YMM(), YMM()
+		VUNPCKLPS(x[h+1], x[h], lo01)
+		VUNPCKHPS(x[h+1], x[h], hi01)
+		VUNPCKLPS(x[h+3], x[h+2], lo23)
+		VUNPCKHPS(x[h+3], x[h+2], hi23)
+		VUNPCKLPD(lo23, lo01, x[h])
+		VUNPCKHPD(lo23, lo01, x[h+1])
+		VUNPCKLPD(hi23, hi01, x[h+2])
+		VUNPCKHPD(hi23, hi01, x[h+3])
+		VMOVUPS(x[h], Mem{Base: dst})
+		VMOVUPS(x[h+1], Mem{Base: dst, Index: dstRow, Scale: 1})
+		VMOVUPS(x[h+2], Mem{Base: dst, Index: dstRow, Scale: 2})
+		VMOVUPS(x[h+3], Mem{Base: dst, Index: dst3, Scale: 1})
+		LEAQ(Mem{Base: dst, Index: dstRow, Scale: 4}, dst)
+	}
+	ADDQ(Imm(32), src)
+	DECQ(blocks)
+	JNZ(LabelRef("block"))
+	VZEROUPPER()
+	RET()
+}

@@ -1,0 +1,254 @@
+// Package checkpoint saves a training run's state so that a kill, a full disk or a flipped bit at any moment loses no
+// more than the steps since the last good save, and exports models for other programs.
+//
+// A run directory is written by one process at a time, the one that holds its Lock:
+//
+//	run, err := checkpoint.Lock("runs/x")
+//	defer run.Unlock()
+//	newest, skipped, err := checkpoint.Newest("runs/x") // to resume
+//	err = newest.Read(model, optimizer)
+//	info, err := run.Save(state, model, optimizer)
+//	removed, err := run.Prune(cfg.KeepLast, cfg.KeepEvery)
+//
+// List, Verify, Load and Newest only read and need no lock. FORMAT.md describes the files.
+package checkpoint
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/sambatrain/sambatrain/checkpoint/safetensors"
+)
+
+// Names of AdamW's moments in optimizer.safetensors: a prefix before the parameter's name.
+const (
+	ExpAvgPrefix   = "exp_avg."
+	ExpAvgSqPrefix = "exp_avg_sq."
+)
+
+// Tensor names a view into the trainer's own buffers. Data is row-major and is neither copied nor kept.
+type Tensor struct {
+	Name  string
+	Shape []int // empty for a scalar
+	Data  []float32
+}
+
+// State is what a resumed run needs beside its tensors.
+type State struct {
+	Step         int64  // optimizer steps completed
+	Tokens       int64  // tokens trained on so far
+	Position     int64  // index of the next training sample
+	CodeVersion  string // version of the program that saves
+	RecipeSHA256 string // of the resolved recipe, from RecipeSHA256
+
+	// Extra holds whatever else the trainer must find again, such as a schedule's or a metrics file's position.
+	// Each value is a JSON document.
+	Extra map[string]json.RawMessage
+}
+
+// Checkpoint is a checkpoint folder whose files were found good when it was loaded.
+type Checkpoint struct {
+	Info
+	State
+	SavedAt time.Time
+
+	files []fileRecord
+}
+
+// Load verifies the checkpoint folder dir and opens it.
+func Load(dir string) (*Checkpoint, error) {
+	m, err := verify(dir)
+	if err != nil {
+		return nil, err
+	}
+	c := &Checkpoint{Info: Info{Dir: dir}, State: m.state(), SavedAt: m.SavedAt, files: m.Files}
+	c.Info.Step = m.Step
+	for _, f := range m.Files {
+		c.Bytes += f.Size
+	}
+	return c, nil
+}
+
+// Read fills the Data of every tensor in place, all bits as they were saved. The names and shapes must be exactly
+// those of the checkpoint: a missing, additional or differently shaped tensor is an error that names it, and is found
+// before any Data is touched.
+func (c *Checkpoint) Read(model, optimizer []Tensor) error {
+	m, err := c.open(partModel)
+	if err != nil {
+		return err
+	}
+	defer m.close()
+	o, err := c.open(partOptimizer)
+	if err != nil {
+		return err
+	}
+	defer o.close()
+	if err := m.match(model); err != nil {
+		return err
+	}
+	if err := o.match(optimizer); err != nil {
+		return err
+	}
+	if err := m.read(model); err != nil {
+		return err
+	}
+	return o.read(optimizer)
+}
+
+// ReadModel is Read for the parameters alone, for uses that do not go on training.
+func (c *Checkpoint) ReadModel(model []Tensor) error {
+	m, err := c.open(partModel)
+	if err != nil {
+		return err
+	}
+	defer m.close()
+	if err := m.match(model); err != nil {
+		return err
+	}
+	return m.read(model)
+}
+
+// openPart is the open files of one part of a checkpoint. A part may be spread over several files.
+type openPart struct {
+	dir, part string
+	files     []*safetensors.File
+	in        map[string]*safetensors.File // by tensor name
+}
+
+func (c *Checkpoint) open(part string) (*openPart, error) {
+	p := &openPart{dir: c.Dir, part: part, in: map[string]*safetensors.File{}}
+	for _, r := range c.files {
+		if r.Part != part {
+			continue
+		}
+		f, err := safetensors.Open(filepath.Join(c.Dir, r.Name))
+		if err != nil {
+			p.close()
+			return nil, err
+		}
+		p.files = append(p.files, f)
+		for _, e := range f.Entries() {
+			if p.in[e.Name] != nil {
+				p.close()
+				return nil, fmt.Errorf("%s: tensor %q is in two files of the %s", c.Dir, e.Name, part)
+			}
+			p.in[e.Name] = f
+		}
+	}
+	return p, nil
+}
+
+func (p *openPart) close() {
+	for _, f := range p.files {
+		f.Close() // only read from: nothing can be lost
+	}
+}
+
+// match compares the tensors wanted with those that the part holds.
+func (p *openPart) match(want []Tensor) error {
+	names := make(map[string]bool, len(want))
+	var missing []string
+	for _, t := range want {
+		if err := t.check(); err != nil {
+			return err
+		}
+		if names[t.Name] {
+			return fmt.Errorf("tensor %q: asked for twice", t.Name)
+		}
+		names[t.Name] = true
+		f := p.in[t.Name]
+		if f == nil {
+			missing = append(missing, t.Name)
+			continue
+		}
+		e, _ := f.Entry(t.Name)
+		if e.DType != safetensors.F32 {
+			return fmt.Errorf("%s: %s tensor %q: dtype is %s, want F32", p.dir, p.part, t.Name, e.DType)
+		}
+		if !slices.Equal(e.Shape, t.Shape) {
+			return fmt.Errorf("%s: %s tensor %q: shape is %v in the checkpoint, %v in this run", p.dir, p.part, t.Name, e.Shape, t.Shape)
+		}
+	}
+	var extra []string
+	for name := range p.in {
+		if !names[name] {
+			extra = append(extra, name)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%s: %s tensor %s in this run but not in the checkpoint; was it saved by another recipe?", p.dir, p.part, quoteFirst(missing))
+	}
+	if len(extra) > 0 {
+		return fmt.Errorf("%s: %s tensor %s in the checkpoint but not in this run; was it saved by another recipe?", p.dir, p.part, quoteFirst(extra))
+	}
+	return nil
+}
+
+func (p *openPart) read(into []Tensor) error {
+	for _, t := range into {
+		if err := p.in[t.Name].ReadFloat32(t.Name, t.Data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// quoteFirst names the first of several tensors, counts the others, and adds the verb.
+func quoteFirst(names []string) string {
+	slices.Sort(names)
+	if len(names) == 1 {
+		return fmt.Sprintf("%q is", names[0])
+	}
+	return fmt.Sprintf("%q (and %d more) are", names[0], len(names)-1)
+}
+
+// check compares the tensor's shape with its data.
+func (t Tensor) check() error {
+	n := 1
+	for _, d := range t.Shape {
+		if d < 0 {
+			return fmt.Errorf("tensor %q: shape %v has a negative dimension", t.Name, t.Shape)
+		}
+		n *= d
+	}
+	if n != len(t.Data) {
+		return fmt.Errorf("tensor %q: shape %v has %d elements, its data %d", t.Name, t.Shape, n, len(t.Data))
+	}
+	return nil
+}
+
+// Info is a checkpoint folder as found, not verified.
+type Info struct {
+	Dir   string
+	Step  int64
+	Bytes int64 // of all its files
+}
+
+// folder names inside RUN/checkpoints. Names that start with a dot are unfinished work of a writer, which only the
+// holder of the run's lock may touch.
+const (
+	checkpointsDir = "checkpoints"
+	stepPrefix     = "step-"
+
+	savingPrefix   = ".saving-"   // being written: incomplete, removed when found
+	replacedPrefix = ".replaced-" // the good checkpoint of the same step, until the new one is in place
+	removingPrefix = ".removing-" // being removed
+)
+
+// stepName is the folder of a step; eight digits keep a plain listing in order.
+func stepName(step int64) string { return fmt.Sprintf("%s%08d", stepPrefix, step) }
+
+// parseStep inverts stepName and refuses any other spelling.
+func parseStep(name string) (int64, bool) {
+	digits, ok := strings.CutPrefix(name, stepPrefix)
+	if !ok {
+		return 0, false
+	}
+	step, err := strconv.ParseInt(digits, 10, 64)
+	return step, err == nil && step >= 0 && stepName(step) == name
+}

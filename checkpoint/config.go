@@ -1,0 +1,35 @@
+package checkpoint
+
+import "fmt"
+
+// Config is a recipe's checkpoint section.
+type Config struct {
+	// Every is the number of steps between two saves. The last step, and an interrupted one, is saved in any case.
+	// Default 500.
+	Every int `yaml:"every"`
+	// KeepLast is how many of the newest checkpoints are kept. Default 3, so that one bad file or one bad step leaves
+	// something to go back to.
+	KeepLast int `yaml:"keep_last"`
+	// KeepEvery also keeps the checkpoints whose step is a multiple of it, for good. Default 0: none.
+	KeepEvery int `yaml:"keep_every"`
+}
+
+// DefaultConfig is the section of a recipe that has none.
+func DefaultConfig() Config {
+	return Config{Every: 500, KeepLast: 3, KeepEvery: 0}
+}
+
+// Validate names the key that is wrong and says what it may be.
+func (c Config) Validate() error {
+	switch {
+	case c.Every < 1:
+		return fmt.Errorf("checkpoint.every: %d; give a number of steps, at least 1", c.Every)
+	case c.KeepLast < 1:
+		return fmt.Errorf("checkpoint.keep_last: %d; at least 1 checkpoint must be kept", c.KeepLast)
+	case c.KeepEvery < 0:
+		return fmt.Errorf("checkpoint.keep_every: %d; give a number of steps, or 0 to keep only the last ones", c.KeepEvery)
+	case c.KeepEvery%c.Every != 0:
+		return fmt.Errorf("checkpoint.keep_every: %d is not a multiple of checkpoint.every (%d), so its steps are not saved", c.KeepEvery, c.Every)
+	}
+	return nil
+}

@@ -1,0 +1,105 @@
+package checkpoint
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/sambatrain/sambatrain/checkpoint/safetensors"
+)
+
+// ErrNoCheckpoint is wrapped by Newest's error when no checkpoint of the run verifies.
+var ErrNoCheckpoint = errors.New("no checkpoint to load")
+
+// Skipped is a checkpoint that Newest passed over, and why.
+type Skipped struct {
+	Info
+	Err error
+}
+
+// List finds the checkpoints of a run, ascending by step, without verifying them. A run that has saved none yet gives
+// an empty list.
+func List(runDir string) ([]Info, error) {
+	if _, err := os.Stat(runDir); err != nil {
+		return nil, err
+	}
+	root := filepath.Join(runDir, checkpointsDir)
+	entries, err := os.ReadDir(root)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var infos []Info
+	for _, e := range entries {
+		step, ok := parseStep(e.Name())
+		if !ok {
+			continue
+		}
+		info := Info{Dir: filepath.Join(root, e.Name()), Step: step}
+		files, err := os.ReadDir(info.Dir)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // pruned since the folder was listed
+		}
+		// What cannot be read is listed all the same, so that Newest reports it.
+		for _, f := range files {
+			if fi, err := f.Info(); err == nil {
+				info.Bytes += fi.Size()
+			}
+		}
+		infos = append(infos, info)
+	}
+	slices.SortFunc(infos, func(a, b Info) int { return cmp.Compare(a.Step, b.Step) })
+	return infos, nil
+}
+
+// Verify reads every file of the checkpoint folder dir and compares it with its size, its SHA-256 and its format. The
+// error names the first file that is wrong.
+func Verify(dir string) error {
+	_, err := verify(dir)
+	return err
+}
+
+func verify(dir string) (manifest, error) {
+	m, err := readManifest(dir)
+	if err != nil {
+		return manifest{}, err
+	}
+	for _, r := range m.Files {
+		if err := verifyFile(dir, r); err != nil {
+			return manifest{}, err
+		}
+		f, err := safetensors.Open(filepath.Join(dir, r.Name))
+		if err != nil {
+			return manifest{}, err
+		}
+		f.Close()
+	}
+	return m, nil
+}
+
+// Newest loads the newest checkpoint of a run that verifies. Every newer one that does not is in the Skipped list,
+// newest first, for the caller to report: its steps are lost. When none verifies the error wraps ErrNoCheckpoint, and
+// an empty Skipped list says that the run never saved any.
+func Newest(runDir string) (*Checkpoint, []Skipped, error) {
+	infos, err := List(runDir)
+	if err != nil {
+		return nil, nil, err
+	}
+	var skipped []Skipped
+	for _, info := range slices.Backward(infos) {
+		c, err := Load(info.Dir)
+		if err == nil {
+			return c, skipped, nil
+		}
+		skipped = append(skipped, Skipped{info, err})
+	}
+	if len(skipped) > 0 {
+		return nil, skipped, fmt.Errorf("%s: %w: none of its %d verifies", runDir, ErrNoCheckpoint, len(skipped))
+	}
+	return nil, nil, fmt.Errorf("%s: %w: the run has saved none yet", runDir, ErrNoCheckpoint)
+}

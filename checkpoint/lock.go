@@ -1,0 +1,111 @@
+package checkpoint
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/gofrs/flock"
+)
+
+// ErrInUse is wrapped by Lock's error when another process holds the run directory.
+var ErrInUse = errors.New("in use")
+
+// The lock is one file and its holder's name another, because on Windows a locked file cannot be read.
+const (
+	lockFile  = "lock"
+	ownerFile = "lock.json"
+)
+
+// owner is lock.json: who holds the lock. It means nothing when the lock is free.
+type owner struct {
+	PID   int       `json:"pid"`
+	Host  string    `json:"host"`
+	Since time.Time `json:"since"`
+}
+
+// Run is a run directory that this process alone may write. Its methods may be called concurrently.
+type Run struct {
+	// Recovered says, a line each, what Lock found left over from a killed writer and what it did about it.
+	Recovered []string
+
+	dir  string
+	lock *flock.Flock
+	fs   fileSystem
+	now  func() time.Time
+
+	mu       sync.Mutex
+	verified map[string]string // the stamps of folders known to be good
+}
+
+// Lock takes the existing run directory runDir for this process and removes what a killed writer left in it. The
+// operating system frees the lock when the process ends, however it ends. When another process holds it, the error
+// says which one and wraps ErrInUse.
+func Lock(runDir string) (*Run, error) {
+	if info, err := os.Stat(runDir); err != nil {
+		return nil, err
+	} else if !info.IsDir() {
+		return nil, fmt.Errorf("%s: not a directory", runDir)
+	}
+	l := flock.New(filepath.Join(runDir, lockFile), flock.SetPermissions(0o666))
+	held, err := l.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("%s: lock: %w", runDir, err)
+	}
+	if !held {
+		return nil, inUse(runDir)
+	}
+	r := &Run{dir: runDir, lock: l, fs: osFS{}, now: time.Now, verified: map[string]string{}}
+	if err := r.writeOwner(); err != nil {
+		r.Unlock()
+		return nil, err
+	}
+	if r.Recovered, err = r.recover(); err != nil {
+		r.Unlock()
+		return nil, err
+	}
+	return r, nil
+}
+
+// Dir is the run directory as it was given to Lock.
+func (r *Run) Dir() string { return r.dir }
+
+// Unlock frees the run directory for other processes.
+func (r *Run) Unlock() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	// The lock file stays: removing it would let two processes each lock a file of that name.
+	if err := os.Remove(filepath.Join(r.dir, ownerFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		r.lock.Unlock()
+		return err
+	}
+	return r.lock.Unlock()
+}
+
+func (r *Run) writeOwner() error {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "(unknown)"
+	}
+	text, err := json.Marshal(owner{PID: os.Getpid(), Host: host, Since: r.now().UTC().Truncate(time.Second)})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(r.dir, ownerFile), append(text, '\n'), 0o666)
+}
+
+// inUse is the error that names the lock's holder. The name may be missing or unreadable in the instant in which the
+// holder writes it.
+func inUse(runDir string) error {
+	var o owner
+	text, err := os.ReadFile(filepath.Join(runDir, ownerFile))
+	if err != nil || json.Unmarshal(text, &o) != nil || o.PID == 0 {
+		return fmt.Errorf("%s: %w by another process; stop it or choose another folder with --out", runDir, ErrInUse)
+	}
+	return fmt.Errorf("%s: %w by process %d on host %s since %s; stop it or choose another folder with --out",
+		runDir, ErrInUse, o.PID, o.Host, o.Since.Format(time.RFC3339))
+}

@@ -1,0 +1,103 @@
+package checkpoint
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Prune removes all checkpoints but the keepLast newest and, if keepEvery is not 0, those whose step is a multiple of
+// keepEvery. It never removes the newest checkpoint that verifies, whatever the numbers say. The removed ones are
+// returned, ascending by step, also when an error stopped it half way.
+func (r *Run) Prune(keepLast, keepEvery int) ([]Info, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	removed, err := r.prune(keepLast, keepEvery)
+	if err != nil {
+		return removed, fmt.Errorf("prune checkpoints: %w", err)
+	}
+	return removed, nil
+}
+
+func (r *Run) prune(keepLast, keepEvery int) ([]Info, error) {
+	if keepLast < 1 || keepEvery < 0 {
+		return nil, fmt.Errorf("keep_last %d must be at least 1 and keep_every %d not negative", keepLast, keepEvery)
+	}
+	infos, err := List(r.dir)
+	if err != nil || len(infos) <= keepLast {
+		return nil, err
+	}
+	var old []Info
+	for _, info := range infos[:len(infos)-keepLast] {
+		if keepEvery == 0 || info.Step%int64(keepEvery) != 0 {
+			old = append(old, info)
+		}
+	}
+	if len(old) == 0 {
+		return nil, nil
+	}
+	good, err := r.newestGood(infos)
+	if err != nil {
+		return nil, err
+	}
+	root := filepath.Join(r.dir, checkpointsDir)
+	var removed []Info
+	for _, info := range old {
+		if info.Dir == good {
+			continue
+		}
+		// Renamed first, so that a kill in the middle leaves nothing that looks like a damaged checkpoint.
+		temp := filepath.Join(root, removingPrefix+filepath.Base(info.Dir))
+		if err := r.fs.Rename(info.Dir, temp); err != nil {
+			return removed, err
+		}
+		delete(r.verified, info.Dir)
+		removed = append(removed, info)
+		if err := r.fs.RemoveAll(temp); err != nil {
+			return removed, err
+		}
+	}
+	return removed, r.fs.SyncDir(root)
+}
+
+// newestGood is the folder of the newest checkpoint that verifies. Folders that this process wrote or verified before
+// and whose files have not changed since are not read again: that would double the cost of every save.
+func (r *Run) newestGood(infos []Info) (string, error) {
+	var firstErr error
+	for _, info := range slices.Backward(infos) {
+		stamp, err := stampOf(info.Dir)
+		if err == nil && r.verified[info.Dir] == stamp {
+			return info.Dir, nil
+		}
+		if err == nil {
+			err = Verify(info.Dir)
+		}
+		if err == nil {
+			r.verified[info.Dir] = stamp
+			return info.Dir, nil
+		}
+		if firstErr == nil {
+			firstErr = err
+		}
+	}
+	return "", fmt.Errorf("nothing was removed, because no checkpoint verifies: %w", firstErr)
+}
+
+// stampOf lists a folder's files with their sizes and times: equal stamps mean that nothing was written since.
+func stampOf(dir string) (string, error) {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	for _, f := range files {
+		info, err := f.Info()
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&b, "%s %d %d\n", f.Name(), info.Size(), info.ModTime().UnixNano())
+	}
+	return b.String(), nil
+}

@@ -1,0 +1,315 @@
+package graph
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+
+	"gorgonia.org/gorgonia"
+	"gorgonia.org/tensor"
+)
+
+// Tensor is a value of the graph under construction. The zero Tensor stands for
+// "none"; it is also what every operation returns after the builder's first error.
+type Tensor struct {
+	node *gorgonia.Node
+	b    *Builder
+}
+
+// Shape is the tensor's sizes, nil for the zero Tensor.
+func (t Tensor) Shape() Shape {
+	if t.node == nil {
+		return nil
+	}
+	return Shape(t.node.Shape())
+}
+
+// Valid reports whether t is a tensor at all.
+func (t Tensor) Valid() bool { return t.node != nil }
+
+func (t Tensor) isSeed() bool { return t.node != nil && t.node == t.b.seed }
+
+// Init draws the first values of a parameter.
+type Init func(r *rand.Rand, w []float32)
+
+// Param is a trained tensor and the name that it has in a checkpoint.
+type Param struct {
+	Name  string
+	Shape Shape
+	Init  Init
+	node  *gorgonia.Node
+	grad  *gorgonia.Node
+}
+
+// Builder collects a model's operations. It keeps the first error until Compile,
+// so that a layer's mathematics reads without error checks.
+type Builder struct {
+	g      *gorgonia.ExprGraph
+	add    func(rank int) *Spec
+	scope  []string
+	params []*Param
+	byName map[string]*Param
+	leaves []*leaf
+	byNode map[*gorgonia.Node]*leaf
+	roots  []*gorgonia.Node // calls that update their inputs
+	out    []output
+	ids    uint64
+	seed   *gorgonia.Node
+	carry  *Carry
+	// differentiating is the forward call whose backward ops are being added.
+	differentiating *call
+	terms           map[*gorgonia.Node][]*gorgonia.Node // node -> the gradients that reach it
+	err             error
+}
+
+// leaf is a tensor that no call makes.
+type leaf struct {
+	name   string
+	shape  Shape
+	dtype  DType
+	region Region
+	offset int
+	node   *gorgonia.Node
+}
+
+type output struct {
+	name string
+	node *gorgonia.Node
+}
+
+// Carry makes a builder emit the stateful form of its ops: each call continues
+// the text of the call before. Rows stay B; T is the tokens of one call.
+type Carry struct {
+	// Positions is how many tokens a cache of full attention holds.
+	Positions int
+}
+
+// NewBuilder starts a graph. add is the op that sums two tensors of a rank:
+// residual connections use it, and so do gradients that meet.
+func NewBuilder(add func(rank int) *Spec) *Builder {
+	return &Builder{
+		g:      gorgonia.NewGraph(),
+		add:    add,
+		byName: map[string]*Param{},
+		byNode: map[*gorgonia.Node]*leaf{},
+		terms:  map[*gorgonia.Node][]*gorgonia.Node{},
+	}
+}
+
+// SetCarry chooses the stateful form of all ops that follow.
+func (b *Builder) SetCarry(c Carry) { b.carry = &c }
+
+// Carries is the stateful form's settings, nil in the ordinary form.
+func (b *Builder) Carries() *Carry { return b.carry }
+
+// Position is, in the stateful form, the int32 input [1] that holds how many
+// tokens of the text came before this call.
+func (b *Builder) Position() Tensor {
+	for _, l := range b.leaves {
+		if l.name == PositionInput {
+			return Tensor{l.node, b}
+		}
+	}
+	return b.Input(PositionInput, Int32, 1)
+}
+
+// PositionInput is the name of Position's input.
+const PositionInput = "position"
+
+// Err is the first error.
+func (b *Builder) Err() error { return b.err }
+
+// Fail records err unless there was one before, and returns the zero Tensor.
+func (b *Builder) Fail(err error) Tensor {
+	if b.err == nil && err != nil {
+		if len(b.scope) > 0 {
+			err = fmt.Errorf("%s: %w", strings.Join(b.scope, "."), err)
+		}
+		b.err = err
+	}
+	return Tensor{}
+}
+
+func (b *Builder) nextID() uint64 {
+	b.ids++
+	return b.ids
+}
+
+// Scope runs f with name added to the path of parameters and states.
+func (b *Builder) Scope(name string, f func()) {
+	b.scope = append(b.scope, name)
+	f()
+	b.scope = b.scope[:len(b.scope)-1]
+}
+
+// Path is name under the current scope.
+func (b *Builder) Path(name string) string {
+	return strings.Join(append(b.scope[:len(b.scope):len(b.scope)], name), ".")
+}
+
+// Param makes a float32 parameter under the current scope, or returns the one
+// that has this name (tied weights).
+func (b *Builder) Param(name string, init Init, shape ...int) Tensor {
+	if b.err != nil {
+		return Tensor{}
+	}
+	path := b.Path(name)
+	if p, ok := b.byName[path]; ok {
+		if !p.Shape.Equal(shape) {
+			return b.Fail(fmt.Errorf("parameter %s is %v and %v", path, p.Shape, Shape(shape)))
+		}
+		return Tensor{p.node, b}
+	}
+	l, err := b.leaf(path, Params, Float32, shape)
+	if err != nil {
+		return b.Fail(err)
+	}
+	p := &Param{Name: path, Shape: l.shape, Init: init, node: l.node}
+	b.params = append(b.params, p)
+	b.byName[path] = p
+	return Tensor{l.node, b}
+}
+
+// Input makes a tensor that the caller fills before each run.
+func (b *Builder) Input(name string, t DType, shape ...int) Tensor {
+	return b.external(name, Inputs, t, shape)
+}
+
+// State makes a float32 tensor, under the current scope, that lives on between
+// runs and starts as zeros.
+func (b *Builder) State(name string, shape ...int) Tensor {
+	return b.external(b.Path(name), States, Float32, shape)
+}
+
+// Whole is all of a region as one vector of n float32s, for ops over flat
+// buffers.
+func (b *Builder) Whole(r Region, n int) Tensor {
+	return b.external(r.String(), r, Float32, Shape{n})
+}
+
+func (b *Builder) external(name string, r Region, t DType, shape Shape) Tensor {
+	if b.err != nil {
+		return Tensor{}
+	}
+	l, err := b.leaf(name, r, t, shape)
+	if err != nil {
+		return b.Fail(err)
+	}
+	return Tensor{l.node, b}
+}
+
+func (b *Builder) leaf(name string, r Region, t DType, shape Shape) (*leaf, error) {
+	for i, d := range shape {
+		if d <= 0 {
+			return nil, fmt.Errorf("%s: dimension %d of %v must be positive", name, i, shape)
+		}
+	}
+	for _, l := range b.leaves {
+		if l.name == name {
+			return nil, fmt.Errorf("two tensors are named %s", name)
+		}
+	}
+	dt := tensor.Float32
+	if t == Int32 {
+		dt = tensor.Int32
+	}
+	l := &leaf{name: name, shape: append(Shape{}, shape...), dtype: t, region: r}
+	if len(shape) == 0 {
+		l.node = gorgonia.NewScalar(b.g, dt, gorgonia.WithName(name))
+	} else {
+		l.node = gorgonia.NewTensor(b.g, dt, len(shape), gorgonia.WithName(name), gorgonia.WithShape(shape...))
+	}
+	b.leaves = append(b.leaves, l)
+	b.byNode[l.node] = l
+	return l, nil
+}
+
+// Apply adds one op and returns its output 0. The other outputs are had with
+// Tensor.Output.
+func (b *Builder) Apply(s *Spec, in ...Tensor) Tensor {
+	if b.err != nil {
+		return Tensor{}
+	}
+	shapes := make([]Shape, len(in))
+	nodes := make([]*gorgonia.Node, len(in))
+	for i, t := range in {
+		if !t.Valid() {
+			return b.Fail(fmt.Errorf("%s: input %d is missing", s.Name, i))
+		}
+		shapes[i], nodes[i] = t.Shape(), t.node
+	}
+	r, err := s.Resolve(shapes)
+	if err != nil {
+		return b.Fail(err)
+	}
+	c := &call{Resolved: r, id: b.nextID(), path: strings.Join(b.scope, "."), b: b}
+	if f := b.differentiating; f != nil {
+		c.path, c.backward = f.path, true
+	}
+	n, err := gorgonia.ApplyOp(c, nodes...)
+	if err != nil {
+		return b.Fail(fmt.Errorf("%s: %w", s.Name, err))
+	}
+	for _, in := range r.In {
+		if in.Updated {
+			b.roots = append(b.roots, n)
+			break
+		}
+	}
+	return Tensor{n, b}
+}
+
+// Output is output i of the op that made t; t itself for 0.
+func (t Tensor) Output(i int) Tensor {
+	if i == 0 || t.node == nil {
+		return t
+	}
+	c, ok := t.node.Op().(*call)
+	if !ok || i >= len(c.Out) {
+		return t.b.Fail(fmt.Errorf("%v has no output %d", t.node, i))
+	}
+	n, err := gorgonia.ApplyOp(&view{of: c, index: i, id: t.b.nextID()}, t.node)
+	if err != nil {
+		return t.b.Fail(err)
+	}
+	return Tensor{n, t.b}
+}
+
+// Add is x + y.
+func (b *Builder) Add(x, y Tensor) Tensor { return b.Apply(b.add(len(x.Shape())), x, y) }
+
+// Columns is columns [from, to) of x's last dimension, without a copy. To be
+// differentiated, all of x's columns must be used, each by one Columns.
+func (b *Builder) Columns(x Tensor, from, to int) Tensor {
+	if b.err != nil {
+		return Tensor{}
+	}
+	if !x.Valid() {
+		return b.Fail(errors.New("columns: the input is missing"))
+	}
+	s := x.Shape()
+	if len(s) == 0 || from < 0 || to > s.Cols() || from >= to {
+		return b.Fail(fmt.Errorf("columns: no columns %d to %d in %v", from, to, s))
+	}
+	n, err := gorgonia.ApplyOp(&columns{in: s, from: from, to: to, id: b.nextID(), b: b}, x.node)
+	if err != nil {
+		return b.Fail(err)
+	}
+	return Tensor{n, b}
+}
+
+// Result names a tensor that the caller reads after each run.
+func (b *Builder) Result(name string, t Tensor) {
+	if b.err != nil {
+		return
+	}
+	if !t.Valid() {
+		b.Fail(fmt.Errorf("result %s is missing", name))
+		return
+	}
+	b.out = append(b.out, output{name, t.node})
+}
+
+// Params are the parameters in the order in which the model asked for them.
+func (b *Builder) Params() []*Param { return b.params }

@@ -1,0 +1,221 @@
+// Package cpu runs plans on the processor: one arena, a fixed pool of workers,
+// and a list of bound kernels. It knows no op; kernels come from the Specs.
+package cpu
+
+import (
+	"fmt"
+	"runtime"
+	"time"
+	"unsafe"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/cpu/simd"
+)
+
+// Device is a CPU with a number of worker threads.
+type Device struct {
+	pool *pool
+}
+
+// New starts a device. threads <= 0 means one a core. The results of a run don't
+// depend on threads.
+func New(threads int) (*Device, error) {
+	if err := simd.LevelError(); err != nil {
+		return nil, err
+	}
+	if threads <= 0 {
+		threads = runtime.GOMAXPROCS(0)
+	}
+	return &Device{pool: newPool(threads)}, nil
+}
+
+// Name implements graph.Device.
+func (d *Device) Name() string {
+	return fmt.Sprintf("cpu (%d threads, %v)", d.pool.workers, simd.Active())
+}
+
+// Close stops the workers.
+func (d *Device) Close() error {
+	d.pool.close()
+	return nil
+}
+
+// Memory is the persistent regions as slices.
+type Memory struct {
+	regions [graph.Regions][]float32
+}
+
+// NewMemory implements graph.Device.
+func (d *Device) NewMemory(sizes [graph.Regions]int) (graph.Memory, error) {
+	m := &Memory{}
+	for r := graph.Params; r < graph.Regions; r++ {
+		m.regions[r] = aligned(sizes[r])
+	}
+	return m, nil
+}
+
+// aligned is a zeroed slice that starts on a cache line.
+func aligned(n int) []float32 {
+	const line = 64
+	s := make([]float32, n+line/4)
+	skip := 0
+	if r := int(uintptr(unsafe.Pointer(&s[0])) % line); r != 0 {
+		skip = (line - r) / 4
+	}
+	return s[skip : skip+n : skip+n]
+}
+
+// Region is a region's memory itself: a CPU's host memory is the device's.
+func (m *Memory) Region(r graph.Region) []float32 { return m.regions[r] }
+
+// Read implements graph.Memory.
+func (m *Memory) Read(r graph.Region, offset int, dst []float32) error {
+	part, err := m.part(r, offset, len(dst))
+	copy(dst, part)
+	return err
+}
+
+// Write implements graph.Memory.
+func (m *Memory) Write(r graph.Region, offset int, src []float32) error {
+	part, err := m.part(r, offset, len(src))
+	copy(part, src)
+	return err
+}
+
+func (m *Memory) part(r graph.Region, offset, n int) ([]float32, error) {
+	if offset < 0 || offset+n > len(m.regions[r]) {
+		return nil, fmt.Errorf("cpu: elements %d to %d are outside region %v of %d", offset, offset+n, r, len(m.regions[r]))
+	}
+	return m.regions[r][offset : offset+n], nil
+}
+
+// Program is a plan with its kernels bound to memory.
+type Program struct {
+	plan      *graph.Plan
+	regions   [graph.Regions][]float32
+	workspace []float32
+	kernels   []func()
+}
+
+// Load implements graph.Device.
+func (d *Device) Load(p *graph.Plan, m graph.Memory) (graph.Program, error) {
+	prog := &Program{plan: p}
+	if m != nil {
+		own, ok := m.(*Memory)
+		if !ok {
+			return nil, fmt.Errorf("cpu: the memory belongs to another device (%T)", m)
+		}
+		prog.regions = own.regions
+	}
+	for r := graph.Params; r < graph.Regions; r++ {
+		if len(prog.regions[r]) < p.Sizes[r] {
+			return nil, fmt.Errorf("cpu: region %v has %d elements, the plan wants %d", r, len(prog.regions[r]), p.Sizes[r])
+		}
+	}
+	for _, r := range []graph.Region{graph.Arena, graph.Inputs, graph.States} {
+		prog.regions[r] = aligned(p.Sizes[r])
+	}
+	size := 0
+	for _, s := range p.Steps {
+		if s.Spec.CPU == nil {
+			return nil, fmt.Errorf("cpu: %s has no CPU kernel", s.Spec.Name)
+		}
+		if s.Spec.Workspace != nil {
+			size = max(size, s.Spec.Workspace(s.Dims, d.pool.workers))
+		}
+	}
+	prog.workspace = aligned(size)
+	for _, s := range p.Steps {
+		c := &graph.CPUCall{Dims: s.Dims, Pool: d.pool}
+		for _, in := range s.In {
+			c.In = append(c.In, prog.buffer(in))
+		}
+		for _, out := range s.Out {
+			c.Out = append(c.Out, prog.buffer(out))
+		}
+		if s.Spec.Workspace != nil {
+			n := s.Spec.Workspace(s.Dims, d.pool.workers)
+			c.Workspace = prog.workspace[:n:n]
+		}
+		prog.kernels = append(prog.kernels, s.Spec.CPU(c))
+	}
+	return prog, nil
+}
+
+func (p *Program) buffer(s graph.Slot) graph.Buffer {
+	b := graph.Buffer{Rows: s.Rows, Cols: s.Cols, Stride: s.Stride}
+	n := (s.Rows-1)*s.Stride + s.Cols
+	f := p.regions[s.Region][s.Offset : s.Offset+n : s.Offset+n]
+	if s.DType == graph.Int32 {
+		b.I32 = unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(f))), n)
+	} else {
+		b.F32 = f
+	}
+	return b
+}
+
+// Plan implements graph.Program.
+func (p *Program) Plan() *graph.Plan { return p.plan }
+
+// Run implements graph.Program. It allocates nothing.
+func (p *Program) Run() error {
+	for _, k := range p.kernels {
+		k()
+	}
+	return nil
+}
+
+// RunTimed implements graph.Program.
+func (p *Program) RunTimed(times []time.Duration) error {
+	if len(times) != len(p.kernels) {
+		return fmt.Errorf("cpu: %d times for %d steps", len(times), len(p.kernels))
+	}
+	last := time.Now()
+	for i, k := range p.kernels {
+		k()
+		now := time.Now()
+		times[i] += now.Sub(last)
+		last = now
+	}
+	return nil
+}
+
+// ResetStates implements graph.Program.
+func (p *Program) ResetStates() { clear(p.regions[graph.States]) }
+
+// WriteInts implements graph.Program.
+func (p *Program) WriteInts(name string, src []int32) error {
+	b, err := p.named("input", p.plan.Inputs, name, graph.Int32, len(src))
+	copy(b.I32, src)
+	return err
+}
+
+// WriteFloats implements graph.Program.
+func (p *Program) WriteFloats(name string, src []float32) error {
+	b, err := p.named("input", p.plan.Inputs, name, graph.Float32, len(src))
+	copy(b.F32, src)
+	return err
+}
+
+// Read implements graph.Program.
+func (p *Program) Read(name string, dst []float32) error {
+	b, err := p.named("result", p.plan.Results, name, graph.Float32, len(dst))
+	if err != nil {
+		return err
+	}
+	for i := range b.Rows {
+		copy(dst[i*b.Cols:], b.Row(i))
+	}
+	return nil
+}
+
+func (p *Program) named(kind string, in map[string]graph.Slot, name string, t graph.DType, n int) (graph.Buffer, error) {
+	s, ok := in[name]
+	if !ok {
+		return graph.Buffer{}, fmt.Errorf("cpu: the plan has no %s %s", kind, name)
+	}
+	if s.DType != t || s.Rows*s.Cols != n {
+		return graph.Buffer{}, fmt.Errorf("cpu: %s %s is %v %v, not %d elements of %v", kind, name, s.DType, s.Shape, n, t)
+	}
+	return p.buffer(s), nil
+}

@@ -1,0 +1,43 @@
+package graph
+
+import "time"
+
+// Device owns memory and runs plans on it. graph/cpu is one.
+type Device interface {
+	// Name says what the device is, for people: "cpu (2 threads, avx512)".
+	Name() string
+	// NewMemory allocates the regions that outlive a run, Params and those with its
+	// layout, zeroed. Sizes of other regions are ignored.
+	NewMemory(sizes [Regions]int) (Memory, error)
+	// Load binds a plan to the memory, and to an arena, inputs and states of its own.
+	Load(p *Plan, m Memory) (Program, error)
+	// Close frees the device's workers. Its programs can't run afterwards.
+	Close() error
+}
+
+// Memory is the persistent regions, shared by the programs that train, evaluate
+// and update one model.
+type Memory interface {
+	// Read copies region elements [offset, offset+len(dst)) to the host.
+	Read(r Region, offset int, dst []float32) error
+	// Write copies src from the host to region elements from offset on.
+	Write(r Region, offset int, src []float32) error
+}
+
+// Program is a plan that is ready to run.
+type Program interface {
+	// WriteInts fills an int32 input; the lengths must agree.
+	WriteInts(name string, src []int32) error
+	// WriteFloats fills a float32 input.
+	WriteFloats(name string, src []float32) error
+	// Run does all steps once.
+	Run() error
+	// RunTimed is Run that also adds each step's time to times[step].
+	RunTimed(times []time.Duration) error
+	// Read copies a result to dst, row after row.
+	Read(name string, dst []float32) error
+	// ResetStates zeroes all states: a new text begins.
+	ResetStates()
+	// Plan is what was loaded.
+	Plan() *Plan
+}

@@ -1,0 +1,20 @@
+// Package graph turns a model into a fixed list of kernel calls.
+//
+// Layers describe a model with a [Builder]: it puts fused operations (a [Spec]
+// each) into a gorgonia expression graph, and gorgonia.Grad adds the backward
+// pass. [Builder.Compile] makes a [Plan] of it: which op runs when, and where
+// each tensor lies in memory. A [Device] (graph/cpu) loads a plan and runs it.
+//
+// This package is the only one that imports gorgonia.
+//
+// Shapes are written with these letters everywhere in the project:
+//
+//	B  rows of a batch                 V  vocabulary
+//	T  tokens of a row                 D  width of the residual stream, or of a head
+//	H  query heads                     K  key/value heads, or taps of a convolution
+//	C  channels of a Mamba mixer       N  states of a channel
+//	F  hidden width of an MLP          R  rank of Mamba's time-step projection
+//
+// A tensor is row-major. Its last dimension is contiguous; its rows may be
+// strided, because a tensor can be some columns of a wider one.
+package graph

@@ -1,0 +1,98 @@
+// Package linear is the matrix product with a weight, without a bias.
+package linear
+
+import "github.com/sambatrain/sambatrain/graph"
+
+// Apply is x [B T K] times the transpose of w [M K], as PyTorch stores a
+// Linear's weight: y [B T M].
+func Apply(b *graph.Builder, x, w graph.Tensor) graph.Tensor { return b.Apply(Spec(), x, w) }
+
+// Spec is y = x w^T.
+func Spec() *graph.Spec {
+	return &graph.Spec{
+		Name:      "linear",
+		Signature: "x[B T K], w[M K] -> y[B T M]",
+		Reference: func(_ graph.Dims, in, out []graph.Array) {
+			x, w, y := in[0], in[1], out[0]
+			for i := range y.Shape.Rows() {
+				for m := range y.Shape.Cols() {
+					for k, v := range x.Row(i) {
+						y.Row(i)[m] += v * w.Row(m)[k]
+					}
+				}
+			}
+		},
+		CPU:       forward,
+		Workspace: forwardWorkspace,
+		Gradient: func(g *graph.Gradient) []graph.Tensor {
+			x, w, dy := g.In[0], g.In[1], g.DOut
+			return []graph.Tensor{
+				g.Builder().Apply(dxSpec(), dy, w),
+				g.Builder().Apply(dwSpec(), dy, x),
+			}
+		},
+		Cost: cost,
+	}
+}
+
+// dxSpec is dx = dy w.
+func dxSpec() *graph.Spec {
+	return &graph.Spec{
+		Name:      "linear_dx",
+		Signature: "dy[B T M], w[M K] -> dx[B T K]",
+		Reference: func(_ graph.Dims, in, out []graph.Array) {
+			dy, w, dx := in[0], in[1], out[0]
+			for i := range dx.Shape.Rows() {
+				for m, g := range dy.Row(i) {
+					for k, v := range w.Row(m) {
+						dx.Row(i)[k] += g * v
+					}
+				}
+			}
+		},
+		CPU:       dx,
+		Workspace: dxWorkspace,
+		Cost:      cost,
+	}
+}
+
+// dwSpec is dw = dy^T x.
+func dwSpec() *graph.Spec {
+	return &graph.Spec{
+		Name:      "linear_dw",
+		Signature: "dy[B T M], x[B T K] -> dw[M K]",
+		Reference: func(_ graph.Dims, in, out []graph.Array) {
+			dy, x, dw := in[0], in[1], out[0]
+			for i := range x.Shape.Rows() {
+				for m, g := range dy.Row(i) {
+					for k, v := range x.Row(i) {
+						dw.Row(m)[k] += g * v
+					}
+				}
+			}
+		},
+		CPU:       dw,
+		Workspace: dwWorkspace,
+		Cost:      cost,
+	}
+}
+
+// cost is the same for all three products: each reads two of the matrices and
+// writes the third.
+func cost(d graph.Dims) graph.Cost {
+	n, m, k := float64(d["B"]*d["T"]), float64(d["M"]), float64(d["K"])
+	return graph.Cost{FLOPs: 2 * n * m * k, Bytes: 4 * (n*k + m*k + n*m)}
+}
+
+// Cases are the op's shapes under test.
+func Cases() []graph.Case {
+	return []graph.Case{
+		{Name: "small", Spec: Spec(), Dims: graph.Dims{"B": 2, "T": 5, "M": 8, "K": 16}},
+		{Name: "odd", Spec: Spec(), Dims: graph.Dims{"B": 3, "T": 7, "M": 19, "K": 37}},
+		{Name: "one token", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 1, "M": 33, "K": 70}},
+		{Name: "x_proj", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 64, "M": 40, "K": 96}},
+		{Name: "dt_proj", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 64, "M": 96, "K": 8}},
+		{Name: "421m gate", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 1024, "M": 4096, "K": 1536}, Bench: true},
+		{Name: "421m x_proj", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 4096, "M": 128, "K": 3072}, Bench: true},
+	}
+}

@@ -1,0 +1,10 @@
+package linear_test
+
+import (
+	"testing"
+
+	"github.com/sambatrain/sambatrain/graph/ops/linear"
+	"github.com/sambatrain/sambatrain/internal/optest"
+)
+
+func TestLinear(t *testing.T) { optest.Run(t, linear.Cases()) }

@@ -1,0 +1,90 @@
+// Package rms_norm is root-mean-square normalisation with a weight a channel
+// (Zhang & Sennrich, arXiv 1910.07467), as Samba uses it before every mixer.
+package rms_norm
+
+import (
+	"math"
+
+	"github.com/sambatrain/sambatrain/graph"
+)
+
+// Apply normalises the last dimension of x [B T D] and scales it by w [D].
+func Apply(b *graph.Builder, x, w graph.Tensor, eps float64) graph.Tensor {
+	return b.Apply(Spec(eps), x, w)
+}
+
+// Spec is y = x * rstd * w with rstd = 1/sqrt(mean(x^2) + eps). rstd is saved for
+// the backward op.
+func Spec(eps float64) *graph.Spec {
+	return &graph.Spec{
+		Name:      "rms_norm",
+		Signature: "x[B T D], w[D] -> y[B T D], rstd[B T]",
+		Reference: func(_ graph.Dims, in, out []graph.Array) {
+			x, w, y, rstd := in[0], in[1], out[0], out[1]
+			for i := range x.Shape.Rows() {
+				sum := 0.0
+				for _, v := range x.Row(i) {
+					sum += v * v
+				}
+				r := 1 / math.Sqrt(sum/float64(x.Shape.Cols())+eps)
+				rstd.Data[i] = r
+				for j, v := range x.Row(i) {
+					y.Row(i)[j] = v * r * w.Data[j]
+				}
+			}
+		},
+		CPU: forward(eps),
+		Gradient: func(g *graph.Gradient) []graph.Tensor {
+			dx := g.Builder().Apply(backwardSpec(), g.In[0], g.In[1], g.Out[1], g.DOut)
+			return []graph.Tensor{dx, dx.Output(1)}
+		},
+		Cost: func(d graph.Dims) graph.Cost {
+			n := float64(d["B"] * d["T"] * d["D"])
+			return graph.Cost{FLOPs: 4 * n, Bytes: 8 * n}
+		},
+	}
+}
+
+// backwardSpec is, a row,
+//
+//	dx = rstd * (w*dy - x * rstd^2 * mean(w*dy*x))
+//	dw = sum over rows of dy * x * rstd
+func backwardSpec() *graph.Spec {
+	return &graph.Spec{
+		Name:      "rms_norm_backward",
+		Signature: "x[B T D], w[D], rstd[B T], dy[B T D] -> dx[B T D], dw[D]",
+		Reference: func(_ graph.Dims, in, out []graph.Array) {
+			x, w, rstd, dy, dx, dw := in[0], in[1], in[2], in[3], out[0], out[1]
+			n := float64(x.Shape.Cols())
+			for i := range x.Shape.Rows() {
+				r, dot := rstd.Data[i], 0.0
+				for j, v := range x.Row(i) {
+					dot += w.Data[j] * dy.Row(i)[j] * v
+				}
+				for j, v := range x.Row(i) {
+					g := dy.Row(i)[j]
+					dx.Row(i)[j] = r * (w.Data[j]*g - v*r*r*dot/n)
+					dw.Data[j] += g * v * r
+				}
+			}
+		},
+		CPU:       backward,
+		Workspace: func(d graph.Dims, _ int) int { return blocks(d["B"]*d["T"]) * d["D"] },
+		InPlace:   []int{3},
+		Cost: func(d graph.Dims) graph.Cost {
+			n := float64(d["B"] * d["T"] * d["D"])
+			return graph.Cost{FLOPs: 9 * n, Bytes: 12 * n}
+		},
+	}
+}
+
+// Cases are the op's shapes under test.
+func Cases() []graph.Case {
+	return []graph.Case{
+		{Name: "small", Spec: Spec(1e-5), Dims: graph.Dims{"B": 2, "T": 5, "D": 32}},
+		{Name: "odd", Spec: Spec(1e-5), Dims: graph.Dims{"B": 3, "T": 7, "D": 13}},
+		{Name: "one channel", Spec: Spec(1e-5), Dims: graph.Dims{"B": 1, "T": 1, "D": 1}},
+		{Name: "many blocks", Spec: Spec(1e-5), Dims: graph.Dims{"B": 1, "T": 3 * rowsPerBlock, "D": 20}},
+		{Name: "421m", Spec: Spec(1e-5), Dims: graph.Dims{"B": 1, "T": 4096, "D": 1536}, Bench: true},
+	}
+}

@@ -1,0 +1,65 @@
+package graph
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// DType is the type of a tensor's elements.
+type DType uint8
+
+// The element types that a tensor may have.
+const (
+	Float32 DType = iota
+	Int32
+)
+
+func (t DType) String() string {
+	switch t {
+	case Float32:
+		return "float32"
+	case Int32:
+		return "int32"
+	}
+	return fmt.Sprintf("DType(%d)", uint8(t))
+}
+
+// Shape is a tensor's sizes, outermost first. The empty shape is a scalar's.
+type Shape []int
+
+// Size is the number of elements.
+func (s Shape) Size() int {
+	n := 1
+	for _, d := range s {
+		n *= d
+	}
+	return n
+}
+
+// Cols is the length of the last dimension, 1 for a scalar.
+func (s Shape) Cols() int {
+	if len(s) == 0 {
+		return 1
+	}
+	return s[len(s)-1]
+}
+
+// Rows is the product of all dimensions but the last, 1 for a scalar.
+func (s Shape) Rows() int {
+	if len(s) == 0 {
+		return 1
+	}
+	return Shape(s[:len(s)-1]).Size()
+}
+
+// Equal reports whether both shapes have the same dimensions.
+func (s Shape) Equal(o Shape) bool { return slices.Equal(s, o) }
+
+func (s Shape) String() string {
+	parts := make([]string, len(s))
+	for i, d := range s {
+		parts[i] = fmt.Sprint(d)
+	}
+	return "[" + strings.Join(parts, " ") + "]"
+}

@@ -1,0 +1,175 @@
+package graph
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Dims gives the symbols of a signature their sizes.
+type Dims map[string]int
+
+// operand is one tensor of a signature.
+type operand struct {
+	name    string
+	dtype   DType
+	updated bool     // the op changes it in place
+	dims    []extent // as written
+}
+
+// extent is one dimension of an operand: a product of symbols and numbers.
+type extent []string
+
+// signature is the parsed form of Spec.Signature.
+type signature struct {
+	in, out []operand
+}
+
+// parseSignature reads `x[B T D], w[D] -> y[B T D], rstd[B T]`. A name may carry
+// `:i32` (int32 elements), and an input a trailing `!` (updated in place). A
+// dimension is a symbol, a number, or a product such as H*D.
+func parseSignature(s string) (signature, error) {
+	left, right, ok := strings.Cut(s, "->")
+	if !ok {
+		return signature{}, fmt.Errorf("signature %q: no ->", s)
+	}
+	var sig signature
+	var err error
+	if sig.in, err = parseOperands(left); err != nil {
+		return signature{}, fmt.Errorf("signature %q: %w", s, err)
+	}
+	if sig.out, err = parseOperands(right); err != nil {
+		return signature{}, fmt.Errorf("signature %q: %w", s, err)
+	}
+	for _, o := range sig.out {
+		if o.updated {
+			return signature{}, fmt.Errorf("signature %q: output %s can't be marked !", s, o.name)
+		}
+	}
+	return sig, nil
+}
+
+func parseOperands(s string) ([]operand, error) {
+	s = strings.TrimSpace(s)
+	if s == "" {
+		return nil, nil
+	}
+	var list []operand
+	for _, part := range strings.Split(s, ",") {
+		part = strings.TrimSpace(part)
+		name, dims, ok := strings.Cut(strings.TrimSuffix(part, "]"), "[")
+		if !ok || !strings.HasSuffix(part, "]") {
+			return nil, fmt.Errorf("%q is not name[dims]", part)
+		}
+		o := operand{name: name}
+		if o.name, ok = strings.CutSuffix(o.name, "!"); ok {
+			o.updated = true
+		}
+		if o.name, ok = strings.CutSuffix(o.name, ":i32"); ok {
+			o.dtype = Int32
+		}
+		if o.name == "" {
+			return nil, fmt.Errorf("%q has no name", part)
+		}
+		for _, f := range strings.Fields(dims) {
+			o.dims = append(o.dims, strings.Split(f, "*"))
+		}
+		list = append(list, o)
+	}
+	return list, nil
+}
+
+// bind finds the size of every symbol from the inputs' shapes. fixed holds the
+// symbols that the op's attributes set.
+func (s signature) bind(fixed Dims, in []Shape) (Dims, error) {
+	if len(in) != len(s.in) {
+		return nil, fmt.Errorf("wants %d inputs, got %d", len(s.in), len(in))
+	}
+	d := Dims{}
+	maps.Copy(d, fixed)
+	// Plain symbols first, so that a product such as H*D may come before the operand that says what D is.
+	for _, products := range []bool{false, true} {
+		for i, o := range s.in {
+			if len(in[i]) != len(o.dims) {
+				return nil, fmt.Errorf("%s wants %d dimensions, got %v", o, len(o.dims), in[i])
+			}
+			for j, e := range o.dims {
+				if (len(e) > 1) != products {
+					continue
+				}
+				if err := e.solve(d, in[i][j]); err != nil {
+					return nil, fmt.Errorf("%s, got %v: %w", o, in[i], err)
+				}
+			}
+		}
+	}
+	return d, nil
+}
+
+// solve makes the extent equal n, giving its one unknown symbol a size.
+func (e extent) solve(d Dims, n int) error {
+	known, unknown := 1, ""
+	for _, f := range e {
+		if v, err := strconv.Atoi(f); err == nil {
+			known *= v
+		} else if v, ok := d[f]; ok {
+			known *= v
+		} else if unknown != "" {
+			return fmt.Errorf("%s and %s are both unknown", unknown, f)
+		} else {
+			unknown = f
+		}
+	}
+	if n < 0 {
+		return fmt.Errorf("negative size %d", n)
+	}
+	if unknown == "" {
+		if known != n {
+			return fmt.Errorf("%s is %d, not %d", strings.Join(e, "*"), known, n)
+		}
+		return nil
+	}
+	if known == 0 || n%known != 0 {
+		return fmt.Errorf("%d does not divide into %s with %d known", n, strings.Join(e, "*"), known)
+	}
+	d[unknown] = n / known
+	return nil
+}
+
+// shape is the operand's shape when every symbol has a size.
+func (o operand) shape(d Dims) (Shape, error) {
+	s := make(Shape, len(o.dims))
+	for i, e := range o.dims {
+		n := 1
+		for _, f := range e {
+			v, err := strconv.Atoi(f)
+			if err != nil {
+				var ok bool
+				if v, ok = d[f]; !ok {
+					return nil, fmt.Errorf("%s: no size for %s (known: %v)", o, f, slices.Sorted(maps.Keys(d)))
+				}
+			}
+			n *= v
+		}
+		s[i] = n
+	}
+	return s, nil
+}
+
+// strided reports whether the operand is an activation: float32, B rows of T
+// tokens of something.
+func (o operand) strided() bool {
+	return o.dtype == Float32 && len(o.dims) == 3 && o.dims[0].is("B") && o.dims[1].is("T")
+}
+
+func (e extent) is(symbol string) bool { return len(e) == 1 && e[0] == symbol }
+
+func (o operand) String() string {
+	parts := make([]string, len(o.dims))
+	for i, e := range o.dims {
+		parts[i] = strings.Join(e, "*")
+	}
+	return o.name + "[" + strings.Join(parts, " ") + "]"
+}

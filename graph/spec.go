@@ -1,0 +1,218 @@
+package graph
+
+import (
+	"fmt"
+	"math/rand/v2"
+)
+
+// Spec says everything about one op: what it takes and gives, what it means,
+// how it runs, how it is differentiated and what it costs. An op's folder makes
+// it from the op's attributes; nothing else in the project describes an op.
+type Spec struct {
+	// Name is the op's folder, or the folder's name and what it does there
+	// ("linear", "linear_dw").
+	Name string
+	// Signature gives names and shapes: `x[B T D], w[D] -> y[B T D], rstd[B T]`.
+	// A name may carry :i32; an input marked ! is updated in place. Only output 0
+	// can be differentiated; the others are saved for the backward op, or read as
+	// results.
+	Signature string
+	// Dims are the signature's symbols that the attributes fix.
+	Dims Dims
+	// Derive adds symbols that follow from others (the number of chunks of T), and
+	// refuses sizes that make no sense. Optional.
+	Derive func(d Dims) error
+	// Reference is the op's meaning, in float64: slow and obvious.
+	Reference func(d Dims, in, out []Array)
+	// CPU binds the kernel to its buffers and returns what runs it. All that a run
+	// needs is made here: the returned function allocates nothing.
+	CPU func(c *CPUCall) func()
+	// Workspace is the number of float32s of scratch that the CPU kernel wants for
+	// this many workers. Its contents don't survive the call. Optional.
+	Workspace func(d Dims, workers int) int
+	// Gradient emits the backward pass. nil: the op can't be differentiated.
+	Gradient func(g *Gradient) []Tensor
+	// Cost is the work of one call, for benchmarks' shares of a machine's peak.
+	Cost func(d Dims) Cost
+	// InPlace names the inputs whose buffer output 0 may take over when nothing
+	// reads them afterwards. They must have output 0's shape.
+	InPlace []int
+}
+
+// Cost is an op's work: floating-point operations (a multiply-add is two), and
+// the bytes that it must at least read and write in float32.
+type Cost struct {
+	FLOPs, Bytes float64
+}
+
+// Array is a dense float64 tensor, for references. Integers are held exactly.
+type Array struct {
+	Shape Shape
+	Data  []float64
+}
+
+// NewArray is an array of zeros.
+func NewArray(s Shape) Array { return Array{Shape: s, Data: make([]float64, s.Size())} }
+
+// Row is row i, the last dimension's elements.
+func (a Array) Row(i int) []float64 {
+	c := a.Shape.Cols()
+	return a.Data[i*c : (i+1)*c]
+}
+
+// Buffer is a tensor in a CPU's memory. Element (i, j) of its Rows x Cols view
+// is at [i*Stride+j] of F32 or, for int32, of I32.
+type Buffer struct {
+	Rows, Cols, Stride int
+	F32                []float32
+	I32                []int32
+}
+
+// Row is row i of a float32 buffer.
+func (b Buffer) Row(i int) []float32 {
+	o := i * b.Stride
+	return b.F32[o : o+b.Cols : o+b.Cols]
+}
+
+// Dense reports whether the rows lie one behind the other.
+func (b Buffer) Dense() bool { return b.Stride == b.Cols || b.Rows <= 1 }
+
+// Pool spreads tasks over a CPU's workers.
+type Pool interface {
+	// Workers is how many tasks can run at once; at least 1.
+	Workers() int
+	// Run calls task for each task number in [0, tasks), in any order, on any
+	// worker number in [0, Workers()), and returns when all are done. A kernel's
+	// result must not depend on which worker ran which task.
+	Run(tasks int, task func(task, worker int))
+}
+
+// CPUCall is one op with its buffers, as a kernel is bound to it.
+type CPUCall struct {
+	Dims    Dims
+	In, Out []Buffer
+	Pool    Pool
+	// Workspace has the size that the Spec asked for.
+	Workspace []float32
+}
+
+// Gradient is what an op's backward pass is built from.
+type Gradient struct {
+	// In are the op's inputs, and Out its outputs, the saved ones included.
+	In, Out []Tensor
+	// DOut is the gradient of Out[0].
+	DOut Tensor
+	b    *Builder
+}
+
+// Builder is where the backward ops go.
+func (g *Gradient) Builder() *Builder { return g.b }
+
+// IsSeed reports whether DOut is the constant 1 with which the backward pass
+// starts: whether Out[0] is the loss itself.
+func (g *Gradient) IsSeed() bool { return g.DOut.isSeed() }
+
+// Case is one concrete use of an op. The test harness checks it against the
+// reference, and the benchmark times it.
+type Case struct {
+	Name string
+	Spec *Spec
+	// Dims are the sizes of the signature's symbols that neither Spec.Dims nor
+	// Spec.Derive gives.
+	Dims Dims
+	// Fill draws an input, by name, where standard normal numbers make no sense.
+	Fill map[string]Fill
+	// Bench marks a real model's shape: timed, and too large for the reference.
+	Bench bool
+}
+
+// Fill draws one input of a case.
+type Fill func(r *rand.Rand, a Array)
+
+// Uniform fills with numbers of [low, high).
+func Uniform(low, high float64) Fill {
+	return func(r *rand.Rand, a Array) {
+		for i := range a.Data {
+			a.Data[i] = low + (high-low)*r.Float64()
+		}
+	}
+}
+
+// Integers fills with whole numbers of [low, high).
+func Integers(low, high int) Fill {
+	return func(r *rand.Rand, a Array) {
+		for i := range a.Data {
+			a.Data[i] = float64(low + r.IntN(high-low))
+		}
+	}
+}
+
+// Resolved is a Spec with all its sizes known.
+type Resolved struct {
+	Spec *Spec
+	Dims Dims
+	// In and Out are the operands, with names, in the signature's order.
+	In, Out []Operand
+}
+
+// Operand is one tensor of a resolved signature.
+type Operand struct {
+	Name    string
+	Shape   Shape
+	DType   DType
+	Updated bool
+	// Strided: a kernel must accept rows that don't lie one behind the other. True
+	// of float32 activations, whose first two dimensions are B and T.
+	Strided bool
+}
+
+// Resolve finds the sizes of all symbols from the inputs' shapes and checks them.
+func (s *Spec) Resolve(in []Shape) (*Resolved, error) {
+	sig, err := parseSignature(s.Signature)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.Name, err)
+	}
+	d, err := sig.bind(s.Dims, in)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.Name, err)
+	}
+	return s.resolve(sig, d)
+}
+
+// ResolveDims is Resolve for a case, whose symbols have sizes already.
+func (s *Spec) ResolveDims(dims Dims) (*Resolved, error) {
+	sig, err := parseSignature(s.Signature)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s.Name, err)
+	}
+	d := Dims{}
+	for k, v := range s.Dims {
+		d[k] = v
+	}
+	for k, v := range dims {
+		d[k] = v
+	}
+	return s.resolve(sig, d)
+}
+
+func (s *Spec) resolve(sig signature, d Dims) (*Resolved, error) {
+	if s.Derive != nil {
+		if err := s.Derive(d); err != nil {
+			return nil, fmt.Errorf("%s: %w", s.Name, err)
+		}
+	}
+	r := &Resolved{Spec: s, Dims: d}
+	for _, part := range []struct {
+		from []operand
+		to   *[]Operand
+	}{{sig.in, &r.In}, {sig.out, &r.Out}} {
+		for _, o := range part.from {
+			shape, err := o.shape(d)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", s.Name, err)
+			}
+			*part.to = append(*part.to, Operand{Name: o.name, Shape: shape, DType: o.dtype, Updated: o.updated, Strided: o.strided()})
+		}
+	}
+	return r, nil
+}

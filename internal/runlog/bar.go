@@ -1,0 +1,145 @@
+package runlog
+
+import (
+	"fmt"
+	"io"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+)
+
+const (
+	barWidth   = 24 // columns of the bar itself; progressbar narrows it on a narrow terminal
+	barRefresh = 100 * time.Millisecond
+
+	// An older Windows console prints escape codes as they are.
+	hasANSI = runtime.GOOS != "windows"
+)
+
+// bar is the Console for a terminal: one line that is drawn over and over, at the bottom of the
+// validations, events and notes.
+type bar struct {
+	mu       sync.Mutex
+	w        io.Writer
+	total    int
+	style    barStyle
+	progress *progressbar.ProgressBar
+	speed    speed
+	step     int       // the last one, which may not have been drawn yet
+	status   string    // what is said of it at the right of the bar
+	drawnAt  time.Time // zero while the bar isn't on the screen
+}
+
+type barStyle struct {
+	ansi, color bool
+	width       func() int    // columns of the terminal
+	every       time.Duration // shortest time from one drawing to the next
+}
+
+func newBar(w io.Writer, options ConsoleOptions, style barStyle) *bar {
+	theme := progressbar.Theme{Saucer: "█", SaucerPadding: " ", BarStart: "|", BarEnd: "|"}
+	if style.color {
+		theme.BarStart, theme.BarEnd = "|[green]", "[reset]|"
+	}
+	return &bar{
+		w:     w,
+		total: options.Total,
+		style: style,
+		progress: progressbar.NewOptions(options.Total,
+			progressbar.OptionSetWriter(w),
+			progressbar.OptionSetWidth(barWidth),
+			progressbar.OptionSetTheme(theme),
+			progressbar.OptionEnableColorCodes(style.color),
+			progressbar.OptionUseANSICodes(style.ansi),
+			progressbar.OptionShowCount(),
+			progressbar.OptionShowDescriptionAtLineEnd(),
+			// Its own estimate takes the steps before a resume for steps of this process.
+			progressbar.OptionSetPredictTime(false),
+		),
+	}
+}
+
+func (b *bar) Step(r Record) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if r.Kind != KindTrain {
+		b.above(describe(r, b.total))
+		return
+	}
+	b.speed.add(r.Train.TokensPerSecond)
+	b.step, b.status = min(r.Step, b.total), b.statusOf(r)
+	if b.step < b.total && !b.drawnAt.IsZero() && time.Since(b.drawnAt) < b.style.every {
+		return
+	}
+	b.draw()
+}
+
+// draw shows the last step. A terminal that is gone doesn't stop training, so its errors are ignored.
+func (b *bar) draw() {
+	// In this order: the last step finishes the bar, which then takes no other description.
+	b.progress.Describe(b.status)
+	_ = b.progress.Set(b.step)
+	b.drawnAt = time.Now()
+}
+
+// statusOf returns what is said at the right of the bar: as much as the terminal has columns for,
+// since a line that wraps can't be drawn over.
+func (b *bar) statusOf(r Record) string {
+	count := fmt.Sprintf("(%d/%d)", r.Step, b.total)
+	left := b.style.width() - len("  99% || ") - barWidth - len(count) - 3
+	var said []string
+	for _, part := range []string{
+		fmt.Sprintf("loss %.4f", r.Train.Loss),
+		fmt.Sprintf("bpb %.4f", r.Train.BitsPerByte),
+		thousands(b.speed.mean()) + " tok/s",
+		"eta " + formatETA(b.speed.eta(r, b.total)),
+	} {
+		left -= len(part) + 2
+		if left < 0 && len(said) > 0 {
+			break
+		}
+		said = append(said, part)
+	}
+	return strings.Join(said, "  ")
+}
+
+func (b *bar) Note(text string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.above(text)
+}
+
+// above writes text where the bar is and draws the bar again below it.
+func (b *bar) above(text string) {
+	if b.drawnAt.IsZero() {
+		fmt.Fprintln(b.w, text)
+		return
+	}
+	if b.progress.IsFinished() {
+		fmt.Fprintf(b.w, "\n%s\n", text)
+		b.drawnAt = time.Time{}
+		return
+	}
+	_ = b.progress.Clear()
+	if !b.style.ansi { // Clear may have left the bar's end, for text to stand before
+		fmt.Fprintf(b.w, "\r%s\r", strings.Repeat(" ", max(b.style.width()-1, 0)))
+	}
+	fmt.Fprintln(b.w, text)
+	b.draw()
+}
+
+func (b *bar) Close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.drawnAt.IsZero() {
+		return
+	}
+	if !b.progress.IsFinished() {
+		b.draw()
+	}
+	fmt.Fprintln(b.w)
+	b.drawnAt = time.Time{}
+}

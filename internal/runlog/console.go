@@ -1,0 +1,77 @@
+package runlog
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/term"
+)
+
+// Console is what a person sees of a run while it trains. Its methods may be called from several
+// goroutines.
+type Console interface {
+	// Step shows a record. Validations and events are all shown, training steps as often as the console
+	// has room for them.
+	Step(r Record)
+	// Note shows a line of text.
+	Note(text string)
+	// Close leaves the cursor on a line of its own. The console must not be used after it.
+	Close()
+}
+
+// ConsoleOptions says what run a Console shows.
+type ConsoleOptions struct {
+	Total    int // optimizer steps of the whole run, those done before a resume included
+	LogEvery int // on what is no terminal: steps from one line to the next, 1 when less than 1
+}
+
+// NewConsole returns the console for f, which is os.Stderr outside tests: a progress bar on a
+// terminal, plain lines elsewhere (a file, a pipe, a terminal with TERM=dumb). The bar has colour unless
+// the environment variable NO_COLOR is set to something (https://no-color.org).
+func NewConsole(f *os.File, options ConsoleOptions) Console {
+	if !wantsBar(term.IsTerminal(int(f.Fd())), options.Total, os.Getenv) {
+		return NewLines(f, options)
+	}
+	width := func() int {
+		w, _, err := term.GetSize(int(f.Fd()))
+		if err != nil {
+			return 80
+		}
+		return w
+	}
+	return newBar(f, options, barStyle{
+		ansi:  hasANSI,
+		color: hasANSI && os.Getenv("NO_COLOR") == "",
+		width: width,
+		every: barRefresh,
+	})
+}
+
+func wantsBar(terminal bool, total int, getenv func(string) string) bool {
+	return terminal && total > 0 && getenv("TERM") != "dumb"
+}
+
+// LogWriter returns a writer that shows each line written to it as a note. A logger that writes to it
+// doesn't break the progress bar. Each Write must be of whole lines, as log/slog's handlers do.
+func LogWriter(c Console) io.Writer { return logWriter{c} }
+
+type logWriter struct{ console Console }
+
+func (w logWriter) Write(p []byte) (int, error) {
+	w.console.Note(strings.TrimSuffix(string(p), "\n"))
+	return len(p), nil
+}
+
+// describe is the line for a validation or an event.
+func describe(r Record, total int) string {
+	head := stepOf(r.Step, total)
+	switch r.Kind {
+	case KindVal:
+		return fmt.Sprintf("%s  val_loss %.4f  val_bpb %.4f", head, r.Val.Loss, r.Val.BitsPerByte)
+	case KindEvent:
+		return strings.TrimRight(fmt.Sprintf("%s  %s  %s", head, r.Event.Name, r.Event.Detail), " ")
+	}
+	return head
+}

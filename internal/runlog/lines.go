@@ -1,0 +1,51 @@
+package runlog
+
+import (
+	"fmt"
+	"io"
+	"sync"
+)
+
+// lines is the Console for what is no terminal: plain lines without escape codes.
+type lines struct {
+	mu      sync.Mutex
+	w       io.Writer
+	options ConsoleOptions
+	speed   speed
+	shown   bool // a training step has been shown
+}
+
+// NewLines returns a Console that writes plain lines to w: the first training step, those that
+// options.LogEvery divides, the last one, and every validation, event and note. An error of w is
+// ignored: training goes on when nobody listens.
+func NewLines(w io.Writer, options ConsoleOptions) Console {
+	options.LogEvery = max(options.LogEvery, 1)
+	return &lines{w: w, options: options}
+}
+
+func (l *lines) Step(r Record) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	total := l.options.Total
+	if r.Kind != KindTrain {
+		fmt.Fprintln(l.w, describe(r, total))
+		return
+	}
+	l.speed.add(r.Train.TokensPerSecond)
+	if l.shown && r.Step%l.options.LogEvery != 0 && r.Step != total {
+		return
+	}
+	l.shown = true
+	t := r.Train
+	fmt.Fprintf(l.w, "%s  loss %.4f  bpb %.4f  lr %.1e  norm %.2f  %s tok/s  eta %s\n",
+		stepOf(r.Step, total), t.Loss, t.BitsPerByte, t.LR, t.GradNorm,
+		thousands(l.speed.mean()), formatETA(l.speed.eta(r, total)))
+}
+
+func (l *lines) Note(text string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	fmt.Fprintln(l.w, text)
+}
+
+func (l *lines) Close() {}

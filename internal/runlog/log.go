@@ -1,0 +1,34 @@
+package runlog
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+)
+
+// Values of the flags --log-level and --log-format, for help texts and completions.
+var (
+	LogLevels  = []string{"debug", "info", "warn", "error"}
+	LogFormats = []string{"text", "json"}
+)
+
+var slogLevels = map[string]slog.Level{
+	"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
+}
+
+// NewLogger returns a logger that writes to w what is at level or above, as lines of text or JSON,
+// without colour. level and format are values of the flags --log-level and --log-format.
+func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+	lowest, ok := slogLevels[level]
+	if !ok {
+		return nil, fmt.Errorf("--log-level %q: want debug, info, warn or error", level)
+	}
+	options := &slog.HandlerOptions{Level: lowest}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, options)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q: want text or json", format)
+}

@@ -1,0 +1,168 @@
+package runlog
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Metrics appends records to a metrics.jsonl: one JSON object a line. It is not safe for concurrent use.
+type Metrics struct {
+	out *appendFile
+}
+
+// Create starts a new metrics.jsonl. A file that exists is an error (fs.ErrExist), never overwritten.
+func Create(path string) (*Metrics, error) {
+	out, err := openAppend(path, os.O_CREATE|os.O_EXCL)
+	if err != nil {
+		return nil, err
+	}
+	return &Metrics{out: out}, nil
+}
+
+// Append writes one record. When it returns, the record survives the process being killed; to make
+// it survive a power cut too, call Sync.
+//
+// So that a resumed run's metrics are those of a run that never stopped, append the training and
+// validation records of step s, and Sync, before the checkpoint of step s is written.
+func (m *Metrics) Append(r Record) error {
+	line, err := r.MarshalJSON()
+	if err != nil {
+		return err
+	}
+	return m.out.append(append(line, '\n'))
+}
+
+// Sync brings the records to the disk.
+func (m *Metrics) Sync() error { return m.out.sync() }
+
+// Close syncs and closes the file.
+func (m *Metrics) Close() error { return m.out.close() }
+
+// Torn is the incomplete last line of a metrics.jsonl, left by a process that died while it wrote.
+type Torn struct {
+	Path  string
+	Line  int // counted from 1
+	Bytes int // of it that were written
+}
+
+func (t *Torn) String() string {
+	return fmt.Sprintf("%s:%d: last line is incomplete (%d bytes of a record) and was left out", t.Path, t.Line, t.Bytes)
+}
+
+// Read returns the records of a metrics.jsonl in the file's order, which is the order they were
+// made in. torn is nil unless the file ends in an incomplete line. Anything else that is not a record
+// is an error that names the file and the line.
+func Read(path string) (records []Record, torn *Torn, err error) {
+	torn, err = scan(path, func(_ []byte, r Record) error {
+		records = append(records, r)
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return records, torn, nil
+}
+
+// Cut says what Reopen took away.
+type Cut struct {
+	Records int   // training and validation records of later steps
+	Torn    *Torn // the incomplete last line, nil if there was none
+}
+
+// Reopen opens a metrics.jsonl to go on from the checkpoint of step. A process that died after that
+// checkpoint has left records of steps that will be done again, and perhaps half a line: Reopen
+// removes the training and validation records with a Step above step and the torn line, and keeps
+// the rest as it is, byte for byte. Events are all kept, since they did happen: the checkpoint of a
+// later step that turned out to be damaged stays on record.
+//
+// The shortened file is written beside the old one (path + ".tmp"), synced and renamed over it, so that
+// a crash in between leaves one of the two whole. A file that is missing is fs.ErrNotExist.
+func Reopen(path string, step int) (*Metrics, Cut, error) {
+	beside := path + ".tmp"
+	tmp, err := os.OpenFile(beside, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, Cut{}, err
+	}
+	cut, err := copyUntil(tmp, path, step)
+	err = errors.Join(err, tmp.Close())
+	if err == nil {
+		err = os.Rename(beside, path)
+	}
+	if err != nil {
+		return nil, Cut{}, errors.Join(err, removeIfThere(beside))
+	}
+	if err := syncDir(filepath.Dir(path)); err != nil {
+		return nil, Cut{}, err
+	}
+	out, err := openAppend(path, 0)
+	if err != nil {
+		return nil, Cut{}, err
+	}
+	return &Metrics{out: out}, cut, nil
+}
+
+func copyUntil(dst *os.File, path string, step int) (Cut, error) {
+	var cut Cut
+	w := bufio.NewWriter(dst)
+	torn, err := scan(path, func(line []byte, r Record) error {
+		if r.Kind != KindEvent && r.Step > step {
+			cut.Records++
+			return nil
+		}
+		if _, err := w.Write(line); err != nil {
+			return err
+		}
+		return w.WriteByte('\n')
+	})
+	if err != nil {
+		return Cut{}, err
+	}
+	cut.Torn = torn
+	return cut, errors.Join(w.Flush(), dst.Sync())
+}
+
+// scan calls visit for each record of the file with its line, which it must not keep.
+func scan(path string, visit func(line []byte, r Record) error) (*Torn, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	in := bufio.NewReader(f)
+	for n := 1; ; n++ {
+		line, err := in.ReadBytes('\n')
+		if err != nil && err != io.EOF {
+			return nil, fmt.Errorf("%s:%d: %w", path, n, err)
+		}
+		if len(line) == 0 {
+			return nil, nil
+		}
+		line, whole := bytes.CutSuffix(line, []byte("\n"))
+		// No prefix of an object is an object, so a last line that lacks nothing but its newline is
+		// told from a torn one.
+		if !whole && !json.Valid(line) {
+			return &Torn{Path: path, Line: n, Bytes: len(line)}, nil
+		}
+		var r Record
+		if err := r.UnmarshalJSON(line); err != nil {
+			return nil, fmt.Errorf("%s:%d: not a record: %w; mend or delete this line", path, n, err)
+		}
+		if err := visit(line, r); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func removeIfThere(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

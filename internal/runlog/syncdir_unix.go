@@ -1,0 +1,17 @@
+//go:build unix
+
+package runlog
+
+import (
+	"errors"
+	"os"
+)
+
+// syncDir brings a rename in dir to the disk.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

@@ -1,0 +1,113 @@
+package simd
+
+const (
+	scanBackwardPanels = 4 // A, its gradient, the chunk's first h and the gradient of its last, [N][width]
+	scanBackwardRows   = 4 // D, DtBias and their gradients, [width]
+	scanBackwardSpans  = 17
+	scanBackwardSums   = 2 // products whose lanes add up to dB and dC, [N][ScanChunk][lanes]
+)
+
+// ScanBackwardScratch returns the number of elements of scratch that ScanBackward needs for ranges of up
+// to channels channels.
+func ScanBackwardScratch(channels, n int) int {
+	const lanes = scanMaxLanes
+	width := roundUp(channels, lanes)
+	return (scanBackwardPanels*n+scanBackwardRows)*width +
+		(scanBackwardSpans+2*scanStatesAtOnce+scanBackwardSums*n)*ScanChunk*lanes
+}
+
+// ScanBackward computes the gradients of channels [c0, c1) from the states in Saved. Y and State are not
+// read. Calls on disjoint ranges may run at once if each has its own scratch, DB and DC; those are sums
+// over channels, and adding the ranges' parts in a fixed order gives the same bits for any number of workers.
+//
+// With g the gradient of y and dh[t] = g[t] C[t] + exp(delta[t+1] A) dh[t+1]:
+//
+//	dC[t,n] = sum_c g h[t]        dB[t,n] = sum_c dh[t] delta u
+//	w[t]    = dh[t] exp(delta A) h[t-1]
+//	dA      = sum_t w delta       s = sum_n dh[t] B
+//	du      = D g + delta s       ddelta = u s + sum_n w A
+//	ddt     = ddelta sigmoid(dt + bias)
+func ScanBackward(a *ScanArgs, g *ScanGrads, c0, c1 int, scratch []float32) {
+	a.check(c0, c1)
+	g.check(a)
+	if c0 == c1 {
+		return
+	}
+	k := scan()
+	arena := newScanArena(scratch, ScanBackwardScratch(c1-c0, a.N))
+	width := roundUp(c1-c0, k.lanes)
+	decay, dDecay := arena.panel(a.N, width), arena.panel(a.N, width)
+	h, dh := arena.panel(a.N, width), arena.panel(a.N, width)
+	skip, bias := arena.panel(1, width), arena.panel(1, width)
+	dSkip, dBias := arena.panel(1, width), arena.panel(1, width)
+	span := ScanChunk * k.lanes
+	delta, deltaU, sig, y := arena.take(span), arena.take(span), arena.take(span), arena.take(span)
+	gy, s, ddelta := arena.take(span), arena.take(span), arena.take(span)
+	uStage, dtStage, zStage, dyStage := arena.take(span), arena.take(span), arena.take(span), arena.take(span)
+	duStage, ddtStage, dzStage := arena.take(span), arena.take(span), arena.take(span)
+	history := arena.take(2 * scanStatesAtOnce * span)
+	sumB, sumC := arena.take(a.N*span), arena.take(a.N*span)
+
+	decay.gather(Rows{a.A, a.Channels}, a.N, c0, c1)
+	skip.gather(Rows{a.D, a.Channels}, 1, c0, c1)
+	bias.gather(Rows{a.DtBias, a.Channels}, 1, c0, c1)
+	for _, p := range [...]scanPanel{dDecay, dh, dSkip, dBias} {
+		clear(p.data)
+	}
+
+	for chunk := (a.T - 1) / ScanChunk; chunk >= 0 && a.T > 0; chunk-- {
+		t0 := chunk * ScanChunk
+		steps := min(ScanChunk, a.T-t0)
+		h.gather(a.saved(chunk), a.N, c0, c1)
+		clear(sumB)
+		clear(sumC)
+		b, c := a.B.from(t0), a.C.from(t0)
+		for col := 0; col < width; col += k.lanes {
+			sp := scanSpan{t0, steps, c0 + col, c1, k.lanes}
+			u, dt, dy := sp.input(a.U, uStage), sp.input(a.Dt, dtStage), sp.input(g.DY, dyStage)
+			var z Rows
+			k.delta(delta, deltaU, sig, y, u.Data, u.Stride, dt.Data, dt.Stride, bias.from(col), skip.from(col), steps)
+			if a.gated() {
+				z = sp.input(a.Z, zStage)
+				k.gate(gy, k.lanes, dy.Data, dy.Stride, z.Data, z.Stride, steps)
+			} else {
+				scanPanel{gy, k.lanes}.gather(dy, steps, 0, k.lanes)
+			}
+			clear(s)
+			clear(ddelta)
+			k.statesGrad(s, ddelta, sumB, sumC, y, dDecay.from(col), dh.from(col), h.from(col), decay.from(col), width,
+				delta, deltaU, gy, b.Data, b.Stride, c.Data, c.Stride, history, steps, a.N)
+			if a.gated() {
+				dz := sp.output(g.DZ, dzStage)
+				k.gateGrad(dz.Data, dz.Stride, y, dy.Data, dy.Stride, z.Data, z.Stride, steps)
+				sp.flush(g.DZ, dzStage)
+			}
+			du, ddt := sp.output(g.DU, duStage), sp.output(g.DDt, ddtStage)
+			k.deltaGrad(du.Data, du.Stride, ddt.Data, ddt.Stride, dBias.from(col), dSkip.from(col),
+				u.Data, u.Stride, delta, sig, gy, s, ddelta, skip.from(col), steps)
+			sp.flush(g.DU, duStage)
+			sp.flush(g.DDt, ddtStage)
+		}
+		db, dc := g.DB.from(t0), g.DC.from(t0)
+		k.addLanes(db.Data, db.Stride, sumB, steps, a.N)
+		k.addLanes(dc.Data, dc.Stride, sumC, steps, a.N)
+	}
+	dDecay.addTo(Rows{g.DA, a.Channels}, a.N, c0, c1)
+	dSkip.addTo(Rows{g.DD, a.Channels}, 1, c0, c1)
+	dBias.addTo(Rows{g.DDtBias, a.Channels}, 1, c0, c1)
+}
+
+func (g *ScanGrads) check(a *ScanArgs) {
+	checkSize("selective scan Saved", a.Saved, ScanSavedSize(a.T, a.Channels, a.N))
+	g.DY.check("selective scan DY", a.T, a.Channels)
+	g.DU.check("selective scan DU", a.T, a.Channels)
+	g.DDt.check("selective scan DDt", a.T, a.Channels)
+	if a.gated() {
+		g.DZ.check("selective scan DZ", a.T, a.Channels)
+	}
+	g.DB.check("selective scan DB", a.T, a.N)
+	g.DC.check("selective scan DC", a.T, a.N)
+	checkSize("selective scan DA", g.DA, a.N*a.Channels)
+	checkSize("selective scan DD", g.DD, a.Channels)
+	checkSize("selective scan DDtBias", g.DDtBias, a.Channels)
+}

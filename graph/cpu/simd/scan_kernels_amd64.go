@@ -1,0 +1,3 @@
+package simd
+
+var scanTable = [...]scanKernels{Portable: scanPortable, AVX2: scanPortable, AVX512: scanPortable}

@@ -1,0 +1,97 @@
+package simd
+
+import "fmt"
+
+// scanPanel is a matrix over the channels of one call, [rows][width], in scratch: width is the number of
+// channels rounded up to whole vectors, and what lies past the range is zero.
+type scanPanel struct {
+	data  []float32
+	width int
+}
+
+// from returns the panel's vectors at lane column, of all rows.
+func (p scanPanel) from(column int) []float32 { return p.data[column:] }
+
+// gather copies columns [c0, c1) of the first rows of src.
+func (p scanPanel) gather(src Rows, rows, c0, c1 int) {
+	for i := range rows {
+		dst := p.data[i*p.width : (i+1)*p.width]
+		clear(dst[copy(dst, src.row(i, c0, c1)):])
+	}
+}
+
+// scatter copies rows to columns [c0, c1) of dst.
+func (p scanPanel) scatter(dst Rows, rows, c0, c1 int) {
+	for i := range rows {
+		copy(dst.row(i, c0, c1), p.data[i*p.width:])
+	}
+}
+
+// addTo adds rows to columns [c0, c1) of dst.
+func (p scanPanel) addTo(dst Rows, rows, c0, c1 int) {
+	for i := range rows {
+		row := dst.row(i, c0, c1)
+		Add(row, row, p.data[i*p.width:i*p.width+len(row)])
+	}
+}
+
+// scanSpan is the part of the operands that one kernel call works on: one vector of channels, from channel
+// c on, over the timesteps of one chunk. Kernels read and write whole vectors in place; where the range's
+// last vector is cut short they work on copies.
+type scanSpan struct {
+	t0, steps int
+	c, c1     int // first channel, end of the range
+	lanes     int
+}
+
+func (s *scanSpan) whole() bool { return s.c+s.lanes <= s.c1 }
+
+func (s *scanSpan) channels() (c0, c1 int) { return s.c, min(s.c+s.lanes, s.c1) }
+
+// input returns the span's part of src, in place or copied to stage.
+func (s *scanSpan) input(src Rows, stage []float32) Rows {
+	if s.whole() {
+		return Rows{src.Data[s.t0*src.Stride+s.c:], src.Stride}
+	}
+	c0, c1 := s.channels()
+	scanPanel{stage, s.lanes}.gather(src.from(s.t0), s.steps, c0, c1)
+	return Rows{stage, s.lanes}
+}
+
+// output returns where to write the span's part of dst: in place, or stage, which flush then copies.
+func (s *scanSpan) output(dst Rows, stage []float32) Rows {
+	if s.whole() {
+		return Rows{dst.Data[s.t0*dst.Stride+s.c:], dst.Stride}
+	}
+	return Rows{stage, s.lanes}
+}
+
+func (s *scanSpan) flush(dst Rows, stage []float32) {
+	if !s.whole() {
+		c0, c1 := s.channels()
+		scanPanel{stage, s.lanes}.scatter(dst.from(s.t0), s.steps, c0, c1)
+	}
+}
+
+// from returns r without its first t rows.
+func (r Rows) from(t int) Rows { return Rows{r.Data[t*r.Stride:], r.Stride} }
+
+// scanArena hands out the caller's scratch piece by piece.
+type scanArena struct{ free []float32 }
+
+func newScanArena(scratch []float32, want int) scanArena {
+	if len(scratch) < want {
+		panic(fmt.Sprintf("simd: selective scan scratch has %d elements, want %d", len(scratch), want))
+	}
+	return scanArena{scratch}
+}
+
+func (s *scanArena) take(n int) []float32 {
+	x := s.free[:n:n]
+	s.free = s.free[n:]
+	return x
+}
+
+func (s *scanArena) panel(rows, width int) scanPanel {
+	return scanPanel{s.take(rows * width), width}
+}

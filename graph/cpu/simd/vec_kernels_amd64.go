@@ -1,0 +1,3 @@
+package simd
+
+var vecTable = [...]vecKernels{Portable: vecPortable, AVX2: vecPortable, AVX512: vecPortable}

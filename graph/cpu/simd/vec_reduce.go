@@ -1,0 +1,33 @@
+package simd
+
+import "math"
+
+// The reductions add in a fixed order of lanes, which depends on the length and the Level alone.
+
+// Dot returns the sum of a[i] * b[i], accumulated in float32.
+func Dot(a, b []float32) float32 {
+	checkLen("Dot", len(a), len(b))
+	return vec().dot(a, b)
+}
+
+// Sum returns the sum of x[i], accumulated in float32.
+func Sum(x []float32) float32 { return vec().sum(x) }
+
+// SumSquares returns the sum of x[i]^2, accumulated in float64.
+func SumSquares(x []float32) float64 { return vec().sumSquares(x) }
+
+// Max returns the greatest element, -Inf for an empty slice. NaNs are passed over: a softmax that takes its
+// maximum here still meets them in SoftmaxExp, whose sum is then NaN.
+func Max(x []float32) float32 {
+	if len(x) == 0 {
+		return float32(math.Inf(-1))
+	}
+	return vec().max(x)
+}
+
+// SoftmaxExp sets dst[i] = exp(x[i] - max) and returns the sum of dst, so that Scale(dst, 1/sum, dst)
+// completes a softmax. dst may be x.
+func SoftmaxExp(dst, x []float32, max float32) (sum float32) {
+	checkLen("SoftmaxExp", len(dst), len(x))
+	return vec().softmaxExp(dst, x, max)
+}

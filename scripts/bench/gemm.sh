@@ -1,0 +1,63 @@
+#!/usr/bin/env bash
+# Compares graph/cpu/simd's float32 matrix product with OpenBLAS (Debian: libopenblas-dev) and prints a
+# markdown table: medians and ranges of GFLOP/s over rounds in which the two run in turn.
+#
+#   scripts/bench/gemm.sh [-l avx512|avx2] [-r rounds] [MxNxK/NN|NT|TN|TT/threads ...]
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+level=avx512 rounds=5
+while getopts l:r: flag; do
+  case $flag in
+  l) level=$OPTARG ;;
+  r) rounds=$OPTARG ;;
+  *) exit 2 ;;
+  esac
+done
+shift $((OPTIND - 1))
+case $level in
+avx512) core=SkylakeX ;;
+avx2) core=Haswell ;;
+*) echo "gemm.sh: -l $level: use avx512 or avx2" >&2 && exit 2 ;;
+esac
+
+shapes=("$@")
+if [ ${#shapes[@]} = 0 ]; then
+  for threads in 1 2; do
+    shapes+=(
+      1024x1024x1024/NN/$threads 4096x4096x1536/NN/$threads # square, and a layer's largest
+      4096x4096x1536/NT/$threads 4096x1536x4096/NN/$threads # a linear layer's forward and dX
+      1536x4096x4096/TN/$threads                            # its dW
+      4096x80x1024/NT/$threads 4096x1024x48/NT/$threads     # Mamba's x_proj and dt_proj
+      1023x1025x1027/NT/$threads 64x64x64/NT/$threads 64x64x64/NN/$threads
+      1x4096x1536/NT/$threads 1x4096x1536/NN/$threads 8x4096x1536/NT/$threads # decoding
+    )
+  done
+fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cc -O2 -o "$work/openblas_gemm" scripts/bench/openblas_gemm.c -lopenblas
+go test -c -o "$work/simd.test" ./graph/cpu/simd
+
+for ((round = 0; round < rounds; round++)); do
+  for shape in "${shapes[@]}"; do
+    IFS=x/ read -r m n k transposes threads <<<"$shape"
+    ours=$(SAMBATRAIN_SIMD=$level GOMAXPROCS=$threads "$work/simd.test" \
+      -test.run '^$' -test.bench '^BenchmarkGemm$' -test.benchtime 9x -gemm "$shape" |
+      awk '/GFLOP/ {for (i = 2; i <= NF; i++) if ($i == "GFLOP/s") print $(i-1)}')
+    theirs=$(OPENBLAS_CORETYPE=$core "$work/openblas_gemm" "$m" "$n" "$k" "$transposes" "$threads" 9)
+    echo "$shape $ours ${theirs% *}"
+  done
+done >"$work/rates"
+
+median() { sort -n | awk '{x[NR] = $1} END {printf "%.1f (%.1f-%.1f)", x[int((NR + 1) / 2)], x[1], x[NR]}'; }
+echo "| M x N x K | stored | threads | ours GFLOP/s | OpenBLAS $core GFLOP/s | ratio |"
+echo "|---|---|---|---|---|---|"
+for shape in "${shapes[@]}"; do
+  IFS=/ read -r size transposes threads <<<"$shape"
+  ours=$(awk -v s="$shape" '$1 == s {print $2}' "$work/rates" | median)
+  theirs=$(awk -v s="$shape" '$1 == s {print $3}' "$work/rates" | median)
+  ratio=$(awk -v a="${ours%% *}" -v b="${theirs%% *}" 'BEGIN {printf "%.2f", a / b}')
+  echo "| $size | $transposes | $threads | $ours | $theirs | $ratio |"
+done

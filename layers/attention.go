@@ -1,0 +1,79 @@
+package layers
+
+import (
+	"fmt"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/ops/attention"
+	"github.com/sambatrain/sambatrain/graph/ops/linear"
+	"github.com/sambatrain/sambatrain/graph/ops/rope"
+)
+
+// Attention is causal attention with rotary positions: over a sliding window
+// where the pattern says swa (Samba §2.1.2), over all that came before where it
+// says attn.
+type Attention struct {
+	// Heads is the query heads H.
+	Heads int `yaml:"heads" json:"heads"`
+	// KVHeads is the key and value heads K, a divisor of Heads; 0 is Heads.
+	KVHeads int `yaml:"kv_heads" json:"kv_heads"`
+	// HeadDim is a head's width; 0 is d_model / heads.
+	HeadDim int `yaml:"head_dim" json:"head_dim"`
+	// RopeBase is the base of the rotary frequencies (arXiv 2104.09864); 0 leaves
+	// positions out (NoPE).
+	RopeBase float64 `yaml:"rope_base" json:"rope_base"`
+	// Window is how many tokens a token sees, itself included. attn ignores it.
+	Window int `yaml:"window" json:"window"`
+
+	init initializer
+}
+
+// Forward implements Mixer.
+func (a Attention) Forward(b *graph.Builder, x graph.Tensor) graph.Tensor {
+	d, inner, kv := x.Shape().Cols(), a.Heads*a.HeadDim, a.KVHeads*a.HeadDim
+
+	q := linear.Apply(b, x, b.Param("q_proj.weight", a.init.linear(d), inner, d))
+	k := linear.Apply(b, x, b.Param("k_proj.weight", a.init.linear(d), kv, d))
+	v := linear.Apply(b, x, b.Param("v_proj.weight", a.init.linear(d), kv, d))
+	if a.RopeBase != 0 {
+		q, k = rope.Apply(b, q, a.HeadDim, a.RopeBase), rope.Apply(b, k, a.HeadDim, a.RopeBase)
+	}
+	o := attention.Apply(b, q, k, v, attention.Config{
+		Heads: a.Heads, KVHeads: a.KVHeads, HeadDim: a.HeadDim, Window: a.Window})
+	return linear.Apply(b, o, b.Param("o_proj.weight", a.init.output(inner), d, inner))
+}
+
+// resolved fills in what the recipe leaves to be derived, and checks the rest.
+func (a Attention) resolved(d int, sliding bool) (Attention, error) {
+	switch {
+	case a.Heads < 1:
+		return a, fmt.Errorf("heads: must be at least 1, is %d", a.Heads)
+	case a.KVHeads < 0:
+		return a, fmt.Errorf("kv_heads: must be at least 0, is %d", a.KVHeads)
+	case a.HeadDim < 0:
+		return a, fmt.Errorf("head_dim: must be at least 0, is %d", a.HeadDim)
+	case a.RopeBase < 0:
+		return a, fmt.Errorf("rope_base: must be positive, or 0 for no positions, is %v", a.RopeBase)
+	case sliding && a.Window < 1:
+		return a, fmt.Errorf("window: swa needs a window of at least 1, is %d", a.Window)
+	}
+	if a.KVHeads == 0 {
+		a.KVHeads = a.Heads
+	}
+	if a.Heads%a.KVHeads != 0 {
+		return a, fmt.Errorf("kv_heads: %d query heads don't divide among %d", a.Heads, a.KVHeads)
+	}
+	if a.HeadDim == 0 {
+		if d%a.Heads != 0 {
+			return a, fmt.Errorf("heads: d_model %d does not divide by %d heads; set head_dim", d, a.Heads)
+		}
+		a.HeadDim = d / a.Heads
+	}
+	if a.RopeBase != 0 && a.HeadDim%2 != 0 {
+		return a, fmt.Errorf("head_dim: rotary positions need an even one, is %d", a.HeadDim)
+	}
+	if !sliding {
+		a.Window = 0
+	}
+	return a, nil
+}

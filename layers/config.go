@@ -1,0 +1,226 @@
+package layers
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/sambatrain/sambatrain/graph"
+)
+
+// Model is a recipe's `model:` section: a stack of residual sublayers
+// x = x + mixer(rms_norm(x)) between an embedding and a linear head.
+type Model struct {
+	VocabSize int     `yaml:"vocab_size" json:"vocab_size"`
+	DModel    int     `yaml:"d_model" json:"d_model"`
+	NormEps   float64 `yaml:"norm_eps" json:"norm_eps"`
+	// TieEmbeddings makes the head's weight the embedding's.
+	TieEmbeddings bool `yaml:"tie_embeddings" json:"tie_embeddings"`
+	// Init is the scheme of initialisation: mamba or llama.
+	Init   string `yaml:"init" json:"init"`
+	Layers Stack  `yaml:"layers" json:"layers"`
+	// The settings that the mixers of Layers have unless a place overrides them.
+	Mamba     Mamba     `yaml:"mamba" json:"mamba"`
+	Attention Attention `yaml:"attention" json:"attention"`
+	MLP       SwiGLU    `yaml:"mlp" json:"mlp"`
+}
+
+// Stack is a pattern of mixers and how often it is repeated.
+type Stack struct {
+	Pattern []Place `yaml:"pattern,flow" json:"pattern"`
+	Repeat  int     `yaml:"repeat" json:"repeat"`
+}
+
+// Place is one entry of a pattern: a mixer's name, or a one-key map from it to
+// settings that differ here: `{mlp: {d_ff: 3072}}`.
+type Place struct {
+	Mixer    string
+	Settings map[string]any
+}
+
+// Mixer is what a sublayer does to the normalised stream.
+type Mixer interface {
+	// Forward maps x [B T D] to what is added to the stream, of the same shape.
+	Forward(b *graph.Builder, x graph.Tensor) graph.Tensor
+}
+
+// Sublayer is one place of the whole stack with its settings resolved.
+type Sublayer struct {
+	Name  string
+	Mixer Mixer
+}
+
+// Mixers are the names that a pattern may use.
+var Mixers = []string{"mamba", "attn", "swa", "mlp"}
+
+// planned are mixers that this build knows by name only.
+var planned = []string{"gla", "retention", "mega"}
+
+// ErrNotSupported marks a mixer that this build does not have.
+var ErrNotSupported = errors.New("mixer not supported yet")
+
+// Defaults is the model section before a recipe's keys: what Samba uses
+// (SAMBA Table 12) where a value is common to all its sizes.
+func Defaults() Model {
+	return Model{
+		NormEps:       1e-5,
+		TieEmbeddings: true,
+		Init:          InitMamba,
+		Layers:        Stack{Repeat: 1},
+		Mamba:         Mamba{Expand: 2, DState: 16, DConv: 4},
+		Attention:     Attention{Heads: 4, RopeBase: 10000},
+	}
+}
+
+func (m *Model) initializer() initializer {
+	return initializer{m.Init, m.DModel, len(m.Layers.Pattern) * m.Layers.Repeat}
+}
+
+// Sublayers resolves every place of the stack.
+func (m *Model) Sublayers() ([]Sublayer, error) {
+	var pattern []Sublayer
+	for i, p := range m.Layers.Pattern {
+		mixer, err := m.mixer(p)
+		if err != nil {
+			return nil, fmt.Errorf("model.layers.pattern[%d]: %s.%w", i, p.Mixer, err)
+		}
+		pattern = append(pattern, Sublayer{p.Mixer, mixer})
+	}
+	return slices.Repeat(pattern, m.Layers.Repeat), nil
+}
+
+func (m *Model) mixer(p Place) (Mixer, error) {
+	switch p.Mixer {
+	case "mamba":
+		c := m.Mamba
+		if err := override(&c, p.Settings); err != nil {
+			return nil, err
+		}
+		c.init = m.initializer()
+		return c, c.validate(m.DModel)
+	case "attn", "swa":
+		c := m.Attention
+		if err := override(&c, p.Settings); err != nil {
+			return nil, err
+		}
+		c.init = m.initializer()
+		return c.resolved(m.DModel, p.Mixer == "swa")
+	case "mlp":
+		c := m.MLP
+		if err := override(&c, p.Settings); err != nil {
+			return nil, err
+		}
+		c.init = m.initializer()
+		return c, c.validate()
+	}
+	return nil, unknownMixer(p.Mixer)
+}
+
+func unknownMixer(name string) error {
+	if slices.Contains(planned, name) {
+		return fmt.Errorf("%s: %w", name, ErrNotSupported)
+	}
+	return fmt.Errorf("no mixer %q; there are %s", name, strings.Join(Mixers, ", "))
+}
+
+// override sets the keys of settings in *c and refuses those that it has not.
+func override[T any](c *T, settings map[string]any) error {
+	if len(settings) == 0 {
+		return nil
+	}
+	text, err := yaml.Marshal(settings)
+	if err != nil {
+		return err
+	}
+	if err := yaml.UnmarshalWithOptions(text, c, yaml.Strict()); err != nil {
+		return errors.New(strings.SplitN(err.Error(), "\n", 2)[0])
+	}
+	return nil
+}
+
+// Validate checks the section and names the key that is wrong.
+func (m *Model) Validate() error {
+	switch {
+	case m.VocabSize < 1:
+		return fmt.Errorf("model.vocab_size: must be at least 1, is %d", m.VocabSize)
+	case m.DModel < 1:
+		return fmt.Errorf("model.d_model: must be at least 1, is %d", m.DModel)
+	case !(m.NormEps > 0):
+		return fmt.Errorf("model.norm_eps: must be positive, is %v", m.NormEps)
+	case m.Init != InitMamba && m.Init != InitLlama:
+		return fmt.Errorf("model.init: must be %s or %s, is %q", InitMamba, InitLlama, m.Init)
+	case len(m.Layers.Pattern) == 0:
+		return fmt.Errorf("model.layers.pattern: must name at least one mixer: %s", strings.Join(Mixers, ", "))
+	case m.Layers.Repeat < 1:
+		return fmt.Errorf("model.layers.repeat: must be at least 1, is %d", m.Layers.Repeat)
+	case int64(m.VocabSize)*int64(m.DModel) > math.MaxInt32:
+		return fmt.Errorf("model.vocab_size: an embedding of %d x %d is larger than this program can index", m.VocabSize, m.DModel)
+	}
+	_, err := m.Sublayers()
+	return err
+}
+
+// UnmarshalYAML reads a place: a name, or a one-key map.
+func (p *Place) UnmarshalYAML(text []byte) error {
+	var name string
+	if err := yaml.Unmarshal(text, &name); err == nil {
+		*p = Place{Mixer: name}
+	} else {
+		var m map[string]map[string]any
+		if err := yaml.Unmarshal(text, &m); err != nil || len(m) != 1 {
+			return fmt.Errorf("a place of model.layers.pattern is a mixer's name or {name: {key: value}}, not %s", strings.TrimSpace(string(text)))
+		}
+		for k, v := range m {
+			*p = Place{Mixer: k, Settings: v}
+		}
+	}
+	if !slices.Contains(Mixers, p.Mixer) {
+		return fmt.Errorf("model.layers.pattern: %w", unknownMixer(p.Mixer))
+	}
+	return nil
+}
+
+// MarshalYAML writes what UnmarshalYAML reads.
+func (p Place) MarshalYAML() (any, error) {
+	if len(p.Settings) == 0 {
+		return p.Mixer, nil
+	}
+	return map[string]any{p.Mixer: p.Settings}, nil
+}
+
+// Auto is a whole number that a recipe may leave to be derived, as `auto`.
+type Auto int
+
+// Or is the number, or derived where it is auto.
+func (a Auto) Or(derived int) int {
+	if a == 0 {
+		return derived
+	}
+	return int(a)
+}
+
+// UnmarshalYAML reads a positive whole number or auto.
+func (a *Auto) UnmarshalYAML(text []byte) error {
+	if s := strings.Trim(strings.TrimSpace(string(text)), `"'`); s == "auto" {
+		*a = 0
+		return nil
+	}
+	var n int
+	if err := yaml.Unmarshal(text, &n); err != nil || n < 1 {
+		return fmt.Errorf("must be auto or at least 1, is %s", strings.TrimSpace(string(text)))
+	}
+	*a = Auto(n)
+	return nil
+}
+
+// MarshalYAML writes what UnmarshalYAML reads.
+func (a Auto) MarshalYAML() (any, error) {
+	if a == 0 {
+		return "auto", nil
+	}
+	return int(a), nil
+}

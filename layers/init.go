@@ -1,0 +1,92 @@
+package layers
+
+import (
+	"math"
+	"math/rand/v2"
+
+	"github.com/sambatrain/sambatrain/graph"
+)
+
+// The two schemes of initialisation that the paper's code has.
+const (
+	// InitMamba: linear weights as PyTorch draws them, the outputs of every sublayer
+	// divided by the root of the number of sublayers, embeddings N(0, 0.02).
+	InitMamba = "mamba"
+	// InitLlama: all weights N(0, sqrt(2/(5 d_model))), the outputs of every sublayer
+	// N(0, 1/(sqrt(d_model) * blocks)) with two sublayers a block.
+	InitLlama = "llama"
+)
+
+// initializer draws the weights that a scheme of initialisation concerns.
+type initializer struct {
+	scheme    string
+	dModel    int
+	sublayers int
+}
+
+// linear is for a weight [out in] that reads the stream or a mixer's inside.
+func (i initializer) linear(in int) graph.Init {
+	if i.scheme == InitLlama {
+		return normal(math.Sqrt(2 / (5 * float64(i.dModel))))
+	}
+	return uniform(in)
+}
+
+// output is for a weight [out in] that writes to the stream.
+func (i initializer) output(in int) graph.Init {
+	if i.scheme == InitLlama {
+		return normal(1 / (math.Sqrt(float64(i.dModel)) * float64(i.sublayers) / 2))
+	}
+	return uniformBound(1 / math.Sqrt(float64(in)) / math.Sqrt(float64(i.sublayers)))
+}
+
+func (i initializer) embedding() graph.Init {
+	if i.scheme == InitLlama {
+		return normal(math.Sqrt(2 / (5 * float64(i.dModel))))
+	}
+	return normal(0.02)
+}
+
+// uniform is PyTorch's default for a layer that sums over in inputs:
+// U(-1/sqrt(in), 1/sqrt(in)).
+func uniform(in int) graph.Init { return uniformBound(1 / math.Sqrt(float64(in))) }
+
+func uniformBound(bound float64) graph.Init {
+	return func(r *rand.Rand, w []float32) {
+		for i := range w {
+			w[i] = float32((2*r.Float64() - 1) * bound)
+		}
+	}
+}
+
+func normal(std float64) graph.Init {
+	return func(r *rand.Rand, w []float32) {
+		for i := range w {
+			w[i] = float32(r.NormFloat64() * std)
+		}
+	}
+}
+
+func ones(_ *rand.Rand, w []float32) {
+	for i := range w {
+		w[i] = 1
+	}
+}
+
+// timeStepBias makes softplus(bias) log-uniform in [0.001, 0.1], at least 1e-4.
+func timeStepBias(r *rand.Rand, w []float32) {
+	low, high := math.Log(0.001), math.Log(0.1)
+	for i := range w {
+		dt := max(math.Exp(low+(high-low)*r.Float64()), 1e-4)
+		w[i] = float32(dt + math.Log(-math.Expm1(-dt)))
+	}
+}
+
+// stateDecay is A_log [C N] = log(1..N), the same for all channels.
+func stateDecay(n int) graph.Init {
+	return func(_ *rand.Rand, w []float32) {
+		for i := range w {
+			w[i] = float32(math.Log(float64(i%n + 1)))
+		}
+	}
+}

@@ -1,0 +1,59 @@
+package layers
+
+import (
+	"fmt"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/ops/causal_conv"
+	"github.com/sambatrain/sambatrain/graph/ops/linear"
+	"github.com/sambatrain/sambatrain/graph/ops/selective_scan"
+)
+
+// Mamba is the selective state-space mixer (S6, arXiv 2312.00752; Samba §2.1.1).
+type Mamba struct {
+	// Expand is the inner width C over the model's width D.
+	Expand float64 `yaml:"expand" json:"expand"`
+	// DState is N, the states of a channel.
+	DState int `yaml:"d_state" json:"d_state"`
+	// DConv is the taps of the causal convolution.
+	DConv int `yaml:"d_conv" json:"d_conv"`
+	// DTRank is R, the rank of the time step's projection; auto is ceil(D/16).
+	DTRank Auto `yaml:"dt_rank" json:"dt_rank"`
+
+	init initializer
+}
+
+// Forward implements Mixer.
+func (m Mamba) Forward(b *graph.Builder, x graph.Tensor) graph.Tensor {
+	d := x.Shape().Cols()
+	c, n, r := m.inner(d), m.DState, m.DTRank.Or((d+15)/16)
+
+	xz := linear.Apply(b, x, b.Param("in_proj.weight", m.init.linear(d), 2*c, d))
+	u, z := b.Columns(xz, 0, c), b.Columns(xz, c, 2*c)
+	u = causal_conv.Apply(b, u,
+		b.Param("conv1d.weight", uniform(m.DConv), c, 1, m.DConv),
+		b.Param("conv1d.bias", uniform(m.DConv), c))
+
+	dbc := linear.Apply(b, u, b.Param("x_proj.weight", m.init.linear(c), r+2*n, c))
+	dt := linear.Apply(b, b.Columns(dbc, 0, r), b.Param("dt_proj.weight", uniform(r), c, r))
+	y := selective_scan.Apply(b, u, dt,
+		b.Param("dt_proj.bias", timeStepBias, c),
+		b.Param("A_log", stateDecay(n), c, n),
+		b.Columns(dbc, r, r+n), b.Columns(dbc, r+n, r+2*n),
+		b.Param("D", ones, c), z)
+	return linear.Apply(b, y, b.Param("out_proj.weight", m.init.output(c), d, c))
+}
+
+func (m Mamba) inner(d int) int { return int(m.Expand * float64(d)) }
+
+func (m Mamba) validate(d int) error {
+	switch {
+	case m.inner(d) < 1:
+		return fmt.Errorf("expand: %v of d_model %d leaves no channel", m.Expand, d)
+	case m.DState < 1 || m.DState > 64:
+		return fmt.Errorf("d_state: must be 1 to 64, is %d", m.DState)
+	case m.DConv < 1 || m.DConv > 8:
+		return fmt.Errorf("d_conv: must be 1 to 8, is %d", m.DConv)
+	}
+	return nil
+}

@@ -1,0 +1,55 @@
+package layers
+
+import (
+	"fmt"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/ops/embedding"
+	"github.com/sambatrain/sambatrain/graph/ops/linear"
+	"github.com/sambatrain/sambatrain/graph/ops/linear_cross_entropy"
+	"github.com/sambatrain/sambatrain/graph/ops/rms_norm"
+)
+
+// Hidden runs tokens [B T] through the stack: x [B T D], after the last norm.
+func (m *Model) Hidden(b *graph.Builder, tokens graph.Tensor) graph.Tensor {
+	stack, err := m.Sublayers()
+	if err != nil {
+		return b.Fail(err)
+	}
+	x := embedding.Apply(b, tokens, m.embeddings(b))
+	for i, s := range stack {
+		b.Scope(fmt.Sprintf("model.layers.%d", i), func() {
+			h := rms_norm.Apply(b, x, b.Param("norm.weight", ones, m.DModel), m.NormEps)
+			b.Scope("mixer", func() { h = s.Mixer.Forward(b, h) })
+			x = b.Add(x, h)
+		})
+	}
+	return rms_norm.Apply(b, x, b.Param("model.norm_f.weight", ones, m.DModel), m.NormEps)
+}
+
+// Loss is the mean cross-entropy, in nats, of the next tokens targets [B T]; its
+// output 1 is the cross-entropy of each token [B T]. Targets below 0 don't count.
+func (m *Model) Loss(b *graph.Builder, tokens, targets graph.Tensor) graph.Tensor {
+	return linear_cross_entropy.Apply(b, m.Hidden(b, tokens), m.head(b), targets)
+}
+
+// EvalLoss is Loss without what a gradient needs.
+func (m *Model) EvalLoss(b *graph.Builder, tokens, targets graph.Tensor) graph.Tensor {
+	return linear_cross_entropy.ApplyEval(b, m.Hidden(b, tokens), m.head(b), targets)
+}
+
+// Logits are the scores of each token's successors [B T V].
+func (m *Model) Logits(b *graph.Builder, tokens graph.Tensor) graph.Tensor {
+	return linear.Apply(b, m.Hidden(b, tokens), m.head(b))
+}
+
+func (m *Model) embeddings(b *graph.Builder) graph.Tensor {
+	return b.Param("model.embeddings.weight", m.initializer().embedding(), m.VocabSize, m.DModel)
+}
+
+func (m *Model) head(b *graph.Builder) graph.Tensor {
+	if m.TieEmbeddings {
+		return m.embeddings(b)
+	}
+	return b.Param("lm_head.weight", m.initializer().linear(m.DModel), m.VocabSize, m.DModel)
+}

@@ -1,0 +1,114 @@
+package data
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+)
+
+// endOfText is the name of the end-of-text token in exported files.
+const endOfText = "<|endoftext|>"
+
+// byteTokenizer maps each byte to the id of its value. Any bytes are text to it, valid UTF-8 or not.
+type byteTokenizer struct{}
+
+func (byteTokenizer) Name() string   { return "bytes" }
+func (byteTokenizer) VocabSize() int { return 257 }
+func (byteTokenizer) EOS() int32     { return 256 }
+
+func (byteTokenizer) Encode(dst []int32, text []byte) []int32 {
+	for _, b := range text {
+		dst = append(dst, int32(b))
+	}
+	return dst
+}
+
+func (byteTokenizer) Decode(dst []byte, ids []int32) []byte {
+	for _, id := range ids {
+		if id >= 0 && id < 256 {
+			dst = append(dst, byte(id))
+		}
+	}
+	return dst
+}
+
+func (byteTokenizer) TokenBytes(id int32) int {
+	if id >= 0 && id < 256 {
+		return 1
+	}
+	return 0
+}
+
+func (byteTokenizer) Fingerprint() string {
+	sum := sha256.Sum256([]byte("ids 0..255 are the bytes, 256 is " + endOfText))
+	return "sha256:" + hex.EncodeToString(sum[:16])
+}
+
+// ExportFiles describes the tokenizer as a byte-level BPE without merges. Its pre-tokenizer maps each byte to
+// one printable character, so the vocabulary maps that character back to the byte's value.
+// The Hugging Face libraries read the text "<|endoftext|>" as id 256, Encode reads it as 13 bytes.
+func (t byteTokenizer) ExportFiles() map[string][]byte {
+	vocab := make(map[string]int, t.VocabSize())
+	for b, char := range byteLevelAlphabet() {
+		vocab[string(char)] = b
+	}
+	vocab[endOfText] = int(t.EOS())
+
+	byteLevel := map[string]any{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false}
+	tokenizer := map[string]any{
+		"version":    "1.0",
+		"truncation": nil,
+		"padding":    nil,
+		"added_tokens": []any{map[string]any{
+			"id": t.EOS(), "content": endOfText, "special": true,
+			"single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+		}},
+		"normalizer":     nil,
+		"pre_tokenizer":  byteLevel,
+		"post_processor": nil,
+		"decoder":        byteLevel,
+		"model": map[string]any{
+			"type": "BPE", "dropout": nil, "unk_token": nil,
+			"continuing_subword_prefix": nil, "end_of_word_suffix": nil,
+			"fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+			"vocab": vocab, "merges": []string{},
+		},
+	}
+	config := map[string]any{
+		"tokenizer_class":              "PreTrainedTokenizerFast",
+		"eos_token":                    endOfText,
+		"add_prefix_space":             false,
+		"clean_up_tokenization_spaces": false,
+	}
+	return map[string][]byte{
+		"tokenizer.json":        mustJSON(tokenizer),
+		"tokenizer_config.json": mustJSON(config),
+	}
+}
+
+// byteLevelAlphabet is the table that GPT-2's bytes_to_unicode makes: bytes that are printable in Latin-1 stand
+// for themselves, the others for the characters from U+0100 on, in order.
+func byteLevelAlphabet() [256]rune {
+	var chars [256]rune
+	next := rune(0x100)
+	for b := range chars {
+		printable := b >= '!' && b <= '~' || b >= 0xa1 && b <= 0xac || b >= 0xae
+		if printable {
+			chars[b] = rune(b)
+		} else {
+			chars[b] = next
+			next++
+		}
+	}
+	return chars
+}
+
+// mustJSON encodes a value made of maps, slices and scalars, which cannot fail.
+func mustJSON(v any) []byte {
+	out, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		panic(fmt.Sprintf("data: %v", err))
+	}
+	return append(out, '\n')
+}

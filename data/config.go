@@ -1,0 +1,173 @@
+package data
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/bmatcuk/doublestar/v4"
+)
+
+// maxSeqLen keeps the window of open blocks (see order) within about a GiB.
+const maxSeqLen = 1 << 24
+
+// Config is the `data:` section of a recipe.
+type Config struct {
+	// Text is the folder of text that the shards are made from. It may be left out when Shards exists.
+	Text TextConfig `yaml:"text"`
+
+	// Shards is the folder of token shards. Prepare makes it from Text when it is absent, and uses it as it is
+	// when it was made from the same settings. $NAME and ${NAME} are replaced as in TextConfig.Path.
+	Shards string `yaml:"shards"`
+
+	// Tokenizer names the tokenizer, see NewTokenizer. The model's vocab_size must be at least its VocabSize.
+	Tokenizer string `yaml:"tokenizer"`
+
+	// SeqLen is T, the number of positions in a training row, in tokens.
+	SeqLen int `yaml:"seq_len"`
+
+	// ValidationFraction is the share of documents, in [0, 1), that is kept out of training. A document's side
+	// depends on the hash of its bytes alone, so equal documents stay on one side. 0 keeps nothing out.
+	ValidationFraction float64 `yaml:"validation_fraction"`
+
+	// Seed sets the order of the training blocks, and nothing else.
+	Seed uint64 `yaml:"seed"`
+
+	// SkipVerify leaves out the checksum of whole shards when a dataset is opened, which reads every byte of
+	// them. Sizes, schemas and counts are checked all the same.
+	SkipVerify bool `yaml:"skip_verify"`
+}
+
+// TextConfig says which files of a folder are read, and how.
+type TextConfig struct {
+	// Path is the folder. $NAME and ${NAME} stand for environment variables; an unset one is an error.
+	// $GOROOT needs no variable where a Go toolchain is installed.
+	Path string `yaml:"path"`
+
+	// Include and Exclude are doublestar patterns (`**/*.go`) over paths relative to Path, with slashes.
+	// A file is read when any Include pattern (or none is given) and no Exclude pattern matches its path,
+	// with or without a .gz or .zst suffix.
+	Include []string `yaml:"include"`
+	Exclude []string `yaml:"exclude"`
+
+	// JSONLField is the field of each line of a .jsonl file that holds the document's text.
+	JSONLField string `yaml:"jsonl_field"`
+}
+
+// DefaultConfig holds the values of the keys that a recipe may leave out.
+func DefaultConfig() Config {
+	return Config{
+		Text:               TextConfig{JSONLField: "text"},
+		Tokenizer:          "bytes",
+		SeqLen:             512,
+		ValidationFraction: 0.01,
+		Seed:               3407,
+	}
+}
+
+// Validate reports the first bad key. It looks at no file.
+func (c Config) Validate() error {
+	if c.Shards == "" {
+		return errors.New("data.shards: is empty: name the folder of token shards")
+	}
+	if _, err := NewTokenizer(c.Tokenizer); err != nil {
+		return fmt.Errorf("data.tokenizer: %w", err)
+	}
+	if c.SeqLen < 1 {
+		return fmt.Errorf("data.seq_len: must be at least 1, is %d", c.SeqLen)
+	}
+	if c.SeqLen > maxSeqLen {
+		return fmt.Errorf("data.seq_len: must be at most %d, is %d", maxSeqLen, c.SeqLen)
+	}
+	if !(c.ValidationFraction >= 0 && c.ValidationFraction < 1) {
+		return fmt.Errorf("data.validation_fraction: must be at least 0 and below 1, is %v", c.ValidationFraction)
+	}
+	if c.Text.Path != "" && c.Text.JSONLField == "" {
+		return errors.New("data.text.jsonl_field: is empty: name the field of a JSONL line that holds the text")
+	}
+	for _, list := range []struct {
+		key      string
+		patterns []string
+	}{{"include", c.Text.Include}, {"exclude", c.Text.Exclude}} {
+		for i, p := range list.patterns {
+			if !doublestar.ValidatePattern(p) {
+				return fmt.Errorf("data.text.%s[%d]: bad pattern %q: want a form such as **/*.txt", list.key, i, p)
+			}
+		}
+	}
+	return nil
+}
+
+// folder returns Path with its variables replaced, after a look that it is a folder.
+func (t TextConfig) folder() (string, error) {
+	dir, err := expand("data.text.path", t.Path)
+	if err != nil {
+		return "", err
+	}
+	from, install := "", ""
+	if dir != t.Path {
+		from = fmt.Sprintf(" (from %s)", t.Path)
+	}
+	if usesGOROOT(t.Path) {
+		install = "install Go, or "
+	}
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("data.text.path: no folder %s%s: %spoint at another folder of text with --set data.text.path=DIR", dir, from, install)
+	case err != nil:
+		return "", fmt.Errorf("data.text.path: %w", err)
+	case !info.IsDir():
+		return "", fmt.Errorf("data.text.path: %s%s is a file: name its folder, and pick the file with data.text.include", dir, from)
+	}
+	return dir, nil
+}
+
+// expand replaces $NAME and ${NAME} in the path under key.
+func expand(key, path string) (string, error) {
+	var missing string
+	out := os.Expand(path, func(name string) string {
+		if name == "GOROOT" {
+			if dir := goroot(); dir != "" {
+				return dir
+			}
+		} else if v, ok := os.LookupEnv(name); ok {
+			return v
+		}
+		if missing == "" {
+			missing = name
+		}
+		return ""
+	})
+	switch {
+	case missing == "GOROOT":
+		return "", fmt.Errorf("%s: no Go toolchain found for $GOROOT in %s: install Go, or point at another folder with --set %s=DIR", key, path, key)
+	case missing != "":
+		return "", fmt.Errorf("%s: environment variable %s in %s is not set: set it, or point at another folder with --set %s=DIR", key, missing, path, key)
+	}
+	return filepath.Clean(out), nil
+}
+
+func usesGOROOT(path string) bool {
+	return strings.Contains(path, "$GOROOT") || strings.Contains(path, "${GOROOT}")
+}
+
+// goroot returns the folder of the Go toolchain, "" without one.
+func goroot() string {
+	if dir := os.Getenv("GOROOT"); dir != "" {
+		return dir
+	}
+	if out, err := exec.Command("go", "env", "GOROOT").Output(); err == nil {
+		if dir := strings.TrimSpace(string(out)); dir != "" {
+			return dir
+		}
+	}
+	// The root that this program was built with: right on a developer's machine without go on its PATH, and ""
+	// in a release built with -trimpath.
+	return runtime.GOROOT()
+}

@@ -1,0 +1,10 @@
+// Package data is the path from text to batches of tokens:
+//
+//	text folder -> Tokenizer -> Parquet token shards -> Arrow records -> packed (B, T+1) batches
+//
+// [Prepare] writes a folder of shards once, [Inspect] and [Verify] look at one, [Open] makes a [Dataset] of
+// one split, and [NewLoader] streams its batches ahead of the training thread.
+//
+// The batch at step s is a pure function of (shards, seq_len, seed, s), so a checkpoint stores s alone.
+// README.md in this folder has the shard's schema and the rules of packing and order.
+package data

@@ -1,0 +1,209 @@
+package data
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/apache/arrow/go/v16/arrow/array"
+)
+
+// Report describes a folder of shards, from its manifest and the footers of its files.
+type Report struct {
+	Folder     string      `json:"folder"`
+	Manifest   Manifest    `json:"manifest"`
+	Schema     string      `json:"schema"`
+	Train      SplitReport `json:"train"`
+	Validation SplitReport `json:"validation"`
+
+	// UnigramBitsPerByte is Manifest.UnigramBitsPerByte, nil where it cannot be told.
+	UnigramBitsPerByte *float64 `json:"unigram_bits_per_byte"`
+}
+
+// SplitReport holds what the files of a split add to its SplitInfo.
+type SplitReport struct {
+	Files            int     `json:"files"`
+	FileBytes        int64   `json:"file_bytes"`
+	RowGroups        int     `json:"row_groups"`
+	LargestRowGroup  int64   `json:"largest_row_group"` // in tokens
+	CompressionRatio float64 `json:"compression_ratio"` // bytes of text over FileBytes
+	MeanDocument     float64 `json:"mean_document"`     // in tokens
+	BytesPerToken    float64 `json:"bytes_per_token"`
+}
+
+// Inspect describes a folder of shards. It decodes no tokens, see Verify.
+func Inspect(dir string) (Report, error) {
+	m, err := ReadManifest(dir)
+	if err != nil {
+		return Report{}, err
+	}
+	r := Report{Folder: dir, Manifest: m, Schema: "document: string, tokens: list<int32>, bytes: int64"}
+	if r.Train, err = inspectSplit(dir, m, Train); err != nil {
+		return Report{}, err
+	}
+	if r.Validation, err = inspectSplit(dir, m, Validation); err != nil {
+		return Report{}, err
+	}
+	if bits, ok := m.UnigramBitsPerByte(); ok {
+		r.UnigramBitsPerByte = &bits
+	}
+	return r, nil
+}
+
+func inspectSplit(dir string, m Manifest, split Split) (SplitReport, error) {
+	info := m.Split(split)
+	r := SplitReport{Files: len(info.Shards)}
+	for _, s := range info.Shards {
+		f, reader, err := s.openFile(dir, m.Tokenizer, split)
+		if err != nil {
+			return SplitReport{}, err
+		}
+		f.Close()
+		r.FileBytes += s.Size
+		r.RowGroups += len(reader.rowGroups)
+		for _, g := range reader.rowGroups {
+			r.LargestRowGroup = max(r.LargestRowGroup, g.tokens)
+		}
+	}
+	if r.FileBytes > 0 && info.Documents > 0 {
+		r.CompressionRatio = float64(info.Bytes) / float64(r.FileBytes)
+		r.MeanDocument = float64(info.Tokens) / float64(info.Documents)
+		r.BytesPerToken = float64(info.Bytes) / float64(info.Tokens)
+	}
+	return r, nil
+}
+
+// WriteText writes the report for people to read.
+func (r Report) WriteText(w io.Writer) error {
+	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }
+
+	m := r.Manifest
+	line("folder\t%s", r.Folder)
+	line("schema\t%s (format %d)", r.Schema, m.Format)
+	line("tokenizer\t%s, %d ids, end of text %d, %s", m.Tokenizer.Name, m.Tokenizer.VocabSize, m.Tokenizer.EOS, m.Tokenizer.Fingerprint)
+	if s := m.Source; s != nil {
+		line("text\t%s (from %s), include %s, exclude %s", s.Folder, s.Path, list(s.Include), list(s.Exclude))
+		line("files read\t%d; left out: %d empty documents, %d links and special files", s.Files, s.EmptyDocuments, s.NotRegular)
+	} else {
+		line("text\tunknown: the shards were written by another program")
+	}
+	line("")
+	line("\ttrain\tvalidation")
+	row := func(name, format string, of func(SplitInfo, SplitReport) any) {
+		line("%s\t"+format+"\t"+format, name, of(m.Train, r.Train), of(m.Validation, r.Validation))
+	}
+	row("documents", "%d", func(i SplitInfo, _ SplitReport) any { return i.Documents })
+	row("tokens", "%d", func(i SplitInfo, _ SplitReport) any { return i.Tokens })
+	row("bytes of text", "%d", func(i SplitInfo, _ SplitReport) any { return i.Bytes })
+	row("bytes a token", "%.3f", func(_ SplitInfo, s SplitReport) any { return s.BytesPerToken })
+	row("tokens a document, mean", "%.1f", func(_ SplitInfo, s SplitReport) any { return s.MeanDocument })
+	row("tokens a document, most", "%d", func(i SplitInfo, _ SplitReport) any { return i.LongestDocument })
+	row("shards", "%d", func(_ SplitInfo, s SplitReport) any { return s.Files })
+	row("row groups", "%d", func(_ SplitInfo, s SplitReport) any { return s.RowGroups })
+	row("tokens a row group, most", "%d", func(_ SplitInfo, s SplitReport) any { return s.LargestRowGroup })
+	row("bytes of files", "%d", func(_ SplitInfo, s SplitReport) any { return s.FileBytes })
+	row("text / files", "%.2f", func(_ SplitInfo, s SplitReport) any { return s.CompressionRatio })
+	if r.UnigramBitsPerByte != nil {
+		line("")
+		line("single-byte frequencies of train give validation %.4f bits per byte", *r.UnigramBitsPerByte)
+	}
+	return out.Flush()
+}
+
+func list(patterns []string) string {
+	if len(patterns) == 0 {
+		return "nothing named"
+	}
+	return strings.Join(patterns, ", ")
+}
+
+// Verify reads every shard of a folder whole: its checksum, and each row against the counts of the manifest.
+func Verify(ctx context.Context, dir string) error {
+	m, err := ReadManifest(dir)
+	if err != nil {
+		return err
+	}
+	for _, split := range []Split{Train, Validation} {
+		info := m.Split(split)
+		if err := verifyShards(ctx, dir, info.Shards); err != nil {
+			return err
+		}
+		var documents int64
+		for _, s := range info.Shards {
+			n, err := s.verifyRows(ctx, dir, m.Tokenizer, split)
+			if err != nil {
+				return err
+			}
+			documents += n
+		}
+		if documents != info.Documents {
+			return fmt.Errorf("data.shards: %s: the %s split has %d documents, the manifest says %d: %s", dir, split, documents, info.Documents, remedy)
+		}
+	}
+	return nil
+}
+
+// verifyRows decodes a shard and returns the number of its documents.
+func (s Shard) verifyRows(ctx context.Context, dir string, want TokenizerInfo, split Split) (documents int64, err error) {
+	f, reader, err := s.openFile(dir, want, split)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	path := filepath.Join(dir, s.File)
+	var (
+		text     int64
+		last     string // the document of the row before, while it goes on
+		goesOn   bool
+		document = func(group, row int, name string, ids []int32) error {
+			if goesOn && name != last {
+				return fmt.Errorf("row group %d, row %d: document %s begins before %s has ended with an end-of-text token", group, row, name, last)
+			}
+			for _, id := range ids[:len(ids)-1] {
+				if id == want.EOS {
+					return fmt.Errorf("row group %d, row %d: document %s has an end-of-text token before its end", group, row, name)
+				}
+			}
+			last, goesOn = name, ids[len(ids)-1] != want.EOS
+			if !goesOn {
+				documents++
+			}
+			return nil
+		}
+	)
+	for group := range reader.rowGroups {
+		rec, err := reader.record(ctx, group, columnDocument, columnTokens, columnBytes)
+		if err != nil {
+			return 0, shardError(path, fmt.Errorf("row group %d: %w", group, err))
+		}
+		names, isString := rec.Column(0).(*array.String)
+		bytes, isInt64 := rec.Column(2).(*array.Int64)
+		if !isString || !isInt64 {
+			return 0, shardError(path, fmt.Errorf("row group %d: columns are %v and %v, want string and int64", group, rec.Column(0).DataType(), rec.Column(2).DataType()))
+		}
+		offsets, ids, err := reader.tokenList(rec.Column(1), group)
+		if err != nil {
+			return 0, shardError(path, fmt.Errorf("row group %d: %w", group, err))
+		}
+		for r := range int(rec.NumRows()) {
+			if offsets[r] >= offsets[r+1] {
+				return 0, shardError(path, fmt.Errorf("row group %d, row %d: has no tokens", group, r))
+			}
+			if err := document(group, r, names.Value(r), ids[offsets[r]:offsets[r+1]]); err != nil {
+				return 0, shardError(path, err)
+			}
+			text += bytes.Value(r)
+		}
+	}
+	if goesOn {
+		return 0, shardError(path, fmt.Errorf("ends within document %s", last))
+	}
+	if text != s.Bytes {
+		return 0, shardError(path, fmt.Errorf("has %d bytes of text, the manifest says %d", text, s.Bytes))
+	}
+	return documents, nil
+}

@@ -1,0 +1,223 @@
+package data
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/gofrs/flock"
+)
+
+// Progress is how far Prepare has come.
+type Progress struct {
+	Files, FilesTotal int
+	Documents         int64 // written; empty ones are not counted
+	Bytes             int64 // of text
+	Tokens            int64
+}
+
+// Prepare makes the folder of shards that c describes, and returns its manifest. A folder that was made from the
+// same settings is used as it is; one made from others is an error.
+//
+// The folder appears under its name when it is complete, so a prepare that is killed leaves nothing usable and is
+// done again. Of two processes that prepare the same folder, one waits for the other (its lock is the file
+// <shards>.lock) and uses the result. Equal text gives equal shards, byte for byte, on any number of cores.
+//
+// progress, which may be nil, is called now and then, from one goroutine at a time, while shards are written.
+func Prepare(ctx context.Context, c Config, progress func(Progress)) (Manifest, error) {
+	return prepare(ctx, c, defaultLayout, progress)
+}
+
+func prepare(ctx context.Context, c Config, l layout, progress func(Progress)) (Manifest, error) {
+	if err := c.Validate(); err != nil {
+		return Manifest{}, err
+	}
+	dir, err := expand("data.shards", c.Shards)
+	if err != nil {
+		return Manifest{}, err
+	}
+	if m, ok, err := c.prepared(dir); ok || err != nil {
+		return m, err
+	}
+	if c.Text.Path == "" {
+		return Manifest{}, fmt.Errorf("data.shards: no folder %s, and data.text.path is empty: name a folder of shards, or one of text to make them from", dir)
+	}
+	folder, err := c.Text.folder()
+	if err != nil {
+		return Manifest{}, err
+	}
+
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return Manifest{}, fmt.Errorf("data.shards: %w", err)
+	}
+	lock := flock.New(dir + ".lock")
+	if _, err := lock.TryLockContext(ctx, 100*time.Millisecond); err != nil {
+		return Manifest{}, fmt.Errorf("data.shards: lock %s: %w", lock.Path(), err)
+	}
+	defer lock.Unlock()
+	// Another process may have finished while this one waited.
+	if m, ok, err := c.prepared(dir); ok || err != nil {
+		return m, err
+	}
+	partial := dir + ".partial"
+	m, err := c.writeFolder(ctx, folder, partial, l, progress)
+	if err == nil {
+		err = publish(partial, dir)
+	}
+	if err != nil {
+		return Manifest{}, errors.Join(err, os.RemoveAll(partial))
+	}
+	return m, nil
+}
+
+// prepared returns the manifest of dir when it holds shards made from c's settings; ok is false when dir is
+// absent or empty.
+func (c Config) prepared(dir string) (m Manifest, ok bool, err error) {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
+		return Manifest{}, false, nil
+	}
+	if err != nil {
+		return Manifest{}, false, fmt.Errorf("data.shards: %w", err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, manifestName)); errors.Is(err, fs.ErrNotExist) {
+		return Manifest{}, false, fmt.Errorf("data.shards: %s has files but no %s, so it is no finished folder of shards: choose another folder or delete it", dir, manifestName)
+	}
+	m, err = ReadManifest(dir)
+	if err != nil {
+		return Manifest{}, false, err
+	}
+	if err := c.checkTokenizer(dir, m); err != nil {
+		return Manifest{}, false, err
+	}
+	if m.Source != nil && c.Text.Path != "" {
+		if diff := m.Source.Settings.differences(c.settings()); len(diff) > 0 {
+			return Manifest{}, false, fmt.Errorf("data.shards: %s was made from other settings (%s): choose another folder or delete it", dir, strings.Join(diff, "; "))
+		}
+	}
+	return m, true, nil
+}
+
+func (c Config) checkTokenizer(dir string, m Manifest) error {
+	tok, err := NewTokenizer(c.Tokenizer)
+	if err != nil {
+		return fmt.Errorf("data.tokenizer: %w", err)
+	}
+	if want := tokenizerInfo(tok); m.Tokenizer != want {
+		return fmt.Errorf("data.tokenizer: %s was made with tokenizer %s (%s), the recipe names %s (%s): change data.tokenizer, or choose another folder for data.shards",
+			dir, m.Tokenizer.Name, m.Tokenizer.Fingerprint, want.Name, want.Fingerprint)
+	}
+	return nil
+}
+
+// writeFolder writes the shards of folder's text and then the manifest into partial, which holds at most what a
+// killed process left there.
+func (c Config) writeFolder(ctx context.Context, folder, partial string, l layout, progress func(Progress)) (Manifest, error) {
+	tok, err := NewTokenizer(c.Tokenizer)
+	if err != nil {
+		return Manifest{}, fmt.Errorf("data.tokenizer: %w", err)
+	}
+	files, notRegular, err := listFiles(folder, c.Text)
+	if err != nil {
+		return Manifest{}, err
+	}
+	if err := os.RemoveAll(partial); err != nil {
+		return Manifest{}, fmt.Errorf("data.shards: %w", err)
+	}
+	if err := os.Mkdir(partial, 0o755); err != nil {
+		return Manifest{}, fmt.Errorf("data.shards: %w", err)
+	}
+
+	settings := c.settings()
+	p := preparer{
+		config: c, tok: tok, layout: l, progress: progress,
+		train:      newSplitWriter(partial, Train, tok, settings.fingerprint(), l),
+		validation: newSplitWriter(partial, Validation, tok, settings.fingerprint(), l),
+		done:       Progress{FilesTotal: len(files)},
+	}
+	defer p.train.abandon()
+	defer p.validation.abandon()
+	if err := p.run(ctx, files); err != nil {
+		return Manifest{}, err
+	}
+
+	m := Manifest{
+		Format:    formatVersion,
+		Tokenizer: tokenizerInfo(tok),
+		Source:    &Source{Settings: settings, Folder: folder, Files: len(files), NotRegular: notRegular, EmptyDocuments: p.empty},
+	}
+	if m.Train, err = p.train.finish(); err != nil {
+		return Manifest{}, fmt.Errorf("data.shards: %w", err)
+	}
+	if m.Validation, err = p.validation.finish(); err != nil {
+		return Manifest{}, fmt.Errorf("data.shards: %w", err)
+	}
+	if err := checkSplits(m, c, folder); err != nil {
+		return Manifest{}, err
+	}
+	return m, writeSynced(filepath.Join(partial, manifestName), mustJSON(m))
+}
+
+// checkSplits refuses a result that no run could use.
+func checkSplits(m Manifest, c Config, folder string) error {
+	documents := m.Train.Documents + m.Validation.Documents
+	switch {
+	case documents == 0:
+		return fmt.Errorf("data.text: the %d files read from %s hold no text (%d empty documents): point data.text.path at other text", m.Source.Files, folder, m.Source.EmptyDocuments)
+	case m.Train.Documents == 0:
+		return fmt.Errorf("data.validation_fraction: all of the %d documents fell into the validation split at %v: lower it, or use more documents", documents, c.ValidationFraction)
+	case m.Validation.Documents == 0 && c.ValidationFraction > 0:
+		return fmt.Errorf("data.validation_fraction: none of the %d documents fell into the validation split at %v: raise it, set it to 0, or use more documents", documents, c.ValidationFraction)
+	}
+	return nil
+}
+
+// publish gives the finished folder its name, in one step that outlives a power cut.
+func publish(partial, dir string) error {
+	if err := syncDir(partial); err != nil {
+		return fmt.Errorf("data.shards: %w", err)
+	}
+	// An empty folder may stand in the way; some systems do not rename over one.
+	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("data.shards: %w", err)
+	}
+	if err := os.Rename(partial, dir); err != nil {
+		return fmt.Errorf("data.shards: %w", err)
+	}
+	if err := syncDir(filepath.Dir(dir)); err != nil {
+		return fmt.Errorf("data.shards: %w", err)
+	}
+	return nil
+}
+
+func writeSynced(path string, content []byte) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return fmt.Errorf("data.shards: %w", err)
+	}
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("data.shards: %w", err)
+	}
+	return nil
+}
+
+func syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil // a folder cannot be flushed there
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}

@@ -1,0 +1,223 @@
+package data
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/bmatcuk/doublestar/v4"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+// maxDocument bounds one document's text in bytes: a document is tokenised in memory, whole.
+const maxDocument = 1 << 30
+
+// sourceFile is one file of text that the patterns choose.
+type sourceFile struct {
+	path string // as opened
+	name string // relative to the folder, with slashes, with its compression suffix
+}
+
+func (f sourceFile) jsonl() bool {
+	return strings.HasSuffix(trimCompression(f.name), ".jsonl")
+}
+
+// trimCompression removes the suffix of a compressed file.
+func trimCompression(name string) string {
+	for _, suffix := range []string{".gz", ".zst"} {
+		if inner, ok := strings.CutSuffix(name, suffix); ok {
+			return inner
+		}
+	}
+	return name
+}
+
+// listFiles returns the files under root that t chooses, sorted by name. Symbolic links are not followed: a link
+// to a file inside the tree would give its text twice, and one that leads out of it would make the result depend
+// on another folder. notRegular counts the links and special files that the patterns match.
+func listFiles(root string, t TextConfig) (files []sourceFile, notRegular int, err error) {
+	// The root itself may be a link, as /usr/lib/go is.
+	if root, err = filepath.EvalSymlinks(root); err != nil {
+		return nil, 0, fmt.Errorf("data.text.path: %w", err)
+	}
+	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			return nil
+		}
+		rel, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		name := filepath.ToSlash(rel)
+		if !t.matches(name) {
+			return nil
+		}
+		if !entry.Type().IsRegular() {
+			notRegular++
+			return nil
+		}
+		files = append(files, sourceFile{path: path, name: name})
+		return nil
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("data.text.path: %w", err)
+	}
+	slices.SortFunc(files, func(a, b sourceFile) int { return strings.Compare(a.name, b.name) })
+	if len(files) == 0 {
+		return nil, notRegular, fmt.Errorf("data.text: no file in %s matches include %q without matching exclude %q (%d links and special files were left out): change the patterns or the path",
+			root, t.Include, t.Exclude, notRegular)
+	}
+	return files, notRegular, nil
+}
+
+func (t TextConfig) matches(name string) bool {
+	// Patterns were validated, so Match cannot fail.
+	match := func(pattern string) bool {
+		return doublestar.MatchUnvalidated(pattern, name) || doublestar.MatchUnvalidated(pattern, trimCompression(name))
+	}
+	return (len(t.Include) == 0 || slices.ContainsFunc(t.Include, match)) && !slices.ContainsFunc(t.Exclude, match)
+}
+
+// open returns the file's decompressed content.
+func (f sourceFile) open() (io.ReadCloser, error) {
+	file, err := os.Open(f.path)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case strings.HasSuffix(f.name, ".gz"):
+		zr, err := gzip.NewReader(bufio.NewReader(file))
+		if err != nil {
+			return nil, errors.Join(cutShort(err), file.Close())
+		}
+		return readCloser{zr, func() error { return errors.Join(zr.Close(), file.Close()) }}, nil
+	case strings.HasSuffix(f.name, ".zst"):
+		zr, err := zstd.NewReader(file, zstd.WithDecoderConcurrency(1))
+		if err != nil {
+			return nil, errors.Join(err, file.Close())
+		}
+		return readCloser{zr, func() error { zr.Close(); return file.Close() }}, nil
+	}
+	return file, nil
+}
+
+type readCloser struct {
+	io.Reader
+	close func() error
+}
+
+func (r readCloser) Close() error { return r.close() }
+
+// cutShort turns the EOF of an empty compressed file into the error that it is.
+func cutShort(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// rawDocument is what is read from disk for one document: its text, or the line of JSON that holds it.
+type rawDocument struct {
+	name  string // path relative to the folder, and ":line" for a line of JSONL
+	data  []byte
+	jsonl bool
+}
+
+// read calls emit for each document of the file, in order. Each gets bytes of its own.
+func (f sourceFile) read(ctx context.Context, emit func(rawDocument) error) (err error) {
+	in, err := f.open()
+	if err != nil {
+		return fmt.Errorf("data.text: %s: %w", f.path, err)
+	}
+	defer in.Close()
+
+	if !f.jsonl() {
+		text, err := io.ReadAll(io.LimitReader(in, maxDocument+1))
+		if err != nil {
+			return fmt.Errorf("data.text: %s: %w", f.path, err)
+		}
+		if len(text) > maxDocument {
+			return fmt.Errorf("data.text: %s: is larger than %d bytes, the limit for one document: split it, or make it JSONL", f.path, maxDocument)
+		}
+		return emit(rawDocument{name: f.name, data: text})
+	}
+
+	lines := bufio.NewScanner(in)
+	lines.Buffer(make([]byte, 0, 64<<10), maxDocument)
+	for n := 1; lines.Scan(); n++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		doc := rawDocument{name: fmt.Sprintf("%s:%d", f.name, n), data: bytes.Clone(lines.Bytes()), jsonl: true}
+		if err := emit(doc); err != nil {
+			return err
+		}
+	}
+	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return fmt.Errorf("data.text: %s: has a line larger than %d bytes, the limit for one document: split it", f.path, maxDocument)
+	} else if err != nil {
+		return fmt.Errorf("data.text: %s: %w", f.path, err)
+	}
+	return nil
+}
+
+// text returns the document's text: the data itself, or the field of the JSON line. A blank line is an empty
+// document.
+func (d rawDocument) text(field string) ([]byte, error) {
+	if !d.jsonl {
+		return d.data, nil
+	}
+	text, err := jsonText(d.data, field)
+	if err != nil {
+		return nil, fmt.Errorf("data.text: %s: %w", d.name, err)
+	}
+	return text, nil
+}
+
+func jsonText(line []byte, field string) ([]byte, error) {
+	if len(bytes.TrimSpace(line)) == 0 {
+		return nil, nil
+	}
+	// encoding/json would put U+FFFD for what is no text, here and for lone surrogates below.
+	if !utf8.Valid(line) {
+		return nil, errors.New("the line is not valid UTF-8: mend it, or leave the file out with data.text.exclude")
+	}
+	var object map[string]json.RawMessage
+	if err := json.Unmarshal(line, &object); err != nil {
+		return nil, fmt.Errorf("bad JSON: %w", err)
+	}
+	raw, ok := object[field]
+	if !ok {
+		names := make([]string, 0, len(object))
+		for name := range object {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		return nil, fmt.Errorf("no field %q among %q: set data.text.jsonl_field", field, names)
+	}
+	if raw[0] != '"' {
+		return nil, fmt.Errorf("field %q is not a string: set data.text.jsonl_field", field)
+	}
+	var text string
+	if err := json.Unmarshal(raw, &text); err != nil {
+		return nil, fmt.Errorf("bad JSON: %w", err)
+	}
+	if strings.Count(text, "\uFFFD") > bytes.Count(raw, []byte("\uFFFD"))+bytes.Count(bytes.ToLower(raw), []byte(`\ufffd`)) {
+		return nil, fmt.Errorf("field %q has half of a surrogate pair (\\ud800 to \\udfff), which is no character: mend the line", field)
+	}
+	return []byte(text), nil
+}

@@ -1,0 +1,207 @@
+package data
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/apache/arrow/go/v16/arrow"
+	"github.com/apache/arrow/go/v16/arrow/array"
+	"github.com/apache/arrow/go/v16/arrow/memory"
+	"github.com/apache/arrow/go/v16/parquet"
+	"github.com/apache/arrow/go/v16/parquet/compress"
+	"github.com/apache/arrow/go/v16/parquet/pqarrow"
+	"github.com/zeebo/xxh3"
+)
+
+// layout sizes what Prepare writes.
+type layout struct {
+	// rowGroupTokens bounds a row, and the rows of a row group together, in tokens: the unit of decoding.
+	rowGroupTokens int
+	// shardTokens is where a file ends, at the next end of a document, in tokens.
+	shardTokens int64
+}
+
+// defaultLayout gives row groups of 512 KiB before compression and files of 256 MiB, of which zstd leaves a
+// fraction.
+var defaultLayout = layout{rowGroupTokens: 1 << 17, shardTokens: 1 << 26}
+
+// row is one row of a shard: a document with its end-of-text token, or a piece of a long one.
+type row struct {
+	document string
+	tokens   []int32
+	bytes    int64
+}
+
+// rows cuts a document's tokens into rows.
+func (l layout) rows(tok Tokenizer, name string, tokens []int32) []row {
+	var out []row
+	for len(tokens) > 0 {
+		n := min(len(tokens), l.rowGroupTokens)
+		out = append(out, row{name, tokens[:n:n], TextBytes(tok, tokens[:n])})
+		tokens = tokens[n:]
+	}
+	return out
+}
+
+// splitWriter writes the shards of one split into dir.
+type splitWriter struct {
+	dir    string
+	split  Split
+	layout layout
+	schema *arrow.Schema
+	info   SplitInfo
+
+	// The open shard; file is nil between shards.
+	file  *os.File
+	out   *countingWriter
+	arrow *pqarrow.FileWriter
+	shard Shard
+
+	// The open row group.
+	builder *array.RecordBuilder
+	tokens  int
+}
+
+func newSplitWriter(dir string, split Split, tok Tokenizer, source string, l layout) *splitWriter {
+	metadata := arrow.NewMetadata(
+		[]string{keyFormat, keyTokenizer, keyFingerprint, keyVocabSize, keyEOS, keySplit, keySource},
+		[]string{strconv.Itoa(formatVersion), tok.Name(), tok.Fingerprint(), strconv.Itoa(tok.VocabSize()),
+			strconv.Itoa(int(tok.EOS())), string(split), source},
+	)
+	schema := arrow.NewSchema([]arrow.Field{
+		{Name: columnDocument, Type: arrow.BinaryTypes.String},
+		{Name: columnTokens, Type: arrow.ListOf(arrow.PrimitiveTypes.Int32)},
+		{Name: columnBytes, Type: arrow.PrimitiveTypes.Int64},
+	}, &metadata)
+	return &splitWriter{
+		dir:     dir,
+		split:   split,
+		layout:  l,
+		schema:  schema,
+		info:    SplitInfo{ByteCounts: make([]int64, 256), Shards: []Shard{}},
+		builder: array.NewRecordBuilder(memory.NewGoAllocator(), schema),
+	}
+}
+
+// add writes one document.
+func (w *splitWriter) add(rows []row) error {
+	var tokens int64
+	for _, r := range rows {
+		if w.tokens > 0 && w.tokens+len(r.tokens) > w.layout.rowGroupTokens {
+			if err := w.endRowGroup(); err != nil {
+				return err
+			}
+		}
+		if w.file == nil {
+			if err := w.beginShard(); err != nil {
+				return err
+			}
+		}
+		w.builder.Field(0).(*array.StringBuilder).Append(r.document)
+		list := w.builder.Field(1).(*array.ListBuilder)
+		list.Append(true)
+		list.ValueBuilder().(*array.Int32Builder).AppendValues(r.tokens, nil)
+		w.builder.Field(2).(*array.Int64Builder).Append(r.bytes)
+
+		w.tokens += len(r.tokens)
+		tokens += int64(len(r.tokens))
+		w.shard.Rows++
+		w.shard.Tokens += int64(len(r.tokens))
+		w.shard.Bytes += r.bytes
+	}
+	w.info.Documents++
+	w.info.LongestDocument = max(w.info.LongestDocument, tokens)
+	if w.shard.Tokens >= w.layout.shardTokens {
+		return w.endShard()
+	}
+	return nil
+}
+
+func (w *splitWriter) beginShard() error {
+	name := fmt.Sprintf("%s-%05d.parquet", w.split, len(w.info.Shards))
+	file, err := os.Create(filepath.Join(w.dir, name))
+	if err != nil {
+		return err
+	}
+	w.file, w.shard = file, Shard{File: name}
+	w.out = &countingWriter{file: file, hash: xxh3.New()}
+	// Plain pages of 4-byte ids compress better than bit-packed ones: zstd matches whole ids. The statistics of
+	// a column of ids say nothing.
+	properties := parquet.NewWriterProperties(
+		parquet.WithCompression(compress.Codecs.Zstd),
+		parquet.WithDictionaryDefault(false),
+		parquet.WithStats(false),
+		parquet.WithCreatedBy("sambatrain"),
+	)
+	w.arrow, err = pqarrow.NewFileWriter(w.schema, w.out, properties, pqarrow.DefaultWriterProps())
+	return err
+}
+
+func (w *splitWriter) endRowGroup() error {
+	if w.tokens == 0 {
+		return nil
+	}
+	rec := w.builder.NewRecord()
+	defer rec.Release()
+	w.tokens = 0
+	return w.arrow.Write(rec)
+}
+
+// endShard closes the file and makes sure that its bytes are on disk.
+func (w *splitWriter) endShard() error {
+	if err := w.endRowGroup(); err != nil {
+		return err
+	}
+	if err := w.arrow.Close(); err != nil {
+		return err
+	}
+	if err := w.file.Sync(); err != nil {
+		return err
+	}
+	if err := w.file.Close(); err != nil {
+		return err
+	}
+	w.file = nil
+	w.shard.Size = w.out.size
+	w.shard.XXH3 = fmt.Sprintf("%016x", w.out.hash.Sum64())
+	w.info.Shards = append(w.info.Shards, w.shard)
+	w.info.Tokens += w.shard.Tokens
+	w.info.Bytes += w.shard.Bytes
+	w.shard = Shard{}
+	return nil
+}
+
+// finish ends the last shard and returns the counts.
+func (w *splitWriter) finish() (SplitInfo, error) {
+	if w.file != nil {
+		if err := w.endShard(); err != nil {
+			return SplitInfo{}, err
+		}
+	}
+	return w.info, nil
+}
+
+// abandon lets go of an unfinished shard, after an error elsewhere.
+func (w *splitWriter) abandon() {
+	if w.file != nil {
+		w.file.Close()
+		w.file = nil
+	}
+}
+
+// countingWriter writes to a file, and hashes and counts what it writes. It hides the file's Close from the
+// Parquet writer, which would close it before it is synced.
+type countingWriter struct {
+	file *os.File
+	hash *xxh3.Hasher
+	size int64
+}
+
+func (w *countingWriter) Write(p []byte) (int, error) {
+	n, err := w.file.Write(p)
+	w.hash.Write(p[:n])
+	w.size += int64(n)
+	return n, err
+}

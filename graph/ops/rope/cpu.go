@@ -1,0 +1,82 @@
+package rope
+
+import (
+	"math"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/cpu/simd"
+)
+
+// tokensPerTask keeps a task long enough to be worth handing out.
+const tokensPerTask = 16
+
+// workspace is a worker's negated sines and its copy of half a head.
+func workspace(d graph.Dims, workers int) int { return workers * d["D"] }
+
+func (r rotation) cpu(c *graph.CPUCall) func() {
+	x, y, d := c.In[0], c.Out[0], c.Dims
+	tokens, half := d["T"], d["D"]/2
+	table := newTable(r, tokens, half)
+	carries := len(c.In) > 1
+	if !carries {
+		table.fill(0, tokens, 0)
+	}
+	task := func(i, worker int) {
+		negated := c.Workspace[worker*d["D"]:][:half]
+		first := c.Workspace[worker*d["D"]+half:][:half]
+		lo, hi := i*tokensPerTask, min((i+1)*tokensPerTask, tokens)
+		if carries {
+			table.fill(lo, hi, int(c.In[1].I32[0]))
+		}
+		for t := lo; t < hi; t++ {
+			cos, sin := table.row(t)
+			simd.Scale(negated, -1, sin)
+			for b := range d["B"] {
+				from, to := x.Row(b*tokens+t), y.Row(b*tokens+t)
+				for ; len(from) > 0; from, to = from[2*half:], to[2*half:] {
+					x2, y1, y2 := from[half:2*half], to[:half], to[half:2*half]
+					copy(first, from) // y may be x
+					simd.Mul(y1, first, cos)
+					simd.MulAdd(y1, x2, negated)
+					simd.Mul(y2, x2, cos)
+					simd.MulAdd(y2, first, sin)
+				}
+			}
+		}
+	}
+	tasks := (tokens + tokensPerTask - 1) / tokensPerTask
+	return func() { c.Pool.Run(tasks, task) }
+}
+
+// table holds the cosines and sines of a call's tokens, row t [cos, sin] of half
+// a head each.
+type table struct {
+	half      int
+	frequency []float64
+	angles    []float32
+}
+
+func newTable(r rotation, tokens, half int) *table {
+	t := &table{half: half, frequency: make([]float64, half), angles: make([]float32, tokens*2*half)}
+	for i := range t.frequency {
+		t.frequency[i] = r.sign * r.frequency(i, half)
+	}
+	return t
+}
+
+func (t *table) row(i int) (cos, sin []float32) {
+	row := t.angles[i*2*t.half:][:2*t.half]
+	return row[:t.half], row[t.half:]
+}
+
+// fill computes rows [lo, hi) for a text of which first tokens came before row 0.
+// Angles are float64: at position 1e6 a float32 angle is off by up to 0.03.
+func (t *table) fill(lo, hi, first int) {
+	for i := lo; i < hi; i++ {
+		cos, sin := t.row(i)
+		for k, w := range t.frequency {
+			s, c := math.Sincos(float64(first+i) * w)
+			cos[k], sin[k] = float32(c), float32(s)
+		}
+	}
+}

@@ -1,0 +1,120 @@
+// Package rope is the rotary position embedding (Su et al., arXiv 2104.09864) in
+// the half-split form of GPT-NeoX and Llama: channel i of a head turns with
+// channel i + D/2.
+package rope
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/sambatrain/sambatrain/graph"
+)
+
+// Apply turns each head of x [B T H*D] by angles that grow with the token's
+// position: headDim is D, and must be even; channel i of D/2 turns by
+// base^(-2i/D) a token. In the builder's stateful form positions start at
+// Builder.Position, otherwise at 0.
+func Apply(b *graph.Builder, x graph.Tensor, headDim int, base float64) graph.Tensor {
+	if b.Carries() != nil {
+		return b.Apply(CarrySpec(headDim, base), x, b.Position())
+	}
+	return b.Apply(Spec(headDim, base), x)
+}
+
+// Spec is, at position t and for channels i of the two halves of a head,
+//
+//	y1 = x1 cos(t w_i) - x2 sin(t w_i)
+//	y2 = x2 cos(t w_i) + x1 sin(t w_i),    w_i = base^(-2i/D)
+func Spec(headDim int, base float64) *graph.Spec {
+	r := rotation{base: base, sign: 1}
+	s := r.spec("rope", headDim)
+	s.Gradient = func(g *graph.Gradient) []graph.Tensor {
+		return []graph.Tensor{g.Builder().Apply(backwardSpec(headDim, base), g.DOut)}
+	}
+	return s
+}
+
+// backwardSpec turns back: the transpose of a rotation is its inverse.
+func backwardSpec(headDim int, base float64) *graph.Spec {
+	return rotation{base: base, sign: -1}.spec("rope_backward", headDim)
+}
+
+// CarrySpec is Spec for tokens at positions pos, pos+1, ...
+func CarrySpec(headDim int, base float64) *graph.Spec {
+	s := rotation{base: base, sign: 1}.spec("rope_carry", headDim)
+	s.Signature = "x[B T H*D], pos:i32[1] -> y[B T H*D]"
+	return s
+}
+
+// rotation is what the three ops differ in.
+type rotation struct {
+	base float64
+	sign float64 // of the angles
+}
+
+func (r rotation) spec(name string, headDim int) *graph.Spec {
+	return &graph.Spec{
+		Name:      name,
+		Signature: "x[B T H*D] -> y[B T H*D]",
+		Dims:      graph.Dims{"D": headDim},
+		Derive: func(d graph.Dims) error {
+			if d["D"]%2 != 0 {
+				return fmt.Errorf("head_dim is %d; it must be even", d["D"])
+			}
+			if !(r.base > 0) {
+				return fmt.Errorf("base is %v; it must be positive", r.base)
+			}
+			return nil
+		},
+		Reference: r.reference,
+		CPU:       r.cpu,
+		Workspace: workspace,
+		InPlace:   []int{0},
+		Cost: func(d graph.Dims) graph.Cost {
+			n := float64(d["B"] * d["T"] * d["H"] * d["D"])
+			return graph.Cost{FLOPs: 3 * n, Bytes: 8 * n}
+		},
+	}
+}
+
+func (r rotation) reference(d graph.Dims, in, out []graph.Array) {
+	first := 0.0
+	if len(in) > 1 {
+		first = in[1].Data[0]
+	}
+	half := d["D"] / 2
+	for row := range d["B"] * d["T"] {
+		position := first + float64(row%d["T"])
+		for h := range d["H"] {
+			x, y := in[0].Row(row)[h*d["D"]:], out[0].Row(row)[h*d["D"]:]
+			for i := range half {
+				sin, cos := math.Sincos(r.sign * position * r.frequency(i, half))
+				y[i] = x[i]*cos - x[half+i]*sin
+				y[half+i] = x[half+i]*cos + x[i]*sin
+			}
+		}
+	}
+}
+
+// frequency is w_i, in radians a token.
+func (r rotation) frequency(i, half int) float64 {
+	return math.Pow(r.base, -float64(i)/float64(half))
+}
+
+// Cases are the op's shapes under test.
+func Cases() []graph.Case {
+	at := func(position int) map[string]graph.Fill {
+		return map[string]graph.Fill{"pos": graph.Integers(position, position+1)}
+	}
+	return []graph.Case{
+		{Name: "small", Spec: Spec(8, 10000), Dims: graph.Dims{"B": 2, "T": 5, "H": 2}},
+		{Name: "odd", Spec: Spec(6, 500), Dims: graph.Dims{"B": 3, "T": 7, "H": 5}},
+		{Name: "one pair", Spec: Spec(2, 10000), Dims: graph.Dims{"B": 1, "T": 1, "H": 1}},
+		{Name: "many blocks", Spec: Spec(64, 10000), Dims: graph.Dims{"B": 2, "T": 2*tokensPerTask + 3, "H": 1}},
+		{Name: "start", Spec: CarrySpec(8, 10000), Dims: graph.Dims{"B": 2, "T": 2*tokensPerTask + 1, "H": 2}, Fill: at(0)},
+		{Name: "one token", Spec: CarrySpec(128, 10000), Dims: graph.Dims{"B": 1, "T": 1, "H": 2}, Fill: at(77)},
+		{Name: "far", Spec: CarrySpec(64, 10000), Dims: graph.Dims{"B": 1, "T": 3, "H": 1}, Fill: at(1_000_000)},
+		{Name: "421m", Spec: Spec(128, 10000), Dims: graph.Dims{"B": 1, "T": 4096, "H": 12}, Bench: true},
+		{Name: "421m decode", Spec: CarrySpec(128, 10000), Dims: graph.Dims{"B": 1, "T": 1, "H": 12}, Fill: at(5000), Bench: true},
+	}
+}

@@ -1,6 +1,7 @@
 package data
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -104,11 +105,14 @@ func byteLevelAlphabet() [256]rune {
 	return chars
 }
 
-// mustJSON encodes a value made of maps, slices and scalars, which cannot fail.
+// mustJSON encodes a value made of structs, maps, slices and scalars, which cannot fail.
 func mustJSON(v any) []byte {
-	out, err := json.MarshalIndent(v, "", "  ")
-	if err != nil {
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	if err := encoder.Encode(v); err != nil {
 		panic(fmt.Sprintf("data: %v", err))
 	}
-	return append(out, '\n')
+	return out.Bytes()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -57,7 +58,12 @@ func prepare(ctx context.Context, c Config, l layout, progress func(Progress)) (
 		return Manifest{}, fmt.Errorf("data.shards: %w", err)
 	}
 	lock := flock.New(dir + ".lock")
-	if _, err := lock.TryLockContext(ctx, 100*time.Millisecond); err != nil {
+	locked, err := lock.TryLock()
+	if err == nil && !locked {
+		slog.Info("waiting for another process that prepares the same shards", "lock", lock.Path())
+		_, err = lock.TryLockContext(ctx, 100*time.Millisecond)
+	}
+	if err != nil {
 		return Manifest{}, fmt.Errorf("data.shards: lock %s: %w", lock.Path(), err)
 	}
 	defer lock.Unlock()
@@ -136,7 +142,7 @@ func (c Config) writeFolder(ctx context.Context, folder, partial string, l layou
 
 	settings := c.settings()
 	p := preparer{
-		config: c, tok: tok, layout: l, progress: progress,
+		config: c, folder: folder, tok: tok, layout: l, progress: progress,
 		train:      newSplitWriter(partial, Train, tok, settings.fingerprint(), l),
 		validation: newSplitWriter(partial, Validation, tok, settings.fingerprint(), l),
 		done:       Progress{FilesTotal: len(files)},

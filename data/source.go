@@ -181,11 +181,7 @@ func (d rawDocument) text(field string) ([]byte, error) {
 	if !d.jsonl {
 		return d.data, nil
 	}
-	text, err := jsonText(d.data, field)
-	if err != nil {
-		return nil, fmt.Errorf("data.text: %s: %w", d.name, err)
-	}
-	return text, nil
+	return jsonText(d.data, field)
 }
 
 func jsonText(line []byte, field string) ([]byte, error) {

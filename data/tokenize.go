@@ -3,6 +3,7 @@ package data
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"runtime"
 
 	"github.com/zeebo/xxh3"
@@ -22,6 +23,7 @@ const (
 // tokenises, and one writes the results in the order of reading.
 type preparer struct {
 	config            Config
+	folder            string
 	tok               Tokenizer
 	layout            layout
 	train, validation *splitWriter
@@ -130,7 +132,7 @@ func (p *preparer) tokenize(c *chunk) {
 	for _, raw := range c.raw {
 		text, err := raw.text(p.config.Text.JSONLField)
 		if err != nil {
-			c.err = err
+			c.err = fmt.Errorf("data.text: %s: %w", filepath.Join(p.folder, filepath.FromSlash(raw.name)), err)
 			return
 		}
 		if len(text) == 0 {

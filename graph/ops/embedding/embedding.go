@@ -1,0 +1,86 @@
+// Package embedding looks up the row of a table for each token.
+package embedding
+
+import (
+	"fmt"
+
+	"github.com/sambatrain/sambatrain/graph"
+)
+
+// Apply is x [B T D], the rows of w [V D] that tokens [B T] (int32) name. Every
+// token must be in [0, V): the data loader sees to it, and a kernel that meets
+// another panics.
+func Apply(b *graph.Builder, tokens, w graph.Tensor) graph.Tensor {
+	return b.Apply(Spec(), tokens, w)
+}
+
+// Spec is x[b,t] = w[tokens[b,t]].
+func Spec() *graph.Spec {
+	return &graph.Spec{
+		Name:      "embedding",
+		Signature: "tokens:i32[B T], w[V D] -> x[B T D]",
+		Reference: func(_ graph.Dims, in, out []graph.Array) {
+			tokens, w, x := in[0], in[1], out[0]
+			for i, id := range tokens.Data {
+				checkToken(i, int(id), w.Shape.Rows())
+				copy(x.Row(i), w.Row(int(id)))
+			}
+		},
+		CPU: forward,
+		Gradient: func(g *graph.Gradient) []graph.Tensor {
+			dw := g.Builder().Apply(dwSpec(g.In[1].Shape().Rows()), g.In[0], g.DOut)
+			return []graph.Tensor{{}, dw}
+		},
+		Cost: func(d graph.Dims) graph.Cost {
+			tokens := float64(d["B"] * d["T"])
+			return graph.Cost{Bytes: 4*tokens + 8*tokens*float64(d["D"])}
+		},
+	}
+}
+
+// dwSpec is dw[v] = sum of dx[b,t] over the tokens that are v, in their order.
+// The vocabulary's size is in no input's shape.
+func dwSpec(vocab int) *graph.Spec {
+	return &graph.Spec{
+		Name:      "embedding_dw",
+		Signature: "tokens:i32[B T], dx[B T D] -> dw[V D]",
+		Dims:      graph.Dims{"V": vocab},
+		Reference: func(_ graph.Dims, in, out []graph.Array) {
+			tokens, dx, dw := in[0], in[1], out[0]
+			for i, id := range tokens.Data {
+				checkToken(i, int(id), dw.Shape.Rows())
+				for j, g := range dx.Row(i) {
+					dw.Row(int(id))[j] += g
+				}
+			}
+		},
+		CPU: dw,
+		Cost: func(d graph.Dims) graph.Cost {
+			tokens, width := float64(d["B"]*d["T"]), float64(d["D"])
+			// dw is cleared, then each token's row is read, added to and written back.
+			return graph.Cost{FLOPs: tokens * width, Bytes: 4*tokens + 4*float64(d["V"])*width + 12*tokens*width}
+		},
+	}
+}
+
+func checkToken(i, id, vocab int) {
+	if id < 0 || id >= vocab {
+		panic(fmt.Sprintf("embedding: token %d of the batch is id %d, outside the vocabulary of %d", i, id, vocab))
+	}
+}
+
+// Cases are the op's shapes under test.
+func Cases() []graph.Case {
+	ids := func(low, high int) map[string]graph.Fill {
+		return map[string]graph.Fill{"tokens": graph.Integers(low, high)}
+	}
+	return []graph.Case{
+		{Name: "small", Spec: Spec(), Dims: graph.Dims{"B": 2, "T": 5, "V": 16, "D": 32}, Fill: ids(0, 16)},
+		{Name: "odd", Spec: Spec(), Dims: graph.Dims{"B": 3, "T": 7, "V": 11, "D": 13}, Fill: ids(0, 11)},
+		{Name: "one token", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 1, "V": 1, "D": 1}, Fill: ids(0, 1)},
+		{Name: "last id, often", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 30, "V": 5, "D": 9}, Fill: ids(4, 5)},
+		{Name: "many tasks", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 2*rowsPerTask + 3, "V": rowsPerTask + 1, "D": 2*columnsPerTask + 5},
+			Fill: ids(0, rowsPerTask+1)},
+		{Name: "421m", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 4096, "V": 32000, "D": 1536}, Fill: ids(0, 32000), Bench: true},
+	}
+}

@@ -1,0 +1,74 @@
+// Package swiglu is the gated activation between an MLP's products (Shazeer,
+// arXiv 2002.05202).
+package swiglu
+
+import (
+	"math"
+
+	"github.com/sambatrain/sambatrain/graph"
+)
+
+// Apply is silu(gate) * up, for gate and up [B T F].
+func Apply(b *graph.Builder, gate, up graph.Tensor) graph.Tensor { return b.Apply(Spec(), gate, up) }
+
+// Spec is y = silu(gate) * up with silu(x) = x sigmoid(x).
+func Spec() *graph.Spec {
+	return &graph.Spec{
+		Name:      "swiglu",
+		Signature: "gate[B T F], up[B T F] -> y[B T F]",
+		InPlace:   []int{0, 1},
+		Reference: func(_ graph.Dims, in, out []graph.Array) {
+			for i, g := range in[0].Data {
+				out[0].Data[i] = g * sigmoid(g) * in[1].Data[i]
+			}
+		},
+		CPU: forward,
+		Gradient: func(g *graph.Gradient) []graph.Tensor {
+			dgate := g.Builder().Apply(backwardSpec(), g.In[0], g.In[1], g.DOut)
+			return []graph.Tensor{dgate, dgate.Output(1)}
+		},
+		Cost: func(d graph.Dims) graph.Cost {
+			n := float64(d["B"] * d["T"] * d["F"])
+			return graph.Cost{FLOPs: 5 * n, Bytes: 12 * n}
+		},
+	}
+}
+
+// backwardSpec is, with s = sigmoid(gate),
+//
+//	dgate = dy * up * (s + gate s (1-s))
+//	dup   = dy * gate s
+func backwardSpec() *graph.Spec {
+	return &graph.Spec{
+		Name:      "swiglu_backward",
+		Signature: "gate[B T F], up[B T F], dy[B T F] -> dgate[B T F], dup[B T F]",
+		InPlace:   []int{0, 1, 2},
+		Reference: func(_ graph.Dims, in, out []graph.Array) {
+			for i, g := range in[0].Data {
+				s, up, dy := sigmoid(g), in[1].Data[i], in[2].Data[i]
+				out[0].Data[i] = dy * up * (s + g*s*(1-s))
+				out[1].Data[i] = dy * g * s
+			}
+		},
+		CPU: backward,
+		Cost: func(d graph.Dims) graph.Cost {
+			n := float64(d["B"] * d["T"] * d["F"])
+			return graph.Cost{FLOPs: 11 * n, Bytes: 20 * n}
+		},
+	}
+}
+
+func sigmoid(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
+
+// Cases are the op's shapes under test.
+func Cases() []graph.Case {
+	saturated := map[string]graph.Fill{"gate": graph.Uniform(-120, 120)}
+	return []graph.Case{
+		{Name: "small", Spec: Spec(), Dims: graph.Dims{"B": 2, "T": 5, "F": 32}},
+		{Name: "odd", Spec: Spec(), Dims: graph.Dims{"B": 3, "T": 7, "F": 13}},
+		{Name: "one channel", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 1, "F": 1}},
+		{Name: "saturated", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 9, "F": 37}, Fill: saturated},
+		{Name: "many tasks", Spec: Spec(), Dims: graph.Dims{"B": 2, "T": 3*rowsPerTask + 1, "F": 5}},
+		{Name: "421m", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 4096, "F": 4096}, Bench: true},
+	}
+}

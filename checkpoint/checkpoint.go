@@ -53,7 +53,7 @@ type State struct {
 
 // Checkpoint is a checkpoint folder whose files were found good when it was loaded.
 type Checkpoint struct {
-	Info
+	Dir string
 	State
 	SavedAt time.Time
 
@@ -66,12 +66,7 @@ func Load(dir string) (*Checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Checkpoint{Info: Info{Dir: dir}, State: m.state(), SavedAt: m.SavedAt, files: m.Files}
-	c.Info.Step = m.Step
-	for _, f := range m.Files {
-		c.Bytes += f.Size
-	}
-	return c, nil
+	return &Checkpoint{Dir: dir, State: m.state(), SavedAt: m.SavedAt, files: m.Files}, nil
 }
 
 // Read fills the Data of every tensor in place, all bits as they were saved. The names and shapes must be exactly

@@ -40,21 +40,22 @@ func List(runDir string) ([]Info, error) {
 		if !ok {
 			continue
 		}
-		info := Info{Dir: filepath.Join(root, e.Name()), Step: step}
-		files, err := os.ReadDir(info.Dir)
-		if errors.Is(err, os.ErrNotExist) {
-			continue // pruned since the folder was listed
-		}
-		// What cannot be read is listed all the same, so that Newest reports it.
-		for _, f := range files {
-			if fi, err := f.Info(); err == nil {
-				info.Bytes += fi.Size()
-			}
-		}
-		infos = append(infos, info)
+		infos = append(infos, inspect(filepath.Join(root, e.Name()), step))
 	}
 	slices.SortFunc(infos, func(a, b Info) int { return cmp.Compare(a.Step, b.Step) })
 	return infos, nil
+}
+
+// inspect sums up a folder. What cannot be read counts nothing; verifying the folder will say why.
+func inspect(dir string, step int64) Info {
+	info := Info{Dir: dir, Step: step}
+	files, _ := os.ReadDir(dir)
+	for _, f := range files {
+		if fi, err := f.Info(); err == nil {
+			info.Bytes += fi.Size()
+		}
+	}
+	return info
 }
 
 // Verify reads every file of the checkpoint folder dir and compares it with its size, its SHA-256 and its format. The

@@ -207,7 +207,7 @@ func readManifest(dir string) (manifest, error) {
 		return manifest{}, err
 	}
 	if string(line) != manifestSumLine(text) {
-		return manifest{}, fmt.Errorf("%s: does not match its SHA-256 in %s; one of the two is corrupt", path, manifestSumFile)
+		return manifest{}, fmt.Errorf("%s: does not match the SHA-256 in %s; one of the two is corrupt", path, sumPath)
 	}
 	m, err := parseManifest(text)
 	if err != nil {

@@ -36,11 +36,11 @@ func (r *Run) save(s State, model, optimizer []Tensor) (Info, error) {
 		}
 	}
 	root := filepath.Join(r.dir, checkpointsDir)
-	if err := r.fs.Mkdir(root); err == nil {
-		if err := r.fs.SyncDir(r.dir); err != nil {
-			return Info{}, err
-		}
-	} else if !errors.Is(err, os.ErrExist) {
+	if err := r.fs.Mkdir(root); err != nil && !errors.Is(err, os.ErrExist) {
+		return Info{}, err
+	}
+	// Also when the folder exists: who made it may have been killed before this.
+	if err := r.fs.SyncDir(r.dir); err != nil {
 		return Info{}, err
 	}
 	// A save that failed may not have been able to clean up behind itself.
@@ -50,8 +50,7 @@ func (r *Run) save(s State, model, optimizer []Tensor) (Info, error) {
 
 	name := stepName(s.Step)
 	temp, final, replaced := filepath.Join(root, savingPrefix+name), filepath.Join(root, name), filepath.Join(root, replacedPrefix+name)
-	bytes, err := r.fill(temp, s, model, optimizer)
-	if err != nil {
+	if err := r.fill(temp, s, model, optimizer); err != nil {
 		return Info{}, discard(r.fs, temp, err)
 	}
 	displaced := false
@@ -80,13 +79,13 @@ func (r *Run) save(s State, model, optimizer []Tensor) (Info, error) {
 	if stamp, err := stampOf(final); err == nil {
 		r.verified[final] = stamp
 	}
-	return Info{Dir: final, Step: s.Step, Bytes: bytes}, nil
+	return inspect(final, s.Step), nil
 }
 
-// fill writes a checkpoint's files into the new folder dir, durably, and returns their size.
-func (r *Run) fill(dir string, s State, model, optimizer []Tensor) (int64, error) {
+// fill writes a checkpoint's files into the new folder dir, durably.
+func (r *Run) fill(dir string, s State, model, optimizer []Tensor) error {
 	if err := r.fs.Mkdir(dir); err != nil {
-		return 0, err
+		return err
 	}
 	var files []fileRecord
 	for _, p := range []struct {
@@ -95,26 +94,22 @@ func (r *Run) fill(dir string, s State, model, optimizer []Tensor) (int64, error
 	}{{modelFile, partModel, model}, {optimizerFile, partOptimizer, optimizer}} {
 		f, err := writeFile(r.fs, dir, p.name, func(w io.Writer) error { return writeTensors(w, p.tensors) })
 		if err != nil {
-			return 0, err
+			return err
 		}
 		f.Part = p.part
 		files = append(files, f)
 	}
 	text, sumLine, err := newManifest(s, r.now(), files).encode()
 	if err != nil {
-		return 0, err
-	}
-	size := int64(len(text) + len(sumLine))
-	for _, f := range files {
-		size += f.Size
+		return err
 	}
 	if _, err := writeBytes(r.fs, dir, manifestFile, text); err != nil {
-		return 0, err
+		return err
 	}
 	if _, err := writeBytes(r.fs, dir, manifestSumFile, []byte(sumLine)); err != nil {
-		return 0, err
+		return err
 	}
-	return size, r.fs.SyncDir(dir)
+	return r.fs.SyncDir(dir)
 }
 
 func writeTensors(w io.Writer, tensors []Tensor) error {

@@ -96,7 +96,7 @@ func verifyFile(dir string, want fileRecord) error {
 	}
 	h := sha256.New()
 	// The wrapper hides os.File's WriteTo, which would copy through a small buffer of its own.
-	if _, err := io.CopyBuffer(h, struct{ io.Reader }{f}, make([]byte, chunk)); err != nil {
+	if _, err := io.CopyBuffer(h, struct{ io.Reader }{f}, make([]byte, max(1, min(chunk, want.Size)))); err != nil {
 		return err
 	}
 	if sum := hex.EncodeToString(h.Sum(nil)); sum != want.SHA256 {

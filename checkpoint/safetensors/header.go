@@ -45,7 +45,7 @@ func byteSize(d DType, shape []int) (int64, error) {
 	if size == 0 {
 		return 0, fmt.Errorf("unknown dtype %q", string(d))
 	}
-	// A zero anywhere makes the product zero, so overflow counts only among the other dimensions.
+	// A zero does not excuse the other dimensions from fitting: their products are the strides of whoever loads this.
 	empty := false
 	for _, n := range shape {
 		if n < 0 {

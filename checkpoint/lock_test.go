@@ -1,0 +1,103 @@
+package checkpoint
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// helpLock holds a run's lock until it is killed.
+func helpLock(runDir string) error {
+	if _, err := Lock(runDir); err != nil {
+		return err
+	}
+	waitForKill()
+	return nil
+}
+
+func TestLockRefusesASecondProcess(t *testing.T) {
+	dir := t.TempDir()
+	before := time.Now().Add(-time.Second)
+	cmd := helper(t, "lock", dir)
+	if !startHelper(t, cmd) {
+		t.Fatal("the helper did not get the lock")
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Lock(dir)
+	if !errors.Is(err, ErrInUse) {
+		t.Fatalf("error is %v, want ErrInUse", err)
+	}
+	wantError(t, err, fmt.Sprintf("%s: in use by process %d on host %s since ", dir, cmd.Process.Pid, host), "; stop it or choose another folder with --out")
+	var o owner
+	text, err := os.ReadFile(filepath.Join(dir, ownerFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &o); err != nil {
+		t.Fatal(err)
+	}
+	if o.Since.Before(before.Truncate(time.Second)) || o.Since.After(time.Now()) {
+		t.Errorf("held since %v", o.Since)
+	}
+
+	// The holder's name may be unreadable for an instant.
+	if err := os.WriteFile(filepath.Join(dir, ownerFile), []byte(`{"pi`), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Lock(dir)
+	wantError(t, err, dir+": in use by another process; stop it")
+
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait() // tells that it was killed
+	r := lock(t, dir)
+	if err := r.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+	lock(t, dir)
+}
+
+func TestLockRefusesThisProcessTwice(t *testing.T) {
+	dir := t.TempDir()
+	lock(t, dir)
+	_, err := Lock(dir)
+	wantError(t, err, fmt.Sprintf("in use by process %d", os.Getpid()))
+}
+
+func TestLockNeedsADirectory(t *testing.T) {
+	dir := t.TempDir()
+	_, err := Lock(filepath.Join(dir, "none"))
+	wantError(t, err, filepath.Join(dir, "none"))
+	path := filepath.Join(dir, "f")
+	if err := os.WriteFile(path, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Lock(path)
+	wantError(t, err, path, "not a directory")
+}
+
+// TestSecondLockTouchesNothing: the unfinished save that it finds belongs to a living writer.
+func TestSecondLockTouchesNothing(t *testing.T) {
+	dir := t.TempDir()
+	r := lock(t, dir)
+	save(t, r, 1, 1)
+	temp := filepath.Join(dir, checkpointsDir, savingPrefix+stepName(2))
+	if err := os.Mkdir(temp, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Lock(dir); !errors.Is(err, ErrInUse) {
+		t.Fatalf("error is %v, want ErrInUse", err)
+	}
+	newest(t, dir)
+	if _, err := os.Stat(temp); err != nil {
+		t.Error(err)
+	}
+}

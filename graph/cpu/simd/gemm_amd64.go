@@ -10,6 +10,7 @@ var gemmAVX2 = gemmKernels{
 	wideCols:  32,
 	kBlock:    256,
 	tile:      gemmTileAVX2,
+	copyRows:  gemmCopyRowsAVX2,
 	transpose: gemmTransposeAVX2,
 }
 
@@ -21,6 +22,7 @@ var gemmAVX512 = gemmKernels{
 	wideCols:  64,
 	kBlock:    256,
 	tile:      gemmTileAVX512,
+	copyRows:  gemmCopyRowsAVX2,
 	transpose: gemmTransposeAVX2,
 }
 
@@ -63,18 +65,37 @@ func gemmTileAVX512(k int, a []float32, aRow, aK int, b []float32, bK int, c []f
 		unsafe.SliceData(c), cRow, cols-16*(vecs-1), accumulate)
 }
 
+func gemmCopyRowsAVX2(dst []float32, dstRow int, src []float32, srcRow, rows, cols int) {
+	d, s := unsafe.SliceData(dst), unsafe.SliceData(src)
+	switch {
+	case cols < 8 || cols > 32:
+		gemmCopyRowsPortable(dst, dstRow, src, srcRow, rows, cols)
+	case cols == 8:
+		gemmCopy1AVX2(d, dstRow, s, srcRow, rows, cols)
+	case cols <= 16:
+		gemmCopy2AVX2(d, dstRow, s, srcRow, rows, cols)
+	case cols <= 24:
+		gemmCopy3AVX2(d, dstRow, s, srcRow, rows, cols)
+	default:
+		gemmCopy4AVX2(d, dstRow, s, srcRow, rows, cols)
+	}
+}
+
 func gemmTransposeAVX2(dst []float32, dstRow int, src []float32, srcRow, rows, cols int) {
 	whole := cols &^ 7
-	r := 0
-	if whole > 0 {
-		for ; r+8 <= rows; r += 8 {
-			gemmTranspose8AVX2(&dst[r], dstRow, &src[r*srcRow], srcRow, whole/8)
-		}
-		if whole < cols {
-			gemmTransposePortable(dst[whole*dstRow:], dstRow, src[whole:], srcRow, r, cols-whole)
-		}
+	if rows < 4 || whole == 0 {
+		gemmTransposePortable(dst, dstRow, src, srcRow, rows, cols)
+		return
 	}
-	if r < rows {
-		gemmTransposePortable(dst[r:], dstRow, src[r*srcRow:], srcRow, rows-r, cols)
+	kernel, height := gemmTranspose8AVX2, 8
+	if rows < 8 {
+		kernel, height = gemmTranspose4AVX2, 4
+	}
+	for r := 0; r < rows; r += height {
+		r := min(r, rows-height) // the last rows may be written twice
+		kernel(&dst[r], dstRow, &src[r*srcRow], srcRow, whole/8)
+	}
+	if whole < cols {
+		gemmTransposePortable(dst[whole*dstRow:], dstRow, src[whole:], srcRow, rows, cols-whole)
 	}
 }

@@ -12,7 +12,8 @@ type gemmKernels struct {
 	// tile computes rows x cols elements of C over k steps: row r of A at step p is a[r*aRow + p*aK], and
 	// column j of B is b[p*bK + j]. It reads B in whole vectors, C only with accumulate.
 	tile func(k int, a []float32, aRow, aK int, b []float32, bK int, c []float32, cRow, rows, cols int, accumulate bool)
-	// transpose writes src, [rows cols] with rows srcRow apart, as columns of dst.
+	// copyRows writes src, [rows cols] with rows srcRow apart, to dst, and transpose writes it as columns.
+	copyRows  func(dst []float32, dstRow int, src []float32, srcRow, rows, cols int)
 	transpose func(dst []float32, dstRow int, src []float32, srcRow, rows, cols int)
 }
 
@@ -65,10 +66,6 @@ func evenBlock(n, limit, unit int) int {
 func ceilDiv(n, d int) int  { return (n + d - 1) / d }
 func roundUp(n, to int) int { return ceilDiv(n, to) * to }
 
-// aStride is the distance between rows in a copied panel of A: off a multiple of the cache's way, which
-// would put all rows of a panel into one set.
-func (p *gemmPlan) aStride() int { return roundUp(p.kBlock, lineWidth) + lineWidth }
-
 // panelA returns the rows [lo, hi) of a panel of A.
 func (p *gemmPlan) panelA(i int) (lo, hi int) {
 	return i * p.M / p.rowPanels, (i + 1) * p.M / p.rowPanels
@@ -88,7 +85,7 @@ func (p *gemmPlan) workspaceA() int {
 		return 0
 	}
 	rows := min(p.M, (p.M/p.rowPanels+1)*p.mPanels)
-	return roundUp(rows*p.aStride(), lineWidth)
+	return roundUp(rows*p.kBlock, lineWidth)
 }
 
 // workspaceB is the size of the copy of a block of B that all workers share, or else of one worker's copy

@@ -6,6 +6,7 @@ var gemmPortable = gemmKernels{
 	cols:      4,
 	kBlock:    256,
 	tile:      gemmTilePortable,
+	copyRows:  gemmCopyRowsPortable,
 	transpose: gemmTransposePortable,
 }
 
@@ -60,5 +61,11 @@ func gemmTransposePortable(dst []float32, dstRow int, src []float32, srcRow, row
 		for c, x := range row {
 			dst[c*dstRow+r] = x
 		}
+	}
+}
+
+func gemmCopyRowsPortable(dst []float32, dstRow int, src []float32, srcRow, rows, cols int) {
+	for r := range rows {
+		copy(dst[r*dstRow:][:cols], src[r*srcRow:])
 	}
 }

@@ -125,27 +125,20 @@ func (r *gemmRun) packPanelB(panel []float32, j, cols int) {
 		r.kernels.transpose(panel, width, r.b[j*r.LDB+r.k0:], r.LDB, cols, steps)
 		return
 	}
-	for k := range steps {
-		copy(panel[k*width:][:cols], r.b[(r.k0+k)*r.LDB+j:])
-	}
+	r.kernels.copyRows(panel, width, r.b[r.k0*r.LDB+j:], r.LDB, steps, cols)
 }
 
-// packBlockA copies the panels [lo, hi) of A. Rows stay rows: the tile kernel takes any strides.
+// packBlockA copies the panels [lo, hi) of A: all rows of a panel at one step are side by side.
 func (r *gemmRun) packBlockA(block []float32, lo, hi int) {
-	stride, steps := r.aStride(), r.k1-r.k0
+	steps := r.k1 - r.k0
 	first, _ := r.panelA(lo)
 	for p := lo; p < hi; p++ {
 		i0, i1 := r.panelA(p)
-		panel := block[(i0-first)*stride:]
-		if !r.TransA {
-			for i := i0; i < i1; i++ {
-				copy(panel[(i-i0)*stride:][:steps], r.a[i*r.LDA+r.k0:])
-			}
-			continue
-		}
-		rows := i1 - i0
-		for k := range steps {
-			copy(panel[k*rows:][:rows], r.a[(r.k0+k)*r.LDA+i0:])
+		panel := block[(i0-first)*steps:][:(i1-i0)*steps]
+		if r.TransA {
+			r.kernels.copyRows(panel, i1-i0, r.a[r.k0*r.LDA+i0:], r.LDA, steps, i1-i0)
+		} else {
+			r.kernels.transpose(panel, i1-i0, r.a[i0*r.LDA+r.k0:], r.LDA, i1-i0, steps)
 		}
 	}
 }
@@ -191,16 +184,14 @@ func (r *gemmRun) computePanel(copyA []float32, lo, hi, j, cols, worker int) {
 	for p := lo; p < hi; p++ {
 		i0, i1 := r.panelA(p)
 		var a []float32
-		aRow, aK := r.aStride(), 1
+		var aRow, aK int
 		switch {
-		case r.packA && r.TransA:
-			a, aRow, aK = copyA[(i0-first)*aRow:], 1, i1-i0
 		case r.packA:
-			a = copyA[(i0-first)*aRow:]
+			a, aRow, aK = copyA[(i0-first)*steps:], 1, i1-i0
 		case r.TransA:
 			a, aRow, aK = r.a[r.k0*r.LDA+i0:], 1, r.LDA
 		default:
-			a, aRow = r.a[i0*r.LDA+r.k0:], r.LDA
+			a, aRow, aK = r.a[i0*r.LDA+r.k0:], r.LDA, 1
 		}
 		r.kernels.tile(steps, a, aRow, aK, b, bK, r.c[i0*r.LDC+j:], r.LDC, i1-i0, cols, accumulate)
 	}

@@ -227,7 +227,32 @@ func gemmTile2x64AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int,
 //go:noescape
 func gemmTile3x64AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
 
+// gemmTranspose4AVX2 writes the 4 rows at src, 8*blocks columns wide, as columns of dst.
+//
+//go:noescape
+func gemmTranspose4AVX2(dst *float32, dstRow int, src *float32, srcRow int, blocks int)
+
 // gemmTranspose8AVX2 writes the 8 rows at src, 8*blocks columns wide, as columns of dst.
 //
 //go:noescape
 func gemmTranspose8AVX2(dst *float32, dstRow int, src *float32, srcRow int, blocks int)
+
+// gemmCopy1AVX2 copies rows of 0 < cols <= 8 elements, at least 8.
+//
+//go:noescape
+func gemmCopy1AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
+
+// gemmCopy2AVX2 copies rows of 8 < cols <= 16 elements, at least 8.
+//
+//go:noescape
+func gemmCopy2AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
+
+// gemmCopy3AVX2 copies rows of 16 < cols <= 24 elements, at least 8.
+//
+//go:noescape
+func gemmCopy3AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
+
+// gemmCopy4AVX2 copies rows of 24 < cols <= 32 elements, at least 8.
+//
+//go:noescape
+func gemmCopy4AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)

@@ -21,25 +21,41 @@ DATA gemmLanes<>+60(SB)/4, $+0
 GLOBL gemmLanes<>(SB), RODATA|NOPTR, $64
 
 // func gemmTile1x8AVX2(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, FMA3, MMX+
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·gemmTile1x8AVX2(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), CX
-	MOVQ       aK+24(FP), DX
-	MOVQ       b+32(FP), BX
-	MOVQ       bK+40(FP), SI
-	SHLQ       $0x02, DX
-	SHLQ       $0x02, SI
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (DI)
-	VXORPS     Y0, Y0, Y0
-	TESTQ      AX, AX
-	JZ         store
+	MOVQ    k+0(FP), AX
+	MOVQ    a+8(FP), CX
+	MOVQ    aK+24(FP), DX
+	MOVQ    b+32(FP), BX
+	MOVQ    bK+40(FP), SI
+	SHLQ    $0x02, DX
+	SHLQ    $0x02, SI
+	VXORPS  Y0, Y0, Y0
+	MOVQ    c+48(FP), DI
+	MOVQ    cRow+56(FP), R8
+	SHLQ    $0x02, R8
+	MOVQ    $0x00000001, R9
+	CMPQ    R9, AX
+	CMOVQGT AX, R9
+	SUBQ    R9, AX
+
+touch:
+	PREFETCHT0   (DI)
+	ADDQ         R8, DI
+	VMOVUPS      (BX), Y1
+	PREFETCHT0   (CX)(DX*8)
+	VBROADCASTSS (CX), Y2
+	VFMADD231PS  Y1, Y2, Y0
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         R9
+	JNZ          touch
+	TESTQ        AX, AX
+	JZ           store
 
 loop:
 	VMOVUPS      (BX), Y1
+	PREFETCHT0   (CX)(DX*8)
 	VBROADCASTSS (CX), Y2
 	VFMADD231PS  Y1, Y2, Y0
 	ADDQ         DX, CX
@@ -82,30 +98,46 @@ partial:
 	RET
 
 // func gemmTile2x8AVX2(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, FMA3, MMX+
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·gemmTile2x8AVX2(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), CX
-	MOVQ       aK+24(FP), DX
-	MOVQ       b+32(FP), BX
-	MOVQ       bK+40(FP), SI
-	SHLQ       $0x02, DX
-	SHLQ       $0x02, SI
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	MOVQ       aRow+16(FP), DI
-	SHLQ       $0x02, DI
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	TESTQ      AX, AX
-	JZ         store
+	MOVQ    k+0(FP), AX
+	MOVQ    a+8(FP), CX
+	MOVQ    aK+24(FP), DX
+	MOVQ    b+32(FP), BX
+	MOVQ    bK+40(FP), SI
+	SHLQ    $0x02, DX
+	SHLQ    $0x02, SI
+	MOVQ    aRow+16(FP), DI
+	SHLQ    $0x02, DI
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	MOVQ    c+48(FP), R8
+	MOVQ    cRow+56(FP), R9
+	SHLQ    $0x02, R9
+	MOVQ    $0x00000002, R10
+	CMPQ    R10, AX
+	CMOVQGT AX, R10
+	SUBQ    R10, AX
+
+touch:
+	PREFETCHT0   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (BX), Y2
+	PREFETCHT0   (CX)(DX*8)
+	VBROADCASTSS (CX), Y3
+	VFMADD231PS  Y2, Y3, Y0
+	VBROADCASTSS (CX)(DI*1), Y3
+	VFMADD231PS  Y2, Y3, Y1
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         R10
+	JNZ          touch
+	TESTQ        AX, AX
+	JZ           store
 
 loop:
 	VMOVUPS      (BX), Y2
+	PREFETCHT0   (CX)(DX*8)
 	VBROADCASTSS (CX), Y3
 	VFMADD231PS  Y2, Y3, Y0
 	VBROADCASTSS (CX)(DI*1), Y3
@@ -116,9 +148,9 @@ loop:
 	JNZ          loop
 
 store:
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
+	MOVQ       c+48(FP), R8
+	MOVQ       cRow+56(FP), R9
+	SHLQ       $0x02, R9
 	MOVQ       last+64(FP), AX
 	NEGQ       AX
 	LEAQ       gemmLanes<>+0(SB), CX
@@ -126,10 +158,10 @@ store:
 	MOVB       accumulate+72(FP), AL
 	TESTB      AL, AL
 	JZ         overwrite
-	MOVQ       DI, AX
+	MOVQ       R8, AX
 	VMASKMOVPS (AX), Y2, Y3
 	VADDPS     Y3, Y0, Y0
-	ADDQ       R8, AX
+	ADDQ       R9, AX
 	VMASKMOVPS (AX), Y2, Y2
 	VADDPS     Y2, Y1, Y1
 
@@ -137,9 +169,9 @@ overwrite:
 	MOVQ    last+64(FP), AX
 	CMPQ    AX, $0x08
 	JNE     partial
-	MOVQ    DI, AX
+	MOVQ    R8, AX
 	VMOVUPS Y0, (AX)
-	ADDQ    R8, AX
+	ADDQ    R9, AX
 	VMOVUPS Y1, (AX)
 	VZEROUPPER
 	RET
@@ -149,41 +181,57 @@ partial:
 	NEGQ       AX
 	LEAQ       gemmLanes<>+0(SB), CX
 	VMOVUPS    32(CX)(AX*4), Y2
-	MOVQ       DI, AX
+	MOVQ       R8, AX
 	VMASKMOVPS Y0, Y2, (AX)
-	ADDQ       R8, AX
+	ADDQ       R9, AX
 	VMASKMOVPS Y1, Y2, (AX)
 	VZEROUPPER
 	RET
 
 // func gemmTile3x8AVX2(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, FMA3, MMX+
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·gemmTile3x8AVX2(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), CX
-	MOVQ       aK+24(FP), DX
-	MOVQ       b+32(FP), BX
-	MOVQ       bK+40(FP), SI
-	SHLQ       $0x02, DX
-	SHLQ       $0x02, SI
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	MOVQ       aRow+16(FP), DI
-	SHLQ       $0x02, DI
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	TESTQ      AX, AX
-	JZ         store
+	MOVQ    k+0(FP), AX
+	MOVQ    a+8(FP), CX
+	MOVQ    aK+24(FP), DX
+	MOVQ    b+32(FP), BX
+	MOVQ    bK+40(FP), SI
+	SHLQ    $0x02, DX
+	SHLQ    $0x02, SI
+	MOVQ    aRow+16(FP), DI
+	SHLQ    $0x02, DI
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	MOVQ    c+48(FP), R8
+	MOVQ    cRow+56(FP), R9
+	SHLQ    $0x02, R9
+	MOVQ    $0x00000003, R10
+	CMPQ    R10, AX
+	CMOVQGT AX, R10
+	SUBQ    R10, AX
+
+touch:
+	PREFETCHT0   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (BX), Y3
+	PREFETCHT0   (CX)(DX*8)
+	VBROADCASTSS (CX), Y4
+	VFMADD231PS  Y3, Y4, Y0
+	VBROADCASTSS (CX)(DI*1), Y4
+	VFMADD231PS  Y3, Y4, Y1
+	VBROADCASTSS (CX)(DI*2), Y4
+	VFMADD231PS  Y3, Y4, Y2
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         R10
+	JNZ          touch
+	TESTQ        AX, AX
+	JZ           store
 
 loop:
 	VMOVUPS      (BX), Y3
+	PREFETCHT0   (CX)(DX*8)
 	VBROADCASTSS (CX), Y4
 	VFMADD231PS  Y3, Y4, Y0
 	VBROADCASTSS (CX)(DI*1), Y4
@@ -196,9 +244,9 @@ loop:
 	JNZ          loop
 
 store:
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
+	MOVQ       c+48(FP), R8
+	MOVQ       cRow+56(FP), R9
+	SHLQ       $0x02, R9
 	MOVQ       last+64(FP), AX
 	NEGQ       AX
 	LEAQ       gemmLanes<>+0(SB), CX
@@ -206,13 +254,13 @@ store:
 	MOVB       accumulate+72(FP), AL
 	TESTB      AL, AL
 	JZ         overwrite
-	MOVQ       DI, AX
+	MOVQ       R8, AX
 	VMASKMOVPS (AX), Y3, Y4
 	VADDPS     Y4, Y0, Y0
-	ADDQ       R8, AX
+	ADDQ       R9, AX
 	VMASKMOVPS (AX), Y3, Y4
 	VADDPS     Y4, Y1, Y1
-	ADDQ       R8, AX
+	ADDQ       R9, AX
 	VMASKMOVPS (AX), Y3, Y3
 	VADDPS     Y3, Y2, Y2
 
@@ -220,11 +268,11 @@ overwrite:
 	MOVQ    last+64(FP), AX
 	CMPQ    AX, $0x08
 	JNE     partial
-	MOVQ    DI, AX
+	MOVQ    R8, AX
 	VMOVUPS Y0, (AX)
-	ADDQ    R8, AX
+	ADDQ    R9, AX
 	VMOVUPS Y1, (AX)
-	ADDQ    R8, AX
+	ADDQ    R9, AX
 	VMOVUPS Y2, (AX)
 	VZEROUPPER
 	RET
@@ -234,47 +282,63 @@ partial:
 	NEGQ       AX
 	LEAQ       gemmLanes<>+0(SB), CX
 	VMOVUPS    32(CX)(AX*4), Y3
-	MOVQ       DI, AX
+	MOVQ       R8, AX
 	VMASKMOVPS Y0, Y3, (AX)
-	ADDQ       R8, AX
+	ADDQ       R9, AX
 	VMASKMOVPS Y1, Y3, (AX)
-	ADDQ       R8, AX
+	ADDQ       R9, AX
 	VMASKMOVPS Y2, Y3, (AX)
 	VZEROUPPER
 	RET
 
 // func gemmTile4x8AVX2(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, FMA3, MMX+
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·gemmTile4x8AVX2(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), CX
-	MOVQ       aK+24(FP), DX
-	MOVQ       b+32(FP), BX
-	MOVQ       bK+40(FP), SI
-	SHLQ       $0x02, DX
-	SHLQ       $0x02, SI
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	MOVQ       aRow+16(FP), DI
-	SHLQ       $0x02, DI
-	LEAQ       (DI)(DI*2), R8
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	TESTQ      AX, AX
-	JZ         store
+	MOVQ    k+0(FP), AX
+	MOVQ    a+8(FP), CX
+	MOVQ    aK+24(FP), DX
+	MOVQ    b+32(FP), BX
+	MOVQ    bK+40(FP), SI
+	SHLQ    $0x02, DX
+	SHLQ    $0x02, SI
+	MOVQ    aRow+16(FP), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R8
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	MOVQ    c+48(FP), R9
+	MOVQ    cRow+56(FP), R10
+	SHLQ    $0x02, R10
+	MOVQ    $0x00000004, R11
+	CMPQ    R11, AX
+	CMOVQGT AX, R11
+	SUBQ    R11, AX
+
+touch:
+	PREFETCHT0   (R9)
+	ADDQ         R10, R9
+	VMOVUPS      (BX), Y4
+	PREFETCHT0   (CX)(DX*8)
+	VBROADCASTSS (CX), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VBROADCASTSS (CX)(DI*1), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VBROADCASTSS (CX)(DI*2), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	VBROADCASTSS (CX)(R8*1), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         R11
+	JNZ          touch
+	TESTQ        AX, AX
+	JZ           store
 
 loop:
 	VMOVUPS      (BX), Y4
+	PREFETCHT0   (CX)(DX*8)
 	VBROADCASTSS (CX), Y5
 	VFMADD231PS  Y4, Y5, Y0
 	VBROADCASTSS (CX)(DI*1), Y5
@@ -289,9 +353,9 @@ loop:
 	JNZ          loop
 
 store:
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
+	MOVQ       c+48(FP), R9
+	MOVQ       cRow+56(FP), R10
+	SHLQ       $0x02, R10
 	MOVQ       last+64(FP), AX
 	NEGQ       AX
 	LEAQ       gemmLanes<>+0(SB), CX
@@ -299,16 +363,16 @@ store:
 	MOVB       accumulate+72(FP), AL
 	TESTB      AL, AL
 	JZ         overwrite
-	MOVQ       DI, AX
+	MOVQ       R9, AX
 	VMASKMOVPS (AX), Y4, Y5
 	VADDPS     Y5, Y0, Y0
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VMASKMOVPS (AX), Y4, Y5
 	VADDPS     Y5, Y1, Y1
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VMASKMOVPS (AX), Y4, Y5
 	VADDPS     Y5, Y2, Y2
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VMASKMOVPS (AX), Y4, Y4
 	VADDPS     Y4, Y3, Y3
 
@@ -316,13 +380,13 @@ overwrite:
 	MOVQ    last+64(FP), AX
 	CMPQ    AX, $0x08
 	JNE     partial
-	MOVQ    DI, AX
+	MOVQ    R9, AX
 	VMOVUPS Y0, (AX)
-	ADDQ    R8, AX
+	ADDQ    R10, AX
 	VMOVUPS Y1, (AX)
-	ADDQ    R8, AX
+	ADDQ    R10, AX
 	VMOVUPS Y2, (AX)
-	ADDQ    R8, AX
+	ADDQ    R10, AX
 	VMOVUPS Y3, (AX)
 	VZEROUPPER
 	RET
@@ -332,52 +396,68 @@ partial:
 	NEGQ       AX
 	LEAQ       gemmLanes<>+0(SB), CX
 	VMOVUPS    32(CX)(AX*4), Y4
-	MOVQ       DI, AX
+	MOVQ       R9, AX
 	VMASKMOVPS Y0, Y4, (AX)
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VMASKMOVPS Y1, Y4, (AX)
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VMASKMOVPS Y2, Y4, (AX)
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VMASKMOVPS Y3, Y4, (AX)
 	VZEROUPPER
 	RET
 
 // func gemmTile5x8AVX2(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, FMA3, MMX+
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·gemmTile5x8AVX2(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), CX
-	MOVQ       aK+24(FP), DX
-	MOVQ       b+32(FP), BX
-	MOVQ       bK+40(FP), SI
-	SHLQ       $0x02, DX
-	SHLQ       $0x02, SI
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	MOVQ       aRow+16(FP), DI
-	SHLQ       $0x02, DI
-	LEAQ       (DI)(DI*2), R8
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	TESTQ      AX, AX
-	JZ         store
+	MOVQ    k+0(FP), AX
+	MOVQ    a+8(FP), CX
+	MOVQ    aK+24(FP), DX
+	MOVQ    b+32(FP), BX
+	MOVQ    bK+40(FP), SI
+	SHLQ    $0x02, DX
+	SHLQ    $0x02, SI
+	MOVQ    aRow+16(FP), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R8
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	MOVQ    c+48(FP), R9
+	MOVQ    cRow+56(FP), R10
+	SHLQ    $0x02, R10
+	MOVQ    $0x00000005, R11
+	CMPQ    R11, AX
+	CMOVQGT AX, R11
+	SUBQ    R11, AX
+
+touch:
+	PREFETCHT0   (R9)
+	ADDQ         R10, R9
+	VMOVUPS      (BX), Y5
+	PREFETCHT0   (CX)(DX*8)
+	VBROADCASTSS (CX), Y6
+	VFMADD231PS  Y5, Y6, Y0
+	VBROADCASTSS (CX)(DI*1), Y6
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS (CX)(DI*2), Y6
+	VFMADD231PS  Y5, Y6, Y2
+	VBROADCASTSS (CX)(R8*1), Y6
+	VFMADD231PS  Y5, Y6, Y3
+	VBROADCASTSS (CX)(DI*4), Y6
+	VFMADD231PS  Y5, Y6, Y4
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         R11
+	JNZ          touch
+	TESTQ        AX, AX
+	JZ           store
 
 loop:
 	VMOVUPS      (BX), Y5
+	PREFETCHT0   (CX)(DX*8)
 	VBROADCASTSS (CX), Y6
 	VFMADD231PS  Y5, Y6, Y0
 	VBROADCASTSS (CX)(DI*1), Y6
@@ -394,9 +474,9 @@ loop:
 	JNZ          loop
 
 store:
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
+	MOVQ       c+48(FP), R9
+	MOVQ       cRow+56(FP), R10
+	SHLQ       $0x02, R10
 	MOVQ       last+64(FP), AX
 	NEGQ       AX
 	LEAQ       gemmLanes<>+0(SB), CX
@@ -404,19 +484,19 @@ store:
 	MOVB       accumulate+72(FP), AL
 	TESTB      AL, AL
 	JZ         overwrite
-	MOVQ       DI, AX
+	MOVQ       R9, AX
 	VMASKMOVPS (AX), Y5, Y6
 	VADDPS     Y6, Y0, Y0
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VMASKMOVPS (AX), Y5, Y6
 	VADDPS     Y6, Y1, Y1
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VMASKMOVPS (AX), Y5, Y6
 	VADDPS     Y6, Y2, Y2
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VMASKMOVPS (AX), Y5, Y6
 	VADDPS     Y6, Y3, Y3
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VMASKMOVPS (AX), Y5, Y5
 	VADDPS     Y5, Y4, Y4
 
@@ -424,15 +504,15 @@ overwrite:
 	MOVQ    last+64(FP), AX
 	CMPQ    AX, $0x08
 	JNE     partial
-	MOVQ    DI, AX
+	MOVQ    R9, AX
 	VMOVUPS Y0, (AX)
-	ADDQ    R8, AX
+	ADDQ    R10, AX
 	VMOVUPS Y1, (AX)
-	ADDQ    R8, AX
+	ADDQ    R10, AX
 	VMOVUPS Y2, (AX)
-	ADDQ    R8, AX
+	ADDQ    R10, AX
 	VMOVUPS Y3, (AX)
-	ADDQ    R8, AX
+	ADDQ    R10, AX
 	VMOVUPS Y4, (AX)
 	VZEROUPPER
 	RET
@@ -442,58 +522,74 @@ partial:
 	NEGQ       AX
 	LEAQ       gemmLanes<>+0(SB), CX
 	VMOVUPS    32(CX)(AX*4), Y5
-	MOVQ       DI, AX
+	MOVQ       R9, AX
 	VMASKMOVPS Y0, Y5, (AX)
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VMASKMOVPS Y1, Y5, (AX)
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VMASKMOVPS Y2, Y5, (AX)
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VMASKMOVPS Y3, Y5, (AX)
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VMASKMOVPS Y4, Y5, (AX)
 	VZEROUPPER
 	RET
 
 // func gemmTile6x8AVX2(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, FMA3, MMX+
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·gemmTile6x8AVX2(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), CX
-	MOVQ       aK+24(FP), DX
-	MOVQ       b+32(FP), BX
-	MOVQ       bK+40(FP), SI
-	SHLQ       $0x02, DX
-	SHLQ       $0x02, SI
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	MOVQ       aRow+16(FP), DI
-	SHLQ       $0x02, DI
-	LEAQ       (DI)(DI*2), R8
-	LEAQ       (R8)(DI*2), R9
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	TESTQ      AX, AX
-	JZ         store
+	MOVQ    k+0(FP), AX
+	MOVQ    a+8(FP), CX
+	MOVQ    aK+24(FP), DX
+	MOVQ    b+32(FP), BX
+	MOVQ    bK+40(FP), SI
+	SHLQ    $0x02, DX
+	SHLQ    $0x02, SI
+	MOVQ    aRow+16(FP), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R8
+	LEAQ    (R8)(DI*2), R9
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	MOVQ    c+48(FP), R10
+	MOVQ    cRow+56(FP), R11
+	SHLQ    $0x02, R11
+	MOVQ    $0x00000006, R12
+	CMPQ    R12, AX
+	CMOVQGT AX, R12
+	SUBQ    R12, AX
+
+touch:
+	PREFETCHT0   (R10)
+	ADDQ         R11, R10
+	VMOVUPS      (BX), Y6
+	PREFETCHT0   (CX)(DX*8)
+	VBROADCASTSS (CX), Y7
+	VFMADD231PS  Y6, Y7, Y0
+	VBROADCASTSS (CX)(DI*1), Y7
+	VFMADD231PS  Y6, Y7, Y1
+	VBROADCASTSS (CX)(DI*2), Y7
+	VFMADD231PS  Y6, Y7, Y2
+	VBROADCASTSS (CX)(R8*1), Y7
+	VFMADD231PS  Y6, Y7, Y3
+	VBROADCASTSS (CX)(DI*4), Y7
+	VFMADD231PS  Y6, Y7, Y4
+	VBROADCASTSS (CX)(R9*1), Y7
+	VFMADD231PS  Y6, Y7, Y5
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         R12
+	JNZ          touch
+	TESTQ        AX, AX
+	JZ           store
 
 loop:
 	VMOVUPS      (BX), Y6
+	PREFETCHT0   (CX)(DX*8)
 	VBROADCASTSS (CX), Y7
 	VFMADD231PS  Y6, Y7, Y0
 	VBROADCASTSS (CX)(DI*1), Y7
@@ -512,9 +608,9 @@ loop:
 	JNZ          loop
 
 store:
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
+	MOVQ       c+48(FP), R10
+	MOVQ       cRow+56(FP), R11
+	SHLQ       $0x02, R11
 	MOVQ       last+64(FP), AX
 	NEGQ       AX
 	LEAQ       gemmLanes<>+0(SB), CX
@@ -522,22 +618,22 @@ store:
 	MOVB       accumulate+72(FP), AL
 	TESTB      AL, AL
 	JZ         overwrite
-	MOVQ       DI, AX
+	MOVQ       R10, AX
 	VMASKMOVPS (AX), Y6, Y7
 	VADDPS     Y7, Y0, Y0
-	ADDQ       R8, AX
+	ADDQ       R11, AX
 	VMASKMOVPS (AX), Y6, Y7
 	VADDPS     Y7, Y1, Y1
-	ADDQ       R8, AX
+	ADDQ       R11, AX
 	VMASKMOVPS (AX), Y6, Y7
 	VADDPS     Y7, Y2, Y2
-	ADDQ       R8, AX
+	ADDQ       R11, AX
 	VMASKMOVPS (AX), Y6, Y7
 	VADDPS     Y7, Y3, Y3
-	ADDQ       R8, AX
+	ADDQ       R11, AX
 	VMASKMOVPS (AX), Y6, Y7
 	VADDPS     Y7, Y4, Y4
-	ADDQ       R8, AX
+	ADDQ       R11, AX
 	VMASKMOVPS (AX), Y6, Y6
 	VADDPS     Y6, Y5, Y5
 
@@ -545,17 +641,17 @@ overwrite:
 	MOVQ    last+64(FP), AX
 	CMPQ    AX, $0x08
 	JNE     partial
-	MOVQ    DI, AX
+	MOVQ    R10, AX
 	VMOVUPS Y0, (AX)
-	ADDQ    R8, AX
+	ADDQ    R11, AX
 	VMOVUPS Y1, (AX)
-	ADDQ    R8, AX
+	ADDQ    R11, AX
 	VMOVUPS Y2, (AX)
-	ADDQ    R8, AX
+	ADDQ    R11, AX
 	VMOVUPS Y3, (AX)
-	ADDQ    R8, AX
+	ADDQ    R11, AX
 	VMOVUPS Y4, (AX)
-	ADDQ    R8, AX
+	ADDQ    R11, AX
 	VMOVUPS Y5, (AX)
 	VZEROUPPER
 	RET
@@ -565,43 +661,61 @@ partial:
 	NEGQ       AX
 	LEAQ       gemmLanes<>+0(SB), CX
 	VMOVUPS    32(CX)(AX*4), Y6
-	MOVQ       DI, AX
+	MOVQ       R10, AX
 	VMASKMOVPS Y0, Y6, (AX)
-	ADDQ       R8, AX
+	ADDQ       R11, AX
 	VMASKMOVPS Y1, Y6, (AX)
-	ADDQ       R8, AX
+	ADDQ       R11, AX
 	VMASKMOVPS Y2, Y6, (AX)
-	ADDQ       R8, AX
+	ADDQ       R11, AX
 	VMASKMOVPS Y3, Y6, (AX)
-	ADDQ       R8, AX
+	ADDQ       R11, AX
 	VMASKMOVPS Y4, Y6, (AX)
-	ADDQ       R8, AX
+	ADDQ       R11, AX
 	VMASKMOVPS Y5, Y6, (AX)
 	VZEROUPPER
 	RET
 
 // func gemmTile1x16AVX2(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, FMA3, MMX+
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·gemmTile1x16AVX2(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), CX
-	MOVQ       aK+24(FP), DX
-	MOVQ       b+32(FP), BX
-	MOVQ       bK+40(FP), SI
-	SHLQ       $0x02, DX
-	SHLQ       $0x02, SI
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (DI)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	TESTQ      AX, AX
-	JZ         store
+	MOVQ    k+0(FP), AX
+	MOVQ    a+8(FP), CX
+	MOVQ    aK+24(FP), DX
+	MOVQ    b+32(FP), BX
+	MOVQ    bK+40(FP), SI
+	SHLQ    $0x02, DX
+	SHLQ    $0x02, SI
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	MOVQ    c+48(FP), DI
+	MOVQ    cRow+56(FP), R8
+	SHLQ    $0x02, R8
+	MOVQ    $0x00000001, R9
+	CMPQ    R9, AX
+	CMOVQGT AX, R9
+	SUBQ    R9, AX
+
+touch:
+	PREFETCHT0   (DI)
+	ADDQ         R8, DI
+	VMOVUPS      (BX), Y2
+	VMOVUPS      32(BX), Y3
+	PREFETCHT0   (CX)(DX*8)
+	VBROADCASTSS (CX), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         R9
+	JNZ          touch
+	TESTQ        AX, AX
+	JZ           store
 
 loop:
 	VMOVUPS      (BX), Y2
 	VMOVUPS      32(BX), Y3
+	PREFETCHT0   (CX)(DX*8)
 	VBROADCASTSS (CX), Y4
 	VFMADD231PS  Y2, Y4, Y0
 	VFMADD231PS  Y3, Y4, Y1
@@ -648,33 +762,52 @@ partial:
 	RET
 
 // func gemmTile2x16AVX2(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, FMA3, MMX+
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·gemmTile2x16AVX2(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), CX
-	MOVQ       aK+24(FP), DX
-	MOVQ       b+32(FP), BX
-	MOVQ       bK+40(FP), SI
-	SHLQ       $0x02, DX
-	SHLQ       $0x02, SI
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	MOVQ       aRow+16(FP), DI
-	SHLQ       $0x02, DI
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	TESTQ      AX, AX
-	JZ         store
+	MOVQ    k+0(FP), AX
+	MOVQ    a+8(FP), CX
+	MOVQ    aK+24(FP), DX
+	MOVQ    b+32(FP), BX
+	MOVQ    bK+40(FP), SI
+	SHLQ    $0x02, DX
+	SHLQ    $0x02, SI
+	MOVQ    aRow+16(FP), DI
+	SHLQ    $0x02, DI
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	MOVQ    c+48(FP), R8
+	MOVQ    cRow+56(FP), R9
+	SHLQ    $0x02, R9
+	MOVQ    $0x00000002, R10
+	CMPQ    R10, AX
+	CMOVQGT AX, R10
+	SUBQ    R10, AX
+
+touch:
+	PREFETCHT0   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (BX), Y4
+	VMOVUPS      32(BX), Y5
+	PREFETCHT0   (CX)(DX*8)
+	VBROADCASTSS (CX), Y6
+	VFMADD231PS  Y4, Y6, Y0
+	VFMADD231PS  Y5, Y6, Y1
+	VBROADCASTSS (CX)(DI*1), Y6
+	VFMADD231PS  Y4, Y6, Y2
+	VFMADD231PS  Y5, Y6, Y3
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         R10
+	JNZ          touch
+	TESTQ        AX, AX
+	JZ           store
 
 loop:
 	VMOVUPS      (BX), Y4
 	VMOVUPS      32(BX), Y5
+	PREFETCHT0   (CX)(DX*8)
 	VBROADCASTSS (CX), Y6
 	VFMADD231PS  Y4, Y6, Y0
 	VFMADD231PS  Y5, Y6, Y1
@@ -687,9 +820,9 @@ loop:
 	JNZ          loop
 
 store:
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
+	MOVQ       c+48(FP), R8
+	MOVQ       cRow+56(FP), R9
+	SHLQ       $0x02, R9
 	MOVQ       last+64(FP), AX
 	NEGQ       AX
 	LEAQ       gemmLanes<>+0(SB), CX
@@ -697,11 +830,11 @@ store:
 	MOVB       accumulate+72(FP), AL
 	TESTB      AL, AL
 	JZ         overwrite
-	MOVQ       DI, AX
+	MOVQ       R8, AX
 	VADDPS     (AX), Y0, Y0
 	VMASKMOVPS 32(AX), Y4, Y5
 	VADDPS     Y5, Y1, Y1
-	ADDQ       R8, AX
+	ADDQ       R9, AX
 	VADDPS     (AX), Y2, Y2
 	VMASKMOVPS 32(AX), Y4, Y4
 	VADDPS     Y4, Y3, Y3
@@ -710,10 +843,10 @@ overwrite:
 	MOVQ    last+64(FP), AX
 	CMPQ    AX, $0x08
 	JNE     partial
-	MOVQ    DI, AX
+	MOVQ    R8, AX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
-	ADDQ    R8, AX
+	ADDQ    R9, AX
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
 	VZEROUPPER
@@ -724,47 +857,67 @@ partial:
 	NEGQ       AX
 	LEAQ       gemmLanes<>+0(SB), CX
 	VMOVUPS    32(CX)(AX*4), Y4
-	MOVQ       DI, AX
+	MOVQ       R8, AX
 	VMOVUPS    Y0, (AX)
 	VMASKMOVPS Y1, Y4, 32(AX)
-	ADDQ       R8, AX
+	ADDQ       R9, AX
 	VMOVUPS    Y2, (AX)
 	VMASKMOVPS Y3, Y4, 32(AX)
 	VZEROUPPER
 	RET
 
 // func gemmTile3x16AVX2(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, FMA3, MMX+
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·gemmTile3x16AVX2(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), CX
-	MOVQ       aK+24(FP), DX
-	MOVQ       b+32(FP), BX
-	MOVQ       bK+40(FP), SI
-	SHLQ       $0x02, DX
-	SHLQ       $0x02, SI
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	MOVQ       aRow+16(FP), DI
-	SHLQ       $0x02, DI
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	TESTQ      AX, AX
-	JZ         store
+	MOVQ    k+0(FP), AX
+	MOVQ    a+8(FP), CX
+	MOVQ    aK+24(FP), DX
+	MOVQ    b+32(FP), BX
+	MOVQ    bK+40(FP), SI
+	SHLQ    $0x02, DX
+	SHLQ    $0x02, SI
+	MOVQ    aRow+16(FP), DI
+	SHLQ    $0x02, DI
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	MOVQ    c+48(FP), R8
+	MOVQ    cRow+56(FP), R9
+	SHLQ    $0x02, R9
+	MOVQ    $0x00000003, R10
+	CMPQ    R10, AX
+	CMOVQGT AX, R10
+	SUBQ    R10, AX
+
+touch:
+	PREFETCHT0   (R8)
+	ADDQ         R9, R8
+	VMOVUPS      (BX), Y6
+	VMOVUPS      32(BX), Y7
+	PREFETCHT0   (CX)(DX*8)
+	VBROADCASTSS (CX), Y8
+	VFMADD231PS  Y6, Y8, Y0
+	VFMADD231PS  Y7, Y8, Y1
+	VBROADCASTSS (CX)(DI*1), Y8
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	VBROADCASTSS (CX)(DI*2), Y8
+	VFMADD231PS  Y6, Y8, Y4
+	VFMADD231PS  Y7, Y8, Y5
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         R10
+	JNZ          touch
+	TESTQ        AX, AX
+	JZ           store
 
 loop:
 	VMOVUPS      (BX), Y6
 	VMOVUPS      32(BX), Y7
+	PREFETCHT0   (CX)(DX*8)
 	VBROADCASTSS (CX), Y8
 	VFMADD231PS  Y6, Y8, Y0
 	VFMADD231PS  Y7, Y8, Y1
@@ -780,9 +933,9 @@ loop:
 	JNZ          loop
 
 store:
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
+	MOVQ       c+48(FP), R8
+	MOVQ       cRow+56(FP), R9
+	SHLQ       $0x02, R9
 	MOVQ       last+64(FP), AX
 	NEGQ       AX
 	LEAQ       gemmLanes<>+0(SB), CX
@@ -790,15 +943,15 @@ store:
 	MOVB       accumulate+72(FP), AL
 	TESTB      AL, AL
 	JZ         overwrite
-	MOVQ       DI, AX
+	MOVQ       R8, AX
 	VADDPS     (AX), Y0, Y0
 	VMASKMOVPS 32(AX), Y6, Y7
 	VADDPS     Y7, Y1, Y1
-	ADDQ       R8, AX
+	ADDQ       R9, AX
 	VADDPS     (AX), Y2, Y2
 	VMASKMOVPS 32(AX), Y6, Y7
 	VADDPS     Y7, Y3, Y3
-	ADDQ       R8, AX
+	ADDQ       R9, AX
 	VADDPS     (AX), Y4, Y4
 	VMASKMOVPS 32(AX), Y6, Y6
 	VADDPS     Y6, Y5, Y5
@@ -807,13 +960,13 @@ overwrite:
 	MOVQ    last+64(FP), AX
 	CMPQ    AX, $0x08
 	JNE     partial
-	MOVQ    DI, AX
+	MOVQ    R8, AX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
-	ADDQ    R8, AX
+	ADDQ    R9, AX
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
-	ADDQ    R8, AX
+	ADDQ    R9, AX
 	VMOVUPS Y4, (AX)
 	VMOVUPS Y5, 32(AX)
 	VZEROUPPER
@@ -824,55 +977,76 @@ partial:
 	NEGQ       AX
 	LEAQ       gemmLanes<>+0(SB), CX
 	VMOVUPS    32(CX)(AX*4), Y6
-	MOVQ       DI, AX
+	MOVQ       R8, AX
 	VMOVUPS    Y0, (AX)
 	VMASKMOVPS Y1, Y6, 32(AX)
-	ADDQ       R8, AX
+	ADDQ       R9, AX
 	VMOVUPS    Y2, (AX)
 	VMASKMOVPS Y3, Y6, 32(AX)
-	ADDQ       R8, AX
+	ADDQ       R9, AX
 	VMOVUPS    Y4, (AX)
 	VMASKMOVPS Y5, Y6, 32(AX)
 	VZEROUPPER
 	RET
 
 // func gemmTile4x16AVX2(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, FMA3, MMX+
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·gemmTile4x16AVX2(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), CX
-	MOVQ       aK+24(FP), DX
-	MOVQ       b+32(FP), BX
-	MOVQ       bK+40(FP), SI
-	SHLQ       $0x02, DX
-	SHLQ       $0x02, SI
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	MOVQ       aRow+16(FP), DI
-	SHLQ       $0x02, DI
-	LEAQ       (DI)(DI*2), R8
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	TESTQ      AX, AX
-	JZ         store
+	MOVQ    k+0(FP), AX
+	MOVQ    a+8(FP), CX
+	MOVQ    aK+24(FP), DX
+	MOVQ    b+32(FP), BX
+	MOVQ    bK+40(FP), SI
+	SHLQ    $0x02, DX
+	SHLQ    $0x02, SI
+	MOVQ    aRow+16(FP), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R8
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+	MOVQ    c+48(FP), R9
+	MOVQ    cRow+56(FP), R10
+	SHLQ    $0x02, R10
+	MOVQ    $0x00000004, R11
+	CMPQ    R11, AX
+	CMOVQGT AX, R11
+	SUBQ    R11, AX
+
+touch:
+	PREFETCHT0   (R9)
+	ADDQ         R10, R9
+	VMOVUPS      (BX), Y8
+	VMOVUPS      32(BX), Y9
+	PREFETCHT0   (CX)(DX*8)
+	VBROADCASTSS (CX), Y10
+	VFMADD231PS  Y8, Y10, Y0
+	VFMADD231PS  Y9, Y10, Y1
+	VBROADCASTSS (CX)(DI*1), Y10
+	VFMADD231PS  Y8, Y10, Y2
+	VFMADD231PS  Y9, Y10, Y3
+	VBROADCASTSS (CX)(DI*2), Y10
+	VFMADD231PS  Y8, Y10, Y4
+	VFMADD231PS  Y9, Y10, Y5
+	VBROADCASTSS (CX)(R8*1), Y10
+	VFMADD231PS  Y8, Y10, Y6
+	VFMADD231PS  Y9, Y10, Y7
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         R11
+	JNZ          touch
+	TESTQ        AX, AX
+	JZ           store
 
 loop:
 	VMOVUPS      (BX), Y8
 	VMOVUPS      32(BX), Y9
+	PREFETCHT0   (CX)(DX*8)
 	VBROADCASTSS (CX), Y10
 	VFMADD231PS  Y8, Y10, Y0
 	VFMADD231PS  Y9, Y10, Y1
@@ -891,9 +1065,9 @@ loop:
 	JNZ          loop
 
 store:
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
+	MOVQ       c+48(FP), R9
+	MOVQ       cRow+56(FP), R10
+	SHLQ       $0x02, R10
 	MOVQ       last+64(FP), AX
 	NEGQ       AX
 	LEAQ       gemmLanes<>+0(SB), CX
@@ -901,19 +1075,19 @@ store:
 	MOVB       accumulate+72(FP), AL
 	TESTB      AL, AL
 	JZ         overwrite
-	MOVQ       DI, AX
+	MOVQ       R9, AX
 	VADDPS     (AX), Y0, Y0
 	VMASKMOVPS 32(AX), Y8, Y9
 	VADDPS     Y9, Y1, Y1
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VADDPS     (AX), Y2, Y2
 	VMASKMOVPS 32(AX), Y8, Y9
 	VADDPS     Y9, Y3, Y3
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VADDPS     (AX), Y4, Y4
 	VMASKMOVPS 32(AX), Y8, Y9
 	VADDPS     Y9, Y5, Y5
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VADDPS     (AX), Y6, Y6
 	VMASKMOVPS 32(AX), Y8, Y8
 	VADDPS     Y8, Y7, Y7
@@ -922,16 +1096,16 @@ overwrite:
 	MOVQ    last+64(FP), AX
 	CMPQ    AX, $0x08
 	JNE     partial
-	MOVQ    DI, AX
+	MOVQ    R9, AX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
-	ADDQ    R8, AX
+	ADDQ    R10, AX
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
-	ADDQ    R8, AX
+	ADDQ    R10, AX
 	VMOVUPS Y4, (AX)
 	VMOVUPS Y5, 32(AX)
-	ADDQ    R8, AX
+	ADDQ    R10, AX
 	VMOVUPS Y6, (AX)
 	VMOVUPS Y7, 32(AX)
 	VZEROUPPER
@@ -942,62 +1116,84 @@ partial:
 	NEGQ       AX
 	LEAQ       gemmLanes<>+0(SB), CX
 	VMOVUPS    32(CX)(AX*4), Y8
-	MOVQ       DI, AX
+	MOVQ       R9, AX
 	VMOVUPS    Y0, (AX)
 	VMASKMOVPS Y1, Y8, 32(AX)
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VMOVUPS    Y2, (AX)
 	VMASKMOVPS Y3, Y8, 32(AX)
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VMOVUPS    Y4, (AX)
 	VMASKMOVPS Y5, Y8, 32(AX)
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VMOVUPS    Y6, (AX)
 	VMASKMOVPS Y7, Y8, 32(AX)
 	VZEROUPPER
 	RET
 
 // func gemmTile5x16AVX2(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, FMA3, MMX+
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·gemmTile5x16AVX2(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), CX
-	MOVQ       aK+24(FP), DX
-	MOVQ       b+32(FP), BX
-	MOVQ       bK+40(FP), SI
-	SHLQ       $0x02, DX
-	SHLQ       $0x02, SI
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	MOVQ       aRow+16(FP), DI
-	SHLQ       $0x02, DI
-	LEAQ       (DI)(DI*2), R8
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
-	TESTQ      AX, AX
-	JZ         store
+	MOVQ    k+0(FP), AX
+	MOVQ    a+8(FP), CX
+	MOVQ    aK+24(FP), DX
+	MOVQ    b+32(FP), BX
+	MOVQ    bK+40(FP), SI
+	SHLQ    $0x02, DX
+	SHLQ    $0x02, SI
+	MOVQ    aRow+16(FP), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R8
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+	VXORPS  Y8, Y8, Y8
+	VXORPS  Y9, Y9, Y9
+	MOVQ    c+48(FP), R9
+	MOVQ    cRow+56(FP), R10
+	SHLQ    $0x02, R10
+	MOVQ    $0x00000005, R11
+	CMPQ    R11, AX
+	CMOVQGT AX, R11
+	SUBQ    R11, AX
+
+touch:
+	PREFETCHT0   (R9)
+	ADDQ         R10, R9
+	VMOVUPS      (BX), Y10
+	VMOVUPS      32(BX), Y11
+	PREFETCHT0   (CX)(DX*8)
+	VBROADCASTSS (CX), Y12
+	VFMADD231PS  Y10, Y12, Y0
+	VFMADD231PS  Y11, Y12, Y1
+	VBROADCASTSS (CX)(DI*1), Y12
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS (CX)(DI*2), Y12
+	VFMADD231PS  Y10, Y12, Y4
+	VFMADD231PS  Y11, Y12, Y5
+	VBROADCASTSS (CX)(R8*1), Y12
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y7
+	VBROADCASTSS (CX)(DI*4), Y12
+	VFMADD231PS  Y10, Y12, Y8
+	VFMADD231PS  Y11, Y12, Y9
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         R11
+	JNZ          touch
+	TESTQ        AX, AX
+	JZ           store
 
 loop:
 	VMOVUPS      (BX), Y10
 	VMOVUPS      32(BX), Y11
+	PREFETCHT0   (CX)(DX*8)
 	VBROADCASTSS (CX), Y12
 	VFMADD231PS  Y10, Y12, Y0
 	VFMADD231PS  Y11, Y12, Y1
@@ -1019,9 +1215,9 @@ loop:
 	JNZ          loop
 
 store:
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
+	MOVQ       c+48(FP), R9
+	MOVQ       cRow+56(FP), R10
+	SHLQ       $0x02, R10
 	MOVQ       last+64(FP), AX
 	NEGQ       AX
 	LEAQ       gemmLanes<>+0(SB), CX
@@ -1029,23 +1225,23 @@ store:
 	MOVB       accumulate+72(FP), AL
 	TESTB      AL, AL
 	JZ         overwrite
-	MOVQ       DI, AX
+	MOVQ       R9, AX
 	VADDPS     (AX), Y0, Y0
 	VMASKMOVPS 32(AX), Y10, Y11
 	VADDPS     Y11, Y1, Y1
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VADDPS     (AX), Y2, Y2
 	VMASKMOVPS 32(AX), Y10, Y11
 	VADDPS     Y11, Y3, Y3
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VADDPS     (AX), Y4, Y4
 	VMASKMOVPS 32(AX), Y10, Y11
 	VADDPS     Y11, Y5, Y5
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VADDPS     (AX), Y6, Y6
 	VMASKMOVPS 32(AX), Y10, Y11
 	VADDPS     Y11, Y7, Y7
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VADDPS     (AX), Y8, Y8
 	VMASKMOVPS 32(AX), Y10, Y10
 	VADDPS     Y10, Y9, Y9
@@ -1054,19 +1250,19 @@ overwrite:
 	MOVQ    last+64(FP), AX
 	CMPQ    AX, $0x08
 	JNE     partial
-	MOVQ    DI, AX
+	MOVQ    R9, AX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
-	ADDQ    R8, AX
+	ADDQ    R10, AX
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
-	ADDQ    R8, AX
+	ADDQ    R10, AX
 	VMOVUPS Y4, (AX)
 	VMOVUPS Y5, 32(AX)
-	ADDQ    R8, AX
+	ADDQ    R10, AX
 	VMOVUPS Y6, (AX)
 	VMOVUPS Y7, 32(AX)
-	ADDQ    R8, AX
+	ADDQ    R10, AX
 	VMOVUPS Y8, (AX)
 	VMOVUPS Y9, 32(AX)
 	VZEROUPPER
@@ -1077,70 +1273,93 @@ partial:
 	NEGQ       AX
 	LEAQ       gemmLanes<>+0(SB), CX
 	VMOVUPS    32(CX)(AX*4), Y10
-	MOVQ       DI, AX
+	MOVQ       R9, AX
 	VMOVUPS    Y0, (AX)
 	VMASKMOVPS Y1, Y10, 32(AX)
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VMOVUPS    Y2, (AX)
 	VMASKMOVPS Y3, Y10, 32(AX)
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VMOVUPS    Y4, (AX)
 	VMASKMOVPS Y5, Y10, 32(AX)
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VMOVUPS    Y6, (AX)
 	VMASKMOVPS Y7, Y10, 32(AX)
-	ADDQ       R8, AX
+	ADDQ       R10, AX
 	VMOVUPS    Y8, (AX)
 	VMASKMOVPS Y9, Y10, 32(AX)
 	VZEROUPPER
 	RET
 
 // func gemmTile6x16AVX2(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, FMA3, MMX+
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·gemmTile6x16AVX2(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), CX
-	MOVQ       aK+24(FP), DX
-	MOVQ       b+32(FP), BX
-	MOVQ       bK+40(FP), SI
-	SHLQ       $0x02, DX
-	SHLQ       $0x02, SI
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	MOVQ       aRow+16(FP), DI
-	SHLQ       $0x02, DI
-	LEAQ       (DI)(DI*2), R8
-	LEAQ       (R8)(DI*2), R9
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	VXORPS     Y8, Y8, Y8
-	VXORPS     Y9, Y9, Y9
-	VXORPS     Y10, Y10, Y10
-	VXORPS     Y11, Y11, Y11
-	TESTQ      AX, AX
-	JZ         store
+	MOVQ    k+0(FP), AX
+	MOVQ    a+8(FP), CX
+	MOVQ    aK+24(FP), DX
+	MOVQ    b+32(FP), BX
+	MOVQ    bK+40(FP), SI
+	SHLQ    $0x02, DX
+	SHLQ    $0x02, SI
+	MOVQ    aRow+16(FP), DI
+	SHLQ    $0x02, DI
+	LEAQ    (DI)(DI*2), R8
+	LEAQ    (R8)(DI*2), R9
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+	VXORPS  Y8, Y8, Y8
+	VXORPS  Y9, Y9, Y9
+	VXORPS  Y10, Y10, Y10
+	VXORPS  Y11, Y11, Y11
+	MOVQ    c+48(FP), R10
+	MOVQ    cRow+56(FP), R11
+	SHLQ    $0x02, R11
+	MOVQ    $0x00000006, R12
+	CMPQ    R12, AX
+	CMOVQGT AX, R12
+	SUBQ    R12, AX
+
+touch:
+	PREFETCHT0   (R10)
+	ADDQ         R11, R10
+	VMOVUPS      (BX), Y12
+	VMOVUPS      32(BX), Y13
+	PREFETCHT0   (CX)(DX*8)
+	VBROADCASTSS (CX), Y14
+	VFMADD231PS  Y12, Y14, Y0
+	VFMADD231PS  Y13, Y14, Y1
+	VBROADCASTSS (CX)(DI*1), Y14
+	VFMADD231PS  Y12, Y14, Y2
+	VFMADD231PS  Y13, Y14, Y3
+	VBROADCASTSS (CX)(DI*2), Y14
+	VFMADD231PS  Y12, Y14, Y4
+	VFMADD231PS  Y13, Y14, Y5
+	VBROADCASTSS (CX)(R8*1), Y14
+	VFMADD231PS  Y12, Y14, Y6
+	VFMADD231PS  Y13, Y14, Y7
+	VBROADCASTSS (CX)(DI*4), Y14
+	VFMADD231PS  Y12, Y14, Y8
+	VFMADD231PS  Y13, Y14, Y9
+	VBROADCASTSS (CX)(R9*1), Y14
+	VFMADD231PS  Y12, Y14, Y10
+	VFMADD231PS  Y13, Y14, Y11
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         R12
+	JNZ          touch
+	TESTQ        AX, AX
+	JZ           store
 
 loop:
 	VMOVUPS      (BX), Y12
 	VMOVUPS      32(BX), Y13
+	PREFETCHT0   (CX)(DX*8)
 	VBROADCASTSS (CX), Y14
 	VFMADD231PS  Y12, Y14, Y0
 	VFMADD231PS  Y13, Y14, Y1
@@ -1165,9 +1384,9 @@ loop:
 	JNZ          loop
 
 store:
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
+	MOVQ       c+48(FP), R10
+	MOVQ       cRow+56(FP), R11
+	SHLQ       $0x02, R11
 	MOVQ       last+64(FP), AX
 	NEGQ       AX
 	LEAQ       gemmLanes<>+0(SB), CX
@@ -1175,27 +1394,27 @@ store:
 	MOVB       accumulate+72(FP), AL
 	TESTB      AL, AL
 	JZ         overwrite
-	MOVQ       DI, AX
+	MOVQ       R10, AX
 	VADDPS     (AX), Y0, Y0
 	VMASKMOVPS 32(AX), Y12, Y13
 	VADDPS     Y13, Y1, Y1
-	ADDQ       R8, AX
+	ADDQ       R11, AX
 	VADDPS     (AX), Y2, Y2
 	VMASKMOVPS 32(AX), Y12, Y13
 	VADDPS     Y13, Y3, Y3
-	ADDQ       R8, AX
+	ADDQ       R11, AX
 	VADDPS     (AX), Y4, Y4
 	VMASKMOVPS 32(AX), Y12, Y13
 	VADDPS     Y13, Y5, Y5
-	ADDQ       R8, AX
+	ADDQ       R11, AX
 	VADDPS     (AX), Y6, Y6
 	VMASKMOVPS 32(AX), Y12, Y13
 	VADDPS     Y13, Y7, Y7
-	ADDQ       R8, AX
+	ADDQ       R11, AX
 	VADDPS     (AX), Y8, Y8
 	VMASKMOVPS 32(AX), Y12, Y13
 	VADDPS     Y13, Y9, Y9
-	ADDQ       R8, AX
+	ADDQ       R11, AX
 	VADDPS     (AX), Y10, Y10
 	VMASKMOVPS 32(AX), Y12, Y12
 	VADDPS     Y12, Y11, Y11
@@ -1204,22 +1423,22 @@ overwrite:
 	MOVQ    last+64(FP), AX
 	CMPQ    AX, $0x08
 	JNE     partial
-	MOVQ    DI, AX
+	MOVQ    R10, AX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
-	ADDQ    R8, AX
+	ADDQ    R11, AX
 	VMOVUPS Y2, (AX)
 	VMOVUPS Y3, 32(AX)
-	ADDQ    R8, AX
+	ADDQ    R11, AX
 	VMOVUPS Y4, (AX)
 	VMOVUPS Y5, 32(AX)
-	ADDQ    R8, AX
+	ADDQ    R11, AX
 	VMOVUPS Y6, (AX)
 	VMOVUPS Y7, 32(AX)
-	ADDQ    R8, AX
+	ADDQ    R11, AX
 	VMOVUPS Y8, (AX)
 	VMOVUPS Y9, 32(AX)
-	ADDQ    R8, AX
+	ADDQ    R11, AX
 	VMOVUPS Y10, (AX)
 	VMOVUPS Y11, 32(AX)
 	VZEROUPPER
@@ -1230,54 +1449,76 @@ partial:
 	NEGQ       AX
 	LEAQ       gemmLanes<>+0(SB), CX
 	VMOVUPS    32(CX)(AX*4), Y12
-	MOVQ       DI, AX
+	MOVQ       R10, AX
 	VMOVUPS    Y0, (AX)
 	VMASKMOVPS Y1, Y12, 32(AX)
-	ADDQ       R8, AX
+	ADDQ       R11, AX
 	VMOVUPS    Y2, (AX)
 	VMASKMOVPS Y3, Y12, 32(AX)
-	ADDQ       R8, AX
+	ADDQ       R11, AX
 	VMOVUPS    Y4, (AX)
 	VMASKMOVPS Y5, Y12, 32(AX)
-	ADDQ       R8, AX
+	ADDQ       R11, AX
 	VMOVUPS    Y6, (AX)
 	VMASKMOVPS Y7, Y12, 32(AX)
-	ADDQ       R8, AX
+	ADDQ       R11, AX
 	VMOVUPS    Y8, (AX)
 	VMASKMOVPS Y9, Y12, 32(AX)
-	ADDQ       R8, AX
+	ADDQ       R11, AX
 	VMOVUPS    Y10, (AX)
 	VMASKMOVPS Y11, Y12, 32(AX)
 	VZEROUPPER
 	RET
 
 // func gemmTile1x32AVX2(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, FMA3, MMX+
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·gemmTile1x32AVX2(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), CX
-	MOVQ       aK+24(FP), DX
-	MOVQ       b+32(FP), BX
-	MOVQ       bK+40(FP), SI
-	SHLQ       $0x02, DX
-	SHLQ       $0x02, SI
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	TESTQ      AX, AX
-	JZ         store
+	MOVQ    k+0(FP), AX
+	MOVQ    a+8(FP), CX
+	MOVQ    aK+24(FP), DX
+	MOVQ    b+32(FP), BX
+	MOVQ    bK+40(FP), SI
+	SHLQ    $0x02, DX
+	SHLQ    $0x02, SI
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	MOVQ    c+48(FP), DI
+	MOVQ    cRow+56(FP), R8
+	SHLQ    $0x02, R8
+	MOVQ    $0x00000001, R9
+	CMPQ    R9, AX
+	CMOVQGT AX, R9
+	SUBQ    R9, AX
+
+touch:
+	PREFETCHT0   (DI)
+	PREFETCHT0   64(DI)
+	ADDQ         R8, DI
+	VMOVUPS      (BX), Y4
+	VMOVUPS      32(BX), Y5
+	VMOVUPS      64(BX), Y6
+	VMOVUPS      96(BX), Y7
+	PREFETCHT0   (CX)(DX*8)
+	VBROADCASTSS (CX), Y8
+	VFMADD231PS  Y4, Y8, Y0
+	VFMADD231PS  Y5, Y8, Y1
+	VFMADD231PS  Y6, Y8, Y2
+	VFMADD231PS  Y7, Y8, Y3
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         R9
+	JNZ          touch
+	TESTQ        AX, AX
+	JZ           store
 
 loop:
 	VMOVUPS      (BX), Y4
 	VMOVUPS      32(BX), Y5
 	VMOVUPS      64(BX), Y6
 	VMOVUPS      96(BX), Y7
+	PREFETCHT0   (CX)(DX*8)
 	VBROADCASTSS (CX), Y8
 	VFMADD231PS  Y4, Y8, Y0
 	VFMADD231PS  Y5, Y8, Y1
@@ -1332,41 +1573,65 @@ partial:
 	RET
 
 // func gemmTile2x32AVX2(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, FMA3, MMX+
+// Requires: AVX, CMOV, FMA3, MMX+
 TEXT ·gemmTile2x32AVX2(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), AX
-	MOVQ       a+8(FP), CX
-	MOVQ       aK+24(FP), DX
-	MOVQ       b+32(FP), BX
-	MOVQ       bK+40(FP), SI
-	SHLQ       $0x02, DX
-	SHLQ       $0x02, SI
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	ADDQ       R8, DI
-	PREFETCHT0 (DI)
-	PREFETCHT0 64(DI)
-	MOVQ       aRow+16(FP), DI
-	SHLQ       $0x02, DI
-	VXORPS     Y0, Y0, Y0
-	VXORPS     Y1, Y1, Y1
-	VXORPS     Y2, Y2, Y2
-	VXORPS     Y3, Y3, Y3
-	VXORPS     Y4, Y4, Y4
-	VXORPS     Y5, Y5, Y5
-	VXORPS     Y6, Y6, Y6
-	VXORPS     Y7, Y7, Y7
-	TESTQ      AX, AX
-	JZ         store
+	MOVQ    k+0(FP), AX
+	MOVQ    a+8(FP), CX
+	MOVQ    aK+24(FP), DX
+	MOVQ    b+32(FP), BX
+	MOVQ    bK+40(FP), SI
+	SHLQ    $0x02, DX
+	SHLQ    $0x02, SI
+	MOVQ    aRow+16(FP), DI
+	SHLQ    $0x02, DI
+	VXORPS  Y0, Y0, Y0
+	VXORPS  Y1, Y1, Y1
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y3, Y3, Y3
+	VXORPS  Y4, Y4, Y4
+	VXORPS  Y5, Y5, Y5
+	VXORPS  Y6, Y6, Y6
+	VXORPS  Y7, Y7, Y7
+	MOVQ    c+48(FP), R8
+	MOVQ    cRow+56(FP), R9
+	SHLQ    $0x02, R9
+	MOVQ    $0x00000002, R10
+	CMPQ    R10, AX
+	CMOVQGT AX, R10
+	SUBQ    R10, AX
+
+touch:
+	PREFETCHT0   (R8)
+	PREFETCHT0   64(R8)
+	ADDQ         R9, R8
+	VMOVUPS      (BX), Y8
+	VMOVUPS      32(BX), Y9
+	VMOVUPS      64(BX), Y10
+	VMOVUPS      96(BX), Y11
+	PREFETCHT0   (CX)(DX*8)
+	VBROADCASTSS (CX), Y12
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y11, Y12, Y3
+	VBROADCASTSS (CX)(DI*1), Y12
+	VFMADD231PS  Y8, Y12, Y4
+	VFMADD231PS  Y9, Y12, Y5
+	VFMADD231PS  Y10, Y12, Y6
+	VFMADD231PS  Y11, Y12, Y7
+	ADDQ         DX, CX
+	ADDQ         SI, BX
+	DECQ         R10
+	JNZ          touch
+	TESTQ        AX, AX
+	JZ           store
 
 loop:
 	VMOVUPS      (BX), Y8
 	VMOVUPS      32(BX), Y9
 	VMOVUPS      64(BX), Y10
 	VMOVUPS      96(BX), Y11
+	PREFETCHT0   (CX)(DX*8)
 	VBROADCASTSS (CX), Y12
 	VFMADD231PS  Y8, Y12, Y0
 	VFMADD231PS  Y9, Y12, Y1
@@ -1383,9 +1648,9 @@ loop:
 	JNZ          loop
 
 store:
-	MOVQ       c+48(FP), DI
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
+	MOVQ       c+48(FP), R8
+	MOVQ       cRow+56(FP), R9
+	SHLQ       $0x02, R9
 	MOVQ       last+64(FP), AX
 	NEGQ       AX
 	LEAQ       gemmLanes<>+0(SB), CX
@@ -1393,13 +1658,13 @@ store:
 	MOVB       accumulate+72(FP), AL
 	TESTB      AL, AL
 	JZ         overwrite
-	MOVQ       DI, AX
+	MOVQ       R8, AX
 	VADDPS     (AX), Y0, Y0
 	VADDPS     32(AX), Y1, Y1
 	VADDPS     64(AX), Y2, Y2
 	VMASKMOVPS 96(AX), Y8, Y9
 	VADDPS     Y9, Y3, Y3
-	ADDQ       R8, AX
+	ADDQ       R9, AX
 	VADDPS     (AX), Y4, Y4
 	VADDPS     32(AX), Y5, Y5
 	VADDPS     64(AX), Y6, Y6
@@ -1410,12 +1675,12 @@ overwrite:
 	MOVQ    last+64(FP), AX
 	CMPQ    AX, $0x08
 	JNE     partial
-	MOVQ    DI, AX
+	MOVQ    R8, AX
 	VMOVUPS Y0, (AX)
 	VMOVUPS Y1, 32(AX)
 	VMOVUPS Y2, 64(AX)
 	VMOVUPS Y3, 96(AX)
-	ADDQ    R8, AX
+	ADDQ    R9, AX
 	VMOVUPS Y4, (AX)
 	VMOVUPS Y5, 32(AX)
 	VMOVUPS Y6, 64(AX)
@@ -1428,12 +1693,12 @@ partial:
 	NEGQ       AX
 	LEAQ       gemmLanes<>+0(SB), CX
 	VMOVUPS    32(CX)(AX*4), Y8
-	MOVQ       DI, AX
+	MOVQ       R8, AX
 	VMOVUPS    Y0, (AX)
 	VMOVUPS    Y1, 32(AX)
 	VMOVUPS    Y2, 64(AX)
 	VMASKMOVPS Y3, Y8, 96(AX)
-	ADDQ       R8, AX
+	ADDQ       R9, AX
 	VMOVUPS    Y4, (AX)
 	VMOVUPS    Y5, 32(AX)
 	VMOVUPS    Y6, 64(AX)
@@ -1442,25 +1707,41 @@ partial:
 	RET
 
 // func gemmTile1x16AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile1x16AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), DX
-	MOVQ       aK+24(FP), BX
-	MOVQ       b+32(FP), SI
-	MOVQ       bK+40(FP), DI
-	SHLQ       $0x02, BX
-	SHLQ       $0x02, DI
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (AX)
-	VPXORD     Z0, Z0, Z0
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), DX
+	MOVQ    aK+24(FP), BX
+	MOVQ    b+32(FP), SI
+	MOVQ    bK+40(FP), DI
+	SHLQ    $0x02, BX
+	SHLQ    $0x02, DI
+	VPXORD  Z0, Z0, Z0
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), R8
+	SHLQ    $0x02, R8
+	MOVQ    $0x00000001, R9
+	CMPQ    R9, CX
+	CMOVQGT CX, R9
+	SUBQ    R9, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         R8, AX
+	VMOVUPS      (SI), Z1
+	PREFETCHT0   (DX)(BX*8)
+	VBROADCASTSS (DX), Z2
+	VFMADD231PS  Z1, Z2, Z0
+	ADDQ         BX, DX
+	ADDQ         DI, SI
+	DECQ         R9
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (SI), Z1
+	PREFETCHT0   (DX)(BX*8)
 	VBROADCASTSS (DX), Z2
 	VFMADD231PS  Z1, Z2, Z0
 	ADDQ         BX, DX
@@ -1494,33 +1775,49 @@ overwrite:
 	RET
 
 // func gemmTile2x16AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile2x16AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000002, R10
+	CMPQ    R10, CX
+	CMOVQGT CX, R10
+	SUBQ    R10, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z2
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z3
+	VFMADD231PS  Z2, Z3, Z0
+	VBROADCASTSS (BX)(R9*1), Z3
+	VFMADD231PS  Z2, Z3, Z1
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R10
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z2
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z3
 	VFMADD231PS  Z2, Z3, Z0
-	VBROADCASTSS (BX)(AX*1), Z3
+	VBROADCASTSS (BX)(R9*1), Z3
 	VFMADD231PS  Z2, Z3, Z1
 	ADDQ         SI, BX
 	ADDQ         R8, DI
@@ -1557,38 +1854,54 @@ overwrite:
 	RET
 
 // func gemmTile3x16AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile3x16AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000003, R10
+	CMPQ    R10, CX
+	CMOVQGT CX, R10
+	SUBQ    R10, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z3
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z4
+	VFMADD231PS  Z3, Z4, Z0
+	VBROADCASTSS (BX)(R9*1), Z4
+	VFMADD231PS  Z3, Z4, Z1
+	VBROADCASTSS (BX)(R9*2), Z4
+	VFMADD231PS  Z3, Z4, Z2
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R10
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z3
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z4
 	VFMADD231PS  Z3, Z4, Z0
-	VBROADCASTSS (BX)(AX*1), Z4
+	VBROADCASTSS (BX)(R9*1), Z4
 	VFMADD231PS  Z3, Z4, Z1
-	VBROADCASTSS (BX)(AX*2), Z4
+	VBROADCASTSS (BX)(R9*2), Z4
 	VFMADD231PS  Z3, Z4, Z2
 	ADDQ         SI, BX
 	ADDQ         R8, DI
@@ -1629,44 +1942,60 @@ overwrite:
 	RET
 
 // func gemmTile4x16AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile4x16AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	LEAQ       (AX)(AX*2), DX
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000004, R11
+	CMPQ    R11, CX
+	CMOVQGT CX, R11
+	SUBQ    R11, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z4
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z5
+	VFMADD231PS  Z4, Z5, Z0
+	VBROADCASTSS (BX)(R9*1), Z5
+	VFMADD231PS  Z4, Z5, Z1
+	VBROADCASTSS (BX)(R9*2), Z5
+	VFMADD231PS  Z4, Z5, Z2
+	VBROADCASTSS (BX)(R10*1), Z5
+	VFMADD231PS  Z4, Z5, Z3
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R11
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z4
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z5
 	VFMADD231PS  Z4, Z5, Z0
-	VBROADCASTSS (BX)(AX*1), Z5
+	VBROADCASTSS (BX)(R9*1), Z5
 	VFMADD231PS  Z4, Z5, Z1
-	VBROADCASTSS (BX)(AX*2), Z5
+	VBROADCASTSS (BX)(R9*2), Z5
 	VFMADD231PS  Z4, Z5, Z2
-	VBROADCASTSS (BX)(DX*1), Z5
+	VBROADCASTSS (BX)(R10*1), Z5
 	VFMADD231PS  Z4, Z5, Z3
 	ADDQ         SI, BX
 	ADDQ         R8, DI
@@ -1711,49 +2040,65 @@ overwrite:
 	RET
 
 // func gemmTile5x16AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile5x16AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	LEAQ       (AX)(AX*2), DX
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000005, R11
+	CMPQ    R11, CX
+	CMOVQGT CX, R11
+	SUBQ    R11, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z5
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z6
+	VFMADD231PS  Z5, Z6, Z0
+	VBROADCASTSS (BX)(R9*1), Z6
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS (BX)(R9*2), Z6
+	VFMADD231PS  Z5, Z6, Z2
+	VBROADCASTSS (BX)(R10*1), Z6
+	VFMADD231PS  Z5, Z6, Z3
+	VBROADCASTSS (BX)(R9*4), Z6
+	VFMADD231PS  Z5, Z6, Z4
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R11
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z5
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z6
 	VFMADD231PS  Z5, Z6, Z0
-	VBROADCASTSS (BX)(AX*1), Z6
+	VBROADCASTSS (BX)(R9*1), Z6
 	VFMADD231PS  Z5, Z6, Z1
-	VBROADCASTSS (BX)(AX*2), Z6
+	VBROADCASTSS (BX)(R9*2), Z6
 	VFMADD231PS  Z5, Z6, Z2
-	VBROADCASTSS (BX)(DX*1), Z6
+	VBROADCASTSS (BX)(R10*1), Z6
 	VFMADD231PS  Z5, Z6, Z3
-	VBROADCASTSS (BX)(AX*4), Z6
+	VBROADCASTSS (BX)(R9*4), Z6
 	VFMADD231PS  Z5, Z6, Z4
 	ADDQ         SI, BX
 	ADDQ         R8, DI
@@ -1802,55 +2147,71 @@ overwrite:
 	RET
 
 // func gemmTile6x16AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile6x16AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	LEAQ       (AX)(AX*2), DX
-	LEAQ       (DX)(AX*2), R9
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000006, R12
+	CMPQ    R12, CX
+	CMOVQGT CX, R12
+	SUBQ    R12, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z6
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z7
+	VFMADD231PS  Z6, Z7, Z0
+	VBROADCASTSS (BX)(R9*1), Z7
+	VFMADD231PS  Z6, Z7, Z1
+	VBROADCASTSS (BX)(R9*2), Z7
+	VFMADD231PS  Z6, Z7, Z2
+	VBROADCASTSS (BX)(R10*1), Z7
+	VFMADD231PS  Z6, Z7, Z3
+	VBROADCASTSS (BX)(R9*4), Z7
+	VFMADD231PS  Z6, Z7, Z4
+	VBROADCASTSS (BX)(R11*1), Z7
+	VFMADD231PS  Z6, Z7, Z5
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R12
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z6
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z7
 	VFMADD231PS  Z6, Z7, Z0
-	VBROADCASTSS (BX)(AX*1), Z7
-	VFMADD231PS  Z6, Z7, Z1
-	VBROADCASTSS (BX)(AX*2), Z7
-	VFMADD231PS  Z6, Z7, Z2
-	VBROADCASTSS (BX)(DX*1), Z7
-	VFMADD231PS  Z6, Z7, Z3
-	VBROADCASTSS (BX)(AX*4), Z7
-	VFMADD231PS  Z6, Z7, Z4
 	VBROADCASTSS (BX)(R9*1), Z7
+	VFMADD231PS  Z6, Z7, Z1
+	VBROADCASTSS (BX)(R9*2), Z7
+	VFMADD231PS  Z6, Z7, Z2
+	VBROADCASTSS (BX)(R10*1), Z7
+	VFMADD231PS  Z6, Z7, Z3
+	VBROADCASTSS (BX)(R9*4), Z7
+	VFMADD231PS  Z6, Z7, Z4
+	VBROADCASTSS (BX)(R11*1), Z7
 	VFMADD231PS  Z6, Z7, Z5
 	ADDQ         SI, BX
 	ADDQ         R8, DI
@@ -1903,60 +2264,76 @@ overwrite:
 	RET
 
 // func gemmTile7x16AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile7x16AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	LEAQ       (AX)(AX*2), DX
-	LEAQ       (DX)(AX*2), R9
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000007, R12
+	CMPQ    R12, CX
+	CMOVQGT CX, R12
+	SUBQ    R12, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z7
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z8
+	VFMADD231PS  Z7, Z8, Z0
+	VBROADCASTSS (BX)(R9*1), Z8
+	VFMADD231PS  Z7, Z8, Z1
+	VBROADCASTSS (BX)(R9*2), Z8
+	VFMADD231PS  Z7, Z8, Z2
+	VBROADCASTSS (BX)(R10*1), Z8
+	VFMADD231PS  Z7, Z8, Z3
+	VBROADCASTSS (BX)(R9*4), Z8
+	VFMADD231PS  Z7, Z8, Z4
+	VBROADCASTSS (BX)(R11*1), Z8
+	VFMADD231PS  Z7, Z8, Z5
+	VBROADCASTSS (BX)(R10*2), Z8
+	VFMADD231PS  Z7, Z8, Z6
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R12
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z7
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z8
 	VFMADD231PS  Z7, Z8, Z0
-	VBROADCASTSS (BX)(AX*1), Z8
-	VFMADD231PS  Z7, Z8, Z1
-	VBROADCASTSS (BX)(AX*2), Z8
-	VFMADD231PS  Z7, Z8, Z2
-	VBROADCASTSS (BX)(DX*1), Z8
-	VFMADD231PS  Z7, Z8, Z3
-	VBROADCASTSS (BX)(AX*4), Z8
-	VFMADD231PS  Z7, Z8, Z4
 	VBROADCASTSS (BX)(R9*1), Z8
+	VFMADD231PS  Z7, Z8, Z1
+	VBROADCASTSS (BX)(R9*2), Z8
+	VFMADD231PS  Z7, Z8, Z2
+	VBROADCASTSS (BX)(R10*1), Z8
+	VFMADD231PS  Z7, Z8, Z3
+	VBROADCASTSS (BX)(R9*4), Z8
+	VFMADD231PS  Z7, Z8, Z4
+	VBROADCASTSS (BX)(R11*1), Z8
 	VFMADD231PS  Z7, Z8, Z5
-	VBROADCASTSS (BX)(DX*2), Z8
+	VBROADCASTSS (BX)(R10*2), Z8
 	VFMADD231PS  Z7, Z8, Z6
 	ADDQ         SI, BX
 	ADDQ         R8, DI
@@ -2013,66 +2390,82 @@ overwrite:
 	RET
 
 // func gemmTile8x16AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile8x16AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	LEAQ       (AX)(AX*2), DX
-	LEAQ       (DX)(AX*2), R9
-	LEAQ       (R9)(AX*2), R10
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000008, R13
+	CMPQ    R13, CX
+	CMOVQGT CX, R13
+	SUBQ    R13, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z8
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z9
+	VFMADD231PS  Z8, Z9, Z0
+	VBROADCASTSS (BX)(R9*1), Z9
+	VFMADD231PS  Z8, Z9, Z1
+	VBROADCASTSS (BX)(R9*2), Z9
+	VFMADD231PS  Z8, Z9, Z2
+	VBROADCASTSS (BX)(R10*1), Z9
+	VFMADD231PS  Z8, Z9, Z3
+	VBROADCASTSS (BX)(R9*4), Z9
+	VFMADD231PS  Z8, Z9, Z4
+	VBROADCASTSS (BX)(R11*1), Z9
+	VFMADD231PS  Z8, Z9, Z5
+	VBROADCASTSS (BX)(R10*2), Z9
+	VFMADD231PS  Z8, Z9, Z6
+	VBROADCASTSS (BX)(R12*1), Z9
+	VFMADD231PS  Z8, Z9, Z7
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R13
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z8
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z9
 	VFMADD231PS  Z8, Z9, Z0
-	VBROADCASTSS (BX)(AX*1), Z9
-	VFMADD231PS  Z8, Z9, Z1
-	VBROADCASTSS (BX)(AX*2), Z9
-	VFMADD231PS  Z8, Z9, Z2
-	VBROADCASTSS (BX)(DX*1), Z9
-	VFMADD231PS  Z8, Z9, Z3
-	VBROADCASTSS (BX)(AX*4), Z9
-	VFMADD231PS  Z8, Z9, Z4
 	VBROADCASTSS (BX)(R9*1), Z9
-	VFMADD231PS  Z8, Z9, Z5
-	VBROADCASTSS (BX)(DX*2), Z9
-	VFMADD231PS  Z8, Z9, Z6
+	VFMADD231PS  Z8, Z9, Z1
+	VBROADCASTSS (BX)(R9*2), Z9
+	VFMADD231PS  Z8, Z9, Z2
 	VBROADCASTSS (BX)(R10*1), Z9
+	VFMADD231PS  Z8, Z9, Z3
+	VBROADCASTSS (BX)(R9*4), Z9
+	VFMADD231PS  Z8, Z9, Z4
+	VBROADCASTSS (BX)(R11*1), Z9
+	VFMADD231PS  Z8, Z9, Z5
+	VBROADCASTSS (BX)(R10*2), Z9
+	VFMADD231PS  Z8, Z9, Z6
+	VBROADCASTSS (BX)(R12*1), Z9
 	VFMADD231PS  Z8, Z9, Z7
 	ADDQ         SI, BX
 	ADDQ         R8, DI
@@ -2133,71 +2526,87 @@ overwrite:
 	RET
 
 // func gemmTile9x16AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile9x16AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	LEAQ       (AX)(AX*2), DX
-	LEAQ       (DX)(AX*2), R9
-	LEAQ       (R9)(AX*2), R10
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000009, R13
+	CMPQ    R13, CX
+	CMOVQGT CX, R13
+	SUBQ    R13, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z9
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z10
+	VFMADD231PS  Z9, Z10, Z0
+	VBROADCASTSS (BX)(R9*1), Z10
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS (BX)(R9*2), Z10
+	VFMADD231PS  Z9, Z10, Z2
+	VBROADCASTSS (BX)(R10*1), Z10
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS (BX)(R9*4), Z10
+	VFMADD231PS  Z9, Z10, Z4
+	VBROADCASTSS (BX)(R11*1), Z10
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS (BX)(R10*2), Z10
+	VFMADD231PS  Z9, Z10, Z6
+	VBROADCASTSS (BX)(R12*1), Z10
+	VFMADD231PS  Z9, Z10, Z7
+	VBROADCASTSS (BX)(R9*8), Z10
+	VFMADD231PS  Z9, Z10, Z8
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R13
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z9
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z10
 	VFMADD231PS  Z9, Z10, Z0
-	VBROADCASTSS (BX)(AX*1), Z10
-	VFMADD231PS  Z9, Z10, Z1
-	VBROADCASTSS (BX)(AX*2), Z10
-	VFMADD231PS  Z9, Z10, Z2
-	VBROADCASTSS (BX)(DX*1), Z10
-	VFMADD231PS  Z9, Z10, Z3
-	VBROADCASTSS (BX)(AX*4), Z10
-	VFMADD231PS  Z9, Z10, Z4
 	VBROADCASTSS (BX)(R9*1), Z10
-	VFMADD231PS  Z9, Z10, Z5
-	VBROADCASTSS (BX)(DX*2), Z10
-	VFMADD231PS  Z9, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS (BX)(R9*2), Z10
+	VFMADD231PS  Z9, Z10, Z2
 	VBROADCASTSS (BX)(R10*1), Z10
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS (BX)(R9*4), Z10
+	VFMADD231PS  Z9, Z10, Z4
+	VBROADCASTSS (BX)(R11*1), Z10
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS (BX)(R10*2), Z10
+	VFMADD231PS  Z9, Z10, Z6
+	VBROADCASTSS (BX)(R12*1), Z10
 	VFMADD231PS  Z9, Z10, Z7
-	VBROADCASTSS (BX)(AX*8), Z10
+	VBROADCASTSS (BX)(R9*8), Z10
 	VFMADD231PS  Z9, Z10, Z8
 	ADDQ         SI, BX
 	ADDQ         R8, DI
@@ -2262,77 +2671,93 @@ overwrite:
 	RET
 
 // func gemmTile10x16AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile10x16AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	LEAQ       (AX)(AX*2), DX
-	LEAQ       (DX)(AX*2), R9
-	LEAQ       (R9)(AX*2), R10
-	LEAQ       (R10)(AX*2), R11
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	LEAQ    (R12)(R9*2), R13
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x0000000a, R14
+	CMPQ    R14, CX
+	CMOVQGT CX, R14
+	SUBQ    R14, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z10
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z11
+	VFMADD231PS  Z10, Z11, Z0
+	VBROADCASTSS (BX)(R9*1), Z11
+	VFMADD231PS  Z10, Z11, Z1
+	VBROADCASTSS (BX)(R9*2), Z11
+	VFMADD231PS  Z10, Z11, Z2
+	VBROADCASTSS (BX)(R10*1), Z11
+	VFMADD231PS  Z10, Z11, Z3
+	VBROADCASTSS (BX)(R9*4), Z11
+	VFMADD231PS  Z10, Z11, Z4
+	VBROADCASTSS (BX)(R11*1), Z11
+	VFMADD231PS  Z10, Z11, Z5
+	VBROADCASTSS (BX)(R10*2), Z11
+	VFMADD231PS  Z10, Z11, Z6
+	VBROADCASTSS (BX)(R12*1), Z11
+	VFMADD231PS  Z10, Z11, Z7
+	VBROADCASTSS (BX)(R9*8), Z11
+	VFMADD231PS  Z10, Z11, Z8
+	VBROADCASTSS (BX)(R13*1), Z11
+	VFMADD231PS  Z10, Z11, Z9
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R14
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z10
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z11
 	VFMADD231PS  Z10, Z11, Z0
-	VBROADCASTSS (BX)(AX*1), Z11
-	VFMADD231PS  Z10, Z11, Z1
-	VBROADCASTSS (BX)(AX*2), Z11
-	VFMADD231PS  Z10, Z11, Z2
-	VBROADCASTSS (BX)(DX*1), Z11
-	VFMADD231PS  Z10, Z11, Z3
-	VBROADCASTSS (BX)(AX*4), Z11
-	VFMADD231PS  Z10, Z11, Z4
 	VBROADCASTSS (BX)(R9*1), Z11
-	VFMADD231PS  Z10, Z11, Z5
-	VBROADCASTSS (BX)(DX*2), Z11
-	VFMADD231PS  Z10, Z11, Z6
+	VFMADD231PS  Z10, Z11, Z1
+	VBROADCASTSS (BX)(R9*2), Z11
+	VFMADD231PS  Z10, Z11, Z2
 	VBROADCASTSS (BX)(R10*1), Z11
-	VFMADD231PS  Z10, Z11, Z7
-	VBROADCASTSS (BX)(AX*8), Z11
-	VFMADD231PS  Z10, Z11, Z8
+	VFMADD231PS  Z10, Z11, Z3
+	VBROADCASTSS (BX)(R9*4), Z11
+	VFMADD231PS  Z10, Z11, Z4
 	VBROADCASTSS (BX)(R11*1), Z11
+	VFMADD231PS  Z10, Z11, Z5
+	VBROADCASTSS (BX)(R10*2), Z11
+	VFMADD231PS  Z10, Z11, Z6
+	VBROADCASTSS (BX)(R12*1), Z11
+	VFMADD231PS  Z10, Z11, Z7
+	VBROADCASTSS (BX)(R9*8), Z11
+	VFMADD231PS  Z10, Z11, Z8
+	VBROADCASTSS (BX)(R13*1), Z11
 	VFMADD231PS  Z10, Z11, Z9
 	ADDQ         SI, BX
 	ADDQ         R8, DI
@@ -2401,82 +2826,98 @@ overwrite:
 	RET
 
 // func gemmTile11x16AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile11x16AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	LEAQ       (AX)(AX*2), DX
-	LEAQ       (DX)(AX*2), R9
-	LEAQ       (R9)(AX*2), R10
-	LEAQ       (R10)(AX*2), R11
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	LEAQ    (R12)(R9*2), R13
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x0000000b, R14
+	CMPQ    R14, CX
+	CMOVQGT CX, R14
+	SUBQ    R14, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z11
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z12
+	VFMADD231PS  Z11, Z12, Z0
+	VBROADCASTSS (BX)(R9*1), Z12
+	VFMADD231PS  Z11, Z12, Z1
+	VBROADCASTSS (BX)(R9*2), Z12
+	VFMADD231PS  Z11, Z12, Z2
+	VBROADCASTSS (BX)(R10*1), Z12
+	VFMADD231PS  Z11, Z12, Z3
+	VBROADCASTSS (BX)(R9*4), Z12
+	VFMADD231PS  Z11, Z12, Z4
+	VBROADCASTSS (BX)(R11*1), Z12
+	VFMADD231PS  Z11, Z12, Z5
+	VBROADCASTSS (BX)(R10*2), Z12
+	VFMADD231PS  Z11, Z12, Z6
+	VBROADCASTSS (BX)(R12*1), Z12
+	VFMADD231PS  Z11, Z12, Z7
+	VBROADCASTSS (BX)(R9*8), Z12
+	VFMADD231PS  Z11, Z12, Z8
+	VBROADCASTSS (BX)(R13*1), Z12
+	VFMADD231PS  Z11, Z12, Z9
+	VBROADCASTSS (BX)(R11*2), Z12
+	VFMADD231PS  Z11, Z12, Z10
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R14
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z11
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z12
 	VFMADD231PS  Z11, Z12, Z0
-	VBROADCASTSS (BX)(AX*1), Z12
-	VFMADD231PS  Z11, Z12, Z1
-	VBROADCASTSS (BX)(AX*2), Z12
-	VFMADD231PS  Z11, Z12, Z2
-	VBROADCASTSS (BX)(DX*1), Z12
-	VFMADD231PS  Z11, Z12, Z3
-	VBROADCASTSS (BX)(AX*4), Z12
-	VFMADD231PS  Z11, Z12, Z4
 	VBROADCASTSS (BX)(R9*1), Z12
-	VFMADD231PS  Z11, Z12, Z5
-	VBROADCASTSS (BX)(DX*2), Z12
-	VFMADD231PS  Z11, Z12, Z6
-	VBROADCASTSS (BX)(R10*1), Z12
-	VFMADD231PS  Z11, Z12, Z7
-	VBROADCASTSS (BX)(AX*8), Z12
-	VFMADD231PS  Z11, Z12, Z8
-	VBROADCASTSS (BX)(R11*1), Z12
-	VFMADD231PS  Z11, Z12, Z9
+	VFMADD231PS  Z11, Z12, Z1
 	VBROADCASTSS (BX)(R9*2), Z12
+	VFMADD231PS  Z11, Z12, Z2
+	VBROADCASTSS (BX)(R10*1), Z12
+	VFMADD231PS  Z11, Z12, Z3
+	VBROADCASTSS (BX)(R9*4), Z12
+	VFMADD231PS  Z11, Z12, Z4
+	VBROADCASTSS (BX)(R11*1), Z12
+	VFMADD231PS  Z11, Z12, Z5
+	VBROADCASTSS (BX)(R10*2), Z12
+	VFMADD231PS  Z11, Z12, Z6
+	VBROADCASTSS (BX)(R12*1), Z12
+	VFMADD231PS  Z11, Z12, Z7
+	VBROADCASTSS (BX)(R9*8), Z12
+	VFMADD231PS  Z11, Z12, Z8
+	VBROADCASTSS (BX)(R13*1), Z12
+	VFMADD231PS  Z11, Z12, Z9
+	VBROADCASTSS (BX)(R11*2), Z12
 	VFMADD231PS  Z11, Z12, Z10
 	ADDQ         SI, BX
 	ADDQ         R8, DI
@@ -2549,88 +2990,104 @@ overwrite:
 	RET
 
 // func gemmTile12x16AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile12x16AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	LEAQ       (AX)(AX*2), DX
-	LEAQ       (DX)(AX*2), R9
-	LEAQ       (R9)(AX*2), R10
-	LEAQ       (R10)(AX*2), R11
-	LEAQ       (R11)(AX*2), R12
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	LEAQ    (R12)(R9*2), R13
+	LEAQ    (R13)(R9*2), R14
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x0000000c, R15
+	CMPQ    R15, CX
+	CMOVQGT CX, R15
+	SUBQ    R15, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z12
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z13
+	VFMADD231PS  Z12, Z13, Z0
+	VBROADCASTSS (BX)(R9*1), Z13
+	VFMADD231PS  Z12, Z13, Z1
+	VBROADCASTSS (BX)(R9*2), Z13
+	VFMADD231PS  Z12, Z13, Z2
+	VBROADCASTSS (BX)(R10*1), Z13
+	VFMADD231PS  Z12, Z13, Z3
+	VBROADCASTSS (BX)(R9*4), Z13
+	VFMADD231PS  Z12, Z13, Z4
+	VBROADCASTSS (BX)(R11*1), Z13
+	VFMADD231PS  Z12, Z13, Z5
+	VBROADCASTSS (BX)(R10*2), Z13
+	VFMADD231PS  Z12, Z13, Z6
+	VBROADCASTSS (BX)(R12*1), Z13
+	VFMADD231PS  Z12, Z13, Z7
+	VBROADCASTSS (BX)(R9*8), Z13
+	VFMADD231PS  Z12, Z13, Z8
+	VBROADCASTSS (BX)(R13*1), Z13
+	VFMADD231PS  Z12, Z13, Z9
+	VBROADCASTSS (BX)(R11*2), Z13
+	VFMADD231PS  Z12, Z13, Z10
+	VBROADCASTSS (BX)(R14*1), Z13
+	VFMADD231PS  Z12, Z13, Z11
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R15
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z12
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z13
 	VFMADD231PS  Z12, Z13, Z0
-	VBROADCASTSS (BX)(AX*1), Z13
-	VFMADD231PS  Z12, Z13, Z1
-	VBROADCASTSS (BX)(AX*2), Z13
-	VFMADD231PS  Z12, Z13, Z2
-	VBROADCASTSS (BX)(DX*1), Z13
-	VFMADD231PS  Z12, Z13, Z3
-	VBROADCASTSS (BX)(AX*4), Z13
-	VFMADD231PS  Z12, Z13, Z4
 	VBROADCASTSS (BX)(R9*1), Z13
-	VFMADD231PS  Z12, Z13, Z5
-	VBROADCASTSS (BX)(DX*2), Z13
-	VFMADD231PS  Z12, Z13, Z6
-	VBROADCASTSS (BX)(R10*1), Z13
-	VFMADD231PS  Z12, Z13, Z7
-	VBROADCASTSS (BX)(AX*8), Z13
-	VFMADD231PS  Z12, Z13, Z8
-	VBROADCASTSS (BX)(R11*1), Z13
-	VFMADD231PS  Z12, Z13, Z9
+	VFMADD231PS  Z12, Z13, Z1
 	VBROADCASTSS (BX)(R9*2), Z13
-	VFMADD231PS  Z12, Z13, Z10
+	VFMADD231PS  Z12, Z13, Z2
+	VBROADCASTSS (BX)(R10*1), Z13
+	VFMADD231PS  Z12, Z13, Z3
+	VBROADCASTSS (BX)(R9*4), Z13
+	VFMADD231PS  Z12, Z13, Z4
+	VBROADCASTSS (BX)(R11*1), Z13
+	VFMADD231PS  Z12, Z13, Z5
+	VBROADCASTSS (BX)(R10*2), Z13
+	VFMADD231PS  Z12, Z13, Z6
 	VBROADCASTSS (BX)(R12*1), Z13
+	VFMADD231PS  Z12, Z13, Z7
+	VBROADCASTSS (BX)(R9*8), Z13
+	VFMADD231PS  Z12, Z13, Z8
+	VBROADCASTSS (BX)(R13*1), Z13
+	VFMADD231PS  Z12, Z13, Z9
+	VBROADCASTSS (BX)(R11*2), Z13
+	VFMADD231PS  Z12, Z13, Z10
+	VBROADCASTSS (BX)(R14*1), Z13
 	VFMADD231PS  Z12, Z13, Z11
 	ADDQ         SI, BX
 	ADDQ         R8, DI
@@ -2707,93 +3164,109 @@ overwrite:
 	RET
 
 // func gemmTile13x16AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile13x16AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	LEAQ       (AX)(AX*2), DX
-	LEAQ       (DX)(AX*2), R9
-	LEAQ       (R9)(AX*2), R10
-	LEAQ       (R10)(AX*2), R11
-	LEAQ       (R11)(AX*2), R12
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	LEAQ    (R12)(R9*2), R13
+	LEAQ    (R13)(R9*2), R14
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x0000000d, R15
+	CMPQ    R15, CX
+	CMOVQGT CX, R15
+	SUBQ    R15, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z13
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z14
+	VFMADD231PS  Z13, Z14, Z0
+	VBROADCASTSS (BX)(R9*1), Z14
+	VFMADD231PS  Z13, Z14, Z1
+	VBROADCASTSS (BX)(R9*2), Z14
+	VFMADD231PS  Z13, Z14, Z2
+	VBROADCASTSS (BX)(R10*1), Z14
+	VFMADD231PS  Z13, Z14, Z3
+	VBROADCASTSS (BX)(R9*4), Z14
+	VFMADD231PS  Z13, Z14, Z4
+	VBROADCASTSS (BX)(R11*1), Z14
+	VFMADD231PS  Z13, Z14, Z5
+	VBROADCASTSS (BX)(R10*2), Z14
+	VFMADD231PS  Z13, Z14, Z6
+	VBROADCASTSS (BX)(R12*1), Z14
+	VFMADD231PS  Z13, Z14, Z7
+	VBROADCASTSS (BX)(R9*8), Z14
+	VFMADD231PS  Z13, Z14, Z8
+	VBROADCASTSS (BX)(R13*1), Z14
+	VFMADD231PS  Z13, Z14, Z9
+	VBROADCASTSS (BX)(R11*2), Z14
+	VFMADD231PS  Z13, Z14, Z10
+	VBROADCASTSS (BX)(R14*1), Z14
+	VFMADD231PS  Z13, Z14, Z11
+	VBROADCASTSS (BX)(R10*4), Z14
+	VFMADD231PS  Z13, Z14, Z12
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R15
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z13
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z14
 	VFMADD231PS  Z13, Z14, Z0
-	VBROADCASTSS (BX)(AX*1), Z14
-	VFMADD231PS  Z13, Z14, Z1
-	VBROADCASTSS (BX)(AX*2), Z14
-	VFMADD231PS  Z13, Z14, Z2
-	VBROADCASTSS (BX)(DX*1), Z14
-	VFMADD231PS  Z13, Z14, Z3
-	VBROADCASTSS (BX)(AX*4), Z14
-	VFMADD231PS  Z13, Z14, Z4
 	VBROADCASTSS (BX)(R9*1), Z14
-	VFMADD231PS  Z13, Z14, Z5
-	VBROADCASTSS (BX)(DX*2), Z14
-	VFMADD231PS  Z13, Z14, Z6
-	VBROADCASTSS (BX)(R10*1), Z14
-	VFMADD231PS  Z13, Z14, Z7
-	VBROADCASTSS (BX)(AX*8), Z14
-	VFMADD231PS  Z13, Z14, Z8
-	VBROADCASTSS (BX)(R11*1), Z14
-	VFMADD231PS  Z13, Z14, Z9
+	VFMADD231PS  Z13, Z14, Z1
 	VBROADCASTSS (BX)(R9*2), Z14
-	VFMADD231PS  Z13, Z14, Z10
+	VFMADD231PS  Z13, Z14, Z2
+	VBROADCASTSS (BX)(R10*1), Z14
+	VFMADD231PS  Z13, Z14, Z3
+	VBROADCASTSS (BX)(R9*4), Z14
+	VFMADD231PS  Z13, Z14, Z4
+	VBROADCASTSS (BX)(R11*1), Z14
+	VFMADD231PS  Z13, Z14, Z5
+	VBROADCASTSS (BX)(R10*2), Z14
+	VFMADD231PS  Z13, Z14, Z6
 	VBROADCASTSS (BX)(R12*1), Z14
+	VFMADD231PS  Z13, Z14, Z7
+	VBROADCASTSS (BX)(R9*8), Z14
+	VFMADD231PS  Z13, Z14, Z8
+	VBROADCASTSS (BX)(R13*1), Z14
+	VFMADD231PS  Z13, Z14, Z9
+	VBROADCASTSS (BX)(R11*2), Z14
+	VFMADD231PS  Z13, Z14, Z10
+	VBROADCASTSS (BX)(R14*1), Z14
 	VFMADD231PS  Z13, Z14, Z11
-	VBROADCASTSS (BX)(DX*4), Z14
+	VBROADCASTSS (BX)(R10*4), Z14
 	VFMADD231PS  Z13, Z14, Z12
 	ADDQ         SI, BX
 	ADDQ         R8, DI
@@ -2874,99 +3347,115 @@ overwrite:
 	RET
 
 // func gemmTile14x16AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·gemmTile14x16AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	LEAQ       (AX)(AX*2), DX
-	LEAQ       (DX)(AX*2), R9
-	LEAQ       (R9)(AX*2), R10
-	LEAQ       (R10)(AX*2), R11
-	LEAQ       (R11)(AX*2), R12
-	LEAQ       (R12)(AX*2), R13
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	TESTQ      CX, CX
-	JZ         store
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·gemmTile14x16AVX512(SB), NOSPLIT, $8-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	LEAQ    (R12)(R9*2), R13
+	LEAQ    (R13)(R9*2), R14
+	LEAQ    (R14)(R9*2), R15
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x0000000e, BP
+	CMPQ    BP, CX
+	CMOVQGT CX, BP
+	SUBQ    BP, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z14
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z15
+	VFMADD231PS  Z14, Z15, Z0
+	VBROADCASTSS (BX)(R9*1), Z15
+	VFMADD231PS  Z14, Z15, Z1
+	VBROADCASTSS (BX)(R9*2), Z15
+	VFMADD231PS  Z14, Z15, Z2
+	VBROADCASTSS (BX)(R10*1), Z15
+	VFMADD231PS  Z14, Z15, Z3
+	VBROADCASTSS (BX)(R9*4), Z15
+	VFMADD231PS  Z14, Z15, Z4
+	VBROADCASTSS (BX)(R11*1), Z15
+	VFMADD231PS  Z14, Z15, Z5
+	VBROADCASTSS (BX)(R10*2), Z15
+	VFMADD231PS  Z14, Z15, Z6
+	VBROADCASTSS (BX)(R12*1), Z15
+	VFMADD231PS  Z14, Z15, Z7
+	VBROADCASTSS (BX)(R9*8), Z15
+	VFMADD231PS  Z14, Z15, Z8
+	VBROADCASTSS (BX)(R13*1), Z15
+	VFMADD231PS  Z14, Z15, Z9
+	VBROADCASTSS (BX)(R11*2), Z15
+	VFMADD231PS  Z14, Z15, Z10
+	VBROADCASTSS (BX)(R14*1), Z15
+	VFMADD231PS  Z14, Z15, Z11
+	VBROADCASTSS (BX)(R10*4), Z15
+	VFMADD231PS  Z14, Z15, Z12
+	VBROADCASTSS (BX)(R15*1), Z15
+	VFMADD231PS  Z14, Z15, Z13
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         BP
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z14
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z15
 	VFMADD231PS  Z14, Z15, Z0
-	VBROADCASTSS (BX)(AX*1), Z15
-	VFMADD231PS  Z14, Z15, Z1
-	VBROADCASTSS (BX)(AX*2), Z15
-	VFMADD231PS  Z14, Z15, Z2
-	VBROADCASTSS (BX)(DX*1), Z15
-	VFMADD231PS  Z14, Z15, Z3
-	VBROADCASTSS (BX)(AX*4), Z15
-	VFMADD231PS  Z14, Z15, Z4
 	VBROADCASTSS (BX)(R9*1), Z15
-	VFMADD231PS  Z14, Z15, Z5
-	VBROADCASTSS (BX)(DX*2), Z15
-	VFMADD231PS  Z14, Z15, Z6
-	VBROADCASTSS (BX)(R10*1), Z15
-	VFMADD231PS  Z14, Z15, Z7
-	VBROADCASTSS (BX)(AX*8), Z15
-	VFMADD231PS  Z14, Z15, Z8
-	VBROADCASTSS (BX)(R11*1), Z15
-	VFMADD231PS  Z14, Z15, Z9
+	VFMADD231PS  Z14, Z15, Z1
 	VBROADCASTSS (BX)(R9*2), Z15
-	VFMADD231PS  Z14, Z15, Z10
+	VFMADD231PS  Z14, Z15, Z2
+	VBROADCASTSS (BX)(R10*1), Z15
+	VFMADD231PS  Z14, Z15, Z3
+	VBROADCASTSS (BX)(R9*4), Z15
+	VFMADD231PS  Z14, Z15, Z4
+	VBROADCASTSS (BX)(R11*1), Z15
+	VFMADD231PS  Z14, Z15, Z5
+	VBROADCASTSS (BX)(R10*2), Z15
+	VFMADD231PS  Z14, Z15, Z6
 	VBROADCASTSS (BX)(R12*1), Z15
-	VFMADD231PS  Z14, Z15, Z11
-	VBROADCASTSS (BX)(DX*4), Z15
-	VFMADD231PS  Z14, Z15, Z12
+	VFMADD231PS  Z14, Z15, Z7
+	VBROADCASTSS (BX)(R9*8), Z15
+	VFMADD231PS  Z14, Z15, Z8
 	VBROADCASTSS (BX)(R13*1), Z15
+	VFMADD231PS  Z14, Z15, Z9
+	VBROADCASTSS (BX)(R11*2), Z15
+	VFMADD231PS  Z14, Z15, Z10
+	VBROADCASTSS (BX)(R14*1), Z15
+	VFMADD231PS  Z14, Z15, Z11
+	VBROADCASTSS (BX)(R10*4), Z15
+	VFMADD231PS  Z14, Z15, Z12
+	VBROADCASTSS (BX)(R15*1), Z15
 	VFMADD231PS  Z14, Z15, Z13
 	ADDQ         SI, BX
 	ADDQ         R8, DI
@@ -3051,28 +3540,46 @@ overwrite:
 	RET
 
 // func gemmTile1x32AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile1x32AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), DX
-	MOVQ       aK+24(FP), BX
-	MOVQ       b+32(FP), SI
-	MOVQ       bK+40(FP), DI
-	SHLQ       $0x02, BX
-	SHLQ       $0x02, DI
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), DX
+	MOVQ    aK+24(FP), BX
+	MOVQ    b+32(FP), SI
+	MOVQ    bK+40(FP), DI
+	SHLQ    $0x02, BX
+	SHLQ    $0x02, DI
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), R8
+	SHLQ    $0x02, R8
+	MOVQ    $0x00000001, R9
+	CMPQ    R9, CX
+	CMOVQGT CX, R9
+	SUBQ    R9, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         R8, AX
+	VMOVUPS      (SI), Z2
+	VMOVUPS      64(SI), Z3
+	PREFETCHT0   (DX)(BX*8)
+	VBROADCASTSS (DX), Z4
+	VFMADD231PS  Z2, Z4, Z0
+	VFMADD231PS  Z3, Z4, Z1
+	ADDQ         BX, DX
+	ADDQ         DI, SI
+	DECQ         R9
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (SI), Z2
 	VMOVUPS      64(SI), Z3
+	PREFETCHT0   (DX)(BX*8)
 	VBROADCASTSS (DX), Z4
 	VFMADD231PS  Z2, Z4, Z0
 	VFMADD231PS  Z3, Z4, Z1
@@ -3109,39 +3616,57 @@ overwrite:
 	RET
 
 // func gemmTile2x32AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile2x32AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000002, R10
+	CMPQ    R10, CX
+	CMOVQGT CX, R10
+	SUBQ    R10, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z4
+	VMOVUPS      64(DI), Z5
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z6
+	VFMADD231PS  Z4, Z6, Z0
+	VFMADD231PS  Z5, Z6, Z1
+	VBROADCASTSS (BX)(R9*1), Z6
+	VFMADD231PS  Z4, Z6, Z2
+	VFMADD231PS  Z5, Z6, Z3
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R10
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z4
 	VMOVUPS      64(DI), Z5
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z6
 	VFMADD231PS  Z4, Z6, Z0
 	VFMADD231PS  Z5, Z6, Z1
-	VBROADCASTSS (BX)(AX*1), Z6
+	VBROADCASTSS (BX)(R9*1), Z6
 	VFMADD231PS  Z4, Z6, Z2
 	VFMADD231PS  Z5, Z6, Z3
 	ADDQ         SI, BX
@@ -3183,47 +3708,65 @@ overwrite:
 	RET
 
 // func gemmTile3x32AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile3x32AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000003, R10
+	CMPQ    R10, CX
+	CMOVQGT CX, R10
+	SUBQ    R10, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z6
+	VMOVUPS      64(DI), Z7
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z8
+	VFMADD231PS  Z6, Z8, Z0
+	VFMADD231PS  Z7, Z8, Z1
+	VBROADCASTSS (BX)(R9*1), Z8
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	VBROADCASTSS (BX)(R9*2), Z8
+	VFMADD231PS  Z6, Z8, Z4
+	VFMADD231PS  Z7, Z8, Z5
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R10
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z6
 	VMOVUPS      64(DI), Z7
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z8
 	VFMADD231PS  Z6, Z8, Z0
 	VFMADD231PS  Z7, Z8, Z1
-	VBROADCASTSS (BX)(AX*1), Z8
+	VBROADCASTSS (BX)(R9*1), Z8
 	VFMADD231PS  Z6, Z8, Z2
 	VFMADD231PS  Z7, Z8, Z3
-	VBROADCASTSS (BX)(AX*2), Z8
+	VBROADCASTSS (BX)(R9*2), Z8
 	VFMADD231PS  Z6, Z8, Z4
 	VFMADD231PS  Z7, Z8, Z5
 	ADDQ         SI, BX
@@ -3271,56 +3814,74 @@ overwrite:
 	RET
 
 // func gemmTile4x32AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile4x32AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	LEAQ       (AX)(AX*2), DX
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000004, R11
+	CMPQ    R11, CX
+	CMOVQGT CX, R11
+	SUBQ    R11, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z8
+	VMOVUPS      64(DI), Z9
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z10
+	VFMADD231PS  Z8, Z10, Z0
+	VFMADD231PS  Z9, Z10, Z1
+	VBROADCASTSS (BX)(R9*1), Z10
+	VFMADD231PS  Z8, Z10, Z2
+	VFMADD231PS  Z9, Z10, Z3
+	VBROADCASTSS (BX)(R9*2), Z10
+	VFMADD231PS  Z8, Z10, Z4
+	VFMADD231PS  Z9, Z10, Z5
+	VBROADCASTSS (BX)(R10*1), Z10
+	VFMADD231PS  Z8, Z10, Z6
+	VFMADD231PS  Z9, Z10, Z7
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R11
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z8
 	VMOVUPS      64(DI), Z9
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z10
 	VFMADD231PS  Z8, Z10, Z0
 	VFMADD231PS  Z9, Z10, Z1
-	VBROADCASTSS (BX)(AX*1), Z10
+	VBROADCASTSS (BX)(R9*1), Z10
 	VFMADD231PS  Z8, Z10, Z2
 	VFMADD231PS  Z9, Z10, Z3
-	VBROADCASTSS (BX)(AX*2), Z10
+	VBROADCASTSS (BX)(R9*2), Z10
 	VFMADD231PS  Z8, Z10, Z4
 	VFMADD231PS  Z9, Z10, Z5
-	VBROADCASTSS (BX)(DX*1), Z10
+	VBROADCASTSS (BX)(R10*1), Z10
 	VFMADD231PS  Z8, Z10, Z6
 	VFMADD231PS  Z9, Z10, Z7
 	ADDQ         SI, BX
@@ -3374,64 +3935,82 @@ overwrite:
 	RET
 
 // func gemmTile5x32AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile5x32AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	LEAQ       (AX)(AX*2), DX
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000005, R11
+	CMPQ    R11, CX
+	CMOVQGT CX, R11
+	SUBQ    R11, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z10
+	VMOVUPS      64(DI), Z11
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z12
+	VFMADD231PS  Z10, Z12, Z0
+	VFMADD231PS  Z11, Z12, Z1
+	VBROADCASTSS (BX)(R9*1), Z12
+	VFMADD231PS  Z10, Z12, Z2
+	VFMADD231PS  Z11, Z12, Z3
+	VBROADCASTSS (BX)(R9*2), Z12
+	VFMADD231PS  Z10, Z12, Z4
+	VFMADD231PS  Z11, Z12, Z5
+	VBROADCASTSS (BX)(R10*1), Z12
+	VFMADD231PS  Z10, Z12, Z6
+	VFMADD231PS  Z11, Z12, Z7
+	VBROADCASTSS (BX)(R9*4), Z12
+	VFMADD231PS  Z10, Z12, Z8
+	VFMADD231PS  Z11, Z12, Z9
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R11
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z10
 	VMOVUPS      64(DI), Z11
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z12
 	VFMADD231PS  Z10, Z12, Z0
 	VFMADD231PS  Z11, Z12, Z1
-	VBROADCASTSS (BX)(AX*1), Z12
+	VBROADCASTSS (BX)(R9*1), Z12
 	VFMADD231PS  Z10, Z12, Z2
 	VFMADD231PS  Z11, Z12, Z3
-	VBROADCASTSS (BX)(AX*2), Z12
+	VBROADCASTSS (BX)(R9*2), Z12
 	VFMADD231PS  Z10, Z12, Z4
 	VFMADD231PS  Z11, Z12, Z5
-	VBROADCASTSS (BX)(DX*1), Z12
+	VBROADCASTSS (BX)(R10*1), Z12
 	VFMADD231PS  Z10, Z12, Z6
 	VFMADD231PS  Z11, Z12, Z7
-	VBROADCASTSS (BX)(AX*4), Z12
+	VBROADCASTSS (BX)(R9*4), Z12
 	VFMADD231PS  Z10, Z12, Z8
 	VFMADD231PS  Z11, Z12, Z9
 	ADDQ         SI, BX
@@ -3491,73 +4070,91 @@ overwrite:
 	RET
 
 // func gemmTile6x32AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile6x32AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	LEAQ       (AX)(AX*2), DX
-	LEAQ       (DX)(AX*2), R9
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000006, R12
+	CMPQ    R12, CX
+	CMOVQGT CX, R12
+	SUBQ    R12, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z12
+	VMOVUPS      64(DI), Z13
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z14
+	VFMADD231PS  Z12, Z14, Z0
+	VFMADD231PS  Z13, Z14, Z1
+	VBROADCASTSS (BX)(R9*1), Z14
+	VFMADD231PS  Z12, Z14, Z2
+	VFMADD231PS  Z13, Z14, Z3
+	VBROADCASTSS (BX)(R9*2), Z14
+	VFMADD231PS  Z12, Z14, Z4
+	VFMADD231PS  Z13, Z14, Z5
+	VBROADCASTSS (BX)(R10*1), Z14
+	VFMADD231PS  Z12, Z14, Z6
+	VFMADD231PS  Z13, Z14, Z7
+	VBROADCASTSS (BX)(R9*4), Z14
+	VFMADD231PS  Z12, Z14, Z8
+	VFMADD231PS  Z13, Z14, Z9
+	VBROADCASTSS (BX)(R11*1), Z14
+	VFMADD231PS  Z12, Z14, Z10
+	VFMADD231PS  Z13, Z14, Z11
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R12
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z12
 	VMOVUPS      64(DI), Z13
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z14
 	VFMADD231PS  Z12, Z14, Z0
 	VFMADD231PS  Z13, Z14, Z1
-	VBROADCASTSS (BX)(AX*1), Z14
+	VBROADCASTSS (BX)(R9*1), Z14
 	VFMADD231PS  Z12, Z14, Z2
 	VFMADD231PS  Z13, Z14, Z3
-	VBROADCASTSS (BX)(AX*2), Z14
+	VBROADCASTSS (BX)(R9*2), Z14
 	VFMADD231PS  Z12, Z14, Z4
 	VFMADD231PS  Z13, Z14, Z5
-	VBROADCASTSS (BX)(DX*1), Z14
+	VBROADCASTSS (BX)(R10*1), Z14
 	VFMADD231PS  Z12, Z14, Z6
 	VFMADD231PS  Z13, Z14, Z7
-	VBROADCASTSS (BX)(AX*4), Z14
+	VBROADCASTSS (BX)(R9*4), Z14
 	VFMADD231PS  Z12, Z14, Z8
 	VFMADD231PS  Z13, Z14, Z9
-	VBROADCASTSS (BX)(R9*1), Z14
+	VBROADCASTSS (BX)(R11*1), Z14
 	VFMADD231PS  Z12, Z14, Z10
 	VFMADD231PS  Z13, Z14, Z11
 	ADDQ         SI, BX
@@ -3623,81 +4220,99 @@ overwrite:
 	RET
 
 // func gemmTile7x32AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile7x32AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	LEAQ       (AX)(AX*2), DX
-	LEAQ       (DX)(AX*2), R9
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000007, R12
+	CMPQ    R12, CX
+	CMOVQGT CX, R12
+	SUBQ    R12, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z14
+	VMOVUPS      64(DI), Z15
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z16
+	VFMADD231PS  Z14, Z16, Z0
+	VFMADD231PS  Z15, Z16, Z1
+	VBROADCASTSS (BX)(R9*1), Z16
+	VFMADD231PS  Z14, Z16, Z2
+	VFMADD231PS  Z15, Z16, Z3
+	VBROADCASTSS (BX)(R9*2), Z16
+	VFMADD231PS  Z14, Z16, Z4
+	VFMADD231PS  Z15, Z16, Z5
+	VBROADCASTSS (BX)(R10*1), Z16
+	VFMADD231PS  Z14, Z16, Z6
+	VFMADD231PS  Z15, Z16, Z7
+	VBROADCASTSS (BX)(R9*4), Z16
+	VFMADD231PS  Z14, Z16, Z8
+	VFMADD231PS  Z15, Z16, Z9
+	VBROADCASTSS (BX)(R11*1), Z16
+	VFMADD231PS  Z14, Z16, Z10
+	VFMADD231PS  Z15, Z16, Z11
+	VBROADCASTSS (BX)(R10*2), Z16
+	VFMADD231PS  Z14, Z16, Z12
+	VFMADD231PS  Z15, Z16, Z13
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R12
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z14
 	VMOVUPS      64(DI), Z15
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z16
 	VFMADD231PS  Z14, Z16, Z0
 	VFMADD231PS  Z15, Z16, Z1
-	VBROADCASTSS (BX)(AX*1), Z16
+	VBROADCASTSS (BX)(R9*1), Z16
 	VFMADD231PS  Z14, Z16, Z2
 	VFMADD231PS  Z15, Z16, Z3
-	VBROADCASTSS (BX)(AX*2), Z16
+	VBROADCASTSS (BX)(R9*2), Z16
 	VFMADD231PS  Z14, Z16, Z4
 	VFMADD231PS  Z15, Z16, Z5
-	VBROADCASTSS (BX)(DX*1), Z16
+	VBROADCASTSS (BX)(R10*1), Z16
 	VFMADD231PS  Z14, Z16, Z6
 	VFMADD231PS  Z15, Z16, Z7
-	VBROADCASTSS (BX)(AX*4), Z16
+	VBROADCASTSS (BX)(R9*4), Z16
 	VFMADD231PS  Z14, Z16, Z8
 	VFMADD231PS  Z15, Z16, Z9
-	VBROADCASTSS (BX)(R9*1), Z16
+	VBROADCASTSS (BX)(R11*1), Z16
 	VFMADD231PS  Z14, Z16, Z10
 	VFMADD231PS  Z15, Z16, Z11
-	VBROADCASTSS (BX)(DX*2), Z16
+	VBROADCASTSS (BX)(R10*2), Z16
 	VFMADD231PS  Z14, Z16, Z12
 	VFMADD231PS  Z15, Z16, Z13
 	ADDQ         SI, BX
@@ -3769,90 +4384,108 @@ overwrite:
 	RET
 
 // func gemmTile8x32AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile8x32AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	LEAQ       (AX)(AX*2), DX
-	LEAQ       (DX)(AX*2), R9
-	LEAQ       (R9)(AX*2), R10
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	VPXORD  Z14, Z14, Z14
+	VPXORD  Z15, Z15, Z15
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000008, R13
+	CMPQ    R13, CX
+	CMOVQGT CX, R13
+	SUBQ    R13, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z16
+	VMOVUPS      64(DI), Z17
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z18
+	VFMADD231PS  Z16, Z18, Z0
+	VFMADD231PS  Z17, Z18, Z1
+	VBROADCASTSS (BX)(R9*1), Z18
+	VFMADD231PS  Z16, Z18, Z2
+	VFMADD231PS  Z17, Z18, Z3
+	VBROADCASTSS (BX)(R9*2), Z18
+	VFMADD231PS  Z16, Z18, Z4
+	VFMADD231PS  Z17, Z18, Z5
+	VBROADCASTSS (BX)(R10*1), Z18
+	VFMADD231PS  Z16, Z18, Z6
+	VFMADD231PS  Z17, Z18, Z7
+	VBROADCASTSS (BX)(R9*4), Z18
+	VFMADD231PS  Z16, Z18, Z8
+	VFMADD231PS  Z17, Z18, Z9
+	VBROADCASTSS (BX)(R11*1), Z18
+	VFMADD231PS  Z16, Z18, Z10
+	VFMADD231PS  Z17, Z18, Z11
+	VBROADCASTSS (BX)(R10*2), Z18
+	VFMADD231PS  Z16, Z18, Z12
+	VFMADD231PS  Z17, Z18, Z13
+	VBROADCASTSS (BX)(R12*1), Z18
+	VFMADD231PS  Z16, Z18, Z14
+	VFMADD231PS  Z17, Z18, Z15
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R13
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z16
 	VMOVUPS      64(DI), Z17
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z18
 	VFMADD231PS  Z16, Z18, Z0
 	VFMADD231PS  Z17, Z18, Z1
-	VBROADCASTSS (BX)(AX*1), Z18
+	VBROADCASTSS (BX)(R9*1), Z18
 	VFMADD231PS  Z16, Z18, Z2
 	VFMADD231PS  Z17, Z18, Z3
-	VBROADCASTSS (BX)(AX*2), Z18
+	VBROADCASTSS (BX)(R9*2), Z18
 	VFMADD231PS  Z16, Z18, Z4
 	VFMADD231PS  Z17, Z18, Z5
-	VBROADCASTSS (BX)(DX*1), Z18
+	VBROADCASTSS (BX)(R10*1), Z18
 	VFMADD231PS  Z16, Z18, Z6
 	VFMADD231PS  Z17, Z18, Z7
-	VBROADCASTSS (BX)(AX*4), Z18
+	VBROADCASTSS (BX)(R9*4), Z18
 	VFMADD231PS  Z16, Z18, Z8
 	VFMADD231PS  Z17, Z18, Z9
-	VBROADCASTSS (BX)(R9*1), Z18
+	VBROADCASTSS (BX)(R11*1), Z18
 	VFMADD231PS  Z16, Z18, Z10
 	VFMADD231PS  Z17, Z18, Z11
-	VBROADCASTSS (BX)(DX*2), Z18
+	VBROADCASTSS (BX)(R10*2), Z18
 	VFMADD231PS  Z16, Z18, Z12
 	VFMADD231PS  Z17, Z18, Z13
-	VBROADCASTSS (BX)(R10*1), Z18
+	VBROADCASTSS (BX)(R12*1), Z18
 	VFMADD231PS  Z16, Z18, Z14
 	VFMADD231PS  Z17, Z18, Z15
 	ADDQ         SI, BX
@@ -3930,98 +4563,116 @@ overwrite:
 	RET
 
 // func gemmTile9x32AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile9x32AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	LEAQ       (AX)(AX*2), DX
-	LEAQ       (DX)(AX*2), R9
-	LEAQ       (R9)(AX*2), R10
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	VPXORD  Z14, Z14, Z14
+	VPXORD  Z15, Z15, Z15
+	VPXORD  Z16, Z16, Z16
+	VPXORD  Z17, Z17, Z17
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000009, R13
+	CMPQ    R13, CX
+	CMOVQGT CX, R13
+	SUBQ    R13, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z18
+	VMOVUPS      64(DI), Z19
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z20
+	VFMADD231PS  Z18, Z20, Z0
+	VFMADD231PS  Z19, Z20, Z1
+	VBROADCASTSS (BX)(R9*1), Z20
+	VFMADD231PS  Z18, Z20, Z2
+	VFMADD231PS  Z19, Z20, Z3
+	VBROADCASTSS (BX)(R9*2), Z20
+	VFMADD231PS  Z18, Z20, Z4
+	VFMADD231PS  Z19, Z20, Z5
+	VBROADCASTSS (BX)(R10*1), Z20
+	VFMADD231PS  Z18, Z20, Z6
+	VFMADD231PS  Z19, Z20, Z7
+	VBROADCASTSS (BX)(R9*4), Z20
+	VFMADD231PS  Z18, Z20, Z8
+	VFMADD231PS  Z19, Z20, Z9
+	VBROADCASTSS (BX)(R11*1), Z20
+	VFMADD231PS  Z18, Z20, Z10
+	VFMADD231PS  Z19, Z20, Z11
+	VBROADCASTSS (BX)(R10*2), Z20
+	VFMADD231PS  Z18, Z20, Z12
+	VFMADD231PS  Z19, Z20, Z13
+	VBROADCASTSS (BX)(R12*1), Z20
+	VFMADD231PS  Z18, Z20, Z14
+	VFMADD231PS  Z19, Z20, Z15
+	VBROADCASTSS (BX)(R9*8), Z20
+	VFMADD231PS  Z18, Z20, Z16
+	VFMADD231PS  Z19, Z20, Z17
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R13
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z18
 	VMOVUPS      64(DI), Z19
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z20
 	VFMADD231PS  Z18, Z20, Z0
 	VFMADD231PS  Z19, Z20, Z1
-	VBROADCASTSS (BX)(AX*1), Z20
+	VBROADCASTSS (BX)(R9*1), Z20
 	VFMADD231PS  Z18, Z20, Z2
 	VFMADD231PS  Z19, Z20, Z3
-	VBROADCASTSS (BX)(AX*2), Z20
+	VBROADCASTSS (BX)(R9*2), Z20
 	VFMADD231PS  Z18, Z20, Z4
 	VFMADD231PS  Z19, Z20, Z5
-	VBROADCASTSS (BX)(DX*1), Z20
+	VBROADCASTSS (BX)(R10*1), Z20
 	VFMADD231PS  Z18, Z20, Z6
 	VFMADD231PS  Z19, Z20, Z7
-	VBROADCASTSS (BX)(AX*4), Z20
+	VBROADCASTSS (BX)(R9*4), Z20
 	VFMADD231PS  Z18, Z20, Z8
 	VFMADD231PS  Z19, Z20, Z9
-	VBROADCASTSS (BX)(R9*1), Z20
+	VBROADCASTSS (BX)(R11*1), Z20
 	VFMADD231PS  Z18, Z20, Z10
 	VFMADD231PS  Z19, Z20, Z11
-	VBROADCASTSS (BX)(DX*2), Z20
+	VBROADCASTSS (BX)(R10*2), Z20
 	VFMADD231PS  Z18, Z20, Z12
 	VFMADD231PS  Z19, Z20, Z13
-	VBROADCASTSS (BX)(R10*1), Z20
+	VBROADCASTSS (BX)(R12*1), Z20
 	VFMADD231PS  Z18, Z20, Z14
 	VFMADD231PS  Z19, Z20, Z15
-	VBROADCASTSS (BX)(AX*8), Z20
+	VBROADCASTSS (BX)(R9*8), Z20
 	VFMADD231PS  Z18, Z20, Z16
 	VFMADD231PS  Z19, Z20, Z17
 	ADDQ         SI, BX
@@ -4105,107 +4756,125 @@ overwrite:
 	RET
 
 // func gemmTile10x32AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile10x32AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	LEAQ       (AX)(AX*2), DX
-	LEAQ       (DX)(AX*2), R9
-	LEAQ       (R9)(AX*2), R10
-	LEAQ       (R10)(AX*2), R11
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
-	VPXORD     Z18, Z18, Z18
-	VPXORD     Z19, Z19, Z19
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	LEAQ    (R12)(R9*2), R13
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	VPXORD  Z14, Z14, Z14
+	VPXORD  Z15, Z15, Z15
+	VPXORD  Z16, Z16, Z16
+	VPXORD  Z17, Z17, Z17
+	VPXORD  Z18, Z18, Z18
+	VPXORD  Z19, Z19, Z19
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x0000000a, R14
+	CMPQ    R14, CX
+	CMOVQGT CX, R14
+	SUBQ    R14, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z20
+	VMOVUPS      64(DI), Z21
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z22
+	VFMADD231PS  Z20, Z22, Z0
+	VFMADD231PS  Z21, Z22, Z1
+	VBROADCASTSS (BX)(R9*1), Z22
+	VFMADD231PS  Z20, Z22, Z2
+	VFMADD231PS  Z21, Z22, Z3
+	VBROADCASTSS (BX)(R9*2), Z22
+	VFMADD231PS  Z20, Z22, Z4
+	VFMADD231PS  Z21, Z22, Z5
+	VBROADCASTSS (BX)(R10*1), Z22
+	VFMADD231PS  Z20, Z22, Z6
+	VFMADD231PS  Z21, Z22, Z7
+	VBROADCASTSS (BX)(R9*4), Z22
+	VFMADD231PS  Z20, Z22, Z8
+	VFMADD231PS  Z21, Z22, Z9
+	VBROADCASTSS (BX)(R11*1), Z22
+	VFMADD231PS  Z20, Z22, Z10
+	VFMADD231PS  Z21, Z22, Z11
+	VBROADCASTSS (BX)(R10*2), Z22
+	VFMADD231PS  Z20, Z22, Z12
+	VFMADD231PS  Z21, Z22, Z13
+	VBROADCASTSS (BX)(R12*1), Z22
+	VFMADD231PS  Z20, Z22, Z14
+	VFMADD231PS  Z21, Z22, Z15
+	VBROADCASTSS (BX)(R9*8), Z22
+	VFMADD231PS  Z20, Z22, Z16
+	VFMADD231PS  Z21, Z22, Z17
+	VBROADCASTSS (BX)(R13*1), Z22
+	VFMADD231PS  Z20, Z22, Z18
+	VFMADD231PS  Z21, Z22, Z19
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R14
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z20
 	VMOVUPS      64(DI), Z21
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z22
 	VFMADD231PS  Z20, Z22, Z0
 	VFMADD231PS  Z21, Z22, Z1
-	VBROADCASTSS (BX)(AX*1), Z22
+	VBROADCASTSS (BX)(R9*1), Z22
 	VFMADD231PS  Z20, Z22, Z2
 	VFMADD231PS  Z21, Z22, Z3
-	VBROADCASTSS (BX)(AX*2), Z22
+	VBROADCASTSS (BX)(R9*2), Z22
 	VFMADD231PS  Z20, Z22, Z4
 	VFMADD231PS  Z21, Z22, Z5
-	VBROADCASTSS (BX)(DX*1), Z22
+	VBROADCASTSS (BX)(R10*1), Z22
 	VFMADD231PS  Z20, Z22, Z6
 	VFMADD231PS  Z21, Z22, Z7
-	VBROADCASTSS (BX)(AX*4), Z22
+	VBROADCASTSS (BX)(R9*4), Z22
 	VFMADD231PS  Z20, Z22, Z8
 	VFMADD231PS  Z21, Z22, Z9
-	VBROADCASTSS (BX)(R9*1), Z22
+	VBROADCASTSS (BX)(R11*1), Z22
 	VFMADD231PS  Z20, Z22, Z10
 	VFMADD231PS  Z21, Z22, Z11
-	VBROADCASTSS (BX)(DX*2), Z22
+	VBROADCASTSS (BX)(R10*2), Z22
 	VFMADD231PS  Z20, Z22, Z12
 	VFMADD231PS  Z21, Z22, Z13
-	VBROADCASTSS (BX)(R10*1), Z22
+	VBROADCASTSS (BX)(R12*1), Z22
 	VFMADD231PS  Z20, Z22, Z14
 	VFMADD231PS  Z21, Z22, Z15
-	VBROADCASTSS (BX)(AX*8), Z22
+	VBROADCASTSS (BX)(R9*8), Z22
 	VFMADD231PS  Z20, Z22, Z16
 	VFMADD231PS  Z21, Z22, Z17
-	VBROADCASTSS (BX)(R11*1), Z22
+	VBROADCASTSS (BX)(R13*1), Z22
 	VFMADD231PS  Z20, Z22, Z18
 	VFMADD231PS  Z21, Z22, Z19
 	ADDQ         SI, BX
@@ -4295,115 +4964,133 @@ overwrite:
 	RET
 
 // func gemmTile11x32AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile11x32AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	LEAQ       (AX)(AX*2), DX
-	LEAQ       (DX)(AX*2), R9
-	LEAQ       (R9)(AX*2), R10
-	LEAQ       (R10)(AX*2), R11
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
-	VPXORD     Z18, Z18, Z18
-	VPXORD     Z19, Z19, Z19
-	VPXORD     Z20, Z20, Z20
-	VPXORD     Z21, Z21, Z21
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	LEAQ    (R12)(R9*2), R13
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	VPXORD  Z14, Z14, Z14
+	VPXORD  Z15, Z15, Z15
+	VPXORD  Z16, Z16, Z16
+	VPXORD  Z17, Z17, Z17
+	VPXORD  Z18, Z18, Z18
+	VPXORD  Z19, Z19, Z19
+	VPXORD  Z20, Z20, Z20
+	VPXORD  Z21, Z21, Z21
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x0000000b, R14
+	CMPQ    R14, CX
+	CMOVQGT CX, R14
+	SUBQ    R14, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z22
+	VMOVUPS      64(DI), Z23
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z24
+	VFMADD231PS  Z22, Z24, Z0
+	VFMADD231PS  Z23, Z24, Z1
+	VBROADCASTSS (BX)(R9*1), Z24
+	VFMADD231PS  Z22, Z24, Z2
+	VFMADD231PS  Z23, Z24, Z3
+	VBROADCASTSS (BX)(R9*2), Z24
+	VFMADD231PS  Z22, Z24, Z4
+	VFMADD231PS  Z23, Z24, Z5
+	VBROADCASTSS (BX)(R10*1), Z24
+	VFMADD231PS  Z22, Z24, Z6
+	VFMADD231PS  Z23, Z24, Z7
+	VBROADCASTSS (BX)(R9*4), Z24
+	VFMADD231PS  Z22, Z24, Z8
+	VFMADD231PS  Z23, Z24, Z9
+	VBROADCASTSS (BX)(R11*1), Z24
+	VFMADD231PS  Z22, Z24, Z10
+	VFMADD231PS  Z23, Z24, Z11
+	VBROADCASTSS (BX)(R10*2), Z24
+	VFMADD231PS  Z22, Z24, Z12
+	VFMADD231PS  Z23, Z24, Z13
+	VBROADCASTSS (BX)(R12*1), Z24
+	VFMADD231PS  Z22, Z24, Z14
+	VFMADD231PS  Z23, Z24, Z15
+	VBROADCASTSS (BX)(R9*8), Z24
+	VFMADD231PS  Z22, Z24, Z16
+	VFMADD231PS  Z23, Z24, Z17
+	VBROADCASTSS (BX)(R13*1), Z24
+	VFMADD231PS  Z22, Z24, Z18
+	VFMADD231PS  Z23, Z24, Z19
+	VBROADCASTSS (BX)(R11*2), Z24
+	VFMADD231PS  Z22, Z24, Z20
+	VFMADD231PS  Z23, Z24, Z21
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R14
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z22
 	VMOVUPS      64(DI), Z23
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z24
 	VFMADD231PS  Z22, Z24, Z0
 	VFMADD231PS  Z23, Z24, Z1
-	VBROADCASTSS (BX)(AX*1), Z24
+	VBROADCASTSS (BX)(R9*1), Z24
 	VFMADD231PS  Z22, Z24, Z2
 	VFMADD231PS  Z23, Z24, Z3
-	VBROADCASTSS (BX)(AX*2), Z24
+	VBROADCASTSS (BX)(R9*2), Z24
 	VFMADD231PS  Z22, Z24, Z4
 	VFMADD231PS  Z23, Z24, Z5
-	VBROADCASTSS (BX)(DX*1), Z24
+	VBROADCASTSS (BX)(R10*1), Z24
 	VFMADD231PS  Z22, Z24, Z6
 	VFMADD231PS  Z23, Z24, Z7
-	VBROADCASTSS (BX)(AX*4), Z24
+	VBROADCASTSS (BX)(R9*4), Z24
 	VFMADD231PS  Z22, Z24, Z8
 	VFMADD231PS  Z23, Z24, Z9
-	VBROADCASTSS (BX)(R9*1), Z24
+	VBROADCASTSS (BX)(R11*1), Z24
 	VFMADD231PS  Z22, Z24, Z10
 	VFMADD231PS  Z23, Z24, Z11
-	VBROADCASTSS (BX)(DX*2), Z24
+	VBROADCASTSS (BX)(R10*2), Z24
 	VFMADD231PS  Z22, Z24, Z12
 	VFMADD231PS  Z23, Z24, Z13
-	VBROADCASTSS (BX)(R10*1), Z24
+	VBROADCASTSS (BX)(R12*1), Z24
 	VFMADD231PS  Z22, Z24, Z14
 	VFMADD231PS  Z23, Z24, Z15
-	VBROADCASTSS (BX)(AX*8), Z24
+	VBROADCASTSS (BX)(R9*8), Z24
 	VFMADD231PS  Z22, Z24, Z16
 	VFMADD231PS  Z23, Z24, Z17
-	VBROADCASTSS (BX)(R11*1), Z24
+	VBROADCASTSS (BX)(R13*1), Z24
 	VFMADD231PS  Z22, Z24, Z18
 	VFMADD231PS  Z23, Z24, Z19
-	VBROADCASTSS (BX)(R9*2), Z24
+	VBROADCASTSS (BX)(R11*2), Z24
 	VFMADD231PS  Z22, Z24, Z20
 	VFMADD231PS  Z23, Z24, Z21
 	ADDQ         SI, BX
@@ -4499,124 +5186,142 @@ overwrite:
 	RET
 
 // func gemmTile12x32AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile12x32AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	LEAQ       (AX)(AX*2), DX
-	LEAQ       (DX)(AX*2), R9
-	LEAQ       (R9)(AX*2), R10
-	LEAQ       (R10)(AX*2), R11
-	LEAQ       (R11)(AX*2), R12
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
-	VPXORD     Z18, Z18, Z18
-	VPXORD     Z19, Z19, Z19
-	VPXORD     Z20, Z20, Z20
-	VPXORD     Z21, Z21, Z21
-	VPXORD     Z22, Z22, Z22
-	VPXORD     Z23, Z23, Z23
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	LEAQ    (R12)(R9*2), R13
+	LEAQ    (R13)(R9*2), R14
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	VPXORD  Z14, Z14, Z14
+	VPXORD  Z15, Z15, Z15
+	VPXORD  Z16, Z16, Z16
+	VPXORD  Z17, Z17, Z17
+	VPXORD  Z18, Z18, Z18
+	VPXORD  Z19, Z19, Z19
+	VPXORD  Z20, Z20, Z20
+	VPXORD  Z21, Z21, Z21
+	VPXORD  Z22, Z22, Z22
+	VPXORD  Z23, Z23, Z23
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x0000000c, R15
+	CMPQ    R15, CX
+	CMOVQGT CX, R15
+	SUBQ    R15, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z24
+	VMOVUPS      64(DI), Z25
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z26
+	VFMADD231PS  Z24, Z26, Z0
+	VFMADD231PS  Z25, Z26, Z1
+	VBROADCASTSS (BX)(R9*1), Z26
+	VFMADD231PS  Z24, Z26, Z2
+	VFMADD231PS  Z25, Z26, Z3
+	VBROADCASTSS (BX)(R9*2), Z26
+	VFMADD231PS  Z24, Z26, Z4
+	VFMADD231PS  Z25, Z26, Z5
+	VBROADCASTSS (BX)(R10*1), Z26
+	VFMADD231PS  Z24, Z26, Z6
+	VFMADD231PS  Z25, Z26, Z7
+	VBROADCASTSS (BX)(R9*4), Z26
+	VFMADD231PS  Z24, Z26, Z8
+	VFMADD231PS  Z25, Z26, Z9
+	VBROADCASTSS (BX)(R11*1), Z26
+	VFMADD231PS  Z24, Z26, Z10
+	VFMADD231PS  Z25, Z26, Z11
+	VBROADCASTSS (BX)(R10*2), Z26
+	VFMADD231PS  Z24, Z26, Z12
+	VFMADD231PS  Z25, Z26, Z13
+	VBROADCASTSS (BX)(R12*1), Z26
+	VFMADD231PS  Z24, Z26, Z14
+	VFMADD231PS  Z25, Z26, Z15
+	VBROADCASTSS (BX)(R9*8), Z26
+	VFMADD231PS  Z24, Z26, Z16
+	VFMADD231PS  Z25, Z26, Z17
+	VBROADCASTSS (BX)(R13*1), Z26
+	VFMADD231PS  Z24, Z26, Z18
+	VFMADD231PS  Z25, Z26, Z19
+	VBROADCASTSS (BX)(R11*2), Z26
+	VFMADD231PS  Z24, Z26, Z20
+	VFMADD231PS  Z25, Z26, Z21
+	VBROADCASTSS (BX)(R14*1), Z26
+	VFMADD231PS  Z24, Z26, Z22
+	VFMADD231PS  Z25, Z26, Z23
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R15
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z24
 	VMOVUPS      64(DI), Z25
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z26
 	VFMADD231PS  Z24, Z26, Z0
 	VFMADD231PS  Z25, Z26, Z1
-	VBROADCASTSS (BX)(AX*1), Z26
+	VBROADCASTSS (BX)(R9*1), Z26
 	VFMADD231PS  Z24, Z26, Z2
 	VFMADD231PS  Z25, Z26, Z3
-	VBROADCASTSS (BX)(AX*2), Z26
+	VBROADCASTSS (BX)(R9*2), Z26
 	VFMADD231PS  Z24, Z26, Z4
 	VFMADD231PS  Z25, Z26, Z5
-	VBROADCASTSS (BX)(DX*1), Z26
+	VBROADCASTSS (BX)(R10*1), Z26
 	VFMADD231PS  Z24, Z26, Z6
 	VFMADD231PS  Z25, Z26, Z7
-	VBROADCASTSS (BX)(AX*4), Z26
+	VBROADCASTSS (BX)(R9*4), Z26
 	VFMADD231PS  Z24, Z26, Z8
 	VFMADD231PS  Z25, Z26, Z9
-	VBROADCASTSS (BX)(R9*1), Z26
+	VBROADCASTSS (BX)(R11*1), Z26
 	VFMADD231PS  Z24, Z26, Z10
 	VFMADD231PS  Z25, Z26, Z11
-	VBROADCASTSS (BX)(DX*2), Z26
+	VBROADCASTSS (BX)(R10*2), Z26
 	VFMADD231PS  Z24, Z26, Z12
 	VFMADD231PS  Z25, Z26, Z13
-	VBROADCASTSS (BX)(R10*1), Z26
+	VBROADCASTSS (BX)(R12*1), Z26
 	VFMADD231PS  Z24, Z26, Z14
 	VFMADD231PS  Z25, Z26, Z15
-	VBROADCASTSS (BX)(AX*8), Z26
+	VBROADCASTSS (BX)(R9*8), Z26
 	VFMADD231PS  Z24, Z26, Z16
 	VFMADD231PS  Z25, Z26, Z17
-	VBROADCASTSS (BX)(R11*1), Z26
+	VBROADCASTSS (BX)(R13*1), Z26
 	VFMADD231PS  Z24, Z26, Z18
 	VFMADD231PS  Z25, Z26, Z19
-	VBROADCASTSS (BX)(R9*2), Z26
+	VBROADCASTSS (BX)(R11*2), Z26
 	VFMADD231PS  Z24, Z26, Z20
 	VFMADD231PS  Z25, Z26, Z21
-	VBROADCASTSS (BX)(R12*1), Z26
+	VBROADCASTSS (BX)(R14*1), Z26
 	VFMADD231PS  Z24, Z26, Z22
 	VFMADD231PS  Z25, Z26, Z23
 	ADDQ         SI, BX
@@ -4718,132 +5423,150 @@ overwrite:
 	RET
 
 // func gemmTile13x32AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile13x32AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	LEAQ       (AX)(AX*2), DX
-	LEAQ       (DX)(AX*2), R9
-	LEAQ       (R9)(AX*2), R10
-	LEAQ       (R10)(AX*2), R11
-	LEAQ       (R11)(AX*2), R12
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
-	VPXORD     Z18, Z18, Z18
-	VPXORD     Z19, Z19, Z19
-	VPXORD     Z20, Z20, Z20
-	VPXORD     Z21, Z21, Z21
-	VPXORD     Z22, Z22, Z22
-	VPXORD     Z23, Z23, Z23
-	VPXORD     Z24, Z24, Z24
-	VPXORD     Z25, Z25, Z25
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	LEAQ    (R12)(R9*2), R13
+	LEAQ    (R13)(R9*2), R14
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	VPXORD  Z14, Z14, Z14
+	VPXORD  Z15, Z15, Z15
+	VPXORD  Z16, Z16, Z16
+	VPXORD  Z17, Z17, Z17
+	VPXORD  Z18, Z18, Z18
+	VPXORD  Z19, Z19, Z19
+	VPXORD  Z20, Z20, Z20
+	VPXORD  Z21, Z21, Z21
+	VPXORD  Z22, Z22, Z22
+	VPXORD  Z23, Z23, Z23
+	VPXORD  Z24, Z24, Z24
+	VPXORD  Z25, Z25, Z25
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x0000000d, R15
+	CMPQ    R15, CX
+	CMOVQGT CX, R15
+	SUBQ    R15, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z26
+	VMOVUPS      64(DI), Z27
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z28
+	VFMADD231PS  Z26, Z28, Z0
+	VFMADD231PS  Z27, Z28, Z1
+	VBROADCASTSS (BX)(R9*1), Z28
+	VFMADD231PS  Z26, Z28, Z2
+	VFMADD231PS  Z27, Z28, Z3
+	VBROADCASTSS (BX)(R9*2), Z28
+	VFMADD231PS  Z26, Z28, Z4
+	VFMADD231PS  Z27, Z28, Z5
+	VBROADCASTSS (BX)(R10*1), Z28
+	VFMADD231PS  Z26, Z28, Z6
+	VFMADD231PS  Z27, Z28, Z7
+	VBROADCASTSS (BX)(R9*4), Z28
+	VFMADD231PS  Z26, Z28, Z8
+	VFMADD231PS  Z27, Z28, Z9
+	VBROADCASTSS (BX)(R11*1), Z28
+	VFMADD231PS  Z26, Z28, Z10
+	VFMADD231PS  Z27, Z28, Z11
+	VBROADCASTSS (BX)(R10*2), Z28
+	VFMADD231PS  Z26, Z28, Z12
+	VFMADD231PS  Z27, Z28, Z13
+	VBROADCASTSS (BX)(R12*1), Z28
+	VFMADD231PS  Z26, Z28, Z14
+	VFMADD231PS  Z27, Z28, Z15
+	VBROADCASTSS (BX)(R9*8), Z28
+	VFMADD231PS  Z26, Z28, Z16
+	VFMADD231PS  Z27, Z28, Z17
+	VBROADCASTSS (BX)(R13*1), Z28
+	VFMADD231PS  Z26, Z28, Z18
+	VFMADD231PS  Z27, Z28, Z19
+	VBROADCASTSS (BX)(R11*2), Z28
+	VFMADD231PS  Z26, Z28, Z20
+	VFMADD231PS  Z27, Z28, Z21
+	VBROADCASTSS (BX)(R14*1), Z28
+	VFMADD231PS  Z26, Z28, Z22
+	VFMADD231PS  Z27, Z28, Z23
+	VBROADCASTSS (BX)(R10*4), Z28
+	VFMADD231PS  Z26, Z28, Z24
+	VFMADD231PS  Z27, Z28, Z25
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R15
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z26
 	VMOVUPS      64(DI), Z27
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z28
 	VFMADD231PS  Z26, Z28, Z0
 	VFMADD231PS  Z27, Z28, Z1
-	VBROADCASTSS (BX)(AX*1), Z28
+	VBROADCASTSS (BX)(R9*1), Z28
 	VFMADD231PS  Z26, Z28, Z2
 	VFMADD231PS  Z27, Z28, Z3
-	VBROADCASTSS (BX)(AX*2), Z28
+	VBROADCASTSS (BX)(R9*2), Z28
 	VFMADD231PS  Z26, Z28, Z4
 	VFMADD231PS  Z27, Z28, Z5
-	VBROADCASTSS (BX)(DX*1), Z28
+	VBROADCASTSS (BX)(R10*1), Z28
 	VFMADD231PS  Z26, Z28, Z6
 	VFMADD231PS  Z27, Z28, Z7
-	VBROADCASTSS (BX)(AX*4), Z28
+	VBROADCASTSS (BX)(R9*4), Z28
 	VFMADD231PS  Z26, Z28, Z8
 	VFMADD231PS  Z27, Z28, Z9
-	VBROADCASTSS (BX)(R9*1), Z28
+	VBROADCASTSS (BX)(R11*1), Z28
 	VFMADD231PS  Z26, Z28, Z10
 	VFMADD231PS  Z27, Z28, Z11
-	VBROADCASTSS (BX)(DX*2), Z28
+	VBROADCASTSS (BX)(R10*2), Z28
 	VFMADD231PS  Z26, Z28, Z12
 	VFMADD231PS  Z27, Z28, Z13
-	VBROADCASTSS (BX)(R10*1), Z28
+	VBROADCASTSS (BX)(R12*1), Z28
 	VFMADD231PS  Z26, Z28, Z14
 	VFMADD231PS  Z27, Z28, Z15
-	VBROADCASTSS (BX)(AX*8), Z28
+	VBROADCASTSS (BX)(R9*8), Z28
 	VFMADD231PS  Z26, Z28, Z16
 	VFMADD231PS  Z27, Z28, Z17
-	VBROADCASTSS (BX)(R11*1), Z28
+	VBROADCASTSS (BX)(R13*1), Z28
 	VFMADD231PS  Z26, Z28, Z18
 	VFMADD231PS  Z27, Z28, Z19
-	VBROADCASTSS (BX)(R9*2), Z28
+	VBROADCASTSS (BX)(R11*2), Z28
 	VFMADD231PS  Z26, Z28, Z20
 	VFMADD231PS  Z27, Z28, Z21
-	VBROADCASTSS (BX)(R12*1), Z28
+	VBROADCASTSS (BX)(R14*1), Z28
 	VFMADD231PS  Z26, Z28, Z22
 	VFMADD231PS  Z27, Z28, Z23
-	VBROADCASTSS (BX)(DX*4), Z28
+	VBROADCASTSS (BX)(R10*4), Z28
 	VFMADD231PS  Z26, Z28, Z24
 	VFMADD231PS  Z27, Z28, Z25
 	ADDQ         SI, BX
@@ -4951,141 +5674,159 @@ overwrite:
 	RET
 
 // func gemmTile14x32AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
-TEXT ·gemmTile14x32AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	LEAQ       (AX)(AX*2), DX
-	LEAQ       (DX)(AX*2), R9
-	LEAQ       (R9)(AX*2), R10
-	LEAQ       (R10)(AX*2), R11
-	LEAQ       (R11)(AX*2), R12
-	LEAQ       (R12)(AX*2), R13
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	VPXORD     Z12, Z12, Z12
-	VPXORD     Z13, Z13, Z13
-	VPXORD     Z14, Z14, Z14
-	VPXORD     Z15, Z15, Z15
-	VPXORD     Z16, Z16, Z16
-	VPXORD     Z17, Z17, Z17
-	VPXORD     Z18, Z18, Z18
-	VPXORD     Z19, Z19, Z19
-	VPXORD     Z20, Z20, Z20
-	VPXORD     Z21, Z21, Z21
-	VPXORD     Z22, Z22, Z22
-	VPXORD     Z23, Z23, Z23
-	VPXORD     Z24, Z24, Z24
-	VPXORD     Z25, Z25, Z25
-	VPXORD     Z26, Z26, Z26
-	VPXORD     Z27, Z27, Z27
-	TESTQ      CX, CX
-	JZ         store
+// Requires: AVX, AVX512F, CMOV, MMX+
+TEXT ·gemmTile14x32AVX512(SB), NOSPLIT, $8-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	LEAQ    (R12)(R9*2), R13
+	LEAQ    (R13)(R9*2), R14
+	LEAQ    (R14)(R9*2), R15
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	VPXORD  Z14, Z14, Z14
+	VPXORD  Z15, Z15, Z15
+	VPXORD  Z16, Z16, Z16
+	VPXORD  Z17, Z17, Z17
+	VPXORD  Z18, Z18, Z18
+	VPXORD  Z19, Z19, Z19
+	VPXORD  Z20, Z20, Z20
+	VPXORD  Z21, Z21, Z21
+	VPXORD  Z22, Z22, Z22
+	VPXORD  Z23, Z23, Z23
+	VPXORD  Z24, Z24, Z24
+	VPXORD  Z25, Z25, Z25
+	VPXORD  Z26, Z26, Z26
+	VPXORD  Z27, Z27, Z27
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x0000000e, BP
+	CMPQ    BP, CX
+	CMOVQGT CX, BP
+	SUBQ    BP, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z28
+	VMOVUPS      64(DI), Z29
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z30
+	VFMADD231PS  Z28, Z30, Z0
+	VFMADD231PS  Z29, Z30, Z1
+	VBROADCASTSS (BX)(R9*1), Z30
+	VFMADD231PS  Z28, Z30, Z2
+	VFMADD231PS  Z29, Z30, Z3
+	VBROADCASTSS (BX)(R9*2), Z30
+	VFMADD231PS  Z28, Z30, Z4
+	VFMADD231PS  Z29, Z30, Z5
+	VBROADCASTSS (BX)(R10*1), Z30
+	VFMADD231PS  Z28, Z30, Z6
+	VFMADD231PS  Z29, Z30, Z7
+	VBROADCASTSS (BX)(R9*4), Z30
+	VFMADD231PS  Z28, Z30, Z8
+	VFMADD231PS  Z29, Z30, Z9
+	VBROADCASTSS (BX)(R11*1), Z30
+	VFMADD231PS  Z28, Z30, Z10
+	VFMADD231PS  Z29, Z30, Z11
+	VBROADCASTSS (BX)(R10*2), Z30
+	VFMADD231PS  Z28, Z30, Z12
+	VFMADD231PS  Z29, Z30, Z13
+	VBROADCASTSS (BX)(R12*1), Z30
+	VFMADD231PS  Z28, Z30, Z14
+	VFMADD231PS  Z29, Z30, Z15
+	VBROADCASTSS (BX)(R9*8), Z30
+	VFMADD231PS  Z28, Z30, Z16
+	VFMADD231PS  Z29, Z30, Z17
+	VBROADCASTSS (BX)(R13*1), Z30
+	VFMADD231PS  Z28, Z30, Z18
+	VFMADD231PS  Z29, Z30, Z19
+	VBROADCASTSS (BX)(R11*2), Z30
+	VFMADD231PS  Z28, Z30, Z20
+	VFMADD231PS  Z29, Z30, Z21
+	VBROADCASTSS (BX)(R14*1), Z30
+	VFMADD231PS  Z28, Z30, Z22
+	VFMADD231PS  Z29, Z30, Z23
+	VBROADCASTSS (BX)(R10*4), Z30
+	VFMADD231PS  Z28, Z30, Z24
+	VFMADD231PS  Z29, Z30, Z25
+	VBROADCASTSS (BX)(R15*1), Z30
+	VFMADD231PS  Z28, Z30, Z26
+	VFMADD231PS  Z29, Z30, Z27
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         BP
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z28
 	VMOVUPS      64(DI), Z29
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z30
 	VFMADD231PS  Z28, Z30, Z0
 	VFMADD231PS  Z29, Z30, Z1
-	VBROADCASTSS (BX)(AX*1), Z30
+	VBROADCASTSS (BX)(R9*1), Z30
 	VFMADD231PS  Z28, Z30, Z2
 	VFMADD231PS  Z29, Z30, Z3
-	VBROADCASTSS (BX)(AX*2), Z30
+	VBROADCASTSS (BX)(R9*2), Z30
 	VFMADD231PS  Z28, Z30, Z4
 	VFMADD231PS  Z29, Z30, Z5
-	VBROADCASTSS (BX)(DX*1), Z30
+	VBROADCASTSS (BX)(R10*1), Z30
 	VFMADD231PS  Z28, Z30, Z6
 	VFMADD231PS  Z29, Z30, Z7
-	VBROADCASTSS (BX)(AX*4), Z30
+	VBROADCASTSS (BX)(R9*4), Z30
 	VFMADD231PS  Z28, Z30, Z8
 	VFMADD231PS  Z29, Z30, Z9
-	VBROADCASTSS (BX)(R9*1), Z30
+	VBROADCASTSS (BX)(R11*1), Z30
 	VFMADD231PS  Z28, Z30, Z10
 	VFMADD231PS  Z29, Z30, Z11
-	VBROADCASTSS (BX)(DX*2), Z30
+	VBROADCASTSS (BX)(R10*2), Z30
 	VFMADD231PS  Z28, Z30, Z12
 	VFMADD231PS  Z29, Z30, Z13
-	VBROADCASTSS (BX)(R10*1), Z30
+	VBROADCASTSS (BX)(R12*1), Z30
 	VFMADD231PS  Z28, Z30, Z14
 	VFMADD231PS  Z29, Z30, Z15
-	VBROADCASTSS (BX)(AX*8), Z30
+	VBROADCASTSS (BX)(R9*8), Z30
 	VFMADD231PS  Z28, Z30, Z16
 	VFMADD231PS  Z29, Z30, Z17
-	VBROADCASTSS (BX)(R11*1), Z30
+	VBROADCASTSS (BX)(R13*1), Z30
 	VFMADD231PS  Z28, Z30, Z18
 	VFMADD231PS  Z29, Z30, Z19
-	VBROADCASTSS (BX)(R9*2), Z30
+	VBROADCASTSS (BX)(R11*2), Z30
 	VFMADD231PS  Z28, Z30, Z20
 	VFMADD231PS  Z29, Z30, Z21
-	VBROADCASTSS (BX)(R12*1), Z30
+	VBROADCASTSS (BX)(R14*1), Z30
 	VFMADD231PS  Z28, Z30, Z22
 	VFMADD231PS  Z29, Z30, Z23
-	VBROADCASTSS (BX)(DX*4), Z30
+	VBROADCASTSS (BX)(R10*4), Z30
 	VFMADD231PS  Z28, Z30, Z24
 	VFMADD231PS  Z29, Z30, Z25
-	VBROADCASTSS (BX)(R13*1), Z30
+	VBROADCASTSS (BX)(R15*1), Z30
 	VFMADD231PS  Z28, Z30, Z26
 	VFMADD231PS  Z29, Z30, Z27
 	ADDQ         SI, BX
@@ -5199,34 +5940,56 @@ overwrite:
 	RET
 
 // func gemmTile1x64AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile1x64AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), DX
-	MOVQ       aK+24(FP), BX
-	MOVQ       b+32(FP), SI
-	MOVQ       bK+40(FP), DI
-	SHLQ       $0x02, BX
-	SHLQ       $0x02, DI
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), R8
-	SHLQ       $0x02, R8
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	PREFETCHT0 128(AX)
-	PREFETCHT0 192(AX)
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), DX
+	MOVQ    aK+24(FP), BX
+	MOVQ    b+32(FP), SI
+	MOVQ    bK+40(FP), DI
+	SHLQ    $0x02, BX
+	SHLQ    $0x02, DI
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), R8
+	SHLQ    $0x02, R8
+	MOVQ    $0x00000001, R9
+	CMPQ    R9, CX
+	CMOVQGT CX, R9
+	SUBQ    R9, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	PREFETCHT0   128(AX)
+	PREFETCHT0   192(AX)
+	ADDQ         R8, AX
+	VMOVUPS      (SI), Z4
+	VMOVUPS      64(SI), Z5
+	VMOVUPS      128(SI), Z6
+	VMOVUPS      192(SI), Z7
+	PREFETCHT0   (DX)(BX*8)
+	VBROADCASTSS (DX), Z8
+	VFMADD231PS  Z4, Z8, Z0
+	VFMADD231PS  Z5, Z8, Z1
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	ADDQ         BX, DX
+	ADDQ         DI, SI
+	DECQ         R9
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (SI), Z4
 	VMOVUPS      64(SI), Z5
 	VMOVUPS      128(SI), Z6
 	VMOVUPS      192(SI), Z7
+	PREFETCHT0   (DX)(BX*8)
 	VBROADCASTSS (DX), Z8
 	VFMADD231PS  Z4, Z8, Z0
 	VFMADD231PS  Z5, Z8, Z1
@@ -5269,51 +6032,73 @@ overwrite:
 	RET
 
 // func gemmTile2x64AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile2x64AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	PREFETCHT0 128(AX)
-	PREFETCHT0 192(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	PREFETCHT0 128(AX)
-	PREFETCHT0 192(AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000002, R10
+	CMPQ    R10, CX
+	CMOVQGT CX, R10
+	SUBQ    R10, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	PREFETCHT0   128(AX)
+	PREFETCHT0   192(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z8
+	VMOVUPS      64(DI), Z9
+	VMOVUPS      128(DI), Z10
+	VMOVUPS      192(DI), Z11
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z12
+	VFMADD231PS  Z8, Z12, Z0
+	VFMADD231PS  Z9, Z12, Z1
+	VFMADD231PS  Z10, Z12, Z2
+	VFMADD231PS  Z11, Z12, Z3
+	VBROADCASTSS (BX)(R9*1), Z12
+	VFMADD231PS  Z8, Z12, Z4
+	VFMADD231PS  Z9, Z12, Z5
+	VFMADD231PS  Z10, Z12, Z6
+	VFMADD231PS  Z11, Z12, Z7
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R10
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z8
 	VMOVUPS      64(DI), Z9
 	VMOVUPS      128(DI), Z10
 	VMOVUPS      192(DI), Z11
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z12
 	VFMADD231PS  Z8, Z12, Z0
 	VFMADD231PS  Z9, Z12, Z1
 	VFMADD231PS  Z10, Z12, Z2
 	VFMADD231PS  Z11, Z12, Z3
-	VBROADCASTSS (BX)(AX*1), Z12
+	VBROADCASTSS (BX)(R9*1), Z12
 	VFMADD231PS  Z8, Z12, Z4
 	VFMADD231PS  Z9, Z12, Z5
 	VFMADD231PS  Z10, Z12, Z6
@@ -5365,65 +6150,87 @@ overwrite:
 	RET
 
 // func gemmTile3x64AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F, CMOV, MMX+
 TEXT ·gemmTile3x64AVX512(SB), NOSPLIT, $0-73
-	MOVQ       k+0(FP), CX
-	MOVQ       a+8(FP), BX
-	MOVQ       aK+24(FP), SI
-	MOVQ       b+32(FP), DI
-	MOVQ       bK+40(FP), R8
-	SHLQ       $0x02, SI
-	SHLQ       $0x02, R8
-	MOVQ       c+48(FP), AX
-	MOVQ       cRow+56(FP), DX
-	SHLQ       $0x02, DX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	PREFETCHT0 128(AX)
-	PREFETCHT0 192(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	PREFETCHT0 128(AX)
-	PREFETCHT0 192(AX)
-	ADDQ       DX, AX
-	PREFETCHT0 (AX)
-	PREFETCHT0 64(AX)
-	PREFETCHT0 128(AX)
-	PREFETCHT0 192(AX)
-	MOVQ       aRow+16(FP), AX
-	SHLQ       $0x02, AX
-	VPXORD     Z0, Z0, Z0
-	VPXORD     Z1, Z1, Z1
-	VPXORD     Z2, Z2, Z2
-	VPXORD     Z3, Z3, Z3
-	VPXORD     Z4, Z4, Z4
-	VPXORD     Z5, Z5, Z5
-	VPXORD     Z6, Z6, Z6
-	VPXORD     Z7, Z7, Z7
-	VPXORD     Z8, Z8, Z8
-	VPXORD     Z9, Z9, Z9
-	VPXORD     Z10, Z10, Z10
-	VPXORD     Z11, Z11, Z11
-	TESTQ      CX, CX
-	JZ         store
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000003, R10
+	CMPQ    R10, CX
+	CMOVQGT CX, R10
+	SUBQ    R10, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	PREFETCHT0   128(AX)
+	PREFETCHT0   192(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z12
+	VMOVUPS      64(DI), Z13
+	VMOVUPS      128(DI), Z14
+	VMOVUPS      192(DI), Z15
+	PREFETCHT0   (BX)(SI*8)
+	VBROADCASTSS (BX), Z16
+	VFMADD231PS  Z12, Z16, Z0
+	VFMADD231PS  Z13, Z16, Z1
+	VFMADD231PS  Z14, Z16, Z2
+	VFMADD231PS  Z15, Z16, Z3
+	VBROADCASTSS (BX)(R9*1), Z16
+	VFMADD231PS  Z12, Z16, Z4
+	VFMADD231PS  Z13, Z16, Z5
+	VFMADD231PS  Z14, Z16, Z6
+	VFMADD231PS  Z15, Z16, Z7
+	VBROADCASTSS (BX)(R9*2), Z16
+	VFMADD231PS  Z12, Z16, Z8
+	VFMADD231PS  Z13, Z16, Z9
+	VFMADD231PS  Z14, Z16, Z10
+	VFMADD231PS  Z15, Z16, Z11
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R10
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
 
 loop:
 	VMOVUPS      (DI), Z12
 	VMOVUPS      64(DI), Z13
 	VMOVUPS      128(DI), Z14
 	VMOVUPS      192(DI), Z15
+	PREFETCHT0   (BX)(SI*8)
 	VBROADCASTSS (BX), Z16
 	VFMADD231PS  Z12, Z16, Z0
 	VFMADD231PS  Z13, Z16, Z1
 	VFMADD231PS  Z14, Z16, Z2
 	VFMADD231PS  Z15, Z16, Z3
-	VBROADCASTSS (BX)(AX*1), Z16
+	VBROADCASTSS (BX)(R9*1), Z16
 	VFMADD231PS  Z12, Z16, Z4
 	VFMADD231PS  Z13, Z16, Z5
 	VFMADD231PS  Z14, Z16, Z6
 	VFMADD231PS  Z15, Z16, Z7
-	VBROADCASTSS (BX)(AX*2), Z16
+	VBROADCASTSS (BX)(R9*2), Z16
 	VFMADD231PS  Z12, Z16, Z8
 	VFMADD231PS  Z13, Z16, Z9
 	VFMADD231PS  Z14, Z16, Z10
@@ -5484,6 +6291,61 @@ overwrite:
 	VZEROUPPER
 	RET
 
+// func gemmTranspose4AVX2(dst *float32, dstRow int, src *float32, srcRow int, blocks int)
+// Requires: AVX
+TEXT ·gemmTranspose4AVX2(SB), NOSPLIT, $0-40
+	MOVQ dst+0(FP), AX
+	MOVQ dstRow+8(FP), CX
+	MOVQ src+16(FP), DX
+	MOVQ srcRow+24(FP), BX
+	MOVQ blocks+32(FP), SI
+	SHLQ $0x02, CX
+	SHLQ $0x02, BX
+	LEAQ (CX)(CX*2), DI
+	LEAQ (BX)(BX*2), R8
+	LEAQ (DX)(BX*4), R9
+
+block:
+	VMOVUPS   (DX), X0
+	VMOVUPS   (DX)(BX*1), X1
+	VMOVUPS   (DX)(BX*2), X2
+	VMOVUPS   (DX)(R8*1), X3
+	VUNPCKLPS X1, X0, X4
+	VUNPCKHPS X1, X0, X5
+	VUNPCKLPS X3, X2, X1
+	VUNPCKHPS X3, X2, X3
+	VUNPCKLPD X1, X4, X0
+	VUNPCKHPD X1, X4, X1
+	VUNPCKLPD X3, X5, X2
+	VUNPCKHPD X3, X5, X3
+	VMOVUPS   X0, (AX)
+	VMOVUPS   X1, (AX)(CX*1)
+	VMOVUPS   X2, (AX)(CX*2)
+	VMOVUPS   X3, (AX)(DI*1)
+	LEAQ      (AX)(CX*4), AX
+	VMOVUPS   16(DX), X0
+	VMOVUPS   16(DX)(BX*1), X1
+	VMOVUPS   16(DX)(BX*2), X2
+	VMOVUPS   16(DX)(R8*1), X3
+	VUNPCKLPS X1, X0, X4
+	VUNPCKHPS X1, X0, X5
+	VUNPCKLPS X3, X2, X1
+	VUNPCKHPS X3, X2, X3
+	VUNPCKLPD X1, X4, X0
+	VUNPCKHPD X1, X4, X1
+	VUNPCKLPD X3, X5, X2
+	VUNPCKHPD X3, X5, X3
+	VMOVUPS   X0, (AX)
+	VMOVUPS   X1, (AX)(CX*1)
+	VMOVUPS   X2, (AX)(CX*2)
+	VMOVUPS   X3, (AX)(DI*1)
+	LEAQ      (AX)(CX*4), AX
+	ADDQ      $0x20, DX
+	DECQ      SI
+	JNZ       block
+	VZEROUPPER
+	RET
+
 // func gemmTranspose8AVX2(dst *float32, dstRow int, src *float32, srcRow int, blocks int)
 // Requires: AVX
 TEXT ·gemmTranspose8AVX2(SB), NOSPLIT, $0-40
@@ -5496,9 +6358,9 @@ TEXT ·gemmTranspose8AVX2(SB), NOSPLIT, $0-40
 	SHLQ $0x02, BX
 	LEAQ (CX)(CX*2), DI
 	LEAQ (BX)(BX*2), R8
+	LEAQ (DX)(BX*4), R9
 
 block:
-	LEAQ        (DX)(BX*4), R9
 	VMOVUPS     (DX), X0
 	VINSERTF128 $0x01, (R9), Y0, Y0
 	VMOVUPS     (DX)(BX*1), X1
@@ -5507,42 +6369,143 @@ block:
 	VINSERTF128 $0x01, (R9)(BX*2), Y2, Y2
 	VMOVUPS     (DX)(R8*1), X3
 	VINSERTF128 $0x01, (R9)(R8*1), Y3, Y3
-	VMOVUPS     16(DX), X4
-	VINSERTF128 $0x01, 16(R9), Y4, Y4
-	VMOVUPS     16(DX)(BX*1), X5
-	VINSERTF128 $0x01, 16(R9)(BX*1), Y5, Y5
-	VMOVUPS     16(DX)(BX*2), X6
-	VINSERTF128 $0x01, 16(R9)(BX*2), Y6, Y6
-	VMOVUPS     16(DX)(R8*1), X7
-	VINSERTF128 $0x01, 16(R9)(R8*1), Y7, Y7
-	VUNPCKLPS   Y1, Y0, Y8
-	VUNPCKHPS   Y1, Y0, Y9
+	VUNPCKLPS   Y1, Y0, Y4
+	VUNPCKHPS   Y1, Y0, Y5
 	VUNPCKLPS   Y3, Y2, Y1
 	VUNPCKHPS   Y3, Y2, Y3
-	VUNPCKLPD   Y1, Y8, Y0
-	VUNPCKHPD   Y1, Y8, Y1
-	VUNPCKLPD   Y3, Y9, Y2
-	VUNPCKHPD   Y3, Y9, Y3
+	VUNPCKLPD   Y1, Y4, Y0
+	VUNPCKHPD   Y1, Y4, Y1
+	VUNPCKLPD   Y3, Y5, Y2
+	VUNPCKHPD   Y3, Y5, Y3
 	VMOVUPS     Y0, (AX)
 	VMOVUPS     Y1, (AX)(CX*1)
 	VMOVUPS     Y2, (AX)(CX*2)
 	VMOVUPS     Y3, (AX)(DI*1)
 	LEAQ        (AX)(CX*4), AX
-	VUNPCKLPS   Y5, Y4, Y8
-	VUNPCKHPS   Y5, Y4, Y9
-	VUNPCKLPS   Y7, Y6, Y5
-	VUNPCKHPS   Y7, Y6, Y7
-	VUNPCKLPD   Y5, Y8, Y4
-	VUNPCKHPD   Y5, Y8, Y5
-	VUNPCKLPD   Y7, Y9, Y6
-	VUNPCKHPD   Y7, Y9, Y7
-	VMOVUPS     Y4, (AX)
-	VMOVUPS     Y5, (AX)(CX*1)
-	VMOVUPS     Y6, (AX)(CX*2)
-	VMOVUPS     Y7, (AX)(DI*1)
+	VMOVUPS     16(DX), X6
+	VINSERTF128 $0x01, 16(R9), Y6, Y6
+	VMOVUPS     16(DX)(BX*1), X7
+	VINSERTF128 $0x01, 16(R9)(BX*1), Y7, Y7
+	VMOVUPS     16(DX)(BX*2), X8
+	VINSERTF128 $0x01, 16(R9)(BX*2), Y8, Y8
+	VMOVUPS     16(DX)(R8*1), X9
+	VINSERTF128 $0x01, 16(R9)(R8*1), Y9, Y9
+	VUNPCKLPS   Y7, Y6, Y4
+	VUNPCKHPS   Y7, Y6, Y5
+	VUNPCKLPS   Y9, Y8, Y7
+	VUNPCKHPS   Y9, Y8, Y9
+	VUNPCKLPD   Y7, Y4, Y6
+	VUNPCKHPD   Y7, Y4, Y7
+	VUNPCKLPD   Y9, Y5, Y8
+	VUNPCKHPD   Y9, Y5, Y9
+	VMOVUPS     Y6, (AX)
+	VMOVUPS     Y7, (AX)(CX*1)
+	VMOVUPS     Y8, (AX)(CX*2)
+	VMOVUPS     Y9, (AX)(DI*1)
 	LEAQ        (AX)(CX*4), AX
 	ADDQ        $0x20, DX
+	ADDQ        $0x20, R9
 	DECQ        SI
 	JNZ         block
+	VZEROUPPER
+	RET
+
+// func gemmCopy1AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
+// Requires: AVX
+TEXT ·gemmCopy1AVX2(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ dstRow+8(FP), CX
+	MOVQ src+16(FP), DX
+	MOVQ srcRow+24(FP), BX
+	MOVQ rows+32(FP), SI
+	MOVQ cols+40(FP), DI
+	SHLQ $0x02, CX
+	SHLQ $0x02, BX
+
+row:
+	VMOVUPS -32(DX)(DI*4), Y0
+	VMOVUPS Y0, -32(AX)(DI*4)
+	ADDQ    BX, DX
+	ADDQ    CX, AX
+	DECQ    SI
+	JNZ     row
+	VZEROUPPER
+	RET
+
+// func gemmCopy2AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
+// Requires: AVX
+TEXT ·gemmCopy2AVX2(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ dstRow+8(FP), CX
+	MOVQ src+16(FP), DX
+	MOVQ srcRow+24(FP), BX
+	MOVQ rows+32(FP), SI
+	MOVQ cols+40(FP), DI
+	SHLQ $0x02, CX
+	SHLQ $0x02, BX
+
+row:
+	VMOVUPS (DX), Y0
+	VMOVUPS Y0, (AX)
+	VMOVUPS -32(DX)(DI*4), Y0
+	VMOVUPS Y0, -32(AX)(DI*4)
+	ADDQ    BX, DX
+	ADDQ    CX, AX
+	DECQ    SI
+	JNZ     row
+	VZEROUPPER
+	RET
+
+// func gemmCopy3AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
+// Requires: AVX
+TEXT ·gemmCopy3AVX2(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ dstRow+8(FP), CX
+	MOVQ src+16(FP), DX
+	MOVQ srcRow+24(FP), BX
+	MOVQ rows+32(FP), SI
+	MOVQ cols+40(FP), DI
+	SHLQ $0x02, CX
+	SHLQ $0x02, BX
+
+row:
+	VMOVUPS (DX), Y0
+	VMOVUPS Y0, (AX)
+	VMOVUPS 32(DX), Y0
+	VMOVUPS Y0, 32(AX)
+	VMOVUPS -32(DX)(DI*4), Y0
+	VMOVUPS Y0, -32(AX)(DI*4)
+	ADDQ    BX, DX
+	ADDQ    CX, AX
+	DECQ    SI
+	JNZ     row
+	VZEROUPPER
+	RET
+
+// func gemmCopy4AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
+// Requires: AVX
+TEXT ·gemmCopy4AVX2(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ dstRow+8(FP), CX
+	MOVQ src+16(FP), DX
+	MOVQ srcRow+24(FP), BX
+	MOVQ rows+32(FP), SI
+	MOVQ cols+40(FP), DI
+	SHLQ $0x02, CX
+	SHLQ $0x02, BX
+
+row:
+	VMOVUPS (DX), Y0
+	VMOVUPS Y0, (AX)
+	VMOVUPS 32(DX), Y0
+	VMOVUPS Y0, 32(AX)
+	VMOVUPS 64(DX), Y0
+	VMOVUPS Y0, 64(AX)
+	VMOVUPS -32(DX)(DI*4), Y0
+	VMOVUPS Y0, -32(AX)(DI*4)
+	ADDQ    BX, DX
+	ADDQ    CX, AX
+	DECQ    SI
+	JNZ     row
 	VZEROUPPER
 	RET

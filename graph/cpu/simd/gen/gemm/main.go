@@ -31,6 +31,9 @@ var (
 // independent sums to hide the latency of a multiply-add: 4 cycles, two a cycle.
 const wideVecs = 4
 
+// copyVecs is the widest panel of either level in vectors of 8 lanes.
+const copyVecs = 4
+
 func main() {
 	lanes()
 	for _, s := range []isa{avx2, avx512} {
@@ -43,13 +46,17 @@ func main() {
 			tile(s, rows, wideVecs)
 		}
 	}
-	transpose8()
+	transpose(4)
+	transpose(8)
+	for vecs := 1; vecs <= copyVecs; vecs++ {
+		copyRows(vecs)
+	}
 	Generate()
 }
 
 func (s isa) bytes() int { return 4 * s.lanes }
 
-// tile emits the product of rows rows of A with vecs vectors of B over k steps. The sums stay in
+// tile emits the product of rows rows of A with vecs vectors of B over k > 0 steps. The sums stay in
 // registers; A's element is broadcast once and multiplied with the whole row of B, which keeps the load
 // ports (two a cycle) below the multiply-adds (two a cycle).
 func tile(s isa, rows, vecs int) {
@@ -65,19 +72,6 @@ func tile(s isa, rows, vecs int) {
 	bK := Load(Param("bK"), GP64())
 	SHLQ(Imm(2), aK)
 	SHLQ(Imm(2), bK)
-
-	// The tile of C is far apart in memory: ask for it now, it is needed after the loop.
-	c := Load(Param("c"), GP64())
-	cRow := Load(Param("cRow"), GP64())
-	SHLQ(Imm(2), cRow)
-	for r := range rows {
-		for v := 0; v < vecs*s.bytes(); v += 64 {
-			PREFETCHT0(Mem{Base: c, Disp: v})
-		}
-		if r < rows-1 {
-			ADDQ(cRow, c)
-		}
-	}
 
 	// Row r of A is at a + r*aRow: an odd multiple of aRow in a register, times 1, 2, 4 or 8.
 	odd := map[int]GPVirtual{}
@@ -108,23 +102,48 @@ func tile(s isa, rows, vecs int) {
 			s.zero(sum[r][v])
 		}
 	}
+	step := func() {
+		rowB := make([]VecVirtual, vecs)
+		for v := range rowB {
+			rowB[v] = s.reg()
+			VMOVUPS(Mem{Base: b, Disp: v * s.bytes()}, rowB[v])
+		}
+		// A copied panel is read in the order of its addresses, from the second-level cache.
+		PREFETCHT0(Mem{Base: a, Index: aK, Scale: 8})
+		for r := range rows {
+			element := s.reg()
+			VBROADCASTSS(rowOfA(r), element)
+			for v := range vecs {
+				VFMADD231PS(rowB[v], element, sum[r][v])
+			}
+		}
+		ADDQ(aK, a)
+		ADDQ(bK, b)
+	}
+
+	// The first steps also ask for the tile of C, a row each, which is needed after the last one. Asking
+	// for all of it at once would take the buffers that outstanding loads of A and B wait in.
+	c := Load(Param("c"), GP64())
+	cRow := Load(Param("cRow"), GP64())
+	SHLQ(Imm(2), cRow)
+	touch := GP64()
+	MOVQ(U32(uint32(rows)), touch)
+	CMPQ(touch, k)
+	CMOVQGT(k, touch)
+	SUBQ(touch, k)
+	Label("touch")
+	for v := 0; v < vecs*s.bytes(); v += 64 {
+		PREFETCHT0(Mem{Base: c, Disp: v})
+	}
+	ADDQ(cRow, c)
+	step()
+	DECQ(touch)
+	JNZ(LabelRef("touch"))
+
 	TESTQ(k, k)
 	JZ(LabelRef("store"))
 	Label("loop")
-	rowB := make([]VecVirtual, vecs)
-	for v := range rowB {
-		rowB[v] = s.reg()
-		VMOVUPS(Mem{Base: b, Disp: v * s.bytes()}, rowB[v])
-	}
-	for r := range rows {
-		element := s.reg()
-		VBROADCASTSS(rowOfA(r), element)
-		for v := range vecs {
-			VFMADD231PS(rowB[v], element, sum[r][v])
-		}
-	}
-	ADDQ(aK, a)
-	ADDQ(bK, b)
+	step()
 	DECQ(k)
 	JNZ(LabelRef("loop"))
 
@@ -243,10 +262,11 @@ func lanes() {
 	}
 }
 
-// transpose8 emits the transpose of 8 rows, 8 columns at a time.
-func transpose8() {
-	TEXT("gemmTranspose8AVX2", NOSPLIT, "func(dst *float32, dstRow int, src *float32, srcRow, blocks int)")
-	Doc("gemmTranspose8AVX2 writes the 8 rows at src, 8*blocks columns wide, as columns of dst.")
+// transpose emits the transpose of 4 or 8 rows, 8 columns at a time.
+func transpose(rows int) {
+	name := fmt.Sprintf("gemmTranspose%dAVX2", rows)
+	TEXT(name, NOSPLIT, "func(dst *float32, dstRow int, src *float32, srcRow, blocks int)")
+	Doc(fmt.Sprintf("%s writes the %d rows at src, 8*blocks columns wide, as columns of dst.", name, rows))
 	Pragma("noescape")
 	dst := Load(Param("dst"), GP64())
 	dstRow := Load(Param("dstRow"), GP64())
@@ -258,9 +278,9 @@ func transpose8() {
 	dst3, src3, src4 := GP64(), GP64(), GP64()
 	LEAQ(Mem{Base: dstRow, Index: dstRow, Scale: 2}, dst3)
 	LEAQ(Mem{Base: srcRow, Index: srcRow, Scale: 2}, src3)
+	LEAQ(Mem{Base: src, Index: srcRow, Scale: 4}, src4)
 
 	Label("block")
-	LEAQ(Mem{Base: src, Index: srcRow, Scale: 4}, src4)
 	row := func(r, disp int) Mem {
 		base := src
 		if r >= 4 {
@@ -275,33 +295,78 @@ func transpose8() {
 		}
 		return m
 	}
-	// x[c] holds columns 4*(c/4) to 4*(c/4)+3 of row c%4 and, in its high half, of row c%4+4, so that
-	// what is left is four 4x4 transposes within 128-bit halves.
-	var x [8]VecVirtual
-	for c := range x {
-		x[c] = YMM()
-		VMOVUPS(row(c%4, 16*(c/4)), x[c].AsX())
-		VINSERTF128(Imm(1), row(c%4+4, 16*(c/4)), x[c], x[c])
+	reg := func() VecVirtual {
+		if rows == 4 {
+			return XMM()
+		}
+		return YMM()
 	}
-	for h := 0; h < 8; h += 4 {
-		lo01, hi01, lo23, hi23 := YMM(), YMM(), YMM(), YMM()
-		VUNPCKLPS(x[h+1], x[h], lo01)
-		VUNPCKHPS(x[h+1], x[h], hi01)
-		VUNPCKLPS(x[h+3], x[h+2], lo23)
-		VUNPCKHPS(x[h+3], x[h+2], hi23)
-		VUNPCKLPD(lo23, lo01, x[h])
-		VUNPCKHPD(lo23, lo01, x[h+1])
-		VUNPCKLPD(hi23, hi01, x[h+2])
-		VUNPCKHPD(hi23, hi01, x[h+3])
-		VMOVUPS(x[h], Mem{Base: dst})
-		VMOVUPS(x[h+1], Mem{Base: dst, Index: dstRow, Scale: 1})
-		VMOVUPS(x[h+2], Mem{Base: dst, Index: dstRow, Scale: 2})
-		VMOVUPS(x[h+3], Mem{Base: dst, Index: dst3, Scale: 1})
+	for column := 0; column < 8; column += 4 {
+		// x[r] holds 4 columns of row r and, in its high half, of row r+4, so that 4x4 transposes within
+		// 128-bit halves are left.
+		var x [4]VecVirtual
+		for r := range x {
+			x[r] = reg()
+			VMOVUPS(row(r, 4*column), x[r].AsX())
+			if rows == 8 {
+				VINSERTF128(Imm(1), row(r+4, 4*column), x[r], x[r])
+			}
+		}
+		lo01, hi01, lo23, hi23 := reg(), reg(), reg(), reg()
+		VUNPCKLPS(x[1], x[0], lo01)
+		VUNPCKHPS(x[1], x[0], hi01)
+		VUNPCKLPS(x[3], x[2], lo23)
+		VUNPCKHPS(x[3], x[2], hi23)
+		VUNPCKLPD(lo23, lo01, x[0])
+		VUNPCKHPD(lo23, lo01, x[1])
+		VUNPCKLPD(hi23, hi01, x[2])
+		VUNPCKHPD(hi23, hi01, x[3])
+		VMOVUPS(x[0], Mem{Base: dst})
+		VMOVUPS(x[1], Mem{Base: dst, Index: dstRow, Scale: 1})
+		VMOVUPS(x[2], Mem{Base: dst, Index: dstRow, Scale: 2})
+		VMOVUPS(x[3], Mem{Base: dst, Index: dst3, Scale: 1})
 		LEAQ(Mem{Base: dst, Index: dstRow, Scale: 4}, dst)
 	}
 	ADDQ(Imm(32), src)
+	if rows == 8 {
+		ADDQ(Imm(32), src4)
+	}
 	DECQ(blocks)
 	JNZ(LabelRef("block"))
+	VZEROUPPER()
+	RET()
+}
+
+// copyRows emits the copy of rows that vecs vectors of 8 lanes cover. The last of them may overlap the one
+// before it.
+func copyRows(vecs int) {
+	name := fmt.Sprintf("gemmCopy%dAVX2", vecs)
+	TEXT(name, NOSPLIT, "func(dst *float32, dstRow int, src *float32, srcRow, rows, cols int)")
+	Doc(fmt.Sprintf("%s copies rows of %d < cols <= %d elements, at least 8.", name, 8*(vecs-1), 8*vecs))
+	Pragma("noescape")
+	dst := Load(Param("dst"), GP64())
+	dstRow := Load(Param("dstRow"), GP64())
+	src := Load(Param("src"), GP64())
+	srcRow := Load(Param("srcRow"), GP64())
+	rows := Load(Param("rows"), GP64())
+	cols := Load(Param("cols"), GP64())
+	SHLQ(Imm(2), dstRow)
+	SHLQ(Imm(2), srcRow)
+	Label("row")
+	for v := range vecs {
+		x := YMM()
+		from, to := Mem{Base: src, Disp: 32 * v}, Mem{Base: dst, Disp: 32 * v}
+		if v == vecs-1 {
+			from = Mem{Base: src, Index: cols, Scale: 4, Disp: -32}
+			to = Mem{Base: dst, Index: cols, Scale: 4, Disp: -32}
+		}
+		VMOVUPS(from, x)
+		VMOVUPS(x, to)
+	}
+	ADDQ(srcRow, src)
+	ADDQ(dstRow, dst)
+	DECQ(rows)
+	JNZ(LabelRef("row"))
 	VZEROUPPER()
 	RET()
 }

@@ -1,19 +1,16 @@
 package simd
 
-const (
-	scanBackwardPanels = 4 // A, its gradient, the chunk's first h and the gradient of its last, [N][width]
-	scanBackwardRows   = 4 // D, DtBias and their gradients, [width]
-	scanBackwardSpans  = 17
-	scanBackwardSums   = 2 // products whose lanes add up to dB and dC, [N][ScanChunk][lanes]
-)
-
 // ScanBackwardScratch returns the number of elements of scratch that ScanBackward needs for ranges of up
-// to channels channels.
+// to channels channels, at any Level.
 func ScanBackwardScratch(channels, n int) int {
-	const lanes = scanMaxLanes
-	width := roundUp(channels, lanes)
-	return (scanBackwardPanels*n+scanBackwardRows)*width +
-		(scanBackwardSpans+2*scanStatesAtOnce+scanBackwardSums*n)*ScanChunk*lanes
+	const (
+		panels = 4 // A, its gradient, the chunk's first h and the gradient of its last, [N][width]
+		rows   = 4 // D, DtBias and their gradients, [width]
+		stages = 7 // u, dt, z, DY, DU, DDt and DZ where a vector is cut short
+		sums   = 2 // products whose lanes add up to dB and dC, for each state
+	)
+	return (panels*n+rows)*roundUp(channels, scanMaxLanes) +
+		(scanBackwardWork+stages+sums*n)*ScanChunk*scanMaxLanes
 }
 
 // ScanBackward computes the gradients of channels [c0, c1) from the states in Saved. Y and State are not
@@ -41,12 +38,9 @@ func ScanBackward(a *ScanArgs, g *ScanGrads, c0, c1 int, scratch []float32) {
 	skip, bias := arena.panel(1, width), arena.panel(1, width)
 	dSkip, dBias := arena.panel(1, width), arena.panel(1, width)
 	span := ScanChunk * k.lanes
-	delta, deltaU, sig, y := arena.take(span), arena.take(span), arena.take(span), arena.take(span)
-	gy, s, ddelta := arena.take(span), arena.take(span), arena.take(span)
+	work, sums := arena.take(scanBackwardWork*span), arena.take(2*a.N*span)
 	uStage, dtStage, zStage, dyStage := arena.take(span), arena.take(span), arena.take(span), arena.take(span)
 	duStage, ddtStage, dzStage := arena.take(span), arena.take(span), arena.take(span)
-	history := arena.take(2 * scanStatesAtOnce * span)
-	sumB, sumC := arena.take(a.N*span), arena.take(a.N*span)
 
 	decay.gather(Rows{a.A, a.Channels}, a.N, c0, c1)
 	skip.gather(Rows{a.D, a.Channels}, 1, c0, c1)
@@ -55,42 +49,40 @@ func ScanBackward(a *ScanArgs, g *ScanGrads, c0, c1 int, scratch []float32) {
 		clear(p.data)
 	}
 
+	gy, sGrads := scanRow(work, k.lanes, scanGY), work[scanS*span:scanHistory*span]
 	for chunk := (a.T - 1) / ScanChunk; chunk >= 0 && a.T > 0; chunk-- {
 		t0 := chunk * ScanChunk
 		steps := min(ScanChunk, a.T-t0)
 		h.gather(a.saved(chunk), a.N, c0, c1)
-		clear(sumB)
-		clear(sumC)
+		clear(sums)
 		b, c := a.B.from(t0), a.C.from(t0)
 		for col := 0; col < width; col += k.lanes {
-			sp := scanSpan{t0, steps, c0 + col, c1, k.lanes}
-			u, dt, dy := sp.input(a.U, uStage), sp.input(a.Dt, dtStage), sp.input(g.DY, dyStage)
+			s := scanSpan{t0, steps, c0 + col, c1, k.lanes}
+			u, dt, dy := s.input(a.U, uStage), s.input(a.Dt, dtStage), s.input(g.DY, dyStage)
 			var z Rows
-			k.delta(delta, deltaU, sig, y, u.Data, u.Stride, dt.Data, dt.Stride, bias.from(col), skip.from(col), steps)
+			k.delta(work, u.Data, u.Stride, dt.Data, dt.Stride, bias.from(col), skip.from(col), steps)
 			if a.gated() {
-				z = sp.input(a.Z, zStage)
+				z = s.input(a.Z, zStage)
 				k.gate(gy, k.lanes, dy.Data, dy.Stride, z.Data, z.Stride, steps)
 			} else {
 				scanPanel{gy, k.lanes}.gather(dy, steps, 0, k.lanes)
 			}
-			clear(s)
-			clear(ddelta)
-			k.statesGrad(s, ddelta, sumB, sumC, y, dDecay.from(col), dh.from(col), h.from(col), decay.from(col), width,
-				delta, deltaU, gy, b.Data, b.Stride, c.Data, c.Stride, history, steps, a.N)
+			clear(sGrads)
+			k.statesGrad(work, sums, dDecay.from(col), dh.from(col), h.from(col), decay.from(col), width,
+				b.Data, b.Stride, c.Data, c.Stride, steps, a.N)
 			if a.gated() {
-				dz := sp.output(g.DZ, dzStage)
-				k.gateGrad(dz.Data, dz.Stride, y, dy.Data, dy.Stride, z.Data, z.Stride, steps)
-				sp.flush(g.DZ, dzStage)
+				dz := s.output(g.DZ, dzStage)
+				k.gateGrad(dz.Data, dz.Stride, work, dy.Data, dy.Stride, z.Data, z.Stride, steps)
+				s.flush(g.DZ, dzStage)
 			}
-			du, ddt := sp.output(g.DU, duStage), sp.output(g.DDt, ddtStage)
+			du, ddt := s.output(g.DU, duStage), s.output(g.DDt, ddtStage)
 			k.deltaGrad(du.Data, du.Stride, ddt.Data, ddt.Stride, dBias.from(col), dSkip.from(col),
-				u.Data, u.Stride, delta, sig, gy, s, ddelta, skip.from(col), steps)
-			sp.flush(g.DU, duStage)
-			sp.flush(g.DDt, ddtStage)
+				work, u.Data, u.Stride, skip.from(col), steps)
+			s.flush(g.DU, duStage)
+			s.flush(g.DDt, ddtStage)
 		}
 		db, dc := g.DB.from(t0), g.DC.from(t0)
-		k.addLanes(db.Data, db.Stride, sumB, steps, a.N)
-		k.addLanes(dc.Data, dc.Stride, sumC, steps, a.N)
+		k.addLanes(db.Data, db.Stride, dc.Data, dc.Stride, sums, steps, a.N)
 	}
 	dDecay.addTo(Rows{g.DA, a.Channels}, a.N, c0, c1)
 	dSkip.addTo(Rows{g.DD, a.Channels}, 1, c0, c1)

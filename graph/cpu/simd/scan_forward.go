@@ -1,17 +1,14 @@
 package simd
 
-const (
-	scanForwardPanels = 2 // A and h, [N][width]
-	scanForwardRows   = 2 // D and DtBias, [width]
-	scanForwardSpans  = 8 // delta, delta*u, sigmoid, y; copies of u, dt, z and Y where a vector is cut short
-)
-
 // ScanForwardScratch returns the number of elements of scratch that ScanForward needs for ranges of up to
-// channels channels.
+// channels channels, at any Level.
 func ScanForwardScratch(channels, n int) int {
-	const lanes = scanMaxLanes
-	width := roundUp(channels, lanes)
-	return (scanForwardPanels*n+scanForwardRows)*width + scanForwardSpans*ScanChunk*lanes
+	const (
+		panels = 2 // A and h, [N][width]
+		rows   = 2 // D and DtBias, [width]
+		stages = 4 // u, dt, z and Y where a vector is cut short
+	)
+	return (panels*n+rows)*roundUp(channels, scanMaxLanes) + (scanForwardWork+stages)*ScanChunk*scanMaxLanes
 }
 
 // ScanForward computes channels [c0, c1) of Y, State and Saved. Calls on disjoint ranges may run at once,
@@ -31,7 +28,7 @@ func ScanForward(a *ScanArgs, c0, c1 int, scratch []float32) {
 	decay, h := arena.panel(a.N, width), arena.panel(a.N, width)
 	skip, bias := arena.panel(1, width), arena.panel(1, width)
 	span := ScanChunk * k.lanes
-	delta, deltaU, sig, y := arena.take(span), arena.take(span), arena.take(span), arena.take(span)
+	work := arena.take(scanForwardWork * span)
 	uStage, dtStage, zStage, yStage := arena.take(span), arena.take(span), arena.take(span), arena.take(span)
 
 	decay.gather(Rows{a.A, a.Channels}, a.N, c0, c1)
@@ -44,6 +41,8 @@ func ScanForward(a *ScanArgs, c0, c1 int, scratch []float32) {
 		clear(h.data)
 	}
 
+	y := scanRow(work, k.lanes, scanY)
+
 	for t0 := 0; t0 < a.T; t0 += ScanChunk {
 		steps := min(ScanChunk, a.T-t0)
 		if a.Saved != nil {
@@ -53,8 +52,8 @@ func ScanForward(a *ScanArgs, c0, c1 int, scratch []float32) {
 		for col := 0; col < width; col += k.lanes {
 			s := scanSpan{t0, steps, c0 + col, c1, k.lanes}
 			u, dt := s.input(a.U, uStage), s.input(a.Dt, dtStage)
-			k.delta(delta, deltaU, sig, y, u.Data, u.Stride, dt.Data, dt.Stride, bias.from(col), skip.from(col), steps)
-			k.states(y, h.from(col), decay.from(col), width, delta, deltaU, b.Data, b.Stride, c.Data, c.Stride, steps, a.N)
+			k.delta(work, u.Data, u.Stride, dt.Data, dt.Stride, bias.from(col), skip.from(col), steps)
+			k.states(work, h.from(col), decay.from(col), width, b.Data, b.Stride, c.Data, c.Stride, steps, a.N)
 			out := s.output(a.Y, yStage)
 			if a.gated() {
 				z := s.input(a.Z, zStage)

@@ -2,9 +2,12 @@ package simd
 
 const scanLanesGo = 8
 
-// scanDeltaGo prepares a chunk: delta = softplus(dt + bias), deltaU = delta * u, sig = sigmoid(dt + bias),
-// which is softplus' slope, and y = skip * u.
-func scanDeltaGo(delta, deltaU, sig, y, u []float32, uStride int, dt []float32, dtStride int, bias, skip []float32, steps int) {
+func scanRowGo(work []float32, i int) []float32 { return scanRow(work, scanLanesGo, i) }
+
+// scanDeltaGo prepares a chunk: delta, delta*u and sig, and y = skip * u.
+func scanDeltaGo(work, u []float32, uStride int, dt []float32, dtStride int, bias, skip []float32, steps int) {
+	delta, deltaU := scanRowGo(work, scanDelta), scanRowGo(work, scanDeltaU)
+	sig, y := scanRowGo(work, scanSig), scanRowGo(work, scanY)
 	for t := range steps {
 		for i := range scanLanesGo {
 			v, x := u[t*uStride+i], dt[t*dtStride+i]+bias[i]
@@ -14,9 +17,10 @@ func scanDeltaGo(delta, deltaU, sig, y, u []float32, uStride int, dt []float32, 
 	}
 }
 
-// scanStatesGo advances the states: h[n] = exp(delta[t]*decay[n])*h[n] + deltaU[t]*b[t,n], and adds
+// scanStatesGo advances the states, h[n] = exp(delta[t]*decay[n])*h[n] + deltaU[t]*b[t,n], and adds
 // c[t,n]*h[n] to y[t].
-func scanStatesGo(y, h, decay []float32, width int, delta, deltaU, b []float32, bStride int, c []float32, cStride int, steps, n int) {
+func scanStatesGo(work, h, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps, n int) {
+	delta, deltaU, y := scanRowGo(work, scanDelta), scanRowGo(work, scanDeltaU), scanRowGo(work, scanY)
 	for j := range n {
 		for i := range scanLanesGo {
 			hj, a := h[j*width+i], decay[j*width+i]
@@ -42,16 +46,16 @@ func scanGateGo(out []float32, outStride int, y []float32, yStride int, z []floa
 
 // scanStatesGradGo computes the chunk's states again from h, adding c*h to y as the forward pass does,
 // then goes back in time. On entry dh is the gradient that the next chunk sends back to this chunk's last
-// state, exp(delta*decay) included; on return it is what this chunk sends to the one before. With gy the
-// gradient of y and w[t] = dh[t]*exp(delta[t]*decay)*h[t-1], it adds sum_n dh[t]*b[t,n] to s[t],
-// sum_n w[t]*decay to ddelta[t], dh[t]*deltaU[t] to sumB[n,t], gy[t]*h[t] to sumC[n,t] and
-// sum_t w[t]*delta[t] to dDecay. sumB and sumC are [n][ScanChunk][lanes]; history is working memory.
-func scanStatesGradGo(s, ddelta, sumB, sumC, y, dDecay, dh, h, decay []float32, width int, delta, deltaU, gy, b []float32, bStride int, c []float32, cStride int, history []float32, steps, n int) {
-	const span = ScanChunk * scanLanesGo
-	decayed := history[:span] // exp(delta*decay) * h[t-1]
-	rate := history[span : 2*span]
+// state, exp(delta*decay) included; on return it is what this chunk sends to the one before. With
+// w[t] = dh[t]*exp(delta[t]*decay)*h[t-1], it adds sum_n dh[t]*b[t,n] to s[t], sum_n w[t]*decay to
+// ddelta[t] and sum_t w[t]*delta[t] to dDecay. sums is [n][2][ScanChunk][lanes]: it adds dh[t]*deltaU[t]
+// to sums[n,0,t], and gy[t]*h[t] to sums[n,1,t], whose lanes add up to dB and dC.
+func scanStatesGradGo(work, sums, dDecay, dh, h, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps, n int) {
+	delta, deltaU, y := scanRowGo(work, scanDelta), scanRowGo(work, scanDeltaU), scanRowGo(work, scanY)
+	gy, s, ddelta := scanRowGo(work, scanGY), scanRowGo(work, scanS), scanRowGo(work, scanDDelta)
+	rate, decayed := scanRowGo(work, scanHistory), scanRowGo(work, scanHistory+1)
 	for j := range n {
-		sumBj, sumCj := sumB[j*span:(j+1)*span], sumC[j*span:(j+1)*span]
+		sumB, sumC := scanRowGo(sums, 2*j), scanRowGo(sums, 2*j+1)
 		for i := range scanLanesGo {
 			hj, a := h[j*width+i], decay[j*width+i]
 			for t := range steps {
@@ -60,7 +64,7 @@ func scanStatesGradGo(s, ddelta, sumB, sumC, y, dDecay, dh, h, decay []float32, 
 				decayed[p] = rate[p] * hj
 				hj = decayed[p] + deltaU[p]*b[t*bStride+j]
 				y[p] += hj * c[t*cStride+j]
-				sumCj[p] += hj * gy[p]
+				sumC[p] += hj * gy[p]
 			}
 			carry, da := dh[j*width+i], dDecay[j*width+i]
 			for t := steps - 1; t >= 0; t-- {
@@ -69,7 +73,7 @@ func scanStatesGradGo(s, ddelta, sumB, sumC, y, dDecay, dh, h, decay []float32, 
 				w := carry * decayed[p]
 				s[p] += carry * b[t*bStride+j]
 				ddelta[p] += w * a
-				sumBj[p] += carry * deltaU[p]
+				sumB[p] += carry * deltaU[p]
 				da += w * delta[p]
 				carry *= rate[p]
 			}
@@ -79,7 +83,8 @@ func scanStatesGradGo(s, ddelta, sumB, sumC, y, dDecay, dh, h, decay []float32, 
 }
 
 // scanGateGradGo: dz = dy * y * silu'(z).
-func scanGateGradGo(dz []float32, dzStride int, y, dy []float32, dyStride int, z []float32, zStride, steps int) {
+func scanGateGradGo(dz []float32, dzStride int, work, dy []float32, dyStride int, z []float32, zStride, steps int) {
+	y := scanRowGo(work, scanY)
 	for t := range steps {
 		for i := range scanLanesGo {
 			v := z[t*zStride+i]
@@ -91,7 +96,9 @@ func scanGateGradGo(dz []float32, dzStride int, y, dy []float32, dyStride int, z
 
 // scanDeltaGradGo is the gradient of scanDeltaGo: du = skip*gy + delta*s, ddt = (ddelta + u*s) * sig,
 // dBias += sum_t ddt, dSkip += sum_t gy*u.
-func scanDeltaGradGo(du []float32, duStride int, ddt []float32, ddtStride int, dBias, dSkip, u []float32, uStride int, delta, sig, gy, s, ddelta, skip []float32, steps int) {
+func scanDeltaGradGo(du []float32, duStride int, ddt []float32, ddtStride int, dBias, dSkip, work, u []float32, uStride int, skip []float32, steps int) {
+	delta, sig := scanRowGo(work, scanDelta), scanRowGo(work, scanSig)
+	gy, s, ddelta := scanRowGo(work, scanGY), scanRowGo(work, scanS), scanRowGo(work, scanDDelta)
 	for i := range scanLanesGo {
 		db, dd := dBias[i], dSkip[i]
 		for t := range steps {
@@ -106,12 +113,14 @@ func scanDeltaGradGo(du []float32, duStride int, ddt []float32, ddtStride int, d
 	}
 }
 
-// scanAddLanesGo: dst[t,n] += the sum of the lanes of sums[n,t].
-func scanAddLanesGo(dst []float32, dstStride int, sums []float32, steps, n int) {
+// scanAddLanesGo: dB[t,n] += the sum of the lanes of sums[n,0,t], dC[t,n] += that of sums[n,1,t].
+func scanAddLanesGo(dB []float32, dBStride int, dC []float32, dCStride int, sums []float32, steps, n int) {
 	for j := range n {
+		sumB, sumC := scanRowGo(sums, 2*j), scanRowGo(sums, 2*j+1)
 		for t := range steps {
-			p := (j*ScanChunk + t) * scanLanesGo
-			dst[t*dstStride+j] += reduceLanes((*[portableLanes]float32)(sums[p:]))
+			p := t * scanLanesGo
+			dB[t*dBStride+j] += reduceLanes((*[portableLanes]float32)(sumB[p:]))
+			dC[t*dCStride+j] += reduceLanes((*[portableLanes]float32)(sumC[p:]))
 		}
 	}
 }

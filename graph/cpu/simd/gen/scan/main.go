@@ -1,0 +1,345 @@
+// Command scan writes the assembly of the selective scan's kernels, and its Go declarations. The Go
+// versions in scan_portable.go define what each computes. Run it with go generate in graph/cpu/simd.
+package main
+
+import (
+	"fmt"
+	"math"
+
+	. "github.com/mmcloughlin/avo/build"
+	. "github.com/mmcloughlin/avo/operand"
+	. "github.com/mmcloughlin/avo/reg"
+
+	. "github.com/sambatrain/sambatrain/graph/cpu/simd/gen/kernel"
+)
+
+// chunk is simd.ScanChunk.
+const chunk = 32
+
+// The rows of the work array, [row][chunk][lanes], as in scan_kernels.go.
+const (
+	workDelta = iota
+	workDeltaU
+	workSig
+	workY
+	workGY
+	workS
+	workDDelta
+	workHistory
+)
+
+func main() {
+	Each(delta)
+	Each(states)
+	Each(gate)
+	Each(statesGrad)
+	Each(gateGrad)
+	Each(deltaGrad)
+	Each(addLanes)
+	Generate()
+}
+
+func at(base Register) Mem { return Mem{Base: base} }
+
+// work is the work array; of returns row i at the timestep whose byte offset is offset.
+type work struct {
+	s    ISA
+	base Register
+}
+
+func (w work) of(i int, offset Register) Mem {
+	return Mem{Base: w.base, Index: offset, Scale: 1, Disp: i * chunk * w.s.Bytes()}
+}
+
+func splat(base Register, element int) Splat { return Splat{Mem: at(base).Offset(4 * element)} }
+
+func advance(bytes int, pointers ...Register) {
+	for _, p := range pointers {
+		ADDQ(Imm(uint64(bytes)), p)
+	}
+}
+
+// timesteps runs body for each of steps, with offset the byte offset of the timestep in packed operands.
+func timesteps(s ISA, label string, steps Register, body func(offset Register)) {
+	offset := GP64()
+	XORQ(offset, offset)
+	n := GP64()
+	MOVQ(steps, n)
+	Label(label)
+	body(offset)
+	ADDQ(Imm(uint64(s.Bytes())), offset)
+	DECQ(n)
+	JNZ(LabelRef(label))
+}
+
+// statesAtOnce is the number of states that a kernel takes through a chunk together: their chains of
+// multiply-adds are independent, and they share the loads and stores of what belongs to a timestep.
+func statesAtOnce(s ISA) int {
+	if s.Wide() {
+		return 4
+	}
+	return 2 // 16 registers
+}
+
+// eachBlock emits body for blocks of statesAtOnce states and then for single ones. row is the byte offset
+// of the block's first state in operands that lie [N][width].
+func eachBlock(s ISA, width Register, body func(states int, row Register, label string)) {
+	n, row := Int("n"), GP64()
+	XORQ(row, row)
+	for _, states := range []int{statesAtOnce(s), 1} {
+		label := fmt.Sprintf("states%d", states)
+		Loop(label, n, states, func() {
+			body(states, row, label)
+			for range states {
+				ADDQ(width, row)
+			}
+		})
+	}
+}
+
+// panelRows are pointers to successive rows of parameter name, from row on.
+type panelRows struct {
+	s       ISA
+	pointer Register
+	width   Register
+}
+
+func rowsOf(s ISA, name string, row, width Register) panelRows {
+	p := panelRows{s, Ptr(name), width}
+	ADDQ(row, p.pointer)
+	return p
+}
+
+func (p panelRows) load(n int) []VecVirtual {
+	v := make([]VecVirtual, n)
+	pointer := copyOf(p.pointer)
+	for i := range v {
+		v[i] = p.s.Load(at(pointer))
+		ADDQ(p.width, pointer)
+	}
+	return v
+}
+
+func (p panelRows) store(v []VecVirtual) {
+	for i := range v {
+		p.s.Store(v[i], at(p.pointer))
+		ADDQ(p.width, p.pointer)
+	}
+}
+
+func copyOf(r Register) Register {
+	c := GP64()
+	MOVQ(r, c)
+	return c
+}
+
+func delta(s ISA) {
+	s.Func("scanDelta", "(work, u []float32, uStride int, dt []float32, dtStride int, bias, skip []float32, steps int)")
+	w := work{s, Ptr("work")}
+	u, uStride, dt, dtStride := Ptr("u"), ByteStride("uStride"), Ptr("dt"), ByteStride("dtStride")
+	bias, skip := s.Load(at(Ptr("bias"))), s.Load(at(Ptr("skip")))
+	softplus := s.NewSoftplus()
+	timesteps(s, "step", Int("steps"), func(offset Register) {
+		// The next vector of channels is the next call's; the row's page is in the TLB now.
+		PREFETCHT0(at(u).Offset(64))
+		PREFETCHT0(at(dt).Offset(64))
+		d, sig := softplus.WithSlope(s.Add(bias, at(dt)))
+		v := s.Load(at(u))
+		s.Store(d, w.of(workDelta, offset))
+		s.Store(sig, w.of(workSig, offset))
+		s.Store(s.Mul(d, v), w.of(workDeltaU, offset))
+		s.Store(s.Mul(v, skip), w.of(workY, offset))
+		ADDQ(uStride, u)
+		ADDQ(dtStride, dt)
+	})
+	End()
+}
+
+func states(s ISA) {
+	s.Func("scanStates", "(work, h, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps, n int)")
+	w, width, steps := work{s, Ptr("work")}, ByteStride("width"), Int("steps")
+	b, bStride, c, cStride := Ptr("b"), ByteStride("bStride"), Ptr("c"), ByteStride("cStride")
+	exp2 := s.NewExp2()
+	eachBlock(s, width, func(states int, row Register, label string) {
+		rates := rowsOf(s, "decay", row, width).load(states)
+		for _, a := range rates {
+			s.MulBy(a, s.Const(math.Log2E))
+		}
+		hRows := rowsOf(s, "h", row, width)
+		h := hRows.load(states)
+		bt, ct := copyOf(b), copyOf(c)
+		timesteps(s, label+"step", steps, func(offset Register) {
+			d, du, y := s.Load(w.of(workDelta, offset)), s.Load(w.of(workDeltaU, offset)), s.Load(w.of(workY, offset))
+			for i := range states {
+				e := exp2.Of(s.Mul(d, rates[i]))
+				s.MulAdd(h[i], e, s.Mul(du, splat(bt, i)))
+				s.FMA(y, h[i], splat(ct, i))
+			}
+			s.Store(y, w.of(workY, offset))
+			ADDQ(bStride, bt)
+			ADDQ(cStride, ct)
+		})
+		hRows.store(h)
+		advance(4*states, b, c)
+	})
+	End()
+}
+
+func gate(s ISA) {
+	s.Func("scanGate", "(out []float32, outStride int, y []float32, yStride int, z []float32, zStride, steps int)")
+	out, outStride, y, yStride := Ptr("out"), ByteStride("outStride"), Ptr("y"), ByteStride("yStride")
+	z, zStride := Ptr("z"), ByteStride("zStride")
+	sigmoid := s.NewSigmoid()
+	timesteps(s, "step", Int("steps"), func(Register) {
+		PREFETCHT0(at(z).Offset(64))
+		s.Store(s.Mul(sigmoid.SiLU(s.Load(at(z))), at(y)), at(out))
+		ADDQ(outStride, out)
+		ADDQ(yStride, y)
+		ADDQ(zStride, z)
+	})
+	End()
+}
+
+func statesGrad(s ISA) {
+	s.Func("scanStatesGrad", "(work, sums, dDecay, dh, h, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps, n int)")
+	w, sums, width := work{s, Ptr("work")}, work{s, Ptr("sums")}, ByteStride("width")
+	b, bStride, c, cStride := Ptr("b"), ByteStride("bStride"), Ptr("c"), ByteStride("cStride")
+	exp2 := s.NewExp2()
+	rate := func(i int) int { return workHistory + 2*i }
+	decayed := func(i int) int { return workHistory + 2*i + 1 }
+	sumB := func(i int) int { return 2 * i }
+	sumC := func(i int) int { return 2*i + 1 }
+
+	eachBlock(s, width, func(states int, row Register, label string) {
+		bt, ct := copyOf(b), copyOf(c)
+
+		rates := rowsOf(s, "decay", row, width).load(states)
+		for _, a := range rates {
+			s.MulBy(a, s.Const(math.Log2E))
+		}
+		h := rowsOf(s, "h", row, width).load(states)
+		timesteps(s, label+"forward", Int("steps"), func(offset Register) {
+			d, du, y := s.Load(w.of(workDelta, offset)), s.Load(w.of(workDeltaU, offset)), s.Load(w.of(workY, offset))
+			gy := s.Load(w.of(workGY, offset))
+			for i := range states {
+				e := exp2.Of(s.Mul(d, rates[i]))
+				s.Store(e, w.of(rate(i), offset))
+				s.MulBy(h[i], e)
+				s.Store(h[i], w.of(decayed(i), offset))
+				s.FMA(h[i], du, splat(bt, i))
+				s.FMA(y, h[i], splat(ct, i))
+				sum := s.Load(sums.of(sumC(i), offset))
+				s.FMA(sum, h[i], gy)
+				s.Store(sum, sums.of(sumC(i), offset))
+			}
+			s.Store(y, w.of(workY, offset))
+			ADDQ(bStride, bt)
+			ADDQ(cStride, ct)
+		})
+
+		a := rowsOf(s, "decay", row, width).load(states)
+		dhRows, dDecayRows := rowsOf(s, "dh", row, width), rowsOf(s, "dDecay", row, width)
+		dh, dDecay := dhRows.load(states), dDecayRows.load(states)
+		stepsBack(s, label+"backward", Int("steps"), func(offset Register) {
+			SUBQ(bStride, bt)
+			SUBQ(cStride, ct)
+			d, du, gy := s.Load(w.of(workDelta, offset)), s.Load(w.of(workDeltaU, offset)), s.Load(w.of(workGY, offset))
+			t, dd := s.Load(w.of(workS, offset)), s.Load(w.of(workDDelta, offset))
+			for i := range states {
+				s.FMA(dh[i], gy, splat(ct, i))
+				s.FMA(t, dh[i], splat(bt, i))
+				sum := s.Load(sums.of(sumB(i), offset))
+				s.FMA(sum, dh[i], du)
+				s.Store(sum, sums.of(sumB(i), offset))
+				x := s.Mul(dh[i], w.of(decayed(i), offset))
+				s.FMA(dd, x, a[i])
+				s.FMA(dDecay[i], x, d)
+				s.MulBy(dh[i], w.of(rate(i), offset))
+			}
+			s.Store(t, w.of(workS, offset))
+			s.Store(dd, w.of(workDDelta, offset))
+		})
+		dhRows.store(dh)
+		dDecayRows.store(dDecay)
+		ADDQ(U32(2*states*chunk*s.Bytes()), sums.base)
+		advance(4*states, b, c)
+	})
+	End()
+}
+
+// stepsBack is timesteps from the last to the first.
+func stepsBack(s ISA, label string, steps Register, body func(offset Register)) {
+	offset := copyOf(steps)
+	IMUL3Q(U32(s.Bytes()), offset, offset)
+	Label(label)
+	SUBQ(Imm(uint64(s.Bytes())), offset)
+	body(offset)
+	TESTQ(offset, offset)
+	JNZ(LabelRef(label))
+}
+
+func gateGrad(s ISA) {
+	s.Func("scanGateGrad", "(dz []float32, dzStride int, work, dy []float32, dyStride int, z []float32, zStride, steps int)")
+	w := work{s, Ptr("work")}
+	dz, dzStride, dy, dyStride := Ptr("dz"), ByteStride("dzStride"), Ptr("dy"), ByteStride("dyStride")
+	z, zStride := Ptr("z"), ByteStride("zStride")
+	sigmoid := s.NewSigmoid()
+	timesteps(s, "step", Int("steps"), func(offset Register) {
+		_, slope := sigmoid.SiLUSlope(s.Load(at(z)))
+		s.MulBy(slope, at(dy))
+		s.MulBy(slope, w.of(workY, offset))
+		s.Store(slope, at(dz))
+		ADDQ(dzStride, dz)
+		ADDQ(dyStride, dy)
+		ADDQ(zStride, z)
+	})
+	End()
+}
+
+func deltaGrad(s ISA) {
+	s.Func("scanDeltaGrad", "(du []float32, duStride int, ddt []float32, ddtStride int, dBias, dSkip, work, u []float32, uStride int, skip []float32, steps int)")
+	w := work{s, Ptr("work")}
+	du, duStride, ddt, ddtStride := Ptr("du"), ByteStride("duStride"), Ptr("ddt"), ByteStride("ddtStride")
+	u, uStride := Ptr("u"), ByteStride("uStride")
+	skip := s.Load(at(Ptr("skip")))
+	dBias, dSkip := s.Load(at(Ptr("dBias"))), s.Load(at(Ptr("dSkip")))
+	timesteps(s, "step", Int("steps"), func(offset Register) {
+		v, g, t := s.Load(at(u)), s.Load(w.of(workGY, offset)), s.Load(w.of(workS, offset))
+		x := s.Load(w.of(workDDelta, offset))
+		s.FMA(x, v, t)
+		s.MulBy(x, w.of(workSig, offset))
+		s.Store(x, at(ddt))
+		s.AddTo(dBias, x)
+		s.FMA(dSkip, g, v)
+		s.MulBy(g, skip)
+		s.FMA(g, t, w.of(workDelta, offset))
+		s.Store(g, at(du))
+		ADDQ(duStride, du)
+		ADDQ(ddtStride, ddt)
+		ADDQ(uStride, u)
+	})
+	s.Store(dBias, at(Ptr("dBias")))
+	s.Store(dSkip, at(Ptr("dSkip")))
+	End()
+}
+
+func addLanes(s ISA) {
+	s.Func("scanAddLanes", "(dB []float32, dBStride int, dC []float32, dCStride int, sums []float32, steps, n int)")
+	dB, dBStride, dC, dCStride := Ptr("dB"), ByteStride("dBStride"), Ptr("dC"), ByteStride("dCStride")
+	sums, steps, n := work{s, Ptr("sums")}, Int("steps"), Int("n")
+	Label("state")
+	for i, dst := range []struct{ pointer, stride Register }{{dB, dBStride}, {dC, dCStride}} {
+		row := copyOf(dst.pointer)
+		timesteps(s, fmt.Sprintf("step%d", i), steps, func(offset Register) {
+			sum := s.SumLanes(s.Load(sums.of(i, offset)))
+			VADDSS(at(row), sum, sum)
+			VMOVSS(sum, at(row))
+			ADDQ(dst.stride, row)
+		})
+	}
+	advance(4, dB, dC)
+	ADDQ(U32(2*chunk*s.Bytes()), sums.base)
+	DECQ(n)
+	JNZ(LabelRef("state"))
+	End()
+}

@@ -1,0 +1,222 @@
+// Package selective_scan is the recurrence of Mamba's S6 layer with its output
+// gate (arXiv 2312.00752, algorithm 2; Samba, arXiv 2406.07522, section 2.1.1).
+package selective_scan
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/cpu/simd"
+)
+
+// Apply scans u [B T C] with time steps dt [B T C], before their bias dtBias [C]
+// and softplus, the logarithm aLog [C N] of the states' decay rates, the input and
+// output matrices bm and cm [B T N] and the skip d [C], and gates the result with
+// silu(z), z [B T C]: y [B T C]. The zero Tensor as z means no gate. In the stateful
+// form the text continues where the call before ended.
+func Apply(b *graph.Builder, u, dt, dtBias, aLog, bm, cm, d, z graph.Tensor) graph.Tensor {
+	in := []graph.Tensor{u, dt, dtBias, aLog, bm, cm, d}
+	gated := z.Valid()
+	if gated {
+		in = append(in, z)
+	}
+	if s := u.Shape(); b.Carries() != nil && len(s) == 3 {
+		h := b.State("h", s[0], aLog.Shape().Cols(), s.Cols())
+		return b.Apply(CarrySpec(gated), append(in, h)...)
+	}
+	return b.Apply(Spec(gated), in...)
+}
+
+// Spec is, with delta = softplus(dt + dt_bias), A = -exp(A_log) and h[-1] = 0,
+//
+//	h[t,n,c] = exp(delta[t,c] * A[c,n]) * h[t-1,n,c] + delta[t,c] * Bm[t,n] * u[t,c]
+//	y[t,c]   = (sum_n Cm[t,n] * h[t,n,c] + D[c] * u[t,c]) * silu(z[t,c])
+//
+// and without z and its factor when not gated. The states before each of the S
+// chunks of simd.ScanChunk tokens are saved for the backward op, channels last as
+// the kernels hold them.
+func Spec(gated bool) *graph.Spec {
+	return &graph.Spec{
+		Name:      name(gated, ""),
+		Signature: inputs(gated) + " -> y[B T C], h[B S N C]",
+		Derive:    deriveChunks,
+		Reference: func(d graph.Dims, in, out []graph.Array) {
+			h := graph.NewArray(graph.Shape{d["B"], d["N"], d["C"]})
+			forwardReference(d, operandsOf(gated, in), h, out[0], out[1])
+		},
+		CPU:       forward(gated),
+		Workspace: forwardWorkspace,
+		Gradient: func(g *graph.Gradient) []graph.Tensor {
+			in := append(append([]graph.Tensor{}, g.In...), g.Out[1], g.DOut)
+			grads := []graph.Tensor{g.Builder().Apply(backwardSpec(gated), in...)}
+			for i := 1; i < len(g.In); i++ {
+				grads = append(grads, grads[0].Output(i))
+			}
+			return grads
+		},
+		Cost: func(d graph.Dims) graph.Cost {
+			c := forwardCost(gated, d)
+			c.Bytes += savedBytes(d)
+			return c
+		},
+	}
+}
+
+// CarrySpec is Spec for a text that comes in pieces: h holds the states before
+// this piece, and afterwards those before the next one. Zeros begin a text.
+func CarrySpec(gated bool) *graph.Spec {
+	return &graph.Spec{
+		Name:      name(gated, "_carry"),
+		Signature: inputs(gated) + ", h![B N C] -> y[B T C]",
+		Reference: func(d graph.Dims, in, out []graph.Array) {
+			forwardReference(d, operandsOf(gated, in), in[len(in)-1], out[0], graph.Array{})
+		},
+		CPU:       forwardCarry(gated),
+		Workspace: forwardWorkspace,
+		Cost:      func(d graph.Dims) graph.Cost { return forwardCost(gated, d) },
+	}
+}
+
+// backwardSpec computes the states of each chunk again from the saved ones. With g
+// the gradient of what the gate multiplies and
+//
+//	dh[t,n,c] = g[t,c] * Cm[t,n] + exp(delta[t+1,c] * A[c,n]) * dh[t+1,n,c]
+//	w[t,n,c]  = dh[t,n,c] * exp(delta[t,c] * A[c,n]) * h[t-1,n,c]
+//
+// it gives
+//
+//	du       = D * g + delta * sum_n dh * Bm
+//	ddt      = (u * sum_n dh * Bm + sum_n w * A) * sigmoid(dt + dt_bias)
+//	ddt_bias = sum over rows and t of ddt
+//	dA_log   = A * sum over rows and t of w * delta
+//	dBm      = sum_c dh * delta * u
+//	dCm      = sum_c g * h
+//	dD       = sum over rows and t of g * u
+//	dz       = dy * (what the gate multiplies) * silu'(z)
+func backwardSpec(gated bool) *graph.Spec {
+	out := "du[B T C], ddt[B T C], ddt_bias[C], dA_log[C N], dBm[B T N], dCm[B T N], dD[C]"
+	// du may take over dy: a block of dy is read for the last time before du is
+	// written there.
+	dy := 8
+	if gated {
+		out, dy = out+", dz[B T C]", 9
+	}
+	return &graph.Spec{
+		Name:      name(gated, "_backward"),
+		Signature: inputs(gated) + ", h[B S N C], dy[B T C] -> " + out,
+		Derive:    deriveChunks,
+		Reference: func(d graph.Dims, in, out []graph.Array) { backwardReference(d, operandsOf(gated, in), in, out) },
+		CPU:       backward(gated),
+		Workspace: backwardWorkspace,
+		InPlace:   []int{dy},
+		Cost:      func(d graph.Dims) graph.Cost { return backwardCost(gated, d) },
+	}
+}
+
+func name(gated bool, part string) string {
+	if gated {
+		return "selective_scan" + part
+	}
+	return "selective_scan_ungated" + part
+}
+
+func inputs(gated bool) string {
+	s := "u[B T C], dt[B T C], dt_bias[C], A_log[C N], Bm[B T N], Cm[B T N], D[C]"
+	if gated {
+		s += ", z[B T C]"
+	}
+	return s
+}
+
+func deriveChunks(d graph.Dims) error {
+	chunks := (d["T"] + simd.ScanChunk - 1) / simd.ScanChunk
+	if s, ok := d["S"]; ok && s != chunks {
+		return fmt.Errorf("h holds the states of %d chunks, %d tokens have %d", s, d["T"], chunks)
+	}
+	d["S"] = chunks
+	return nil
+}
+
+// forwardCost counts 7 operations a state: the product in the exponent, exp as
+// one, and five to update the state and add it to y; and a channel 8 for softplus,
+// delta * u and D * u, and 6 for the gate.
+func forwardCost(gated bool, d graph.Dims) graph.Cost {
+	n := float64(d["B"] * d["T"] * d["C"])
+	perChannel, arrays := 8.0, 3.0
+	if gated {
+		perChannel, arrays = 14, 4
+	}
+	return graph.Cost{
+		FLOPs: n * (7*float64(d["N"]) + perChannel),
+		Bytes: 4*arrays*n + 8*float64(d["B"]*d["T"]*d["N"]),
+	}
+}
+
+// backwardCost counts, a state, 5 to compute it again and 14 for its gradients (2
+// for each of dh, dCm, dBm, sum dh*Bm, sum w*A and dA, and 1 for each of w and the
+// step back); gated 2 more for y. A channel has 18, and 14 for the gate.
+func backwardCost(gated bool, d graph.Dims) graph.Cost {
+	n := float64(d["B"] * d["T"] * d["C"])
+	perState, perChannel, arrays := 19.0, 18.0, 5.0
+	if gated {
+		perState, perChannel, arrays = 21, 32, 7
+	}
+	return graph.Cost{
+		FLOPs: n * (perState*float64(d["N"]) + perChannel),
+		Bytes: 4*arrays*n + 16*float64(d["B"]*d["T"]*d["N"]) + savedBytes(d),
+	}
+}
+
+func savedBytes(d graph.Dims) float64 { return 4 * float64(d["B"]*d["S"]*d["N"]*d["C"]) }
+
+// Cases are the op's shapes under test.
+func Cases() []graph.Case {
+	const chunk = simd.ScanChunk
+	shapes := []graph.Case{
+		{Name: "small", Dims: graph.Dims{"B": 2, "T": 6, "C": 16, "N": 16}},
+		{Name: "odd", Dims: graph.Dims{"B": 3, "T": chunk + 7, "C": 37, "N": 5}},
+		{Name: "one token", Dims: graph.Dims{"B": 2, "T": 1, "C": 7, "N": 8}},
+		{Name: "one state", Dims: graph.Dims{"B": 1, "T": 9, "C": 3, "N": 1}},
+		{Name: "whole chunks", Dims: graph.Dims{"B": 1, "T": 2 * chunk, "C": 32, "N": 8}},
+		{Name: "many slices", Dims: graph.Dims{"B": 2, "T": chunk + 1, "C": 3*minSlice + 9, "N": 4}},
+		{Name: "many states", Dims: graph.Dims{"B": 1, "T": 11, "C": 18, "N": 64}},
+	}
+	var cases []graph.Case
+	for _, gated := range []bool{true, false} {
+		for _, s := range shapes {
+			whole, piece := s, s
+			whole.Spec, whole.Fill = Spec(gated), trained()
+			piece.Spec, piece.Fill = CarrySpec(gated), trained()
+			cases = append(cases, whole, piece)
+		}
+	}
+	// Steps so long that states are forgotten at once, exp gives 0 and softplus is a line.
+	long := trained()
+	long["dt"] = graph.Uniform(-40, 40)
+	return append(cases,
+		graph.Case{Name: "long steps", Spec: Spec(true), Fill: long, Dims: graph.Dims{"B": 1, "T": 20, "C": 16, "N": 16}},
+		graph.Case{Name: "421m", Spec: Spec(true), Fill: trained(), Dims: graph.Dims{"B": 1, "T": 1024, "C": 3072, "N": 16}, Bench: true},
+		graph.Case{Name: "batch", Spec: Spec(true), Fill: trained(), Dims: graph.Dims{"B": 8, "T": 512, "C": 512, "N": 16}, Bench: true},
+		graph.Case{Name: "421m one token", Spec: CarrySpec(true), Fill: trained(), Dims: graph.Dims{"B": 1, "T": 1, "C": 3072, "N": 16}, Bench: true},
+	)
+}
+
+// trained fills the operands with a trained model's kind of numbers: time steps of
+// a thousandth to a tenth, and state n decaying at about the rate n+1.
+func trained() map[string]graph.Fill {
+	return map[string]graph.Fill{
+		"dt": func(r *rand.Rand, a graph.Array) {
+			for i := range a.Data {
+				a.Data[i] = 0.5 * r.NormFloat64()
+			}
+		},
+		"dt_bias": graph.Uniform(-6, -2),
+		"A_log": func(r *rand.Rand, a graph.Array) {
+			for i := range a.Data {
+				a.Data[i] = math.Log(float64(i%a.Shape.Cols()+1)) + 0.1*r.NormFloat64()
+			}
+		},
+	}
+}

@@ -101,6 +101,7 @@ func TestETA(t *testing.T) {
 		{trainAt(100, 1600), 100 + 2*3600 + 5*60 + 40, "2h05m"},
 		{trainAt(100, 1600), 100 + 3*86400 + 4*3600, "3d04h"},
 		{trainAt(100, 0), 200, "?"},
+		{trainAt(100, 0), 100, "?"},
 		{trainAt(100, 1e-300), 200, "?"},
 		{trainAt(100, 1600), 0, "?"},
 		{trainAt(0, 1600), 100, "?"},
@@ -280,6 +281,16 @@ func TestBarThrottle(t *testing.T) {
 	want := "  50% |████████████            | (50/100) loss 2.3145  bpb 3.3391  1,600 tok/s  eta 50s"
 	if rows := screen(t, out.String()); rows[0] != want {
 		t.Errorf("Close leaves\n%s\nwant\n%s", rows[0], want)
+	}
+}
+
+func TestBarShowsTheLastStepAtOnce(t *testing.T) {
+	var out bytes.Buffer
+	c := newBar(&out, ConsoleOptions{Total: 100}, barStyle{ansi: true, width: func() int { return 120 }, every: time.Hour})
+	c.Step(trainAt(99, 1600))
+	c.Step(trainAt(100, 1600))
+	if rows := screen(t, out.String()); !strings.Contains(rows[0], "(100/100)") {
+		t.Errorf("after the last step: %q", rows[0])
 	}
 }
 

@@ -1,0 +1,136 @@
+// Package plot draws curves, such as a run's losses, to PNG and SVG files.
+package plot
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"gonum.org/v1/plot/vg"
+	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgimg"
+	"gonum.org/v1/plot/vg/vgsvg"
+)
+
+// The picture is 8 x 4.5 inches: 1600 x 900 pixels as PNG, 576 x 324 points as SVG.
+const (
+	width, height = 8 * vg.Inch, 4.5 * vg.Inch
+	dpi           = 200
+)
+
+// Extensions are those of the files that Curves can draw.
+var Extensions = []string{".png", ".svg"}
+
+// Options says what is drawn around the series.
+type Options struct {
+	Title          string // "" for none
+	XLabel, YLabel string
+	References     []Reference
+	// CutTop ends the y axis a little above where the curves spend their time, so that the first
+	// steps' losses don't press the rest flat. What is cut off is told below the picture.
+	CutTop bool
+}
+
+// Reference is a horizontal line to compare with, such as the loss of a byte-unigram.
+type Reference struct {
+	Label string
+	Y     float64
+}
+
+// Style is how a series is drawn.
+type Style uint8
+
+// The styles of a series.
+const (
+	Line   Style = iota // a line; smoothed, a line over a pale one of the raw values
+	Points              // points with a thin line between them
+)
+
+// Series is one curve. A point whose Y is NaN, infinite or beyond 1e100 leaves a gap, which is told below the picture.
+type Series struct {
+	Name  string // in the legend
+	Style Style
+	X, Y  []float64 // of equal length; X a count (steps, tokens), finite and nowhere falling
+	// Smooth is the weight of the past in an exponential moving average, from 0 (no smoothing) to below
+	// 1, for the style Line. SmoothFor chooses one.
+	Smooth float64
+}
+
+// Curves draws the series to path, as PNG or SVG by its extension. The same input gives the same bytes.
+func Curves(path string, options Options, series []Series) error {
+	var out interface {
+		vg.CanvasSizer
+		io.WriterTo
+	}
+	switch ext := filepath.Ext(path); strings.ToLower(ext) {
+	case ".png":
+		out = vgimg.PngCanvas{Canvas: vgimg.NewWith(vgimg.UseWH(width, height), vgimg.UseDPI(dpi))}
+	case ".svg":
+		out = vgsvg.New(width, height)
+	default:
+		return fmt.Errorf("%s: can't draw a %q file; give it the extension %s", path, ext, strings.Join(Extensions, " or "))
+	}
+	if err := check(options, series); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	drawFigure(draw.New(out), options, series)
+	var buf bytes.Buffer
+	if _, err := out.WriteTo(&buf); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return os.WriteFile(path, withFontFallback(buf.Bytes()), 0o644)
+}
+
+// withFontFallback names fonts of the same widths for machines that lack the one that text was laid out
+// with. In a PNG there is nothing to replace.
+func withFontFallback(picture []byte) []byte {
+	return bytes.ReplaceAll(picture,
+		[]byte("font-family:Liberation Sans;"),
+		[]byte("font-family:'Liberation Sans',Arial,Helvetica,sans-serif;"))
+}
+
+func check(options Options, series []Series) error {
+	if len(series) == 0 {
+		return errors.New("no series to draw")
+	}
+	for _, r := range options.References {
+		if !finite(r.Y) {
+			return fmt.Errorf("reference %q is at %g", r.Label, r.Y)
+		}
+	}
+	for _, s := range series {
+		if err := s.check(); err != nil {
+			return fmt.Errorf("series %q: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
+func (s Series) check() error {
+	if s.Style != Line && s.Style != Points {
+		return fmt.Errorf("unknown style %d", s.Style)
+	}
+	if !(s.Smooth >= 0 && s.Smooth < 1) {
+		return fmt.Errorf("smoothing is %g, want 0 or more and below 1", s.Smooth)
+	}
+	if len(s.X) != len(s.Y) {
+		return fmt.Errorf("%d values of x and %d of y", len(s.X), len(s.Y))
+	}
+	if !slices.ContainsFunc(s.Y, finite) {
+		return errors.New("no finite value to draw")
+	}
+	for i, x := range s.X {
+		if !finite(x) {
+			return fmt.Errorf("x of point %d is %g", i, x)
+		}
+		if i > 0 && x < s.X[i-1] {
+			return fmt.Errorf("x falls from %g to %g at point %d", s.X[i-1], x, i)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,160 @@
+// Package linear_cross_entropy is a language model's head and its loss in one
+// op, so that the logits of a batch never lie in memory at once.
+package linear_cross_entropy
+
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/sambatrain/sambatrain/graph"
+)
+
+// Apply is the mean negative log-likelihood, a scalar, of targets [B T] (int32)
+// under softmax(x w^T), for x [B T D] and w [V D]. A target below 0 is ignored
+// and not counted; without any that counts the loss is 0. Output 1, nll [B T], is
+// each token's share before the mean, 0 where ignored.
+//
+// The op computes its gradients along with the loss, and only those of the loss
+// itself: to differentiate a function of it is refused. Where none are wanted,
+// ApplyEval does a third of the work.
+func Apply(b *graph.Builder, x, w, targets graph.Tensor) graph.Tensor {
+	return b.Apply(Spec(), x, w, targets)
+}
+
+// ApplyEval is Apply without gradients.
+func ApplyEval(b *graph.Builder, x, w, targets graph.Tensor) graph.Tensor {
+	return b.Apply(EvalSpec(), x, w, targets)
+}
+
+// Spec is, with p = softmax(x w^T) and n targets that count,
+//
+//	nll    = -log p[target]
+//	loss   = sum of nll / n
+//	dlogit = (p - onehot(target)) / n, 0 where ignored
+//	dx     = dlogit w
+//	dw     = dlogit^T x
+func Spec() *graph.Spec {
+	return &graph.Spec{
+		Name:      "linear_cross_entropy",
+		Signature: "x[B T D], w[V D], targets:i32[B T] -> loss[], nll[B T], dx[B T D], dw[V D]",
+		Reference: func(_ graph.Dims, in, out []graph.Array) {
+			x, w, dx, dw := in[0], in[1], out[2], out[3]
+			reference(in, out, func(i int, dlogits []float64) {
+				for v, g := range dlogits {
+					for j := range x.Row(i) {
+						dx.Row(i)[j] += g * w.Row(v)[j]
+						dw.Row(v)[j] += g * x.Row(i)[j]
+					}
+				}
+			})
+		},
+		CPU:       train,
+		Workspace: trainWorkspace,
+		Gradient: func(g *graph.Gradient) []graph.Tensor {
+			if !g.IsSeed() {
+				return []graph.Tensor{g.Builder().Fail(errNotLoss), {}, {}}
+			}
+			return []graph.Tensor{g.Out[2], g.Out[3], {}}
+		},
+		Cost: func(d graph.Dims) graph.Cost {
+			n, v, w := float64(d["B"]*d["T"]), float64(d["V"]), float64(d["D"])
+			return graph.Cost{FLOPs: 3*2*n*v*w + 5*n*v, Bytes: 4 * (2*n*w + 2*v*w + 2*n)}
+		},
+	}
+}
+
+var errNotLoss = errors.New("linear_cross_entropy: only the gradient of the loss itself is known, not of something computed from it; scale gradients in the optimizer instead")
+
+// EvalSpec is Spec's loss and nll alone.
+func EvalSpec() *graph.Spec {
+	return &graph.Spec{
+		Name:      "linear_cross_entropy_eval",
+		Signature: "x[B T D], w[V D], targets:i32[B T] -> loss[], nll[B T]",
+		Reference: func(_ graph.Dims, in, out []graph.Array) { reference(in, out, nil) },
+		CPU:       eval,
+		Workspace: evalWorkspace,
+		Cost: func(d graph.Dims) graph.Cost {
+			n, v, w := float64(d["B"]*d["T"]), float64(d["V"]), float64(d["D"])
+			return graph.Cost{FLOPs: 2*n*v*w + 3*n*v, Bytes: 4 * (n*w + v*w + 2*n)}
+		},
+	}
+}
+
+// reference computes loss and nll, and hands the gradient of each counted
+// token's logits to backward, if there is one.
+func reference(in, out []graph.Array, backward func(i int, dlogits []float64)) {
+	x, w, targets, loss, nll := in[0], in[1], in[2], out[0], out[1]
+	count := 0.0
+	for _, target := range targets.Data {
+		if target >= 0 {
+			count++
+		}
+	}
+	p := make([]float64, w.Shape.Rows())
+	for i, target := range targets.Data {
+		checkTarget(i, int(target), len(p))
+		if target < 0 {
+			continue
+		}
+		greatest := math.Inf(-1)
+		for v := range p {
+			p[v] = 0
+			for j, a := range x.Row(i) {
+				p[v] += a * w.Row(v)[j]
+			}
+			greatest = math.Max(greatest, p[v])
+		}
+		logit, sum := p[int(target)], 0.0
+		for v, l := range p {
+			p[v] = math.Exp(l - greatest)
+			sum += p[v]
+		}
+		nll.Data[i] = math.Log(sum) + greatest - logit
+		loss.Data[0] += nll.Data[i] / count
+		if backward == nil {
+			continue
+		}
+		for v := range p {
+			p[v] /= sum * count
+		}
+		p[int(target)] -= 1 / count
+		backward(i, p)
+	}
+}
+
+func checkTarget(i, target, vocab int) {
+	if target >= vocab {
+		panic(fmt.Sprintf("linear_cross_entropy: target %d of the batch is id %d, outside the vocabulary of %d", i, target, vocab))
+	}
+}
+
+// Cases are the op's shapes under test.
+func Cases() []graph.Case {
+	targets := func(low, high int) map[string]graph.Fill {
+		return map[string]graph.Fill{"targets": graph.Integers(low, high)}
+	}
+	confident := targets(0, 9)
+	confident["w"] = graph.Uniform(-8, 8)
+	shapes := []graph.Case{
+		{Name: "small", Dims: graph.Dims{"B": 2, "T": 5, "V": 16, "D": 32}, Fill: targets(0, 16)},
+		{Name: "odd, some ignored", Dims: graph.Dims{"B": 3, "T": 7, "V": 19, "D": 13}, Fill: targets(-9, 19)},
+		{Name: "one token", Dims: graph.Dims{"B": 1, "T": 1, "V": 33, "D": 70}, Fill: targets(0, 33)},
+		{Name: "one id", Dims: graph.Dims{"B": 1, "T": 3, "V": 1, "D": 2}, Fill: targets(0, 1)},
+		{Name: "all ignored", Dims: graph.Dims{"B": 1, "T": 4, "V": 8, "D": 8}, Fill: targets(-2, 0)},
+		{Name: "confident", Dims: graph.Dims{"B": 1, "T": 6, "V": 9, "D": 5}, Fill: confident},
+		{Name: "first id", Dims: graph.Dims{"B": 1, "T": 2, "V": 21, "D": 4}, Fill: targets(0, 1)},
+		{Name: "last id", Dims: graph.Dims{"B": 1, "T": 2, "V": 21, "D": 4}, Fill: targets(20, 21)},
+		{Name: "large vocabulary", Dims: graph.Dims{"B": 1, "T": 3, "V": 2*expBlock + 3, "D": 6}, Fill: targets(0, 2*expBlock+3)},
+		{Name: "three chunks", Dims: graph.Dims{"B": 2, "T": maxChunkRows + 5, "V": 7, "D": 3}, Fill: targets(-1, 7)},
+		{Name: "421m", Dims: graph.Dims{"B": 1, "T": 4096, "V": 32000, "D": 1536}, Fill: targets(0, 32000), Bench: true},
+	}
+	var cases []graph.Case
+	for _, spec := range []*graph.Spec{Spec(), EvalSpec()} {
+		for _, c := range shapes {
+			c.Spec = spec
+			cases = append(cases, c)
+		}
+	}
+	return cases
+}

@@ -1,0 +1,217 @@
+package linear_cross_entropy_test
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/cpu"
+	"github.com/sambatrain/sambatrain/graph/cpu/simd"
+	"github.com/sambatrain/sambatrain/graph/ops/add"
+	"github.com/sambatrain/sambatrain/graph/ops/linear_cross_entropy"
+	"github.com/sambatrain/sambatrain/internal/optest"
+)
+
+// The gradients are outputs of the forward op. So the harness checks them as it
+// does all outputs, and the tests below what it can't see: that they are the
+// loss's derivatives, and that they reach the parameters.
+func TestLinearCrossEntropy(t *testing.T) {
+	cases := linear_cross_entropy.Cases()
+	for i, c := range cases {
+		forward := *c.Spec
+		forward.Gradient = nil
+		cases[i].Spec = &forward
+	}
+	optest.Run(t, cases)
+}
+
+// trained are the cases of the op with gradients, with their inputs.
+func trained(t *testing.T, check func(t *testing.T, r *graph.Resolved, in []graph.Array)) {
+	for _, c := range linear_cross_entropy.Cases() {
+		if c.Bench || c.Spec.Gradient == nil {
+			continue
+		}
+		t.Run(c.Name, func(t *testing.T) {
+			r, err := c.Spec.ResolveDims(c.Dims)
+			if err != nil {
+				t.Fatal(err)
+			}
+			check(t, r, optest.Draw(c, r))
+		})
+	}
+}
+
+func reference(r *graph.Resolved, in []graph.Array) []graph.Array {
+	var out []graph.Array
+	for _, o := range r.Out {
+		out = append(out, graph.NewArray(o.Shape))
+	}
+	r.Spec.Reference(r.Dims, in, out)
+	return out
+}
+
+func TestGradientIsTheLossDerivative(t *testing.T) {
+	trained(t, func(t *testing.T, r *graph.Resolved, in []graph.Array) {
+		const checked, h = 24, 1e-5
+		out := reference(r, in)
+		rng := rand.New(rand.NewPCG(3, 3))
+		for k, x := range in[:2] {
+			grad := out[2+k]
+			for range checked {
+				i := rng.IntN(len(x.Data))
+				at := func(v float64) float64 {
+					old := x.Data[i]
+					x.Data[i] = v
+					defer func() { x.Data[i] = old }()
+					return reference(r, in)[0].Data[0]
+				}
+				want := (at(x.Data[i]+h) - at(x.Data[i]-h)) / (2 * h)
+				if math.Abs(grad.Data[i]-want) > 1e-8 {
+					t.Fatalf("%s: element %d is %g, central differences give %g", r.Out[2+k].Name, i, grad.Data[i], want)
+				}
+			}
+		}
+	})
+}
+
+func TestGradientReachesParameters(t *testing.T) {
+	trained(t, func(t *testing.T, r *graph.Resolved, in []graph.Array) {
+		want := reference(r, in)
+		b := graph.NewBuilder(add.Spec)
+		x, w := b.Param("x", nil, in[0].Shape...), b.Param("w", nil, in[1].Shape...)
+		loss := linear_cross_entropy.Apply(b, x, w, b.Input("targets", graph.Int32, in[2].Shape...))
+		b.Result("loss", loss)
+		b.Result("nll", loss.Output(1))
+		if err := b.Gradients(loss); err != nil {
+			t.Fatal(err)
+		}
+		plan, err := b.Compile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(plan.Steps) != 1 {
+			t.Fatalf("a backward pass of its own:\n%v", plan)
+		}
+		dev, err := cpu.New(2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dev.Close()
+		mem, err := dev.NewMemory(plan.Sizes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		prog, err := dev.Load(plan, mem)
+		if err != nil {
+			t.Fatal(err)
+		}
+		targets := make([]int32, len(in[2].Data))
+		for i, v := range in[2].Data {
+			targets[i] = int32(v)
+		}
+		if err := prog.WriteInts("targets", targets); err != nil {
+			t.Fatal(err)
+		}
+		for i, p := range plan.Params {
+			if err := mem.Write(graph.Params, p.Offset, float32s(in[i].Data)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := prog.Run(); err != nil {
+			t.Fatal(err)
+		}
+		for k, name := range []string{"loss", "nll"} {
+			got := make([]float32, len(want[k].Data))
+			if err := prog.Read(name, got); err != nil {
+				t.Fatal(err)
+			}
+			near(t, name, got, want[k].Data)
+		}
+		for i, p := range plan.Params {
+			got := make([]float32, p.Shape.Size())
+			if err := mem.Read(graph.Grads, p.Offset, got); err != nil {
+				t.Fatal(err)
+			}
+			near(t, "d"+p.Name, got, want[2+i].Data)
+		}
+	})
+}
+
+func near(t *testing.T, name string, got []float32, want []float64) {
+	t.Helper()
+	scale := 0.0
+	for _, w := range want {
+		scale = math.Max(scale, math.Abs(w))
+	}
+	for i, w := range want {
+		if !(math.Abs(float64(got[i])-w) <= optest.Tolerance*scale) {
+			t.Fatalf("%s: element %d is %v, want %v", name, i, got[i], w)
+		}
+	}
+}
+
+func float32s(x []float64) []float32 {
+	y := make([]float32, len(x))
+	for i, v := range x {
+		y[i] = float32(v)
+	}
+	return y
+}
+
+func TestOnlyTheLossIsDifferentiated(t *testing.T) {
+	b := graph.NewBuilder(add.Spec)
+	loss := linear_cross_entropy.Apply(b, b.Param("x", nil, 1, 2, 3), b.Param("w", nil, 4, 3), b.Input("targets", graph.Int32, 1, 2))
+	half := &graph.Spec{
+		Name:      "half",
+		Signature: "x[] -> y[]",
+		Gradient: func(g *graph.Gradient) []graph.Tensor {
+			return []graph.Tensor{g.Builder().Apply(&graph.Spec{Name: "half_dx", Signature: "dy[] -> dx[]"}, g.DOut)}
+		},
+	}
+	err := b.Gradients(b.Apply(half, loss))
+	if err == nil || !strings.Contains(err.Error(), "only the gradient of the loss itself is known") {
+		t.Errorf("error is %v", err)
+	}
+}
+
+func TestTargetOutsideVocabulary(t *testing.T) {
+	for _, spec := range []*graph.Spec{linear_cross_entropy.Spec(), linear_cross_entropy.EvalSpec()} {
+		r, err := spec.ResolveDims(graph.Dims{"B": 1, "T": 2, "V": 4, "D": 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := []graph.Array{graph.NewArray(r.In[0].Shape), graph.NewArray(r.In[1].Shape), {Shape: r.In[2].Shape, Data: []float64{3, 4}}}
+		panics(t, spec.Name+" reference", func() { reference(r, in) })
+		c := &graph.CPUCall{Dims: r.Dims, Pool: simd.Serial{}, Workspace: make([]float32, spec.Workspace(r.Dims, 1))}
+		for _, o := range append(r.In, r.Out...) {
+			b := graph.Buffer{Rows: o.Shape.Rows(), Cols: o.Shape.Cols(), Stride: o.Shape.Cols()}
+			switch {
+			case o.DType == graph.Int32:
+				b.I32 = []int32{3, 4}
+			default:
+				b.F32 = make([]float32, o.Shape.Size())
+			}
+			if len(c.In) < len(r.In) {
+				c.In = append(c.In, b)
+			} else {
+				c.Out = append(c.Out, b)
+			}
+		}
+		panics(t, spec.Name+" cpu", spec.CPU(c))
+	}
+}
+
+func panics(t *testing.T, name string, f func()) {
+	t.Helper()
+	const want = "target 1 of the batch is id 4, outside the vocabulary of 4"
+	defer func() {
+		t.Helper()
+		if got := fmt.Sprint(recover()); !strings.Contains(got, want) {
+			t.Errorf("%s: panics with %q, want %q", name, got, want)
+		}
+	}()
+	f()
+}

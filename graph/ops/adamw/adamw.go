@@ -1,0 +1,107 @@
+// Package adamw is the AdamW update (Loshchilov & Hutter, arXiv 1711.05101) of all
+// parameters at once, as torch.optim.AdamW and torch.nn.utils.clip_grad_norm_ do
+// it.
+package adamw
+
+import (
+	"math"
+	"math/rand/v2"
+
+	"github.com/sambatrain/sambatrain/graph"
+)
+
+// Settings are what stays the same from step to step.
+type Settings struct {
+	Beta1, Beta2 float64
+	Eps          float64
+	// WeightDecay is decoupled: each step takes lr * WeightDecay of a parameter.
+	WeightDecay float64
+	// MaxNorm is the gradient's greatest norm; 0 or less means no clipping.
+	MaxNorm float64
+}
+
+// The elements of hyper, what changes from step to step.
+const (
+	LR              = iota
+	BiasCorrection1 // 1 - Beta1^t, with t counted from 1
+	BiasCorrection2 // 1 - Beta2^t
+	Scale           // what to multiply g with: 1 / number of micro-batches
+	HyperSize
+)
+
+// Apply updates the parameters p [N] and the moments m and v [N] in place, from
+// the gradient g [N], its norm (a scalar) and hyper [HyperSize].
+func Apply(b *graph.Builder, p, g, m, v, norm, hyper graph.Tensor, s Settings) {
+	b.Apply(Spec(s), p, g, m, v, norm, hyper)
+}
+
+// Spec is, element by element,
+//
+//	clip = min(1, MaxNorm / (Scale norm + 1e-6))   1 without clipping
+//	g'   = g Scale clip
+//	p   -= LR WeightDecay p
+//	m    = Beta1 m + (1-Beta1) g'
+//	v    = Beta2 v + (1-Beta2) g'^2
+//	p   -= LR (m / BiasCorrection1) / (sqrt(v / BiasCorrection2) + Eps)
+//
+// Where norm is infinite or not a number, nothing changes: one such gradient
+// would spoil every parameter. Who reads norm has to say so.
+func Spec(s Settings) *graph.Spec {
+	return &graph.Spec{
+		Name:      "adamw",
+		Signature: "p![N], g[N], m![N], v![N], norm[], hyper[4] ->",
+		Reference: func(_ graph.Dims, in, _ []graph.Array) {
+			p, g, m, v, norm, hyper := in[0].Data, in[1].Data, in[2].Data, in[3].Data, in[4].Data[0], in[5].Data
+			if !finite(norm) {
+				return
+			}
+			scale := s.gradScale(norm, hyper[Scale])
+			for i := range p {
+				gi := g[i] * scale
+				p[i] -= hyper[LR] * s.WeightDecay * p[i]
+				m[i] = s.Beta1*m[i] + (1-s.Beta1)*gi
+				v[i] = s.Beta2*v[i] + (1-s.Beta2)*gi*gi
+				p[i] -= hyper[LR] * (m[i] / hyper[BiasCorrection1]) / (math.Sqrt(v[i]/hyper[BiasCorrection2]) + s.Eps)
+			}
+		},
+		CPU: func(c *graph.CPUCall) func() { return update(c, s) },
+		Cost: func(d graph.Dims) graph.Cost {
+			return graph.Cost{FLOPs: 14 * float64(d["N"]), Bytes: 28 * float64(d["N"])}
+		},
+	}
+}
+
+// gradScale is what the gradient is multiplied with in all.
+func (s Settings) gradScale(norm, scale float64) float64 {
+	if s.MaxNorm <= 0 {
+		return scale
+	}
+	return scale * min(1, s.MaxNorm/(scale*norm+1e-6))
+}
+
+func finite(x float64) bool { return !math.IsInf(x, 0) && !math.IsNaN(x) }
+
+// Cases are the op's shapes under test.
+func Cases() []graph.Case {
+	samba := Settings{Beta1: 0.9, Beta2: 0.95, Eps: 1e-8, WeightDecay: 0.1, MaxNorm: 1}
+	unclipped := samba
+	unclipped.MaxNorm = 0
+	with := func(norm float64, hyper ...float64) map[string]graph.Fill {
+		return map[string]graph.Fill{"v": graph.Uniform(0, 1), "norm": values(norm), "hyper": values(hyper...)}
+	}
+	first, later := []float64{1e-2, 0.1, 0.05, 1}, []float64{4e-4, 0.9, 0.7, 0.25}
+	return []graph.Case{
+		{Name: "one element", Spec: Spec(samba), Dims: graph.Dims{"N": 1}, Fill: with(3, first...)},
+		{Name: "clipped", Spec: Spec(samba), Dims: graph.Dims{"N": 37}, Fill: with(7, later...)},
+		{Name: "below the limit", Spec: Spec(samba), Dims: graph.Dims{"N": 37}, Fill: with(0.5, first...)},
+		{Name: "no clipping", Spec: Spec(unclipped), Dims: graph.Dims{"N": 37}, Fill: with(7, later...)},
+		{Name: "no decay", Spec: Spec(Settings{Beta1: 0.8, Beta2: 0.999, Eps: 1e-3}), Dims: graph.Dims{"N": 37}, Fill: with(7, later...)},
+		{Name: "lr 0", Spec: Spec(samba), Dims: graph.Dims{"N": 5}, Fill: with(7, 0, 0.1, 0.05, 1)},
+		{Name: "many blocks", Spec: Spec(samba), Dims: graph.Dims{"N": 2*block + 16}, Fill: with(7, later...)},
+		{Name: "16m", Spec: Spec(samba), Dims: graph.Dims{"N": 16 << 20}, Fill: with(7, later...), Bench: true},
+	}
+}
+
+func values(x ...float64) graph.Fill {
+	return func(_ *rand.Rand, a graph.Array) { copy(a.Data, x) }
+}

@@ -1,0 +1,28 @@
+package grad_norm
+
+import (
+	"math"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/cpu/simd"
+)
+
+// block is a task's elements. The sum is taken a block at a time, and the blocks
+// in order, so that it doesn't depend on the number of workers.
+const block = 1 << 16
+
+func forward(c *graph.CPUCall) func() {
+	g, norm := c.In[0].F32, c.Out[0].F32
+	sums := make([]float64, (len(g)+block-1)/block)
+	task := func(i, _ int) {
+		sums[i] = simd.SumSquares(g[i*block : min((i+1)*block, len(g))])
+	}
+	return func() {
+		c.Pool.Run(len(sums), task)
+		total := 0.0
+		for _, s := range sums {
+			total += s
+		}
+		norm[0] = float32(math.Sqrt(total))
+	}
+}

@@ -1,0 +1,44 @@
+// Package grad_norm is the length of the whole gradient, for clipping.
+package grad_norm
+
+import (
+	"math"
+
+	"github.com/sambatrain/sambatrain/graph"
+)
+
+// Apply is the L2 norm, a scalar, of g [N].
+func Apply(b *graph.Builder, g graph.Tensor) graph.Tensor { return b.Apply(Spec(), g) }
+
+// Spec is norm = sqrt(sum of g^2).
+func Spec() *graph.Spec {
+	return &graph.Spec{
+		Name:      "grad_norm",
+		Signature: "g[N] -> norm[]",
+		Reference: func(_ graph.Dims, in, out []graph.Array) {
+			sum := 0.0
+			for _, g := range in[0].Data {
+				sum += g * g
+			}
+			out[0].Data[0] = math.Sqrt(sum)
+		},
+		CPU: forward,
+		Cost: func(d graph.Dims) graph.Cost {
+			return graph.Cost{FLOPs: 2 * float64(d["N"]), Bytes: 4 * float64(d["N"])}
+		},
+	}
+}
+
+// Cases are the op's shapes under test.
+func Cases() []graph.Case {
+	return []graph.Case{
+		{Name: "one element", Spec: Spec(), Dims: graph.Dims{"N": 1}},
+		{Name: "odd", Spec: Spec(), Dims: graph.Dims{"N": 37}},
+		{Name: "many blocks", Spec: Spec(), Dims: graph.Dims{"N": 2*block + 16}},
+		{Name: "squares beyond float32", Spec: Spec(), Dims: graph.Dims{"N": 64},
+			Fill: map[string]graph.Fill{"g": graph.Uniform(-1e25, 1e25)}},
+		{Name: "squares below float32", Spec: Spec(), Dims: graph.Dims{"N": 64},
+			Fill: map[string]graph.Fill{"g": graph.Uniform(-1e-30, 1e-30)}},
+		{Name: "16m", Spec: Spec(), Dims: graph.Dims{"N": 16 << 20}, Bench: true},
+	}
+}

@@ -92,7 +92,9 @@ func (p *preparer) run(ctx context.Context, files []sourceFile) error {
 			select {
 			case <-c.done:
 			case <-ctx.Done():
-				return ctx.Err()
+			}
+			if err := ctx.Err(); err != nil {
+				return err
 			}
 			if err := p.write(c); err != nil {
 				return err

@@ -1,0 +1,273 @@
+package data
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestPrepareRoundTrip(t *testing.T) {
+	files := corpus(100)
+	files["empty.txt"] = ""
+	files["more.jsonl.zst"] = "{\"text\": \"from a line\"}\n\n{\"text\": \"\"}\n{\"text\": \"and another\"}\n"
+	var want []string
+	for name, text := range files {
+		if name != "more.jsonl.zst" && name != "empty.txt" {
+			want = append(want, text)
+		}
+	}
+	want = append(want, "from a line", "and another")
+
+	c := testConfig(t, writeFiles(t, files))
+	c.ValidationFraction = 0.2
+	m := mustPrepare(t, c)
+	if err := Verify(context.Background(), c.Shards); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, split := range []Split{Train, Validation} {
+		d := mustOpen(t, c, split)
+		documents := documents(t, d)
+		got = append(got, documents...)
+
+		info := m.Split(split)
+		text := strings.Join(documents, "")
+		var counts [256]int64
+		for i := range len(text) {
+			counts[text[i]]++
+		}
+		if info.Documents != int64(len(documents)) || info.Bytes != int64(len(text)) || info.Tokens != d.Tokens() || info.Tokens != info.Bytes+info.Documents {
+			t.Errorf("%s: manifest says %d documents, %d bytes, %d tokens; the shards hold %d, %d, %d",
+				split, info.Documents, info.Bytes, info.Tokens, len(documents), len(text), d.Tokens())
+		}
+		if !slices.Equal(info.ByteCounts, counts[:]) {
+			t.Errorf("%s: byte_counts differ", split)
+		}
+		longest := slices.MaxFunc(documents, func(a, b string) int { return len(a) - len(b) })
+		if info.LongestDocument != int64(len(longest))+1 {
+			t.Errorf("%s: longest_document is %d, want %d", split, info.LongestDocument, len(longest)+1)
+		}
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	if s := m.Source; s.EmptyDocuments != 3 || s.Files != 103 || s.Folder != c.Text.Path {
+		t.Errorf("source is %+v, want 3 empty documents of 103 files", s)
+	}
+	if len(m.Train.Shards) < 2 {
+		t.Errorf("%d shards test no border between shards", len(m.Train.Shards))
+	}
+}
+
+func TestPrepareSplitsByContent(t *testing.T) {
+	files := corpus(300)
+	for i := range 300 {
+		files[fmt.Sprintf("copy%03d.txt", i)] = files[fmt.Sprintf("doc%03d.txt", i)]
+	}
+	c := testConfig(t, writeFiles(t, files))
+	c.ValidationFraction = 0.25
+	c.Seed = 1
+	mustPrepare(t, c)
+	train, validation := documents(t, mustOpen(t, c, Train)), documents(t, mustOpen(t, c, Validation))
+	for _, d := range validation {
+		if slices.Contains(train, d) {
+			t.Errorf("document %.20q is on both sides", d)
+		}
+	}
+	if share := float64(len(validation)) / 601; share < 0.15 || share > 0.35 {
+		t.Errorf("validation has %.2f of the documents, want about 0.25", share)
+	}
+}
+
+func TestPrepareIsDeterministic(t *testing.T) {
+	files := corpus(2500) // more than a chunk
+	folder := writeFiles(t, files)
+	var first Manifest
+	for i, procs := range []int{1, 2, 7} {
+		c := testConfig(t, folder)
+		c.ValidationFraction = 0.1
+		old := runtime.GOMAXPROCS(procs)
+		m := mustPrepare(t, c)
+		runtime.GOMAXPROCS(old)
+		if i == 0 {
+			first = m
+		} else if diff := cmp.Diff(first, m); diff != "" {
+			t.Errorf("on %d cores the shards differ: %s", procs, diff)
+		}
+	}
+}
+
+func TestPrepareReuses(t *testing.T) {
+	c := testConfig(t, writeFiles(t, corpus(30)))
+	first := mustPrepare(t, c)
+	c.Seed, c.SeqLen = 1, 8 // not settings of the shards
+	again, err := Prepare(context.Background(), c, func(Progress) { t.Error("the shards are written again") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(first, again); diff != "" {
+		t.Error(diff)
+	}
+
+	for _, test := range []struct {
+		name string
+		edit func(*Config)
+		want string
+	}{
+		{"path", func(c *Config) { c.Text.Path = "/other" }, "text.path was TEXT, is /other"},
+		{"include", func(c *Config) { c.Text.Include = []string{"*.go"} }, "text.include was [], is [*.go]"},
+		{"exclude", func(c *Config) { c.Text.Exclude = []string{"*.go"} }, "text.exclude was [], is [*.go]"},
+		{"two", func(c *Config) { c.Text.JSONLField = "body"; c.ValidationFraction = 0.5 }, "text.jsonl_field was text, is body; validation_fraction was 0, is 0.5"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			other := c
+			test.edit(&other)
+			_, err := Prepare(context.Background(), other, nil)
+			want := strings.ReplaceAll(test.want, "TEXT", c.Text.Path)
+			checkError(t, err, c.Shards, fmt.Sprintf("data.shards: DIR was made from other settings (%s): choose another folder or delete it", want))
+		})
+	}
+
+	t.Run("without text", func(t *testing.T) {
+		other := c
+		other.Text = TextConfig{}
+		if _, err := Prepare(context.Background(), other, nil); err != nil {
+			t.Error(err)
+		}
+		other.Shards += "-none"
+		_, err := Prepare(context.Background(), other, nil)
+		checkError(t, err, other.Shards, "data.shards: no folder DIR, and data.text.path is empty: name a folder of shards, or one of text to make them from")
+	})
+}
+
+func TestPrepareErrors(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		files    map[string]string
+		fraction float64
+		want     string
+	}{
+		{"empty", map[string]string{"a.txt": "", "b.jsonl": "\n"}, 0, "data.text: the 2 files read from DIR hold no text (2 empty documents): point data.text.path at other text"},
+		{"no validation", map[string]string{"a.txt": "a"}, 0.001, "data.validation_fraction: none of the 1 documents fell into the validation split at 0.001: raise it, set it to 0, or use more documents"},
+		{"no training", map[string]string{"a.txt": "a"}, 0.9999, "data.validation_fraction: all of the 1 documents fell into the validation split at 0.9999: lower it, or use more documents"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := testConfig(t, writeFiles(t, test.files))
+			c.ValidationFraction = test.fraction
+			_, err := Prepare(context.Background(), c, nil)
+			checkError(t, err, c.Text.Path, test.want)
+		})
+	}
+
+	t.Run("a folder of something else", func(t *testing.T) {
+		c := testConfig(t, writeFiles(t, corpus(1)))
+		c.Shards = writeFiles(t, map[string]string{"thesis.doc": "x"})
+		_, err := Prepare(context.Background(), c, nil)
+		checkError(t, err, c.Shards, "data.shards: DIR has files but no manifest.json, so it is no finished folder of shards: choose another folder or delete it")
+	})
+	t.Run("an empty folder", func(t *testing.T) {
+		c := testConfig(t, writeFiles(t, corpus(1)))
+		c.Shards = t.TempDir()
+		mustPrepare(t, c)
+	})
+}
+
+func TestPrepareStops(t *testing.T) {
+	c := testConfig(t, writeFiles(t, corpus(2500)))
+	ctx, cancel := context.WithCancel(context.Background())
+	_, err := prepare(ctx, c, smallLayout, func(Progress) { cancel() })
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("error is %v, want context.Canceled", err)
+	}
+	if _, err := os.Stat(c.Shards); !os.IsNotExist(err) {
+		t.Errorf("a stopped prepare left its folder: %v", err)
+	}
+	mustPrepare(t, c)
+}
+
+func TestPrepareTwiceAtOnce(t *testing.T) {
+	c := testConfig(t, writeFiles(t, corpus(200)))
+	manifests := make([]Manifest, 4)
+	var (
+		wg     sync.WaitGroup
+		mu     sync.Mutex
+		writes = map[int]bool{}
+	)
+	for i := range manifests {
+		wg.Go(func() {
+			var err error
+			manifests[i], err = prepare(context.Background(), c, smallLayout, func(Progress) {
+				mu.Lock()
+				defer mu.Unlock()
+				writes[i] = true
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if len(writes) != 1 {
+		t.Errorf("%d of the callers wrote the shards, want 1", len(writes))
+	}
+	for _, m := range manifests[1:] {
+		if diff := cmp.Diff(manifests[0], m); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
+// TestPrepareKilled kills a process that prepares, which is this test run again with the variables set.
+func TestPrepareKilled(t *testing.T) {
+	if text := os.Getenv("DATA_TEST_TEXT"); text != "" {
+		c := testConfig(t, text)
+		c.Shards = os.Getenv("DATA_TEST_SHARDS")
+		_, err := prepare(context.Background(), c, smallLayout, func(Progress) {
+			fmt.Println("writing")
+			select {}
+		})
+		t.Fatal("prepare came back: ", err)
+	}
+	c := testConfig(t, writeFiles(t, corpus(2500)))
+	child := exec.Command(os.Args[0], "-test.run=^TestPrepareKilled$")
+	child.Env = append(os.Environ(), "DATA_TEST_TEXT="+c.Text.Path, "DATA_TEST_SHARDS="+c.Shards)
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for lines := bufio.NewScanner(out); lines.Scan() && lines.Text() != "writing"; {
+	}
+	if err := child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	child.Wait()
+
+	if shards, _ := filepath.Glob(filepath.Join(c.Shards+".partial", "*.parquet")); len(shards) == 0 {
+		t.Error("the killed process had written no shard: the test is no test")
+	}
+	_, err = Open(context.Background(), c, Train)
+	checkError(t, err, c.Shards, "data.shards: no manifest.json in DIR: run `sambatrain data prepare` first, or choose another folder")
+	mustPrepare(t, c)
+	if got := documents(t, mustOpen(t, c, Train)); len(got) != 2501 {
+		t.Errorf("%d documents after the second prepare, want 2501", len(got))
+	}
+	if _, err := os.Stat(c.Shards + ".partial"); !os.IsNotExist(err) {
+		t.Errorf("the killed prepare's work is still there: %v", err)
+	}
+}

@@ -293,6 +293,8 @@ func TestDiskFullAtEveryOperation(t *testing.T) {
 				t.Errorf("error %v does not wrap ENOSPC", err)
 			}
 			wantError(t, err, fmt.Sprintf("save checkpoint of step %d: ", step), r.Dir())
+			// The writer lives, so it has put things right by itself.
+			complete(t, r.Dir(), step, 2)
 			for _, name := range leftovers(t, r.Dir()) {
 				if strings.HasPrefix(filepath.Base(name), savingPrefix) {
 					t.Errorf("the partial folder %s is left", name)
@@ -302,7 +304,7 @@ func TestDiskFullAtEveryOperation(t *testing.T) {
 	})
 }
 
-// TestCleanupFailsToo: the error says so, and the next Lock removes what is left.
+// TestCleanupFailsToo: the error says so, and the next save or the next Lock removes what is left.
 func TestCleanupFailsToo(t *testing.T) {
 	dir := t.TempDir()
 	r := lock(t, dir)
@@ -317,14 +319,40 @@ func TestCleanupFailsToo(t *testing.T) {
 	}
 	_, err := r.Save(state(2), model, optimizer)
 	wantError(t, err, "model.safetensors", "removing the partial", savingPrefix+stepName(2))
-	if err := r.Unlock(); err != nil {
-		t.Fatal(err)
+	if len(leftovers(t, dir)) != 1 {
+		t.Fatal("the cleanup did not fail")
 	}
-	again := lock(t, dir)
-	if len(again.Recovered) != 1 || !strings.Contains(again.Recovered[0], savingPrefix+stepName(2)) {
-		t.Errorf("recovered %q", again.Recovered)
+	t.Run("then saves again", func(t *testing.T) {
+		r.fs = noSyncFS{}
+		save(t, r, 3, 3)
+		if names := leftovers(t, dir); len(names) > 0 {
+			t.Errorf("left over: %q", names)
+		}
+	})
+	t.Run("then ends", func(t *testing.T) {
+		r.fs = newFaultyFS(fs.at, syscall.ENOSPC, true)
+		if _, err := r.Save(state(2), model, optimizer); err == nil {
+			t.Fatal("no error")
+		}
+		if err := r.Unlock(); err != nil {
+			t.Fatal(err)
+		}
+		again := lock(t, dir)
+		if len(again.Recovered) != 1 || !strings.Contains(again.Recovered[0], savingPrefix+stepName(2)) {
+			t.Errorf("recovered %q", again.Recovered)
+		}
+	})
+}
+
+// TestFirstSaveIsDurable: the checkpoints folder itself is new then.
+func TestFirstSaveIsDurable(t *testing.T) {
+	r := lock(t, t.TempDir())
+	fs := newFaultyFS(0, nil, false)
+	r.fs = fs
+	save(t, r, 1, 1)
+	if n := len(fs.unsyncedFiles) + len(fs.unsyncedNames); n > 0 {
+		t.Errorf("a power failure after Save would lose %v %v", fs.unsyncedFiles, fs.unsyncedNames)
 	}
-	complete(t, dir, 2, 1)
 }
 
 // traceOfSave is the operations of saving step 2 beside step 1.

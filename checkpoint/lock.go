@@ -86,6 +86,14 @@ func (r *Run) Unlock() error {
 	return r.lock.Unlock()
 }
 
+// locked is an error after Unlock, when another process may be writing the run.
+func (r *Run) locked() error {
+	if !r.lock.Locked() {
+		return fmt.Errorf("%s: no longer locked by this process", r.dir)
+	}
+	return nil
+}
+
 func (r *Run) writeOwner() error {
 	host, err := os.Hostname()
 	if err != nil {

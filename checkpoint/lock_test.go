@@ -101,3 +101,17 @@ func TestSecondLockTouchesNothing(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestUnlockedRunWritesNothing(t *testing.T) {
+	dir := t.TempDir()
+	r := lock(t, dir)
+	save(t, r, 1, 1)
+	if err := r.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+	model, optimizer := tensors(2)
+	_, err := r.Save(state(2), model, optimizer)
+	wantError(t, err, dir, "no longer locked")
+	_, err = r.Prune(1, 0)
+	wantError(t, err, dir, "no longer locked")
+}

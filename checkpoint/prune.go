@@ -25,6 +25,9 @@ func (r *Run) prune(keepLast, keepEvery int) ([]Info, error) {
 	if keepLast < 1 || keepEvery < 0 {
 		return nil, fmt.Errorf("keep_last %d must be at least 1 and keep_every %d not negative", keepLast, keepEvery)
 	}
+	if err := r.locked(); err != nil {
+		return nil, err
+	}
 	infos, err := List(r.dir)
 	if err != nil || len(infos) <= keepLast {
 		return nil, err

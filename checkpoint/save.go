@@ -27,6 +27,9 @@ func (r *Run) Save(s State, model, optimizer []Tensor) (Info, error) {
 }
 
 func (r *Run) save(s State, model, optimizer []Tensor) (Info, error) {
+	if err := r.locked(); err != nil {
+		return Info{}, err
+	}
 	if err := s.check(); err != nil {
 		return Info{}, err
 	}

@@ -148,11 +148,41 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-func TestSwap4(t *testing.T) {
-	b := []byte{1, 2, 3, 4, 5, 6, 7, 8}
-	swap4(b)
-	if want := []byte{4, 3, 2, 1, 8, 7, 6, 5}; !bytes.Equal(b, want) {
-		t.Errorf("got %v, want %v", b, want)
+// TestOtherByteOrder plays a machine of the other byte order: there the bytes of a number lie the other way round in
+// memory than in the file.
+func TestOtherByteOrder(t *testing.T) {
+	littleEndian = !littleEndian
+	defer func() { littleEndian = !littleEndian }()
+	data := []int32{0x01020304, -2}
+	var b bytes.Buffer
+	w, err := NewWriter(&b, []Entry{{Name: "a", DType: I32, Shape: []int{2}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.WriteInt32("a", data); err != nil {
+		t.Fatal(err)
+	}
+	if want := []int32{0x01020304, -2}; !slices.Equal(data, want) {
+		t.Errorf("the caller's data became %x", data)
+	}
+	f, err := open(b.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, got := make([]byte, 8), make([]int32, 2)
+	if err := f.Read("a", raw); err != nil {
+		t.Fatal(err)
+	}
+	want := bytesOf(data)
+	slices.Reverse(want[:4])
+	slices.Reverse(want[4:])
+	if !bytes.Equal(raw, want) {
+		t.Errorf("the file has % x, want % x", raw, want)
+	}
+	slices.Reverse(want[:4])
+	slices.Reverse(want[4:])
+	if err := f.ReadInt32("a", got); err != nil || !slices.Equal(got, data) {
+		t.Errorf("read %x (%v), want %x", got, err, data)
 	}
 }
 

@@ -1,0 +1,117 @@
+// Package optim turns gradients into updates: AdamW with clipping by the global
+// norm, gradient accumulation, and the learning rate's schedule.
+package optim
+
+import (
+	"errors"
+	"fmt"
+	"math"
+)
+
+// AdamW is the `optim:` section of a recipe. Decode it over DefaultAdamW, which
+// holds the values of the keys that a recipe may leave out.
+type AdamW struct {
+	// PeakLR is the learning rate at the end of the warm-up.
+	PeakLR float64 `yaml:"lr" json:"lr"`
+
+	// MinLR is the learning rate at the end of the run. Left out, it is a tenth of
+	// PeakLR.
+	MinLR *float64 `yaml:"min_lr,omitempty" json:"min_lr,omitempty"`
+
+	// The learning rate rises from 0 over WarmupSteps updates, or over WarmupFraction
+	// of all updates, rounded. Give one of them at most; left out, WarmupFraction is
+	// 0.01.
+	WarmupSteps    *int64   `yaml:"warmup_steps,omitempty" json:"warmup_steps,omitempty"`
+	WarmupFraction *float64 `yaml:"warmup_fraction,omitempty" json:"warmup_fraction,omitempty"`
+
+	// Betas are the decay rates of the first and the second moment.
+	Betas []float64 `yaml:"betas" json:"betas"`
+
+	// Eps keeps the update of a parameter without gradients finite.
+	Eps float64 `yaml:"eps" json:"eps"`
+
+	// WeightDecay is decoupled and holds for all parameters, norms and biases
+	// included: each update takes the learning rate times WeightDecay of a parameter.
+	WeightDecay float64 `yaml:"weight_decay" json:"weight_decay"`
+
+	// GradClip is the greatest L2 norm of the whole gradient; a longer one is scaled
+	// down to it. 0 means no clipping.
+	GradClip float64 `yaml:"grad_clip" json:"grad_clip"`
+}
+
+const (
+	defaultMinLRShare     = 0.1
+	defaultWarmupFraction = 0.01
+)
+
+// DefaultAdamW is what Samba was trained with (arXiv 2406.07522 and its
+// pretrain.py).
+func DefaultAdamW() AdamW {
+	return AdamW{PeakLR: 4e-4, Betas: []float64{0.9, 0.95}, Eps: 1e-8, WeightDecay: 0.1, GradClip: 1}
+}
+
+// Validate reports the first bad key.
+func (o AdamW) Validate() error {
+	switch {
+	case !(o.PeakLR > 0) || math.IsInf(o.PeakLR, 0):
+		return fmt.Errorf("optim.lr: must be positive, is %v", o.PeakLR)
+	case o.MinLR != nil && !(*o.MinLR >= 0 && *o.MinLR <= o.PeakLR):
+		return fmt.Errorf("optim.min_lr: must be at least 0 and at most lr (%v), is %v", o.PeakLR, *o.MinLR)
+	case o.WarmupSteps != nil && o.WarmupFraction != nil:
+		return errors.New("optim.warmup_fraction: can't be given along with warmup_steps: leave one of them out")
+	case o.WarmupSteps != nil && *o.WarmupSteps < 0:
+		return fmt.Errorf("optim.warmup_steps: must be at least 0, is %d", *o.WarmupSteps)
+	case o.WarmupFraction != nil && !(*o.WarmupFraction >= 0 && *o.WarmupFraction < 1):
+		return fmt.Errorf("optim.warmup_fraction: must be at least 0 and below 1, is %v", *o.WarmupFraction)
+	case len(o.Betas) != 2:
+		return fmt.Errorf("optim.betas: must be two numbers such as [0.9, 0.95], is %v", o.Betas)
+	}
+	for i, beta := range o.Betas {
+		if !(beta >= 0 && beta < 1) {
+			return fmt.Errorf("optim.betas[%d]: must be at least 0 and below 1, is %v", i, beta)
+		}
+	}
+	switch {
+	case !(o.Eps > 0) || math.IsInf(o.Eps, 0) || float32(o.Eps) == 0:
+		return fmt.Errorf("optim.eps: must be positive in float32, is %v", o.Eps)
+	case !(o.WeightDecay >= 0) || math.IsInf(o.WeightDecay, 0):
+		return fmt.Errorf("optim.weight_decay: must be at least 0, is %v", o.WeightDecay)
+	case !(o.GradClip >= 0) || math.IsInf(o.GradClip, 0):
+		return fmt.Errorf("optim.grad_clip: must be positive, or 0 for no clipping, is %v", o.GradClip)
+	}
+	return nil
+}
+
+// LR is the learning rate of an update, counted from 0, in a run of totalSteps:
+// linear from 0 during the warm-up, then half a cosine from PeakLR to MinLR, where
+// it stays.
+func (o AdamW) LR(step, totalSteps int64) float64 {
+	warmup, last := o.Warmup(totalSteps), o.minLR()
+	if step < warmup {
+		return o.PeakLR * float64(step) / float64(warmup)
+	}
+	if step >= totalSteps {
+		return last
+	}
+	done := float64(step-warmup) / float64(totalSteps-warmup)
+	return last + 0.5*(1+math.Cos(math.Pi*done))*(o.PeakLR-last)
+}
+
+// Warmup is the number of updates of the warm-up in a run of totalSteps.
+func (o AdamW) Warmup(totalSteps int64) int64 {
+	if o.WarmupSteps != nil {
+		return *o.WarmupSteps
+	}
+	fraction := defaultWarmupFraction
+	if o.WarmupFraction != nil {
+		fraction = *o.WarmupFraction
+	}
+	return int64(math.Round(fraction * float64(totalSteps)))
+}
+
+func (o AdamW) minLR() float64 {
+	if o.MinLR != nil {
+		return *o.MinLR
+	}
+	return o.PeakLR * defaultMinLRShare
+}

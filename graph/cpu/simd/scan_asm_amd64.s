@@ -61,9 +61,9 @@ step:
 	VMAXPS       Y2, Y3, Y3
 	VADDPS       Y3, Y6, Y3
 	VMOVUPS      splat3f800000AVX2<>+0(SB), Y4
-	VBLENDVPS    Y2, Y5, Y4, Y2
-	VADDPS       splat3f800000AVX2<>+0(SB), Y5, Y4
-	VDIVPS       Y4, Y2, Y2
+	VBLENDVPS    Y2, Y5, Y4, Y4
+	VADDPS       splat3f800000AVX2<>+0(SB), Y5, Y2
+	VDIVPS       Y2, Y4, Y2
 	VMOVUPS      (CX), Y4
 	VMOVUPS      Y3, (AX)(R8*1)
 	VMOVUPS      Y2, 2048(AX)(R8*1)
@@ -322,12 +322,11 @@ step:
 	VPXORD           Z14, Z14, Z14
 	VMAXPS           Z15, Z14, Z16
 	VADDPS           Z16, Z19, Z16
+	VMOVAPS          Z13, Z17
 	VPMOVD2M         Z15, K1
-	VMOVAPS          Z13, Z15
-	VMOVAPS          Z15, Z15
-	VMOVAPS          Z18, K1, Z15
-	VADDPS           Z13, Z18, Z17
-	VDIVPS           Z17, Z15, Z15
+	VMOVAPS          Z18, K1, Z17
+	VADDPS           Z13, Z18, Z15
+	VDIVPS           Z15, Z17, Z15
 	VMOVUPS          (CX), Z17
 	VMOVUPS          Z16, (AX)(R8*1)
 	VMOVUPS          Z15, 4096(AX)(R8*1)
@@ -932,9 +931,8 @@ step:
 	VFMADD213PS  Z1, Z13, Z15
 	VFMADD213PS  Z0, Z13, Z15
 	VSCALEFPS    Z14, Z15, Z15
-	VPMOVD2M     Z12, K1
 	VMOVAPS      Z11, Z13
-	VMOVAPS      Z13, Z13
+	VPMOVD2M     Z12, K1
 	VMOVAPS      Z15, K1, Z13
 	VADDPS       Z11, Z15, Z14
 	VDIVPS       Z14, Z13, Z13
@@ -1627,17 +1625,18 @@ step:
 	VMULPS       Y1, Y3, Y3
 	VMULPS       Y2, Y3, Y3
 	VMOVUPS      splat3f800000AVX2<>+0(SB), Y1
-	VBLENDVPS    Y0, Y3, Y1, Y1
 	VADDPS       splat3f800000AVX2<>+0(SB), Y3, Y2
 	VDIVPS       Y2, Y1, Y1
 	VMOVUPS      splat3f800000AVX2<>+0(SB), Y2
-	VSUBPS       Y1, Y2, Y2
-	VMULPS       Y0, Y2, Y2
-	VMOVAPS      Y1, Y0
-	VFMADD231PS  Y1, Y2, Y0
-	VMULPS       (BX), Y0, Y0
-	VMULPS       3072(AX)(R10*1), Y0, Y0
-	VMOVUPS      Y0, (CX)
+	VBLENDVPS    Y0, Y3, Y2, Y2
+	VMULPS       Y1, Y2, Y2
+	VMOVAPS      Y2, Y2
+	VMULPS       Y1, Y3, Y3
+	VMULPS       Y1, Y3, Y3
+	VFMADD231PS  Y0, Y3, Y2
+	VMULPS       (BX), Y2, Y2
+	VMULPS       3072(AX)(R10*1), Y2, Y2
+	VMOVUPS      Y2, (CX)
 	ADDQ         DX, CX
 	ADDQ         SI, BX
 	ADDQ         R8, DI
@@ -1694,20 +1693,20 @@ step:
 	VFMADD213PS  Z1, Z13, Z15
 	VFMADD213PS  Z0, Z13, Z15
 	VSCALEFPS    Z14, Z15, Z15
-	VPMOVD2M     Z12, K1
 	VMOVAPS      Z11, Z13
-	VMOVAPS      Z13, Z13
-	VMOVAPS      Z15, K1, Z13
 	VADDPS       Z11, Z15, Z14
 	VDIVPS       Z14, Z13, Z13
 	VMOVAPS      Z11, Z14
-	VSUBPS       Z13, Z14, Z14
-	VMULPS       Z12, Z14, Z14
-	VMOVAPS      Z13, Z12
-	VFMADD231PS  Z13, Z14, Z12
-	VMULPS       (BX), Z12, Z12
-	VMULPS       6144(AX)(R10*1), Z12, Z12
-	VMOVUPS      Z12, (CX)
+	VPMOVD2M     Z12, K1
+	VMOVAPS      Z15, K1, Z14
+	VMULPS       Z13, Z14, Z14
+	VMOVAPS      Z14, Z14
+	VMULPS       Z13, Z15, Z15
+	VMULPS       Z13, Z15, Z15
+	VFMADD231PS  Z12, Z15, Z14
+	VMULPS       (BX), Z14, Z14
+	VMULPS       6144(AX)(R10*1), Z14, Z14
+	VMOVUPS      Z14, (CX)
 	ADDQ         DX, CX
 	ADDQ         SI, BX
 	ADDQ         R8, DI
@@ -1838,7 +1837,7 @@ step0:
 	VPSHUFD      $0x0e, X0, X1
 	VADDPS       X1, X0, X0
 	VPSHUFD      $0x01, X0, X1
-	VADDSS       X1, X0, X0
+	VADDPS       X1, X0, X0
 	VADDSS       (R9), X0, X0
 	VMOVSS       X0, (R9)
 	ADDQ         CX, R9
@@ -1856,7 +1855,7 @@ step1:
 	VPSHUFD      $0x0e, X0, X1
 	VADDPS       X1, X0, X0
 	VPSHUFD      $0x01, X0, X1
-	VADDSS       X1, X0, X0
+	VADDPS       X1, X0, X0
 	VADDSS       (R9), X0, X0
 	VMOVSS       X0, (R9)
 	ADDQ         BX, R9
@@ -1898,7 +1897,7 @@ step0:
 	VPSHUFD       $0x0e, X0, X1
 	VADDPS        X1, X0, X0
 	VPSHUFD       $0x01, X0, X1
-	VADDSS        X1, X0, X0
+	VADDPS        X1, X0, X0
 	VADDSS        (R9), X0, X0
 	VMOVSS        X0, (R9)
 	ADDQ          CX, R9
@@ -1918,7 +1917,7 @@ step1:
 	VPSHUFD       $0x0e, X0, X1
 	VADDPS        X1, X0, X0
 	VPSHUFD       $0x01, X0, X1
-	VADDSS        X1, X0, X0
+	VADDPS        X1, X0, X0
 	VADDSS        (R9), X0, X0
 	VMOVSS        X0, (R9)
 	ADDQ          BX, R9

@@ -87,9 +87,7 @@ func scanGateGradGo(dz []float32, dzStride int, work, dy []float32, dyStride int
 	y := scanRowGo(work, scanY)
 	for t := range steps {
 		for i := range scanLanesGo {
-			v := z[t*zStride+i]
-			s := sigmoid32(v)
-			dz[t*dzStride+i] = dy[t*dyStride+i] * y[t*scanLanesGo+i] * (s + v*s*(1-s))
+			dz[t*dzStride+i] = dy[t*dyStride+i] * y[t*scanLanesGo+i] * siluSlope32(z[t*zStride+i])
 		}
 	}
 }

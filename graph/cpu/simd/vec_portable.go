@@ -9,6 +9,12 @@ func exp32(x float32) float32 { return float32(math.Exp(float64(x))) }
 
 func sigmoid32(x float32) float32 { return float32(1 / (1 + math.Exp(-float64(x)))) }
 
+// siluSlope32 is the derivative of x sigmoid(x).
+func siluSlope32(x float32) float32 {
+	s := 1 / (1 + math.Exp(-float64(x)))
+	return float32(s + float64(x)*s*(1-s))
+}
+
 func softplus32(x float32) float32 {
 	if x > 20 {
 		return x
@@ -36,8 +42,7 @@ func siluGo(dst, x []float32) {
 
 func siluGradGo(dst, x, dy []float32) {
 	for i, v := range x {
-		s := sigmoid32(v)
-		dst[i] = dy[i] * (s + v*s*(1-s))
+		dst[i] = dy[i] * siluSlope32(v)
 	}
 }
 
@@ -85,9 +90,9 @@ func swiGLUGo(dst, gate, up []float32) {
 
 func swiGLUGradGo(dgate, dup, gate, up, dy []float32) {
 	for i, g := range gate {
-		s, d, u := sigmoid32(g), dy[i], up[i]
-		dgate[i] = d * u * (s + g*s*(1-s))
-		dup[i] = d * g * s
+		d := dy[i]
+		dgate[i] = d * up[i] * siluSlope32(g)
+		dup[i] = d * (g * sigmoid32(g))
 	}
 }
 
@@ -198,8 +203,7 @@ func convSiLUGo(dst, bias, w []float32, wStride int, x []float32, xStride, taps 
 func convSiLUGradGo(dpre, dw, dbias, dy, bias, w []float32, wStride int, x []float32, xStride, taps int) {
 	for c := range dpre {
 		pre := convPre(c, bias, w, wStride, x, xStride, taps)
-		s := sigmoid32(pre)
-		d := dy[c] * (s + pre*s*(1-s))
+		d := dy[c] * siluSlope32(pre)
 		dpre[c] = d
 		dbias[c] += d
 		for k := range taps {

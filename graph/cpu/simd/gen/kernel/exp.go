@@ -150,19 +150,23 @@ func (g *Sigmoid) expNegAbs(x Op) VecVirtual {
 	return g.exp.OfNegative(g.s.Or(x, g.sign))
 }
 
-// of returns sigmoid(x) given e = exp(-|x|): 1/(1+e) or e/(1+e), whichever doesn't cancel.
-func (g *Sigmoid) of(x, e Op) VecVirtual {
+// choose returns ifNegative in the lanes where x has a minus sign, otherwise 1.
+func (g *Sigmoid) choose(x, ifNegative Op) VecVirtual {
 	s := g.s
-	numerator := s.Vec()
+	r := s.Load(g.one)
 	if s.Wide() {
 		negative := K()
 		VPMOVD2M(x, negative)
-		VMOVAPS(s.Load(g.one), numerator)
-		VMOVAPS(e, negative, numerator)
+		VMOVAPS(ifNegative, negative, r)
 	} else {
-		VBLENDVPS(x, e, s.Load(g.one), numerator)
+		VBLENDVPS(x, ifNegative, r, r)
 	}
-	return s.Div(numerator, s.Add(e, g.one))
+	return r
+}
+
+// of returns sigmoid(x) given e = exp(-|x|): 1/(1+e) or e/(1+e), whichever doesn't cancel.
+func (g *Sigmoid) of(x, e Op) VecVirtual {
+	return g.s.Div(g.choose(x, e), g.s.Add(e, g.one))
 }
 
 // Of returns sigmoid(x).
@@ -171,14 +175,17 @@ func (g *Sigmoid) Of(x Op) VecVirtual { return g.of(x, g.expNegAbs(x)) }
 // SiLU returns x sigmoid(x).
 func (g *Sigmoid) SiLU(x Op) VecVirtual { return g.s.Mul(g.Of(x), x) }
 
-// SiLUSlope returns sigmoid(x) and the derivative of x sigmoid(x), s + x s (1-s).
+// SiLUSlope returns sigmoid(x) and the derivative of x sigmoid(x), s + x s (1-s), where
+// s (1-s) is e / (1+e)^2 with e = exp(-|x|), as 1-s would cancel for large x.
 func (g *Sigmoid) SiLUSlope(x Op) (sigmoid, slope VecVirtual) {
 	s := g.s
-	sigmoid = g.Of(x)
-	rest := s.Sub(s.Load(g.one), sigmoid)
-	s.MulBy(rest, x)
+	e := g.expNegAbs(x)
+	r := s.Div(s.Load(g.one), s.Add(e, g.one))
+	sigmoid = s.Mul(g.choose(x, e), r)
 	slope = s.Load(sigmoid)
-	s.FMA(slope, rest, sigmoid)
+	s.MulBy(e, r)
+	s.MulBy(e, r)
+	s.FMA(slope, e, x)
 	return sigmoid, slope
 }
 

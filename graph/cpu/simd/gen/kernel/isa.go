@@ -224,18 +224,23 @@ func (s ISA) Sqrt(a Op) VecVirtual {
 }
 
 // SumLanes returns the sum of v's lanes in lane 0, added in halves: lane i and i+n/2 first.
-func (s ISA) SumLanes(v VecVirtual) VecVirtual {
+func (s ISA) SumLanes(v VecVirtual) VecVirtual { return s.foldLanes(v, VADDPS) }
+
+// MaxLanes returns the greatest of v's lanes in lane 0.
+func (s ISA) MaxLanes(v VecVirtual) VecVirtual { return s.foldLanes(v, VMAXPS) }
+
+func (s ISA) foldLanes(v VecVirtual, fold instruction) VecVirtual {
 	x, high := v.AsX(), XMM()
 	if s.Wide() {
 		VEXTRACTF64X4(Imm(1), v, high.AsY())
-		VADDPS(high.AsY(), v.AsY(), v.AsY())
+		fold(high.AsY(), v.AsY(), v.AsY())
 	}
 	VEXTRACTF128(Imm(1), v.AsY(), high)
-	VADDPS(high, x, x)
+	fold(high, x, x)
 	VPSHUFD(Imm(0b1110), x, high)
-	VADDPS(high, x, x)
+	fold(high, x, x)
 	VPSHUFD(Imm(0b01), x, high)
-	VADDSS(high, x, x)
+	fold(high, x, x)
 	return x.(VecVirtual)
 }
 

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sambatrain/sambatrain/data"
+)
+
+func newData(a *app) *cobra.Command {
+	c := &cobra.Command{Use: "data", Short: "Make and describe token shards", Args: cobra.ArbitraryArgs}
+	c.AddCommand(newDataPrepare(a), newDataInspect())
+	return c
+}
+
+func newDataPrepare(a *app) *cobra.Command {
+	config := data.DefaultConfig()
+	config.Text.Include = []string{"**/*"}
+	c := &cobra.Command{
+		Use:   "prepare",
+		Short: "Tokenize a folder of text into Parquet token shards",
+		Long: `Tokenize a folder of text or JSONL (plain, .gz or .zst) into a folder of Parquet
+token shards. A folder that was made from the same settings is left as it is.`,
+		Example: `  sambatrain data prepare --text books --include '**/*.txt.gz' --shards shards/books`,
+		Args:    exactArgs(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if config.Text.Path == "" {
+				return &usageError{fmt.Errorf("--text: name the folder of text")}
+			}
+			if config.Shards == "" {
+				return &usageError{fmt.Errorf("--shards: name the folder to write")}
+			}
+			if err := config.Validate(); err != nil {
+				return err
+			}
+			log, err := a.logger()
+			if err != nil {
+				return err
+			}
+			started := time.Now()
+			last := started
+			m, err := data.Prepare(c.Context(), config, func(p data.Progress) {
+				if now := time.Now(); now.Sub(last) > time.Second {
+					last = now
+					log.Info("preparing", "files", p.Files, "of", p.FilesTotal, "mb", p.Bytes>>20,
+						"mb_per_s", fmt.Sprintf("%.1f", float64(p.Bytes)/1e6/now.Sub(started).Seconds()))
+				}
+			})
+			if err != nil {
+				return err
+			}
+			bytes := m.Train.Bytes + m.Validation.Bytes
+			fmt.Fprintf(c.OutOrStdout(), "%s: %d documents, %d tokens for training; %d documents, %d tokens for validation; %.1f MB of text in %.1f s\n",
+				config.Shards, m.Train.Documents, m.Train.Tokens, m.Validation.Documents, m.Validation.Tokens,
+				float64(bytes)/1e6, time.Since(started).Seconds())
+			return nil
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&config.Text.Path, "text", "", "folder of text")
+	f.StringArrayVar(&config.Text.Include, "include", config.Text.Include, "pattern of files to read; may be repeated")
+	f.StringArrayVar(&config.Text.Exclude, "exclude", nil, "pattern of files to leave out; may be repeated")
+	f.StringVar(&config.Text.JSONLField, "jsonl-field", config.Text.JSONLField, "field of a JSONL line that holds the text")
+	f.StringVar(&config.Shards, "shards", "", "folder of token shards to write")
+	f.StringVar(&config.Tokenizer, "tokenizer", config.Tokenizer, "tokenizer: bytes")
+	f.Float64Var(&config.ValidationFraction, "validation-fraction", config.ValidationFraction, "share of documents kept out of training")
+	return c
+}
+
+func newDataInspect() *cobra.Command {
+	var output string
+	c := &cobra.Command{
+		Use:   "inspect SHARDS",
+		Short: "Describe a folder of token shards",
+		Args:  exactArgs("SHARDS"),
+		RunE: func(c *cobra.Command, args []string) error {
+			r, err := data.Inspect(args[0])
+			if err != nil {
+				return err
+			}
+			return printResult(c, output, r, r.WriteText)
+		},
+	}
+	outputFlag(c, &output)
+	return c
+}

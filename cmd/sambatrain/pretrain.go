@@ -1,0 +1,67 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sambatrain/sambatrain/internal/runlog"
+	"github.com/sambatrain/sambatrain/internal/train"
+)
+
+func newPretrain(a *app) *cobra.Command {
+	var flags recipeFlags
+	var output string
+	c := &cobra.Command{
+		Use:   "pretrain RECIPE",
+		Short: "Train a model from a recipe",
+		Long: `Train a model from a recipe: a YAML file, or the name of a built-in one
+(sambatrain recipes ls). The run directory gets the resolved recipe, metrics.jsonl,
+a TensorBoard event file, checkpoints and a generated sample.`,
+		Example:           "  sambatrain pretrain recipes/quickstart.yaml\n  sambatrain pretrain quickstart --steps 20 --out runs/try --set optim.lr=1e-3",
+		Args:              exactArgs("RECIPE"),
+		ValidArgsFunction: completeRecipe,
+		RunE: func(c *cobra.Command, args []string) error {
+			r, err := flags.load(c, args[0])
+			if err != nil {
+				return err
+			}
+			o, err := a.trainOptions()
+			if err != nil {
+				return err
+			}
+			result, err := train.Pretrain(c.Context(), r, o)
+			if err != nil {
+				return err
+			}
+			return printRun(c, output, result)
+		},
+	}
+	flags.add(c)
+	outputFlag(c, &output)
+	return c
+}
+
+func (a *app) trainOptions() (train.Options, error) {
+	log, err := a.logger()
+	return train.Options{
+		Log:         log,
+		Console:     func(o runlog.ConsoleOptions) runlog.Console { return runlog.NewConsole(os.Stderr, o) },
+		CodeVersion: version(),
+	}, err
+}
+
+func printRun(c *cobra.Command, output string, r *train.Result) error {
+	return printResult(c, output, r, func(w io.Writer) error {
+		fmt.Fprintf(w, "run              %s\n", r.Run)
+		fmt.Fprintf(w, "trained          %d steps, %d tokens, %d parameters, %.0f s\n", r.Steps, r.Tokens, r.Parameters, r.Seconds)
+		fmt.Fprintf(w, "validation loss  %.4f nats a token, %.4f bits per byte\n", r.ValLoss, r.ValBitsPerByte)
+		fmt.Fprintf(w, "byte unigram     %.4f bits per byte\n", r.UnigramBitsPerByte)
+		if r.Sample != "" {
+			fmt.Fprintf(w, "\n--- sample ---\n%s\n--------------\n", r.Sample)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sambatrain/sambatrain/recipes"
+)
+
+func newRecipes() *cobra.Command {
+	c := &cobra.Command{Use: "recipes", Short: "List and show the built-in recipes", Args: cobra.ArbitraryArgs}
+	c.AddCommand(&cobra.Command{
+		Use:   "ls",
+		Short: "List the built-in recipes",
+		Args:  exactArgs(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			t := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+			for _, name := range recipes.Names() {
+				text, _, err := recipes.Source(name)
+				if err != nil {
+					return err
+				}
+				first, _, _ := strings.Cut(string(text), "\n")
+				fmt.Fprintf(t, "%s\t%s\n", name, strings.TrimPrefix(first, "# "))
+			}
+			return t.Flush()
+		},
+	}, &cobra.Command{
+		Use:               "show RECIPE",
+		Short:             "Print a recipe's text",
+		Args:              exactArgs("RECIPE"),
+		ValidArgsFunction: completeRecipe,
+		RunE: func(c *cobra.Command, args []string) error {
+			text, _, err := recipes.Source(args[0])
+			if err != nil {
+				return err
+			}
+			_, err = c.OutOrStdout().Write(text)
+			return err
+		},
+	})
+	return c
+}

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/sambatrain/sambatrain/internal/train"
+)
+
+func newResume(a *app) *cobra.Command {
+	var sets []string
+	var output string
+	c := &cobra.Command{
+		Use:   "resume RUN_DIR",
+		Short: "Go on with a run from its newest good checkpoint",
+		Long: `Go on with a run from its newest good checkpoint. What follows is the same, bit
+for bit, as if the run had never stopped. A damaged checkpoint is found by its
+checksums, reported, and passed over.`,
+		Example: "  sambatrain resume runs/quickstart\n  sambatrain resume runs/quickstart --set run.threads=1",
+		Args:    exactArgs("RUN_DIR"),
+		RunE: func(c *cobra.Command, args []string) error {
+			o, err := a.trainOptions()
+			if err != nil {
+				return err
+			}
+			result, err := train.Resume(c.Context(), args[0], o, sets...)
+			if err != nil {
+				return err
+			}
+			return printRun(c, output, result)
+		},
+	}
+	c.Flags().StringArrayVar(&sets, "set", nil, "change a key of the run's recipe; may be repeated")
+	outputFlag(c, &output)
+	return c
+}

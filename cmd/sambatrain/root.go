@@ -1,0 +1,115 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sambatrain/sambatrain/internal/runlog"
+)
+
+// usageError is a command line that makes no sense, as opposed to a command that
+// failed.
+type usageError struct{ error }
+
+func (e *usageError) Unwrap() error { return e.error }
+
+// errReported is a failure whose report is the command's output already.
+var errReported = errors.New("failed")
+
+// app is what all commands share.
+type app struct {
+	logLevel, logFormat string
+}
+
+func newRoot() *cobra.Command {
+	a := &app{}
+	root := &cobra.Command{
+		Use:   "sambatrain",
+		Short: "Train hybrid state-space and attention language models",
+		Long: `sambatrain pretrains Samba (arXiv 2406.07522) and its relatives from one recipe.
+
+Results go to standard output, progress and logs to standard error.
+Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and saved.`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return &usageError{fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())}
+	})
+	f := root.PersistentFlags()
+	f.StringVar(&a.logLevel, "log-level", "info", "what is logged: "+strings.Join(runlog.LogLevels, ", "))
+	f.StringVar(&a.logFormat, "log-format", "text", "how it is logged: "+strings.Join(runlog.LogFormats, ", "))
+	root.AddCommand(
+		newPretrain(a), newResume(a), newGenerate(a), newExport(a), newVerify(a),
+		newData(a), newRecipes(), newConfig(), newInspect(), newBench(a), newPlot(), newVersion(),
+	)
+	for _, c := range root.Commands() {
+		if c.HasSubCommands() {
+			c.RunE = func(c *cobra.Command, args []string) error {
+				if len(args) == 0 {
+					return c.Help()
+				}
+				return &usageError{fmt.Errorf("unknown command %q for %q; see `%s --help`", args[0], c.CommandPath(), c.CommandPath())}
+			}
+		}
+	}
+	root.RunE = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return c.Help()
+		}
+		hint := ""
+		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+			hint = fmt.Sprintf(", did you mean %q?", near[0])
+		}
+		return &usageError{fmt.Errorf("unknown command %q%s; see `sambatrain --help`", args[0], hint)}
+	}
+	root.Args = cobra.ArbitraryArgs
+	root.SuggestionsMinimumDistance = 2
+	return root
+}
+
+// logger writes to standard error.
+func (a *app) logger() (*slog.Logger, error) { return a.loggerTo(os.Stderr) }
+
+func (a *app) loggerTo(w io.Writer) (*slog.Logger, error) {
+	l, err := runlog.NewLogger(w, a.logLevel, a.logFormat)
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	return l, nil
+}
+
+// exactArgs is cobra.ExactArgs with an error that says what is wanted.
+func exactArgs(names ...string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) != len(names) {
+			return &usageError{fmt.Errorf("%s wants %s, got %d arguments; see `%s --help`", c.CommandPath(), strings.Join(names, " "), len(args), c.CommandPath())}
+		}
+		return nil
+	}
+}
+
+// outputFlag adds --output text|json.
+func outputFlag(c *cobra.Command, value *string) {
+	c.Flags().StringVar(value, "output", "text", "form of the result: text or json")
+}
+
+// printResult writes v as JSON, or calls text, as --output says.
+func printResult(c *cobra.Command, output string, v any, text func(w io.Writer) error) error {
+	switch output {
+	case "json":
+		e := json.NewEncoder(c.OutOrStdout())
+		e.SetIndent("", "  ")
+		return e.Encode(v)
+	case "text":
+		return text(c.OutOrStdout())
+	}
+	return &usageError{fmt.Errorf("--output: must be text or json, is %q", output)}
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sambatrain/sambatrain/internal/train"
+	"github.com/sambatrain/sambatrain/internal/verify"
+	"github.com/sambatrain/sambatrain/recipes"
+)
+
+func newVerify(*app) *cobra.Command {
+	var output string
+	run := recipes.Defaults().Run
+	c := &cobra.Command{
+		Use:   "verify FILE|DIR...",
+		Short: "Check this build's numerics against fixtures",
+		Long: `Check this build's numerics against fixtures: safetensors files with a small
+model's parameters, and the logits, loss, gradients and first AdamW steps that an
+independent float64 program computed. Prints one row a file with the largest
+relative errors. Exit status 1 if any fails.`,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return &usageError{fmt.Errorf("verify wants files or folders")}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			if run.DType != "float32" {
+				return &usageError{fmt.Errorf("--dtype: this build computes in float32, not in %q", run.DType)}
+			}
+			dev, err := train.NewDevice(run)
+			if err != nil {
+				return err
+			}
+			defer dev.Close()
+			var reports []verify.Report
+			failed := 0
+			for _, path := range args {
+				files, err := verify.Files(path)
+				if err != nil {
+					return err
+				}
+				for _, file := range files {
+					r := verify.Run(dev, file, verify.Float32)
+					if !r.Pass {
+						failed++
+					}
+					reports = append(reports, r)
+				}
+			}
+			if err := printResult(c, output, reports, func(w io.Writer) error { return verifyTable(w, reports) }); err != nil {
+				return err
+			}
+			if failed > 0 {
+				return fmt.Errorf("verify: %d of %d files fail: %w", failed, len(reports), errReported)
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&run.Device, "device", run.Device, "where to compute: cpu")
+	c.Flags().StringVar(&run.DType, "dtype", run.DType, "type of computation: float32")
+	c.Flags().IntVar(&run.Threads, "threads", 0, "number of CPU workers; 0 is one a core")
+	outputFlag(c, &output)
+	return c
+}
+
+func verifyTable(w io.Writer, reports []verify.Report) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "fixture\tlogits\tloss\tgradients\tsteps\tresult")
+	for _, r := range reports {
+		name := filepath.Base(r.File)
+		switch {
+		case r.Error != "":
+			fmt.Fprintf(t, "%s\t-\t-\t-\t-\tFAIL: %s\n", name, r.Error)
+		case r.Pass:
+			fmt.Fprintf(t, "%s\t%.1e\t%.1e\t%.1e\t%.1e\tpass\n", name, r.Logits, r.Loss, r.Gradients, r.Steps)
+		default:
+			fmt.Fprintf(t, "%s\t%.1e\t%.1e\t%.1e\t%.1e\tFAIL (worst gradient: %s)\n", name, r.Logits, r.Loss, r.Gradients, r.Steps, r.Worst)
+		}
+	}
+	return t.Flush()
+}

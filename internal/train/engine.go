@@ -1,0 +1,277 @@
+// Package train is the training loop: a model's programs on a device, the run
+// directory around them, and what happens between two steps.
+package train
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/cpu"
+	"github.com/sambatrain/sambatrain/graph/ops/add"
+	"github.com/sambatrain/sambatrain/layers"
+	"github.com/sambatrain/sambatrain/optim"
+	"github.com/sambatrain/sambatrain/recipes"
+)
+
+// NewDevice opens the device that a recipe's run section names.
+func NewDevice(r recipes.Run) (graph.Device, error) {
+	if r.Device != "cpu" {
+		return nil, fmt.Errorf("run.device: this build runs on cpu, not on %q", r.Device)
+	}
+	return cpu.New(r.Threads)
+}
+
+// Names of the programs' inputs and results.
+const (
+	inputTokens   = "tokens"
+	inputTargets  = "targets"
+	resultLoss    = "loss"
+	resultNLL     = "nll"
+	resultLogits  = "logits"
+	noMicroBatch  = "train: %d rows of %d tokens do not divide into micro-batches of %d"
+	wantedTargets = "train: %d tokens and %d targets for rows of %d"
+)
+
+// Engine is one model on one device: its parameters and moments, and the
+// programs that train and evaluate it. Its programs take rows of T tokens,
+// MicroBatch at a time.
+type Engine struct {
+	MicroBatch, SeqLen int
+
+	dev    graph.Device
+	mem    graph.Memory
+	model  *layers.Model
+	optim  *optim.Optimizer
+	train  graph.Program
+	eval   graph.Program
+	loss   [1]float32
+	nll    []float32
+	params []graph.ParamSlot
+	floats int
+}
+
+// TrainPlan is the forward and backward pass over b rows of t tokens.
+func TrainPlan(m *layers.Model, b, t int) (*graph.Plan, error) {
+	g := graph.NewBuilder(add.Spec)
+	tokens, targets := g.Input(inputTokens, graph.Int32, b, t), g.Input(inputTargets, graph.Int32, b, t)
+	loss := m.Loss(g, tokens, targets)
+	g.Result(resultLoss, loss)
+	g.Result(resultNLL, loss.Output(1))
+	if err := g.Gradients(loss); err != nil {
+		return nil, err
+	}
+	return g.Compile()
+}
+
+func evalPlan(m *layers.Model, b, t int) (*graph.Plan, error) {
+	g := graph.NewBuilder(add.Spec)
+	tokens, targets := g.Input(inputTokens, graph.Int32, b, t), g.Input(inputTargets, graph.Int32, b, t)
+	loss := m.EvalLoss(g, tokens, targets)
+	g.Result(resultLoss, loss)
+	g.Result(resultNLL, loss.Output(1))
+	return g.Compile()
+}
+
+func logitsPlan(m *layers.Model, b, t int) (*graph.Plan, error) {
+	g := graph.NewBuilder(add.Spec)
+	g.Result(resultLogits, m.Logits(g, g.Input(inputTokens, graph.Int32, b, t)))
+	return g.Compile()
+}
+
+// NewEngine compiles the programs of m for micro-batches of b rows of t tokens
+// and allocates all memory that training takes. accumulate says whether a step
+// has several micro-batches.
+func NewEngine(dev graph.Device, m *layers.Model, o optim.AdamW, b, t int, accumulate bool) (*Engine, error) {
+	plan, err := TrainPlan(m, b, t)
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{MicroBatch: b, SeqLen: t, dev: dev, model: m, params: plan.Params,
+		floats: plan.Sizes[graph.Params], nll: make([]float32, b*t)}
+	sizes := plan.Sizes
+	sizes[graph.ExpAvg], sizes[graph.ExpAvgSq] = e.floats, e.floats
+	if accumulate {
+		sizes[graph.Accum] = e.floats
+	}
+	if e.mem, err = dev.NewMemory(sizes); err != nil {
+		return nil, err
+	}
+	if e.train, err = dev.Load(plan, e.mem); err != nil {
+		return nil, err
+	}
+	if e.optim, err = optim.New(dev, e.mem, e.floats, o); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+// Init draws all parameters. A parameter's values depend on the seed, its name
+// and its shape alone.
+func (e *Engine) Init(seed uint64) error {
+	for _, p := range e.params {
+		w := make([]float32, p.Shape.Size())
+		h := fnv.New64a()
+		h.Write([]byte(p.Name))
+		p.Init(rand.New(rand.NewPCG(seed, h.Sum64())), w)
+		if err := e.mem.Write(graph.Params, p.Offset, w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Step does one optimizer step on tokens and targets, each rows x T, and returns
+// the mean loss in nats and the norm of the gradient before clipping. step counts
+// from 0. It allocates nothing.
+func (e *Engine) Step(step, total int64, tokens, targets []int32) (loss, norm float64, err error) {
+	n := e.MicroBatch * e.SeqLen
+	if len(tokens) != len(targets) || len(tokens) == 0 {
+		return 0, 0, fmt.Errorf(wantedTargets, len(tokens), len(targets), e.SeqLen)
+	}
+	if len(tokens)%n != 0 {
+		return 0, 0, fmt.Errorf(noMicroBatch, len(tokens)/e.SeqLen, e.SeqLen, e.MicroBatch)
+	}
+	micro := len(tokens) / n
+	for i := range micro {
+		if err := e.run(e.train, tokens[i*n:(i+1)*n], targets[i*n:(i+1)*n]); err != nil {
+			return 0, 0, err
+		}
+		if micro > 1 {
+			if err := e.optim.Accumulate(); err != nil {
+				return 0, 0, err
+			}
+		}
+		loss += float64(e.loss[0]) / float64(micro)
+	}
+	norm, err = e.optim.Step(step, total, micro)
+	return loss, norm, err
+}
+
+// run does one program on one micro-batch and reads its loss.
+func (e *Engine) run(p graph.Program, tokens, targets []int32) error {
+	if err := p.WriteInts(inputTokens, tokens); err != nil {
+		return err
+	}
+	if err := p.WriteInts(inputTargets, targets); err != nil {
+		return err
+	}
+	if err := p.Run(); err != nil {
+		return err
+	}
+	return p.Read(resultLoss, e.loss[:])
+}
+
+// Evaluate returns each token's cross-entropy in nats for one micro-batch. The
+// slice is good until the next call.
+func (e *Engine) Evaluate(tokens, targets []int32) ([]float32, error) {
+	if e.eval == nil {
+		plan, err := evalPlan(e.model, e.MicroBatch, e.SeqLen)
+		if err != nil {
+			return nil, err
+		}
+		if e.eval, err = e.dev.Load(plan, e.mem); err != nil {
+			return nil, err
+		}
+	}
+	if err := e.run(e.eval, tokens, targets); err != nil {
+		return nil, err
+	}
+	return e.nll, e.eval.Read(resultNLL, e.nll)
+}
+
+// Logits are the scores [B T V] of one micro-batch.
+func (e *Engine) Logits(tokens []int32) ([]float32, error) {
+	plan, err := logitsPlan(e.model, e.MicroBatch, e.SeqLen)
+	if err != nil {
+		return nil, err
+	}
+	p, err := e.dev.Load(plan, e.mem)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.WriteInts(inputTokens, tokens); err != nil {
+		return nil, err
+	}
+	if err := p.Run(); err != nil {
+		return nil, err
+	}
+	out := make([]float32, len(tokens)*e.model.VocabSize)
+	return out, p.Read(resultLogits, out)
+}
+
+// Forward does the forward and backward pass of one micro-batch, without an
+// optimizer step, and returns the loss. The gradients are in region Grads.
+func (e *Engine) Forward(tokens, targets []int32) (float64, error) {
+	err := e.run(e.train, tokens, targets)
+	return float64(e.loss[0]), err
+}
+
+// Device, Memory and Model are what other programs on the same parameters need.
+func (e *Engine) Device() graph.Device { return e.dev }
+
+// Memory holds the parameters.
+func (e *Engine) Memory() graph.Memory { return e.mem }
+
+// Model is what the engine trains.
+func (e *Engine) Model() *layers.Model { return e.model }
+
+// Params are the parameters' names and places.
+func (e *Engine) Params() []graph.ParamSlot { return e.params }
+
+// Program is the forward and backward pass, for benchmarks.
+func (e *Engine) Program() graph.Program { return e.train }
+
+// Tensors copies a region to the host, as tensors named prefix and the parameter.
+func (e *Engine) Tensors(r graph.Region, prefix string) ([]checkpoint.Tensor, error) {
+	list := e.blank(prefix)
+	for i, t := range list {
+		if err := e.mem.Read(r, e.params[i].Offset, t.Data); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+func (e *Engine) blank(prefix string) []checkpoint.Tensor {
+	list := make([]checkpoint.Tensor, len(e.params))
+	for i, p := range e.params {
+		list[i] = checkpoint.Tensor{Name: prefix + p.Name, Shape: p.Shape, Data: make([]float32, p.Shape.Size())}
+	}
+	return list
+}
+
+// Snapshot copies parameters and moments to the host.
+func (e *Engine) Snapshot() (model, moments []checkpoint.Tensor, err error) {
+	if model, err = e.Tensors(graph.Params, ""); err != nil {
+		return nil, nil, err
+	}
+	first, err := e.Tensors(graph.ExpAvg, checkpoint.ExpAvgPrefix)
+	if err != nil {
+		return nil, nil, err
+	}
+	second, err := e.Tensors(graph.ExpAvgSq, checkpoint.ExpAvgSqPrefix)
+	return model, slices.Concat(first, second), err
+}
+
+// Restore loads parameters and moments from a checkpoint.
+func (e *Engine) Restore(c *checkpoint.Checkpoint) error {
+	model, first, second := e.blank(""), e.blank(checkpoint.ExpAvgPrefix), e.blank(checkpoint.ExpAvgSqPrefix)
+	if err := c.Read(model, slices.Concat(first, second)); err != nil {
+		return err
+	}
+	for _, part := range []struct {
+		r    graph.Region
+		list []checkpoint.Tensor
+	}{{graph.Params, model}, {graph.ExpAvg, first}, {graph.ExpAvgSq, second}} {
+		for i, t := range part.list {
+			if err := e.mem.Write(part.r, e.params[i].Offset, t.Data); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,149 @@
+package train
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/layers"
+	"github.com/sambatrain/sambatrain/recipes"
+)
+
+// Inspection is what a recipe's model takes, without running it.
+type Inspection struct {
+	Name       string     `json:"name"`
+	Sublayers  int        `json:"sublayers"`
+	Parameters Parameters `json:"parameters"`
+	// FLOPsPerToken is the work of forward and backward pass: 6 a weight of a matrix
+	// product, and 12 d a visible pair of an attention layer of width d.
+	FLOPsPerToken float64 `json:"flops_per_token"`
+	TokensPerStep int64   `json:"tokens_per_step"`
+	Steps         int64   `json:"steps"`
+	Memory        Bytes   `json:"memory_bytes"`
+}
+
+// Parameters counts trained numbers.
+type Parameters struct {
+	Total int64 `json:"total"`
+	// NonEmbedding leaves out the embedding and an untied head.
+	NonEmbedding int64  `json:"non_embedding"`
+	Parts        []Part `json:"parts"`
+}
+
+// Part is one kind of sublayer, or what stands beside them.
+type Part struct {
+	Name       string `json:"name"`
+	Count      int    `json:"count"`
+	Parameters int64  `json:"parameters"`
+}
+
+// Bytes is the memory of a step.
+type Bytes struct {
+	Parameters int64 `json:"parameters"`
+	Gradients  int64 `json:"gradients"`
+	Optimizer  int64 `json:"optimizer"`
+	// Activations is the arena of one micro-batch.
+	Activations int64 `json:"activations"`
+	Total       int64 `json:"total"`
+}
+
+// Inspect compiles a recipe's model and counts. It allocates none of the memory
+// that it counts.
+func Inspect(r *recipes.Recipe) (*Inspection, error) {
+	t := r.Data.SeqLen
+	plan, err := TrainPlan(&r.Model, r.Train.MicroBatch, t)
+	if err != nil {
+		return nil, err
+	}
+	stack, err := r.Model.Sublayers()
+	if err != nil {
+		return nil, err
+	}
+	in := &Inspection{
+		Name: r.Name, Sublayers: len(stack), Parameters: count(plan.Params, stack),
+		FLOPsPerToken: FLOPsPerToken(&r.Model, plan.Params, stack, t),
+		TokensPerStep: int64(r.Train.BatchSize) * int64(t), Steps: r.Train.Steps,
+	}
+	m := &in.Memory
+	m.Parameters, m.Gradients = 4*int64(plan.Sizes[graph.Params]), 4*int64(plan.Sizes[graph.Grads])
+	m.Optimizer = 2 * m.Parameters
+	if r.Train.MicroBatch < r.Train.BatchSize {
+		m.Gradients *= 2
+	}
+	m.Activations = 4 * int64(plan.Sizes[graph.Arena])
+	m.Total = m.Parameters + m.Gradients + m.Optimizer + m.Activations
+	return in, nil
+}
+
+func count(params []graph.ParamSlot, stack []layers.Sublayer) Parameters {
+	c := Parameters{}
+	index := map[string]int{}
+	part := func(name string) *Part {
+		i, ok := index[name]
+		if !ok {
+			i = len(c.Parts)
+			index[name] = i
+			c.Parts = append(c.Parts, Part{Name: name})
+		}
+		return &c.Parts[i]
+	}
+	part("embedding").Count = 1
+	for _, s := range stack {
+		part(s.Name).Count++
+	}
+	for _, p := range params {
+		n := int64(p.Shape.Size())
+		c.Total += n
+		name := partOf(p.Name, stack)
+		part(name).Parameters += n
+		if name != "embedding" && name != "head" {
+			c.NonEmbedding += n
+		}
+	}
+	for _, name := range []string{"head", "final norm"} {
+		if i, ok := index[name]; ok {
+			c.Parts[i].Count = 1
+		}
+	}
+	return c
+}
+
+func partOf(param string, stack []layers.Sublayer) string {
+	var i int
+	if _, err := fmt.Sscanf(param, "model.layers.%d.", &i); err == nil && i < len(stack) {
+		return stack[i].Name
+	}
+	switch {
+	case strings.HasPrefix(param, "model.embeddings."):
+		return "embedding"
+	case strings.HasPrefix(param, "lm_head."):
+		return "head"
+	}
+	return "final norm"
+}
+
+// FLOPsPerToken is the model's work a token, forward and backward, in rows of t
+// tokens. Convolution, scan, norms and activation functions don't count, nor does
+// an embedding that is only looked up.
+func FLOPsPerToken(m *layers.Model, params []graph.ParamSlot, stack []layers.Sublayer, t int) float64 {
+	flops := 0.0
+	for _, p := range params {
+		lookedUp := !m.TieEmbeddings && strings.HasPrefix(p.Name, "model.embeddings.")
+		if len(p.Shape) == 2 && !lookedUp && !strings.HasSuffix(p.Name, ".A_log") {
+			flops += 6 * float64(p.Shape.Size())
+		}
+	}
+	for _, s := range stack {
+		a, ok := s.Mixer.(layers.Attention)
+		if !ok {
+			continue
+		}
+		w := t
+		if a.Window > 0 {
+			w = min(w, a.Window)
+		}
+		pairs := float64(w)*float64(w+1)/2 + float64(t-w)*float64(w)
+		flops += 12 * float64(a.Heads*a.HeadDim) * pairs / float64(t)
+	}
+	return flops
+}

@@ -1,0 +1,84 @@
+package train
+
+import (
+	"log/slog"
+
+	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/data"
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/internal/generate"
+	"github.com/sambatrain/sambatrain/layers"
+	"github.com/sambatrain/sambatrain/recipes"
+)
+
+// Model is a trained model, loaded to be used and not to be trained on.
+type Model struct {
+	Recipe     *recipes.Recipe
+	Checkpoint *checkpoint.Checkpoint
+	Model      *layers.Model
+	Tokenizer  data.Tokenizer
+	Device     graph.Device
+	Memory     graph.Memory
+}
+
+// Close frees the device.
+func (m *Model) Close() error { return m.Device.Close() }
+
+// Newest is a run's recipe and its newest good checkpoint. Damaged newer ones are
+// reported to log.
+func Newest(dir string, log *slog.Logger) (*recipes.Recipe, *checkpoint.Checkpoint, error) {
+	r, err := LoadConfig(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, skipped, err := checkpoint.Newest(dir)
+	for _, bad := range skipped {
+		log.Error("checkpoint is damaged and passed over", "checkpoint", bad.Dir, "reason", bad.Err)
+	}
+	return r, c, err
+}
+
+// LoadModel loads a run's newest good checkpoint on its recipe's device.
+func LoadModel(dir string, threads int, log *slog.Logger) (*Model, error) {
+	r, c, err := Newest(dir, log)
+	if err != nil {
+		return nil, err
+	}
+	m := &Model{Recipe: r, Checkpoint: c, Model: &r.Model}
+	if m.Tokenizer, err = data.NewTokenizer(r.Data.Tokenizer); err != nil {
+		return nil, err
+	}
+	// Any program of the model has the parameters' layout.
+	plan, err := generate.Plan(m.Model, 1, 1, 1)
+	if err != nil {
+		return nil, err
+	}
+	r.Run.Threads = threads
+	if m.Device, err = NewDevice(r.Run); err != nil {
+		return nil, err
+	}
+	if m.Memory, err = m.Device.NewMemory(plan.Sizes); err == nil {
+		err = loadParams(c, plan.Params, m.Memory)
+	}
+	if err != nil {
+		m.Device.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+func loadParams(c *checkpoint.Checkpoint, params []graph.ParamSlot, mem graph.Memory) error {
+	list := make([]checkpoint.Tensor, len(params))
+	for i, p := range params {
+		list[i] = checkpoint.Tensor{Name: p.Name, Shape: p.Shape, Data: make([]float32, p.Shape.Size())}
+	}
+	if err := c.ReadModel(list); err != nil {
+		return err
+	}
+	for i, p := range params {
+		if err := mem.Write(graph.Params, p.Offset, list[i].Data); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,171 @@
+package train
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"path/filepath"
+	"time"
+
+	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/data"
+	"github.com/sambatrain/sambatrain/internal/runlog"
+)
+
+// run does the steps that are left, and what ends a run.
+func (s *session) run(ctx context.Context) (*Result, error) {
+	r := s.recipe
+	var err error
+	if s.events, err = runlog.CreateEvents(s.dir, int(s.step)+1); err != nil {
+		return nil, err
+	}
+	s.console = s.options.Console(runlog.ConsoleOptions{Total: int(r.Train.Steps), LogEvery: int(r.Run.LogEvery)})
+	started := time.Now()
+	finished := s.step >= r.Train.Steps // resumed for what follows the last checkpoint
+	if !finished {
+		if err := s.steps(ctx); err != nil {
+			return nil, err
+		}
+	}
+	last, err := s.val.run(s.engine)
+	if err != nil {
+		return nil, err
+	}
+	if !finished {
+		if err := s.recordValidation(last); err != nil {
+			return nil, err
+		}
+		if err := s.save(); err != nil {
+			return nil, err
+		}
+	}
+	result := &Result{
+		Run: s.dir, Steps: s.step, Tokens: s.tokensAt(s.step), Parameters: s.parameters(),
+		TrainLoss: s.loss, ValLoss: last.Loss, ValBitsPerByte: last.BitsPerByte,
+		Seconds: time.Since(started).Seconds(),
+	}
+	result.UnigramBitsPerByte, _ = s.train.Manifest().UnigramBitsPerByte()
+	if r.Sample.Tokens > 0 {
+		if result.Sample, err = s.sample(); err != nil {
+			return nil, err
+		}
+		if err := writeFile(filepath.Join(s.dir, SampleFile), []byte(result.Sample)); err != nil {
+			return nil, err
+		}
+	}
+	return result, nil
+}
+
+func (s *session) tokensAt(step int64) int64 {
+	return step * int64(s.recipe.Train.BatchSize) * int64(s.recipe.Data.SeqLen)
+}
+
+// steps trains until the last step, or until ctx ends.
+func (s *session) steps(ctx context.Context) error {
+	r, e := s.recipe, s.engine
+	t, rows := e.SeqLen, r.Train.BatchSize
+	loader, err := data.NewLoader(s.train, rows, s.step)
+	if err != nil {
+		return err
+	}
+	defer loader.Close()
+	batch := make([]int32, rows*(t+1))
+	tokens, targets := make([]int32, rows*t), make([]int32, rows*t)
+	for s.step < r.Train.Steps {
+		if ctx.Err() != nil {
+			return s.stop()
+		}
+		started := time.Now()
+		wait, err := loader.Next(batch)
+		if err != nil {
+			return err
+		}
+		splitRows(batch, tokens, targets, t)
+		loss, norm, err := e.Step(s.step, r.Train.Steps, tokens, targets)
+		if err != nil {
+			return err
+		}
+		took := time.Since(started)
+		lr := r.Optim.LR(s.step, r.Train.Steps)
+		s.step++
+		s.loss = loss
+		err = s.record(runlog.TrainRecord(int(s.step), time.Now(), runlog.Train{
+			Loss:            loss,
+			BitsPerByte:     data.BitsPerByte(loss*float64(len(targets)), data.TextBytes(s.train.Tokenizer(), targets)),
+			LR:              lr,
+			GradNorm:        norm,
+			Tokens:          s.tokensAt(s.step),
+			TokensPerSecond: float64(len(tokens)) / took.Seconds(),
+			StepMS:          float64(took) / float64(time.Millisecond),
+			DataWaitMS:      float64(wait) / float64(time.Millisecond),
+		}))
+		if err != nil {
+			return err
+		}
+		if math.IsNaN(loss) || math.IsInf(loss, 0) || math.IsNaN(norm) || math.IsInf(norm, 0) {
+			return fmt.Errorf("step %d: the loss is %v and the gradient's norm %v: training has diverged; resume from an earlier checkpoint with a lower optim.lr", s.step, loss, norm)
+		}
+		if r.Eval.Every > 0 && s.step%r.Eval.Every == 0 && s.step < r.Train.Steps {
+			v, err := s.val.run(e)
+			if err != nil {
+				return err
+			}
+			if err := s.recordValidation(v); err != nil {
+				return err
+			}
+		}
+		if s.step%int64(r.Checkpoint.Every) == 0 && s.step < r.Train.Steps {
+			if err := s.save(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// record writes to every log at once.
+func (s *session) record(r runlog.Record) error {
+	s.console.Step(r)
+	if err := s.metrics.Append(r); err != nil {
+		return err
+	}
+	return s.events.Append(r)
+}
+
+func (s *session) recordValidation(v score) error {
+	return s.record(runlog.ValRecord(int(s.step), time.Now(), runlog.Val{Loss: v.Loss, BitsPerByte: v.BitsPerByte}))
+}
+
+// save writes a checkpoint of the current step. The metrics are on disk before
+// it, so that a resumed run has all of theirs.
+func (s *session) save() error {
+	model, moments, err := s.engine.Snapshot()
+	if err != nil {
+		return err
+	}
+	if err := s.metrics.Sync(); err != nil {
+		return err
+	}
+	info, err := s.lock.Save(checkpoint.State{
+		Step: s.step, Tokens: s.tokensAt(s.step), Position: s.step * int64(s.recipe.Train.BatchSize),
+		CodeVersion: s.options.CodeVersion, RecipeSHA256: checkpoint.RecipeSHA256(s.resolved),
+	}, model, moments)
+	if err != nil {
+		return err
+	}
+	if _, err := s.lock.Prune(s.recipe.Checkpoint.KeepLast, s.recipe.Checkpoint.KeepEvery); err != nil {
+		return err
+	}
+	return s.record(runlog.EventRecord(int(s.step), time.Now(), runlog.EventCheckpoint, info.Dir))
+}
+
+// stop saves, so that the run can be resumed, and says so.
+func (s *session) stop() error {
+	if err := s.save(); err != nil {
+		return err
+	}
+	if err := s.record(runlog.EventRecord(int(s.step), time.Now(), runlog.EventStopped, "")); err != nil {
+		return err
+	}
+	return &Stopped{Run: s.dir, Step: s.step}
+}

@@ -1,0 +1,278 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/data"
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/internal/runlog"
+	"github.com/sambatrain/sambatrain/recipes"
+)
+
+// Files of a run directory, beside its checkpoints.
+const (
+	ConfigFile  = "config.resolved.yaml"
+	MetricsFile = "metrics.jsonl"
+	SampleFile  = "sample.txt"
+)
+
+// Options are what a run needs beside its recipe.
+type Options struct {
+	Log *slog.Logger
+	// Console makes what a person watches, once the number of steps is known.
+	Console func(runlog.ConsoleOptions) runlog.Console
+	// CodeVersion goes into every checkpoint.
+	CodeVersion string
+}
+
+// Result is what a finished run reports.
+type Result struct {
+	Run                string  `json:"run"`
+	Steps              int64   `json:"steps"`
+	Tokens             int64   `json:"tokens"`
+	Parameters         int64   `json:"parameters"`
+	TrainLoss          float64 `json:"train_loss"`
+	ValLoss            float64 `json:"val_loss"`
+	ValBitsPerByte     float64 `json:"val_bits_per_byte"`
+	UnigramBitsPerByte float64 `json:"unigram_bits_per_byte"`
+	Seconds            float64 `json:"seconds"`
+	Sample             string  `json:"sample,omitempty"`
+}
+
+// Stopped is the error of a run that was asked to stop: it saved and can be
+// resumed.
+type Stopped struct {
+	Run  string
+	Step int64
+}
+
+func (s *Stopped) Error() string {
+	return fmt.Sprintf("stopped after step %d and saved; go on with: sambatrain resume %s", s.Step, s.Run)
+}
+
+// Pretrain starts the recipe's run in its own directory, which must not hold a
+// run already.
+func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error) {
+	dir := r.Run.Out
+	config := filepath.Join(dir, ConfigFile)
+	if _, err := os.Stat(config); err == nil {
+		return nil, fmt.Errorf("%s: holds a run already; go on with `sambatrain resume %s`, or choose another folder with --out", dir, dir)
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, fmt.Errorf("run.out: %w", err)
+	}
+	lock, err := checkpoint.Lock(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Unlock()
+	s := &session{recipe: r, options: o, lock: lock, dir: dir}
+	defer s.close()
+	if err := s.open(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.engine.Init(r.Train.Seed); err != nil {
+		return nil, err
+	}
+	// The config comes last: a folder that has one holds a run.
+	if s.metrics, err = runlog.Create(filepath.Join(dir, MetricsFile)); errors.Is(err, fs.ErrExist) {
+		// Left by a process that died before its run began.
+		if err = os.Remove(filepath.Join(dir, MetricsFile)); err == nil {
+			s.metrics, err = runlog.Create(filepath.Join(dir, MetricsFile))
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := writeFile(config, s.resolved); err != nil {
+		return nil, err
+	}
+	return s.run(ctx)
+}
+
+// Resume goes on from the newest good checkpoint of a run directory, or from the
+// start where none was saved yet.
+func Resume(ctx context.Context, dir string, o Options, sets ...string) (*Result, error) {
+	r, err := LoadConfig(dir, sets...)
+	if err != nil {
+		return nil, err
+	}
+	lock, err := checkpoint.Lock(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Unlock()
+	for _, note := range lock.Recovered {
+		o.Log.Warn(note)
+	}
+	s := &session{recipe: r, options: o, lock: lock, dir: dir}
+	defer s.close()
+	if err := s.open(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.restore(); err != nil {
+		return nil, err
+	}
+	return s.run(ctx)
+}
+
+// LoadConfig reads a run directory's resolved recipe.
+func LoadConfig(dir string, sets ...string) (*recipes.Recipe, error) {
+	text, err := os.ReadFile(filepath.Join(dir, ConfigFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: not a run directory: it has no %s", dir, ConfigFile)
+	}
+	if err != nil {
+		return nil, err
+	}
+	r, err := recipes.Parse(text, filepath.Join(dir, ConfigFile), sets...)
+	if err != nil {
+		return nil, err
+	}
+	r.Run.Out = dir // the folder may have moved
+	return r, nil
+}
+
+// session is one process's work on a run.
+type session struct {
+	recipe   *recipes.Recipe
+	options  Options
+	lock     *checkpoint.Run
+	dir      string
+	resolved []byte
+
+	dev     graph.Device
+	engine  *Engine
+	train   *data.Dataset
+	val     *validation
+	metrics *runlog.Metrics
+	events  *runlog.Events
+	console runlog.Console
+	step    int64 // optimizer steps done
+	loss    float64
+}
+
+func (s *session) close() {
+	if s.console != nil {
+		s.console.Close()
+	}
+	if s.metrics != nil {
+		s.metrics.Close()
+	}
+	if s.events != nil {
+		s.events.Close()
+	}
+	if s.dev != nil {
+		s.dev.Close()
+	}
+}
+
+// open gets data and engine ready.
+func (s *session) open(ctx context.Context) (err error) {
+	r, log := s.recipe, s.options.Log
+	if s.resolved, err = r.YAML(); err != nil {
+		return err
+	}
+	started := time.Now()
+	last := started
+	_, err = data.Prepare(ctx, r.Data, func(p data.Progress) {
+		if now := time.Now(); now.Sub(last) > time.Second {
+			last = now
+			log.Info("preparing token shards", "files", p.Files, "of", p.FilesTotal, "mb", p.Bytes>>20)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if s.train, err = data.Open(ctx, r.Data, data.Train); err != nil {
+		return err
+	}
+	if tok := s.train.Tokenizer(); tok.VocabSize() > r.Model.VocabSize {
+		return fmt.Errorf("model.vocab_size: %d is less than the %d of tokenizer %s", r.Model.VocabSize, tok.VocabSize(), tok.Name())
+	}
+	log.Info("data", "shards", r.Data.Shards, "tokens", s.train.Tokens(), "rows", s.train.Blocks(), "took", time.Since(started).Round(time.Millisecond))
+	valset, err := data.Open(ctx, r.Data, data.Validation)
+	if err != nil {
+		return err
+	}
+	if s.dev, err = NewDevice(r.Run); err != nil {
+		return err
+	}
+	s.engine, err = NewEngine(s.dev, &r.Model, r.Optim, r.Train.MicroBatch, r.Data.SeqLen, r.Train.MicroBatch < r.Train.BatchSize)
+	if err != nil {
+		return err
+	}
+	if s.val, err = newValidation(s.engine, valset, r.Eval.Rows); err != nil {
+		return err
+	}
+	log.Info("model", "parameters", s.parameters(), "device", s.dev.Name())
+	return nil
+}
+
+func (s *session) parameters() int64 {
+	n := int64(0)
+	for _, p := range s.engine.Params() {
+		n += int64(p.Shape.Size())
+	}
+	return n
+}
+
+// restore loads the newest good checkpoint and takes the metrics back to it.
+func (s *session) restore() error {
+	c, skipped, err := checkpoint.Newest(s.dir)
+	for _, bad := range skipped {
+		s.options.Log.Error("checkpoint is damaged and passed over; its steps are done again", "checkpoint", bad.Dir, "reason", bad.Err)
+	}
+	switch {
+	case errors.Is(err, checkpoint.ErrNoCheckpoint) && len(skipped) == 0:
+		s.options.Log.Info("no checkpoint yet: starting again from step 0")
+		if err := s.engine.Init(s.recipe.Train.Seed); err != nil {
+			return err
+		}
+	case err != nil:
+		return err
+	default:
+		if err := s.engine.Restore(c); err != nil {
+			return err
+		}
+		s.step = c.State.Step
+	}
+	metrics := filepath.Join(s.dir, MetricsFile)
+	var cut runlog.Cut
+	if s.metrics, cut, err = runlog.Reopen(metrics, int(s.step)); err != nil {
+		return err
+	}
+	if cut.Records > 0 || cut.Torn != nil {
+		s.options.Log.Info("metrics of steps that are done again were removed", "records", cut.Records, "torn_line", cut.Torn != nil)
+	}
+	return s.metrics.Append(runlog.EventRecord(int(s.step), time.Now(), runlog.EventResumed, ""))
+}
+
+// writeFile writes a whole file beside its place and renames it.
+func writeFile(path string, text []byte) error {
+	tmp := path + ".tmp"
+	f, err := os.Create(tmp)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		os.Remove(tmp)
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}

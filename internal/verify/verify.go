@@ -1,0 +1,285 @@
+// Package verify compares this build's numerics with fixtures: models small
+// enough that their logits, gradients and first optimizer steps were computed in
+// float64 by an independent program.
+package verify
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/sambatrain/sambatrain/checkpoint/safetensors"
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/internal/train"
+	"github.com/sambatrain/sambatrain/layers"
+	"github.com/sambatrain/sambatrain/optim"
+)
+
+// Format is the metadata's `format` of the fixtures that this package reads.
+const Format = "sambatrain-fixture-1"
+
+// Tolerances are the largest errors that pass, each max|a-b|/max|b| of one tensor.
+type Tolerances struct {
+	Logits, Loss, Gradients, Steps float64
+}
+
+// Float32 is what the float32 path must keep.
+var Float32 = Tolerances{Logits: 2e-5, Loss: 2e-5, Gradients: 2e-4, Steps: 1e-4}
+
+// Report is one fixture's errors.
+type Report struct {
+	File      string  `json:"file"`
+	Logits    float64 `json:"logits"`
+	Loss      float64 `json:"loss"`
+	Gradients float64 `json:"gradients"`
+	// Worst is the parameter whose gradient has the largest error.
+	Worst string `json:"worst_gradient,omitempty"`
+	// Steps is the largest error of the five AdamW steps: their losses and gradient
+	// norms.
+	Steps float64 `json:"steps"`
+	Pass  bool    `json:"pass"`
+	Error string  `json:"error,omitempty"`
+}
+
+// Files lists the fixtures of a path: itself, or a folder's *.safetensors.
+func Files(path string) ([]string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("verify: %w", err)
+	}
+	if !info.IsDir() {
+		return []string{path}, nil
+	}
+	files, err := filepath.Glob(filepath.Join(path, "*.safetensors"))
+	if err == nil && len(files) == 0 {
+		err = fmt.Errorf("verify: %s holds no *.safetensors", path)
+	}
+	return files, err
+}
+
+// Run checks one fixture on a device. What can't be checked is a Report that
+// doesn't pass and says why.
+func Run(dev graph.Device, file string, tol Tolerances) Report {
+	r := Report{File: file}
+	err := r.run(dev, file)
+	if err != nil {
+		r.Error = err.Error()
+		return r
+	}
+	r.Pass = r.Logits <= tol.Logits && r.Loss <= tol.Loss && r.Gradients <= tol.Gradients && r.Steps <= tol.Steps
+	return r
+}
+
+// fixture is an open file with its metadata decoded.
+type fixture struct {
+	file            *safetensors.File
+	model           layers.Model
+	optim           optim.AdamW
+	totalSteps      int64
+	b, t            int
+	tokens, targets []int32
+}
+
+func (r *Report) run(dev graph.Device, file string) error {
+	f, err := open(file)
+	if err != nil {
+		return err
+	}
+	defer f.file.Close()
+	e, err := train.NewEngine(dev, &f.model, f.optim, f.b, f.t, false)
+	if err != nil {
+		return err
+	}
+	if err := f.load(e); err != nil {
+		return err
+	}
+	for _, check := range []func(*fixture, *train.Engine) error{r.forward, r.backward, r.steps} {
+		if err := check(f, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func open(path string) (*fixture, error) {
+	file, err := safetensors.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	f := &fixture{file: file, model: layers.Defaults(), optim: optim.DefaultAdamW()}
+	if err := f.read(); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return f, nil
+}
+
+func (f *fixture) read() error {
+	meta := f.file.Metadata()
+	if meta["format"] != Format {
+		return fmt.Errorf("metadata `format` is %q, want %q", meta["format"], Format)
+	}
+	if err := yaml.UnmarshalWithOptions([]byte(meta["model"]), &f.model, yaml.Strict()); err != nil {
+		if errors.Is(err, layers.ErrNotSupported) {
+			return layers.ErrNotSupported
+		}
+		return fmt.Errorf("metadata `model`: %s", strings.SplitN(err.Error(), "\n", 2)[0])
+	}
+	if err := f.model.Validate(); err != nil {
+		return err
+	}
+	var o map[string]any
+	if err := json.Unmarshal([]byte(meta["optimizer"]), &o); err != nil {
+		return fmt.Errorf("metadata `optimizer`: %w", err)
+	}
+	total, ok := o["total_steps"].(float64)
+	if !ok {
+		return errors.New("metadata `optimizer`: no total_steps")
+	}
+	f.totalSteps = int64(total)
+	delete(o, "total_steps")
+	text, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	if err := yaml.UnmarshalWithOptions(text, &f.optim, yaml.Strict()); err != nil {
+		return fmt.Errorf("metadata `optimizer`: %s", strings.SplitN(err.Error(), "\n", 2)[0])
+	}
+	if err := f.optim.Validate(); err != nil {
+		return err
+	}
+	in, ok := f.file.Entry("input.tokens")
+	if !ok || len(in.Shape) != 2 {
+		return errors.New("no input.tokens [B T]")
+	}
+	f.b, f.t = in.Shape[0], in.Shape[1]
+	f.tokens, f.targets = make([]int32, f.b*f.t), make([]int32, f.b*f.t)
+	if err := f.file.ReadInt32("input.tokens", f.tokens); err != nil {
+		return err
+	}
+	if err := f.file.ReadInt32("input.targets", f.targets); err != nil {
+		return err
+	}
+	if i := slices.IndexFunc(slices.Concat(f.tokens, f.targets), func(id int32) bool { return id < 0 || int(id) >= f.model.VocabSize }); i >= 0 {
+		return fmt.Errorf("a token of input.tokens or input.targets is outside the vocabulary of %d", f.model.VocabSize)
+	}
+	return nil
+}
+
+func (f *fixture) floats(name string, n int) ([]float32, error) {
+	e, ok := f.file.Entry(name)
+	if !ok {
+		return nil, fmt.Errorf("no tensor %s", name)
+	}
+	if got := graph.Shape(e.Shape).Size(); got != n {
+		return nil, fmt.Errorf("tensor %s has %d elements, want %d", name, got, n)
+	}
+	x := make([]float32, n)
+	return x, f.file.ReadFloat32(name, x)
+}
+
+// load puts the fixture's parameters into the engine; both must have the same.
+func (f *fixture) load(e *train.Engine) error {
+	known := map[string]bool{}
+	for _, p := range e.Params() {
+		w, err := f.floats("param."+p.Name, p.Shape.Size())
+		if err != nil {
+			return err
+		}
+		if err := e.Memory().Write(graph.Params, p.Offset, w); err != nil {
+			return err
+		}
+		known["param."+p.Name] = true
+	}
+	for _, entry := range f.file.Entries() {
+		if strings.HasPrefix(entry.Name, "param.") && !known[entry.Name] {
+			return fmt.Errorf("tensor %s is no parameter of this model", entry.Name)
+		}
+	}
+	return nil
+}
+
+func (r *Report) forward(f *fixture, e *train.Engine) error {
+	got, err := e.Logits(f.tokens)
+	if err != nil {
+		return err
+	}
+	want, err := f.floats("output.logits", len(got))
+	if err != nil {
+		return err
+	}
+	r.Logits = relative(got, want)
+	return nil
+}
+
+func (r *Report) backward(f *fixture, e *train.Engine) error {
+	loss, err := e.Forward(f.tokens, f.targets)
+	if err != nil {
+		return err
+	}
+	want, err := f.floats("output.loss", 1)
+	if err != nil {
+		return err
+	}
+	r.Loss = math.Abs(loss-float64(want[0])) / math.Abs(float64(want[0]))
+	for _, p := range e.Params() {
+		got := make([]float32, p.Shape.Size())
+		if err := e.Memory().Read(graph.Grads, p.Offset, got); err != nil {
+			return err
+		}
+		want, err := f.floats("grad."+p.Name, len(got))
+		if err != nil {
+			return err
+		}
+		if d := relative(got, want); !(d <= r.Gradients) || r.Worst == "" {
+			r.Gradients, r.Worst = d, p.Name
+		}
+	}
+	return nil
+}
+
+func (r *Report) steps(f *fixture, e *train.Engine) error {
+	entry, ok := f.file.Entry("train.losses")
+	if !ok || len(entry.Shape) != 1 {
+		return errors.New("no tensor train.losses")
+	}
+	losses, err := f.floats("train.losses", entry.Shape[0])
+	if err != nil {
+		return err
+	}
+	norms, err := f.floats("train.grad_norms", len(losses))
+	if err != nil {
+		return err
+	}
+	for i := range losses {
+		loss, norm, err := e.Step(int64(i), f.totalSteps, f.tokens, f.targets)
+		if err != nil {
+			return err
+		}
+		r.Steps = max(r.Steps,
+			math.Abs(loss-float64(losses[i]))/math.Abs(float64(losses[i])),
+			math.Abs(norm-float64(norms[i]))/math.Abs(float64(norms[i])))
+	}
+	return nil
+}
+
+// relative is max|a-b| / max|b|; NaN where a holds one.
+func relative(a, b []float32) float64 {
+	worst, scale := 0.0, 0.0
+	for i := range a {
+		d := math.Abs(float64(a[i]) - float64(b[i]))
+		if math.IsNaN(d) {
+			return d
+		}
+		worst = math.Max(worst, d)
+		scale = math.Max(scale, math.Abs(float64(b[i])))
+	}
+	return worst / scale
+}

@@ -1,0 +1,171 @@
+// Package recipes reads the YAML files that say what a run is: one file, one
+// whole run. Each section decodes straight into the struct of the package that it
+// configures. The recipes in this folder are also embedded in the binary.
+package recipes
+
+import (
+	"fmt"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/data"
+	"github.com/sambatrain/sambatrain/layers"
+	"github.com/sambatrain/sambatrain/optim"
+)
+
+// Recipe is one whole run.
+type Recipe struct {
+	// Name is what the run is called; the default run directory ends in it.
+	Name       string            `yaml:"name" json:"name"`
+	Model      layers.Model      `yaml:"model" json:"model"`
+	Data       data.Config       `yaml:"data" json:"data"`
+	Optim      optim.AdamW       `yaml:"optim" json:"optim"`
+	Train      Train             `yaml:"train" json:"train"`
+	Eval       Eval              `yaml:"eval" json:"eval"`
+	Checkpoint checkpoint.Config `yaml:"checkpoint" json:"checkpoint"`
+	Sample     Sample            `yaml:"sample" json:"sample"`
+	Run        Run               `yaml:"run" json:"run"`
+}
+
+// Train says how long, and on how many rows at a time.
+type Train struct {
+	// Steps is the number of optimizer steps; 0 derives it from Tokens.
+	Steps int64 `yaml:"steps" json:"steps"`
+	// Tokens is the budget: Steps = Tokens / (BatchSize * seq_len), rounded down.
+	Tokens int64 `yaml:"tokens" json:"tokens"`
+	// BatchSize is the rows of a step, over all micro-batches.
+	BatchSize int `yaml:"batch_size" json:"batch_size"`
+	// MicroBatch is the rows of one forward and backward pass, a divisor of
+	// BatchSize; 0 is BatchSize.
+	MicroBatch int `yaml:"micro_batch" json:"micro_batch"`
+	// Seed draws the parameters.
+	Seed uint64 `yaml:"seed" json:"seed"`
+}
+
+// Eval says how often, and on how much of the validation split, the loss is
+// measured. It is measured at the end in any case.
+type Eval struct {
+	// Every is the steps between two measurements; 0 measures at the end only.
+	Every int64 `yaml:"every" json:"every"`
+	// Rows is how many rows of the validation split are read, from its start.
+	Rows int `yaml:"rows" json:"rows"`
+}
+
+// Sample is the text that is generated when a run ends. Tokens 0 generates none.
+type Sample struct {
+	Prompt      string  `yaml:"prompt" json:"prompt"`
+	Tokens      int     `yaml:"tokens" json:"tokens"`
+	Temperature float64 `yaml:"temperature" json:"temperature"`
+	TopK        int     `yaml:"top_k" json:"top_k"`
+	TopP        float64 `yaml:"top_p" json:"top_p"`
+	Seed        uint64  `yaml:"seed" json:"seed"`
+}
+
+// Run says where the run happens and what it shows.
+type Run struct {
+	// Out is the run directory; empty is runs/ and the recipe's name.
+	Out string `yaml:"out" json:"out"`
+	// Device is cpu.
+	Device string `yaml:"device" json:"device"`
+	// DType is the type of computation: float32.
+	DType string `yaml:"dtype" json:"dtype"`
+	// Threads is the number of workers; 0 is one a core. Results don't depend on it.
+	Threads int `yaml:"threads" json:"threads"`
+	// LogEvery is the steps between two lines on a console that is no terminal.
+	LogEvery int64 `yaml:"log_every" json:"log_every"`
+}
+
+// Defaults is a recipe before its file is read.
+func Defaults() Recipe {
+	return Recipe{
+		Model:      layers.Defaults(),
+		Data:       data.DefaultConfig(),
+		Optim:      optim.DefaultAdamW(),
+		Train:      Train{BatchSize: 512, Seed: 3407},
+		Eval:       Eval{Every: 1000, Rows: 200},
+		Checkpoint: checkpoint.DefaultConfig(),
+		Sample:     Sample{Tokens: 0, Temperature: 0.8, TopP: 1, Seed: 1},
+		Run:        Run{Device: "cpu", DType: "float32", LogEvery: 10},
+	}
+}
+
+// Validate checks every section, what sections say of each other, and fills in
+// what is derived from other keys. Errors name the key.
+func (r *Recipe) Validate() error {
+	if r.Name == "" {
+		return fmt.Errorf("name: is empty: name the run")
+	}
+	for _, check := range []func() error{
+		r.Model.Validate, r.Data.Validate, r.Optim.Validate, r.train, r.Checkpoint.Validate, r.rest,
+	} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Recipe) train() error {
+	t := &r.Train
+	switch {
+	case t.BatchSize < 1:
+		return fmt.Errorf("train.batch_size: must be at least 1, is %d", t.BatchSize)
+	case t.MicroBatch < 0:
+		return fmt.Errorf("train.micro_batch: must be at least 1, or 0 for the whole batch, is %d", t.MicroBatch)
+	case t.Steps < 0:
+		return fmt.Errorf("train.steps: must be at least 1, or 0 to derive it from train.tokens, is %d", t.Steps)
+	case t.Tokens < 0:
+		return fmt.Errorf("train.tokens: must not be negative, is %d", t.Tokens)
+	}
+	if t.MicroBatch == 0 {
+		t.MicroBatch = t.BatchSize
+	}
+	if t.BatchSize%t.MicroBatch != 0 {
+		return fmt.Errorf("train.micro_batch: %d does not divide train.batch_size %d", t.MicroBatch, t.BatchSize)
+	}
+	perStep := int64(t.BatchSize) * int64(r.Data.SeqLen)
+	switch {
+	case t.Steps == 0 && t.Tokens == 0:
+		return fmt.Errorf("train.steps: say how long to train, with train.steps or train.tokens")
+	case t.Steps == 0:
+		if t.Steps = t.Tokens / perStep; t.Steps == 0 {
+			return fmt.Errorf("train.tokens: %d is less than one step of %d tokens", t.Tokens, perStep)
+		}
+	case t.Tokens != 0 && t.Tokens/perStep != t.Steps:
+		return fmt.Errorf("train.tokens: %d tokens are %d steps of %d, but train.steps is %d; give one of them", t.Tokens, t.Tokens/perStep, perStep, t.Steps)
+	}
+	return nil
+}
+
+func (r *Recipe) rest() error {
+	switch {
+	case r.Eval.Every < 0:
+		return fmt.Errorf("eval.every: must be at least 1, or 0 for the end only, is %d", r.Eval.Every)
+	case r.Eval.Rows < 1:
+		return fmt.Errorf("eval.rows: must be at least 1, is %d", r.Eval.Rows)
+	case r.Sample.Tokens < 0:
+		return fmt.Errorf("sample.tokens: must not be negative, is %d", r.Sample.Tokens)
+	case r.Sample.Temperature < 0:
+		return fmt.Errorf("sample.temperature: must not be negative, is %v", r.Sample.Temperature)
+	case r.Sample.TopK < 0:
+		return fmt.Errorf("sample.top_k: must be at least 1, or 0 for all, is %d", r.Sample.TopK)
+	case !(r.Sample.TopP > 0 && r.Sample.TopP <= 1):
+		return fmt.Errorf("sample.top_p: must be above 0 and at most 1, is %v", r.Sample.TopP)
+	case r.Run.Device != "cpu":
+		return fmt.Errorf("run.device: this build runs on cpu, not on %q", r.Run.Device)
+	case r.Run.DType != "float32":
+		return fmt.Errorf("run.dtype: this build computes in float32, not in %q", r.Run.DType)
+	case r.Run.Threads < 0:
+		return fmt.Errorf("run.threads: must be at least 1, or 0 for one a core, is %d", r.Run.Threads)
+	case r.Run.LogEvery < 1:
+		return fmt.Errorf("run.log_every: must be at least 1, is %d", r.Run.LogEvery)
+	}
+	if r.Run.Out == "" {
+		r.Run.Out = "runs/" + r.Name
+	}
+	return nil
+}
+
+// YAML writes the recipe with every key, defaults included.
+func (r *Recipe) YAML() ([]byte, error) { return yaml.Marshal(r) }

@@ -1,0 +1,168 @@
+// Package attention is causal softmax attention, with as many key/value heads as
+// query heads (MHA), fewer (GQA) or one (MQA), over all earlier tokens or a
+// sliding window of them. It is computed a block at a time with an online softmax
+// (Dao et al., FlashAttention, arXiv 2205.14135): no T x T matrix is ever held.
+package attention
+
+import (
+	"fmt"
+
+	"github.com/sambatrain/sambatrain/graph"
+)
+
+// Config is the attributes of the op.
+type Config struct {
+	// Heads is the number of query heads.
+	Heads int
+	// KVHeads divides Heads. Query head h reads key/value head h / (Heads/KVHeads).
+	KVHeads int
+	// HeadDim is the width of a head. Scores are scaled by 1/sqrt(HeadDim).
+	HeadDim int
+	// Window is how many tokens a token sees, itself included; 0: all before it.
+	Window int
+}
+
+// Apply is attention of q [B T H*D] over k and v [B T K*D]: [B T H*D]. In the
+// builder's stateful form it also sees the tokens of the calls before, whose keys
+// and values it keeps in the states "key" and "value" under the builder's scope.
+func Apply(b *graph.Builder, q, k, v graph.Tensor, c Config) graph.Tensor {
+	carry := b.Carries()
+	if carry == nil || len(q.Shape()) != 3 {
+		return b.Apply(Spec(c), q, k, v)
+	}
+	slots := c.Window
+	if slots == 0 {
+		slots = carry.Positions
+	}
+	key := b.State("key", q.Shape()[0], slots, c.KVHeads*c.HeadDim)
+	value := b.State("value", q.Shape()[0], slots, c.KVHeads*c.HeadDim)
+	return b.Apply(CarrySpec(c), q, k, v, key, value, b.Position())
+}
+
+// Spec is, for the tokens j that token i sees, i-Window < j <= i,
+//
+//	s[i,j] = q[i] k[j] / sqrt(D)
+//	lse[i] = log(sum_j exp(s[i,j]))
+//	o[i]   = sum_j exp(s[i,j] - lse[i]) v[j]
+//
+// in each head. lse is saved for the backward op.
+func Spec(c Config) *graph.Spec {
+	return &graph.Spec{
+		Name:      "attention",
+		Signature: "q[B T H*D], k[B T K*D], v[B T K*D] -> o[B T H*D], lse[B T H]",
+		Dims:      c.dims(),
+		Derive:    c.check,
+		Reference: c.reference,
+		CPU:       c.cpu,
+		Workspace: forwardWorkspace,
+		InPlace:   []int{0},
+		Gradient: func(g *graph.Gradient) []graph.Tensor {
+			dq := g.Builder().Apply(backwardSpec(c), g.In[0], g.In[1], g.In[2], g.Out[0], g.Out[1], g.DOut)
+			return []graph.Tensor{dq, dq.Output(1), dq.Output(2)}
+		},
+		Cost: func(d graph.Dims) graph.Cost {
+			return graph.Cost{
+				FLOPs: 4 * c.visible(d) * float64(d["D"]),
+				Bytes: 8*(queryElements(d)+keyElements(d)) + 4*float64(d["B"]*d["T"]*d["H"]),
+			}
+		},
+	}
+}
+
+// backwardSpec is, with P[i,j] = exp(s[i,j] - lse[i]) and delta[i] = do[i] o[i],
+//
+//	dv[j]  = sum_i P[i,j] do[i]
+//	dS     = P[i,j] (do[i] v[j] - delta[i]) / sqrt(D)
+//	dq[i]  = sum_j dS k[j]
+//	dk[j]  = sum_i dS q[i]
+//
+// where dk and dv are sums over the query heads that share them, too.
+func backwardSpec(c Config) *graph.Spec {
+	return &graph.Spec{
+		Name: "attention_backward",
+		Signature: "q[B T H*D], k[B T K*D], v[B T K*D], o[B T H*D], lse[B T H], do[B T H*D]" +
+			" -> dq[B T H*D], dk[B T K*D], dv[B T K*D]",
+		Dims:      c.dims(),
+		Derive:    c.check,
+		Reference: c.backwardReference,
+		CPU:       c.backwardCPU,
+		Workspace: backwardWorkspace,
+		InPlace:   []int{3},
+		Cost: func(d graph.Dims) graph.Cost {
+			return graph.Cost{
+				FLOPs: 10 * c.visible(d) * float64(d["D"]),
+				Bytes: 16*(queryElements(d)+keyElements(d)) + 4*float64(d["B"]*d["T"]*d["H"]),
+			}
+		},
+	}
+}
+
+// CarrySpec is Spec for tokens at positions pos, pos+1, ... of a text whose
+// earlier tokens' keys and values are in key and value, the token of position p
+// in slot p mod W. W is Window; without a window it is the most tokens that a
+// text can have, and the kernel panics where pos+T is beyond it.
+func CarrySpec(c Config) *graph.Spec {
+	return &graph.Spec{
+		Name:      "attention_carry",
+		Signature: "q[B T H*D], k[B T K*D], v[B T K*D], key![B W K*D], value![B W K*D], pos:i32[1] -> o[B T H*D]",
+		Dims:      c.dims(),
+		Derive: func(d graph.Dims) error {
+			if err := c.check(d); err != nil {
+				return err
+			}
+			if w := d["W"]; c.Window > 0 && w != c.Window {
+				return fmt.Errorf("window is %d and the key and value states hold %d tokens; they must agree", c.Window, w)
+			} else if w < d["T"] && c.Window == 0 {
+				return fmt.Errorf("%d tokens don't fit key and value states of %d", d["T"], w)
+			}
+			return nil
+		},
+		Reference: c.carryReference,
+		CPU:       c.carryCPU,
+		Workspace: forwardWorkspace,
+		InPlace:   []int{0},
+		// The position isn't known: the cost is that of full states.
+		Cost: func(d graph.Dims) graph.Cost {
+			states := float64(d["B"] * d["W"] * d["K"] * d["D"])
+			return graph.Cost{
+				FLOPs: 4 * float64(d["B"]*d["H"]*d["T"]) * float64(d["W"]*d["D"]),
+				Bytes: 8*(states+queryElements(d)) + 16*keyElements(d),
+			}
+		},
+	}
+}
+
+func (c Config) dims() graph.Dims {
+	return graph.Dims{"H": c.Heads, "K": c.KVHeads, "D": c.HeadDim}
+}
+
+func (c Config) check(graph.Dims) error {
+	switch {
+	case c.Heads <= 0 || c.KVHeads <= 0 || c.HeadDim <= 0:
+		return fmt.Errorf("heads is %d, kv_heads %d and head_dim %d; they must be positive", c.Heads, c.KVHeads, c.HeadDim)
+	case c.Heads%c.KVHeads != 0:
+		return fmt.Errorf("heads is %d and kv_heads %d, which doesn't divide it", c.Heads, c.KVHeads)
+	case c.Window < 0:
+		return fmt.Errorf("window is %d; it must be positive, or 0 to see all tokens", c.Window)
+	}
+	return nil
+}
+
+// window is how many tokens a token can see among total ones.
+func (c Config) window(total int) int {
+	if c.Window == 0 {
+		return total
+	}
+	return min(c.Window, total)
+}
+
+// visible is the number of pairs of a query and a key that it sees, in all heads.
+func (c Config) visible(d graph.Dims) float64 {
+	t := d["T"]
+	w := c.window(t)
+	pairs := float64(w)*float64(w+1)/2 + float64(t-w)*float64(w)
+	return pairs * float64(d["B"]*d["H"])
+}
+
+func queryElements(d graph.Dims) float64 { return float64(d["B"] * d["T"] * d["H"] * d["D"]) }
+func keyElements(d graph.Dims) float64   { return float64(d["B"] * d["T"] * d["K"] * d["D"]) }

@@ -1,0 +1,252 @@
+package attention_test
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/cpu"
+	"github.com/sambatrain/sambatrain/graph/cpu/simd"
+	"github.com/sambatrain/sambatrain/graph/ops/add"
+	"github.com/sambatrain/sambatrain/graph/ops/attention"
+	"github.com/sambatrain/sambatrain/internal/optest"
+)
+
+func TestAttention(t *testing.T) { optest.Run(t, attention.Cases()) }
+
+// text is a drawn text and its one-shot attention.
+type text struct {
+	attention.Config
+	rows, tokens int
+	in           []graph.Array // q, k, v
+	o            graph.Array
+}
+
+func newText(t *testing.T, c attention.Config, rows, tokens int) text {
+	t.Helper()
+	one := graph.Case{Name: "text", Spec: attention.Spec(c), Dims: graph.Dims{"B": rows, "T": tokens}}
+	r, err := one.Spec.ResolveDims(one.Dims)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := text{c, rows, tokens, optest.Draw(one, r), graph.NewArray(r.Out[0].Shape)}
+	one.Spec.Reference(r.Dims, x.in, []graph.Array{x.o, graph.NewArray(r.Out[1].Shape)})
+	return x
+}
+
+// piece is tokens [from, to) of each row of a.
+func (x text) piece(a graph.Array, from, to int) graph.Array {
+	p := graph.Array{Shape: graph.Shape{x.rows, to - from, a.Shape[2]}}
+	for b := range x.rows {
+		p.Data = append(p.Data, a.Data[(b*x.tokens+from)*a.Shape[2]:(b*x.tokens+to)*a.Shape[2]]...)
+	}
+	return p
+}
+
+// slots is the length of the states.
+func (x text) slots() int {
+	if x.Window == 0 {
+		return x.tokens
+	}
+	return x.Window
+}
+
+func TestPiecesGiveTheWholeText(t *testing.T) {
+	for _, c := range []attention.Config{
+		{Heads: 2, KVHeads: 2, HeadDim: 8, Window: 0},
+		{Heads: 4, KVHeads: 2, HeadDim: 5, Window: 7},
+		{Heads: 3, KVHeads: 1, HeadDim: 16, Window: 64},
+		{Heads: 1, KVHeads: 1, HeadDim: 4, Window: 1},
+		{Heads: 1, KVHeads: 1, HeadDim: 4, Window: 1000},
+	} {
+		for _, pieces := range [][]int{
+			{100},
+			{60, 40},
+			{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 33, 57},
+			{7, 7, 8, 64, 6, 1, 1, 1, 2, 3},
+			{94, 1, 1, 1, 1, 1, 1},
+		} {
+			t.Run(fmt.Sprintf("%+v/%v", c, pieces), func(t *testing.T) {
+				feed(t, newText(t, c, 2, 100), pieces)
+			})
+		}
+	}
+}
+
+func feed(t *testing.T, x text, pieces []int) {
+	state := graph.Shape{x.rows, x.slots(), x.KVHeads * x.HeadDim}
+	key, value := graph.NewArray(state), graph.NewArray(state)
+	key32, value32 := buffer(key), buffer(value)
+	from := 0
+	for _, n := range pieces {
+		r, err := attention.CarrySpec(x.Config).ResolveDims(graph.Dims{"B": x.rows, "T": n, "W": x.slots()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := fmt.Sprintf("%d tokens from %d", n, from)
+		q, k, v := x.piece(x.in[0], from, from+n), x.piece(x.in[1], from, from+n), x.piece(x.in[2], from, from+n)
+		want, got := x.piece(x.o, from, from+n), graph.NewArray(q.Shape)
+		position := graph.Array{Shape: graph.Shape{1}, Data: []float64{float64(from)}}
+		r.Spec.Reference(r.Dims, []graph.Array{q, k, v, key, value, position}, []graph.Array{got})
+		near(t, "reference: "+name, buffer(got).F32, want.Data)
+
+		o := buffer(graph.NewArray(q.Shape))
+		run := r.Spec.CPU(&graph.CPUCall{
+			Dims: r.Dims, Pool: simd.Serial{},
+			In: []graph.Buffer{buffer(q), buffer(k), buffer(v), key32, value32,
+				{Rows: 1, Cols: 1, Stride: 1, I32: []int32{int32(from)}}},
+			Out:       []graph.Buffer{o},
+			Workspace: make([]float32, r.Spec.Workspace(r.Dims, 1)),
+		})
+		run()
+		near(t, "kernel: "+name, o.F32, want.Data)
+		from += n
+	}
+}
+
+// TestApplyCarries decodes a text token by token with the states that Apply makes.
+func TestApplyCarries(t *testing.T) {
+	device, err := cpu.New(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer device.Close()
+	for _, window := range []int{0, 5} {
+		x := newText(t, attention.Config{Heads: 4, KVHeads: 2, HeadDim: 8, Window: window}, 2, 13)
+		b := graph.NewBuilder(add.Spec)
+		b.SetCarry(graph.Carry{Positions: x.tokens})
+		var in []graph.Tensor
+		for i, name := range []string{"q", "k", "v"} {
+			in = append(in, b.Input(name, graph.Float32, x.rows, 1, x.in[i].Shape[2]))
+		}
+		b.Scope("mixer", func() { b.Result("o", attention.Apply(b, in[0], in[1], in[2], x.Config)) })
+		plan, err := b.Compile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := plan.States["mixer.key"].Shape; !got.Equal(graph.Shape{x.rows, x.slots(), 16}) {
+			t.Errorf("window %d: the key state is %v", window, got)
+		}
+		program, err := device.Load(plan, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o := make([]float32, x.rows*x.o.Shape[2])
+		for position := range x.tokens {
+			for i, name := range []string{"q", "k", "v"} {
+				if err := program.WriteFloats(name, buffer(x.piece(x.in[i], position, position+1)).F32); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := program.WriteInts(graph.PositionInput, []int32{int32(position)}); err != nil {
+				t.Fatal(err)
+			}
+			if err := program.Run(); err != nil {
+				t.Fatal(err)
+			}
+			if err := program.Read("o", o); err != nil {
+				t.Fatal(err)
+			}
+			near(t, fmt.Sprintf("window %d, position %d", window, position), o, x.piece(x.o, position, position+1).Data)
+		}
+		// The last token again: the same position may be run any number of times.
+		if n := testing.AllocsPerRun(2, func() { program.Run() }); n != 0 {
+			t.Errorf("window %d: %v allocations a run", window, n)
+		}
+	}
+}
+
+// TestCacheOverflow: positions beyond the cache are the program's mistake.
+func TestCacheOverflow(t *testing.T) {
+	x := newText(t, attention.Config{Heads: 1, KVHeads: 1, HeadDim: 4}, 1, 6)
+	defer func() {
+		if got := fmt.Sprint(recover()); !strings.Contains(got, "2 tokens from position 5 don't fit a cache of 6") {
+			t.Errorf("the panic is %q", got)
+		}
+	}()
+	r, err := attention.CarrySpec(x.Config).ResolveDims(graph.Dims{"B": 1, "T": 2, "W": 6})
+	if err != nil {
+		t.Fatal(err)
+	}
+	call := &graph.CPUCall{Dims: r.Dims, Pool: simd.Serial{}, Workspace: make([]float32, r.Spec.Workspace(r.Dims, 1))}
+	for _, o := range r.In[:5] {
+		call.In = append(call.In, buffer(graph.NewArray(o.Shape)))
+	}
+	call.In = append(call.In, graph.Buffer{Rows: 1, Cols: 1, Stride: 1, I32: []int32{5}})
+	call.Out = []graph.Buffer{buffer(graph.NewArray(r.Out[0].Shape))}
+	r.Spec.CPU(call)()
+}
+
+// TestNaN: a NaN among the inputs reaches the tokens that see it, and no others.
+func TestNaN(t *testing.T) {
+	x := newText(t, attention.Config{Heads: 1, KVHeads: 1, HeadDim: 4, Window: 3}, 1, 9)
+	x.in[1].Row(4)[2] = math.NaN()
+	r, err := attention.Spec(x.Config).ResolveDims(graph.Dims{"B": 1, "T": 9})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, lse := buffer(graph.NewArray(r.Out[0].Shape)), buffer(graph.NewArray(r.Out[1].Shape))
+	r.Spec.CPU(&graph.CPUCall{
+		Dims: r.Dims, Pool: simd.Serial{},
+		In:        []graph.Buffer{buffer(x.in[0]), buffer(x.in[1]), buffer(x.in[2])},
+		Out:       []graph.Buffer{o, lse},
+		Workspace: make([]float32, r.Spec.Workspace(r.Dims, 1)),
+	})()
+	for i := range o.Rows {
+		sees := i >= 4 && i < 7
+		if got := o.Row(i)[0] != o.Row(i)[0]; got != sees {
+			t.Errorf("token %d: o is %v, want NaN %v", i, o.Row(i), sees)
+		}
+	}
+}
+
+func TestRefused(t *testing.T) {
+	for _, c := range []struct {
+		name       string
+		config     attention.Config
+		q, k       int // widths
+		carry      bool
+		tokens     int
+		wantInside string
+	}{
+		{"groups", attention.Config{Heads: 4, KVHeads: 3, HeadDim: 2}, 8, 6, false, 2, "kv_heads 3, which doesn't divide it"},
+		{"window", attention.Config{Heads: 1, KVHeads: 1, HeadDim: 2, Window: -1}, 2, 2, false, 2, "window is -1"},
+		{"no heads", attention.Config{Heads: 0, KVHeads: 0, HeadDim: 2}, 2, 2, false, 2, "H*D"},
+		{"negative heads", attention.Config{Heads: -1, KVHeads: -1, HeadDim: -2}, 2, 2, false, 2, "must be positive"},
+		{"query width", attention.Config{Heads: 2, KVHeads: 2, HeadDim: 2}, 6, 4, false, 2, "q[B T H*D]"},
+		{"key width", attention.Config{Heads: 2, KVHeads: 1, HeadDim: 2}, 4, 4, false, 2, "k[B T K*D]"},
+		{"negative window in a state", attention.Config{Heads: 1, KVHeads: 1, HeadDim: 2, Window: -1}, 2, 2, true, 2, "must be positive"},
+		{"piece beyond the cache", attention.Config{Heads: 1, KVHeads: 1, HeadDim: 2}, 2, 2, true, 9, "9 tokens don't fit"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := graph.NewBuilder(add.Spec)
+			if c.carry {
+				b.SetCarry(graph.Carry{Positions: 8})
+			}
+			in := func(name string, width int) graph.Tensor { return b.Input(name, graph.Float32, 1, c.tokens, width) }
+			attention.Apply(b, in("q", c.q), in("k", c.k), in("v", c.k), c.config)
+			if err := b.Err(); err == nil || !strings.Contains(err.Error(), c.wantInside) {
+				t.Errorf("the error is %v, want %q in it", err, c.wantInside)
+			}
+		})
+	}
+}
+
+func buffer(a graph.Array) graph.Buffer {
+	b := graph.Buffer{Rows: a.Shape.Rows(), Cols: a.Shape.Cols(), Stride: a.Shape.Cols(), F32: make([]float32, len(a.Data))}
+	for i, v := range a.Data {
+		b.F32[i] = float32(v)
+	}
+	return b
+}
+
+func near(t *testing.T, name string, got []float32, want []float64) {
+	t.Helper()
+	for i, w := range want {
+		if d := math.Abs(float64(got[i]) - w); !(d <= 1e-5) {
+			t.Fatalf("%s: element %d is %v, want %v", name, i, got[i], w)
+		}
+	}
+}

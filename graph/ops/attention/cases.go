@@ -1,0 +1,46 @@
+package attention
+
+import "github.com/sambatrain/sambatrain/graph"
+
+// Cases are the op's shapes under test.
+func Cases() []graph.Case {
+	at := func(position int) map[string]graph.Fill {
+		return map[string]graph.Fill{"pos": graph.Integers(position, position+1)}
+	}
+	powers := map[string]graph.Fill{"v": graph.Integers(1, 3)}
+	mha := func(heads, headDim, window int) Config { return Config{heads, heads, headDim, window} }
+	return []graph.Case{
+		{Name: "full", Spec: Spec(mha(2, 8, 0)), Dims: graph.Dims{"B": 2, "T": 9}},
+		{Name: "window", Spec: Spec(mha(2, 8, 4)), Dims: graph.Dims{"B": 2, "T": 11}},
+		{Name: "odd", Spec: Spec(Config{6, 3, 5, 7}), Dims: graph.Dims{"B": 1, "T": 23}},
+		{Name: "two tokens", Spec: Spec(mha(1, 3, 0)), Dims: graph.Dims{"B": 1, "T": 2}},
+		// A token that sees itself alone has no gradient in q and k: one channel and
+		// powers of two leave no rounding error, which has no scale to be measured by.
+		{Name: "one token", Spec: Spec(mha(2, 1, 0)), Dims: graph.Dims{"B": 2, "T": 1}, Fill: powers},
+		{Name: "self only", Spec: Spec(mha(2, 1, 1)), Dims: graph.Dims{"B": 1, "T": 5}, Fill: powers},
+		{Name: "window beyond T", Spec: Spec(mha(1, 8, 100)), Dims: graph.Dims{"B": 1, "T": 6}},
+		{Name: "window is T", Spec: Spec(mha(1, 8, 6)), Dims: graph.Dims{"B": 1, "T": 6}},
+		{Name: "gqa", Spec: Spec(Config{4, 2, 16, 0}), Dims: graph.Dims{"B": 1, "T": 17}},
+		{Name: "mqa wide", Spec: Spec(Config{3, 1, 128, 20}), Dims: graph.Dims{"B": 1, "T": 37}},
+		{Name: "large scores", Spec: Spec(mha(1, 4, 0)), Dims: graph.Dims{"B": 1, "T": 12},
+			Fill: map[string]graph.Fill{"q": graph.Uniform(-12, 12), "k": graph.Uniform(-12, 12)}},
+		{Name: "blocks", Spec: Spec(mha(1, 4, 0)), Dims: graph.Dims{"B": 1, "T": 2*queryBlock + 1}},
+		{Name: "window over blocks", Spec: Spec(mha(1, 4, queryBlock+2)), Dims: graph.Dims{"B": 1, "T": 2*queryBlock + 3}},
+		{Name: "window within a block", Spec: Spec(Config{2, 1, 4, keyBlock - 3}), Dims: graph.Dims{"B": 1, "T": queryBlock + keyBlock + 1}},
+
+		{Name: "start", Spec: CarrySpec(Config{2, 1, 5, 4}), Dims: graph.Dims{"B": 2, "T": 3, "W": 4}, Fill: at(0)},
+		{Name: "few keys", Spec: CarrySpec(mha(2, 8, 6)), Dims: graph.Dims{"B": 2, "T": 1, "W": 6}, Fill: at(2)},
+		{Name: "decode", Spec: CarrySpec(Config{4, 2, 8, 6}), Dims: graph.Dims{"B": 2, "T": 1, "W": 6}, Fill: at(1001)},
+		{Name: "chunk below window", Spec: CarrySpec(Config{2, 2, 8, 16}), Dims: graph.Dims{"B": 1, "T": 7, "W": 16}, Fill: at(29)},
+		{Name: "chunk is window", Spec: CarrySpec(mha(1, 8, 7)), Dims: graph.Dims{"B": 1, "T": 7, "W": 7}, Fill: at(10)},
+		{Name: "chunk beyond window", Spec: CarrySpec(mha(1, 8, 5)), Dims: graph.Dims{"B": 2, "T": 13, "W": 5}, Fill: at(4)},
+		{Name: "self only", Spec: CarrySpec(mha(1, 8, 1)), Dims: graph.Dims{"B": 1, "T": 3, "W": 1}, Fill: at(4)},
+		{Name: "cache", Spec: CarrySpec(mha(2, 8, 0)), Dims: graph.Dims{"B": 2, "T": 5, "W": 20}, Fill: at(9)},
+		{Name: "cache to the end", Spec: CarrySpec(mha(2, 8, 0)), Dims: graph.Dims{"B": 1, "T": 5, "W": 20}, Fill: at(15)},
+		{Name: "blocks", Spec: CarrySpec(mha(1, 4, queryBlock+5)), Dims: graph.Dims{"B": 1, "T": queryBlock + 9, "W": queryBlock + 5}, Fill: at(777)},
+
+		{Name: "421m", Spec: Spec(mha(12, 128, 2048)), Dims: graph.Dims{"B": 1, "T": 4096}, Bench: true},
+		{Name: "small model", Spec: Spec(mha(4, 64, 256)), Dims: graph.Dims{"B": 1, "T": 1024}, Bench: true},
+		{Name: "421m decode", Spec: CarrySpec(mha(12, 128, 2048)), Dims: graph.Dims{"B": 1, "T": 1, "W": 2048}, Fill: at(5000), Bench: true},
+	}
+}

@@ -1,0 +1,54 @@
+package attention
+
+import (
+	"fmt"
+
+	"github.com/sambatrain/sambatrain/graph"
+)
+
+// slotsPerTask is the tokens that a task copies to the states.
+const slotsPerTask = 64
+
+// carryCPU binds the stateful kernel: the forward kernel, whose keys come from the
+// states first, and then a copy of the call's last keys and values to the states.
+func (c Config) carryCPU(call *graph.CPUCall) func() {
+	q, k, v, o, d := call.In[0], call.In[1], call.In[2], call.Out[0], call.Dims
+	key, value, position := call.In[3], call.In[4], call.In[5].I32
+	tokens, slots, group := d["T"], d["W"], d["H"]/d["K"]
+	workers := newSoftmaxes(call, slots)
+	tasks := newQueryTasks(d)
+	attend := func(i, worker int) {
+		b, h, first, n := tasks.at(i)
+		s, row, start := &workers[worker], b*tokens+first, int(position[0])
+		s.begin(at(q, d, row, h), at(o, d, row, h), start+first, n)
+		for j := max(0, start+first-slots+1); j < start; {
+			slot := j % slots
+			m := min(keyBlock, start-j, slots-slot)
+			s.attend(at(key, d, b*slots+slot, h/group), at(value, d, b*slots+slot, h/group), j, m)
+			j += m
+		}
+		for j := max(0, first-slots+1); j < first+n; j += keyBlock {
+			row := b*tokens + j
+			s.attend(at(k, d, row, h/group), at(v, d, row, h/group), start+j, min(keyBlock, first+n-j))
+		}
+		s.finish()
+	}
+	kept := min(tokens, slots)
+	blocks := (kept + slotsPerTask - 1) / slotsPerTask
+	keep := func(i, _ int) {
+		b, lo := i/blocks, i%blocks*slotsPerTask
+		for j := lo; j < min(lo+slotsPerTask, kept); j++ {
+			t := tokens - kept + j
+			slot := (int(position[0]) + t) % slots
+			copy(key.Row(b*slots+slot), k.Row(b*tokens+t))
+			copy(value.Row(b*slots+slot), v.Row(b*tokens+t))
+		}
+	}
+	return func() {
+		if p := int(position[0]); p < 0 || c.Window == 0 && p+tokens > slots {
+			panic(fmt.Sprintf("attention_carry: %d tokens from position %d don't fit a cache of %d: begin a new text or build with more positions", tokens, p, slots))
+		}
+		call.Pool.Run(tasks.number, attend)
+		call.Pool.Run(d["B"]*blocks, keep)
+	}
+}

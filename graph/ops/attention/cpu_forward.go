@@ -1,0 +1,222 @@
+package attention
+
+import (
+	"math"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/cpu/simd"
+)
+
+const (
+	// queryBlock is a task's queries: enough of them share a copy of each key block
+	// that the copy costs little.
+	queryBlock = 256
+	// keyBlock is the keys whose scores are held at once. With queryBlock and two
+	// heads' blocks of 128 channels they fit the second-level cache.
+	keyBlock = 64
+)
+
+// cpu binds the forward kernel. A task is a block of queries in one head of one
+// row; tasks share nothing that they write.
+func (c Config) cpu(call *graph.CPUCall) func() {
+	q, k, v, o, lse, d := call.In[0], call.In[1], call.In[2], call.Out[0], call.Out[1], call.Dims
+	tokens, window, group := d["T"], c.window(d["T"]), d["H"]/d["K"]
+	workers := newSoftmaxes(call, window)
+	tasks := newQueryTasks(d)
+	task := func(i, worker int) {
+		b, h, first, n := tasks.at(i)
+		s, row := &workers[worker], b*tokens+first
+		s.begin(at(q, d, row, h), at(o, d, row, h), first, n)
+		for j := max(0, first-window+1); j < first+n; j += keyBlock {
+			row := b*tokens + j
+			s.attend(at(k, d, row, h/group), at(v, d, row, h/group), j, min(keyBlock, first+n-j))
+		}
+		s.finish()
+		for r, x := range s.lse[:n] {
+			lse.Row(row + r)[h] = x
+		}
+	}
+	return func() { call.Pool.Run(tasks.number, task) }
+}
+
+// rows is consecutive rows of some columns: row i starts at data[i*stride].
+type rows struct {
+	data   []float32
+	stride int
+}
+
+func (r rows) from(i int) rows { return rows{r.data[i*r.stride:], r.stride} }
+
+// at is head h of x from row i on.
+func at(x graph.Buffer, d graph.Dims, i, h int) rows {
+	return rows{x.F32[i*x.Stride+h*d["D"]:], x.Stride}
+}
+
+// queryTasks numbers the blocks of queries of all heads and rows, the last blocks
+// first: without a window they are the longest tasks, which must not be left to
+// the end.
+type queryTasks struct {
+	tokens, heads, sequences, blocks, number int
+}
+
+func newQueryTasks(d graph.Dims) queryTasks {
+	t := queryTasks{tokens: d["T"], heads: d["H"], sequences: d["B"] * d["H"]}
+	t.blocks = (t.tokens + queryBlock - 1) / queryBlock
+	t.number = t.blocks * t.sequences
+	return t
+}
+
+// at is task i: n queries from token first on, in head h of row b.
+func (t queryTasks) at(i int) (b, h, first, n int) {
+	first = (t.blocks - 1 - i/t.sequences) * queryBlock
+	return i % t.sequences / t.heads, i % t.heads, first, min(queryBlock, t.tokens-first)
+}
+
+// softmax is one worker's online softmax over a block of queries: after each
+// block of keys o is the sum of values weighted by exp(score - greatest), sum that
+// of the weights, and greatest the largest score so far.
+type softmax struct {
+	channels, window int
+	scale            float32
+
+	queries  []float32 // [queryBlock D], scaled
+	scores   []float32 // [queryBlock keyBlock]
+	greatest []float32 // [queryBlock]
+	sum      []float32 // [queryBlock]
+	lse      []float32 // [queryBlock]: written by finish
+	scratch  []float32 // of the products
+
+	o        rows
+	position int // of the first query
+	n        int // queries
+}
+
+func forwardWorkspace(d graph.Dims, workers int) int {
+	m := min(queryBlock, d["T"])
+	return workers * pad(m*(d["D"]+keyBlock+3)+forwardScratch(d))
+}
+
+// forwardScratch is what the products of the largest blocks need. Smaller blocks
+// need no more.
+func forwardScratch(d graph.Dims) int {
+	m := min(queryBlock, d["T"])
+	return max(scoresOf(m, keyBlock, d["D"]).Workspace(1), valuesOf(m, keyBlock, d["D"]).Workspace(1))
+}
+
+// scoresOf is m queries times n keys; the leading dimensions of the operands are
+// set where they are known.
+func scoresOf(m, n, channels int) simd.Gemm {
+	return simd.Gemm{M: m, N: n, K: channels, TransB: true}
+}
+
+// valuesOf is m rows of weights times n values, added to m rows of o.
+func valuesOf(m, n, channels int) simd.Gemm {
+	return simd.Gemm{M: m, N: channels, K: n, Accumulate: true}
+}
+
+// pad keeps the workers' parts on cache lines of their own.
+func pad(n int) int { return (n + 15) &^ 15 }
+
+func newSoftmaxes(call *graph.CPUCall, window int) []softmax {
+	d := call.Dims
+	m, list := min(queryBlock, d["T"]), make([]softmax, call.Pool.Workers())
+	share := len(call.Workspace) / len(list)
+	for i := range list {
+		cut := cutter(call.Workspace[i*share:][:share])
+		list[i] = softmax{
+			channels: d["D"], window: window, scale: float32(1 / math.Sqrt(float64(d["D"]))),
+			queries: cut.next(m * d["D"]), scores: cut.next(m * keyBlock),
+			greatest: cut.next(m), sum: cut.next(m), lse: cut.next(m),
+			scratch: cut.next(forwardScratch(d)),
+		}
+	}
+	return list
+}
+
+// cutter hands out parts of a workspace.
+type cutter []float32
+
+func (c *cutter) next(n int) []float32 {
+	part := (*c)[:n:n]
+	*c = (*c)[n:]
+	return part
+}
+
+// begin starts a block of n queries, the first of which has this position. o may
+// lie where q does.
+func (s *softmax) begin(q, o rows, position, n int) {
+	s.o, s.position, s.n = o, position, n
+	for r := range n {
+		simd.Scale(s.queries[r*s.channels:][:s.channels], s.scale, q.from(r).data[:s.channels])
+		clear(s.o.from(r).data[:s.channels])
+		s.greatest[r], s.sum[r] = float32(math.Inf(-1)), 0
+	}
+}
+
+// attend takes in n keys and their values, the first of which has this position.
+func (s *softmax) attend(k, v rows, position, n int) {
+	// Query r sees keys [from, to) of these; the queries [lo, hi) see any.
+	visible := func(r int) (from, to int) {
+		offset := s.position + r - position
+		return max(0, offset-s.window+1), min(n, offset+1)
+	}
+	lo, hi := max(0, position-s.position), min(s.n, position+n+s.window-1-s.position)
+	if lo >= hi {
+		return
+	}
+	s.score(k, lo, hi, n)
+	for r := lo; r < hi; r++ {
+		row := s.scores[r*keyBlock:][:n]
+		from, to := visible(r)
+		clear(row[:from])
+		clear(row[to:])
+		s.weigh(r, row[from:to])
+	}
+	g := valuesOf(hi-lo, n, s.channels)
+	g.LDA, g.LDB, g.LDC = keyBlock, v.stride, s.o.stride
+	g.Serial(s.scores[lo*keyBlock:], v.data, s.o.from(lo).data, s.scratch)
+}
+
+// few is the number of queries up to which dot products beat the matrix product,
+// which copies the keys first.
+const few = 4
+
+// score computes the scores of queries [lo, hi) with n keys.
+func (s *softmax) score(k rows, lo, hi, n int) {
+	if hi-lo > few {
+		g := scoresOf(hi-lo, n, s.channels)
+		g.LDA, g.LDB, g.LDC = s.channels, k.stride, keyBlock
+		g.Serial(s.queries[lo*s.channels:], k.data, s.scores[lo*keyBlock:], s.scratch)
+		return
+	}
+	for j := range n {
+		key := k.from(j).data[:s.channels]
+		for r := lo; r < hi; r++ {
+			s.scores[r*keyBlock+j] = simd.Dot(s.queries[r*s.channels:][:s.channels], key)
+		}
+	}
+}
+
+// weigh replaces query r's scores by their weights.
+func (s *softmax) weigh(r int, scores []float32) {
+	if m := simd.Max(scores); m > s.greatest[r] {
+		if s.sum[r] != 0 {
+			old := float32(math.Exp(float64(s.greatest[r] - m)))
+			s.sum[r] *= old
+			o := s.o.from(r).data[:s.channels]
+			simd.Scale(o, old, o)
+		}
+		s.greatest[r] = m
+	}
+	s.sum[r] += simd.SoftmaxExp(scores, scores, s.greatest[r])
+}
+
+// finish divides by the sums and leaves the logarithms of the scores' sums of
+// exponentials in lse.
+func (s *softmax) finish() {
+	for r := range s.n {
+		o := s.o.from(r).data[:s.channels]
+		simd.Scale(o, 1/s.sum[r], o)
+		s.lse[r] = s.greatest[r] + float32(math.Log(float64(s.sum[r])))
+	}
+}

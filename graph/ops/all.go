@@ -1,0 +1,47 @@
+// Package ops lists every op, for the benchmarks and the tests that look at all of
+// them. Layers import the ops that they use.
+package ops
+
+import (
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/ops/accumulate"
+	"github.com/sambatrain/sambatrain/graph/ops/adamw"
+	"github.com/sambatrain/sambatrain/graph/ops/add"
+	"github.com/sambatrain/sambatrain/graph/ops/attention"
+	"github.com/sambatrain/sambatrain/graph/ops/causal_conv"
+	"github.com/sambatrain/sambatrain/graph/ops/embedding"
+	"github.com/sambatrain/sambatrain/graph/ops/grad_norm"
+	"github.com/sambatrain/sambatrain/graph/ops/linear"
+	"github.com/sambatrain/sambatrain/graph/ops/linear_cross_entropy"
+	"github.com/sambatrain/sambatrain/graph/ops/rms_norm"
+	"github.com/sambatrain/sambatrain/graph/ops/rope"
+	"github.com/sambatrain/sambatrain/graph/ops/selective_scan"
+	"github.com/sambatrain/sambatrain/graph/ops/swiglu"
+)
+
+// Op is one folder of this one.
+type Op struct {
+	// Name is the folder's.
+	Name string
+	// Cases are the op's shapes under test and in benchmarks.
+	Cases func() []graph.Case
+}
+
+// All are the ops by name.
+func All() []Op {
+	return []Op{
+		{"accumulate", accumulate.Cases},
+		{"adamw", adamw.Cases},
+		{"add", add.Cases},
+		{"attention", attention.Cases},
+		{"causal_conv", causal_conv.Cases},
+		{"embedding", embedding.Cases},
+		{"grad_norm", grad_norm.Cases},
+		{"linear", linear.Cases},
+		{"linear_cross_entropy", linear_cross_entropy.Cases},
+		{"rms_norm", rms_norm.Cases},
+		{"rope", rope.Cases},
+		{"selective_scan", selective_scan.Cases},
+		{"swiglu", swiglu.Cases},
+	}
+}

@@ -6,26 +6,21 @@ import (
 )
 
 // A task is one row of the batch and a slice of the channels, through all tokens.
-// Slices are as wide as rows of memory like to be read, but at least minSlices
-// of them where there are that many vectors of channels.
+// Slices are as wide as 16 workers allow: memory likes to be read in long rows.
 const (
-	maxSlice  = 128
-	minSlices = 16
+	wantTasks = 16
+	minSlice  = 32
+	maxSlice  = 512
 	lanes     = 16
 )
 
-// sliceWidth depends on the channels alone, so that results don't depend on the
-// number of workers.
-func sliceWidth(channels int) int {
-	width := (channels + minSlices - 1) / minSlices
-	return min((width+lanes-1)/lanes*lanes, maxSlice)
-}
-
-// slicing is how C channels are cut.
+// slicing is how the channels are cut. It depends on the sizes alone, so that
+// results don't depend on the number of workers.
 type slicing struct{ channels, width, n int }
 
-func newSlicing(channels int) slicing {
-	w := sliceWidth(channels)
+func newSlicing(rows, channels int) slicing {
+	w := (rows*channels + wantTasks - 1) / wantTasks
+	w = min(max((w+lanes-1)/lanes*lanes, minSlice), maxSlice)
 	return slicing{channels, w, (channels + w - 1) / w}
 }
 
@@ -35,7 +30,7 @@ func (s slicing) of(i int) (c0, c1 int) { return i * s.width, min((i+1)*s.width,
 func forward(c *graph.CPUCall) func() {
 	x, w, bias, y := c.In[0], c.In[1].F32, c.In[2].F32, c.Out[0]
 	rows, tokens, taps := c.Dims["B"], c.Dims["T"], c.Dims["J"]
-	cut := newSlicing(x.Cols)
+	cut := newSlicing(rows, x.Cols)
 	args := make([]simd.ConvArgs, rows)
 	for b := range args {
 		args[b] = convArgs(c, b)
@@ -81,7 +76,7 @@ func backwardWorkspace(d graph.Dims, _ int) int {
 func backward(c *graph.CPUCall) func() {
 	x, w, dy, dx, dw, dbias := c.In[0], c.In[1].F32, c.In[3], c.Out[0], c.Out[1].F32, c.Out[2].F32
 	rows, tokens, taps := c.Dims["B"], c.Dims["T"], c.Dims["J"]
-	cut := newSlicing(x.Cols)
+	cut := newSlicing(rows, x.Cols)
 	args, grads := make([]simd.ConvArgs, rows), make([]simd.ConvGrads, rows)
 	free := c.Workspace[taps*x.Cols:]
 	for b := range args {

@@ -1,19 +1,19 @@
 package selective_scan
 
 import (
-	"math"
-
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
 // A task is one row of the batch and a slice of the channels, through all tokens.
-// There are at most maxSlices, since each has its own part of dBm and dCm, and
-// none is narrower than minSlice, two vectors.
+// Slices are cut for 16 workers on a single row, within bounds: each has its own
+// part of dBm and dCm, which narrow slices make large beside the work, and wide ones
+// leave workers idle.
 const (
-	maxSlices = 32
-	minSlice  = 32
-	lanes     = 16
+	wantSlices = 16
+	minSlice   = 32
+	maxSlice   = 96
+	lanes      = 16
 )
 
 // slicing is how the channels are cut. It depends on their number alone, so that
@@ -21,8 +21,8 @@ const (
 type slicing struct{ channels, width, n int }
 
 func newSlicing(channels int) slicing {
-	w := (channels + maxSlices - 1) / maxSlices
-	w = max((w+lanes-1)/lanes*lanes, minSlice)
+	w := (channels + wantSlices - 1) / wantSlices
+	w = min(max((w+lanes-1)/lanes*lanes, minSlice), maxSlice)
 	return slicing{channels, w, (channels + w - 1) / w}
 }
 
@@ -227,10 +227,13 @@ func sumParts(dst graph.Buffer, parts [][]float32, from, to int) {
 // decayRates sets a [N C] to A = -exp(A_log) for one slice of the channels.
 func decayRates(a []float32, aLog graph.Buffer, cut slicing, slice int) {
 	c0, c1 := cut.of(slice)
-	for c := c0; c < c1; c++ {
-		for n, v := range aLog.Row(c) {
-			a[n*cut.channels+c] = float32(-math.Exp(float64(v)))
+	for n := range aLog.Cols {
+		row := a[n*cut.channels+c0 : n*cut.channels+c1]
+		for i := range row {
+			row[i] = aLog.F32[(c0+i)*aLog.Stride+n]
 		}
+		simd.Exp(row, row)
+		simd.Scale(row, -1, row)
 	}
 }
 

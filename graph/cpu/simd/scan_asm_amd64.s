@@ -409,14 +409,14 @@ TEXT ·scanStatesAVX2(SB), NOSPLIT, $0-160
 	MOVQ c_base+112(FP), DI
 	MOVQ cStride+136(FP), R8
 	SHLQ $0x02, R8
-	MOVQ n+152(FP), R9
-	XORQ R10, R10
-	CMPQ R9, $0x02
+	XORQ R9, R9
+	MOVQ n+152(FP), R10
+	CMPQ R10, $0x02
 	JLT  states2End
 
 states2:
 	MOVQ    decay_base+48(FP), R11
-	ADDQ    R10, R11
+	ADDQ    R9, R11
 	VMOVUPS (R11), Y0
 	ADDQ    CX, R11
 	VMOVUPS (R11), Y1
@@ -424,7 +424,7 @@ states2:
 	VMULPS  splat3fb8aa3bAVX2<>+0(SB), Y0, Y0
 	VMULPS  splat3fb8aa3bAVX2<>+0(SB), Y1, Y1
 	MOVQ    h_base+24(FP), R11
-	ADDQ    R10, R11
+	ADDQ    R9, R11
 	MOVQ    R11, R12
 	VMOVUPS (R12), Y2
 	ADDQ    CX, R12
@@ -489,24 +489,24 @@ states2step:
 	ADDQ         CX, R11
 	ADDQ         $0x08, BX
 	ADDQ         $0x08, DI
-	ADDQ         CX, R10
-	ADDQ         CX, R10
-	SUBQ         $0x02, R9
-	CMPQ         R9, $0x02
+	ADDQ         CX, R9
+	ADDQ         CX, R9
+	SUBQ         $0x02, R10
+	CMPQ         R10, $0x02
 	JGE          states2
 
 states2End:
-	CMPQ R9, $0x01
+	CMPQ R10, $0x01
 	JLT  states1End
 
 states1:
 	MOVQ    decay_base+48(FP), R11
-	ADDQ    R10, R11
+	ADDQ    R9, R11
 	VMOVUPS (R11), Y0
 	ADDQ    CX, R11
 	VMULPS  splat3fb8aa3bAVX2<>+0(SB), Y0, Y0
 	MOVQ    h_base+24(FP), R11
-	ADDQ    R10, R11
+	ADDQ    R9, R11
 	MOVQ    R11, R12
 	VMOVUPS (R12), Y1
 	ADDQ    CX, R12
@@ -548,9 +548,9 @@ states1step:
 	ADDQ         CX, R11
 	ADDQ         $0x04, BX
 	ADDQ         $0x04, DI
-	ADDQ         CX, R10
-	SUBQ         $0x01, R9
-	CMPQ         R9, $0x01
+	ADDQ         CX, R9
+	SUBQ         $0x01, R10
+	CMPQ         R10, $0x01
 	JGE          states1
 
 states1End:
@@ -636,134 +636,92 @@ TEXT ·scanStatesAVX512(SB), NOSPLIT, $0-160
 	VBROADCASTSS splat3d635b6dAVX512<>+0(SB), Z3
 	VBROADCASTSS splat3c1e745aAVX512<>+0(SB), Z4
 	VBROADCASTSS splat3aadecb0AVX512<>+0(SB), Z5
-	MOVQ         n+152(FP), R9
-	XORQ         R10, R10
-	CMPQ         R9, $0x04
-	JLT          states4End
+	XORQ         R9, R9
+	MOVQ         n+152(FP), R10
+	CMPQ         R10, $0x02
+	JLT          states2End
 
-states4:
+states2:
 	MOVQ        decay_base+48(FP), R11
-	ADDQ        R10, R11
+	ADDQ        R9, R11
 	VMOVUPS     (R11), Z6
 	ADDQ        CX, R11
 	VMOVUPS     (R11), Z7
 	ADDQ        CX, R11
-	VMOVUPS     (R11), Z8
-	ADDQ        CX, R11
-	VMOVUPS     (R11), Z9
-	ADDQ        CX, R11
 	VMULPS.BCST splat3fb8aa3bAVX512<>+0(SB), Z6, Z6
 	VMULPS.BCST splat3fb8aa3bAVX512<>+0(SB), Z7, Z7
-	VMULPS.BCST splat3fb8aa3bAVX512<>+0(SB), Z8, Z8
-	VMULPS.BCST splat3fb8aa3bAVX512<>+0(SB), Z9, Z9
 	MOVQ        h_base+24(FP), R11
-	ADDQ        R10, R11
+	ADDQ        R9, R11
 	MOVQ        R11, R12
-	VMOVUPS     (R12), Z10
+	VMOVUPS     (R12), Z8
 	ADDQ        CX, R12
-	VMOVUPS     (R12), Z11
-	ADDQ        CX, R12
-	VMOVUPS     (R12), Z12
-	ADDQ        CX, R12
-	VMOVUPS     (R12), Z13
+	VMOVUPS     (R12), Z9
 	ADDQ        CX, R12
 	MOVQ        BX, R12
 	MOVQ        DI, R13
 	XORQ        R14, R14
 	MOVQ        DX, R15
 
-states4step:
-	VMOVUPS          (AX)(R14*1), Z14
-	VMOVUPS          2048(AX)(R14*1), Z15
-	VMOVUPS          6144(AX)(R14*1), Z16
-	VMULPS           Z6, Z14, Z17
-	VREDUCEPS        $0x00, Z17, Z18
-	VSUBPS           Z18, Z17, Z17
-	VMOVAPS          Z5, Z19
-	VFMADD213PS      Z4, Z18, Z19
-	VFMADD213PS      Z3, Z18, Z19
-	VFMADD213PS      Z2, Z18, Z19
-	VFMADD213PS      Z1, Z18, Z19
-	VFMADD213PS      Z0, Z18, Z19
-	VSCALEFPS        Z17, Z19, Z19
-	VMULPS.BCST      (R12), Z15, Z17
-	VFMADD213PS      Z17, Z19, Z10
-	VFMADD231PS.BCST (R13), Z10, Z16
-	VMULPS           Z7, Z14, Z17
-	VREDUCEPS        $0x00, Z17, Z18
-	VSUBPS           Z18, Z17, Z17
-	VMOVAPS          Z5, Z19
-	VFMADD213PS      Z4, Z18, Z19
-	VFMADD213PS      Z3, Z18, Z19
-	VFMADD213PS      Z2, Z18, Z19
-	VFMADD213PS      Z1, Z18, Z19
-	VFMADD213PS      Z0, Z18, Z19
-	VSCALEFPS        Z17, Z19, Z19
-	VMULPS.BCST      4(R12), Z15, Z17
-	VFMADD213PS      Z17, Z19, Z11
-	VFMADD231PS.BCST 4(R13), Z11, Z16
-	VMULPS           Z8, Z14, Z17
-	VREDUCEPS        $0x00, Z17, Z18
-	VSUBPS           Z18, Z17, Z17
-	VMOVAPS          Z5, Z19
-	VFMADD213PS      Z4, Z18, Z19
-	VFMADD213PS      Z3, Z18, Z19
-	VFMADD213PS      Z2, Z18, Z19
-	VFMADD213PS      Z1, Z18, Z19
-	VFMADD213PS      Z0, Z18, Z19
-	VSCALEFPS        Z17, Z19, Z19
-	VMULPS.BCST      8(R12), Z15, Z17
-	VFMADD213PS      Z17, Z19, Z12
-	VFMADD231PS.BCST 8(R13), Z12, Z16
-	VMULPS           Z9, Z14, Z14
-	VREDUCEPS        $0x00, Z14, Z17
-	VSUBPS           Z17, Z14, Z14
-	VMOVAPS          Z5, Z18
-	VFMADD213PS      Z4, Z17, Z18
-	VFMADD213PS      Z3, Z17, Z18
-	VFMADD213PS      Z2, Z17, Z18
-	VFMADD213PS      Z1, Z17, Z18
-	VFMADD213PS      Z0, Z17, Z18
-	VSCALEFPS        Z14, Z18, Z18
-	VMULPS.BCST      12(R12), Z15, Z14
-	VFMADD213PS      Z14, Z18, Z13
-	VFMADD231PS.BCST 12(R13), Z13, Z16
-	VMOVUPS          Z16, 6144(AX)(R14*1)
+states2step:
+	VMOVUPS          (AX)(R14*1), Z10
+	VMOVUPS          2048(AX)(R14*1), Z11
+	VMOVUPS          6144(AX)(R14*1), Z12
+	VMULPS           Z6, Z10, Z13
+	VREDUCEPS        $0x00, Z13, Z14
+	VSUBPS           Z14, Z13, Z13
+	VMOVAPS          Z5, Z15
+	VFMADD213PS      Z4, Z14, Z15
+	VFMADD213PS      Z3, Z14, Z15
+	VFMADD213PS      Z2, Z14, Z15
+	VFMADD213PS      Z1, Z14, Z15
+	VFMADD213PS      Z0, Z14, Z15
+	VSCALEFPS        Z13, Z15, Z15
+	VMULPS.BCST      (R12), Z11, Z13
+	VFMADD213PS      Z13, Z15, Z8
+	VFMADD231PS.BCST (R13), Z8, Z12
+	VMULPS           Z7, Z10, Z10
+	VREDUCEPS        $0x00, Z10, Z13
+	VSUBPS           Z13, Z10, Z10
+	VMOVAPS          Z5, Z14
+	VFMADD213PS      Z4, Z13, Z14
+	VFMADD213PS      Z3, Z13, Z14
+	VFMADD213PS      Z2, Z13, Z14
+	VFMADD213PS      Z1, Z13, Z14
+	VFMADD213PS      Z0, Z13, Z14
+	VSCALEFPS        Z10, Z14, Z14
+	VMULPS.BCST      4(R12), Z11, Z10
+	VFMADD213PS      Z10, Z14, Z9
+	VFMADD231PS.BCST 4(R13), Z9, Z12
+	VMOVUPS          Z12, 6144(AX)(R14*1)
 	ADDQ             SI, R12
 	ADDQ             R8, R13
 	ADDQ             $0x40, R14
 	DECQ             R15
-	JNZ              states4step
-	VMOVUPS          Z10, (R11)
+	JNZ              states2step
+	VMOVUPS          Z8, (R11)
 	ADDQ             CX, R11
-	VMOVUPS          Z11, (R11)
+	VMOVUPS          Z9, (R11)
 	ADDQ             CX, R11
-	VMOVUPS          Z12, (R11)
-	ADDQ             CX, R11
-	VMOVUPS          Z13, (R11)
-	ADDQ             CX, R11
-	ADDQ             $0x10, BX
-	ADDQ             $0x10, DI
-	ADDQ             CX, R10
-	ADDQ             CX, R10
-	ADDQ             CX, R10
-	ADDQ             CX, R10
-	SUBQ             $0x04, R9
-	CMPQ             R9, $0x04
-	JGE              states4
+	ADDQ             $0x08, BX
+	ADDQ             $0x08, DI
+	ADDQ             CX, R9
+	ADDQ             CX, R9
+	SUBQ             $0x02, R10
+	CMPQ             R10, $0x02
+	JGE              states2
 
-states4End:
-	CMPQ R9, $0x01
+states2End:
+	CMPQ R10, $0x01
 	JLT  states1End
 
 states1:
 	MOVQ        decay_base+48(FP), R11
-	ADDQ        R10, R11
+	ADDQ        R9, R11
 	VMOVUPS     (R11), Z6
 	ADDQ        CX, R11
 	VMULPS.BCST splat3fb8aa3bAVX512<>+0(SB), Z6, Z6
 	MOVQ        h_base+24(FP), R11
-	ADDQ        R10, R11
+	ADDQ        R9, R11
 	MOVQ        R11, R12
 	VMOVUPS     (R12), Z7
 	ADDQ        CX, R12
@@ -799,9 +757,9 @@ states1step:
 	ADDQ             CX, R11
 	ADDQ             $0x04, BX
 	ADDQ             $0x04, DI
-	ADDQ             CX, R10
-	SUBQ             $0x01, R9
-	CMPQ             R9, $0x01
+	ADDQ             CX, R9
+	SUBQ             $0x01, R10
+	CMPQ             R10, $0x01
 	JGE              states1
 
 states1End:
@@ -843,6 +801,7 @@ TEXT ·scanGateAVX2(SB), NOSPLIT, $0-104
 
 step:
 	PREFETCHT0   64(SI)
+	PREFETCHT0   64(AX)
 	VMOVUPS      (SI), Y0
 	VORPS        splat80000000AVX2<>+0(SB), Y0, Y1
 	VMOVUPS      splatc2d00000AVX2<>+0(SB), Y2
@@ -914,6 +873,7 @@ TEXT ·scanGateAVX512(SB), NOSPLIT, $0-104
 
 step:
 	PREFETCHT0   64(SI)
+	PREFETCHT0   64(AX)
 	VMOVUPS      (SI), Z12
 	VORPS.BCST   splat80000000AVX512<>+0(SB), Z12, Z13
 	VMOVAPS      Z10, Z14
@@ -961,16 +921,16 @@ TEXT ·scanStatesGradAVX2(SB), NOSPLIT, $0-232
 	MOVQ c_base+184(FP), DI
 	MOVQ cStride+208(FP), R8
 	SHLQ $0x02, R8
-	MOVQ n+224(FP), R9
-	XORQ R10, R10
-	CMPQ R9, $0x02
+	XORQ R9, R9
+	MOVQ n+224(FP), R10
+	CMPQ R10, $0x02
 	JLT  states2End
 
 states2:
 	MOVQ    BX, R11
 	MOVQ    DI, R12
 	MOVQ    decay_base+120(FP), R13
-	ADDQ    R10, R13
+	ADDQ    R9, R13
 	VMOVUPS (R13), Y0
 	ADDQ    DX, R13
 	VMOVUPS (R13), Y1
@@ -978,7 +938,7 @@ states2:
 	VMULPS  splat3fb8aa3bAVX2<>+0(SB), Y0, Y0
 	VMULPS  splat3fb8aa3bAVX2<>+0(SB), Y1, Y1
 	MOVQ    h_base+96(FP), R13
-	ADDQ    R10, R13
+	ADDQ    R9, R13
 	VMOVUPS (R13), Y2
 	ADDQ    DX, R13
 	VMOVUPS (R13), Y3
@@ -1012,33 +972,34 @@ states2forward:
 	VFMADD231PS  Y8, Y5, Y2
 	VBROADCASTSS (R12), Y8
 	VFMADD231PS  Y8, Y2, Y6
-	VMOVUPS      1024(CX)(R14*1), Y8
-	VFMADD231PS  Y7, Y2, Y8
-	VMOVUPS      Y8, 1024(CX)(R14*1)
+	VMULPS       Y7, Y2, Y8
 	VMULPS       Y1, Y4, Y4
-	VMOVUPS      splatc2fc0000AVX2<>+0(SB), Y8
-	VMAXPS       Y4, Y8, Y4
-	VADDPS       splat4b400000AVX2<>+0(SB), Y4, Y8
-	VSUBPS       splat4b400000AVX2<>+0(SB), Y8, Y9
-	VSUBPS       Y9, Y4, Y4
-	VMOVUPS      splat3aadecb0AVX2<>+0(SB), Y9
-	VFMADD213PS  splat3c1e745aAVX2<>+0(SB), Y4, Y9
-	VFMADD213PS  splat3d635b6dAVX2<>+0(SB), Y4, Y9
-	VFMADD213PS  splat3e75fce1AVX2<>+0(SB), Y4, Y9
-	VFMADD213PS  splat3f317215AVX2<>+0(SB), Y4, Y9
-	VFMADD213PS  splat3f800000AVX2<>+0(SB), Y4, Y9
-	VPSLLD       $0x17, Y8, Y8
-	VPADDD       Y8, Y9, Y9
-	VMOVUPS      Y9, 9216(AX)(R14*1)
-	VMULPS       Y9, Y3, Y3
+	VMOVUPS      splatc2fc0000AVX2<>+0(SB), Y9
+	VMAXPS       Y4, Y9, Y4
+	VADDPS       splat4b400000AVX2<>+0(SB), Y4, Y9
+	VSUBPS       splat4b400000AVX2<>+0(SB), Y9, Y10
+	VSUBPS       Y10, Y4, Y4
+	VMOVUPS      splat3aadecb0AVX2<>+0(SB), Y10
+	VFMADD213PS  splat3c1e745aAVX2<>+0(SB), Y4, Y10
+	VFMADD213PS  splat3d635b6dAVX2<>+0(SB), Y4, Y10
+	VFMADD213PS  splat3e75fce1AVX2<>+0(SB), Y4, Y10
+	VFMADD213PS  splat3f317215AVX2<>+0(SB), Y4, Y10
+	VFMADD213PS  splat3f800000AVX2<>+0(SB), Y4, Y10
+	VPSLLD       $0x17, Y9, Y9
+	VPADDD       Y9, Y10, Y10
+	VMOVUPS      Y10, 9216(AX)(R14*1)
+	VMULPS       Y10, Y3, Y3
 	VMOVUPS      Y3, 10240(AX)(R14*1)
 	VBROADCASTSS 4(R11), Y4
 	VFMADD231PS  Y4, Y5, Y3
 	VBROADCASTSS 4(R12), Y4
 	VFMADD231PS  Y4, Y3, Y6
-	VMOVUPS      3072(CX)(R14*1), Y4
-	VFMADD231PS  Y7, Y3, Y4
-	VMOVUPS      Y4, 3072(CX)(R14*1)
+	VMULPS       Y7, Y3, Y4
+	VUNPCKLPS    Y4, Y8, Y5
+	VUNPCKHPS    Y4, Y8, Y4
+	VADDPS       Y4, Y5, Y5
+	VADDPS       1024(CX)(R14*1), Y5, Y5
+	VMOVUPS      Y5, 1024(CX)(R14*1)
 	VMOVUPS      Y6, 3072(AX)(R14*1)
 	ADDQ         SI, R11
 	ADDQ         R8, R12
@@ -1046,15 +1007,15 @@ states2forward:
 	DECQ         R13
 	JNZ          states2forward
 	MOVQ         decay_base+120(FP), R13
-	ADDQ         R10, R13
+	ADDQ         R9, R13
 	VMOVUPS      (R13), Y0
 	ADDQ         DX, R13
 	VMOVUPS      (R13), Y1
 	ADDQ         DX, R13
 	MOVQ         dh_base+72(FP), R13
-	ADDQ         R10, R13
+	ADDQ         R9, R13
 	MOVQ         dDecay_base+48(FP), R14
-	ADDQ         R10, R14
+	ADDQ         R9, R14
 	MOVQ         R13, R15
 	VMOVUPS      (R15), Y2
 	ADDQ         DX, R15
@@ -1081,24 +1042,25 @@ states2backward:
 	VFMADD231PS  Y11, Y8, Y2
 	VBROADCASTSS (R11), Y11
 	VFMADD231PS  Y11, Y2, Y9
-	VMOVUPS      (CX)(R15*1), Y11
-	VFMADD231PS  Y7, Y2, Y11
-	VMOVUPS      Y11, (CX)(R15*1)
-	VMULPS       8192(AX)(R15*1), Y2, Y11
-	VFMADD231PS  Y0, Y11, Y10
-	VFMADD231PS  Y6, Y11, Y4
+	VMULPS       Y7, Y2, Y11
+	VMULPS       8192(AX)(R15*1), Y2, Y12
+	VFMADD231PS  Y0, Y12, Y10
+	VFMADD231PS  Y6, Y12, Y4
 	VMULPS       7168(AX)(R15*1), Y2, Y2
-	VBROADCASTSS 4(R12), Y11
-	VFMADD231PS  Y11, Y8, Y3
+	VBROADCASTSS 4(R12), Y12
+	VFMADD231PS  Y12, Y8, Y3
 	VBROADCASTSS 4(R11), Y8
 	VFMADD231PS  Y8, Y3, Y9
-	VMOVUPS      2048(CX)(R15*1), Y8
-	VFMADD231PS  Y7, Y3, Y8
-	VMOVUPS      Y8, 2048(CX)(R15*1)
-	VMULPS       10240(AX)(R15*1), Y3, Y7
-	VFMADD231PS  Y1, Y7, Y10
-	VFMADD231PS  Y6, Y7, Y5
+	VMULPS       Y7, Y3, Y7
+	VMULPS       10240(AX)(R15*1), Y3, Y8
+	VFMADD231PS  Y1, Y8, Y10
+	VFMADD231PS  Y6, Y8, Y5
 	VMULPS       9216(AX)(R15*1), Y3, Y3
+	VUNPCKLPS    Y7, Y11, Y6
+	VUNPCKHPS    Y7, Y11, Y7
+	VADDPS       Y7, Y6, Y6
+	VADDPS       (CX)(R15*1), Y6, Y6
+	VMOVUPS      Y6, (CX)(R15*1)
 	VMOVUPS      Y9, 5120(AX)(R15*1)
 	VMOVUPS      Y10, 6144(AX)(R15*1)
 	TESTQ        R15, R15
@@ -1111,29 +1073,29 @@ states2backward:
 	ADDQ         DX, R14
 	VMOVUPS      Y5, (R14)
 	ADDQ         DX, R14
-	ADDQ         $0x00001000, CX
+	ADDQ         $0x00000800, CX
 	ADDQ         $0x08, BX
 	ADDQ         $0x08, DI
-	ADDQ         DX, R10
-	ADDQ         DX, R10
-	SUBQ         $0x02, R9
-	CMPQ         R9, $0x02
+	ADDQ         DX, R9
+	ADDQ         DX, R9
+	SUBQ         $0x02, R10
+	CMPQ         R10, $0x02
 	JGE          states2
 
 states2End:
-	CMPQ R9, $0x01
+	CMPQ R10, $0x01
 	JLT  states1End
 
 states1:
 	MOVQ    BX, R11
 	MOVQ    DI, R12
 	MOVQ    decay_base+120(FP), R13
-	ADDQ    R10, R13
+	ADDQ    R9, R13
 	VMOVUPS (R13), Y0
 	ADDQ    DX, R13
 	VMULPS  splat3fb8aa3bAVX2<>+0(SB), Y0, Y0
 	MOVQ    h_base+96(FP), R13
-	ADDQ    R10, R13
+	ADDQ    R9, R13
 	VMOVUPS (R13), Y1
 	ADDQ    DX, R13
 	MOVQ    steps+216(FP), R13
@@ -1165,8 +1127,8 @@ states1forward:
 	VFMADD231PS  Y2, Y3, Y1
 	VBROADCASTSS (R12), Y2
 	VFMADD231PS  Y2, Y1, Y4
-	VMOVUPS      1024(CX)(R14*1), Y2
-	VFMADD231PS  Y5, Y1, Y2
+	VMULPS       Y5, Y1, Y2
+	VADDPS       1024(CX)(R14*1), Y2, Y2
 	VMOVUPS      Y2, 1024(CX)(R14*1)
 	VMOVUPS      Y4, 3072(AX)(R14*1)
 	ADDQ         SI, R11
@@ -1175,13 +1137,13 @@ states1forward:
 	DECQ         R13
 	JNZ          states1forward
 	MOVQ         decay_base+120(FP), R13
-	ADDQ         R10, R13
+	ADDQ         R9, R13
 	VMOVUPS      (R13), Y0
 	ADDQ         DX, R13
 	MOVQ         dh_base+72(FP), R13
-	ADDQ         R10, R13
+	ADDQ         R9, R13
 	MOVQ         dDecay_base+48(FP), R14
-	ADDQ         R10, R14
+	ADDQ         R9, R14
 	MOVQ         R13, R15
 	VMOVUPS      (R15), Y1
 	ADDQ         DX, R15
@@ -1204,13 +1166,13 @@ states1backward:
 	VFMADD231PS  Y8, Y5, Y1
 	VBROADCASTSS (R11), Y5
 	VFMADD231PS  Y5, Y1, Y6
-	VMOVUPS      (CX)(R15*1), Y5
-	VFMADD231PS  Y4, Y1, Y5
-	VMOVUPS      Y5, (CX)(R15*1)
-	VMULPS       8192(AX)(R15*1), Y1, Y4
-	VFMADD231PS  Y0, Y4, Y7
-	VFMADD231PS  Y3, Y4, Y2
+	VMULPS       Y4, Y1, Y4
+	VMULPS       8192(AX)(R15*1), Y1, Y5
+	VFMADD231PS  Y0, Y5, Y7
+	VFMADD231PS  Y3, Y5, Y2
 	VMULPS       7168(AX)(R15*1), Y1, Y1
+	VADDPS       (CX)(R15*1), Y4, Y4
+	VMOVUPS      Y4, (CX)(R15*1)
 	VMOVUPS      Y6, 5120(AX)(R15*1)
 	VMOVUPS      Y7, 6144(AX)(R15*1)
 	TESTQ        R15, R15
@@ -1222,9 +1184,9 @@ states1backward:
 	ADDQ         $0x00000800, CX
 	ADDQ         $0x04, BX
 	ADDQ         $0x04, DI
-	ADDQ         DX, R10
-	SUBQ         $0x01, R9
-	CMPQ         R9, $0x01
+	ADDQ         DX, R9
+	SUBQ         $0x01, R10
+	CMPQ         R10, $0x01
 	JGE          states1
 
 states1End:
@@ -1250,249 +1212,165 @@ TEXT ·scanStatesGradAVX512(SB), NOSPLIT, $0-232
 	VBROADCASTSS splat3d635b6dAVX512<>+0(SB), Z3
 	VBROADCASTSS splat3c1e745aAVX512<>+0(SB), Z4
 	VBROADCASTSS splat3aadecb0AVX512<>+0(SB), Z5
-	MOVQ         n+224(FP), R9
-	XORQ         R10, R10
-	CMPQ         R9, $0x04
-	JLT          states4End
+	XORQ         R9, R9
+	MOVQ         n+224(FP), R10
+	CMPQ         R10, $0x02
+	JLT          states2End
 
-states4:
+states2:
 	MOVQ        BX, R11
 	MOVQ        DI, R12
 	MOVQ        decay_base+120(FP), R13
-	ADDQ        R10, R13
+	ADDQ        R9, R13
 	VMOVUPS     (R13), Z6
 	ADDQ        DX, R13
 	VMOVUPS     (R13), Z7
 	ADDQ        DX, R13
+	VMULPS.BCST splat3fb8aa3bAVX512<>+0(SB), Z6, Z6
+	VMULPS.BCST splat3fb8aa3bAVX512<>+0(SB), Z7, Z7
+	MOVQ        h_base+96(FP), R13
+	ADDQ        R9, R13
 	VMOVUPS     (R13), Z8
 	ADDQ        DX, R13
 	VMOVUPS     (R13), Z9
 	ADDQ        DX, R13
-	VMULPS.BCST splat3fb8aa3bAVX512<>+0(SB), Z6, Z6
-	VMULPS.BCST splat3fb8aa3bAVX512<>+0(SB), Z7, Z7
-	VMULPS.BCST splat3fb8aa3bAVX512<>+0(SB), Z8, Z8
-	VMULPS.BCST splat3fb8aa3bAVX512<>+0(SB), Z9, Z9
-	MOVQ        h_base+96(FP), R13
-	ADDQ        R10, R13
-	VMOVUPS     (R13), Z10
-	ADDQ        DX, R13
-	VMOVUPS     (R13), Z11
-	ADDQ        DX, R13
-	VMOVUPS     (R13), Z12
-	ADDQ        DX, R13
-	VMOVUPS     (R13), Z13
-	ADDQ        DX, R13
 	MOVQ        steps+216(FP), R13
 	XORQ        R14, R14
 
-states4forward:
-	VMOVUPS          (AX)(R14*1), Z14
-	VMOVUPS          2048(AX)(R14*1), Z15
-	VMOVUPS          6144(AX)(R14*1), Z16
-	VMOVUPS          8192(AX)(R14*1), Z17
-	VMULPS           Z6, Z14, Z18
-	VREDUCEPS        $0x00, Z18, Z19
-	VSUBPS           Z19, Z18, Z18
-	VMOVAPS          Z5, Z20
-	VFMADD213PS      Z4, Z19, Z20
-	VFMADD213PS      Z3, Z19, Z20
-	VFMADD213PS      Z2, Z19, Z20
-	VFMADD213PS      Z1, Z19, Z20
-	VFMADD213PS      Z0, Z19, Z20
-	VSCALEFPS        Z18, Z20, Z20
-	VMOVUPS          Z20, 14336(AX)(R14*1)
-	VMULPS           Z20, Z10, Z10
-	VMOVUPS          Z10, 16384(AX)(R14*1)
-	VFMADD231PS.BCST (R11), Z15, Z10
-	VFMADD231PS.BCST (R12), Z10, Z16
-	VMOVUPS          2048(CX)(R14*1), Z18
-	VFMADD231PS      Z17, Z10, Z18
-	VMOVUPS          Z18, 2048(CX)(R14*1)
-	VMULPS           Z7, Z14, Z18
-	VREDUCEPS        $0x00, Z18, Z19
-	VSUBPS           Z19, Z18, Z18
-	VMOVAPS          Z5, Z20
-	VFMADD213PS      Z4, Z19, Z20
-	VFMADD213PS      Z3, Z19, Z20
-	VFMADD213PS      Z2, Z19, Z20
-	VFMADD213PS      Z1, Z19, Z20
-	VFMADD213PS      Z0, Z19, Z20
-	VSCALEFPS        Z18, Z20, Z20
-	VMOVUPS          Z20, 18432(AX)(R14*1)
-	VMULPS           Z20, Z11, Z11
-	VMOVUPS          Z11, 20480(AX)(R14*1)
-	VFMADD231PS.BCST 4(R11), Z15, Z11
-	VFMADD231PS.BCST 4(R12), Z11, Z16
-	VMOVUPS          6144(CX)(R14*1), Z18
-	VFMADD231PS      Z17, Z11, Z18
-	VMOVUPS          Z18, 6144(CX)(R14*1)
-	VMULPS           Z8, Z14, Z18
-	VREDUCEPS        $0x00, Z18, Z19
-	VSUBPS           Z19, Z18, Z18
-	VMOVAPS          Z5, Z20
-	VFMADD213PS      Z4, Z19, Z20
-	VFMADD213PS      Z3, Z19, Z20
-	VFMADD213PS      Z2, Z19, Z20
-	VFMADD213PS      Z1, Z19, Z20
-	VFMADD213PS      Z0, Z19, Z20
-	VSCALEFPS        Z18, Z20, Z20
-	VMOVUPS          Z20, 22528(AX)(R14*1)
-	VMULPS           Z20, Z12, Z12
-	VMOVUPS          Z12, 24576(AX)(R14*1)
-	VFMADD231PS.BCST 8(R11), Z15, Z12
-	VFMADD231PS.BCST 8(R12), Z12, Z16
-	VMOVUPS          10240(CX)(R14*1), Z18
-	VFMADD231PS      Z17, Z12, Z18
-	VMOVUPS          Z18, 10240(CX)(R14*1)
-	VMULPS           Z9, Z14, Z14
-	VREDUCEPS        $0x00, Z14, Z18
-	VSUBPS           Z18, Z14, Z14
-	VMOVAPS          Z5, Z19
-	VFMADD213PS      Z4, Z18, Z19
-	VFMADD213PS      Z3, Z18, Z19
-	VFMADD213PS      Z2, Z18, Z19
-	VFMADD213PS      Z1, Z18, Z19
-	VFMADD213PS      Z0, Z18, Z19
-	VSCALEFPS        Z14, Z19, Z19
-	VMOVUPS          Z19, 26624(AX)(R14*1)
-	VMULPS           Z19, Z13, Z13
-	VMOVUPS          Z13, 28672(AX)(R14*1)
-	VFMADD231PS.BCST 12(R11), Z15, Z13
-	VFMADD231PS.BCST 12(R12), Z13, Z16
-	VMOVUPS          14336(CX)(R14*1), Z14
-	VFMADD231PS      Z17, Z13, Z14
-	VMOVUPS          Z14, 14336(CX)(R14*1)
-	VMOVUPS          Z16, 6144(AX)(R14*1)
+states2forward:
+	VMOVUPS          (AX)(R14*1), Z10
+	VMOVUPS          2048(AX)(R14*1), Z11
+	VMOVUPS          6144(AX)(R14*1), Z12
+	VMOVUPS          8192(AX)(R14*1), Z13
+	VMULPS           Z6, Z10, Z14
+	VREDUCEPS        $0x00, Z14, Z15
+	VSUBPS           Z15, Z14, Z14
+	VMOVAPS          Z5, Z16
+	VFMADD213PS      Z4, Z15, Z16
+	VFMADD213PS      Z3, Z15, Z16
+	VFMADD213PS      Z2, Z15, Z16
+	VFMADD213PS      Z1, Z15, Z16
+	VFMADD213PS      Z0, Z15, Z16
+	VSCALEFPS        Z14, Z16, Z16
+	VMOVUPS          Z16, 14336(AX)(R14*1)
+	VMULPS           Z16, Z8, Z8
+	VMOVUPS          Z8, 16384(AX)(R14*1)
+	VFMADD231PS.BCST (R11), Z11, Z8
+	VFMADD231PS.BCST (R12), Z8, Z12
+	VMULPS           Z13, Z8, Z14
+	VMULPS           Z7, Z10, Z10
+	VREDUCEPS        $0x00, Z10, Z15
+	VSUBPS           Z15, Z10, Z10
+	VMOVAPS          Z5, Z16
+	VFMADD213PS      Z4, Z15, Z16
+	VFMADD213PS      Z3, Z15, Z16
+	VFMADD213PS      Z2, Z15, Z16
+	VFMADD213PS      Z1, Z15, Z16
+	VFMADD213PS      Z0, Z15, Z16
+	VSCALEFPS        Z10, Z16, Z16
+	VMOVUPS          Z16, 18432(AX)(R14*1)
+	VMULPS           Z16, Z9, Z9
+	VMOVUPS          Z9, 20480(AX)(R14*1)
+	VFMADD231PS.BCST 4(R11), Z11, Z9
+	VFMADD231PS.BCST 4(R12), Z9, Z12
+	VMULPS           Z13, Z9, Z10
+	VUNPCKLPS        Z10, Z14, Z11
+	VUNPCKHPS        Z10, Z14, Z10
+	VADDPS           Z10, Z11, Z11
+	VADDPS           2048(CX)(R14*1), Z11, Z11
+	VMOVUPS          Z11, 2048(CX)(R14*1)
+	VMOVUPS          Z12, 6144(AX)(R14*1)
 	ADDQ             SI, R11
 	ADDQ             R8, R12
 	ADDQ             $0x40, R14
 	DECQ             R13
-	JNZ              states4forward
+	JNZ              states2forward
 	MOVQ             decay_base+120(FP), R13
-	ADDQ             R10, R13
+	ADDQ             R9, R13
 	VMOVUPS          (R13), Z6
 	ADDQ             DX, R13
 	VMOVUPS          (R13), Z7
 	ADDQ             DX, R13
-	VMOVUPS          (R13), Z8
-	ADDQ             DX, R13
-	VMOVUPS          (R13), Z9
-	ADDQ             DX, R13
 	MOVQ             dh_base+72(FP), R13
-	ADDQ             R10, R13
+	ADDQ             R9, R13
 	MOVQ             dDecay_base+48(FP), R14
-	ADDQ             R10, R14
+	ADDQ             R9, R14
 	MOVQ             R13, R15
+	VMOVUPS          (R15), Z8
+	ADDQ             DX, R15
+	VMOVUPS          (R15), Z9
+	ADDQ             DX, R15
+	MOVQ             R14, R15
 	VMOVUPS          (R15), Z10
 	ADDQ             DX, R15
 	VMOVUPS          (R15), Z11
 	ADDQ             DX, R15
-	VMOVUPS          (R15), Z12
-	ADDQ             DX, R15
-	VMOVUPS          (R15), Z13
-	ADDQ             DX, R15
-	MOVQ             R14, R15
-	VMOVUPS          (R15), Z14
-	ADDQ             DX, R15
-	VMOVUPS          (R15), Z15
-	ADDQ             DX, R15
-	VMOVUPS          (R15), Z16
-	ADDQ             DX, R15
-	VMOVUPS          (R15), Z17
-	ADDQ             DX, R15
 	MOVQ             steps+216(FP), R15
 	IMUL3Q           $0x00000040, R15, R15
 
-states4backward:
+states2backward:
 	SUBQ             $0x40, R15
 	SUBQ             SI, R11
 	SUBQ             R8, R12
-	VMOVUPS          (AX)(R15*1), Z18
-	VMOVUPS          2048(AX)(R15*1), Z19
-	VMOVUPS          8192(AX)(R15*1), Z20
-	VMOVUPS          10240(AX)(R15*1), Z21
-	VMOVUPS          12288(AX)(R15*1), Z22
-	VFMADD231PS.BCST (R12), Z20, Z10
-	VFMADD231PS.BCST (R11), Z10, Z21
-	VMOVUPS          (CX)(R15*1), Z23
-	VFMADD231PS      Z19, Z10, Z23
-	VMOVUPS          Z23, (CX)(R15*1)
-	VMULPS           16384(AX)(R15*1), Z10, Z23
-	VFMADD231PS      Z6, Z23, Z22
-	VFMADD231PS      Z18, Z23, Z14
-	VMULPS           14336(AX)(R15*1), Z10, Z10
-	VFMADD231PS.BCST 4(R12), Z20, Z11
-	VFMADD231PS.BCST 4(R11), Z11, Z21
-	VMOVUPS          4096(CX)(R15*1), Z23
-	VFMADD231PS      Z19, Z11, Z23
-	VMOVUPS          Z23, 4096(CX)(R15*1)
-	VMULPS           20480(AX)(R15*1), Z11, Z23
-	VFMADD231PS      Z7, Z23, Z22
-	VFMADD231PS      Z18, Z23, Z15
-	VMULPS           18432(AX)(R15*1), Z11, Z11
-	VFMADD231PS.BCST 8(R12), Z20, Z12
-	VFMADD231PS.BCST 8(R11), Z12, Z21
-	VMOVUPS          8192(CX)(R15*1), Z23
-	VFMADD231PS      Z19, Z12, Z23
-	VMOVUPS          Z23, 8192(CX)(R15*1)
-	VMULPS           24576(AX)(R15*1), Z12, Z23
-	VFMADD231PS      Z8, Z23, Z22
-	VFMADD231PS      Z18, Z23, Z16
-	VMULPS           22528(AX)(R15*1), Z12, Z12
-	VFMADD231PS.BCST 12(R12), Z20, Z13
-	VFMADD231PS.BCST 12(R11), Z13, Z21
-	VMOVUPS          12288(CX)(R15*1), Z20
-	VFMADD231PS      Z19, Z13, Z20
-	VMOVUPS          Z20, 12288(CX)(R15*1)
-	VMULPS           28672(AX)(R15*1), Z13, Z19
-	VFMADD231PS      Z9, Z19, Z22
-	VFMADD231PS      Z18, Z19, Z17
-	VMULPS           26624(AX)(R15*1), Z13, Z13
-	VMOVUPS          Z21, 10240(AX)(R15*1)
-	VMOVUPS          Z22, 12288(AX)(R15*1)
+	VMOVUPS          (AX)(R15*1), Z12
+	VMOVUPS          2048(AX)(R15*1), Z13
+	VMOVUPS          8192(AX)(R15*1), Z14
+	VMOVUPS          10240(AX)(R15*1), Z15
+	VMOVUPS          12288(AX)(R15*1), Z16
+	VFMADD231PS.BCST (R12), Z14, Z8
+	VFMADD231PS.BCST (R11), Z8, Z15
+	VMULPS           Z13, Z8, Z17
+	VMULPS           16384(AX)(R15*1), Z8, Z18
+	VFMADD231PS      Z6, Z18, Z16
+	VFMADD231PS      Z12, Z18, Z10
+	VMULPS           14336(AX)(R15*1), Z8, Z8
+	VFMADD231PS.BCST 4(R12), Z14, Z9
+	VFMADD231PS.BCST 4(R11), Z9, Z15
+	VMULPS           Z13, Z9, Z13
+	VMULPS           20480(AX)(R15*1), Z9, Z14
+	VFMADD231PS      Z7, Z14, Z16
+	VFMADD231PS      Z12, Z14, Z11
+	VMULPS           18432(AX)(R15*1), Z9, Z9
+	VUNPCKLPS        Z13, Z17, Z12
+	VUNPCKHPS        Z13, Z17, Z13
+	VADDPS           Z13, Z12, Z12
+	VADDPS           (CX)(R15*1), Z12, Z12
+	VMOVUPS          Z12, (CX)(R15*1)
+	VMOVUPS          Z15, 10240(AX)(R15*1)
+	VMOVUPS          Z16, 12288(AX)(R15*1)
 	TESTQ            R15, R15
-	JNZ              states4backward
-	VMOVUPS          Z10, (R13)
+	JNZ              states2backward
+	VMOVUPS          Z8, (R13)
 	ADDQ             DX, R13
-	VMOVUPS          Z11, (R13)
+	VMOVUPS          Z9, (R13)
 	ADDQ             DX, R13
-	VMOVUPS          Z12, (R13)
-	ADDQ             DX, R13
-	VMOVUPS          Z13, (R13)
-	ADDQ             DX, R13
-	VMOVUPS          Z14, (R14)
+	VMOVUPS          Z10, (R14)
 	ADDQ             DX, R14
-	VMOVUPS          Z15, (R14)
+	VMOVUPS          Z11, (R14)
 	ADDQ             DX, R14
-	VMOVUPS          Z16, (R14)
-	ADDQ             DX, R14
-	VMOVUPS          Z17, (R14)
-	ADDQ             DX, R14
-	ADDQ             $0x00004000, CX
-	ADDQ             $0x10, BX
-	ADDQ             $0x10, DI
-	ADDQ             DX, R10
-	ADDQ             DX, R10
-	ADDQ             DX, R10
-	ADDQ             DX, R10
-	SUBQ             $0x04, R9
-	CMPQ             R9, $0x04
-	JGE              states4
+	ADDQ             $0x00001000, CX
+	ADDQ             $0x08, BX
+	ADDQ             $0x08, DI
+	ADDQ             DX, R9
+	ADDQ             DX, R9
+	SUBQ             $0x02, R10
+	CMPQ             R10, $0x02
+	JGE              states2
 
-states4End:
-	CMPQ R9, $0x01
+states2End:
+	CMPQ R10, $0x01
 	JLT  states1End
 
 states1:
 	MOVQ        BX, R11
 	MOVQ        DI, R12
 	MOVQ        decay_base+120(FP), R13
-	ADDQ        R10, R13
+	ADDQ        R9, R13
 	VMOVUPS     (R13), Z6
 	ADDQ        DX, R13
 	VMULPS.BCST splat3fb8aa3bAVX512<>+0(SB), Z6, Z6
 	MOVQ        h_base+96(FP), R13
-	ADDQ        R10, R13
+	ADDQ        R9, R13
 	VMOVUPS     (R13), Z7
 	ADDQ        DX, R13
 	MOVQ        steps+216(FP), R13
@@ -1518,8 +1396,8 @@ states1forward:
 	VMOVUPS          Z7, 16384(AX)(R14*1)
 	VFMADD231PS.BCST (R11), Z9, Z7
 	VFMADD231PS.BCST (R12), Z7, Z10
-	VMOVUPS          2048(CX)(R14*1), Z8
-	VFMADD231PS      Z11, Z7, Z8
+	VMULPS           Z11, Z7, Z8
+	VADDPS           2048(CX)(R14*1), Z8, Z8
 	VMOVUPS          Z8, 2048(CX)(R14*1)
 	VMOVUPS          Z10, 6144(AX)(R14*1)
 	ADDQ             SI, R11
@@ -1528,13 +1406,13 @@ states1forward:
 	DECQ             R13
 	JNZ              states1forward
 	MOVQ             decay_base+120(FP), R13
-	ADDQ             R10, R13
+	ADDQ             R9, R13
 	VMOVUPS          (R13), Z6
 	ADDQ             DX, R13
 	MOVQ             dh_base+72(FP), R13
-	ADDQ             R10, R13
+	ADDQ             R9, R13
 	MOVQ             dDecay_base+48(FP), R14
-	ADDQ             R10, R14
+	ADDQ             R9, R14
 	MOVQ             R13, R15
 	VMOVUPS          (R15), Z7
 	ADDQ             DX, R15
@@ -1555,13 +1433,13 @@ states1backward:
 	VMOVUPS          12288(AX)(R15*1), Z13
 	VFMADD231PS.BCST (R12), Z11, Z7
 	VFMADD231PS.BCST (R11), Z7, Z12
-	VMOVUPS          (CX)(R15*1), Z11
-	VFMADD231PS      Z10, Z7, Z11
-	VMOVUPS          Z11, (CX)(R15*1)
-	VMULPS           16384(AX)(R15*1), Z7, Z10
-	VFMADD231PS      Z6, Z10, Z13
-	VFMADD231PS      Z9, Z10, Z8
+	VMULPS           Z10, Z7, Z10
+	VMULPS           16384(AX)(R15*1), Z7, Z11
+	VFMADD231PS      Z6, Z11, Z13
+	VFMADD231PS      Z9, Z11, Z8
 	VMULPS           14336(AX)(R15*1), Z7, Z7
+	VADDPS           (CX)(R15*1), Z10, Z10
+	VMOVUPS          Z10, (CX)(R15*1)
 	VMOVUPS          Z12, 10240(AX)(R15*1)
 	VMOVUPS          Z13, 12288(AX)(R15*1)
 	TESTQ            R15, R15
@@ -1573,9 +1451,9 @@ states1backward:
 	ADDQ             $0x00001000, CX
 	ADDQ             $0x04, BX
 	ADDQ             $0x04, DI
-	ADDQ             DX, R10
-	SUBQ             $0x01, R9
-	CMPQ             R9, $0x01
+	ADDQ             DX, R9
+	SUBQ             $0x01, R10
+	CMPQ             R10, $0x01
 	JGE              states1
 
 states1End:
@@ -1583,7 +1461,7 @@ states1End:
 	RET
 
 // func scanGateGradAVX2(dz []float32, dzStride int, work []float32, dy []float32, dyStride int, z []float32, zStride int, steps int)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·scanGateGradAVX2(SB), NOSPLIT, $0-128
 	MOVQ work_base+32(FP), AX
 	MOVQ dz_base+0(FP), CX
@@ -1599,6 +1477,8 @@ TEXT ·scanGateGradAVX2(SB), NOSPLIT, $0-128
 	XORQ R10, R10
 
 step:
+	PREFETCHT0   64(CX)
+	PREFETCHT0   64(BX)
 	VMOVUPS      (DI), Y0
 	VORPS        splat80000000AVX2<>+0(SB), Y0, Y1
 	VMOVUPS      splatc2d00000AVX2<>+0(SB), Y2
@@ -1647,7 +1527,7 @@ step:
 	RET
 
 // func scanGateGradAVX512(dz []float32, dzStride int, work []float32, dy []float32, dyStride int, z []float32, zStride int, steps int)
-// Requires: AVX, AVX512DQ, AVX512F
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
 TEXT ·scanGateGradAVX512(SB), NOSPLIT, $0-128
 	MOVQ         work_base+32(FP), AX
 	MOVQ         dz_base+0(FP), CX
@@ -1676,6 +1556,8 @@ TEXT ·scanGateGradAVX512(SB), NOSPLIT, $0-128
 	XORQ         R10, R10
 
 step:
+	PREFETCHT0   64(CX)
+	PREFETCHT0   64(BX)
 	VMOVUPS      (DI), Z12
 	VORPS.BCST   splat80000000AVX512<>+0(SB), Z12, Z13
 	VMOVAPS      Z10, Z14
@@ -1717,7 +1599,7 @@ step:
 	RET
 
 // func scanDeltaGradAVX2(du []float32, duStride int, ddt []float32, ddtStride int, dBias []float32, dSkip []float32, work []float32, u []float32, uStride int, skip []float32, steps int)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·scanDeltaGradAVX2(SB), NOSPLIT, $0-200
 	MOVQ    work_base+112(FP), AX
 	MOVQ    du_base+0(FP), CX
@@ -1742,6 +1624,8 @@ step:
 	VMOVUPS     (DI), Y3
 	VMOVUPS     4096(AX)(R10*1), Y4
 	VMOVUPS     5120(AX)(R10*1), Y5
+	PREFETCHT0  64(CX)
+	PREFETCHT0  64(BX)
 	VMOVUPS     6144(AX)(R10*1), Y6
 	VFMADD231PS Y5, Y3, Y6
 	VMULPS      2048(AX)(R10*1), Y6, Y6
@@ -1765,7 +1649,7 @@ step:
 	RET
 
 // func scanDeltaGradAVX512(du []float32, duStride int, ddt []float32, ddtStride int, dBias []float32, dSkip []float32, work []float32, u []float32, uStride int, skip []float32, steps int)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·scanDeltaGradAVX512(SB), NOSPLIT, $0-200
 	MOVQ    work_base+112(FP), AX
 	MOVQ    du_base+0(FP), CX
@@ -1790,6 +1674,8 @@ step:
 	VMOVUPS     (DI), Z3
 	VMOVUPS     8192(AX)(R10*1), Z4
 	VMOVUPS     10240(AX)(R10*1), Z5
+	PREFETCHT0  64(CX)
+	PREFETCHT0  64(BX)
 	VMOVUPS     12288(AX)(R10*1), Z6
 	VFMADD231PS Z5, Z3, Z6
 	VMULPS      4096(AX)(R10*1), Z6, Z6
@@ -1822,51 +1708,103 @@ TEXT ·scanAddLanesAVX2(SB), NOSPLIT, $0-104
 	MOVQ dCStride+56(FP), BX
 	SHLQ $0x02, BX
 	MOVQ sums_base+64(FP), SI
-	MOVQ steps+88(FP), DI
-	MOVQ n+96(FP), R8
+	MOVQ n+96(FP), DI
+	CMPQ DI, $0x02
+	JLT  states2End
 
-state:
-	MOVQ AX, R9
+states2:
+	MOVQ AX, R8
+	MOVQ steps+88(FP), R9
 	XORQ R10, R10
-	MOVQ DI, R11
 
-step0:
+states2sum0:
 	VMOVUPS      (SI)(R10*1), Y0
-	VEXTRACTF128 $0x01, Y0, X1
-	VADDPS       X1, X0, X0
-	VPSHUFD      $0x0e, X0, X1
-	VADDPS       X1, X0, X0
-	VPSHUFD      $0x01, X0, X1
-	VADDPS       X1, X0, X0
-	VADDSS       (R9), X0, X0
-	VMOVSS       X0, (R9)
-	ADDQ         CX, R9
+	VMOVSD       (R8), X1
+	VEXTRACTF128 $0x01, Y0, X2
+	VADDPS       X2, X0, X0
+	VPSHUFD      $0x0e, X0, X2
+	VADDPS       X2, X0, X0
+	VADDPS       X1, X0, X1
+	VMOVSD       X1, (R8)
+	ADDQ         CX, R8
 	ADDQ         $0x20, R10
-	DECQ         R11
-	JNZ          step0
-	MOVQ         DX, R9
+	DECQ         R9
+	JNZ          states2sum0
+	MOVQ         DX, R8
+	MOVQ         steps+88(FP), R9
 	XORQ         R10, R10
-	MOVQ         DI, R11
 
-step1:
+states2sum1:
 	VMOVUPS      1024(SI)(R10*1), Y0
-	VEXTRACTF128 $0x01, Y0, X1
-	VADDPS       X1, X0, X0
-	VPSHUFD      $0x0e, X0, X1
-	VADDPS       X1, X0, X0
-	VPSHUFD      $0x01, X0, X1
-	VADDPS       X1, X0, X0
-	VADDSS       (R9), X0, X0
-	VMOVSS       X0, (R9)
-	ADDQ         BX, R9
+	VMOVSD       (R8), X1
+	VEXTRACTF128 $0x01, Y0, X2
+	VADDPS       X2, X0, X0
+	VPSHUFD      $0x0e, X0, X2
+	VADDPS       X2, X0, X0
+	VADDPS       X1, X0, X1
+	VMOVSD       X1, (R8)
+	ADDQ         BX, R8
 	ADDQ         $0x20, R10
-	DECQ         R11
-	JNZ          step1
+	DECQ         R9
+	JNZ          states2sum1
+	ADDQ         $0x08, AX
+	ADDQ         $0x08, DX
+	ADDQ         $0x00000800, SI
+	SUBQ         $0x02, DI
+	CMPQ         DI, $0x02
+	JGE          states2
+
+states2End:
+	CMPQ DI, $0x01
+	JLT  states1End
+
+states1:
+	MOVQ AX, R8
+	MOVQ steps+88(FP), R9
+	XORQ R10, R10
+
+states1sum0:
+	VMOVUPS      (SI)(R10*1), Y0
+	VMOVSS       (R8), X1
+	VEXTRACTF128 $0x01, Y0, X2
+	VADDPS       X2, X0, X0
+	VPSHUFD      $0x0e, X0, X2
+	VADDPS       X2, X0, X0
+	VPSHUFD      $0x01, X0, X2
+	VADDPS       X2, X0, X0
+	VADDSS       X1, X0, X1
+	VMOVSS       X1, (R8)
+	ADDQ         CX, R8
+	ADDQ         $0x20, R10
+	DECQ         R9
+	JNZ          states1sum0
+	MOVQ         DX, R8
+	MOVQ         steps+88(FP), R9
+	XORQ         R10, R10
+
+states1sum1:
+	VMOVUPS      1024(SI)(R10*1), Y0
+	VMOVSS       (R8), X1
+	VEXTRACTF128 $0x01, Y0, X2
+	VADDPS       X2, X0, X0
+	VPSHUFD      $0x0e, X0, X2
+	VADDPS       X2, X0, X0
+	VPSHUFD      $0x01, X0, X2
+	VADDPS       X2, X0, X0
+	VADDSS       X1, X0, X1
+	VMOVSS       X1, (R8)
+	ADDQ         BX, R8
+	ADDQ         $0x20, R10
+	DECQ         R9
+	JNZ          states1sum1
 	ADDQ         $0x04, AX
 	ADDQ         $0x04, DX
 	ADDQ         $0x00000800, SI
-	DECQ         R8
-	JNZ          state
+	SUBQ         $0x01, DI
+	CMPQ         DI, $0x01
+	JGE          states1
+
+states1End:
 	VZEROUPPER
 	RET
 
@@ -1880,54 +1818,110 @@ TEXT ·scanAddLanesAVX512(SB), NOSPLIT, $0-104
 	MOVQ dCStride+56(FP), BX
 	SHLQ $0x02, BX
 	MOVQ sums_base+64(FP), SI
-	MOVQ steps+88(FP), DI
-	MOVQ n+96(FP), R8
+	MOVQ n+96(FP), DI
+	CMPQ DI, $0x02
+	JLT  states2End
 
-state:
-	MOVQ AX, R9
+states2:
+	MOVQ AX, R8
+	MOVQ steps+88(FP), R9
 	XORQ R10, R10
-	MOVQ DI, R11
 
-step0:
+states2sum0:
 	VMOVUPS       (SI)(R10*1), Z0
-	VEXTRACTF64X4 $0x01, Z0, Y1
-	VADDPS        Y1, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X1
-	VADDPS        X1, X0, X0
-	VPSHUFD       $0x0e, X0, X1
-	VADDPS        X1, X0, X0
-	VPSHUFD       $0x01, X0, X1
-	VADDPS        X1, X0, X0
-	VADDSS        (R9), X0, X0
-	VMOVSS        X0, (R9)
-	ADDQ          CX, R9
+	VMOVSD        (R8), X1
+	VEXTRACTF64X4 $0x01, Z0, Y2
+	VADDPS        Y2, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X2
+	VADDPS        X2, X0, X0
+	VPSHUFD       $0x0e, X0, X2
+	VADDPS        X2, X0, X0
+	VADDPS        X1, X0, X1
+	VMOVSD        X1, (R8)
+	ADDQ          CX, R8
 	ADDQ          $0x40, R10
-	DECQ          R11
-	JNZ           step0
-	MOVQ          DX, R9
+	DECQ          R9
+	JNZ           states2sum0
+	MOVQ          DX, R8
+	MOVQ          steps+88(FP), R9
 	XORQ          R10, R10
-	MOVQ          DI, R11
 
-step1:
+states2sum1:
 	VMOVUPS       2048(SI)(R10*1), Z0
-	VEXTRACTF64X4 $0x01, Z0, Y1
-	VADDPS        Y1, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X1
-	VADDPS        X1, X0, X0
-	VPSHUFD       $0x0e, X0, X1
-	VADDPS        X1, X0, X0
-	VPSHUFD       $0x01, X0, X1
-	VADDPS        X1, X0, X0
-	VADDSS        (R9), X0, X0
-	VMOVSS        X0, (R9)
-	ADDQ          BX, R9
+	VMOVSD        (R8), X1
+	VEXTRACTF64X4 $0x01, Z0, Y2
+	VADDPS        Y2, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X2
+	VADDPS        X2, X0, X0
+	VPSHUFD       $0x0e, X0, X2
+	VADDPS        X2, X0, X0
+	VADDPS        X1, X0, X1
+	VMOVSD        X1, (R8)
+	ADDQ          BX, R8
 	ADDQ          $0x40, R10
-	DECQ          R11
-	JNZ           step1
+	DECQ          R9
+	JNZ           states2sum1
+	ADDQ          $0x08, AX
+	ADDQ          $0x08, DX
+	ADDQ          $0x00001000, SI
+	SUBQ          $0x02, DI
+	CMPQ          DI, $0x02
+	JGE           states2
+
+states2End:
+	CMPQ DI, $0x01
+	JLT  states1End
+
+states1:
+	MOVQ AX, R8
+	MOVQ steps+88(FP), R9
+	XORQ R10, R10
+
+states1sum0:
+	VMOVUPS       (SI)(R10*1), Z0
+	VMOVSS        (R8), X1
+	VEXTRACTF64X4 $0x01, Z0, Y2
+	VADDPS        Y2, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X2
+	VADDPS        X2, X0, X0
+	VPSHUFD       $0x0e, X0, X2
+	VADDPS        X2, X0, X0
+	VPSHUFD       $0x01, X0, X2
+	VADDPS        X2, X0, X0
+	VADDSS        X1, X0, X1
+	VMOVSS        X1, (R8)
+	ADDQ          CX, R8
+	ADDQ          $0x40, R10
+	DECQ          R9
+	JNZ           states1sum0
+	MOVQ          DX, R8
+	MOVQ          steps+88(FP), R9
+	XORQ          R10, R10
+
+states1sum1:
+	VMOVUPS       2048(SI)(R10*1), Z0
+	VMOVSS        (R8), X1
+	VEXTRACTF64X4 $0x01, Z0, Y2
+	VADDPS        Y2, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X2
+	VADDPS        X2, X0, X0
+	VPSHUFD       $0x0e, X0, X2
+	VADDPS        X2, X0, X0
+	VPSHUFD       $0x01, X0, X2
+	VADDPS        X2, X0, X0
+	VADDSS        X1, X0, X1
+	VMOVSS        X1, (R8)
+	ADDQ          BX, R8
+	ADDQ          $0x40, R10
+	DECQ          R9
+	JNZ           states1sum1
 	ADDQ          $0x04, AX
 	ADDQ          $0x04, DX
 	ADDQ          $0x00001000, SI
-	DECQ          R8
-	JNZ           state
+	SUBQ          $0x01, DI
+	CMPQ          DI, $0x01
+	JGE           states1
+
+states1End:
 	VZEROUPPER
 	RET

@@ -38,7 +38,7 @@ func ScanBackward(a *ScanArgs, g *ScanGrads, c0, c1 int, scratch []float32) {
 	skip, bias := arena.panel(1, width), arena.panel(1, width)
 	dSkip, dBias := arena.panel(1, width), arena.panel(1, width)
 	span := ScanChunk * k.lanes
-	work, sums := arena.take(scanBackwardWork*span), arena.take(2*a.N*span)
+	work, sums := arena.take(scanBackwardWork*span), arena.take(k.sumRows(a.N)*span)
 	uStage, dtStage, zStage, dyStage := arena.take(span), arena.take(span), arena.take(span), arena.take(span)
 	duStage, ddtStage, dzStage := arena.take(span), arena.take(span), arena.take(span)
 

@@ -11,7 +11,7 @@ const (
 	scanDDelta         // the gradient of delta through the decays
 	scanHistory        // what statesGrad keeps of scanStatesAtOnce states
 
-	scanStatesAtOnce = 4
+	scanStatesAtOnce = 2
 	scanForwardWork  = scanGY
 	scanBackwardWork = scanHistory + 2*scanStatesAtOnce
 )
@@ -28,7 +28,8 @@ const scanMaxLanes = 16
 // channels over steps timesteps, at least 1 and at most ScanChunk; the Go versions in scan_portable.go say
 // what each computes. Operands that lie [N][channels] have width between their rows.
 type scanKernels struct {
-	lanes int
+	lanes        int
+	statesAtOnce int // states whose products for dB share a row of sums, and those for dC
 
 	delta      func(work, u []float32, uStride int, dt []float32, dtStride int, bias, skip []float32, steps int)
 	states     func(work, h, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps, n int)
@@ -39,11 +40,14 @@ type scanKernels struct {
 	addLanes   func(dB []float32, dBStride int, dC []float32, dCStride int, sums []float32, steps, n int)
 }
 
+// sumRows returns the number of rows that the sums of n states have.
+func (k *scanKernels) sumRows(n int) int { return 2 * (n/k.statesAtOnce + n%k.statesAtOnce) }
+
 // scan returns the scan kernels of the active Level.
 func scan() *scanKernels { return &scanTable[Active()] }
 
 var scanPortable = scanKernels{
-	lanes:      scanLanesGo,
+	lanes: scanLanesGo, statesAtOnce: 1,
 	delta:      scanDeltaGo,
 	states:     scanStatesGo,
 	gate:       scanGateGo,

@@ -5,7 +5,7 @@ package simd
 var scanTable = [...]scanKernels{
 	Portable: scanPortable,
 	AVX2: {
-		lanes:      8,
+		lanes: 8, statesAtOnce: scanStatesAtOnce,
 		delta:      scanDeltaAVX2,
 		states:     scanStatesAVX2,
 		gate:       scanGateAVX2,
@@ -15,7 +15,7 @@ var scanTable = [...]scanKernels{
 		addLanes:   scanAddLanesAVX2,
 	},
 	AVX512: {
-		lanes:      16,
+		lanes: 16, statesAtOnce: scanStatesAtOnce,
 		delta:      scanDeltaAVX512,
 		states:     scanStatesAVX512,
 		gate:       scanGateAVX512,

@@ -223,13 +223,17 @@ func (s ISA) Sqrt(a Op) VecVirtual {
 	return v
 }
 
-// SumLanes returns the sum of v's lanes in lane 0, added in halves: lane i and i+n/2 first.
-func (s ISA) SumLanes(v VecVirtual) VecVirtual { return s.foldLanes(v, VADDPS) }
+// SumLanes returns the sum of v's lanes in lane 0.
+func (s ISA) SumLanes(v VecVirtual) VecVirtual { return s.foldLanes(v, VADDPS, 1) }
 
 // MaxLanes returns the greatest of v's lanes in lane 0.
-func (s ISA) MaxLanes(v VecVirtual) VecVirtual { return s.foldLanes(v, VMAXPS) }
+func (s ISA) MaxLanes(v VecVirtual) VecVirtual { return s.foldLanes(v, VMAXPS, 1) }
 
-func (s ISA) foldLanes(v VecVirtual, fold instruction) VecVirtual {
+// SumPair returns the sums of v's even and odd lanes in lanes 0 and 1.
+func (s ISA) SumPair(v VecVirtual) VecVirtual { return s.foldLanes(v, VADDPS, 2) }
+
+// foldLanes folds v in halves, lane i with lane i + half, until n lanes are left, 1 or 2.
+func (s ISA) foldLanes(v VecVirtual, fold instruction, n int) VecVirtual {
 	x, high := v.AsX(), XMM()
 	if s.Wide() {
 		VEXTRACTF64X4(Imm(1), v, high.AsY())
@@ -239,9 +243,20 @@ func (s ISA) foldLanes(v VecVirtual, fold instruction) VecVirtual {
 	fold(high, x, x)
 	VPSHUFD(Imm(0b1110), x, high)
 	fold(high, x, x)
-	VPSHUFD(Imm(0b01), x, high)
-	fold(high, x, x)
+	if n == 1 {
+		VPSHUFD(Imm(0b01), x, high)
+		fold(high, x, x)
+	}
 	return x.(VecVirtual)
+}
+
+// FoldPair returns a vector whose even lanes add up to a, and odd ones to b.
+func (s ISA) FoldPair(a, b Op) VecVirtual {
+	low, high := s.Vec(), s.Vec()
+	VUNPCKLPS(b, a, low)
+	VUNPCKHPS(b, a, high)
+	s.AddTo(low, high)
+	return low
 }
 
 // Horner returns the polynomial c[0] + c[1] x + c[2] x^2 + ...

@@ -16,6 +16,11 @@ import (
 // chunk is simd.ScanChunk.
 const chunk = 32
 
+// statesAtOnce is simd.scanStatesAtOnce, the number of states that a kernel takes through a chunk together:
+// their chains of multiply-adds are independent, and they share the loads and stores of what belongs to a
+// timestep. Four were no faster.
+const statesAtOnce = 2
+
 // The rows of the work array, [row][chunk][lanes], as in scan_kernels.go.
 const (
 	workDelta = iota
@@ -26,6 +31,14 @@ const (
 	workS
 	workDDelta
 	workHistory
+)
+
+// The rows of the sums of one block of states: products of each timestep, whose lanes add up to the
+// block's elements of dB and dC.
+const (
+	sumB = iota
+	sumC
+	sumRows
 )
 
 func main() {
@@ -59,6 +72,14 @@ func advance(bytes int, pointers ...Register) {
 	}
 }
 
+// prefetch brings in the cache line after the one at each pointer, which a row's next vectors of channels
+// are in: the hardware's prefetchers don't follow a stride of more than a page. The row's page is in the TLB now.
+func prefetch(pointers ...Register) {
+	for _, p := range pointers {
+		PREFETCHT0(at(p).Offset(64))
+	}
+}
+
 // timesteps runs body for each of steps, with offset the byte offset of the timestep in packed operands.
 func timesteps(s ISA, label string, steps Register, body func(offset Register)) {
 	offset := GP64()
@@ -72,29 +93,26 @@ func timesteps(s ISA, label string, steps Register, body func(offset Register)) 
 	JNZ(LabelRef(label))
 }
 
-// statesAtOnce is the number of states that a kernel takes through a chunk together: their chains of
-// multiply-adds are independent, and they share the loads and stores of what belongs to a timestep.
-func statesAtOnce(s ISA) int {
-	if s.Wide() {
-		return 4
+// eachBlock emits body for blocks of statesAtOnce states and then for single ones.
+func eachBlock(s ISA, body func(states int, label string)) {
+	n := Int("n")
+	for _, states := range []int{statesAtOnce, 1} {
+		label := fmt.Sprintf("states%d", states)
+		Loop(label, n, states, func() { body(states, label) })
 	}
-	return 2 // 16 registers
 }
 
-// eachBlock emits body for blocks of statesAtOnce states and then for single ones. row is the byte offset
-// of the block's first state in operands that lie [N][width].
-func eachBlock(s ISA, width Register, body func(states int, row Register, label string)) {
-	n, row := Int("n"), GP64()
+// eachPanelBlock is eachBlock with row the byte offset of the block's first state in operands that lie
+// [N][width].
+func eachPanelBlock(s ISA, width Register, body func(states int, row Register, label string)) {
+	row := GP64()
 	XORQ(row, row)
-	for _, states := range []int{statesAtOnce(s), 1} {
-		label := fmt.Sprintf("states%d", states)
-		Loop(label, n, states, func() {
-			body(states, row, label)
-			for range states {
-				ADDQ(width, row)
-			}
-		})
-	}
+	eachBlock(s, func(states int, label string) {
+		body(states, row, label)
+		for range states {
+			ADDQ(width, row)
+		}
+	})
 }
 
 // panelRows are pointers to successive rows of parameter name, from row on.
@@ -140,9 +158,7 @@ func delta(s ISA) {
 	bias, skip := s.Load(at(Ptr("bias"))), s.Load(at(Ptr("skip")))
 	softplus := s.NewSoftplus()
 	timesteps(s, "step", Int("steps"), func(offset Register) {
-		// The next vector of channels is the next call's; the row's page is in the TLB now.
-		PREFETCHT0(at(u).Offset(64))
-		PREFETCHT0(at(dt).Offset(64))
+		prefetch(u, dt)
 		d, sig := softplus.WithSlope(s.Add(bias, at(dt)))
 		v := s.Load(at(u))
 		s.Store(d, w.of(workDelta, offset))
@@ -160,7 +176,7 @@ func states(s ISA) {
 	w, width, steps := work{s, Ptr("work")}, ByteStride("width"), Int("steps")
 	b, bStride, c, cStride := Ptr("b"), ByteStride("bStride"), Ptr("c"), ByteStride("cStride")
 	exp2 := s.NewExp2()
-	eachBlock(s, width, func(states int, row Register, label string) {
+	eachPanelBlock(s, width, func(states int, row Register, label string) {
 		rates := rowsOf(s, "decay", row, width).load(states)
 		for _, a := range rates {
 			s.MulBy(a, s.Const(math.Log2E))
@@ -191,7 +207,7 @@ func gate(s ISA) {
 	z, zStride := Ptr("z"), ByteStride("zStride")
 	sigmoid := s.NewSigmoid()
 	timesteps(s, "step", Int("steps"), func(Register) {
-		PREFETCHT0(at(z).Offset(64))
+		prefetch(z, out)
 		s.Store(s.Mul(sigmoid.SiLU(s.Load(at(z))), at(y)), at(out))
 		ADDQ(outStride, out)
 		ADDQ(yStride, y)
@@ -207,10 +223,16 @@ func statesGrad(s ISA) {
 	exp2 := s.NewExp2()
 	rate := func(i int) int { return workHistory + 2*i }
 	decayed := func(i int) int { return workHistory + 2*i + 1 }
-	sumB := func(i int) int { return 2 * i }
-	sumC := func(i int) int { return 2*i + 1 }
+	add := func(row int, offset Register, products []VecVirtual) {
+		sum := products[0]
+		if len(products) == statesAtOnce {
+			sum = s.FoldPair(products[0], products[1])
+		}
+		s.AddTo(sum, sums.of(row, offset))
+		s.Store(sum, sums.of(row, offset))
+	}
 
-	eachBlock(s, width, func(states int, row Register, label string) {
+	eachPanelBlock(s, width, func(states int, row Register, label string) {
 		bt, ct := copyOf(b), copyOf(c)
 
 		rates := rowsOf(s, "decay", row, width).load(states)
@@ -221,6 +243,7 @@ func statesGrad(s ISA) {
 		timesteps(s, label+"forward", Int("steps"), func(offset Register) {
 			d, du, y := s.Load(w.of(workDelta, offset)), s.Load(w.of(workDeltaU, offset)), s.Load(w.of(workY, offset))
 			gy := s.Load(w.of(workGY, offset))
+			products := make([]VecVirtual, states)
 			for i := range states {
 				e := exp2.Of(s.Mul(d, rates[i]))
 				s.Store(e, w.of(rate(i), offset))
@@ -228,10 +251,9 @@ func statesGrad(s ISA) {
 				s.Store(h[i], w.of(decayed(i), offset))
 				s.FMA(h[i], du, splat(bt, i))
 				s.FMA(y, h[i], splat(ct, i))
-				sum := s.Load(sums.of(sumC(i), offset))
-				s.FMA(sum, h[i], gy)
-				s.Store(sum, sums.of(sumC(i), offset))
+				products[i] = s.Mul(h[i], gy)
 			}
+			add(sumC, offset, products)
 			s.Store(y, w.of(workY, offset))
 			ADDQ(bStride, bt)
 			ADDQ(cStride, ct)
@@ -245,23 +267,23 @@ func statesGrad(s ISA) {
 			SUBQ(cStride, ct)
 			d, du, gy := s.Load(w.of(workDelta, offset)), s.Load(w.of(workDeltaU, offset)), s.Load(w.of(workGY, offset))
 			t, dd := s.Load(w.of(workS, offset)), s.Load(w.of(workDDelta, offset))
+			products := make([]VecVirtual, states)
 			for i := range states {
 				s.FMA(dh[i], gy, splat(ct, i))
 				s.FMA(t, dh[i], splat(bt, i))
-				sum := s.Load(sums.of(sumB(i), offset))
-				s.FMA(sum, dh[i], du)
-				s.Store(sum, sums.of(sumB(i), offset))
+				products[i] = s.Mul(dh[i], du)
 				x := s.Mul(dh[i], w.of(decayed(i), offset))
 				s.FMA(dd, x, a[i])
 				s.FMA(dDecay[i], x, d)
 				s.MulBy(dh[i], w.of(rate(i), offset))
 			}
+			add(sumB, offset, products)
 			s.Store(t, w.of(workS, offset))
 			s.Store(dd, w.of(workDDelta, offset))
 		})
 		dhRows.store(dh)
 		dDecayRows.store(dDecay)
-		ADDQ(U32(2*states*chunk*s.Bytes()), sums.base)
+		ADDQ(U32(sumRows*chunk*s.Bytes()), sums.base)
 		advance(4*states, b, c)
 	})
 	End()
@@ -285,6 +307,7 @@ func gateGrad(s ISA) {
 	z, zStride := Ptr("z"), ByteStride("zStride")
 	sigmoid := s.NewSigmoid()
 	timesteps(s, "step", Int("steps"), func(offset Register) {
+		prefetch(dz, dy)
 		_, slope := sigmoid.SiLUSlope(s.Load(at(z)))
 		s.MulBy(slope, at(dy))
 		s.MulBy(slope, w.of(workY, offset))
@@ -305,6 +328,7 @@ func deltaGrad(s ISA) {
 	dBias, dSkip := s.Load(at(Ptr("dBias"))), s.Load(at(Ptr("dSkip")))
 	timesteps(s, "step", Int("steps"), func(offset Register) {
 		v, g, t := s.Load(at(u)), s.Load(w.of(workGY, offset)), s.Load(w.of(workS, offset))
+		prefetch(du, ddt)
 		x := s.Load(w.of(workDDelta, offset))
 		s.FMA(x, v, t)
 		s.MulBy(x, w.of(workSig, offset))
@@ -326,20 +350,26 @@ func deltaGrad(s ISA) {
 func addLanes(s ISA) {
 	s.Func("scanAddLanes", "(dB []float32, dBStride int, dC []float32, dCStride int, sums []float32, steps, n int)")
 	dB, dBStride, dC, dCStride := Ptr("dB"), ByteStride("dBStride"), Ptr("dC"), ByteStride("dCStride")
-	sums, steps, n := work{s, Ptr("sums")}, Int("steps"), Int("n")
-	Label("state")
-	for i, dst := range []struct{ pointer, stride Register }{{dB, dBStride}, {dC, dCStride}} {
-		row := copyOf(dst.pointer)
-		timesteps(s, fmt.Sprintf("step%d", i), steps, func(offset Register) {
-			sum := s.SumLanes(s.Load(sums.of(i, offset)))
-			VADDSS(at(row), sum, sum)
-			VMOVSS(sum, at(row))
-			ADDQ(dst.stride, row)
-		})
-	}
-	advance(4, dB, dC)
-	ADDQ(U32(2*chunk*s.Bytes()), sums.base)
-	DECQ(n)
-	JNZ(LabelRef("state"))
+	sums := work{s, Ptr("sums")}
+	eachBlock(s, func(states int, label string) {
+		for i, dst := range []struct{ pointer, stride Register }{sumB: {dB, dBStride}, sumC: {dC, dCStride}} {
+			row := copyOf(dst.pointer)
+			timesteps(s, fmt.Sprintf("%ssum%d", label, i), Int("steps"), func(offset Register) {
+				v, before := s.Load(sums.of(i, offset)), XMM()
+				if states == statesAtOnce {
+					VMOVSD(at(row), before)
+					VADDPS(before, s.SumPair(v).AsX(), before)
+					VMOVSD(before, at(row))
+				} else {
+					VMOVSS(at(row), before)
+					VADDSS(before, s.SumLanes(v).AsX(), before)
+					VMOVSS(before, at(row))
+				}
+				ADDQ(dst.stride, row)
+			})
+		}
+		advance(4*states, dB, dC)
+		ADDQ(U32(sumRows*chunk*s.Bytes()), sums.base)
+	})
 	End()
 }

@@ -32,7 +32,7 @@ func (g Gemm) Workspace(workers int) int {
 // C must not overlap A or B. The workspace holds at least g.Workspace(p.Workers()) elements, and nothing
 // else uses it during a call. Bind panics where a slice is too short for g.
 func (g Gemm) Bind(p Pool, a, b, c, workspace []float32) func() {
-	r := &gemmRun{packedBlock: make([]int, p.Workers())}
+	r := new(gemmRun)
 	r.init(g, p.Workers(), a, b, c, workspace)
 	if p.Workers() == 1 || r.small() {
 		return r.serial
@@ -44,8 +44,6 @@ func (g Gemm) Bind(p Pool, a, b, c, workspace []float32) func() {
 // least g.Workspace(1) elements. Serial panics where a slice is too short for g.
 func (g Gemm) Serial(a, b, c, workspace []float32) {
 	var r gemmRun
-	var packedBlock [1]int
-	r.packedBlock = packedBlock[:]
 	r.init(g, 1, a, b, c, workspace)
 	r.serial()
 }

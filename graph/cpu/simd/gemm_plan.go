@@ -18,25 +18,26 @@ type gemmKernels struct {
 }
 
 // gemmPlan is how a product is cut up. Blocks of K are the outermost cut; within one, B is copied into
-// panels as wide as a tile, contiguous in the order that tiles read them, and A block by block into
-// panels as high as a tile. A panel of B stays in the first-level cache while a block of A passes from
-// the second-level one: K. Goto and R. van de Geijn, Anatomy of High-Performance Matrix Multiplication,
-// 2008.
+// panels as wide as a tile, and A into panels as high as a tile, each contiguous in the order that tiles
+// read it. A panel of A stays in the first-level cache while a block of panels of B passes from the
+// second-level one, and tiles follow each other along the rows of C. After K. Goto and R. van de Geijn,
+// Anatomy of High-Performance Matrix Multiplication, 2008.
 type gemmPlan struct {
 	Gemm
 	kernels *gemmKernels
 
 	kBlock    int // steps over K in a block, the last one may be shorter
-	nBlock    int // columns of B in a block
+	nCopy     int // columns of B that are copied at once
+	nBlock    int // columns of B that stay in the second-level cache
 	rowPanels int // panels of A: heights differ by at most one
-	mPanels   int // panels of A in a block
 	packA     bool
 	packB     bool
 }
 
 const (
-	blockRows = 448  // of A: with 256 steps of K 448 KiB, within the second-level cache
-	blockCols = 4096 // of B: with 256 steps of K 4 MiB, read from the third-level cache or memory
+	cacheCols = 1024 // of B: with 256 steps of K 1 MiB
+	copyCols  = 4096 // of B: bounds the workspace
+	maxPanels = 16   // of A in a task: with 256 steps of K and 14 rows 224 KiB
 	lineWidth = 16   // elements in a cache line
 )
 
@@ -49,11 +50,11 @@ func (g Gemm) plan(k *gemmKernels) gemmPlan {
 		return p
 	}
 	p.rowPanels = ceilDiv(g.M, k.rows)
-	p.mPanels = ceilDiv(p.rowPanels, ceilDiv(g.M, blockRows))
 	p.packA = g.N > few*k.cols
 	p.packB = g.TransB || p.rowPanels > few
 	p.kBlock = evenBlock(g.K, k.kBlock, 8)
-	p.nBlock = evenBlock(g.N, blockCols, k.cols)
+	p.nCopy = evenBlock(g.N, copyCols, k.cols)
+	p.nBlock = evenBlock(p.nCopy, cacheCols, k.cols)
 	return p
 }
 
@@ -79,22 +80,21 @@ func (p *gemmPlan) widthB(j int) int {
 	return min(p.kernels.cols, p.N-j)
 }
 
-// workspaceA is the size of one worker's copy of a block of A.
+// workspaceA is the size of one worker's copy of the panels of A in a task.
 func (p *gemmPlan) workspaceA() int {
 	if !p.packA {
 		return 0
 	}
-	rows := min(p.M, (p.M/p.rowPanels+1)*p.mPanels)
-	return roundUp(rows*p.kBlock, lineWidth)
+	return min(p.rowPanels, maxPanels) * p.kernels.rows * p.kBlock
 }
 
-// workspaceB is the size of the copy of a block of B that all workers share, or else of one worker's copy
+// workspaceB is the size of the copy of B that all workers share, or else of one worker's copy
 // of the panel at the right edge, whose rows may not fill a vector.
 func (p *gemmPlan) workspaceB() int {
 	if !p.packB {
 		return p.kernels.cols * p.kBlock
 	}
-	return p.nBlock * p.kBlock
+	return p.nCopy * p.kBlock
 }
 
 func (p *gemmPlan) workspace(workers int) int {

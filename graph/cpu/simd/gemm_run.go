@@ -5,18 +5,17 @@ import (
 	"unsafe"
 )
 
-// gemmRun is a product with its operands, and the block that is being computed.
+// gemmRun is a product with its operands, and the part of it that is being computed.
 type gemmRun struct {
 	gemmPlan
-	a, b, c     []float32
-	copiesA     []float32 // one of workspaceA elements a worker
-	copyB       []float32
-	packedBlock []int // by worker: 1 + the block of A that its copy holds
+	a, b, c []float32
+	copiesA []float32 // one of workspaceA elements a worker
+	copyB   []float32
 
-	j0, j1 int // columns of the block
-	k0, k1 int // steps over K of the block
+	rowParts, colParts int // tasks: parts of the rows times parts of the columns
 
-	colParts int // tasks that share a block of A
+	j0, j1 int // columns of the part
+	k0, k1 int // steps over K of the part
 }
 
 func (r *gemmRun) init(g Gemm, workers int, a, b, c, workspace []float32) {
@@ -35,11 +34,32 @@ func (r *gemmRun) init(g Gemm, workers int, a, b, c, workspace []float32) {
 	workspace = workspace[skip:]
 	r.copiesA = workspace[:workers*r.workspaceA()]
 	r.copyB = workspace[len(r.copiesA):]
-	r.colParts = 1
+	r.rowParts, r.colParts = r.parts(workers)
 }
 
 // small says whether the product is over before other workers would have woken up.
-func (r *gemmRun) small() bool { return r.M*r.N*r.K < 1<<17 }
+func (r *gemmRun) small() bool { return r.M*r.N*r.K < smallProduct }
+
+const (
+	smallProduct   = 1 << 20 // multiply-adds: 12 us with AVX-512
+	smallTask      = 1 << 19
+	tasksPerWorker = 12 // makes the end even when workers are not equally fast
+	minColPanels   = 8  // of B in a task: with fewer, copying A shows
+	panelsPerCopy  = 4  // of B
+)
+
+// parts returns into how many parts the rows and columns of C are cut for tasks. Rows come first, as
+// every part of the columns copies A again.
+func (r *gemmRun) parts(workers int) (rows, cols int) {
+	rows = ceilDiv(r.rowPanels, maxPanels)
+	if workers == 1 {
+		return rows, 1
+	}
+	tasks := min(tasksPerWorker*workers, ceilDiv(r.M*min(r.N, r.nCopy)*min(r.K, r.kBlock), smallTask))
+	rows = min(r.rowPanels, max(rows, tasks))
+	colPanels := ceilDiv(min(r.N, r.nCopy), r.kernels.cols)
+	return rows, max(1, min(ceilDiv(tasks, rows), colPanels/minColPanels))
+}
 
 func (r *gemmRun) serial() {
 	if r.rowPanels == 0 {
@@ -47,14 +67,13 @@ func (r *gemmRun) serial() {
 		return
 	}
 	for r.j0 = 0; r.j0 < r.N; r.j0 = r.j1 {
-		r.j1 = min(r.N, r.j0+r.nBlock)
+		r.j1 = min(r.N, r.j0+r.nCopy)
 		for r.k0 = 0; r.k0 < r.K; r.k0 = r.k1 {
 			r.k1 = min(r.K, r.k0+r.kBlock)
-			r.nextBlock()
 			if r.packB {
 				r.packPanelsB(r.j0, r.j1)
 			}
-			for t := range r.tasks() {
+			for t := range r.rowParts * r.colParts {
 				r.compute(t, 0)
 			}
 		}
@@ -71,21 +90,7 @@ func (r *gemmRun) empty() {
 	}
 }
 
-// nextBlock forgets the copies of A.
-func (r *gemmRun) nextBlock() { clear(r.packedBlock) }
-
-func (r *gemmRun) blocksA() int { return ceilDiv(r.rowPanels, r.mPanels) }
-func (r *gemmRun) tasks() int   { return r.blocksA() * r.colParts }
-
-// tasksPerWorker makes the end of a block even when workers are not equally fast.
-const tasksPerWorker = 12
-
-// panelsPerCopy is how many panels of B a task copies.
-const panelsPerCopy = 4
-
 func (r *gemmRun) bindParallel(p Pool) func() {
-	panels := ceilDiv(min(r.N, r.nBlock), r.kernels.cols)
-	r.colParts = max(1, min(ceilDiv(tasksPerWorker*p.Workers(), r.blocksA()), panels))
 	pack := func(task, _ int) {
 		width := panelsPerCopy * r.kernels.cols
 		j := r.j0 + task*width
@@ -94,14 +99,13 @@ func (r *gemmRun) bindParallel(p Pool) func() {
 	compute := r.compute
 	return func() {
 		for r.j0 = 0; r.j0 < r.N; r.j0 = r.j1 {
-			r.j1 = min(r.N, r.j0+r.nBlock)
+			r.j1 = min(r.N, r.j0+r.nCopy)
 			for r.k0 = 0; r.k0 < r.K; r.k0 = r.k1 {
 				r.k1 = min(r.K, r.k0+r.kBlock)
-				r.nextBlock()
 				if r.packB {
 					p.Run(ceilDiv(r.j1-r.j0, panelsPerCopy*r.kernels.cols), pack)
 				}
-				p.Run(r.tasks(), compute)
+				p.Run(r.rowParts*r.colParts, compute)
 			}
 		}
 	}
@@ -128,71 +132,70 @@ func (r *gemmRun) packPanelB(panel []float32, j, cols int) {
 	r.kernels.copyRows(panel, width, r.b[r.k0*r.LDB+j:], r.LDB, steps, cols)
 }
 
-// packBlockA copies the panels [lo, hi) of A: all rows of a panel at one step are side by side.
-func (r *gemmRun) packBlockA(block []float32, lo, hi int) {
-	steps := r.k1 - r.k0
-	first, _ := r.panelA(lo)
-	for p := lo; p < hi; p++ {
-		i0, i1 := r.panelA(p)
-		panel := block[(i0-first)*steps:][:(i1-i0)*steps]
-		if r.TransA {
-			r.kernels.copyRows(panel, i1-i0, r.a[r.k0*r.LDA+i0:], r.LDA, steps, i1-i0)
-		} else {
-			r.kernels.transpose(panel, i1-i0, r.a[i0*r.LDA+r.k0:], r.LDA, i1-i0, steps)
-		}
+// packPanelA copies panel i of A: all rows at one step are side by side.
+func (r *gemmRun) packPanelA(panel []float32, i int) {
+	i0, i1 := r.panelA(i)
+	rows, steps := i1-i0, r.k1-r.k0
+	if r.TransA {
+		r.kernels.copyRows(panel, rows, r.a[r.k0*r.LDA+i0:], r.LDA, steps, rows)
+	} else {
+		r.kernels.transpose(panel, rows, r.a[i0*r.LDA+r.k0:], r.LDA, rows, steps)
 	}
 }
 
-// compute is a task: a block of A with one of colParts parts of the block of B.
+// compute is a task: a part of the rows of C and a part of the columns.
 func (r *gemmRun) compute(task, worker int) {
-	block, part := task/r.colParts, task%r.colParts
-	lo, hi := block*r.mPanels, min(r.rowPanels, (block+1)*r.mPanels)
-	var copyA []float32
-	if r.packA {
-		copyA = r.copiesA[worker*r.workspaceA():][:r.workspaceA()]
-		if r.packedBlock[worker] != block+1 {
-			r.packBlockA(copyA, lo, hi)
-			r.packedBlock[worker] = block + 1
-		}
-	}
+	row, col := task/r.colParts, task%r.colParts
+	lo, hi := row*r.rowPanels/r.rowParts, (row+1)*r.rowPanels/r.rowParts
 	panels := ceilDiv(r.j1-r.j0, r.kernels.cols)
-	j0 := r.j0 + part*panels/r.colParts*r.kernels.cols
-	j1 := min(r.j1, r.j0+(part+1)*panels/r.colParts*r.kernels.cols)
-	for j := j0; j < j1; {
-		width := r.widthB(j)
-		r.computePanel(copyA, lo, hi, j, min(width, j1-j), worker)
-		j += width
+	j0 := r.j0 + col*panels/r.colParts*r.kernels.cols
+	j1 := min(r.j1, r.j0+(col+1)*panels/r.colParts*r.kernels.cols)
+
+	steps := r.k1 - r.k0
+	copyA := r.copiesA[worker*r.workspaceA():][:r.workspaceA()]
+	for j := j0; j < j1; j += r.nBlock {
+		for i := lo; i < hi; i++ {
+			var a []float32
+			var aRow, aK int
+			i0, i1 := r.panelA(i)
+			switch {
+			case r.packA:
+				a, aRow, aK = copyA[(i-lo)*r.kernels.rows*steps:][:(i1-i0)*steps], 1, i1-i0
+				if j == j0 {
+					r.packPanelA(a, i)
+				}
+			case r.TransA:
+				a, aRow, aK = r.a[r.k0*r.LDA+i0:], 1, r.LDA
+			default:
+				a, aRow, aK = r.a[i0*r.LDA+r.k0:], r.LDA, 1
+			}
+			r.computeRows(a, aRow, aK, i0, i1-i0, j, min(j1, j+r.nBlock), worker, i == lo)
+		}
 	}
 }
 
-// computePanel computes the columns [j, j+cols) of C for the panels [lo, hi) of A.
-func (r *gemmRun) computePanel(copyA []float32, lo, hi, j, cols, worker int) {
+// computeRows computes the columns [j, j1) of rows rows of C from row i. With newB, a copy of the right edge
+// of B is not that of the rows before.
+func (r *gemmRun) computeRows(a []float32, aRow, aK, i, rows, j, j1, worker int, newB bool) {
 	steps := r.k1 - r.k0
 	accumulate := r.Accumulate || r.k0 > 0
-	var b []float32
-	bK := r.kernels.cols
-	switch {
-	case r.packB:
-		b = r.copyB[(j-r.j0)*r.kBlock:][:bK*steps]
-	case cols%r.kernels.lanes != 0:
-		b = r.copyB[worker*r.workspaceB():][:bK*steps]
-		r.packPanelB(b, j, cols)
-	default:
-		b, bK = r.b[r.k0*r.LDB+j:], r.LDB
-	}
-	first, _ := r.panelA(lo)
-	for p := lo; p < hi; p++ {
-		i0, i1 := r.panelA(p)
-		var a []float32
-		var aRow, aK int
+	for j < j1 {
+		width := r.widthB(j)
+		cols := min(width, j1-j)
+		var b []float32
+		bK := r.kernels.cols
 		switch {
-		case r.packA:
-			a, aRow, aK = copyA[(i0-first)*steps:], 1, i1-i0
-		case r.TransA:
-			a, aRow, aK = r.a[r.k0*r.LDA+i0:], 1, r.LDA
+		case r.packB:
+			b = r.copyB[(j-r.j0)*r.kBlock:][:bK*steps]
+		case cols%r.kernels.lanes != 0:
+			b = r.copyB[worker*r.workspaceB():][:bK*steps]
+			if newB {
+				r.packPanelB(b, j, cols)
+			}
 		default:
-			a, aRow, aK = r.a[i0*r.LDA+r.k0:], r.LDA, 1
+			b, bK = r.b[r.k0*r.LDB+j:], r.LDB
 		}
-		r.kernels.tile(steps, a, aRow, aK, b, bK, r.c[i0*r.LDC+j:], r.LDC, i1-i0, cols, accumulate)
+		r.kernels.tile(steps, a, aRow, aK, b, bK, r.c[i*r.LDC+j:], r.LDC, rows, cols, accumulate)
+		j += width
 	}
 }

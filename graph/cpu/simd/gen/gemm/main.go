@@ -108,8 +108,10 @@ func tile(s isa, rows, vecs int) {
 			rowB[v] = s.reg()
 			VMOVUPS(Mem{Base: b, Disp: v * s.bytes()}, rowB[v])
 		}
-		// A copied panel is read in the order of its addresses, from the second-level cache.
-		PREFETCHT0(Mem{Base: a, Index: aK, Scale: 8})
+		// A copied panel of B is read in the order of its addresses, from the second-level cache.
+		for v := 0; v < vecs*s.bytes(); v += 64 {
+			PREFETCHT0(Mem{Base: b, Index: bK, Scale: 8, Disp: v})
+		}
 		for r := range rows {
 			element := s.reg()
 			VBROADCASTSS(rowOfA(r), element)

@@ -57,6 +57,8 @@ type Builder struct {
 	ids    uint64
 	seed   *gorgonia.Node
 	carry  *Carry
+	// round is the op that makes bfloat16 of float32; nil computes in float32.
+	round *Spec
 	// differentiating is the forward call whose backward ops are being added.
 	differentiating *call
 	terms           map[*gorgonia.Node][]*gorgonia.Node // node -> the gradients that reach it
@@ -99,6 +101,10 @@ func NewBuilder(add func(rank int) *Spec) *Builder {
 
 // SetCarry chooses the stateful form of all ops that follow.
 func (b *Builder) SetCarry(c Carry) { b.carry = &c }
+
+// SetMixed chooses mixed precision: what Kind says of each operand. round is the
+// op that makes bfloat16 of float32.
+func (b *Builder) SetMixed(round *Spec) { b.round = round }
 
 // Carries is the stateful form's settings, nil in the ordinary form.
 func (b *Builder) Carries() *Carry { return b.carry }

@@ -21,23 +21,25 @@ const (
 	Params                 // trained weights
 	Grads                  // their gradients
 	Accum                  // gradients summed over micro-batches
+	Shadow                 // the weights rounded to bfloat16, in the parameters' order
 	ExpAvg                 // AdamW's first moment
 	ExpAvgSq               // AdamW's second moment
 	Regions                // their number
 )
 
 func (r Region) String() string {
-	names := [...]string{"arena", "inputs", "states", "params", "grads", "accum", "exp_avg", "exp_avg_sq"}
+	names := [...]string{"arena", "inputs", "states", "params", "grads", "accum", "shadow", "exp_avg", "exp_avg_sq"}
 	if int(r) < len(names) {
 		return names[r]
 	}
 	return fmt.Sprintf("Region(%d)", uint8(r))
 }
 
-// Slot is where a tensor lies. Offset and Stride count elements of 4 bytes.
+// Slot is where a tensor lies: from column Col of a block that starts Offset times
+// 4 bytes into its region. Col and Stride count elements of DType.
 type Slot struct {
 	Region             Region
-	Offset             int
+	Offset, Col        int
 	Rows, Cols, Stride int
 	Shape              Shape
 	DType              DType
@@ -83,6 +85,7 @@ type storage struct {
 	region      Region
 	offset      int
 	rows, cols  int
+	dtype       DType
 	first, last int
 	home        *storage
 }
@@ -94,12 +97,12 @@ func (s *storage) root() *storage {
 	return s
 }
 
-func (s *storage) size() int { return roundUp(s.rows * s.cols) }
+// size is in units of 4 bytes.
+func (s *storage) size() int { return roundUp((s.rows*s.cols*s.dtype.Size() + 3) / 4) }
 
 // value is one tensor: some columns of a storage.
 type value struct {
 	shape Shape
-	dtype DType
 	st    *storage
 	col   int
 }
@@ -119,6 +122,7 @@ type compiler struct {
 	values  map[*gorgonia.Node]*value
 	outputs map[*gorgonia.Node][]*value // a call's outputs
 	inner   map[*gorgonia.Node]bool     // sums and places that became part of a join
+	rounded map[*value]*value           // float32 values and their bfloat16 copies
 }
 
 // Compile orders the calls that the results and the gradients need, and lays out
@@ -132,14 +136,21 @@ func (b *Builder) Compile() (*Plan, error) {
 		values:  map[*gorgonia.Node]*value{},
 		outputs: map[*gorgonia.Node][]*value{},
 		inner:   map[*gorgonia.Node]bool{},
+		rounded: map[*value]*value{},
 	}
 	p := &Plan{Inputs: map[string]Slot{}, Results: map[string]Slot{}, States: map[string]Slot{}}
 	c.placeLeaves(p)
 	if err := c.collect(); err != nil {
 		return nil, err
 	}
+	if c.b.err != nil {
+		return nil, c.b.err
+	}
 	if err := c.placeGradients(p); err != nil {
 		return nil, err
+	}
+	if b.round != nil {
+		p.Sizes[Shadow] = p.Sizes[Params] / 2
 	}
 	c.lifetimes()
 	c.reuse()
@@ -170,14 +181,14 @@ func (b *Builder) Compile() (*Plan, error) {
 
 func (v *value) slot() Slot {
 	s := v.st.root()
-	return Slot{Region: s.region, Offset: s.offset + v.col, Rows: v.shape.Rows(), Cols: v.shape.Cols(),
-		Stride: s.cols, Shape: v.shape, DType: v.dtype}
+	return Slot{Region: s.region, Offset: s.offset, Col: v.col, Rows: v.shape.Rows(), Cols: v.shape.Cols(),
+		Stride: s.cols, Shape: v.shape, DType: s.dtype}
 }
 
 // placeLeaves gives inputs, states and parameters their places.
 func (c *compiler) placeLeaves(p *Plan) {
 	for _, l := range c.b.leaves {
-		st := &storage{region: l.region, rows: l.shape.Rows(), cols: l.shape.Cols()}
+		st := &storage{region: l.region, rows: l.shape.Rows(), cols: l.shape.Cols(), dtype: l.dtype}
 		switch l.region {
 		case Inputs, States, Params:
 			st.offset = p.Sizes[l.region]
@@ -185,7 +196,7 @@ func (c *compiler) placeLeaves(p *Plan) {
 		default: // all of a flat buffer
 			p.Sizes[l.region] = l.shape.Size()
 		}
-		c.values[l.node] = &value{shape: l.shape, dtype: l.dtype, st: st}
+		c.values[l.node] = &value{shape: l.shape, st: st}
 	}
 	for _, q := range c.b.params {
 		p.Params = append(p.Params, ParamSlot{q.Name, q.Shape, c.values[q.node].st.offset, q.Init})
@@ -289,7 +300,7 @@ func (c *compiler) node(n *gorgonia.Node) error {
 		c.values[n] = c.outputs[c.b.children(n)[0]][op.index]
 	case *columns:
 		of := c.values[c.b.children(n)[0]]
-		c.values[n] = &value{shape: op.shape(), dtype: of.dtype, st: of.st, col: of.col + op.from}
+		c.values[n] = &value{shape: op.shape(), st: of.st, col: of.col + op.from}
 	case *place:
 		return c.join(n, []*gorgonia.Node{n})
 	default:
@@ -307,12 +318,16 @@ func pathOf(n *gorgonia.Node) string {
 
 func (c *compiler) step(n *gorgonia.Node, op *call) {
 	s := pending{call: op}
-	for _, k := range c.b.children(n) {
-		s.in = append(s.in, c.values[k])
+	for i, k := range c.b.children(n) {
+		s.in = append(s.in, c.asWanted(op.In[i], c.values[k]))
 	}
-	for _, o := range op.Out {
-		s.out = append(s.out, &value{shape: o.Shape, dtype: o.DType,
-			st: &storage{rows: o.Shape.Rows(), cols: o.Shape.Cols()}})
+	for i, o := range op.Out {
+		st := &storage{rows: o.Shape.Rows(), cols: o.Shape.Cols(), dtype: o.DType}
+		wide := i == 0 && op.Spec.Promote && slices.ContainsFunc(s.in, func(v *value) bool { return v.st.dtype == Float32 })
+		if c.b.round != nil && o.DType == Float32 && o.Kind != Precise && !wide {
+			st.dtype = BFloat16
+		}
+		s.out = append(s.out, &value{shape: o.Shape, st: st})
 	}
 	c.outputs[n] = s.out
 	if len(s.out) > 0 {
@@ -323,17 +338,51 @@ func (c *compiler) step(n *gorgonia.Node, op *call) {
 	c.steps = append(c.steps, s)
 }
 
+// asWanted is v in the type that an input takes it in: rounded for a matrix
+// product in mixed precision, where v is not bfloat16 already.
+func (c *compiler) asWanted(o Operand, v *value) *value {
+	if c.b.round == nil || v.st.dtype != Float32 {
+		return v
+	}
+	if v.st.region == Params {
+		if o.Kind == Precise || len(v.shape) < 2 {
+			return v
+		}
+		// The optimizer keeps a rounded copy of all weights.
+		return &value{shape: v.shape, st: &storage{region: Shadow, offset: v.st.offset / 2,
+			rows: v.st.rows, cols: v.st.cols, dtype: BFloat16}}
+	}
+	if o.Kind != Factor {
+		return v
+	}
+	if r := c.rounded[v]; r != nil {
+		return r
+	}
+	res, err := c.b.round.Resolve([]Shape{v.shape})
+	if err != nil {
+		c.b.Fail(err)
+		return v
+	}
+	r := &value{shape: v.shape, st: &storage{rows: v.shape.Rows(), cols: v.shape.Cols(), dtype: BFloat16}}
+	c.steps = append(c.steps, pending{call: &call{Resolved: res, path: "", backward: false}, in: []*value{v}, out: []*value{r}})
+	c.rounded[v] = r
+	return r
+}
+
 // join lets the gradients of x's columns lie where x's gradient has these
 // columns, so that putting them together costs nothing.
 func (c *compiler) join(n *gorgonia.Node, terms []*gorgonia.Node) error {
 	shape := Shape(n.Shape())
-	whole := &storage{rows: shape.Rows(), cols: shape.Cols()}
+	whole := &storage{rows: shape.Rows(), cols: shape.Cols(), dtype: c.values[c.b.children(terms[0])[0]].st.dtype}
 	used := make([]bool, whole.cols)
 	for _, t := range terms {
 		op := t.Op().(*place)
 		v := c.values[c.b.children(t)[0]]
 		if v == nil || v.st.region != Arena || !v.whole() {
 			return fmt.Errorf("columns: the gradient of columns %d to %d of %v is shared with another tensor's; copy one of them", op.from, op.from+op.in.Cols(), shape)
+		}
+		if v.st.dtype != whole.dtype {
+			return fmt.Errorf("columns: the gradients of %v's columns are %v and %v", shape, whole.dtype, v.st.dtype)
 		}
 		for j := range op.in.Cols() {
 			if used[op.from+j] {
@@ -388,7 +437,7 @@ func (c *compiler) placeGradients(p *Plan) error {
 		if v == nil || v.st.region != Arena || !v.whole() {
 			return fmt.Errorf("graph: the gradient of %s is shared with another tensor's", q.Name)
 		}
-		v.st.region, v.st.offset = Grads, p.Params[i].Offset
+		v.st.region, v.st.offset, v.st.dtype = Grads, p.Params[i].Offset, Float32
 		p.Sizes[Grads] = p.Sizes[Params]
 	}
 	return nil
@@ -417,7 +466,7 @@ func (c *compiler) reuse() {
 		for _, k := range s.Spec.InPlace {
 			in := s.in[k]
 			st := in.st.root()
-			if st.region != Arena || st.last != i || in.col != 0 || st.cols != out.shape.Cols() || st.rows != out.shape.Rows() {
+			if st.region != Arena || st.last != i || in.col != 0 || st.dtype != out.st.dtype || st.cols != out.shape.Cols() || st.rows != out.shape.Rows() {
 				continue
 			}
 			st.last = out.st.last
@@ -463,7 +512,7 @@ func (p *Plan) String() string {
 	for i, s := range p.Steps {
 		fmt.Fprintf(&w, "%4d %-24s %s", i, s.Spec.Name, s.Path)
 		for _, o := range s.Out {
-			fmt.Fprintf(&w, " %v@%v+%d", o.Shape, o.Region, o.Offset)
+			fmt.Fprintf(&w, " %v %v@%v+%d", o.Shape, o.DType, o.Region, o.Offset)
 		}
 		w.WriteByte('\n')
 	}

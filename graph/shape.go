@@ -13,7 +13,16 @@ type DType uint8
 const (
 	Float32 DType = iota
 	Int32
+	BFloat16
 )
+
+// Size is an element's bytes.
+func (t DType) Size() int {
+	if t == BFloat16 {
+		return 2
+	}
+	return 4
+}
 
 func (t DType) String() string {
 	switch t {
@@ -21,6 +30,8 @@ func (t DType) String() string {
 		return "float32"
 	case Int32:
 		return "int32"
+	case BFloat16:
+		return "bfloat16"
 	}
 	return fmt.Sprintf("DType(%d)", uint8(t))
 }

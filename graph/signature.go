@@ -15,7 +15,8 @@ type Dims map[string]int
 type operand struct {
 	name    string
 	dtype   DType
-	updated bool     // the op changes it in place
+	updated bool // the op changes it in place
+	kind    Kind
 	dims    []extent // as written
 }
 
@@ -27,9 +28,10 @@ type signature struct {
 	in, out []operand
 }
 
-// parseSignature reads `x[B T D], w[D] -> y[B T D], rstd[B T]`. A name may carry
-// `:i32` (int32 elements), and an input a trailing `!` (updated in place). A
-// dimension is a symbol, a number, or a product such as H*D.
+// parseSignature reads `x[B T D], w:f32[D] -> y[B T D], rstd:f32[B T]`. A name may
+// carry `:i32` (int32 elements), `:f32` or `:mm` (see Kind), and an input a trailing
+// `!` (updated in place). A dimension is a symbol, a number, or a product such as
+// H*D.
 func parseSignature(s string) (signature, error) {
 	left, right, ok := strings.Cut(s, "->")
 	if !ok {
@@ -69,6 +71,10 @@ func parseOperands(s string) ([]operand, error) {
 		}
 		if o.name, ok = strings.CutSuffix(o.name, ":i32"); ok {
 			o.dtype = Int32
+		} else if o.name, ok = strings.CutSuffix(o.name, ":f32"); ok {
+			o.kind = Precise
+		} else if o.name, ok = strings.CutSuffix(o.name, ":mm"); ok {
+			o.kind = Factor
 		}
 		if o.name == "" {
 			return nil, fmt.Errorf("%q has no name", part)

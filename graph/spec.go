@@ -13,9 +13,9 @@ type Spec struct {
 	// ("linear", "linear_dw").
 	Name string
 	// Signature gives names and shapes: `x[B T D], w[D] -> y[B T D], rstd[B T]`.
-	// A name may carry :i32; an input marked ! is updated in place. Only output 0
-	// can be differentiated; the others are saved for the backward op, or read as
-	// results.
+	// A name may carry :i32 for int32, or a Kind, :f32 or :mm; an input marked ! is
+	// updated in place. Only output 0 can be differentiated; the others are saved for
+	// the backward op, or read as results.
 	Signature string
 	// Dims are the signature's symbols that the attributes fix.
 	Dims Dims
@@ -34,6 +34,10 @@ type Spec struct {
 	Gradient func(g *Gradient) []Tensor
 	// Cost is the work of one call, for benchmarks' shares of a machine's peak.
 	Cost func(d Dims) Cost
+	// CUDA is how the op runs on an NVIDIA GPU. nil: it has no kernel there.
+	CUDA *CUDA
+	// Promote gives output 0 of mixed precision the widest type among the inputs.
+	Promote bool
 	// InPlace names the inputs whose buffer output 0 may take over when nothing
 	// reads them afterwards. They must have output 0's shape.
 	InPlace []int
@@ -164,7 +168,22 @@ type Operand struct {
 	// Strided: a kernel must accept rows that don't lie one behind the other. True
 	// of float32 activations, whose first two dimensions are B and T.
 	Strided bool
+	Kind    Kind
 }
+
+// Kind says what mixed precision does with a float operand.
+type Kind uint8
+
+const (
+	// Free, unmarked: an output is bfloat16; an input is whatever its producer made.
+	Free Kind = iota
+	// Precise, `:f32`: float32 in any precision. A parameter so marked is the float32
+	// master weight.
+	Precise
+	// Factor, `:mm`: an input of a matrix product, bfloat16 in mixed precision. A
+	// tensor that is float32 is rounded for it, once for all such readers.
+	Factor
+)
 
 // Resolve finds the sizes of all symbols from the inputs' shapes and checks them.
 func (s *Spec) Resolve(in []Shape) (*Resolved, error) {
@@ -211,7 +230,7 @@ func (s *Spec) resolve(sig signature, d Dims) (*Resolved, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", s.Name, err)
 			}
-			*part.to = append(*part.to, Operand{Name: o.name, Shape: shape, DType: o.dtype, Updated: o.updated, Strided: o.strided()})
+			*part.to = append(*part.to, Operand{Name: o.name, Shape: shape, DType: o.dtype, Updated: o.updated, Strided: o.strided(), Kind: o.kind})
 		}
 	}
 	return r, nil

@@ -117,6 +117,11 @@ func (d *Device) Load(p *graph.Plan, m graph.Memory) (graph.Program, error) {
 	}
 	size := 0
 	for _, s := range p.Steps {
+		for _, slot := range s.Out {
+			if slot.DType == graph.BFloat16 {
+				return nil, fmt.Errorf("cpu: %s computes in bfloat16; the CPU computes in float32", s.Spec.Name)
+			}
+		}
 		if s.Spec.CPU == nil {
 			return nil, fmt.Errorf("cpu: %s has no CPU kernel", s.Spec.Name)
 		}
@@ -145,7 +150,8 @@ func (d *Device) Load(p *graph.Plan, m graph.Memory) (graph.Program, error) {
 func (p *Program) buffer(s graph.Slot) graph.Buffer {
 	b := graph.Buffer{Rows: s.Rows, Cols: s.Cols, Stride: s.Stride}
 	n := (s.Rows-1)*s.Stride + s.Cols
-	f := p.regions[s.Region][s.Offset : s.Offset+n : s.Offset+n]
+	from := s.Offset + s.Col
+	f := p.regions[s.Region][from : from+n : from+n]
 	if s.DType == graph.Int32 {
 		b.I32 = unsafe.Slice((*int32)(unsafe.Pointer(unsafe.SliceData(f))), n)
 	} else {

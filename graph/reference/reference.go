@@ -50,7 +50,7 @@ func (m *Memory) Run(p *graph.Plan) error {
 func (m *Memory) Read(s graph.Slot) graph.Array {
 	a := graph.NewArray(s.Shape)
 	for i := range s.Rows {
-		o := s.Offset + i*s.Stride
+		o := s.Offset + s.Col + i*s.Stride
 		copy(a.Data[i*s.Cols:(i+1)*s.Cols], m[s.Region][o:o+s.Cols])
 	}
 	return a
@@ -59,7 +59,7 @@ func (m *Memory) Read(s graph.Slot) graph.Array {
 // Write fills a slot from dense data.
 func (m *Memory) Write(s graph.Slot, data []float64) {
 	for i := range s.Rows {
-		o := s.Offset + i*s.Stride
+		o := s.Offset + s.Col + i*s.Stride
 		copy(m[s.Region][o:o+s.Cols], data[i*s.Cols:(i+1)*s.Cols])
 	}
 }

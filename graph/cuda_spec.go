@@ -1,0 +1,75 @@
+package graph
+
+// CUDA says how an op runs on an NVIDIA GPU, as data: graph/cuda compiles the
+// source, and launches. An op's folder holds the source beside its Go file.
+type CUDA struct {
+	// Source is CUDA C++ without includes; graph/cuda puts its common.cuh before it.
+	// It is compiled once for each set of Launch.Defines.
+	Source string
+	// Launches lists the kernels and matrix products of one call, in order.
+	Launches func(c *CUDACall) ([]Launch, error)
+	// Workspace is the bytes of device scratch that a call wants. Optional.
+	Workspace func(d Dims) int
+}
+
+// CUDACall is one op with its buffers on a GPU.
+type CUDACall struct {
+	Dims    Dims
+	In, Out []DeviceBuffer
+	// Workspace is the address of what CUDA.Workspace asked for.
+	Workspace uint64
+	// Multiprocessors is the GPU's number of them.
+	Multiprocessors int
+}
+
+// DeviceBuffer is a tensor in a GPU's memory. Element (i, j) of its Rows x Cols view
+// is (i*Stride+j) elements of DType behind Address.
+type DeviceBuffer struct {
+	Address            uint64
+	DType              DType
+	Rows, Cols, Stride int
+}
+
+// At is the address of element (row, col).
+func (b DeviceBuffer) At(row, col int) uint64 {
+	return b.Address + uint64((row*b.Stride+col)*b.DType.Size())
+}
+
+// Launch is one kernel launch, or one matrix product where Product is set.
+type Launch struct {
+	// Kernel is the function's name in the source.
+	Kernel string
+	// Defines are compile-time constants and types: {"D": "128", "X": "bf16"}.
+	Defines     map[string]string
+	Grid, Block [3]int
+	// Shared is the bytes of dynamic shared memory.
+	Shared int
+	// Args are the kernel's parameters: uint64 (an address or size_t), int32 or
+	// float32.
+	Args []any
+
+	Product *Product
+}
+
+// Product is the row-major C[M N] = op(A)[M K] op(B)[K N] + Beta C, with float32
+// accumulation. LDA, LDB and LDC are the distances between rows, in elements. With
+// TransA, A is stored as [K M], and with TransB, B as [N K].
+type Product struct {
+	M, N, K             int
+	TransA, TransB      bool
+	A, B, C             uint64
+	LDA, LDB, LDC       int
+	TypeA, TypeB, TypeC DType
+	Beta                float32
+}
+
+// CType is the name that common.cuh has for an element type.
+func (t DType) CType() string {
+	switch t {
+	case BFloat16:
+		return "bf16"
+	case Int32:
+		return "int"
+	}
+	return "float"
+}

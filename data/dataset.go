@@ -203,12 +203,14 @@ func (g *blockGroup) block(place, spanBlocks int64, seqLen int) []int32 {
 
 // load decodes the spans of a group into dst.
 func (d *Dataset) load(ctx context.Context, id groupID, dst *blockGroup) error {
+	files := openShards{dataset: d}
+	defer files.close()
 	dst.tokens = dst.tokens[:0]
 	for _, span := range d.order.groupSpanList(id) {
 		first, n := d.order.spanRange(span)
 		from := first * int64(d.seqLen)
 		var err error
-		if dst.tokens, err = d.appendTokens(ctx, dst.tokens, from, from+n*int64(d.seqLen)+1); err != nil {
+		if dst.tokens, err = d.appendTokens(ctx, &files, dst.tokens, from, from+n*int64(d.seqLen)+1); err != nil {
 			return err
 		}
 	}
@@ -216,41 +218,23 @@ func (d *Dataset) load(ctx context.Context, id groupID, dst *blockGroup) error {
 }
 
 // appendTokens appends the tokens [from, to) of the stream to dst.
-func (d *Dataset) appendTokens(ctx context.Context, dst []int32, from, to int64) (_ []int32, err error) {
-	var (
-		file   *os.File
-		reader *shardReader
-		open   = int32(-1)
-	)
-	defer func() {
-		if file != nil {
-			file.Close()
-		}
-	}()
-	shards := d.manifest.Split(d.split).Shards
+func (d *Dataset) appendTokens(ctx context.Context, files *openShards, dst []int32, from, to int64) ([]int32, error) {
 	// The last row group that starts at or before from.
 	for i := sort.Search(len(d.index), func(i int) bool { return d.index[i].token > from }) - 1; from < to; i++ {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
 		at := d.index[i]
-		if at.shard != open {
-			if file != nil {
-				file.Close()
-			}
-			// Footers are parsed again for each span: a few hundred row groups take far less time than decoding
-			// the span, and keeping all of them would take memory that grows with the data.
-			if file, reader, err = shards[at.shard].openFile(d.dir, d.manifest.Tokenizer, d.split); err != nil {
-				return nil, err
-			}
-			open = at.shard
+		reader, err := files.reader(at.shard)
+		if err != nil {
+			return nil, err
 		}
 		ids, err := reader.tokens(ctx, int(at.rowGroup))
 		if err == nil && int64(len(ids)) != d.groupEnd(i)-at.token {
 			err = errors.New("has other tokens than when the run began")
 		}
 		if err != nil {
-			path := filepath.Join(d.dir, shards[at.shard].File)
+			path := filepath.Join(d.dir, d.manifest.Split(d.split).Shards[at.shard].File)
 			return nil, shardError(path, fmt.Errorf("row group %d: %w", at.rowGroup, err))
 		}
 		end := min(to-at.token, int64(len(ids)))
@@ -258,6 +242,37 @@ func (d *Dataset) appendTokens(ctx context.Context, dst []int32, from, to int64)
 		from = at.token + int64(len(ids))
 	}
 	return dst, nil
+}
+
+// openShards keeps the shards of one group of spans open. Between groups none are: their parsed footers would take
+// memory that grows with the data.
+type openShards struct {
+	dataset *Dataset
+	files   []*os.File
+	readers map[int32]*shardReader
+}
+
+func (o *openShards) reader(shard int32) (*shardReader, error) {
+	if r, ok := o.readers[shard]; ok {
+		return r, nil
+	}
+	d := o.dataset
+	f, r, err := d.manifest.Split(d.split).Shards[shard].openFile(d.dir, d.manifest.Tokenizer, d.split)
+	if err != nil {
+		return nil, err
+	}
+	if o.readers == nil {
+		o.readers = map[int32]*shardReader{}
+	}
+	o.readers[shard] = r
+	o.files = append(o.files, f)
+	return r, nil
+}
+
+func (o *openShards) close() {
+	for _, f := range o.files {
+		f.Close()
+	}
 }
 
 // groupEnd is where row group i of the index ends in the token stream.

@@ -103,7 +103,9 @@ func mustOpen(t testing.TB, c Config, split Split) *Dataset {
 // stream decodes the whole token stream of a dataset.
 func stream(t testing.TB, d *Dataset) []int32 {
 	t.Helper()
-	tokens, err := d.appendTokens(context.Background(), nil, 0, d.Tokens())
+	files := openShards{dataset: d}
+	defer files.close()
+	tokens, err := d.appendTokens(context.Background(), &files, nil, 0, d.Tokens())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,8 +19,8 @@ type Loader struct {
 
 	ready chan packed
 	free  chan []int32 // buffers for packed
+	ctx   context.Context
 	stop  context.CancelFunc
-	done  <-chan struct{}
 	work  sync.WaitGroup
 
 	err error // the first from ready; later calls of Next repeat it
@@ -49,7 +49,7 @@ func NewLoader(ds *Dataset, batch int, startStep int64) (*Loader, error) {
 		ds: ds, batch: batch,
 		ready: make(chan packed, readAhead),
 		free:  make(chan []int32, readAhead),
-		stop:  stop, done: ctx.Done(),
+		ctx:   ctx, stop: stop,
 	}
 	for range readAhead {
 		l.free <- make([]int32, batch*(ds.seqLen+1))
@@ -79,7 +79,9 @@ func (l *Loader) Next(dst []int32) (time.Duration, error) {
 	var p packed
 	select {
 	case p = <-l.ready:
-	case <-l.done:
+	case <-l.ctx.Done():
+	}
+	if l.ctx.Err() != nil {
 		p.err = errors.New("data: the loader is closed")
 	}
 	wait := time.Since(begin)

@@ -251,6 +251,82 @@ func TestScan(t *testing.T) {
 	})
 }
 
+// TestScanExtremes: decays that underflow, and deltas that do.
+func TestScanExtremes(t *testing.T) {
+	eachLevel(t, func(t *testing.T) {
+		s := newScanCase(99, 50, 19, 5, true)
+		for i := range s.dt {
+			s.dt[i] = float64(float32(s.dt[i] * 30))
+			s.z[i] = float64(float32(s.z[i] * 40))
+		}
+		s.backward()
+		testScanCase(t, s)
+	})
+}
+
+// TestScanParts: the same bits however a sequence is cut into calls, as prefill and decoding do, and
+// however channels are.
+func TestScanParts(t *testing.T) {
+	s := newScanCase(3, 75, 37, 3, true)
+	eachLevel(t, func(t *testing.T) {
+		whole, wholeY := s.args()
+		scratch := make([]float32, max(ScanForwardScratch(s.D, s.N), ScanBackwardScratch(s.D, s.N)))
+		ScanForward(whole, 0, s.D, scratch)
+
+		parts, partsY := s.args()
+		parts.Saved = nil
+		for _, cut := range [][2]int{{0, 1}, {1, 2}, {2, 40}, {40, 41}, {41, 75}} {
+			a := *parts
+			a.T = cut[1] - cut[0]
+			a.U, a.Dt, a.Z, a.B, a.C, a.Y = a.U.from(cut[0]), a.Dt.from(cut[0]), a.Z.from(cut[0]), a.B.from(cut[0]), a.C.from(cut[0]), a.Y.from(cut[0])
+			for c0 := 0; c0 < s.D; c0 += 9 {
+				ScanForward(&a, c0, min(c0+9, s.D), scratch)
+			}
+		}
+		if !sameBits(wholeY.values(t, "Y"), partsY.values(t, "Y in parts")) {
+			t.Error("Y differs")
+		}
+		if !sameBits(whole.State, parts.State) {
+			t.Error("State differs")
+		}
+
+		backward := func(step int) [][]float32 {
+			du, ddt, dz := newSpread(nil, s.T, s.D, 0), newSpread(nil, s.T, s.D, 0), newSpread(nil, s.T, s.D, 0)
+			g := &ScanGrads{
+				DY: newSpread(s.dy, s.T, s.D, 5).Rows, DU: du.Rows, DDt: ddt.Rows, DZ: dz.Rows,
+				DB: Rows{make([]float32, s.T*s.N), s.N}, DC: Rows{make([]float32, s.T*s.N), s.N},
+				DA: make([]float32, s.N*s.D), DD: make([]float32, s.D), DDtBias: make([]float32, s.D),
+			}
+			for c0 := 0; c0 < s.D; c0 += step {
+				ScanBackward(whole, g, c0, min(c0+step, s.D), scratch)
+			}
+			return [][]float32{du.values(t, "du"), ddt.values(t, "ddt"), dz.values(t, "dz"), g.DA, g.DD, g.DDtBias}
+		}
+		want, got := backward(s.D), backward(7)
+		for i, name := range []string{"du", "ddt", "dz", "dA", "dD", "dDtBias"} {
+			if !sameBits(want[i], got[i]) {
+				t.Errorf("%s differs", name)
+			}
+		}
+	})
+}
+
+// TestScanNaN: a NaN stays in its channel, and shows in all that follows from it.
+func TestScanNaN(t *testing.T) {
+	const bad, from = 5, 40
+	eachLevel(t, func(t *testing.T) {
+		s := newScanCase(4, 70, 21, 4, true)
+		s.u[from*s.D+bad] = math.NaN()
+		a, y := s.args()
+		ScanForward(a, 0, s.D, make([]float32, ScanForwardScratch(s.D, s.N)))
+		for i, v := range y.values(t, "Y") {
+			if isNaN, want := v != v, i%s.D == bad && i/s.D >= from; isNaN != want {
+				t.Fatalf("Y[%d,%d] = %g", i/s.D, i%s.D, v)
+			}
+		}
+	})
+}
+
 func testScanCase(t *testing.T, s *scanCase) {
 	a, y := s.args()
 	scratch := newGuarded(max(ScanForwardScratch(40, s.N), ScanBackwardScratch(40, s.N)))

@@ -25,7 +25,7 @@ type ConvGrads struct {
 
 // convBlock is the number of channels that a convolution takes through all timesteps before it goes to
 // the next ones: the rows that successive timesteps share, and the taps, stay in the L1 cache.
-const convBlock = 512
+const convBlock = 1024
 
 // ConvTaps transposes taps w [channels][k], as a Conv1d weight has them, to dst [k][channels].
 func ConvTaps(dst, w []float32, channels, k int) {

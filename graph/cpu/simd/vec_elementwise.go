@@ -5,7 +5,7 @@ import "fmt"
 // The element-wise functions take slices of one length and panic where lengths differ. dst may be the
 // same slice as an input, but must not overlap one otherwise.
 
-// Exp sets dst[i] = exp(x[i]) to within 2 ulp: 0 and denormals below -87.3, +Inf above 88.7, NaN for NaN.
+// Exp sets dst[i] = exp(x[i]) to within 1 ulp: denormals below -87.3, 0 below -104, +Inf above 88.7, NaN for NaN.
 func Exp(dst, x []float32) {
 	checkLen("Exp", len(dst), len(x))
 	vec().exp(dst, x)

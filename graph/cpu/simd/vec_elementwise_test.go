@@ -14,7 +14,7 @@ var unaryFunctions = []struct {
 	want     func(x float64) float64
 	relative float64
 }{
-	{"Exp", Exp, math.Exp, 1.8e-7},
+	{"Exp", Exp, math.Exp, 1.2e-7},
 	{"Sigmoid", Sigmoid, sigmoid64, 3e-7},
 	{"SiLU", SiLU, silu64, 4e-7},
 	{"Softplus", Softplus, softplus64, 4e-7},

@@ -189,9 +189,6 @@ func (s ISA) Max(a, b Op) VecVirtual { return s.binary(VMAXPS, VMAXPS_BCST, a, b
 // Min returns the lesser of a and b, and b where one is NaN.
 func (s ISA) Min(a, b Op) VecVirtual { return s.binary(VMINPS, VMINPS_BCST, a, b) }
 
-// And returns the bits that a and b share.
-func (s ISA) And(a, b Op) VecVirtual { return s.binary(VANDPS, VANDPS_BCST, a, b) }
-
 // Or returns the bits that a or b has.
 func (s ISA) Or(a, b Op) VecVirtual { return s.binary(VORPS, VORPS_BCST, a, b) }
 

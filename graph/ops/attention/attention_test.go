@@ -158,6 +158,34 @@ func TestApplyCarries(t *testing.T) {
 	}
 }
 
+// TestInPlace: o may take over q's buffer.
+func TestInPlace(t *testing.T) {
+	x := newText(t, attention.Config{Heads: 2, KVHeads: 1, HeadDim: 4, Window: 5}, 2, 9)
+	position := graph.Buffer{Rows: 1, Cols: 1, Stride: 1, I32: []int32{0}}
+	state := func() graph.Buffer { return buffer(graph.NewArray(graph.Shape{2, 5, 4})) }
+	for _, c := range []struct {
+		spec  *graph.Spec
+		more  []graph.Buffer
+		saved []graph.Buffer
+	}{
+		{attention.Spec(x.Config), nil, []graph.Buffer{buffer(graph.NewArray(graph.Shape{2, 9, 2}))}},
+		{attention.CarrySpec(x.Config), []graph.Buffer{state(), state(), position}, nil},
+	} {
+		r, err := c.spec.ResolveDims(graph.Dims{"B": 2, "T": 9, "W": 5})
+		if err != nil {
+			t.Fatal(err)
+		}
+		q := buffer(x.in[0])
+		r.Spec.CPU(&graph.CPUCall{
+			Dims: r.Dims, Pool: simd.Serial{},
+			In:        append([]graph.Buffer{q, buffer(x.in[1]), buffer(x.in[2])}, c.more...),
+			Out:       append([]graph.Buffer{q}, c.saved...),
+			Workspace: make([]float32, r.Spec.Workspace(r.Dims, 1)),
+		})()
+		near(t, c.spec.Name, q.F32, x.o.Data)
+	}
+}
+
 // TestCacheOverflow: positions beyond the cache are the program's mistake.
 func TestCacheOverflow(t *testing.T) {
 	x := newText(t, attention.Config{Heads: 1, KVHeads: 1, HeadDim: 4}, 1, 6)

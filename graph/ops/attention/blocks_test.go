@@ -16,7 +16,7 @@ func TestScratch(t *testing.T) {
 			d := graph.Dims{"T": 4096, "D": channels}
 			forward, backward := forwardScratch(d), backwardScratch(d)
 			for m := 1; m <= queryBlock; m++ {
-				for n := 1; n <= keyBlock; n++ {
+				for n := 1; n <= keyStep; n++ {
 					if need := max(scoresOf(m, n, channels).Workspace(1), valuesOf(m, n, channels).Workspace(1)); need > forward {
 						t.Fatalf("%v: %d queries with %d keys of %d channels need %d, more than %d", level, m, n, channels, need, forward)
 					}

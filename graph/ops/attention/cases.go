@@ -24,9 +24,9 @@ func Cases() []graph.Case {
 		{Name: "mqa wide", Spec: Spec(Config{3, 1, 128, 20}), Dims: graph.Dims{"B": 1, "T": 37}},
 		{Name: "large scores", Spec: Spec(mha(1, 4, 0)), Dims: graph.Dims{"B": 1, "T": 12},
 			Fill: map[string]graph.Fill{"q": graph.Uniform(-12, 12), "k": graph.Uniform(-12, 12)}},
-		{Name: "blocks", Spec: Spec(mha(1, 4, 0)), Dims: graph.Dims{"B": 1, "T": 2*queryBlock + 1}},
+		{Name: "blocks", Spec: Spec(mha(1, 4, 0)), Dims: graph.Dims{"B": 1, "T": queryBlock + keyStep + 1}},
 		{Name: "window over blocks", Spec: Spec(mha(1, 4, queryBlock+2)), Dims: graph.Dims{"B": 1, "T": 2*queryBlock + 3}},
-		{Name: "window within a block", Spec: Spec(Config{2, 1, 4, keyBlock - 3}), Dims: graph.Dims{"B": 1, "T": queryBlock + keyBlock + 1}},
+		{Name: "window within a block", Spec: Spec(Config{2, 1, 4, keyStep - 3}), Dims: graph.Dims{"B": 1, "T": queryBlock + keyStep + 1}},
 
 		{Name: "start", Spec: CarrySpec(Config{2, 1, 5, 4}), Dims: graph.Dims{"B": 2, "T": 3, "W": 4}, Fill: at(0)},
 		{Name: "few keys", Spec: CarrySpec(mha(2, 8, 6)), Dims: graph.Dims{"B": 2, "T": 1, "W": 6}, Fill: at(2)},

@@ -28,8 +28,8 @@ func (c Config) backwardCPU(call *graph.CPUCall) func() {
 	rowsTask := func(i, _ int) { g.prepare(i*gradBlock, min((i+1)*gradBlock, d["B"]*d["T"])) }
 	blocks := (d["T"] + gradBlock - 1) / gradBlock
 	sequences := d["B"] * d["K"]
-	// The keys of the block that is n before a query's own end within the window if
-	// (n-1)*gradBlock + 1 < window.
+	// On diagonal n the nearest query and key are (n-1)*gradBlock + 1 tokens apart,
+	// and a query sees keys less than window tokens away.
 	diagonals := min(blocks, (g.window+gradBlock-2)/gradBlock+1)
 	diagonal := 0
 	task := func(i, worker int) {

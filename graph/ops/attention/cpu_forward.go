@@ -11,9 +11,13 @@ const (
 	// queryBlock is a task's queries: enough of them share a copy of each key block
 	// that the copy costs little.
 	queryBlock = 256
-	// keyBlock is the keys whose scores are held at once. With queryBlock and two
-	// heads' blocks of 128 channels they fit the second-level cache.
-	keyBlock = 64
+	// keyBlock is the keys whose scores are held at once, in the second-level cache:
+	// rows long enough for the vector functions.
+	keyBlock = 256
+	// keyStep is the keys of a product. A query block's products leave out the
+	// queries that see none of the keys, so that short steps waste little where a
+	// step is visible in part.
+	keyStep = 64
 )
 
 // cpu binds the forward kernel. A task is a block of queries in one head of one
@@ -83,6 +87,7 @@ type softmax struct {
 	scores   []float32 // [queryBlock keyBlock]
 	greatest []float32 // [queryBlock]
 	sum      []float32 // [queryBlock]
+	decay    []float32 // [queryBlock]: the last change of sum's and o's scale
 	lse      []float32 // [queryBlock]: written by finish
 	scratch  []float32 // of the products
 
@@ -93,14 +98,14 @@ type softmax struct {
 
 func forwardWorkspace(d graph.Dims, workers int) int {
 	m := min(queryBlock, d["T"])
-	return workers * pad(m*(d["D"]+keyBlock+3)+forwardScratch(d))
+	return workers * pad(m*(d["D"]+keyBlock+4)+forwardScratch(d))
 }
 
 // forwardScratch is what the products of the largest blocks need. Smaller blocks
 // need no more.
 func forwardScratch(d graph.Dims) int {
 	m := min(queryBlock, d["T"])
-	return max(scoresOf(m, keyBlock, d["D"]).Workspace(1), valuesOf(m, keyBlock, d["D"]).Workspace(1))
+	return max(scoresOf(m, keyStep, d["D"]).Workspace(1), valuesOf(m, keyStep, d["D"]).Workspace(1))
 }
 
 // scoresOf is m queries times n keys; the leading dimensions of the operands are
@@ -126,7 +131,7 @@ func newSoftmaxes(call *graph.CPUCall, window int) []softmax {
 		list[i] = softmax{
 			channels: d["D"], window: window, scale: float32(1 / math.Sqrt(float64(d["D"]))),
 			queries: cut.next(m * d["D"]), scores: cut.next(m * keyBlock),
-			greatest: cut.next(m), sum: cut.next(m), lse: cut.next(m),
+			greatest: cut.next(m), sum: cut.next(m), decay: cut.next(m), lse: cut.next(m),
 			scratch: cut.next(forwardScratch(d)),
 		}
 	}
@@ -153,62 +158,84 @@ func (s *softmax) begin(q, o rows, position, n int) {
 	}
 }
 
-// attend takes in n keys and their values, the first of which has this position.
+// attend takes in n <= keyBlock keys and their values, the first of which has this
+// position.
 func (s *softmax) attend(k, v rows, position, n int) {
-	// Query r sees keys [from, to) of these; the queries [lo, hi) see any.
-	visible := func(r int) (from, to int) {
-		offset := s.position + r - position
-		return max(0, offset-s.window+1), min(n, offset+1)
+	for j := 0; j < n; j += keyStep {
+		s.score(k.from(j), position+j, j, min(keyStep, n-j))
 	}
-	lo, hi := max(0, position-s.position), min(s.n, position+n+s.window-1-s.position)
-	if lo >= hi {
-		return
+	s.weigh(position, n)
+	for j := 0; j < n; j += keyStep {
+		s.add(v.from(j), position+j, j, min(keyStep, n-j))
 	}
-	s.score(k, lo, hi, n)
-	for r := lo; r < hi; r++ {
-		row := s.scores[r*keyBlock:][:n]
-		from, to := visible(r)
-		clear(row[:from])
-		clear(row[to:])
-		s.weigh(r, row[from:to])
-	}
-	g := valuesOf(hi-lo, n, s.channels)
-	g.LDA, g.LDB, g.LDC = keyBlock, v.stride, s.o.stride
-	g.Serial(s.scores[lo*keyBlock:], v.data, s.o.from(lo).data, s.scratch)
+}
+
+// seeing is the queries [lo, hi) that see any of n keys from this position on.
+func (s *softmax) seeing(position, n int) (lo, hi int) {
+	return max(0, position-s.position), min(s.n, position+n-1+s.window-s.position)
 }
 
 // few is the number of queries up to which dot products beat the matrix product,
 // which copies the keys first.
 const few = 4
 
-// score computes the scores of queries [lo, hi) with n keys.
-func (s *softmax) score(k rows, lo, hi, n int) {
+// score puts the scores of n keys in column j of scores, and those after it.
+func (s *softmax) score(k rows, position, j, n int) {
+	lo, hi := s.seeing(position, n)
 	if hi-lo > few {
 		g := scoresOf(hi-lo, n, s.channels)
 		g.LDA, g.LDB, g.LDC = s.channels, k.stride, keyBlock
-		g.Serial(s.queries[lo*s.channels:], k.data, s.scores[lo*keyBlock:], s.scratch)
+		g.Serial(s.queries[lo*s.channels:], k.data, s.scores[lo*keyBlock+j:], s.scratch)
 		return
 	}
-	for j := range n {
-		key := k.from(j).data[:s.channels]
+	for i := range n {
+		key := k.from(i).data[:s.channels]
 		for r := lo; r < hi; r++ {
-			s.scores[r*keyBlock+j] = simd.Dot(s.queries[r*s.channels:][:s.channels], key)
+			s.scores[r*keyBlock+j+i] = simd.Dot(s.queries[r*s.channels:][:s.channels], key)
 		}
 	}
 }
 
-// weigh replaces query r's scores by their weights.
-func (s *softmax) weigh(r int, scores []float32) {
-	if m := simd.Max(scores); m > s.greatest[r] {
-		if s.sum[r] != 0 {
-			old := float32(math.Exp(float64(s.greatest[r] - m)))
-			s.sum[r] *= old
-			o := s.o.from(r).data[:s.channels]
-			simd.Scale(o, old, o)
-		}
-		s.greatest[r] = m
+// weigh replaces the scores of n keys by their weights, 0 where a query doesn't
+// see a key, and scales what was summed before to the new greatest scores.
+func (s *softmax) weigh(position, n int) {
+	lo, hi := s.seeing(position, n)
+	for r := lo; r < hi; r++ {
+		from, to := s.visible(r, position, n)
+		m := max(s.greatest[r], simd.Max(s.scores[r*keyBlock+from:r*keyBlock+to]))
+		s.decay[r], s.greatest[r] = s.greatest[r]-m, m
 	}
-	s.sum[r] += simd.SoftmaxExp(scores, scores, s.greatest[r])
+	if lo < hi {
+		simd.Exp(s.decay[lo:hi], s.decay[lo:hi])
+	}
+	for r := lo; r < hi; r++ {
+		from, to := s.visible(r, position, n)
+		row := s.scores[r*keyBlock:][:n]
+		clear(row[:from])
+		clear(row[to:])
+		s.sum[r] = s.sum[r]*s.decay[r] + simd.SoftmaxExp(row[from:to], row[from:to], s.greatest[r])
+		if s.decay[r] != 1 {
+			o := s.o.from(r).data[:s.channels]
+			simd.Scale(o, s.decay[r], o)
+		}
+	}
+}
+
+// visible is the range of n keys from this position on that query r sees.
+func (s *softmax) visible(r, position, n int) (from, to int) {
+	offset := s.position + r - position
+	return max(0, offset-s.window+1), min(n, offset+1)
+}
+
+// add adds the values of n keys to o, by the weights in column j and after it.
+func (s *softmax) add(v rows, position, j, n int) {
+	lo, hi := s.seeing(position, n)
+	if lo >= hi {
+		return
+	}
+	g := valuesOf(hi-lo, n, s.channels)
+	g.LDA, g.LDB, g.LDC = keyBlock, v.stride, s.o.stride
+	g.Serial(s.scores[lo*keyBlock+j:], v.data, s.o.from(lo).data, s.scratch)
 }
 
 // finish divides by the sums and leaves the logarithms of the scores' sums of

@@ -1,0 +1,160 @@
+// What every op's source may use. It is put before each of them; nothing is
+// included, because NVRTC finds no headers on most machines.
+//
+// Types: `bf16` is stored, all arithmetic is float. Sources are compiled with macros
+// for the element types of their operands (Launch.Defines), each `float` or `bf16`.
+
+typedef unsigned char uint8_t;
+typedef unsigned short uint16_t;
+typedef unsigned int uint32_t;
+typedef unsigned long long uint64_t;
+typedef long long int64_t;
+
+#define WARP 32
+#define FULL 0xffffffffu
+#define INF __int_as_float(0x7f800000)
+
+struct __align__(2) bf16 { uint16_t bits; };
+
+__device__ __forceinline__ float to_float(float x) { return x; }
+__device__ __forceinline__ float to_float(bf16 x) { return __uint_as_float((uint32_t)x.bits << 16); }
+
+// pack_bf16 rounds two floats to nearest even; lo is the lower half.
+__device__ __forceinline__ uint32_t pack_bf16(float lo, float hi) {
+  uint32_t r;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
+  return r;
+}
+
+__device__ __forceinline__ bf16 to_bf16(float x) {
+  bf16 r;
+  r.bits = (uint16_t)pack_bf16(x, 0.f);
+  return r;
+}
+
+__device__ __forceinline__ void store(float *p, float x) { *p = x; }
+__device__ __forceinline__ void store(bf16 *p, float x) { *p = to_bf16(x); }
+
+// load<T>(p) and store: one element as float.
+template <typename T> __device__ __forceinline__ float load(const T *p) { return to_float(*p); }
+
+// load4 and store4 move four elements; p is aligned to all of them.
+__device__ __forceinline__ void load4(const float *p, float x[4]) {
+  float4 v = *(const float4 *)p;
+  x[0] = v.x, x[1] = v.y, x[2] = v.z, x[3] = v.w;
+}
+__device__ __forceinline__ void load4(const bf16 *p, float x[4]) {
+  uint2 v = *(const uint2 *)p;
+  x[0] = __uint_as_float(v.x << 16), x[1] = __uint_as_float(v.x & 0xffff0000u);
+  x[2] = __uint_as_float(v.y << 16), x[3] = __uint_as_float(v.y & 0xffff0000u);
+}
+__device__ __forceinline__ void store4(float *p, const float x[4]) {
+  *(float4 *)p = make_float4(x[0], x[1], x[2], x[3]);
+}
+__device__ __forceinline__ void store4(bf16 *p, const float x[4]) {
+  *(uint2 *)p = make_uint2(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]));
+}
+
+// load8 and store8 move eight elements: 16 bytes of bf16.
+__device__ __forceinline__ void load8(const float *p, float x[8]) { load4(p, x), load4(p + 4, x + 4); }
+__device__ __forceinline__ void load8(const bf16 *p, float x[8]) {
+  uint4 v = *(const uint4 *)p;
+  x[0] = __uint_as_float(v.x << 16), x[1] = __uint_as_float(v.x & 0xffff0000u);
+  x[2] = __uint_as_float(v.y << 16), x[3] = __uint_as_float(v.y & 0xffff0000u);
+  x[4] = __uint_as_float(v.z << 16), x[5] = __uint_as_float(v.z & 0xffff0000u);
+  x[6] = __uint_as_float(v.w << 16), x[7] = __uint_as_float(v.w & 0xffff0000u);
+}
+__device__ __forceinline__ void store8(float *p, const float x[8]) { store4(p, x), store4(p + 4, x + 4); }
+__device__ __forceinline__ void store8(bf16 *p, const float x[8]) {
+  *(uint4 *)p = make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7]));
+}
+
+__device__ __forceinline__ float warp_sum(float x) {
+#pragma unroll
+  for (int d = WARP / 2; d > 0; d /= 2) x += __shfl_xor_sync(FULL, x, d);
+  return x;
+}
+__device__ __forceinline__ float warp_max(float x) {
+#pragma unroll
+  for (int d = WARP / 2; d > 0; d /= 2) x = fmaxf(x, __shfl_xor_sync(FULL, x, d));
+  return x;
+}
+
+// block_sum and block_max reduce over all threads, in an order that depends on
+// blockDim alone. shared holds 33 floats. Every thread gets the result.
+__device__ __forceinline__ float block_sum(float x, float *shared) {
+  int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, warps = (blockDim.x + WARP - 1) / WARP;
+  x = warp_sum(x);
+  __syncthreads();
+  if (lane == 0) shared[warp] = x;
+  __syncthreads();
+  if (warp == 0) {
+    float y = warp_sum(lane < warps ? shared[lane] : 0.f);
+    if (lane == 0) shared[32] = y;
+  }
+  __syncthreads();
+  return shared[32];
+}
+__device__ __forceinline__ float block_max(float x, float *shared) {
+  int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, warps = (blockDim.x + WARP - 1) / WARP;
+  x = warp_max(x);
+  __syncthreads();
+  if (lane == 0) shared[warp] = x;
+  __syncthreads();
+  if (warp == 0) {
+    float y = warp_max(lane < warps ? shared[lane] : -INF);
+    if (lane == 0) shared[32] = y;
+  }
+  __syncthreads();
+  return shared[32];
+}
+
+#define LOG2E 1.4426950408889634f
+
+// fast_exp2 is 2^x of the special-function unit: 2 ulp, 0 for very negative x.
+__device__ __forceinline__ float fast_exp2(float x) {
+  float r;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
+__device__ __forceinline__ float fast_exp(float x) { return fast_exp2(x * LOG2E); }
+__device__ __forceinline__ float sigmoid(float x) { return 1.f / (1.f + __expf(-x)); }
+__device__ __forceinline__ float silu(float x) { return x * sigmoid(x); }
+// silu_grad is d silu(x) / dx.
+__device__ __forceinline__ float silu_grad(float x) {
+  float s = sigmoid(x);
+  return s * (1.f + x * (1.f - s));
+}
+__device__ __forceinline__ float softplus(float x) { return x > 20.f ? x : log1pf(__expf(x)); }
+
+__device__ __forceinline__ uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
+
+// copy_async16 copies 16 bytes from global to shared memory; where ok is false it
+// writes zeros and reads nothing.
+__device__ __forceinline__ void copy_async16(void *to, const void *from, bool ok = true) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(ok ? 16 : 0));
+}
+__device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;"); }
+template <int PENDING> __device__ __forceinline__ void copy_async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(PENDING));
+}
+
+// mma_16x8x16: D += A B, bf16 with float accumulators, one warp (PTX mma.m16n8k16).
+__device__ __forceinline__ void mma_16x8x16(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// ldmatrix4 loads four 8x8 tiles of 16-bit elements; each lane gives a row's address.
+__device__ __forceinline__ void ldmatrix4(uint32_t r[4], const void *row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row)));
+}
+__device__ __forceinline__ void ldmatrix4_trans(uint32_t r[4], const void *row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(shared_address(row)));
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -134,7 +135,19 @@ func (d *Dataset) LeftOver() int64 { return d.tokens - 1 - d.order.blocks*int64(
 // Batch fills dst, (B, T+1) row-major, with the rows of global batch step: samples step*B to step*B+B-1.
 // The inputs of a row are its first T tokens, the targets its last T.
 func (d *Dataset) Batch(step int64, batch int, dst []int32) error {
-	return d.Rows(step*int64(batch), batch, dst)
+	first, err := firstSample(step, batch)
+	if err != nil {
+		return err
+	}
+	return d.Rows(first, batch, dst)
+}
+
+// firstSample is the first sample of a global batch.
+func firstSample(step int64, batch int) (int64, error) {
+	if batch < 1 || step < 0 || step > math.MaxInt64/int64(batch) {
+		return 0, fmt.Errorf("data: no batch of %d rows at step %d", batch, step)
+	}
+	return step * int64(batch), nil
 }
 
 // Rows fills dst, (n, T+1) row-major, with n samples from the sample numbered first. Sample g is row
@@ -156,8 +169,8 @@ func (d *Dataset) Rows(first int64, n int, dst []int32) error {
 }
 
 func (d *Dataset) checkRows(first int64, n, size int) error {
-	if first < 0 || n < 1 {
-		return fmt.Errorf("data: no rows %d to %d", first, first+int64(n)-1)
+	if first < 0 || n < 1 || first > math.MaxInt64-int64(n) {
+		return fmt.Errorf("data: no %d rows from sample %d", n, first)
 	}
 	if want := n * (d.seqLen + 1); size != want {
 		return fmt.Errorf("data: a batch of %d rows has %d tokens, the buffer has room for %d", n, want, size)

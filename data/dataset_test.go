@@ -102,9 +102,15 @@ func TestBatchIsPure(t *testing.T) {
 
 func TestRowsRefuses(t *testing.T) {
 	d := shuffledDataset(t, 1)
-	checkError(t, d.Rows(-1, 1, make([]int32, 17)), "", "data: no rows -1 to -1")
-	checkError(t, d.Rows(0, 0, nil), "", "data: no rows 0 to -1")
+	row := make([]int32, 17)
+	checkError(t, d.Rows(-1, 1, row), "", "data: no 1 rows from sample -1")
+	checkError(t, d.Rows(0, 0, nil), "", "data: no 0 rows from sample 0")
+	checkError(t, d.Rows(math.MaxInt64, 1, row), "", "data: no 1 rows from sample 9223372036854775807")
 	checkError(t, d.Rows(0, 2, make([]int32, 33)), "", "data: a batch of 2 rows has 34 tokens, the buffer has room for 33")
+	checkError(t, d.Batch(math.MaxInt64/2, 3, row), "", "data: no batch of 3 rows at step 4611686018427387903")
+	if err := d.Rows(math.MaxInt64-1, 1, row); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestRowsAllocatesNothing(t *testing.T) {

@@ -41,8 +41,9 @@ type decoded struct {
 
 // NewLoader starts reading at global batch startStep. Close it when done.
 func NewLoader(ds *Dataset, batch int, startStep int64) (*Loader, error) {
-	if batch < 1 || startStep < 0 {
-		return nil, fmt.Errorf("data: no batches of %d rows from step %d", batch, startStep)
+	first, err := firstSample(startStep, batch)
+	if err != nil {
+		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	l := &Loader{
@@ -55,7 +56,6 @@ func NewLoader(ds *Dataset, batch int, startStep int64) (*Loader, error) {
 		l.free <- make([]int32, batch*(ds.seqLen+1))
 	}
 
-	first := startStep * int64(batch)
 	groups := make(chan decoded)
 	spare := make(chan *blockGroup, 2) // one to pack from, one to decode into
 	for range cap(spare) {

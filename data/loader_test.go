@@ -87,7 +87,7 @@ func TestLoaderReportsLostShard(t *testing.T) {
 func TestLoaderRefuses(t *testing.T) {
 	d := shuffledDataset(t, 1)
 	_, err := NewLoader(d, 0, 3)
-	checkError(t, err, "", "data: no batches of 0 rows from step 3")
+	checkError(t, err, "", "data: no batch of 0 rows at step 3")
 	l, err := NewLoader(d, 2, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -80,3 +80,18 @@ func FuzzManifest(f *testing.F) {
 		}
 	})
 }
+
+func TestManifestOfReadme(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(readme), "```json\n")
+	example, _, found := strings.Cut(rest, "```")
+	if !found {
+		t.Fatal("README.md has no example of a manifest")
+	}
+	if _, err := parseManifest([]byte(example)); err != nil {
+		t.Error(err)
+	}
+}

@@ -278,3 +278,23 @@ func FuzzOpenShard(f *testing.F) {
 		}
 	})
 }
+
+// TestFormatStays reads shards of format 1 that are kept in testdata: a change that cannot needs another format.
+func TestFormatStays(t *testing.T) {
+	c := DefaultConfig()
+	c.Shards, c.SeqLen = filepath.Join("testdata", "shards"), 8
+	if err := Verify(context.Background(), c.Shards); err != nil {
+		t.Fatal(err)
+	}
+	for split, want := range map[Split][]string{
+		Train: {"first document\n"},
+		Validation: {
+			"a longer document, which is cut into two rows: 0123456789012345678901234567890123456789\n",
+			"a line", "last\n",
+		},
+	} {
+		if got := documents(t, mustOpen(t, c, split)); !slices.Equal(got, want) {
+			t.Errorf("%s: documents are %q, want %q", split, got, want)
+		}
+	}
+}

@@ -41,8 +41,8 @@ type Report struct {
 	Gradients float64 `json:"gradients"`
 	// Worst is the parameter whose gradient has the largest error.
 	Worst string `json:"worst_gradient,omitempty"`
-	// Steps is the largest error of the five AdamW steps: their losses and gradient
-	// norms.
+	// Steps is the largest error of the AdamW steps: their losses and gradient norms,
+	// and the parameters after them.
 	Steps float64 `json:"steps"`
 	Pass  bool    `json:"pass"`
 	Error string  `json:"error,omitempty"`
@@ -69,12 +69,29 @@ func Files(path string) ([]string, error) {
 func Run(dev graph.Device, file string, tol Tolerances) Report {
 	r := Report{File: file}
 	err := r.run(dev, file)
+	if err == nil {
+		err = r.finite()
+	}
 	if err != nil {
-		r.Error = err.Error()
-		return r
+		// The report names the file already.
+		return Report{File: file, Error: strings.ReplaceAll(err.Error(), file+": ", "")}
 	}
 	r.Pass = r.Logits <= tol.Logits && r.Loss <= tol.Loss && r.Gradients <= tol.Gradients && r.Steps <= tol.Steps
 	return r
+}
+
+// finite makes an infinite error, and NaN, an error in words: JSON has no numbers
+// for them.
+func (r *Report) finite() error {
+	for _, v := range []struct {
+		name  string
+		value float64
+	}{{"logits", r.Logits}, {"loss", r.Loss}, {"gradients", r.Gradients}, {"steps", r.Steps}} {
+		if math.IsNaN(v.value) || math.IsInf(v.value, 0) {
+			return fmt.Errorf("the %s of the fixture or of this build are not all finite", v.name)
+		}
+	}
+	return nil
 }
 
 // fixture is an open file with its metadata decoded.
@@ -126,6 +143,11 @@ func (f *fixture) read() error {
 	if meta["format"] != Format {
 		return fmt.Errorf("metadata `format` is %q, want %q", meta["format"], Format)
 	}
+	for _, key := range []string{"model", "optimizer"} {
+		if meta[key] == "" {
+			return fmt.Errorf("no metadata `%s`", key)
+		}
+	}
 	if err := yaml.UnmarshalWithOptions([]byte(meta["model"]), &f.model, yaml.Strict()); err != nil {
 		if errors.Is(err, layers.ErrNotSupported) {
 			return layers.ErrNotSupported
@@ -158,6 +180,9 @@ func (f *fixture) read() error {
 	in, ok := f.file.Entry("input.tokens")
 	if !ok || len(in.Shape) != 2 {
 		return errors.New("no input.tokens [B T]")
+	}
+	if targets, ok := f.file.Entry("input.targets"); !ok || !slices.Equal(targets.Shape, in.Shape) {
+		return fmt.Errorf("no input.targets of the shape %v of input.tokens", in.Shape)
 	}
 	f.b, f.t = in.Shape[0], in.Shape[1]
 	f.tokens, f.targets = make([]int32, f.b*f.t), make([]int32, f.b*f.t)
@@ -229,26 +254,14 @@ func (r *Report) backward(f *fixture, e *train.Engine) error {
 		return err
 	}
 	r.Loss = math.Abs(loss-float64(want[0])) / math.Abs(float64(want[0]))
-	for _, p := range e.Params() {
-		got := make([]float32, p.Shape.Size())
-		if err := e.Memory().Read(graph.Grads, p.Offset, got); err != nil {
-			return err
-		}
-		want, err := f.floats("grad."+p.Name, len(got))
-		if err != nil {
-			return err
-		}
-		if d := relative(got, want); !(d <= r.Gradients) || r.Worst == "" {
-			r.Gradients, r.Worst = d, p.Name
-		}
-	}
-	return nil
+	r.Gradients, r.Worst, err = f.compare(e, graph.Grads, "grad.")
+	return err
 }
 
 func (r *Report) steps(f *fixture, e *train.Engine) error {
 	entry, ok := f.file.Entry("train.losses")
-	if !ok || len(entry.Shape) != 1 {
-		return errors.New("no tensor train.losses")
+	if !ok || len(entry.Shape) != 1 || entry.Shape[0] == 0 {
+		return errors.New("no tensor train.losses [steps]")
 	}
 	losses, err := f.floats("train.losses", entry.Shape[0])
 	if err != nil {
@@ -267,10 +280,34 @@ func (r *Report) steps(f *fixture, e *train.Engine) error {
 			math.Abs(loss-float64(losses[i]))/math.Abs(float64(losses[i])),
 			math.Abs(norm-float64(norms[i]))/math.Abs(float64(norms[i])))
 	}
-	return nil
+	after, _, err := f.compare(e, graph.Params, "train.param.")
+	r.Steps = max(r.Steps, after)
+	return err
 }
 
-// relative is max|a-b| / max|b|; NaN where a holds one.
+// compare returns the largest error of a region's tensors, and whose it is.
+func (f *fixture) compare(e *train.Engine, r graph.Region, prefix string) (worst float64, name string, err error) {
+	for _, p := range e.Params() {
+		got := make([]float32, p.Shape.Size())
+		if err := e.Memory().Read(r, p.Offset, got); err != nil {
+			return 0, "", err
+		}
+		want, err := f.floats(prefix+p.Name, len(got))
+		if err != nil {
+			return 0, "", err
+		}
+		d := relative(got, want)
+		if math.IsNaN(d) {
+			return d, p.Name, nil
+		}
+		if d > worst || name == "" {
+			worst, name = d, p.Name
+		}
+	}
+	return worst, name, nil
+}
+
+// relative is max|a-b| / max|b|; NaN where either holds one.
 func relative(a, b []float32) float64 {
 	worst, scale := 0.0, 0.0
 	for i := range a {
@@ -280,6 +317,9 @@ func relative(a, b []float32) float64 {
 		}
 		worst = math.Max(worst, d)
 		scale = math.Max(scale, math.Abs(float64(b[i])))
+	}
+	if worst == 0 {
+		return 0
 	}
 	return worst / scale
 }

@@ -8,8 +8,10 @@ var gemmAVX2 = gemmKernels{
 	cols:      16,
 	wideRows:  2,
 	wideCols:  32,
-	kBlock:    256,
+	kBlock:    384,
 	tile:      gemmTileAVX2,
+	dot:       gemmDotAVX2,
+	dotRows:   2,
 	copyRows:  gemmCopyRowsAVX2,
 	transpose: gemmTransposeAVX2,
 }
@@ -20,8 +22,10 @@ var gemmAVX512 = gemmKernels{
 	cols:      32,
 	wideRows:  3,
 	wideCols:  64,
-	kBlock:    256,
+	kBlock:    384,
 	tile:      gemmTileAVX512,
+	dot:       gemmDotAVX512,
+	dotRows:   4,
 	copyRows:  gemmCopyRowsAVX2,
 	transpose: gemmTransposeAVX2,
 }
@@ -63,6 +67,30 @@ func gemmTileAVX512(k int, a []float32, aRow, aK int, b []float32, bK int, c []f
 	vecs := ceilDiv(cols, 16)
 	gemmTilesAVX512[vecs][rows-1](k, unsafe.SliceData(a), aRow, aK, unsafe.SliceData(b), bK,
 		unsafe.SliceData(c), cRow, cols-16*(vecs-1), accumulate)
+}
+
+// gemmDot is gemmKernels.dot in assembly, for one number of rows and of columns.
+type gemmDot = func(k int, a *float32, aRow int, b *float32, bRow int, c *float32, cRow int, accumulate bool)
+
+// gemmDotsAVX2 and gemmDotsAVX512 are indexed by rows - 1, and hold the kernels of 1 and of dotCols columns.
+var gemmDotsAVX2 = [][2]gemmDot{
+	{gemmDot1x1AVX2, gemmDot1x4AVX2},
+	{gemmDot2x1AVX2, gemmDot2x4AVX2},
+}
+
+var gemmDotsAVX512 = [][2]gemmDot{
+	{gemmDot1x1AVX512, gemmDot1x4AVX512},
+	{gemmDot2x1AVX512, gemmDot2x4AVX512},
+	{gemmDot3x1AVX512, gemmDot3x4AVX512},
+	{gemmDot4x1AVX512, gemmDot4x4AVX512},
+}
+
+func gemmDotAVX2(k int, a []float32, aRow int, b []float32, bRow int, c []float32, cRow, rows, cols int, accumulate bool) {
+	gemmDotsAVX2[rows-1][cols/dotCols](k, unsafe.SliceData(a), aRow, unsafe.SliceData(b), bRow, unsafe.SliceData(c), cRow, accumulate)
+}
+
+func gemmDotAVX512(k int, a []float32, aRow int, b []float32, bRow int, c []float32, cRow, rows, cols int, accumulate bool) {
+	gemmDotsAVX512[rows-1][cols/dotCols](k, unsafe.SliceData(a), aRow, unsafe.SliceData(b), bRow, unsafe.SliceData(c), cRow, accumulate)
 }
 
 func gemmCopyRowsAVX2(dst []float32, dstRow int, src []float32, srcRow, rows, cols int) {

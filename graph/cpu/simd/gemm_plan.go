@@ -12,6 +12,11 @@ type gemmKernels struct {
 	// tile computes rows x cols elements of C over k steps: row r of A at step p is a[r*aRow + p*aK], and
 	// column j of B is b[p*bK + j]. It reads B in whole vectors, C only with accumulate.
 	tile func(k int, a []float32, aRow, aK int, b []float32, bK int, c []float32, cRow, rows, cols int, accumulate bool)
+	// dot computes rows x cols elements of C from whole rows of A and B, both of k elements: up to dotRows
+	// rows, and 1 or dotCols columns.
+	dot     func(k int, a []float32, aRow int, b []float32, bRow int, c []float32, cRow, rows, cols int, accumulate bool)
+	dotRows int
+
 	// copyRows writes src, [rows cols] with rows srcRow apart, to dst, and transpose writes it as columns.
 	copyRows  func(dst []float32, dstRow int, src []float32, srcRow, rows, cols int)
 	transpose func(dst []float32, dstRow int, src []float32, srcRow, rows, cols int)
@@ -32,13 +37,18 @@ type gemmPlan struct {
 	rowPanels int // panels of A: heights differ by at most one
 	packA     bool
 	packB     bool
+	dot       bool // rows of A times rows of B as they are stored; K is not cut
 }
 
 const (
-	cacheCols = 1024 // of B: with 256 steps of K 1 MiB
-	copyCols  = 4096 // of B: bounds the workspace
-	maxPanels = 16   // of A in a task: with 256 steps of K and 14 rows 224 KiB
+	cacheCols = 512  // of B: with 384 steps of K 768 KiB
+	copyCols  = 4096 // of B: with 384 steps of K 6 MiB, which bounds the workspace
+	maxPanels = 16   // of A in a task: with 384 steps of K and 14 rows 336 KiB
 	lineWidth = 16   // elements in a cache line
+
+	dotCols = 4  // of a tile of dot products
+	dotMaxM = 16 // up to here copying B costs more than adding the lanes of every element's sum
+	dotMaxN = 4  // and copying A
 )
 
 // few is the number of panels up to which copying the other operand costs more than it saves.
@@ -49,6 +59,7 @@ func (g Gemm) plan(k *gemmKernels) gemmPlan {
 	if g.M <= 0 || g.N <= 0 || g.K <= 0 {
 		return p
 	}
+	p.dot = g.TransB && !g.TransA && (g.M <= dotMaxM || g.N <= dotMaxN) && g.K >= 8*min(g.M, g.N)
 	p.rowPanels = ceilDiv(g.M, k.rows)
 	p.packA = g.N > few*k.cols
 	p.packB = g.TransB || p.rowPanels > few
@@ -98,7 +109,7 @@ func (p *gemmPlan) workspaceB() int {
 }
 
 func (p *gemmPlan) workspace(workers int) int {
-	if p.rowPanels == 0 {
+	if p.rowPanels == 0 || p.dot {
 		return 0
 	}
 	n := lineWidth + workers*p.workspaceA()

@@ -6,6 +6,8 @@ var gemmPortable = gemmKernels{
 	cols:      4,
 	kBlock:    256,
 	tile:      gemmTilePortable,
+	dot:       gemmDotPortable,
+	dotRows:   1,
 	copyRows:  gemmCopyRowsPortable,
 	transpose: gemmTransposePortable,
 }
@@ -67,5 +69,31 @@ func gemmTransposePortable(dst []float32, dstRow int, src []float32, srcRow, row
 func gemmCopyRowsPortable(dst []float32, dstRow int, src []float32, srcRow, rows, cols int) {
 	for r := range rows {
 		copy(dst[r*dstRow:][:cols], src[r*srcRow:])
+	}
+}
+
+func gemmDotPortable(k int, a []float32, aRow int, b []float32, bRow int, c []float32, cRow, rows, cols int, accumulate bool) {
+	for i := range rows {
+		x := a[i*aRow:][:k]
+		for j := range cols {
+			y := b[j*bRow:][:k]
+			var s0, s1, s2, s3 float32
+			p := 0
+			for ; p+4 <= k; p += 4 {
+				x, y := x[p:p+4:p+4], y[p:p+4:p+4]
+				s0 += x[0] * y[0]
+				s1 += x[1] * y[1]
+				s2 += x[2] * y[2]
+				s3 += x[3] * y[3]
+			}
+			for ; p < k; p++ {
+				s0 += x[p] * y[p]
+			}
+			s := (s0 + s1) + (s2 + s3)
+			if accumulate {
+				s += c[i*cRow+j]
+			}
+			c[i*cRow+j] = s
+		}
 	}
 }

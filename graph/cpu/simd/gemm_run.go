@@ -29,12 +29,13 @@ func (r *gemmRun) init(g Gemm, workers int, a, b, c, workspace []float32) {
 	if need == 0 {
 		return
 	}
+	r.rowParts, r.colParts = r.parts(workers)
+
 	// Vectors of the copies must not straddle cache lines, and a workspace may start anywhere.
 	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(workspace))) / 4 % lineWidth)
 	workspace = workspace[skip:]
 	r.copiesA = workspace[:workers*r.workspaceA()]
 	r.copyB = workspace[len(r.copiesA):]
-	r.rowParts, r.colParts = r.parts(workers)
 }
 
 // small says whether the product is over before other workers would have woken up.
@@ -66,6 +67,10 @@ func (r *gemmRun) serial() {
 		r.empty()
 		return
 	}
+	if r.dot {
+		r.computeDots(0, 1)
+		return
+	}
 	for r.j0 = 0; r.j0 < r.N; r.j0 = r.j1 {
 		r.j1 = min(r.N, r.j0+r.nCopy)
 		for r.k0 = 0; r.k0 < r.K; r.k0 = r.k1 {
@@ -91,6 +96,11 @@ func (r *gemmRun) empty() {
 }
 
 func (r *gemmRun) bindParallel(p Pool) func() {
+	if r.dot {
+		tasks := min(tasksPerWorker*p.Workers(), ceilDiv(r.M*r.N*r.K, smallTask))
+		dots := func(task, _ int) { r.computeDots(task, tasks) }
+		return func() { p.Run(tasks, dots) }
+	}
 	pack := func(task, _ int) {
 		width := panelsPerCopy * r.kernels.cols
 		j := r.j0 + task*width
@@ -197,5 +207,27 @@ func (r *gemmRun) computeRows(a []float32, aRow, aK, i, rows, j, j1, worker int,
 		}
 		r.kernels.tile(steps, a, aRow, aK, b, bK, r.c[i*r.LDC+j:], r.LDC, rows, cols, accumulate)
 		j += width
+	}
+}
+
+// computeDots computes part of parts of C in tiles of dot products.
+func (r *gemmRun) computeDots(part, parts int) {
+	i0, i1, j0, j1 := 0, r.M, 0, r.N
+	if r.N <= dotMaxN {
+		i0, i1 = part*r.M/parts, (part+1)*r.M/parts
+	} else {
+		groups := ceilDiv(r.N, dotCols)
+		j0, j1 = part*groups/parts*dotCols, min(r.N, (part+1)*groups/parts*dotCols)
+	}
+	for j := j0; j < j1; {
+		cols := dotCols
+		if j1-j < dotCols {
+			cols = 1
+		}
+		for i := i0; i < i1; i += r.kernels.dotRows {
+			rows := min(r.kernels.dotRows, i1-i)
+			r.kernels.dot(r.K, r.a[i*r.LDA:], r.LDA, r.b[j*r.LDB:], r.LDB, r.c[i*r.LDC+j:], r.LDC, rows, cols, r.Accumulate)
+		}
+		j += cols
 	}
 }

@@ -227,6 +227,66 @@ func gemmTile2x64AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int,
 //go:noescape
 func gemmTile3x64AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
 
+// gemmDot1x1AVX2 is the gemmDot of 1 rows and 1 columns.
+//
+//go:noescape
+func gemmDot1x1AVX2(k int, a *float32, aRow int, b *float32, bRow int, c *float32, cRow int, accumulate bool)
+
+// gemmDot1x4AVX2 is the gemmDot of 1 rows and 4 columns.
+//
+//go:noescape
+func gemmDot1x4AVX2(k int, a *float32, aRow int, b *float32, bRow int, c *float32, cRow int, accumulate bool)
+
+// gemmDot2x1AVX2 is the gemmDot of 2 rows and 1 columns.
+//
+//go:noescape
+func gemmDot2x1AVX2(k int, a *float32, aRow int, b *float32, bRow int, c *float32, cRow int, accumulate bool)
+
+// gemmDot2x4AVX2 is the gemmDot of 2 rows and 4 columns.
+//
+//go:noescape
+func gemmDot2x4AVX2(k int, a *float32, aRow int, b *float32, bRow int, c *float32, cRow int, accumulate bool)
+
+// gemmDot1x1AVX512 is the gemmDot of 1 rows and 1 columns.
+//
+//go:noescape
+func gemmDot1x1AVX512(k int, a *float32, aRow int, b *float32, bRow int, c *float32, cRow int, accumulate bool)
+
+// gemmDot1x4AVX512 is the gemmDot of 1 rows and 4 columns.
+//
+//go:noescape
+func gemmDot1x4AVX512(k int, a *float32, aRow int, b *float32, bRow int, c *float32, cRow int, accumulate bool)
+
+// gemmDot2x1AVX512 is the gemmDot of 2 rows and 1 columns.
+//
+//go:noescape
+func gemmDot2x1AVX512(k int, a *float32, aRow int, b *float32, bRow int, c *float32, cRow int, accumulate bool)
+
+// gemmDot2x4AVX512 is the gemmDot of 2 rows and 4 columns.
+//
+//go:noescape
+func gemmDot2x4AVX512(k int, a *float32, aRow int, b *float32, bRow int, c *float32, cRow int, accumulate bool)
+
+// gemmDot3x1AVX512 is the gemmDot of 3 rows and 1 columns.
+//
+//go:noescape
+func gemmDot3x1AVX512(k int, a *float32, aRow int, b *float32, bRow int, c *float32, cRow int, accumulate bool)
+
+// gemmDot3x4AVX512 is the gemmDot of 3 rows and 4 columns.
+//
+//go:noescape
+func gemmDot3x4AVX512(k int, a *float32, aRow int, b *float32, bRow int, c *float32, cRow int, accumulate bool)
+
+// gemmDot4x1AVX512 is the gemmDot of 4 rows and 1 columns.
+//
+//go:noescape
+func gemmDot4x1AVX512(k int, a *float32, aRow int, b *float32, bRow int, c *float32, cRow int, accumulate bool)
+
+// gemmDot4x4AVX512 is the gemmDot of 4 rows and 4 columns.
+//
+//go:noescape
+func gemmDot4x4AVX512(k int, a *float32, aRow int, b *float32, bRow int, c *float32, cRow int, accumulate bool)
+
 // gemmTranspose4AVX2 writes the 4 rows at src, 8*blocks columns wide, as columns of dst.
 //
 //go:noescape

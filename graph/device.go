@@ -37,7 +37,7 @@ type Program interface {
 	// Read copies a result to dst, row after row.
 	Read(name string, dst []float32) error
 	// ResetStates zeroes all states: a new text begins.
-	ResetStates()
+	ResetStates() error
 	// Plan is what was loaded.
 	Plan() *Plan
 }

@@ -187,7 +187,10 @@ func (p *Program) RunTimed(times []time.Duration) error {
 }
 
 // ResetStates implements graph.Program.
-func (p *Program) ResetStates() { clear(p.regions[graph.States]) }
+func (p *Program) ResetStates() error {
+	clear(p.regions[graph.States])
+	return nil
+}
 
 // WriteInts implements graph.Program.
 func (p *Program) WriteInts(name string, src []int32) error {

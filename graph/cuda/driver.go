@@ -1,0 +1,117 @@
+//go:build linux
+
+package cuda
+
+import (
+	"fmt"
+	"sync"
+	"unsafe"
+
+	"github.com/ebitengine/purego"
+)
+
+// driver is libcuda's functions that this package uses.
+type driver struct {
+	lib *library
+
+	init, driverGetVersion, getErrorName, getErrorString            uintptr
+	deviceGetCount, deviceGet, deviceGetName, deviceGetAttribute    uintptr
+	deviceTotalMem, primaryCtxRetain, primaryCtxRelease, setCurrent uintptr
+	memGetInfo, memAlloc, memFree, memHostAlloc, memFreeHost        uintptr
+	copyHtoD, copyDtoH, copyHtoDAsync, copyDtoHAsync, memset        uintptr
+	streamCreate, streamDestroy, streamSynchronize                  uintptr
+	beginCapture, endCapture                                        uintptr
+	graphInstantiate, graphLaunch, graphDestroy, graphExecDestroy   uintptr
+	eventCreate, eventDestroy, eventRecord, eventSynchronize        uintptr
+	eventElapsed                                                    uintptr
+	moduleLoadData, moduleUnload, moduleGetFunction                 uintptr
+	funcSetAttribute, launchKernel                                  uintptr
+}
+
+var openDriver = sync.OnceValues(func() (*driver, error) {
+	lib, err := openLibrary("libcuda.so.1")
+	if err != nil {
+		return nil, err
+	}
+	d := &driver{lib: lib}
+	err = lib.symbols(map[*uintptr]string{
+		&d.init: "cuInit", &d.driverGetVersion: "cuDriverGetVersion",
+		&d.getErrorName: "cuGetErrorName", &d.getErrorString: "cuGetErrorString",
+		&d.deviceGetCount: "cuDeviceGetCount", &d.deviceGet: "cuDeviceGet", &d.deviceGetName: "cuDeviceGetName",
+		&d.deviceGetAttribute: "cuDeviceGetAttribute", &d.deviceTotalMem: "cuDeviceTotalMem_v2",
+		&d.primaryCtxRetain: "cuDevicePrimaryCtxRetain", &d.primaryCtxRelease: "cuDevicePrimaryCtxRelease_v2",
+		&d.setCurrent: "cuCtxSetCurrent", &d.memGetInfo: "cuMemGetInfo_v2",
+		&d.memAlloc: "cuMemAlloc_v2", &d.memFree: "cuMemFree_v2",
+		&d.memHostAlloc: "cuMemHostAlloc", &d.memFreeHost: "cuMemFreeHost",
+		&d.copyHtoD: "cuMemcpyHtoD_v2", &d.copyDtoH: "cuMemcpyDtoH_v2",
+		&d.copyHtoDAsync: "cuMemcpyHtoDAsync_v2", &d.copyDtoHAsync: "cuMemcpyDtoHAsync_v2",
+		&d.memset: "cuMemsetD8_v2", &d.streamCreate: "cuStreamCreate", &d.streamDestroy: "cuStreamDestroy_v2",
+		&d.streamSynchronize: "cuStreamSynchronize",
+		&d.beginCapture:      "cuStreamBeginCapture_v2", &d.endCapture: "cuStreamEndCapture",
+		&d.graphInstantiate: "cuGraphInstantiateWithFlags", &d.graphLaunch: "cuGraphLaunch",
+		&d.graphDestroy: "cuGraphDestroy", &d.graphExecDestroy: "cuGraphExecDestroy",
+		&d.eventCreate: "cuEventCreate", &d.eventDestroy: "cuEventDestroy_v2", &d.eventRecord: "cuEventRecord",
+		&d.eventSynchronize: "cuEventSynchronize", &d.eventElapsed: "cuEventElapsedTime_v2 cuEventElapsedTime",
+		&d.moduleLoadData: "cuModuleLoadData", &d.moduleUnload: "cuModuleUnload",
+		&d.moduleGetFunction: "cuModuleGetFunction",
+		&d.funcSetAttribute:  "cuFuncSetAttribute", &d.launchKernel: "cuLaunchKernel",
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := d.call("cuInit", d.init, 0); err != nil {
+		return nil, err
+	}
+	return d, nil
+})
+
+// call runs a driver function and turns its result into an error.
+//
+//go:uintptrescapes
+func (d *driver) call(name string, f uintptr, args ...uintptr) error {
+	r, _, _ := purego.SyscallN(f, args...)
+	if uint32(r) == 0 {
+		return nil
+	}
+	return fmt.Errorf("cuda: %s: %s", name, d.describe(uint32(r)))
+}
+
+func (d *driver) describe(code uint32) string {
+	var name, text *byte
+	purego.SyscallN(d.getErrorName, uintptr(code), uintptr(unsafe.Pointer(&name)))
+	purego.SyscallN(d.getErrorString, uintptr(code), uintptr(unsafe.Pointer(&text)))
+	if name == nil || text == nil {
+		return fmt.Sprintf("error %d", code)
+	}
+	return fmt.Sprintf("%s (%s)", goString(name), goString(text))
+}
+
+func goString(p *byte) string {
+	n := 0
+	for *(*byte)(unsafe.Add(unsafe.Pointer(p), n)) != 0 {
+		n++
+	}
+	return string(unsafe.Slice(p, n))
+}
+
+// cString is s with a terminating zero.
+func cString(s string) *byte {
+	b := append([]byte(s), 0)
+	return &b[0]
+}
+
+func pointer[T any](p *T) uintptr { return uintptr(unsafe.Pointer(p)) }
+
+// Attributes of cuDeviceGetAttribute.
+const (
+	attrMultiprocessors   = 16
+	attrComputeMajor      = 75
+	attrComputeMinor      = 76
+	attrSharedPerBlockMax = 97
+)
+
+func (d *driver) attribute(device int32, attr uintptr) (int, error) {
+	var v int32
+	err := d.call("cuDeviceGetAttribute", d.deviceGetAttribute, pointer(&v), attr, uintptr(device))
+	return int(v), err
+}

@@ -1,0 +1,136 @@
+//go:build linux
+
+package cuda
+
+import (
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/ebitengine/purego"
+	"github.com/gofrs/flock"
+)
+
+//go:embed common.cuh
+var common string
+
+// compiler is NVIDIA's run-time compiler.
+type compiler struct {
+	lib          *library
+	major, minor int32
+
+	getVersion, create, compile, logSize, log, cubinSize, cubin, destroy uintptr
+}
+
+var openCompiler = sync.OnceValues(func() (*compiler, error) {
+	lib, err := openLibrary("libnvrtc.so.13", "libnvrtc.so.12")
+	if err != nil {
+		return nil, err
+	}
+	c := &compiler{lib: lib}
+	err = lib.symbols(map[*uintptr]string{
+		&c.getVersion: "nvrtcVersion", &c.create: "nvrtcCreateProgram", &c.compile: "nvrtcCompileProgram",
+		&c.logSize: "nvrtcGetProgramLogSize", &c.log: "nvrtcGetProgramLog",
+		&c.cubinSize: "nvrtcGetCUBINSize", &c.cubin: "nvrtcGetCUBIN", &c.destroy: "nvrtcDestroyProgram",
+	})
+	if err != nil {
+		return nil, err
+	}
+	purego.SyscallN(c.getVersion, pointer(&c.major), pointer(&c.minor))
+	return c, nil
+})
+
+// architecture is the target for a compute capability. sm_90a has Hopper's own
+// instructions and runs on nothing else; other capabilities have no such form.
+func architecture(major, minor int) string {
+	if major == 9 && minor == 0 {
+		return "sm_90a"
+	}
+	return fmt.Sprintf("sm_%d%d", major, minor)
+}
+
+// options are the compiler's arguments for a set of macros.
+func options(arch string, defines map[string]string) []string {
+	list := []string{"--gpu-architecture=" + arch, "--std=c++17"}
+	for _, name := range slices.Sorted(maps.Keys(defines)) {
+		list = append(list, "-D"+name+"="+defines[name])
+	}
+	return list
+}
+
+// build returns the machine code of a source, from the cache where it is there.
+func (c *compiler) build(name, source, arch string, defines map[string]string) ([]byte, error) {
+	text, opts := common+"\n#line 1 \""+name+"\"\n"+source, options(arch, defines)
+	sum := sha256.Sum256([]byte(fmt.Sprintf("nvrtc %d.%d\n%s\n%s", c.major, c.minor, strings.Join(opts, "\n"), text)))
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return c.run(name, text, opts) // no home folder: compile each time
+	}
+	dir := filepath.Join(cache, "sambatrain", "cubin")
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, fmt.Errorf("cuda: kernel cache: %w", err)
+	}
+	path := filepath.Join(dir, hex.EncodeToString(sum[:16])+".cubin")
+	// Two processes don't compile the same source twice: the second one waits.
+	lock := flock.New(path + ".lock")
+	if err := lock.Lock(); err != nil {
+		return nil, fmt.Errorf("cuda: kernel cache: %w", err)
+	}
+	defer lock.Unlock()
+	if code, err := os.ReadFile(path); err == nil && len(code) > 0 {
+		return code, nil
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("cuda: kernel cache: %w", err)
+	}
+	code, err := c.run(name, text, opts)
+	if err != nil {
+		return nil, err
+	}
+	tmp := fmt.Sprintf("%s.%d", path, os.Getpid())
+	if err := os.WriteFile(tmp, code, 0o666); err != nil {
+		return nil, fmt.Errorf("cuda: kernel cache: %w", err)
+	}
+	return code, os.Rename(tmp, path)
+}
+
+func (c *compiler) run(name, text string, opts []string) ([]byte, error) {
+	var program uintptr
+	if err := c.check("nvrtcCreateProgram", c.create, pointer(&program), pointer(cString(text)), pointer(cString(name)), 0, 0, 0); err != nil {
+		return nil, err
+	}
+	defer purego.SyscallN(c.destroy, pointer(&program))
+	args := make([]*byte, len(opts))
+	for i, o := range opts {
+		args[i] = cString(o)
+	}
+	if err := c.check("nvrtcCompileProgram", c.compile, program, uintptr(len(args)), pointer(&args[0])); err != nil {
+		var n uint64
+		purego.SyscallN(c.logSize, program, pointer(&n))
+		log := make([]byte, n+1)
+		purego.SyscallN(c.log, program, pointer(&log[0]))
+		return nil, fmt.Errorf("%w: %s with %s:\n%s", err, name, strings.Join(opts, " "), strings.TrimRight(string(log), "\x00\n"))
+	}
+	var n uint64
+	if err := c.check("nvrtcGetCUBINSize", c.cubinSize, program, pointer(&n)); err != nil {
+		return nil, err
+	}
+	code := make([]byte, n)
+	return code, c.check("nvrtcGetCUBIN", c.cubin, program, pointer(&code[0]))
+}
+
+//go:uintptrescapes
+func (c *compiler) check(name string, f uintptr, args ...uintptr) error {
+	if r, _, _ := purego.SyscallN(f, args...); int32(r) != 0 {
+		return fmt.Errorf("cuda: %s: error %d", name, int32(r))
+	}
+	return nil
+}

@@ -3,8 +3,6 @@ package data
 import (
 	"context"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 )
@@ -187,37 +185,5 @@ func TestUnigramBitsPerByte(t *testing.T) {
 	m.Validation = SplitInfo{}
 	if _, ok := m.UnigramBitsPerByte(); ok {
 		t.Error("a figure without a validation split")
-	}
-}
-
-func TestInspect(t *testing.T) {
-	c := testConfig(t, writeFiles(t, corpus(50)))
-	c.ValidationFraction = 0.3
-	m := mustPrepare(t, c)
-	r, err := Inspect(c.Shards)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d := mustOpen(t, c, Train)
-	if r.Train.RowGroups != len(d.index) || r.Train.Files != len(m.Train.Shards) || r.Train.LargestRowGroup > 64 || r.Train.LargestRowGroup < 32 {
-		t.Errorf("report of the training split is %+v", r.Train)
-	}
-	var size int64
-	files, err := filepath.Glob(filepath.Join(c.Shards, "validation-*.parquet"))
-	if err != nil || len(files) == 0 {
-		t.Fatal(files, err)
-	}
-	for _, f := range files {
-		info, err := os.Stat(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		size += info.Size()
-	}
-	if r.Validation.FileBytes != size || r.Validation.CompressionRatio != float64(m.Validation.Bytes)/float64(size) {
-		t.Errorf("report of the validation split is %+v, its files have %d bytes", r.Validation, size)
-	}
-	if want, _ := m.UnigramBitsPerByte(); r.UnigramBitsPerByte == nil || *r.UnigramBitsPerByte != want {
-		t.Errorf("unigram bits per byte are %v, want %v", r.UnigramBitsPerByte, want)
 	}
 }

@@ -86,7 +86,7 @@ func (r Report) WriteText(w io.Writer) error {
 	line("schema\t%s (format %d)", r.Schema, m.Format)
 	line("tokenizer\t%s, %d ids, end of text %d, %s", m.Tokenizer.Name, m.Tokenizer.VocabSize, m.Tokenizer.EOS, m.Tokenizer.Fingerprint)
 	if s := m.Source; s != nil {
-		line("text\t%s (from %s), include %s, exclude %s", s.Folder, s.Path, list(s.Include), list(s.Exclude))
+		line("text\t%s (from %s), include %s, exclude %s", s.Folder, s.Path, list(s.Include, "everything"), list(s.Exclude, "nothing"))
 		line("files read\t%d; left out: %d empty documents, %d links and special files", s.Files, s.EmptyDocuments, s.NotRegular)
 	} else {
 		line("text\tunknown: the shards were written by another program")
@@ -114,9 +114,9 @@ func (r Report) WriteText(w io.Writer) error {
 	return out.Flush()
 }
 
-func list(patterns []string) string {
+func list(patterns []string, none string) string {
 	if len(patterns) == 0 {
-		return "nothing named"
+		return none
 	}
 	return strings.Join(patterns, ", ")
 }
@@ -161,11 +161,11 @@ func (s Shard) verifyRows(ctx context.Context, dir string, want TokenizerInfo, s
 		goesOn   bool
 		document = func(group, row int, name string, ids []int32) error {
 			if goesOn && name != last {
-				return fmt.Errorf("row group %d, row %d: document %s begins before %s has ended with an end-of-text token", group, row, name, last)
+				return fmt.Errorf("row group %d, row %d: %s begins before %s has ended with an end-of-text token", group, row, name, last)
 			}
 			for _, id := range ids[:len(ids)-1] {
 				if id == want.EOS {
-					return fmt.Errorf("row group %d, row %d: document %s has an end-of-text token before its end", group, row, name)
+					return fmt.Errorf("row group %d, row %d: %s has an end-of-text token before its end", group, row, name)
 				}
 			}
 			last, goesOn = name, ids[len(ids)-1] != want.EOS
@@ -200,7 +200,7 @@ func (s Shard) verifyRows(ctx context.Context, dir string, want TokenizerInfo, s
 		}
 	}
 	if goesOn {
-		return 0, shardError(path, fmt.Errorf("ends within document %s", last))
+		return 0, shardError(path, fmt.Errorf("ends within %s", last))
 	}
 	if text != s.Bytes {
 		return 0, shardError(path, fmt.Errorf("has %d bytes of text, the manifest says %d", text, s.Bytes))

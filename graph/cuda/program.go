@@ -19,7 +19,7 @@ type Program struct {
 	regions   [graph.Regions]uint64
 	sizes     [graph.Regions]int
 	workspace uint64
-	inputs    uint64 // pinned host copy of region Inputs
+	inputs    unsafe.Pointer // pinned host copy of region Inputs, which Go's collector doesn't know
 	steps     [][]command
 	exec      uintptr
 	events    []uintptr
@@ -305,7 +305,7 @@ func (p *Program) staging(name string, t graph.DType, n int) (unsafe.Pointer, er
 		return nil, err
 	}
 	defer leave()
-	return unsafe.Pointer(uintptr(p.inputs) + uintptr(4*s.Offset)), p.d.synchronize()
+	return unsafe.Add(p.inputs, 4*s.Offset), p.d.synchronize()
 }
 
 // WriteInts implements graph.Program.
@@ -388,7 +388,7 @@ func (p *Program) release() {
 		p.d.free(p.regions[r])
 	}
 	p.d.free(p.workspace)
-	if p.inputs != 0 {
+	if p.inputs != nil {
 		purego.SyscallN(drv.memFreeHost, uintptr(p.inputs))
 	}
 }

@@ -106,7 +106,9 @@ func TestApplyCarriesTheTail(t *testing.T) {
 				}
 				near(t, "y", got, x.piece(x.y, from, from+piece).Data)
 			}
-			p.ResetStates()
+			if err := p.ResetStates(); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }

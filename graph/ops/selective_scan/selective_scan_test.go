@@ -126,7 +126,9 @@ func TestApplyCarriesTheStates(t *testing.T) {
 				}
 				near(t, "y", y, x.piece(x.y, from, from+piece))
 			}
-			p.ResetStates()
+			if err := p.ResetStates(); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }

@@ -12,7 +12,7 @@ import (
 
 func newBench(*app) *cobra.Command {
 	var flags recipeFlags
-	var output string
+	var output outputForm
 	var runs int
 	c := &cobra.Command{
 		Use:   "bench [RECIPE]",
@@ -30,6 +30,9 @@ second, and each op's time, share and rate.`,
 			name := "quickstart"
 			if len(args) == 1 {
 				name = args[0]
+			}
+			if runs < 1 {
+				return &usageError{fmt.Errorf("--runs: must be at least 1, is %d", runs)}
 			}
 			r, err := flags.load(c, name)
 			if err != nil {

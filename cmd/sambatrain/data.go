@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -33,7 +35,7 @@ token shards. A folder that was made from the same settings is left as it is.`,
 				return &usageError{fmt.Errorf("--shards: name the folder to write")}
 			}
 			if err := config.Validate(); err != nil {
-				return err
+				return &usageError{flagNames(err)}
 			}
 			log, err := a.logger()
 			if err != nil {
@@ -41,7 +43,9 @@ token shards. A folder that was made from the same settings is left as it is.`,
 			}
 			started := time.Now()
 			last := started
-			m, err := data.Prepare(c.Context(), config, func(p data.Progress) {
+			ctx, stop := untilSignal(c.Context())
+			defer stop()
+			m, err := data.Prepare(ctx, config, func(p data.Progress) {
 				if now := time.Now(); now.Sub(last) > time.Second {
 					last = now
 					log.Info("preparing", "files", p.Files, "of", p.FilesTotal, "mb", p.Bytes>>20,
@@ -49,7 +53,7 @@ token shards. A folder that was made from the same settings is left as it is.`,
 				}
 			})
 			if err != nil {
-				return err
+				return flagNames(err)
 			}
 			bytes := m.Train.Bytes + m.Validation.Bytes
 			fmt.Fprintf(c.OutOrStdout(), "%s: %d documents, %d tokens for training; %d documents, %d tokens for validation; %.1f MB of text in %.1f s\n",
@@ -69,8 +73,22 @@ token shards. A folder that was made from the same settings is left as it is.`,
 	return c
 }
 
+// flagNames puts the flags of data prepare for the keys of a recipe in an error. One
+// that names none is as it was.
+func flagNames(err error) error {
+	text := strings.NewReplacer(
+		"--set data.text.path=", "--text ", "data.text.path", "--text", "data.text.include", "--include",
+		"data.text.exclude", "--exclude", "data.text.jsonl_field", "--jsonl-field", "data.shards", "--shards",
+		"data.tokenizer", "--tokenizer", "data.validation_fraction", "--validation-fraction",
+	).Replace(err.Error())
+	if text == err.Error() {
+		return err
+	}
+	return errors.New(text)
+}
+
 func newDataInspect() *cobra.Command {
-	var output string
+	var output outputForm
 	c := &cobra.Command{
 		Use:   "inspect SHARDS",
 		Short: "Describe a folder of token shards",

@@ -24,6 +24,9 @@ func newExport(a *app) *cobra.Command {
 			if out == "" {
 				return &usageError{fmt.Errorf("--out: name the folder to write")}
 			}
+			if format != string(checkpoint.FormatSafetensors) {
+				return &usageError{fmt.Errorf("--format: must be %s, is %q", checkpoint.FormatSafetensors, format)}
+			}
 			log, err := a.logger()
 			if err != nil {
 				return err

@@ -24,6 +24,9 @@ attention window are carried along, so every token costs the same.`,
 			if tokens < 1 {
 				return &usageError{fmt.Errorf("--tokens: must be at least 1, is %d", tokens)}
 			}
+			if err := checkThreads(threads); err != nil {
+				return err
+			}
 			log, err := a.logger()
 			if err != nil {
 				return err
@@ -50,7 +53,7 @@ attention window are carried along, so every token costs the same.`,
 			var failed error
 			err = g.Continue(ids, tokens, m.Tokenizer.EOS(), sampler, func(token int32) bool {
 				_, failed = out.Write(m.Tokenizer.Decode(nil, []int32{token}))
-				return failed == nil && c.Context().Err() == nil
+				return failed == nil
 			})
 			fmt.Fprintln(out)
 			if err == nil {

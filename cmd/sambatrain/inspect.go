@@ -12,7 +12,7 @@ import (
 
 func newInspect() *cobra.Command {
 	var flags recipeFlags
-	var output string
+	var output outputForm
 	c := &cobra.Command{
 		Use:               "inspect RECIPE",
 		Short:             "Count a recipe's parameters, FLOPs and memory",
@@ -49,9 +49,25 @@ func inspectText(w io.Writer, in *train.Inspection) error {
 		return err
 	}
 	m := in.Memory
-	_, err := fmt.Fprintf(w, "\nwork    %.3f GFLOP a token, forward and backward\nmemory  %.2f GB a step: parameters %.2f, gradients %.2f, optimizer %.2f, activations %.2f\n",
-		in.FLOPsPerToken/1e9, gb(m.Total), gb(m.Parameters), gb(m.Gradients), gb(m.Optimizer), gb(m.Activations))
+	_, err := fmt.Fprintf(w, "\nwork    %sFLOP a token, forward and backward\nmemory  %sB a step: parameters %sB, gradients %sB, optimizer %sB, activations %sB\n",
+		metric(in.FLOPsPerToken), metric(float64(m.Total)), metric(float64(m.Parameters)), metric(float64(m.Gradients)),
+		metric(float64(m.Optimizer)), metric(float64(m.Activations)))
 	return err
 }
 
-func gb(n int64) float64 { return float64(n) / 1e9 }
+// metric writes x with four digits and the prefix of a unit that comes next.
+func metric(x float64) string {
+	prefixes := []string{"", "k", "M", "G", "T", "P", "E"}
+	i := 0
+	for ; x >= 999.95 && i < len(prefixes)-1; i++ {
+		x /= 1000
+	}
+	digits := 3
+	for limit := 9.9995; x >= limit && digits > 0; limit *= 10 {
+		digits--
+	}
+	if i == 0 {
+		digits = 0
+	}
+	return fmt.Sprintf("%.*f %s", digits, x, prefixes[i])
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/sambatrain/sambatrain/internal/train"
@@ -26,18 +27,18 @@ func main() { os.Exit(run(os.Args[1:])) }
 
 // run is main with an exit code, so that tests can call it as a program.
 func run(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	// After the first signal, the second one ends the process as signals do.
-	context.AfterFunc(ctx, stop)
 	root := newRoot()
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	err := root.Execute()
 	if err == nil {
 		return exitOK
 	}
+	if errors.Is(err, context.Canceled) {
+		err = errors.New("stopped by a signal before there was anything to save; run the same command again")
+	}
 	if !errors.Is(err, errReported) {
-		fmt.Fprintln(os.Stderr, "sambatrain:", err)
+		// Joined errors have a line each.
+		fmt.Fprintln(os.Stderr, "sambatrain:", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	var stopped *train.Stopped
 	var usage *usageError
@@ -48,4 +49,12 @@ func run(args []string) int {
 		return exitUsage
 	}
 	return exitFailure
+}
+
+// untilSignal is a context that ends with the first SIGINT or SIGTERM, for commands
+// that have something to finish. The second signal ends the process as signals do.
+func untilSignal(parent context.Context) (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }

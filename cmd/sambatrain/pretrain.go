@@ -13,7 +13,7 @@ import (
 
 func newPretrain(a *app) *cobra.Command {
 	var flags recipeFlags
-	var output string
+	var output outputForm
 	c := &cobra.Command{
 		Use:   "pretrain RECIPE",
 		Short: "Train a model from a recipe",
@@ -32,7 +32,9 @@ a TensorBoard event file, checkpoints and a generated sample.`,
 			if err != nil {
 				return err
 			}
-			result, err := train.Pretrain(c.Context(), r, o)
+			ctx, stop := untilSignal(c.Context())
+			defer stop()
+			result, err := train.Pretrain(ctx, r, o)
 			if err != nil {
 				return err
 			}
@@ -53,12 +55,14 @@ func (a *app) trainOptions() (train.Options, error) {
 	}, err
 }
 
-func printRun(c *cobra.Command, output string, r *train.Result) error {
+func printRun(c *cobra.Command, output outputForm, r *train.Result) error {
 	return printResult(c, output, r, func(w io.Writer) error {
 		fmt.Fprintf(w, "run              %s\n", r.Run)
 		fmt.Fprintf(w, "trained          %d steps, %d tokens, %d parameters, %.0f s\n", r.Steps, r.Tokens, r.Parameters, r.Seconds)
 		fmt.Fprintf(w, "validation loss  %.4f nats a token, %.4f bits per byte\n", r.ValLoss, r.ValBitsPerByte)
-		fmt.Fprintf(w, "byte unigram     %.4f bits per byte\n", r.UnigramBitsPerByte)
+		if r.UnigramBitsPerByte > 0 {
+			fmt.Fprintf(w, "byte unigram     %.4f bits per byte\n", r.UnigramBitsPerByte)
+		}
 		if r.Sample != "" {
 			fmt.Fprintf(w, "\n--- sample ---\n%s\n--------------\n", r.Sample)
 		}

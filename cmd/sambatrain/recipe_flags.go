@@ -20,14 +20,22 @@ type namedFlag struct {
 
 func (f *recipeFlags) add(c *cobra.Command) {
 	c.Flags().StringArrayVar(&f.sets, "set", nil, "set a recipe's key, as in --set optim.lr=3e-4; may be repeated")
-	for _, n := range []struct{ flag, key, usage string }{
-		{"out", "run.out", "run directory"},
-		{"device", "run.device", "where to compute: cpu"},
-		{"dtype", "run.dtype", "type of computation: float32"},
-		{"threads", "run.threads", "number of CPU workers; 0 is one a core"},
-		{"steps", "train.steps", "number of optimizer steps"},
+	for _, n := range []struct {
+		flag, key, usage string
+		number           bool
+	}{
+		{"out", "run.out", "run directory", false},
+		{"device", "run.device", "where to compute: cpu", false},
+		{"dtype", "run.dtype", "type of computation: float32", false},
+		{"threads", "run.threads", "number of CPU workers; 0 is one a core", true},
+		{"steps", "train.steps", "number of optimizer steps", true},
 	} {
-		c.Flags().String(n.flag, "", n.usage+" (recipe key "+n.key+")")
+		usage := n.usage + " (recipe key " + n.key + ")"
+		if n.number {
+			c.Flags().Int64(n.flag, 0, usage)
+		} else {
+			c.Flags().String(n.flag, "", usage)
+		}
 		f.named = append(f.named, namedFlag{n.flag, n.key})
 	}
 }
@@ -44,7 +52,23 @@ func (f *recipeFlags) assignments(c *cobra.Command) []string {
 }
 
 func (f *recipeFlags) load(c *cobra.Command, name string) (*recipes.Recipe, error) {
-	return recipes.Load(name, f.assignments(c)...)
+	sets := f.assignments(c)
+	if err := checkSets(sets); err != nil {
+		return nil, err
+	}
+	return recipes.Load(name, sets...)
+}
+
+// checkSets tells an assignment that no recipe could take, which is a wrong command
+// line, from one that doesn't suit the recipe.
+func checkSets(sets []string) error {
+	r := recipes.Defaults()
+	for _, s := range sets {
+		if err := r.Set(s); err != nil {
+			return &usageError{err}
+		}
+	}
+	return nil
 }
 
 // completeRecipe offers the built-in recipes and YAML files.

@@ -23,8 +23,7 @@ func newRecipes() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				first, _, _ := strings.Cut(string(text), "\n")
-				fmt.Fprintf(t, "%s\t%s\n", name, strings.TrimPrefix(first, "# "))
+				fmt.Fprintf(t, "%s\t%s\n", name, headComment(string(text)))
 			}
 			return t.Flush()
 		},
@@ -43,4 +42,17 @@ func newRecipes() *cobra.Command {
 		},
 	})
 	return c
+}
+
+// headComment is the comment that a recipe begins with, on one line.
+func headComment(text string) string {
+	var words []string
+	for line := range strings.Lines(text) {
+		comment, ok := strings.CutPrefix(line, "#")
+		if !ok {
+			break
+		}
+		words = append(words, strings.TrimSpace(comment))
+	}
+	return strings.Join(words, " ")
 }

@@ -8,7 +8,7 @@ import (
 
 func newResume(a *app) *cobra.Command {
 	var sets []string
-	var output string
+	var output outputForm
 	c := &cobra.Command{
 		Use:   "resume RUN_DIR",
 		Short: "Go on with a run from its newest good checkpoint",
@@ -18,11 +18,16 @@ checksums, reported, and passed over.`,
 		Example: "  sambatrain resume runs/quickstart\n  sambatrain resume runs/quickstart --set run.threads=1",
 		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if err := checkSets(sets); err != nil {
+				return err
+			}
 			o, err := a.trainOptions()
 			if err != nil {
 				return err
 			}
-			result, err := train.Resume(c.Context(), args[0], o, sets...)
+			ctx, stop := untilSignal(c.Context())
+			defer stop()
+			result, err := train.Resume(ctx, args[0], o, sets...)
 			if err != nil {
 				return err
 			}

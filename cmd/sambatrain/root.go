@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -39,9 +40,18 @@ Results go to standard output, progress and logs to standard error.
 Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and saved.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			_, err := a.logger()
+			return err
+		},
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return &usageError{fmt.Errorf("%w; see `%s --help`", err, c.CommandPath())}
+		text := err.Error()
+		var number *strconv.NumError
+		if errors.As(err, &number) {
+			text = strings.Replace(text, number.Error(), number.Err.Error(), 1)
+		}
+		return &usageError{fmt.Errorf("%s; see `%s --help`", text, c.CommandPath())}
 	})
 	f := root.PersistentFlags()
 	f.StringVar(&a.logLevel, "log-level", "info", "what is logged: "+strings.Join(runlog.LogLevels, ", "))
@@ -96,20 +106,48 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// outputFlag adds --output text|json.
-func outputFlag(c *cobra.Command, value *string) {
-	c.Flags().StringVar(value, "output", "text", "form of the result: text or json")
+// checkThreads refuses what a --threads flag can't mean.
+func checkThreads(n int) error {
+	if n < 0 {
+		return &usageError{fmt.Errorf("--threads: must be at least 1, or 0 for one a core, is %d", n)}
+	}
+	return nil
 }
 
+// outputForm is the form of a command's result. As a flag's value it is checked
+// before a long run, not after it.
+type outputForm string
+
+const (
+	outputText outputForm = "text"
+	outputJSON outputForm = "json"
+)
+
+// outputFlag adds --output.
+func outputFlag(c *cobra.Command, value *outputForm) {
+	*value = outputText
+	c.Flags().Var(value, "output", "form of the result: text or json")
+}
+
+func (o *outputForm) String() string { return string(*o) }
+
+// Set implements pflag.Value.
+func (o *outputForm) Set(s string) error {
+	if *o = outputForm(s); *o != outputText && *o != outputJSON {
+		return errors.New("must be text or json")
+	}
+	return nil
+}
+
+// Type implements pflag.Value.
+func (o *outputForm) Type() string { return "form" }
+
 // printResult writes v as JSON, or calls text, as --output says.
-func printResult(c *cobra.Command, output string, v any, text func(w io.Writer) error) error {
-	switch output {
-	case "json":
-		e := json.NewEncoder(c.OutOrStdout())
-		e.SetIndent("", "  ")
-		return e.Encode(v)
-	case "text":
+func printResult(c *cobra.Command, output outputForm, v any, text func(w io.Writer) error) error {
+	if output == outputText {
 		return text(c.OutOrStdout())
 	}
-	return &usageError{fmt.Errorf("--output: must be text or json, is %q", output)}
+	e := json.NewEncoder(c.OutOrStdout())
+	e.SetIndent("", "  ")
+	return e.Encode(v)
 }

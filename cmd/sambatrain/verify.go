@@ -14,7 +14,7 @@ import (
 )
 
 func newVerify(*app) *cobra.Command {
-	var output string
+	var output outputForm
 	run := recipes.Defaults().Run
 	c := &cobra.Command{
 		Use:   "verify FILE|DIR...",
@@ -32,6 +32,9 @@ relative errors. Exit status 1 if any fails.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			if run.DType != "float32" {
 				return &usageError{fmt.Errorf("--dtype: this build computes in float32, not in %q", run.DType)}
+			}
+			if err := checkThreads(run.Threads); err != nil {
+				return err
 			}
 			dev, err := train.NewDevice(run)
 			if err != nil {

@@ -97,6 +97,9 @@ func NewEngine(dev graph.Device, m *layers.Model, o optim.AdamW, b, t int, accum
 	if accumulate {
 		sizes[graph.Accum] = e.floats
 	}
+	if err := checkMemory(sizes); err != nil {
+		return nil, err
+	}
 	if e.mem, err = dev.NewMemory(sizes); err != nil {
 		return nil, err
 	}

@@ -2,14 +2,17 @@ package train
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/internal/runlog"
+	"github.com/sambatrain/sambatrain/optim"
 )
 
 // run does the steps that are left, and what ends a run.
@@ -22,10 +25,13 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 	s.console = s.options.Console(runlog.ConsoleOptions{Total: int(r.Train.Steps), LogEvery: int(r.Run.LogEvery)})
 	started := time.Now()
 	finished := s.step >= r.Train.Steps // resumed for what follows the last checkpoint
-	if !finished {
-		if err := s.steps(ctx); err != nil {
+	if finished {
+		s.options.Log.Info("all steps are done already; validating and sampling again", "steps", s.step)
+		if s.loss, err = lastLoss(filepath.Join(s.dir, MetricsFile)); err != nil {
 			return nil, err
 		}
+	} else if err := s.steps(ctx); err != nil {
+		return nil, err
 	}
 	last, err := s.val.run(s.engine)
 	if err != nil {
@@ -56,6 +62,23 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 	return result, nil
 }
 
+// position is the number of rows trained on.
+func (s *session) position() int64 { return s.step * int64(s.recipe.Train.BatchSize) }
+
+// lastLoss is the training loss of the last step on record.
+func lastLoss(metrics string) (float64, error) {
+	records, _, err := runlog.Read(metrics)
+	if err != nil {
+		return 0, err
+	}
+	for _, r := range slices.Backward(records) {
+		if r.Kind == runlog.KindTrain {
+			return r.Train.Loss, nil
+		}
+	}
+	return 0, fmt.Errorf("%s: records no training step of a run that did them all", metrics)
+}
+
 func (s *session) tokensAt(step int64) int64 {
 	return step * int64(s.recipe.Train.BatchSize) * int64(s.recipe.Data.SeqLen)
 }
@@ -82,7 +105,8 @@ func (s *session) steps(ctx context.Context) error {
 		}
 		splitRows(batch, tokens, targets, t)
 		loss, norm, err := e.Step(s.step, r.Train.Steps, tokens, targets)
-		if err != nil {
+		diverged := errors.Is(err, optim.ErrNotFinite) || math.IsNaN(loss) || math.IsInf(loss, 0)
+		if err != nil && !diverged {
 			return err
 		}
 		took := time.Since(started)
@@ -102,8 +126,8 @@ func (s *session) steps(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if math.IsNaN(loss) || math.IsInf(loss, 0) || math.IsNaN(norm) || math.IsInf(norm, 0) {
-			return fmt.Errorf("step %d: the loss is %v and the gradient's norm %v: training has diverged; resume from an earlier checkpoint with a lower optim.lr", s.step, loss, norm)
+		if diverged {
+			return fmt.Errorf("step %d: training has diverged, the loss is %v and the gradient's norm %v; go on from the last checkpoint with `sambatrain resume %s --set optim.lr=...` and a rate below %v", s.step, loss, norm, s.dir, r.Optim.PeakLR)
 		}
 		if r.Eval.Every > 0 && s.step%r.Eval.Every == 0 && s.step < r.Train.Steps {
 			v, err := s.val.run(e)
@@ -147,7 +171,7 @@ func (s *session) save() error {
 		return err
 	}
 	info, err := s.lock.Save(checkpoint.State{
-		Step: s.step, Tokens: s.tokensAt(s.step), Position: s.step * int64(s.recipe.Train.BatchSize),
+		Step: s.step, Tokens: s.tokensAt(s.step), Position: s.position(),
 		CodeVersion: s.options.CodeVersion, RecipeSHA256: checkpoint.RecipeSHA256(s.resolved),
 	}, model, moments)
 	if err != nil {

@@ -35,26 +35,32 @@ type Options struct {
 
 // Result is what a finished run reports.
 type Result struct {
-	Run                string  `json:"run"`
-	Steps              int64   `json:"steps"`
-	Tokens             int64   `json:"tokens"`
-	Parameters         int64   `json:"parameters"`
-	TrainLoss          float64 `json:"train_loss"`
-	ValLoss            float64 `json:"val_loss"`
-	ValBitsPerByte     float64 `json:"val_bits_per_byte"`
-	UnigramBitsPerByte float64 `json:"unigram_bits_per_byte"`
+	Run            string  `json:"run"`
+	Steps          int64   `json:"steps"`
+	Tokens         int64   `json:"tokens"`
+	Parameters     int64   `json:"parameters"`
+	TrainLoss      float64 `json:"train_loss"`
+	ValLoss        float64 `json:"val_loss"`
+	ValBitsPerByte float64 `json:"val_bits_per_byte"`
+	// UnigramBitsPerByte is what a model must beat to have learned any context; 0
+	// where the shards don't say.
+	UnigramBitsPerByte float64 `json:"unigram_bits_per_byte,omitempty"`
 	Seconds            float64 `json:"seconds"`
 	Sample             string  `json:"sample,omitempty"`
 }
 
-// Stopped is the error of a run that was asked to stop: it saved and can be
+// Stopped is the error of a run that was asked to stop: it is saved and can be
 // resumed.
 type Stopped struct {
-	Run  string
+	Run string
+	// Step is the last step done; -1 where a resumed run was stopped before it went on.
 	Step int64
 }
 
 func (s *Stopped) Error() string {
+	if s.Step < 0 {
+		return fmt.Sprintf("stopped before it went on, nothing is lost; go on with: sambatrain resume %s", s.Run)
+	}
 	return fmt.Sprintf("stopped after step %d and saved; go on with: sambatrain resume %s", s.Step, s.Run)
 }
 
@@ -62,10 +68,7 @@ func (s *Stopped) Error() string {
 // run already.
 func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error) {
 	dir := r.Run.Out
-	config := filepath.Join(dir, ConfigFile)
-	if _, err := os.Stat(config); err == nil {
-		return nil, fmt.Errorf("%s: holds a run already; go on with `sambatrain resume %s`, or choose another folder with --out", dir, dir)
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	if err := checkVacant(dir); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(dir, 0o777); err != nil {
@@ -76,6 +79,10 @@ func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error
 		return nil, err
 	}
 	defer lock.Unlock()
+	// Again, because another process may have begun a run before the lock was taken.
+	if err := checkVacant(dir); err != nil {
+		return nil, err
+	}
 	s := &session{recipe: r, options: o, lock: lock, dir: dir}
 	defer s.close()
 	if err := s.open(ctx); err != nil {
@@ -94,10 +101,22 @@ func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error
 	if err != nil {
 		return nil, err
 	}
-	if err := writeFile(config, s.resolved); err != nil {
+	if err := writeFile(filepath.Join(dir, ConfigFile), s.resolved); err != nil {
 		return nil, err
 	}
 	return s.run(ctx)
+}
+
+// checkVacant refuses a folder that holds a run.
+func checkVacant(dir string) error {
+	_, err := os.Stat(filepath.Join(dir, ConfigFile))
+	switch {
+	case err == nil:
+		return fmt.Errorf("%s: holds a run already; go on with `sambatrain resume %s`, or choose another folder with --out", dir, dir)
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("run.out: %w", err)
+	}
+	return nil
 }
 
 // Resume goes on from the newest good checkpoint of a run directory, or from the
@@ -117,7 +136,9 @@ func Resume(ctx context.Context, dir string, o Options, sets ...string) (*Result
 	}
 	s := &session{recipe: r, options: o, lock: lock, dir: dir}
 	defer s.close()
-	if err := s.open(ctx); err != nil {
+	if err := s.open(ctx); errors.Is(err, context.Canceled) {
+		return nil, &Stopped{Run: dir, Step: -1}
+	} else if err != nil {
 		return nil, err
 	}
 	if err := s.restore(); err != nil {
@@ -239,13 +260,14 @@ func (s *session) restore() error {
 		if err := s.engine.Init(s.recipe.Train.Seed); err != nil {
 			return err
 		}
+	case errors.Is(err, checkpoint.ErrNoCheckpoint):
+		return fmt.Errorf("%w; put a good one back, or delete %s to start again from step 0", err, filepath.Dir(skipped[0].Dir))
 	case err != nil:
 		return err
 	default:
-		if err := s.engine.Restore(c); err != nil {
+		if err := s.continueFrom(c); err != nil {
 			return err
 		}
-		s.step = c.State.Step
 	}
 	metrics := filepath.Join(s.dir, MetricsFile)
 	var cut runlog.Cut
@@ -256,6 +278,17 @@ func (s *session) restore() error {
 		s.options.Log.Info("metrics of steps that are done again were removed", "records", cut.Records, "torn_line", cut.Torn != nil)
 	}
 	return s.metrics.Append(runlog.EventRecord(int(s.step), time.Now(), runlog.EventResumed, ""))
+}
+
+// continueFrom loads a checkpoint. Its position in the data must be what the recipe
+// gives for its step: otherwise rows would be left out or seen twice.
+func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
+	s.step = c.State.Step
+	if c.State.Position != s.position() || c.State.Tokens != s.tokensAt(s.step) {
+		return fmt.Errorf("train.batch_size, data.seq_len: %s ends after %d rows and %d tokens, with this recipe it would be %d and %d; a run keeps its batch size and row length",
+			c.Dir, c.State.Position, c.State.Tokens, s.position(), s.tokensAt(s.step))
+	}
+	return s.engine.Restore(c)
 }
 
 // writeFile writes a whole file beside its place and renames it.

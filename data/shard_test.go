@@ -215,10 +215,10 @@ func TestDamageIsNamed(t *testing.T) {
 	}
 }
 
-// TestFlippedBytesAreFound flips every byte of a shard in turn, reads it without its checksum, and accepts an
+// TestFlippedBytesAreFound flips a bit of every byte of a shard in turn, reads it without its checksum, and accepts an
 // error or the right tokens, but no others.
 func TestFlippedBytesAreFound(t *testing.T) {
-	c := testConfig(t, writeFiles(t, corpus(12)))
+	c := testConfig(t, writeFiles(t, corpus(4)))
 	m := mustPrepare(t, c)
 	shard := m.Train.Shards[0]
 	raw, err := os.ReadFile(filepath.Join(c.Shards, shard.File))
@@ -231,19 +231,18 @@ func TestFlippedBytesAreFound(t *testing.T) {
 	}
 	failed := 0
 	for i := range raw {
-		for _, flip := range []byte{0x01, 0x80} {
-			raw[i] ^= flip
-			got, err := readShard(raw)
-			raw[i] ^= flip
-			if err != nil {
-				failed++
-			} else if int64(len(got)) == shard.Tokens && !slices.Equal(got, want) {
-				t.Errorf("bit %#x of byte %d changes tokens unseen", flip, i)
-			}
+		flip := byte(1) << (i % 8)
+		raw[i] ^= flip
+		got, err := readShard(raw)
+		raw[i] ^= flip
+		if err != nil {
+			failed++
+		} else if int64(len(got)) == shard.Tokens && !slices.Equal(got, want) {
+			t.Errorf("bit %#x of byte %d changes tokens unseen", flip, i)
 		}
 	}
-	if failed < len(raw)/2 {
-		t.Errorf("only %d of %d flips were errors", failed, 2*len(raw))
+	if failed < len(raw)/4 {
+		t.Errorf("only %d of %d flips were errors", failed, len(raw))
 	}
 }
 

@@ -47,12 +47,16 @@ const (
 	lineWidth = 16   // elements in a cache line
 
 	dotCols = 4  // of a tile of dot products
-	dotMaxM = 16 // up to here copying B costs more than adding the lanes of every element's sum
+	dotMaxM = 64 // up to here copying B costs more than adding the lanes of every element's sum
 	dotMaxN = 4  // and copying A
 )
 
-// few is the number of panels up to which copying the other operand costs more than it saves.
-const few = 2
+// An operand that meets at most this many panels of the other one is read in place: copying it would cost
+// more than it saves.
+const (
+	fewPanels       = 16
+	fewPanelsTransA = 2 // in place, each step reads another page
+)
 
 func (g Gemm) plan(k *gemmKernels) gemmPlan {
 	p := gemmPlan{Gemm: g, kernels: k}
@@ -61,8 +65,9 @@ func (g Gemm) plan(k *gemmKernels) gemmPlan {
 	}
 	p.dot = g.TransB && !g.TransA && (g.M <= dotMaxM || g.N <= dotMaxN) && g.K >= 8*min(g.M, g.N)
 	p.rowPanels = ceilDiv(g.M, k.rows)
-	p.packA = g.N > few*k.cols
-	p.packB = g.TransB || p.rowPanels > few
+	colPanels := ceilDiv(g.N, k.cols)
+	p.packA = colPanels > fewPanels || g.TransA && colPanels > fewPanelsTransA
+	p.packB = g.TransB || p.rowPanels > fewPanels
 	p.kBlock = evenBlock(g.K, k.kBlock, 8)
 	p.nCopy = evenBlock(g.N, copyCols, k.cols)
 	p.nBlock = evenBlock(p.nCopy, cacheCols, k.cols)

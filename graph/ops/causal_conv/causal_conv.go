@@ -25,7 +25,7 @@ func Apply(b *graph.Builder, x, w, bias graph.Tensor) graph.Tensor {
 func Spec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "causal_conv",
-		Signature: "x[B T C], w[C 1 J], bias[C] -> y[B T C]",
+		Signature: "x[B T C], w:f32[C 1 J], bias:f32[C] -> y[B T C]",
 		Reference: func(d graph.Dims, in, out []graph.Array) {
 			x, y := in[0], out[0]
 			for b := range d["B"] {
@@ -39,6 +39,7 @@ func Spec() *graph.Spec {
 		},
 		CPU:       forward,
 		Workspace: func(d graph.Dims, _ int) int { return d["J"] * d["C"] },
+		CUDA:      cudaForward,
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			dx := g.Builder().Apply(backwardSpec(), g.In[0], g.In[1], g.In[2], g.DOut)
 			return []graph.Tensor{dx, dx.Output(1), dx.Output(2)}
@@ -53,7 +54,7 @@ func Spec() *graph.Spec {
 func CarrySpec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "causal_conv_carry",
-		Signature: "x[B T C], w[C 1 J], bias[C], tail![B P C] -> y[B T C]",
+		Signature: "x[B T C], w:f32[C 1 J], bias:f32[C], tail:f32![B P C] -> y[B T C]",
 		Derive: func(d graph.Dims) error {
 			if d["P"] != d["J"]-1 {
 				return fmt.Errorf("tail holds %d tokens, %d taps want %d", d["P"], d["J"], d["J"]-1)
@@ -82,6 +83,7 @@ func CarrySpec() *graph.Spec {
 		},
 		CPU:       forward,
 		Workspace: func(d graph.Dims, _ int) int { return d["J"] * d["C"] },
+		CUDA:      cudaForward,
 		Cost:      forwardCost,
 	}
 }
@@ -95,7 +97,7 @@ func CarrySpec() *graph.Spec {
 func backwardSpec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "causal_conv_backward",
-		Signature: "x[B T C], w[C 1 J], bias[C], dy[B T C] -> dx[B T C], dw[C 1 J], dbias[C]",
+		Signature: "x[B T C], w:f32[C 1 J], bias:f32[C], dy[B T C] -> dx[B T C], dw:f32[C 1 J], dbias:f32[C]",
 		Reference: func(d graph.Dims, in, out []graph.Array) {
 			x, w, dy, dx, dw, dbias := in[0], in[1], in[3], out[0], out[1], out[2]
 			for b := range d["B"] {
@@ -117,6 +119,7 @@ func backwardSpec() *graph.Spec {
 		},
 		CPU:       backward,
 		Workspace: backwardWorkspace,
+		CUDA:      cudaBackward,
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["C"])
 			// The pre-activation, dx and dw take a multiply-add a tap; silu' and dbias take 10.

@@ -1,0 +1,218 @@
+// A thread convolves V neighbouring channels over a run of consecutive tokens, UNROLL
+// at a time, and keeps the last J-1 tokens in registers. Runs overlap by what the
+// window needs, which the cache serves.
+//
+// Macros: J taps; V channels a thread, 1 where addresses don't permit vectors; the
+// types X_T and Y_T of the forward pass, X_T, DY_T and DX_T of the backward pass; FAST
+// where an operand is bf16.
+
+#define PAST (J - 1)
+#define UNROLL 4
+
+// load_channels and store_channels move V neighbours.
+template <typename T> __device__ __forceinline__ void load_channels(const T *p, float x[V]) {
+#if V == 8
+  load8(p, x);
+#elif V == 4
+  load4(p, x);
+#else
+  x[0] = load(p);
+#endif
+}
+template <typename T> __device__ __forceinline__ void store_channels(T *p, const float x[V]) {
+#if V == 8
+  store8(p, x);
+#elif V == 4
+  store4(p, x);
+#else
+  store(p, x[0]);
+#endif
+}
+
+__device__ __forceinline__ void clear_channels(float x[V]) {
+#pragma unroll
+  for (int k = 0; k < V; k++) x[k] = 0.f;
+}
+
+__device__ __forceinline__ float conv_sigmoid(float x) {
+#ifdef FAST
+  return __fdividef(1.f, 1.f + fast_exp(-x));
+#else
+  return 1.f / (1.f + expf(-x));
+#endif
+}
+
+// load_taps puts taps [J][V] of channels from c on, and their bias, into registers.
+__device__ __forceinline__ void load_taps(const float *w, const float *bias, int c, float tap[J][V], float b[V]) {
+#pragma unroll
+  for (int k = 0; k < V; k++) {
+    b[k] = bias[c + k];
+#pragma unroll
+    for (int j = 0; j < J; j++) tap[j][k] = w[(c + k) * J + j];
+  }
+}
+
+// convolve is the pre-activation of the token at window[PAST].
+__device__ __forceinline__ void convolve(const float (*window)[V], const float tap[J][V], const float b[V], float v[V]) {
+#pragma unroll
+  for (int k = 0; k < V; k++) {
+    v[k] = b[k];
+#pragma unroll
+    for (int j = 0; j < J; j++) v[k] = fmaf(tap[j][k], window[j][k], v[k]);
+  }
+}
+
+#ifdef Y_T
+
+// causal_conv: y [B T C] from x [B T C], taps w [C J] and bias [C]. tail [B J-1 C]
+// holds the tokens before the first; null stands for zeros. Grid: channels, runs of
+// `run` tokens (a multiple of UNROLL), rows of the batch.
+extern "C" __global__ void __launch_bounds__(128)
+causal_conv(const X_T *x, const float *w, const float *bias, const float *tail, Y_T *y,
+            int tokens, int channels, int run, int x_stride, int y_stride) {
+  int c = (blockIdx.x * blockDim.x + threadIdx.x) * V;
+  if (c >= channels) return;
+  int t0 = blockIdx.y * run, end = min(t0 + run, tokens);
+  int64_t row = (int64_t)blockIdx.z * tokens;
+
+  float tap[J][V], b[V], window[PAST + UNROLL][V];
+  load_taps(w, bias, c, tap, b);
+#pragma unroll
+  for (int p = 0; p < PAST; p++) {
+    int t = t0 - PAST + p;
+    if (t >= 0) load_channels(x + (row + t) * x_stride + c, window[p]);
+    else if (tail) load_channels(tail + ((int64_t)blockIdx.z * PAST + PAST + t) * channels + c, window[p]);
+    else clear_channels(window[p]);
+  }
+  for (int t = t0; t < end; t += UNROLL) {
+#pragma unroll
+    for (int i = 0; i < UNROLL; i++) {
+      if (t + i < end) load_channels(x + (row + t + i) * x_stride + c, window[PAST + i]);
+      else clear_channels(window[PAST + i]);
+    }
+#pragma unroll
+    for (int i = 0; i < UNROLL; i++) {
+      float v[V];
+      convolve(window + i, tap, b, v);
+#pragma unroll
+      for (int k = 0; k < V; k++) v[k] *= conv_sigmoid(v[k]);
+      if (t + i < end) store_channels(y + (row + t + i) * y_stride + c, v);
+    }
+#pragma unroll
+    for (int p = 0; p < PAST; p++)
+#pragma unroll
+      for (int k = 0; k < V; k++) window[p][k] = window[p + UNROLL][k];
+  }
+}
+
+// causal_conv_advance makes tail [B J-1 C] the last tokens of itself and x [B T C].
+// A thread has one channel of one row.
+extern "C" __global__ void causal_conv_advance(const X_T *x, float *tail, int tokens, int channels, int x_stride) {
+  int c = blockIdx.x * blockDim.x + threadIdx.x;
+  if (c >= channels) return;
+  float *own = tail + (int64_t)blockIdx.y * PAST * channels + c;
+  for (int p = 0; p < PAST; p++) {
+    int from = p + tokens;
+    own[(int64_t)p * channels] = from < PAST ? own[(int64_t)from * channels]
+                                             : load(x + ((int64_t)blockIdx.y * tokens + from - PAST) * x_stride + c);
+  }
+}
+
+#endif
+
+#ifdef DX_T
+
+// causal_conv_backward: dx [B T C], and the run's part of dw and dbias,
+// parts [rows*runs][J+1][C], the bias last. The gradient g of the pre-activation is
+// needed of J-1 tokens after the run too, which belong to the next run's sums.
+extern "C" __global__ void __launch_bounds__(128)
+causal_conv_backward(const X_T *x, const float *w, const float *bias, const DY_T *dy, DX_T *dx, float *parts,
+                     int tokens, int channels, int run, int x_stride, int dy_stride, int dx_stride) {
+  int c = (blockIdx.x * blockDim.x + threadIdx.x) * V;
+  if (c >= channels) return;
+  int t0 = blockIdx.y * run, end = min(t0 + run, tokens);
+  int64_t row = (int64_t)blockIdx.z * tokens;
+
+  // xs[PAST + i] is x of token t+i, and gs[PAST + i] its g: dx of token t+i-PAST is a
+  // convolution of gs[i .. i+PAST] with the taps reversed.
+  float tap[J][V], b[V], xs[PAST + UNROLL][V], gs[PAST + UNROLL][V], dw[J][V], db[V];
+  load_taps(w, bias, c, tap, b);
+  clear_channels(db);
+#pragma unroll
+  for (int j = 0; j < J; j++) clear_channels(dw[j]);
+#pragma unroll
+  for (int p = 0; p < PAST; p++) {
+    int t = t0 - PAST + p;
+    clear_channels(gs[p]);
+    if (t >= 0) load_channels(x + (row + t) * x_stride + c, xs[p]);
+    else clear_channels(xs[p]);
+  }
+  for (int t = t0; t < end + PAST; t += UNROLL) {
+#pragma unroll
+    for (int i = 0; i < UNROLL; i++) {
+      bool inside = t + i < min(end + PAST, tokens);
+      clear_channels(xs[PAST + i]);
+      clear_channels(gs[PAST + i]);
+      if (inside) {
+        load_channels(x + (row + t + i) * x_stride + c, xs[PAST + i]);
+        load_channels(dy + (row + t + i) * dy_stride + c, gs[PAST + i]);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < UNROLL; i++) {
+      float v[V], d[V];
+      convolve(xs + i, tap, b, v);
+      bool own = t + i < end;
+#pragma unroll
+      for (int k = 0; k < V; k++) {
+        float s = conv_sigmoid(v[k]);
+        float g = gs[PAST + i][k] * (s + v[k] * s * (1.f - s));
+        gs[PAST + i][k] = g;
+        if (own) {
+          db[k] += g;
+#pragma unroll
+          for (int j = 0; j < J; j++) dw[j][k] = fmaf(g, xs[i + j][k], dw[j][k]);
+        }
+      }
+#pragma unroll
+      for (int k = 0; k < V; k++) {
+        d[k] = 0.f;
+#pragma unroll
+        for (int j = 0; j < J; j++) d[k] = fmaf(tap[j][k], gs[i + PAST - j][k], d[k]);
+      }
+      int at = t + i - PAST;
+      if (at >= t0 && at < end) store_channels(dx + (row + at) * dx_stride + c, d);
+    }
+#pragma unroll
+    for (int p = 0; p < PAST; p++)
+#pragma unroll
+      for (int k = 0; k < V; k++) xs[p][k] = xs[p + UNROLL][k], gs[p][k] = gs[p + UNROLL][k];
+  }
+  float *part = parts + ((int64_t)blockIdx.z * gridDim.y + blockIdx.y) * (J + 1) * channels + c;
+#pragma unroll
+  for (int j = 0; j < J; j++) store_channels(part + (int64_t)j * channels, dw[j]);
+  store_channels(part + (int64_t)J * channels, db);
+}
+
+// causal_conv_sum adds up parts [n][J+1][C] into dw [C J] and dbias [C]. A block has 32
+// columns of (J+1)*C; its 8 warps take every eighth part, then the first adds them.
+extern "C" __global__ void __launch_bounds__(256)
+causal_conv_sum(const float *parts, float *dw, float *dbias, int n, int channels) {
+  __shared__ float shared[8][WARP];
+  int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, columns = (J + 1) * channels;
+  int column = blockIdx.x * WARP + lane;
+  float sum = 0.f;
+  if (column < columns) {
+#pragma unroll 4
+    for (int i = warp; i < n; i += 8) sum += parts[(int64_t)i * columns + column];
+  }
+  shared[warp][lane] = sum;
+  __syncthreads();
+  if (warp > 0 || column >= columns) return;
+  for (int k = 1; k < 8; k++) sum += shared[k][lane];
+  int j = column / channels, c = column % channels;
+  if (j < J) dw[c * J + j] = sum;
+  else dbias[c] = sum;
+}
+
+#endif

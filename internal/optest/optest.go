@@ -350,32 +350,11 @@ func RunBackward(c graph.Case, r *graph.Resolved, in []graph.Array) (*Backward, 
 	for i := range w.weights {
 		w.weights[i] = float64(float32(rng.NormFloat64()))
 	}
-	scalar := len(r.Out[0].Shape) == 0
-	if scalar {
+	if len(r.Out[0].Shape) == 0 {
 		w.weights[0] = 1
 	}
-	b := graph.NewBuilder(add.Spec)
-	args := make([]graph.Tensor, len(r.In))
-	for i, o := range r.In {
-		switch {
-		case o.Updated:
-			args[i] = b.State(o.Name, o.Shape...)
-		case o.DType == graph.Int32:
-			args[i] = b.Input(o.Name, o.DType, o.Shape...)
-		default:
-			args[i] = b.Param(o.Name, nil, o.Shape...)
-		}
-	}
-	loss := b.Apply(c.Spec, args...)
-	if !scalar {
-		loss = b.Apply(weighted(len(r.Out[0].Shape), w.weights), loss)
-	}
-	b.Result("loss", loss)
-	if err := b.Gradients(loss); err != nil {
-		return nil, err
-	}
 	var err error
-	if w.Plan, err = b.Compile(); err != nil {
+	if w.Plan, err = GradientPlan(c, r, w.weights); err != nil {
 		return nil, err
 	}
 	plan, m := w.Plan, reference.NewMemory(w.Plan)
@@ -401,11 +380,53 @@ func RunBackward(c graph.Case, r *graph.Resolved, in []graph.Array) (*Backward, 
 		if err := m.Run(&one); err != nil {
 			return nil, err
 		}
-		if step.Backward && !strings.HasPrefix(step.Spec.Name, "optest_") {
+		if isBackward(step) {
 			w.Calls = append(w.Calls, Call{step.Resolved, args})
 		}
 	}
 	return w, nil
+}
+
+// GradientPlan is the forward and backward pass of a case. The loss is its output
+// 0 where that is a scalar, otherwise the weighted sum of its elements.
+func GradientPlan(c graph.Case, r *graph.Resolved, weights []float64) (*graph.Plan, error) {
+	b := graph.NewBuilder(add.Spec)
+	args := make([]graph.Tensor, len(r.In))
+	for i, o := range r.In {
+		switch {
+		case o.Updated:
+			args[i] = b.State(o.Name, o.Shape...)
+		case o.DType == graph.Int32:
+			args[i] = b.Input(o.Name, o.DType, o.Shape...)
+		default:
+			args[i] = b.Param(o.Name, nil, o.Shape...)
+		}
+	}
+	loss := b.Apply(c.Spec, args...)
+	if rank := len(r.Out[0].Shape); rank > 0 {
+		loss = b.Apply(weighted(rank, weights), loss)
+	}
+	b.Result("loss", loss)
+	if err := b.Gradients(loss); err != nil {
+		return nil, err
+	}
+	return b.Compile()
+}
+
+// BackwardSteps are the plan's steps that the op under test emitted for its
+// gradient.
+func BackwardSteps(p *graph.Plan) []graph.Step {
+	var list []graph.Step
+	for _, s := range p.Steps {
+		if isBackward(s) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+func isBackward(s graph.Step) bool {
+	return s.Backward && !strings.HasPrefix(s.Spec.Name, "optest_")
 }
 
 // gradient checks the backward pass against central differences, and each

@@ -127,7 +127,7 @@ func (s *session) steps(ctx context.Context) error {
 			return err
 		}
 		if diverged {
-			return fmt.Errorf("step %d: training has diverged, the loss is %v and the gradient's norm %v; go on from the last checkpoint with `sambatrain resume %s --set optim.lr=...` and a rate below %v", s.step, loss, norm, s.dir, r.Optim.PeakLR)
+			return fmt.Errorf("step %d: training has diverged, the loss is %v and the gradient's norm %v; delete the last checkpoint if it is spoilt too, and go on with `sambatrain resume %s --set optim.lr=...` and a rate below %v", s.step, loss, norm, s.dir, r.Optim.PeakLR)
 		}
 		if r.Eval.Every > 0 && s.step%r.Eval.Every == 0 && s.step < r.Train.Steps {
 			v, err := s.val.run(e)

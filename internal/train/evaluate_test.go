@@ -1,0 +1,76 @@
+package train
+
+import (
+	"math"
+	"testing"
+
+	"github.com/sambatrain/sambatrain/data"
+)
+
+// TestValidation: the score of the first rows doesn't depend on how many go through
+// the model at once, although the last micro-batch is then filled up.
+func TestValidation(t *testing.T) {
+	const rows, seq = 5, 16
+	c := shards(t)
+	dev := device(t, 1)
+	m := samba()
+	m.VocabSize = 272
+	var want score
+	for _, micro := range []int{1, 2, 3, 8} {
+		e := engine(t, dev, m, adamw(), micro, seq, false)
+		set, err := data.Open(t.Context(), c, data.Validation)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v, err := newValidation(e, set, rows)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := v.run(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := v.run(e); err != nil || again != got {
+			t.Errorf("micro-batches of %d: %+v, then %+v (%v)", micro, got, again, err)
+		}
+		if micro == 1 {
+			want = got
+			if want.Tokens != rows*seq || !(want.Loss > 0) {
+				t.Fatalf("%+v, want %d tokens", want, rows*seq)
+			}
+			// Some targets are ends of text, which are no byte.
+			if bits := want.Loss / math.Ln2; !(want.BitsPerByte > bits) {
+				t.Errorf("%v bits per byte of %v bits a token", want.BitsPerByte, bits)
+			}
+			continue
+		}
+		if got.Tokens != want.Tokens || math.Abs(got.Loss-want.Loss) > 1e-6*want.Loss || math.Abs(got.BitsPerByte-want.BitsPerByte) > 1e-6*want.BitsPerByte {
+			t.Errorf("micro-batches of %d: %+v, of 1: %+v", micro, got, want)
+		}
+	}
+}
+
+// TestValidationBounds: more rows than there are means all of them.
+func TestValidationBounds(t *testing.T) {
+	m := samba()
+	m.VocabSize = 272
+	e := engine(t, device(t, 1), m, adamw(), 2, 16, false)
+	set, err := data.Open(t.Context(), shards(t), data.Validation)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := newValidation(e, set, math.MaxInt)
+	if err != nil || int64(v.rows) != set.Blocks() {
+		t.Errorf("%d rows of %d (%v)", v.rows, set.Blocks(), err)
+	}
+}
+
+func TestSplitRows(t *testing.T) {
+	tokens, targets := make([]int32, 6), make([]int32, 6)
+	splitRows([]int32{1, 2, 3, 4, 5, 6, 7, 8}, tokens, targets, 3)
+	for i, want := range []int32{1, 2, 3, 5, 6, 7} {
+		if tokens[i] != want || targets[i] != want+1 {
+			t.Fatalf("tokens %v, targets %v", tokens, targets)
+		}
+	}
+}

@@ -1,0 +1,298 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/internal/runlog"
+	"github.com/sambatrain/sambatrain/recipes"
+)
+
+// These tests are of what a run does in one process. That a run which was killed
+// goes on bit for bit is tested on the program, in cmd/sambatrain.
+
+// recipe is a whole run of a second's part in a folder of its own.
+func recipe(t *testing.T, sets ...string) *recipes.Recipe {
+	t.Helper()
+	c := shards(t)
+	dir := t.TempDir()
+	r, err := recipes.Parse([]byte(`
+name: tiny
+model:
+  vocab_size: 272
+  d_model: 16
+  layers: {pattern: [mamba, mlp, swa, mlp]}
+  attention: {heads: 2, window: 8}
+  mlp: {d_ff: 32}
+data: {seq_len: 16}
+optim: {lr: 1.0e-2, warmup_steps: 2}
+train: {steps: 6, batch_size: 2}
+eval: {every: 3, rows: 3}
+checkpoint: {every: 2, keep_last: 10}
+`), "test", slices.Concat([]string{"data.shards=" + c.Shards, "run.out=" + filepath.Join(dir, "run"), "run.threads=1"}, sets)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func quiet() Options {
+	return Options{
+		Log:         slog.New(slog.DiscardHandler),
+		Console:     func(o runlog.ConsoleOptions) runlog.Console { return runlog.NewLines(discard{}, o) },
+		CodeVersion: "test",
+	}
+}
+
+type discard struct{}
+
+func (discard) Write(p []byte) (int, error) { return len(p), nil }
+
+func records(t *testing.T, dir string) []runlog.Record {
+	t.Helper()
+	list, torn, err := runlog.Read(filepath.Join(dir, MetricsFile))
+	if err != nil || torn != nil {
+		t.Fatal(torn, err)
+	}
+	return list
+}
+
+// TestPretrain checks what a finished run leaves and reports.
+func TestPretrain(t *testing.T) {
+	r := recipe(t, "sample.tokens=5", "sample.prompt=ab")
+	res, err := Pretrain(t.Context(), r, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Steps != 6 || res.Tokens != 6*2*16 || res.Run != r.Run.Out || res.Parameters == 0 {
+		t.Errorf("%+v", res)
+	}
+	if !strings.HasPrefix(res.Sample, "ab") {
+		t.Errorf("sample %q does not go on from its prompt", res.Sample)
+	}
+	if text, err := os.ReadFile(filepath.Join(r.Run.Out, SampleFile)); err != nil || string(text) != res.Sample {
+		t.Errorf("%s holds %q (%v), reported was %q", SampleFile, text, err, res.Sample)
+	}
+	var steps, vals, saves []int
+	for _, rec := range records(t, r.Run.Out) {
+		switch {
+		case rec.Kind == runlog.KindTrain:
+			steps = append(steps, rec.Step)
+			if rec.Train.Tokens != int64(rec.Step)*32 {
+				t.Errorf("step %d counts %d tokens", rec.Step, rec.Train.Tokens)
+			}
+			if want := r.Optim.LR(int64(rec.Step)-1, 6); rec.Train.LR != want {
+				t.Errorf("step %d had rate %v, want %v", rec.Step, rec.Train.LR, want)
+			}
+			if rec.Step == 6 && rec.Train.Loss != res.TrainLoss {
+				t.Errorf("training loss %v, reported %v", rec.Train.Loss, res.TrainLoss)
+			}
+		case rec.Kind == runlog.KindVal:
+			vals = append(vals, rec.Step)
+			if rec.Step == 6 && (rec.Val.Loss != res.ValLoss || rec.Val.BitsPerByte != res.ValBitsPerByte) {
+				t.Errorf("validation %+v, reported %+v", rec.Val, res)
+			}
+		case rec.Event.Name == runlog.EventCheckpoint:
+			saves = append(saves, rec.Step)
+		}
+	}
+	if !slices.Equal(steps, []int{1, 2, 3, 4, 5, 6}) || !slices.Equal(vals, []int{3, 6}) || !slices.Equal(saves, []int{2, 4, 6}) {
+		t.Errorf("steps %v, validations %v, checkpoints %v", steps, vals, saves)
+	}
+	list, err := checkpoint.List(r.Run.Out)
+	if err != nil || len(list) != 3 {
+		t.Errorf("%d checkpoints (%v)", len(list), err)
+	}
+	loaded, err := LoadConfig(r.Run.Out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, _ := r.YAML()
+	if got, _ := loaded.YAML(); string(got) != string(want) {
+		t.Errorf("the run's config reads back as\n%s\nwant\n%s", got, want)
+	}
+	// A second run must not begin in the same folder.
+	if _, err := Pretrain(t.Context(), r, quiet()); err == nil || !strings.Contains(err.Error(), "sambatrain resume "+r.Run.Out) {
+		t.Errorf("pretrain into a run: %v", err)
+	}
+	// Resuming the finished run reports it again.
+	again, err := Resume(t.Context(), r.Run.Out, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Seconds = res.Seconds
+	if *again != *res {
+		t.Errorf("%+v, then %+v", res, again)
+	}
+}
+
+// TestMicroBatches: a run in micro-batches does what a run in whole batches does.
+func TestMicroBatches(t *testing.T) {
+	whole, err := Pretrain(t.Context(), recipe(t, "train.batch_size=4"), quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts, err := Pretrain(t.Context(), recipe(t, "train.batch_size=4", "train.micro_batch=1"), quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if math.Abs(whole.ValLoss-parts.ValLoss) > 1e-5*whole.ValLoss {
+		t.Errorf("validation loss %v at once, %v in parts", whole.ValLoss, parts.ValLoss)
+	}
+}
+
+// TestDiverged: a run whose loss is no number ends, says what to do, and keeps the
+// checkpoint before.
+func TestDiverged(t *testing.T) {
+	r := recipe(t, "optim.lr=1.0e30", "checkpoint.every=1")
+	_, err := Pretrain(t.Context(), r, quiet())
+	if err == nil || !strings.Contains(err.Error(), "diverged") || !strings.Contains(err.Error(), "sambatrain resume "+r.Run.Out+" --set optim.lr=") {
+		t.Fatalf("%v", err)
+	}
+	list := records(t, r.Run.Out)
+	last := list[len(list)-1]
+	if last.Kind != runlog.KindTrain || !math.IsNaN(last.Train.GradNorm) {
+		t.Errorf("the last record is %s, want the step that diverged", last.Computed())
+	}
+	c, skipped, err := checkpoint.Newest(r.Run.Out)
+	if err != nil || len(skipped) != 0 || c.Step != int64(last.Step)-1 {
+		t.Fatalf("newest checkpoint %+v, %v (%v)", c, skipped, err)
+	}
+	// Step 2 is the first whose rate is not 0: its parameters are spoilt already.
+	if err := os.RemoveAll(c.Dir); err != nil {
+		t.Fatal(err)
+	}
+	res, err := Resume(t.Context(), r.Run.Out, quiet(), "optim.lr=0.01")
+	if err != nil || res.Steps != 6 {
+		t.Errorf("resumed with a lower rate: %+v, %v", res, err)
+	}
+}
+
+// TestStop: a run that is told to stop saves the step that it has done, and goes on
+// from there.
+func TestStop(t *testing.T) {
+	r := recipe(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	o := quiet()
+	o.Console = func(c runlog.ConsoleOptions) runlog.Console { return &stopper{after: 3, cancel: cancel} }
+	_, err := Pretrain(ctx, r, o)
+	var stopped *Stopped
+	if !errors.As(err, &stopped) || stopped.Step != 3 || stopped.Run != r.Run.Out {
+		t.Fatalf("%v", err)
+	}
+	if c, _, err := checkpoint.Newest(r.Run.Out); err != nil || c.Step != 3 || c.Position != 6 || c.Tokens != 96 {
+		t.Errorf("saved %+v (%v)", c, err)
+	}
+	// Told so before it goes on, it is still as it was.
+	if _, err := Resume(ctx, r.Run.Out, quiet()); !errors.As(err, &stopped) || stopped.Step != -1 || !strings.Contains(err.Error(), "nothing is lost") {
+		t.Errorf("%v", err)
+	}
+	res, err := Resume(t.Context(), r.Run.Out, quiet())
+	if err != nil || res.Steps != 6 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	whole, err := Pretrain(t.Context(), recipe(t), quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.TrainLoss != whole.TrainLoss || res.ValLoss != whole.ValLoss {
+		t.Errorf("stopped and resumed: %v, %v; never stopped: %v, %v", res.TrainLoss, res.ValLoss, whole.TrainLoss, whole.ValLoss)
+	}
+}
+
+// stopper is a console that ends the run when it sees a step.
+type stopper struct {
+	after  int
+	cancel func()
+}
+
+func (s *stopper) Step(r runlog.Record) {
+	if r.Kind == runlog.KindTrain && r.Step == s.after {
+		s.cancel()
+	}
+}
+func (*stopper) Note(string) {}
+func (*stopper) Close()      {}
+
+// TestResumeRefuses: what would not go on from where the run was.
+func TestResumeRefuses(t *testing.T) {
+	r := recipe(t)
+	if _, err := Pretrain(t.Context(), r, quiet()); err != nil {
+		t.Fatal(err)
+	}
+	dir := r.Run.Out
+	for _, test := range []struct {
+		name, set, want string
+	}{
+		{"batch size", "train.batch_size=4", "a run keeps its batch size and row length"},
+		{"row length", "data.seq_len=8", "a run keeps its batch size and row length"},
+		{"model", "model.mlp.d_ff=40", "shape"},
+		{"vocabulary", "model.vocab_size=200", "model.vocab_size: 200 is less than the 257 of tokenizer bytes"},
+		{"device", "run.device=abacus", "run.device"},
+	} {
+		_, err := Resume(t.Context(), dir, quiet(), test.set)
+		if err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("another %s: %v", test.name, err)
+		}
+	}
+	if _, err := Resume(t.Context(), t.TempDir(), quiet()); err == nil || !strings.Contains(err.Error(), "not a run directory") {
+		t.Errorf("an empty folder: %v", err)
+	}
+	// Nothing that was refused has changed the run.
+	if n := len(records(t, dir)); n != 6+2+3 {
+		t.Errorf("%d records", n)
+	}
+}
+
+// TestAllDamaged: a run without one good checkpoint is not begun again silently.
+func TestAllDamaged(t *testing.T) {
+	r := recipe(t)
+	if _, err := Pretrain(t.Context(), r, quiet()); err != nil {
+		t.Fatal(err)
+	}
+	list, err := checkpoint.List(r.Run.Out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range list {
+		if err := os.Truncate(filepath.Join(c.Dir, "model.safetensors"), 100); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = Resume(t.Context(), r.Run.Out, quiet())
+	if !errors.Is(err, checkpoint.ErrNoCheckpoint) || !strings.Contains(err.Error(), "delete "+filepath.Join(r.Run.Out, "checkpoints")) {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestLongerRun extends a finished run.
+func TestLongerRun(t *testing.T) {
+	r := recipe(t)
+	if _, err := Pretrain(t.Context(), r, quiet()); err != nil {
+		t.Fatal(err)
+	}
+	res, err := Resume(t.Context(), r.Run.Out, quiet(), "train.steps=9")
+	if err != nil || res.Steps != 9 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	last := 0
+	for _, rec := range records(t, r.Run.Out) {
+		if rec.Kind == runlog.KindTrain {
+			if rec.Step != last+1 {
+				t.Errorf("step %d follows step %d", rec.Step, last)
+			}
+			last = rec.Step
+		}
+	}
+	if last != 9 {
+		t.Errorf("the last step on record is %d", last)
+	}
+}

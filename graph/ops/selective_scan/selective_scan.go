@@ -40,13 +40,14 @@ func Apply(b *graph.Builder, u, dt, dtBias, aLog, bm, cm, d, z graph.Tensor) gra
 func Spec(gated bool) *graph.Spec {
 	return &graph.Spec{
 		Name:      name(gated, ""),
-		Signature: inputs(gated) + " -> y[B T C], h[B S N C]",
+		Signature: inputs(gated) + " -> y[B T C], h:f32[B S N C]",
 		Derive:    deriveChunks,
 		Reference: func(d graph.Dims, in, out []graph.Array) {
 			h := graph.NewArray(graph.Shape{d["B"], d["N"], d["C"]})
 			forwardReference(d, operandsOf(gated, in), h, out[0], out[1])
 		},
 		CPU:       forward(gated),
+		CUDA:      cudaForward(gated, false),
 		Workspace: forwardWorkspace,
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			in := append(append([]graph.Tensor{}, g.In...), g.Out[1], g.DOut)
@@ -69,11 +70,12 @@ func Spec(gated bool) *graph.Spec {
 func CarrySpec(gated bool) *graph.Spec {
 	return &graph.Spec{
 		Name:      name(gated, "_carry"),
-		Signature: inputs(gated) + ", h![B N C] -> y[B T C]",
+		Signature: inputs(gated) + ", h:f32![B N C] -> y[B T C]",
 		Reference: func(d graph.Dims, in, out []graph.Array) {
 			forwardReference(d, operandsOf(gated, in), in[len(in)-1], out[0], graph.Array{})
 		},
 		CPU:       forwardCarry(gated),
+		CUDA:      cudaForward(gated, true),
 		Workspace: forwardWorkspace,
 		Cost:      func(d graph.Dims) graph.Cost { return forwardCost(gated, d) },
 	}
@@ -96,7 +98,7 @@ func CarrySpec(gated bool) *graph.Spec {
 //	dD       = sum over rows and t of g * u
 //	dz       = dy * (what the gate multiplies) * silu'(z)
 func backwardSpec(gated bool) *graph.Spec {
-	out := "du[B T C], ddt[B T C], ddt_bias[C], dA_log[C N], dBm[B T N], dCm[B T N], dD[C]"
+	out := "du[B T C], ddt[B T C], ddt_bias:f32[C], dA_log:f32[C N], dBm[B T N], dCm[B T N], dD:f32[C]"
 	// du may take over dy: a block of dy is read for the last time before du is
 	// written there.
 	dy := 8
@@ -105,10 +107,11 @@ func backwardSpec(gated bool) *graph.Spec {
 	}
 	return &graph.Spec{
 		Name:      name(gated, "_backward"),
-		Signature: inputs(gated) + ", h[B S N C], dy[B T C] -> " + out,
+		Signature: inputs(gated) + ", h:f32[B S N C], dy[B T C] -> " + out,
 		Derive:    deriveChunks,
 		Reference: func(d graph.Dims, in, out []graph.Array) { backwardReference(d, operandsOf(gated, in), in, out) },
 		CPU:       backward(gated),
+		CUDA:      cudaBackward(gated),
 		Workspace: backwardWorkspace,
 		InPlace:   []int{dy},
 		Cost:      func(d graph.Dims) graph.Cost { return backwardCost(gated, d) },
@@ -123,7 +126,7 @@ func name(gated bool, part string) string {
 }
 
 func inputs(gated bool) string {
-	s := "u[B T C], dt[B T C], dt_bias[C], A_log[C N], Bm[B T N], Cm[B T N], D[C]"
+	s := "u[B T C], dt[B T C], dt_bias:f32[C], A_log:f32[C N], Bm[B T N], Cm[B T N], D:f32[C]"
 	if gated {
 		s += ", z[B T C]"
 	}

@@ -1,0 +1,114 @@
+package generate_test
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/sambatrain/sambatrain/internal/generate"
+)
+
+// scores are log-probabilities of tokens in no order of their ids.
+func scores(p ...float64) []float32 {
+	x := make([]float32, len(p))
+	for i := range p {
+		x[i] = float32(math.Log(p[i]))
+	}
+	return x
+}
+
+// TestSamplerFrequencies draws often: each token must come as often as its
+// probability says, within five standard deviations, and no other at all.
+func TestSamplerFrequencies(t *testing.T) {
+	logits := scores(0.1, 0.4, 0.05, 0.25, 0.2)
+	for _, test := range []struct {
+		name   string
+		config generate.SamplerConfig
+		want   []float64
+	}{
+		{"all", generate.SamplerConfig{Temperature: 1, TopP: 1}, []float64{0.1, 0.4, 0.05, 0.25, 0.2}},
+		{"top-k of 2", generate.SamplerConfig{Temperature: 1, TopK: 2, TopP: 1}, []float64{0, 0.4 / 0.65, 0, 0.25 / 0.65, 0}},
+		{"top-k of 1", generate.SamplerConfig{Temperature: 1, TopK: 1, TopP: 1}, []float64{0, 1, 0, 0, 0}},
+		{"top-k beyond the vocabulary", generate.SamplerConfig{Temperature: 1, TopK: 99, TopP: 1}, []float64{0.1, 0.4, 0.05, 0.25, 0.2}},
+		// 0.4 + 0.25 are less than 0.7, so the third is needed too.
+		{"top-p", generate.SamplerConfig{Temperature: 1, TopP: 0.7}, []float64{0, 0.4 / 0.85, 0, 0.25 / 0.85, 0.2 / 0.85}},
+		{"top-p of almost nothing", generate.SamplerConfig{Temperature: 1, TopP: 1e-9}, []float64{0, 1, 0, 0, 0}},
+		// Of 0.4, 0.25 and 0.2, which sum to 0.85, the first two are 0.76.
+		{"top-k, then top-p", generate.SamplerConfig{Temperature: 1, TopK: 3, TopP: 0.75}, []float64{0, 0.4 / 0.65, 0, 0.25 / 0.65, 0}},
+		{"a half of the temperature squares", generate.SamplerConfig{Temperature: 0.5, TopP: 1}, []float64{0.01 / 0.275, 0.16 / 0.275, 0.0025 / 0.275, 0.0625 / 0.275, 0.04 / 0.275}},
+		{"temperature 0", generate.SamplerConfig{Temperature: 0, TopP: 1}, []float64{0, 1, 0, 0, 0}},
+		{"almost temperature 0", generate.SamplerConfig{Temperature: 1e-300, TopP: 1}, []float64{0, 1, 0, 0, 0}},
+		{"a vocabulary that is padded", generate.SamplerConfig{Temperature: 1, TopP: 1, Vocab: 3}, []float64{0.1 / 0.55, 0.4 / 0.55, 0.05 / 0.55, 0, 0}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if test.config.Vocab == 0 {
+				test.config.Vocab = len(logits)
+			}
+			test.config.Seed = 42
+			s := sampler(t, test.config)
+			const draws = 20000
+			counts := make([]int, len(logits))
+			for range draws {
+				counts[s.Next(logits)]++
+			}
+			for i, p := range test.want {
+				deviation := math.Sqrt(draws * p * (1 - p))
+				if d := math.Abs(float64(counts[i]) - draws*p); d > 5*deviation {
+					t.Errorf("token %d came %d times in %d, want about %.0f", i, counts[i], draws, draws*p)
+				}
+			}
+		})
+	}
+}
+
+// TestSamplerTies: of equal scores, temperature 0 takes the lowest id.
+func TestSamplerTies(t *testing.T) {
+	s := sampler(t, generate.SamplerConfig{TopP: 1, Vocab: 4})
+	if got := s.Next([]float32{1, 3, 3, 2}); got != 1 {
+		t.Errorf("token %d, want 1", got)
+	}
+	// Many equal scores: an unstable sort would shuffle them.
+	s = sampler(t, generate.SamplerConfig{Temperature: 1, TopK: 3, TopP: 1, Vocab: 100})
+	for range 100 {
+		if got := s.Next(make([]float32, 100)); got > 2 {
+			t.Fatalf("token %d of 100 equal ones, want one of the first 3", got)
+		}
+	}
+}
+
+func TestSamplerSeed(t *testing.T) {
+	draws := func(seed uint64) (out string) {
+		s := sampler(t, generate.SamplerConfig{Temperature: 1, TopP: 1, Vocab: 4, Seed: seed})
+		for range 40 {
+			out += fmt.Sprint(s.Next([]float32{1, 1, 1, 1}))
+		}
+		return out
+	}
+	if draws(1) != draws(1) || draws(1) == draws(2) {
+		t.Errorf("seed 1 draws %s and %s, seed 2 %s", draws(1), draws(1), draws(2))
+	}
+}
+
+func TestSamplerRefuses(t *testing.T) {
+	good := generate.SamplerConfig{Temperature: 1, TopP: 1, Vocab: 4}
+	for _, test := range []struct {
+		want   string
+		change func(c *generate.SamplerConfig)
+	}{
+		{"temperature", func(c *generate.SamplerConfig) { c.Temperature = -1 }},
+		{"temperature", func(c *generate.SamplerConfig) { c.Temperature = math.NaN() }},
+		{"temperature", func(c *generate.SamplerConfig) { c.Temperature = math.Inf(1) }},
+		{"top-k", func(c *generate.SamplerConfig) { c.TopK = -1 }},
+		{"top-p", func(c *generate.SamplerConfig) { c.TopP = 0 }},
+		{"top-p", func(c *generate.SamplerConfig) { c.TopP = 1.1 }},
+		{"top-p", func(c *generate.SamplerConfig) { c.TopP = math.NaN() }},
+		{"vocabulary", func(c *generate.SamplerConfig) { c.Vocab = 0 }},
+	} {
+		c := good
+		test.change(&c)
+		if _, err := generate.NewSampler(c); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}

@@ -69,6 +69,54 @@ __device__ __forceinline__ void store8(bf16 *p, const float x[8]) {
   *(uint4 *)p = make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7]));
 }
 
+// Template parameters here are spelled so that no macro of an op's can have their name.
+
+// load_vector and store_vector move 1, 4 or 8 elements.
+template <int Width, typename Type> __device__ __forceinline__ void load_vector(const Type *p, float *x) {
+  static_assert(Width == 1 || Width == 4 || Width == 8, "no vector of this width");
+  if constexpr (Width == 8) load8(p, x);
+  if constexpr (Width == 4) load4(p, x);
+  if constexpr (Width == 1) x[0] = to_float(*p);
+}
+template <int Width, typename Type> __device__ __forceinline__ void store_vector(Type *p, const float *x) {
+  static_assert(Width == 1 || Width == 4 || Width == 8, "no vector of this width");
+  if constexpr (Width == 8) store8(p, x);
+  if constexpr (Width == 4) store4(p, x);
+  if constexpr (Width == 1) store(p, x[0]);
+}
+
+// aligned reports whether rows that start at p, stride elements apart, can be moved
+// Width elements at a time.
+template <int Width, typename Type> __device__ __forceinline__ bool aligned(const Type *p, int64_t stride) {
+  constexpr int bytes = Width * sizeof(Type) < 16 ? Width * sizeof(Type) : 16;
+  return (uint64_t)p % bytes == 0 && stride % Width == 0;
+}
+
+// load_share and store_share move one thread's Share elements of a row of cols that
+// some threads share, Width next to each other, so that a warp's accesses join.
+// Beyond cols zeros are loaded and nothing is stored.
+template <int Width, int Share, typename Type>
+__device__ __forceinline__ void load_share(const Type *row, int thread, int threads, int cols, float x[Share]) {
+#pragma unroll
+  for (int i = 0; i < Share; i += Width) {
+    int j = i * threads + thread * Width;
+    if (j < cols) {
+      load_vector<Width>(row + j, x + i);
+    } else {
+#pragma unroll
+      for (int k = 0; k < Width; k++) x[i + k] = 0.f;
+    }
+  }
+}
+template <int Width, int Share, typename Type>
+__device__ __forceinline__ void store_share(Type *row, int thread, int threads, int cols, const float x[Share]) {
+#pragma unroll
+  for (int i = 0; i < Share; i += Width) {
+    int j = i * threads + thread * Width;
+    if (j < cols) store_vector<Width>(row + j, x + i);
+  }
+}
+
 __device__ __forceinline__ float warp_sum(float x) {
 #pragma unroll
   for (int d = WARP / 2; d > 0; d /= 2) x += __shfl_xor_sync(FULL, x, d);
@@ -103,6 +151,26 @@ __device__ __forceinline__ float block_max(float x, float *shared) {
   __syncthreads();
   if (warp == 0) {
     float y = warp_max(lane < warps ? shared[lane] : -INF);
+    if (lane == 0) shared[32] = y;
+  }
+  __syncthreads();
+  return shared[32];
+}
+
+// The same in double; shared holds 33 of them.
+__device__ __forceinline__ double warp_sum(double x) {
+#pragma unroll
+  for (int d = WARP / 2; d > 0; d /= 2) x += __shfl_xor_sync(FULL, x, d);
+  return x;
+}
+__device__ __forceinline__ double block_sum(double x, double *shared) {
+  int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, warps = (blockDim.x + WARP - 1) / WARP;
+  x = warp_sum(x);
+  __syncthreads();
+  if (lane == 0) shared[warp] = x;
+  __syncthreads();
+  if (warp == 0) {
+    double y = warp_sum(lane < warps ? shared[lane] : 0.);
     if (lane == 0) shared[32] = y;
   }
   __syncthreads();

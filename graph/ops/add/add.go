@@ -12,12 +12,14 @@ func Spec(rank int) *graph.Spec {
 		Name:      "add",
 		Signature: "x[" + dims + "], y[" + dims + "] -> z[" + dims + "]",
 		InPlace:   []int{0, 1},
+		Promote:   true,
 		Reference: func(_ graph.Dims, in, out []graph.Array) {
 			for i := range out[0].Data {
 				out[0].Data[i] = in[0].Data[i] + in[1].Data[i]
 			}
 		},
-		CPU: cpu,
+		CPU:  cpu,
+		CUDA: &graph.CUDA{Source: source, Launches: launches},
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			return []graph.Tensor{g.DOut, g.DOut}
 		},

@@ -22,7 +22,8 @@ func Spec() *graph.Spec {
 				out[0].Data[i] = g * sigmoid(g) * in[1].Data[i]
 			}
 		},
-		CPU: forward,
+		CPU:  forward,
+		CUDA: &graph.CUDA{Source: source, Launches: cudaForward},
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			dgate := g.Builder().Apply(backwardSpec(), g.In[0], g.In[1], g.DOut)
 			return []graph.Tensor{dgate, dgate.Output(1)}
@@ -50,7 +51,8 @@ func backwardSpec() *graph.Spec {
 				out[1].Data[i] = dy * g * s
 			}
 		},
-		CPU: backward,
+		CPU:  backward,
+		CUDA: &graph.CUDA{Source: source, Launches: cudaBackward},
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["F"])
 			return graph.Cost{FLOPs: 11 * n, Bytes: 20 * n}

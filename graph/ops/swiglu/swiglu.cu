@@ -1,0 +1,63 @@
+// y = silu(gate) * up, and its gradient. A block takes SHARE elements a thread of one
+// row, and `tiles` blocks make a row. Output 0 may be an input itself: a thread reads
+// all that it overwrites before.
+
+constexpr int SHARE = 8;
+
+#ifdef Y_T
+constexpr int WIDE = sizeof(GATE_T) + sizeof(UP_T) + sizeof(Y_T) == 6 ? 8 : 4; // 16 bytes of the widest operand
+
+template <int Width> __device__ __forceinline__ void forward_tile(const GATE_T *gate, const UP_T *up, Y_T *y, int cols) {
+  float g[SHARE], u[SHARE];
+  load_share<Width, SHARE>(gate, threadIdx.x, blockDim.x, cols, g);
+  load_share<Width, SHARE>(up, threadIdx.x, blockDim.x, cols, u);
+#pragma unroll
+  for (int i = 0; i < SHARE; i++) g[i] = silu(g[i]) * u[i];
+  store_share<Width, SHARE>(y, threadIdx.x, blockDim.x, cols, g);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+swiglu(const GATE_T *gate, const UP_T *up, Y_T *y, int64_t stride_gate, int64_t stride_up, int64_t stride_y, int cols, int tiles) {
+  int64_t row = blockIdx.x / tiles;
+  int first = blockIdx.x % tiles * blockDim.x * SHARE;
+  gate += row * stride_gate + first, up += row * stride_up + first, y += row * stride_y + first;
+  if (cols % WIDE == 0 && aligned<WIDE>(gate, stride_gate) && aligned<WIDE>(up, stride_up) && aligned<WIDE>(y, stride_y))
+    forward_tile<WIDE>(gate, up, y, cols - first);
+  else
+    forward_tile<1>(gate, up, y, cols - first);
+}
+#endif
+
+#ifdef DY_T
+constexpr int WIDE = sizeof(GATE_T) + sizeof(UP_T) + sizeof(DY_T) + sizeof(DGATE_T) + sizeof(DUP_T) == 10 ? 8 : 4;
+
+template <int Width>
+__device__ __forceinline__ void backward_tile(const GATE_T *gate, const UP_T *up, const DY_T *dy, DGATE_T *dgate, DUP_T *dup, int cols) {
+  float g[SHARE], u[SHARE], d[SHARE];
+  load_share<Width, SHARE>(gate, threadIdx.x, blockDim.x, cols, g);
+  load_share<Width, SHARE>(up, threadIdx.x, blockDim.x, cols, u);
+  load_share<Width, SHARE>(dy, threadIdx.x, blockDim.x, cols, d);
+#pragma unroll
+  for (int i = 0; i < SHARE; i++) {
+    float s = sigmoid(g[i]), silu = g[i] * s;
+    g[i] = d[i] * u[i] * (s + silu * (1.f - s));
+    u[i] = d[i] * silu;
+  }
+  store_share<Width, SHARE>(dgate, threadIdx.x, blockDim.x, cols, g);
+  store_share<Width, SHARE>(dup, threadIdx.x, blockDim.x, cols, u);
+}
+
+extern "C" __global__ void __launch_bounds__(256)
+swiglu_backward(const GATE_T *gate, const UP_T *up, const DY_T *dy, DGATE_T *dgate, DUP_T *dup, int64_t stride_gate, int64_t stride_up,
+                int64_t stride_dy, int64_t stride_dgate, int64_t stride_dup, int cols, int tiles) {
+  int64_t row = blockIdx.x / tiles;
+  int first = blockIdx.x % tiles * blockDim.x * SHARE;
+  gate += row * stride_gate + first, up += row * stride_up + first, dy += row * stride_dy + first;
+  dgate += row * stride_dgate + first, dup += row * stride_dup + first;
+  if (cols % WIDE == 0 && aligned<WIDE>(gate, stride_gate) && aligned<WIDE>(up, stride_up) && aligned<WIDE>(dy, stride_dy) &&
+      aligned<WIDE>(dgate, stride_dgate) && aligned<WIDE>(dup, stride_dup))
+    backward_tile<WIDE>(gate, up, dy, dgate, dup, cols - first);
+  else
+    backward_tile<1>(gate, up, dy, dgate, dup, cols - first);
+}
+#endif

@@ -18,7 +18,7 @@ func Apply(b *graph.Builder, x, w graph.Tensor, eps float64) graph.Tensor {
 func Spec(eps float64) *graph.Spec {
 	return &graph.Spec{
 		Name:      "rms_norm",
-		Signature: "x[B T D], w[D] -> y[B T D], rstd[B T]",
+		Signature: "x[B T D], w:f32[D] -> y[B T D], rstd:f32[B T]",
 		Reference: func(_ graph.Dims, in, out []graph.Array) {
 			x, w, y, rstd := in[0], in[1], out[0], out[1]
 			for i := range x.Shape.Rows() {
@@ -33,7 +33,8 @@ func Spec(eps float64) *graph.Spec {
 				}
 			}
 		},
-		CPU: forward(eps),
+		CPU:  forward(eps),
+		CUDA: &graph.CUDA{Source: source, Launches: forwardCUDA(eps)},
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			dx := g.Builder().Apply(backwardSpec(), g.In[0], g.In[1], g.Out[1], g.DOut)
 			return []graph.Tensor{dx, dx.Output(1)}
@@ -52,7 +53,7 @@ func Spec(eps float64) *graph.Spec {
 func backwardSpec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "rms_norm_backward",
-		Signature: "x[B T D], w[D], rstd[B T], dy[B T D] -> dx[B T D], dw[D]",
+		Signature: "x[B T D], w:f32[D], rstd:f32[B T], dy[B T D] -> dx:f32[B T D], dw:f32[D]",
 		Reference: func(_ graph.Dims, in, out []graph.Array) {
 			x, w, rstd, dy, dx, dw := in[0], in[1], in[2], in[3], out[0], out[1]
 			n := float64(x.Shape.Cols())
@@ -69,6 +70,7 @@ func backwardSpec() *graph.Spec {
 			}
 		},
 		CPU:       backward,
+		CUDA:      &graph.CUDA{Source: source, Launches: backwardCUDA, Workspace: backwardWorkspaceCUDA},
 		Workspace: func(d graph.Dims, _ int) int { return blocks(d["B"]*d["T"]) * d["D"] },
 		InPlace:   []int{3},
 		Cost: func(d graph.Dims) graph.Cost {

@@ -8,8 +8,8 @@ import (
 )
 
 // Apply is x [B T D], the rows of w [V D] that tokens [B T] (int32) name. Every
-// token must be in [0, V): the data loader sees to it, and a kernel that meets
-// another panics.
+// token must be in [0, V): the data loader sees to it. At another the CPU's kernel
+// panics, and a GPU's gives a row of NaN.
 func Apply(b *graph.Builder, tokens, w graph.Tensor) graph.Tensor {
 	return b.Apply(Spec(), tokens, w)
 }
@@ -18,7 +18,7 @@ func Apply(b *graph.Builder, tokens, w graph.Tensor) graph.Tensor {
 func Spec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "embedding",
-		Signature: "tokens:i32[B T], w[V D] -> x[B T D]",
+		Signature: "tokens:i32[B T], w:f32[V D] -> x:f32[B T D]",
 		Reference: func(_ graph.Dims, in, out []graph.Array) {
 			tokens, w, x := in[0], in[1], out[0]
 			for i, id := range tokens.Data {
@@ -26,7 +26,8 @@ func Spec() *graph.Spec {
 				copy(x.Row(i), w.Row(int(id)))
 			}
 		},
-		CPU: forward,
+		CPU:  forward,
+		CUDA: &graph.CUDA{Source: source, Launches: forwardCUDA},
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			dw := g.Builder().Apply(dwSpec(g.In[1].Shape().Rows()), g.In[0], g.DOut)
 			return []graph.Tensor{{}, dw}
@@ -43,7 +44,7 @@ func Spec() *graph.Spec {
 func dwSpec(vocab int) *graph.Spec {
 	return &graph.Spec{
 		Name:      "embedding_dw",
-		Signature: "tokens:i32[B T], dx[B T D] -> dw[V D]",
+		Signature: "tokens:i32[B T], dx[B T D] -> dw:f32[V D]",
 		Dims:      graph.Dims{"V": vocab},
 		Reference: func(_ graph.Dims, in, out []graph.Array) {
 			tokens, dx, dw := in[0], in[1], out[0]
@@ -54,7 +55,8 @@ func dwSpec(vocab int) *graph.Spec {
 				}
 			}
 		},
-		CPU: dw,
+		CPU:  dw,
+		CUDA: &graph.CUDA{Source: source, Launches: dwCUDA, Workspace: dwWorkspaceCUDA},
 		Cost: func(d graph.Dims) graph.Cost {
 			tokens, width := float64(d["B"]*d["T"]), float64(d["D"])
 			// dw is cleared, then each token's row is read, added to and written back.

@@ -11,7 +11,7 @@ func Apply(b *graph.Builder, x, w graph.Tensor) graph.Tensor { return b.Apply(Sp
 func Spec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "linear",
-		Signature: "x[B T K], w[M K] -> y[B T M]",
+		Signature: "x:mm[B T K], w:mm[M K] -> y[B T M]",
 		Reference: func(_ graph.Dims, in, out []graph.Array) {
 			x, w, y := in[0], in[1], out[0]
 			for i := range y.Shape.Rows() {
@@ -23,6 +23,7 @@ func Spec() *graph.Spec {
 			}
 		},
 		CPU:       forward,
+		CUDA:      products(forwardProduct),
 		Workspace: forwardWorkspace,
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			x, w, dy := g.In[0], g.In[1], g.DOut
@@ -39,7 +40,7 @@ func Spec() *graph.Spec {
 func dxSpec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "linear_dx",
-		Signature: "dy[B T M], w[M K] -> dx[B T K]",
+		Signature: "dy:mm[B T M], w:mm[M K] -> dx[B T K]",
 		Reference: func(_ graph.Dims, in, out []graph.Array) {
 			dy, w, dx := in[0], in[1], out[0]
 			for i := range dx.Shape.Rows() {
@@ -51,6 +52,7 @@ func dxSpec() *graph.Spec {
 			}
 		},
 		CPU:       dx,
+		CUDA:      products(dxProduct),
 		Workspace: dxWorkspace,
 		Cost:      cost,
 	}
@@ -60,7 +62,7 @@ func dxSpec() *graph.Spec {
 func dwSpec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "linear_dw",
-		Signature: "dy[B T M], x[B T K] -> dw[M K]",
+		Signature: "dy:mm[B T M], x:mm[B T K] -> dw:f32[M K]",
 		Reference: func(_ graph.Dims, in, out []graph.Array) {
 			dy, x, dw := in[0], in[1], out[0]
 			for i := range x.Shape.Rows() {
@@ -72,6 +74,7 @@ func dwSpec() *graph.Spec {
 			}
 		},
 		CPU:       dw,
+		CUDA:      products(dwProduct),
 		Workspace: dwWorkspace,
 		Cost:      cost,
 	}

@@ -25,6 +25,14 @@ func (t Tensor) Shape() Shape {
 	return Shape(t.node.Shape())
 }
 
+// DType is the type of the tensor's elements.
+func (t Tensor) DType() DType {
+	if t.node != nil && t.node.Dtype() == tensor.Int32 {
+		return Int32
+	}
+	return Float32
+}
+
 // Valid reports whether t is a tensor at all.
 func (t Tensor) Valid() bool { return t.node != nil }
 
@@ -62,6 +70,7 @@ type Builder struct {
 	// differentiating is the forward call whose backward ops are being added.
 	differentiating *call
 	terms           map[*gorgonia.Node][]*gorgonia.Node // node -> the gradients that reach it
+	sums            map[*gorgonia.Node][]*gorgonia.Node // gradient of a node that several reach -> these
 	err             error
 }
 
@@ -71,7 +80,7 @@ type leaf struct {
 	shape  Shape
 	dtype  DType
 	region Region
-	offset int
+	whole  bool // all of the region, not a part of its own
 	node   *gorgonia.Node
 }
 
@@ -96,6 +105,7 @@ func NewBuilder(add func(rank int) *Spec) *Builder {
 		byName: map[string]*Param{},
 		byNode: map[*gorgonia.Node]*leaf{},
 		terms:  map[*gorgonia.Node][]*gorgonia.Node{},
+		sums:   map[*gorgonia.Node][]*gorgonia.Node{},
 	}
 }
 
@@ -126,15 +136,24 @@ const PositionInput = "position"
 // Err is the first error.
 func (b *Builder) Err() error { return b.err }
 
-// Fail records err unless there was one before, and returns the zero Tensor.
+// Fail records err unless there was one before, and returns the zero Tensor. The
+// error starts with the scope, the forward call's in the backward pass.
 func (b *Builder) Fail(err error) Tensor {
 	if b.err == nil && err != nil {
-		if len(b.scope) > 0 {
-			err = fmt.Errorf("%s: %w", strings.Join(b.scope, "."), err)
+		if path := b.path(); path != "" {
+			err = fmt.Errorf("%s: %w", path, err)
 		}
 		b.err = err
 	}
 	return Tensor{}
+}
+
+// path is the scope of what is being added.
+func (b *Builder) path() string {
+	if b.differentiating != nil {
+		return b.differentiating.path
+	}
+	return strings.Join(b.scope, ".")
 }
 
 func (b *Builder) nextID() uint64 {
@@ -167,6 +186,11 @@ func (b *Builder) Param(name string, init Init, shape ...int) Tensor {
 		}
 		return Tensor{p.node, b}
 	}
+	for _, l := range b.leaves {
+		if l.whole {
+			return b.Fail(fmt.Errorf("parameter %s: a graph that uses region %s as a whole can't have parameters", path, l.name))
+		}
+	}
 	l, err := b.leaf(path, Params, Float32, shape)
 	if err != nil {
 		return b.Fail(err)
@@ -188,10 +212,24 @@ func (b *Builder) State(name string, shape ...int) Tensor {
 	return b.external(b.Path(name), States, Float32, shape)
 }
 
-// Whole is all of a region as one vector of n float32s, for ops over flat
-// buffers.
+// Whole is all of a region that lives on between runs, as one vector of n
+// float32s, for ops over flat buffers. A graph with parameters of its own can't
+// have it.
 func (b *Builder) Whole(r Region, n int) Tensor {
-	return b.external(r.String(), r, Float32, Shape{n})
+	if b.err != nil {
+		return Tensor{}
+	}
+	if r < Params || r >= Regions {
+		return b.Fail(fmt.Errorf("region %v can't be used as a whole", r))
+	}
+	if len(b.params) > 0 {
+		return b.Fail(fmt.Errorf("region %v can't be used as a whole in a graph with parameters", r))
+	}
+	t := b.external(r.String(), r, Float32, Shape{n})
+	if t.Valid() {
+		b.byNode[t.node].whole = true
+	}
+	return t
 }
 
 func (b *Builder) external(name string, r Region, t DType, shape Shape) Tensor {
@@ -205,11 +243,12 @@ func (b *Builder) external(name string, r Region, t DType, shape Shape) Tensor {
 	return Tensor{l.node, b}
 }
 
-func (b *Builder) leaf(name string, r Region, t DType, shape Shape) (*leaf, error) {
-	for i, d := range shape {
-		if d <= 0 {
-			return nil, fmt.Errorf("%s: dimension %d of %v must be positive", name, i, shape)
-		}
+func (b *Builder) leaf(name string, region Region, t DType, shape Shape) (*leaf, error) {
+	if name == "" {
+		return nil, errors.New("a tensor has no name")
+	}
+	if err := shape.check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	for _, l := range b.leaves {
 		if l.name == name {
@@ -220,7 +259,7 @@ func (b *Builder) leaf(name string, r Region, t DType, shape Shape) (*leaf, erro
 	if t == Int32 {
 		dt = tensor.Int32
 	}
-	l := &leaf{name: name, shape: append(Shape{}, shape...), dtype: t, region: r}
+	l := &leaf{name: name, shape: append(Shape{}, shape...), dtype: t, region: region}
 	if len(shape) == 0 {
 		l.node = gorgonia.NewScalar(b.g, dt, gorgonia.WithName(name))
 	} else {
@@ -231,8 +270,8 @@ func (b *Builder) leaf(name string, r Region, t DType, shape Shape) (*leaf, erro
 	return l, nil
 }
 
-// Apply adds one op and returns its output 0. The other outputs are had with
-// Tensor.Output.
+// Apply adds one op and returns its output 0, the zero Tensor if it has none. The
+// other outputs are had with Tensor.Output.
 func (b *Builder) Apply(s *Spec, in ...Tensor) Tensor {
 	if b.err != nil {
 		return Tensor{}
@@ -243,25 +282,38 @@ func (b *Builder) Apply(s *Spec, in ...Tensor) Tensor {
 		if !t.Valid() {
 			return b.Fail(fmt.Errorf("%s: input %d is missing", s.Name, i))
 		}
+		if t.b != b {
+			return b.Fail(fmt.Errorf("%s: input %d belongs to another builder", s.Name, i))
+		}
 		shapes[i], nodes[i] = t.Shape(), t.node
+	}
+	if len(in) == 0 {
+		return b.Fail(fmt.Errorf("%s: an op needs an input", s.Name))
 	}
 	r, err := s.Resolve(shapes)
 	if err != nil {
 		return b.Fail(err)
 	}
-	c := &call{Resolved: r, id: b.nextID(), path: strings.Join(b.scope, "."), b: b}
-	if f := b.differentiating; f != nil {
-		c.path, c.backward = f.path, true
+	updates := false
+	for i, o := range r.In {
+		if t := in[i].DType(); t != o.DType {
+			return b.Fail(fmt.Errorf("%s: %s must be %v, is %v", s.Name, o.Name, o.DType, t))
+		}
+		if o.Updated && b.byNode[nodes[i]] == nil {
+			return b.Fail(fmt.Errorf("%s: %s is updated in place, so it must be a state or a region, not another op's output", s.Name, o.Name))
+		}
+		updates = updates || o.Updated
 	}
+	c := &call{Resolved: r, id: b.nextID(), path: b.path(), backward: b.differentiating != nil, b: b}
 	n, err := gorgonia.ApplyOp(c, nodes...)
 	if err != nil {
 		return b.Fail(fmt.Errorf("%s: %w", s.Name, err))
 	}
-	for _, in := range r.In {
-		if in.Updated {
-			b.roots = append(b.roots, n)
-			break
-		}
+	if updates {
+		b.roots = append(b.roots, n)
+	}
+	if len(r.Out) == 0 {
+		return Tensor{}
 	}
 	return Tensor{n, b}
 }
@@ -272,7 +324,7 @@ func (t Tensor) Output(i int) Tensor {
 		return t
 	}
 	c, ok := t.node.Op().(*call)
-	if !ok || i >= len(c.Out) {
+	if !ok || i < 0 || i >= len(c.Out) {
 		return t.b.Fail(fmt.Errorf("%v has no output %d", t.node, i))
 	}
 	n, err := gorgonia.ApplyOp(&view{of: c, index: i, id: t.b.nextID()}, t.node)
@@ -294,6 +346,9 @@ func (b *Builder) Columns(x Tensor, from, to int) Tensor {
 	if !x.Valid() {
 		return b.Fail(errors.New("columns: the input is missing"))
 	}
+	if x.DType() != Float32 {
+		return b.Fail(fmt.Errorf("columns: the input must be float32, is %v", x.DType()))
+	}
 	s := x.Shape()
 	if len(s) == 0 || from < 0 || to > s.Cols() || from >= to {
 		return b.Fail(fmt.Errorf("columns: no columns %d to %d in %v", from, to, s))
@@ -313,6 +368,12 @@ func (b *Builder) Result(name string, t Tensor) {
 	if !t.Valid() {
 		b.Fail(fmt.Errorf("result %s is missing", name))
 		return
+	}
+	for _, o := range b.out {
+		if o.name == name {
+			b.Fail(fmt.Errorf("two results are named %s", name))
+			return
+		}
 	}
 	b.out = append(b.out, output{name, t.node})
 }

@@ -1,90 +1,109 @@
 package graph
 
 import (
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"gorgonia.org/gorgonia"
 )
 
 // Gradients adds the backward pass of loss, a scalar, with respect to every
-// parameter. The gradients go to the region Grads, laid out as the parameters.
+// parameter; the loss must depend on each of them. The gradients go to the region
+// Grads, laid out as the parameters.
 func (b *Builder) Gradients(loss Tensor) error {
-	if b.err != nil {
-		return b.err
+	if b.err == nil {
+		if err := b.gradients(loss); err != nil {
+			b.Fail(fmt.Errorf("backward pass: %w", err))
+		}
 	}
+	return b.err
+}
+
+func (b *Builder) gradients(loss Tensor) error {
+	switch {
+	case b.seed != nil:
+		return errors.New("there is one already; a graph has one loss")
+	case !loss.Valid():
+		return errors.New("the loss is missing")
+	case len(loss.Shape()) != 0 || loss.DType() != Float32:
+		return fmt.Errorf("the loss must be a float32 scalar, is %v %v", loss.DType(), loss.Shape())
+	case len(b.params) == 0:
+		return errors.New("the graph has no parameters")
+	}
+	reached := b.reached(loss.node)
 	wrt := make(gorgonia.Nodes, len(b.params))
 	for i, p := range b.params {
+		if !reached[p.node] {
+			return fmt.Errorf("the loss does not depend on parameter %s", p.Name)
+		}
 		wrt[i] = p.node
 	}
 	b.seed = b.g.Constant(gorgonia.NewF32(1))
 	grads, err := gorgonia.Grad(loss.node, wrt...)
+	if b.err != nil {
+		return b.err // an op's own words, which gorgonia wraps in many lines
+	}
 	if err != nil {
-		b.Fail(fmt.Errorf("backward pass: %w", err))
-		return b.err
+		line, _, _ := strings.Cut(err.Error(), "\n")
+		return errors.New(line)
 	}
 	for i, p := range b.params {
 		p.grad = grads[i]
 	}
-	return b.checkSums()
+	return b.findSums()
+}
+
+// reached are the nodes that n is computed from, by ways that have a gradient.
+func (b *Builder) reached(n *gorgonia.Node) map[*gorgonia.Node]bool {
+	seen := map[*gorgonia.Node]bool{n: true}
+	for stack := []*gorgonia.Node{n}; len(stack) > 0; {
+		n, stack = stack[len(stack)-1], stack[:len(stack)-1]
+		op, ok := n.Op().(gorgonia.SDOp)
+		if !ok {
+			continue
+		}
+		children := b.children(n)
+		for i, wanted := range op.DiffWRT(len(children)) {
+			if wanted && !seen[children[i]] {
+				seen[children[i]] = true
+				stack = append(stack, children[i])
+			}
+		}
+	}
+	return seen
 }
 
 func (b *Builder) contribute(to, gradient *gorgonia.Node) {
 	b.terms[to] = append(b.terms[to], gradient)
 }
 
-// isSum reports whether n is gorgonia's own sum of two gradients that meet. Its
-// type is not exported.
-func isSum(n *gorgonia.Node) bool {
-	op := n.Op()
-	return op != nil && op.Arity() == 2 && len(op.String()) > 0 && op.String()[0] == '+'
+// findSums notes what each sum of gradients is made of. gorgonia adds gradients
+// that meet in pairs, with nodes that it identifies by a hash of 32 bits: two that
+// collide become one. So what the ops gave counts, not how gorgonia wired it.
+func (b *Builder) findSums() error {
+	for n, terms := range b.terms {
+		d := n.Deriv()
+		if d == nil || len(terms) == 1 {
+			continue // not asked for, or d is the term itself
+		}
+		if other, ok := b.sums[d]; ok && !slices.Equal(other, terms) {
+			return fmt.Errorf("gorgonia merged the gradient of %v with another: change the order of two layers", n)
+		}
+		b.sums[d] = terms
+	}
+	return nil
 }
 
-// children are a node's inputs, duplicates included, in order.
+// children are the nodes that n is computed from, duplicates included, in order.
 func (b *Builder) children(n *gorgonia.Node) []*gorgonia.Node {
+	if terms, ok := b.sums[n]; ok {
+		return terms
+	}
 	var list []*gorgonia.Node
 	for it := b.g.From(n.ID()); it.Next(); {
 		list = append(list, it.Node().(*gorgonia.Node))
 	}
 	return list
-}
-
-// sumTerms are the leaves of a tree of gorgonia's sums, left to right. stop
-// says which nodes are leaves though they are sums themselves.
-func (b *Builder) sumTerms(n *gorgonia.Node, stop map[*gorgonia.Node]bool) []*gorgonia.Node {
-	if !isSum(n) || stop[n] {
-		return []*gorgonia.Node{n}
-	}
-	var list []*gorgonia.Node
-	for _, c := range b.children(n) {
-		list = append(list, b.sumTerms(c, stop)...)
-	}
-	return list
-}
-
-// checkSums compares what gorgonia summed for each node with what the ops gave.
-// gorgonia identifies its sums by a hash of 32 bits: two that collide would
-// become one silently.
-func (b *Builder) checkSums() error {
-	for n, terms := range b.terms {
-		d := n.Deriv()
-		if d == nil {
-			continue // nothing asked for this node's gradient
-		}
-		count := map[*gorgonia.Node]int{}
-		stop := map[*gorgonia.Node]bool{}
-		for _, t := range terms {
-			count[t]++
-			stop[t] = true
-		}
-		for _, t := range b.sumTerms(d, stop) {
-			count[t]--
-		}
-		for t, c := range count {
-			if c != 0 {
-				b.Fail(fmt.Errorf("backward pass: gorgonia merged two gradients at %v (term %v): change the order of two layers", n, t))
-				return b.err
-			}
-		}
-	}
-	return nil
 }

@@ -45,6 +45,7 @@ type columns struct {
 
 type place struct {
 	machine
+	of          *gorgonia.Node // the tensor that the columns are of
 	total, from int
 	in          Shape
 	id          uint64
@@ -88,15 +89,23 @@ func (c *call) InferShape(...gorgonia.DimSizer) (tensor.Shape, error) {
 
 func (c *call) DiffWRT(n int) []bool {
 	d := make([]bool, n)
-	if c.Spec.Gradient != nil {
-		for i, in := range c.In {
-			d[i] = in.DType == Float32 && !in.Updated
-		}
+	// An op without a gradient says yes as well, so that a loss that depends on it is
+	// refused: gorgonia would leave its share out without a word.
+	for i, in := range c.In {
+		d[i] = in.DType == Float32 && !in.Updated
 	}
 	return d
 }
 
 func (c *call) SymDiff(inputs gorgonia.Nodes, output, grad *gorgonia.Node) (gorgonia.Nodes, error) {
+	c.b.differentiating = c
+	nodes, err := c.gradients(inputs, output, grad)
+	c.b.Fail(err)
+	c.b.differentiating = nil
+	return nodes, c.b.err
+}
+
+func (c *call) gradients(inputs gorgonia.Nodes, output, grad *gorgonia.Node) (gorgonia.Nodes, error) {
 	if c.Spec.Gradient == nil {
 		return nil, fmt.Errorf("%s has no gradient", c.Spec.Name)
 	}
@@ -108,10 +117,7 @@ func (c *call) SymDiff(inputs gorgonia.Nodes, output, grad *gorgonia.Node) (gorg
 	for i := range c.Out {
 		g.Out = append(g.Out, out.Output(i))
 	}
-	wrt := c.DiffWRT(len(inputs))
-	c.b.differentiating = c
 	grads := c.Spec.Gradient(g)
-	c.b.differentiating = nil
 	if c.b.err != nil {
 		return nil, c.b.err
 	}
@@ -119,10 +125,11 @@ func (c *call) SymDiff(inputs gorgonia.Nodes, output, grad *gorgonia.Node) (gorg
 		return nil, fmt.Errorf("%s: the gradient has %d parts for %d inputs", c.Spec.Name, len(grads), len(inputs))
 	}
 	nodes := make(gorgonia.Nodes, len(grads))
-	for i, t := range grads {
-		if !wrt[i] {
+	for i, wanted := range c.DiffWRT(len(inputs)) {
+		if !wanted {
 			continue
 		}
+		t := grads[i]
 		if t.node == nil {
 			return nil, fmt.Errorf("%s: no gradient for %s", c.Spec.Name, c.In[i].Name)
 		}
@@ -147,10 +154,14 @@ func (v *view) InferShape(...gorgonia.DimSizer) (tensor.Shape, error) {
 	return tensor.Shape(v.of.Out[v.index].Shape).Clone(), nil
 }
 
-func (v *view) DiffWRT(n int) []bool { return make([]bool, n) }
+// DiffWRT says yes so that SymDiff is asked, and a loss that depends on v refused.
+func (v *view) DiffWRT(int) []bool { return []bool{v.of.Out[v.index].DType == Float32} }
 
 func (v *view) SymDiff(gorgonia.Nodes, *gorgonia.Node, *gorgonia.Node) (gorgonia.Nodes, error) {
-	return nil, fmt.Errorf("%s: output %s can't be differentiated", v.of.Spec.Name, v.of.Out[v.index].Name)
+	v.of.b.differentiating = v.of
+	v.of.b.Fail(fmt.Errorf("%s: output %s can't be differentiated", v.of.Spec.Name, v.of.Out[v.index].Name))
+	v.of.b.differentiating = nil
+	return nil, v.of.b.err
 }
 
 func (c *columns) shape() Shape {
@@ -169,10 +180,10 @@ func (c *columns) InferShape(...gorgonia.DimSizer) (tensor.Shape, error) {
 	return tensor.Shape(c.shape()).Clone(), nil
 }
 
-func (c *columns) DiffWRT(n int) []bool { return []bool{true} }
+func (c *columns) DiffWRT(int) []bool { return []bool{true} }
 
 func (c *columns) SymDiff(inputs gorgonia.Nodes, _, grad *gorgonia.Node) (gorgonia.Nodes, error) {
-	p := &place{total: c.in.Cols(), from: c.from, in: c.shape(), id: c.b.nextID()}
+	p := &place{of: inputs[0], total: c.in.Cols(), from: c.from, in: c.shape(), id: c.b.nextID()}
 	n, err := gorgonia.ApplyOp(p, grad)
 	if err != nil {
 		return nil, err

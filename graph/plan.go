@@ -2,6 +2,7 @@ package graph
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -86,8 +87,20 @@ type storage struct {
 	offset      int
 	rows, cols  int
 	dtype       DType
-	first, last int
+	first, last int // steps that use it
 	home        *storage
+	values      []*value
+}
+
+func newStorage(r Region, s Shape, t DType) *storage {
+	return &storage{region: r, rows: s.Rows(), cols: s.Cols(), dtype: t, first: math.MaxInt, last: -1}
+}
+
+// hold makes a value of the columns from col on.
+func (s *storage) hold(shape Shape, col int) *value {
+	v := &value{shape: shape, st: s, col: col}
+	s.values = append(s.values, v)
+	return v
 }
 
 func (s *storage) root() *storage {
@@ -121,7 +134,7 @@ type compiler struct {
 	steps   []pending
 	values  map[*gorgonia.Node]*value
 	outputs map[*gorgonia.Node][]*value // a call's outputs
-	inner   map[*gorgonia.Node]bool     // sums and places that became part of a join
+	parts   map[*gorgonia.Node]bool     // places that a sum joins with others
 	rounded map[*value]*value           // float32 values and their bfloat16 copies
 }
 
@@ -135,16 +148,13 @@ func (b *Builder) Compile() (*Plan, error) {
 		b:       b,
 		values:  map[*gorgonia.Node]*value{},
 		outputs: map[*gorgonia.Node][]*value{},
-		inner:   map[*gorgonia.Node]bool{},
+		parts:   map[*gorgonia.Node]bool{},
 		rounded: map[*value]*value{},
 	}
 	p := &Plan{Inputs: map[string]Slot{}, Results: map[string]Slot{}, States: map[string]Slot{}}
 	c.placeLeaves(p)
 	if err := c.collect(); err != nil {
 		return nil, err
-	}
-	if c.b.err != nil {
-		return nil, c.b.err
 	}
 	if err := c.placeGradients(p); err != nil {
 		return nil, err
@@ -155,6 +165,11 @@ func (b *Builder) Compile() (*Plan, error) {
 	c.lifetimes()
 	c.reuse()
 	p.Sizes[Arena] = c.allocate()
+	for r, n := range p.Sizes {
+		if n > maxSize {
+			return nil, fmt.Errorf("graph: region %v has %d elements; at most %d", Region(r), n, maxSize)
+		}
+	}
 	for _, s := range c.steps {
 		step := Step{Resolved: s.Resolved, Path: s.path, Backward: s.backward}
 		for _, v := range s.in {
@@ -162,6 +177,9 @@ func (b *Builder) Compile() (*Plan, error) {
 		}
 		for _, v := range s.out {
 			step.Out = append(step.Out, v.slot())
+		}
+		if err := step.checkStrides(); err != nil {
+			return nil, err
 		}
 		p.Steps = append(p.Steps, step)
 	}
@@ -185,18 +203,41 @@ func (v *value) slot() Slot {
 		Stride: s.cols, Shape: v.shape, DType: s.dtype}
 }
 
+// checkStrides refuses rows apart from each other where a kernel need not take
+// them.
+func (s *Step) checkStrides() error {
+	for _, part := range []struct {
+		operands []Operand
+		slots    []Slot
+	}{{s.Resolved.In, s.In}, {s.Resolved.Out, s.Out}} {
+		for k, o := range part.operands {
+			if slot := part.slots[k]; !o.Strided && slot.Rows > 1 && slot.Stride != slot.Cols {
+				return fmt.Errorf("%s: %s%v can't be columns of a wider tensor; only activations [B T ...] can", inScope(s.Path, s.Spec.Name), o.Name, o.Shape)
+			}
+		}
+	}
+	return nil
+}
+
+// inScope is the path and a name under it.
+func inScope(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + ": " + name
+}
+
 // placeLeaves gives inputs, states and parameters their places.
 func (c *compiler) placeLeaves(p *Plan) {
 	for _, l := range c.b.leaves {
-		st := &storage{region: l.region, rows: l.shape.Rows(), cols: l.shape.Cols(), dtype: l.dtype}
-		switch l.region {
-		case Inputs, States, Params:
+		st := newStorage(l.region, l.shape, l.dtype)
+		if l.whole {
+			p.Sizes[l.region] = l.shape.Size()
+		} else {
 			st.offset = p.Sizes[l.region]
 			p.Sizes[l.region] += st.size()
-		default: // all of a flat buffer
-			p.Sizes[l.region] = l.shape.Size()
 		}
-		c.values[l.node] = &value{shape: l.shape, st: st}
+		c.values[l.node] = st.hold(l.shape, 0)
 	}
 	for _, q := range c.b.params {
 		p.Params = append(p.Params, ParamSlot{q.Name, q.Shape, c.values[q.node].st.offset, q.Init})
@@ -230,201 +271,216 @@ func (c *compiler) needed() map[*gorgonia.Node]bool {
 // collect walks the nodes in the order of their making, which is an order of
 // execution: a node is made after its inputs, and the backward pass in reverse.
 func (c *compiler) collect() error {
+	for n, terms := range c.b.terms {
+		for _, t := range terms {
+			if p, ok := t.Op().(*place); ok && p.of == n && len(terms) > 1 {
+				c.parts[t] = true
+			}
+		}
+	}
 	need := c.needed()
 	nodes := slices.Clone(c.b.g.AllNodes())
 	slices.SortFunc(nodes, func(a, b *gorgonia.Node) int { return int(a.ID() - b.ID()) })
-	c.markJoins(nodes, need)
 	for _, n := range nodes {
-		if !need[n] || c.values[n] != nil || n == c.b.seed || c.inner[n] {
+		if !need[n] || c.values[n] != nil || n == c.b.seed || c.parts[n] {
 			continue
 		}
-		if err := c.node(n); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// markJoins finds the sums and places that belong to a larger sum of places.
-func (c *compiler) markJoins(nodes []*gorgonia.Node, need map[*gorgonia.Node]bool) {
-	for _, n := range slices.Backward(nodes) {
-		if !need[n] || c.inner[n] || !isSum(n) {
-			continue
-		}
-		terms := c.b.sumTerms(n, nil)
-		if !slices.ContainsFunc(terms, isPlace) {
-			continue
-		}
-		var mark func(*gorgonia.Node)
-		mark = func(m *gorgonia.Node) {
-			if m != n {
-				c.inner[m] = true
-			}
-			if isSum(m) {
-				for _, k := range c.b.children(m) {
-					mark(k)
-				}
-			}
-		}
-		if !slices.ContainsFunc(terms, func(t *gorgonia.Node) bool { return !isPlace(t) }) {
-			mark(n)
-		}
-	}
-}
-
-func isPlace(n *gorgonia.Node) bool {
-	_, ok := n.Op().(*place)
-	return ok
-}
-
-func (c *compiler) node(n *gorgonia.Node) error {
-	if isSum(n) {
-		if terms := c.b.sumTerms(n, nil); isPlace(terms[0]) {
-			return c.join(n, terms)
-		}
-		r, err := c.b.add(len(n.Shape())).Resolve([]Shape{Shape(n.Shape()), Shape(n.Shape())})
+		v, err := c.node(n)
 		if err != nil {
 			return err
 		}
-		path := ""
-		if of := n.DerivOf(); len(of) > 0 {
-			path = pathOf(of[0])
-		}
-		c.step(n, &call{Resolved: r, path: path, backward: true})
-		return nil
+		c.values[n] = v
+	}
+	return c.checkUpdates()
+}
+
+// node adds the steps that compute n.
+func (c *compiler) node(n *gorgonia.Node) (*value, error) {
+	if terms, ok := c.b.sums[n]; ok {
+		return c.sum(n, terms)
 	}
 	switch op := n.Op().(type) {
 	case *call:
-		c.step(n, op)
+		in := make([]*value, 0, len(op.In))
+		for _, k := range c.b.children(n) {
+			in = append(in, c.values[k])
+		}
+		out, err := c.step(op, in)
+		c.outputs[n] = out
+		if err != nil || len(out) == 0 {
+			return nil, err
+		}
+		return out[0], nil
 	case *view:
-		c.values[n] = c.outputs[c.b.children(n)[0]][op.index]
+		return c.outputs[c.b.children(n)[0]][op.index], nil
 	case *columns:
 		of := c.values[c.b.children(n)[0]]
-		c.values[n] = &value{shape: op.shape(), st: of.st, col: of.col + op.from}
+		return of.st.hold(op.shape(), of.col+op.from), nil
 	case *place:
-		return c.join(n, []*gorgonia.Node{n})
-	default:
-		return fmt.Errorf("graph: no rule to run %v", n)
+		return c.join(op.shape(), []*gorgonia.Node{n})
 	}
-	return nil
+	return nil, fmt.Errorf("graph: no rule to run %v", n)
 }
 
-func pathOf(n *gorgonia.Node) string {
-	if c, ok := n.Op().(*call); ok {
-		return c.path
+// step adds one call.
+func (c *compiler) step(op *call, in []*value) ([]*value, error) {
+	for i, v := range in {
+		if v == nil {
+			return nil, fmt.Errorf("%s: %s is the gradient of the loss itself, which is no tensor; only an op whose Gradient asks IsSeed can end a graph", inScope(op.path, op.Spec.Name), op.In[i].Name)
+		}
+	}
+	s := pending{call: op}
+	for i, v := range in {
+		w, err := c.asWanted(op, i, v)
+		if err != nil {
+			return nil, err
+		}
+		s.in = append(s.in, w)
+	}
+	for i, o := range op.Out {
+		t := o.DType
+		wide := i == 0 && op.Spec.Promote && slices.ContainsFunc(s.in, func(v *value) bool { return v.st.dtype == Float32 })
+		if c.b.round != nil && t == Float32 && o.Kind != Precise && !wide {
+			t = BFloat16
+		}
+		s.out = append(s.out, newStorage(Arena, o.Shape, t).hold(o.Shape, 0))
+	}
+	c.steps = append(c.steps, s)
+	return s.out, nil
+}
+
+// asWanted is v in the type that input i of op takes it in: rounded for a matrix
+// product in mixed precision, where v is not bfloat16 already.
+func (c *compiler) asWanted(op *call, i int, v *value) (*value, error) {
+	o := op.In[i]
+	if c.b.round == nil || v.st.dtype != Float32 {
+		return v, nil
+	}
+	if v.st.region == Params {
+		if o.Kind == Precise || len(v.shape) < 2 {
+			return v, nil
+		}
+		// The optimizer keeps a rounded copy of all weights.
+		shadow := &storage{region: Shadow, offset: v.st.offset / 2, rows: v.st.rows, cols: v.st.cols, dtype: BFloat16}
+		return shadow.hold(v.shape, v.col), nil
+	}
+	if o.Kind != Factor {
+		return v, nil
+	}
+	if r := c.rounded[v]; r != nil {
+		return r, nil
+	}
+	res, err := c.b.round.Resolve([]Shape{v.shape})
+	if err != nil {
+		return nil, err
+	}
+	r := newStorage(Arena, v.shape, BFloat16).hold(v.shape, 0)
+	round := &call{Resolved: res, path: op.path, backward: op.backward}
+	c.steps = append(c.steps, pending{call: round, in: []*value{v}, out: []*value{r}})
+	if v.st.region != States { // a state may change between two readers
+		c.rounded[v] = r
+	}
+	return r, nil
+}
+
+// sum adds gradients that meet, left to right. Those of x's columns are joined.
+func (c *compiler) sum(n *gorgonia.Node, terms []*gorgonia.Node) (*value, error) {
+	var list []*value
+	var parts []*gorgonia.Node
+	joined := 0 // the join's place in the list
+	for _, t := range terms {
+		if !c.parts[t] {
+			list = append(list, c.values[t])
+			continue
+		}
+		if parts == nil {
+			joined = len(list)
+			list = append(list, nil)
+		}
+		parts = append(parts, t)
+	}
+	shape := Shape(n.Shape())
+	if parts != nil {
+		v, err := c.join(shape, parts)
+		if err != nil {
+			return nil, err
+		}
+		list[joined] = v
+	}
+	total := list[0]
+	for _, v := range list[1:] {
+		r, err := c.b.add(len(shape)).Resolve([]Shape{shape, shape})
+		if err != nil {
+			return nil, err
+		}
+		out, err := c.step(&call{Resolved: r, path: pathOf(n), backward: true}, []*value{total, v})
+		if err != nil {
+			return nil, err
+		}
+		total = out[0]
+	}
+	return total, nil
+}
+
+// pathOf is the layer that made the tensor whose gradient is sum.
+func pathOf(sum *gorgonia.Node) string {
+	if of := sum.DerivOf(); len(of) > 0 {
+		if c, ok := of[0].Op().(*call); ok {
+			return c.path
+		}
 	}
 	return ""
 }
 
-func (c *compiler) step(n *gorgonia.Node, op *call) {
-	s := pending{call: op}
-	for i, k := range c.b.children(n) {
-		s.in = append(s.in, c.asWanted(op.In[i], c.values[k]))
-	}
-	for i, o := range op.Out {
-		st := &storage{rows: o.Shape.Rows(), cols: o.Shape.Cols(), dtype: o.DType}
-		wide := i == 0 && op.Spec.Promote && slices.ContainsFunc(s.in, func(v *value) bool { return v.st.dtype == Float32 })
-		if c.b.round != nil && o.DType == Float32 && o.Kind != Precise && !wide {
-			st.dtype = BFloat16
-		}
-		s.out = append(s.out, &value{shape: o.Shape, st: st})
-	}
-	c.outputs[n] = s.out
-	if len(s.out) > 0 {
-		c.values[n] = s.out[0]
-	} else {
-		c.values[n] = &value{st: &storage{}}
-	}
-	c.steps = append(c.steps, s)
-}
-
-// asWanted is v in the type that an input takes it in: rounded for a matrix
-// product in mixed precision, where v is not bfloat16 already.
-func (c *compiler) asWanted(o Operand, v *value) *value {
-	if c.b.round == nil || v.st.dtype != Float32 {
-		return v
-	}
-	if v.st.region == Params {
-		if o.Kind == Precise || len(v.shape) < 2 {
-			return v
-		}
-		// The optimizer keeps a rounded copy of all weights.
-		return &value{shape: v.shape, st: &storage{region: Shadow, offset: v.st.offset / 2,
-			rows: v.st.rows, cols: v.st.cols, dtype: BFloat16}}
-	}
-	if o.Kind != Factor {
-		return v
-	}
-	if r := c.rounded[v]; r != nil {
-		return r
-	}
-	res, err := c.b.round.Resolve([]Shape{v.shape})
-	if err != nil {
-		c.b.Fail(err)
-		return v
-	}
-	r := &value{shape: v.shape, st: &storage{rows: v.shape.Rows(), cols: v.shape.Cols(), dtype: BFloat16}}
-	c.steps = append(c.steps, pending{call: &call{Resolved: res, path: "", backward: false}, in: []*value{v}, out: []*value{r}})
-	c.rounded[v] = r
-	return r
-}
-
 // join lets the gradients of x's columns lie where x's gradient has these
 // columns, so that putting them together costs nothing.
-func (c *compiler) join(n *gorgonia.Node, terms []*gorgonia.Node) error {
-	shape := Shape(n.Shape())
-	whole := &storage{rows: shape.Rows(), cols: shape.Cols(), dtype: c.values[c.b.children(terms[0])[0]].st.dtype}
+func (c *compiler) join(shape Shape, parts []*gorgonia.Node) (*value, error) {
+	whole := newStorage(Arena, shape, Float32)
 	used := make([]bool, whole.cols)
-	for _, t := range terms {
+	for i, t := range parts {
 		op := t.Op().(*place)
 		v := c.values[c.b.children(t)[0]]
 		if v == nil || v.st.region != Arena || !v.whole() {
-			return fmt.Errorf("columns: the gradient of columns %d to %d of %v is shared with another tensor's; copy one of them", op.from, op.from+op.in.Cols(), shape)
+			return nil, fmt.Errorf("columns: the gradient of columns %d to %d of %v is shared with another tensor's; copy one of them", op.from, op.from+op.in.Cols(), shape)
 		}
-		if v.st.dtype != whole.dtype {
-			return fmt.Errorf("columns: the gradients of %v's columns are %v and %v", shape, whole.dtype, v.st.dtype)
+		if i == 0 {
+			whole.dtype = v.st.dtype
+		} else if v.st.dtype != whole.dtype {
+			return nil, fmt.Errorf("columns: the gradients of %v's columns are %v and %v", shape, whole.dtype, v.st.dtype)
 		}
 		for j := range op.in.Cols() {
 			if used[op.from+j] {
-				return fmt.Errorf("columns: column %d of %v is used twice", op.from+j, shape)
+				return nil, fmt.Errorf("columns: column %d of %v is used twice", op.from+j, shape)
 			}
 			used[op.from+j] = true
 		}
-		// Every value that lies in v's storage moves with it.
-		old := v.st
-		c.eachValue(func(w *value) {
-			if w.st == old {
-				w.st, w.col = whole, w.col+op.from
-			}
-		})
+		for _, w := range v.st.values {
+			whole.values = append(whole.values, w)
+			w.st, w.col = whole, w.col+op.from
+		}
 	}
 	if j := slices.Index(used, false); j >= 0 {
-		return fmt.Errorf("columns: column %d of %v is not used, so its gradient is not known", j, shape)
+		return nil, fmt.Errorf("columns: column %d of %v is not used, so its gradient is not known", j, shape)
 	}
-	c.values[n] = &value{shape: shape, st: whole}
-	return nil
+	return whole.hold(shape, 0), nil
 }
 
-// eachValue visits every value once.
-func (c *compiler) eachValue(f func(*value)) {
-	seen := map[*value]bool{}
-	visit := func(v *value) {
-		if v != nil && !seen[v] {
-			seen[v] = true
-			f(v)
-		}
-	}
+// checkUpdates refuses a backward pass that would read what was updated since.
+func (c *compiler) checkUpdates() error {
+	updated := map[*storage]*call{}
 	for _, s := range c.steps {
 		for _, v := range s.in {
-			visit(v)
+			if by := updated[v.st]; by != nil && s.backward {
+				return fmt.Errorf("%s: reads a tensor that %s has updated by then", inScope(s.path, s.Spec.Name), by.Spec.Name)
+			}
 		}
-		for _, v := range s.out {
-			visit(v)
+		for k, o := range s.call.In {
+			if o.Updated {
+				updated[s.in[k].st] = s.call
+			}
 		}
 	}
-	for _, v := range c.values {
-		visit(v)
-	}
+	return nil
 }
 
 // placeGradients puts each parameter's gradient at the parameter's own offset.
@@ -444,7 +500,6 @@ func (c *compiler) placeGradients(p *Plan) error {
 }
 
 func (c *compiler) lifetimes() {
-	c.eachValue(func(v *value) { v.st.first, v.st.last = len(c.steps), -1 })
 	for i, s := range c.steps {
 		for _, v := range slices.Concat(s.in, s.out) {
 			v.st.first = min(v.st.first, i)
@@ -466,7 +521,12 @@ func (c *compiler) reuse() {
 		for _, k := range s.Spec.InPlace {
 			in := s.in[k]
 			st := in.st.root()
-			if st.region != Arena || st.last != i || in.col != 0 || st.dtype != out.st.dtype || st.cols != out.shape.Cols() || st.rows != out.shape.Rows() {
+			// A kernel may read its other inputs when part of the output is written.
+			shared := false
+			for j, other := range s.in {
+				shared = shared || j != k && other.st.root() == st
+			}
+			if shared || st.region != Arena || st.last != i || in.col != 0 || st.dtype != out.st.dtype || st.cols != out.shape.Cols() || st.rows != out.shape.Rows() {
 				continue
 			}
 			st.last = out.st.last

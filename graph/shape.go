@@ -48,6 +48,24 @@ func (s Shape) Size() int {
 	return n
 }
 
+// maxSize bounds a tensor's elements, so that no product or sum of sizes overflows.
+const maxSize = 1 << 40
+
+// check refuses sizes that no tensor can have.
+func (s Shape) check() error {
+	n := 1
+	for i, d := range s {
+		if d <= 0 {
+			return fmt.Errorf("dimension %d of %v must be positive", i, s)
+		}
+		if d > maxSize/n {
+			return fmt.Errorf("%v has too many elements; at most %d", s, maxSize)
+		}
+		n *= d
+	}
+	return nil
+}
+
 // Cols is the length of the last dimension, 1 for a scalar.
 func (s Shape) Cols() int {
 	if len(s) == 0 {

@@ -3,6 +3,7 @@ package graph
 import (
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,9 +29,15 @@ type signature struct {
 	in, out []operand
 }
 
+// operandForm is name[dims]; factorForm is what the dims are products of.
+var (
+	operandForm = regexp.MustCompile(`^([A-Za-z]\w*)(:i32|:f32|:mm)?(!)?\[([^\[\]]*)\]$`)
+	factorForm  = regexp.MustCompile(`^([A-Za-z]\w*|[1-9][0-9]{0,8})$`)
+)
+
 // parseSignature reads `x[B T D], w:f32[D] -> y[B T D], rstd:f32[B T]`. A name may
 // carry `:i32` (int32 elements), `:f32` or `:mm` (see Kind), and an input a trailing
-// `!` (updated in place). A dimension is a symbol, a number, or a product such as
+// `!` (updated in place), as in `seen:i32![1]`. A dimension is a symbol, a number, or a product such as
 // H*D.
 func parseSignature(s string) (signature, error) {
 	left, right, ok := strings.Cut(s, "->")
@@ -44,6 +51,13 @@ func parseSignature(s string) (signature, error) {
 	}
 	if sig.out, err = parseOperands(right); err != nil {
 		return signature{}, fmt.Errorf("signature %q: %w", s, err)
+	}
+	seen := map[string]bool{}
+	for _, o := range slices.Concat(sig.in, sig.out) {
+		if seen[o.name] {
+			return signature{}, fmt.Errorf("signature %q: two tensors are named %s", s, o.name)
+		}
+		seen[o.name] = true
 	}
 	for _, o := range sig.out {
 		if o.updated {
@@ -61,26 +75,25 @@ func parseOperands(s string) ([]operand, error) {
 	var list []operand
 	for _, part := range strings.Split(s, ",") {
 		part = strings.TrimSpace(part)
-		name, dims, ok := strings.Cut(strings.TrimSuffix(part, "]"), "[")
-		if !ok || !strings.HasSuffix(part, "]") {
+		m := operandForm.FindStringSubmatch(part)
+		if m == nil {
 			return nil, fmt.Errorf("%q is not name[dims]", part)
 		}
-		o := operand{name: name}
-		if o.name, ok = strings.CutSuffix(o.name, "!"); ok {
-			o.updated = true
-		}
-		if o.name, ok = strings.CutSuffix(o.name, ":i32"); ok {
+		o := operand{name: m[1], updated: m[3] != ""}
+		switch m[2] {
+		case ":i32":
 			o.dtype = Int32
-		} else if o.name, ok = strings.CutSuffix(o.name, ":f32"); ok {
+		case ":f32":
 			o.kind = Precise
-		} else if o.name, ok = strings.CutSuffix(o.name, ":mm"); ok {
+		case ":mm":
 			o.kind = Factor
 		}
-		if o.name == "" {
-			return nil, fmt.Errorf("%q has no name", part)
-		}
-		for _, f := range strings.Fields(dims) {
-			o.dims = append(o.dims, strings.Split(f, "*"))
+		for _, f := range strings.Fields(m[4]) {
+			e := extent(strings.Split(f, "*"))
+			if i := slices.IndexFunc(e, func(f string) bool { return !factorForm.MatchString(f) }); i >= 0 {
+				return nil, fmt.Errorf("%q: %q is neither a symbol nor a positive number", part, e[i])
+			}
+			o.dims = append(o.dims, e)
 		}
 		list = append(list, o)
 	}
@@ -128,8 +141,8 @@ func (e extent) solve(d Dims, n int) error {
 			unknown = f
 		}
 	}
-	if n < 0 {
-		return fmt.Errorf("negative size %d", n)
+	if n <= 0 {
+		return fmt.Errorf("size %d is not positive", n)
 	}
 	if unknown == "" {
 		if known != n {
@@ -157,9 +170,15 @@ func (o operand) shape(d Dims) (Shape, error) {
 					return nil, fmt.Errorf("%s: no size for %s (known: %v)", o, f, slices.Sorted(maps.Keys(d)))
 				}
 			}
+			if v <= 0 || v > maxSize/n {
+				return nil, fmt.Errorf("%s: %d is no size for %s", o, v, f)
+			}
 			n *= v
 		}
 		s[i] = n
+	}
+	if err := s.check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", o, err)
 	}
 	return s, nil
 }

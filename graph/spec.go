@@ -87,7 +87,8 @@ type Pool interface {
 	Workers() int
 	// Run calls task for each task number in [0, tasks), in any order, on any
 	// worker number in [0, Workers()), and returns when all are done. A kernel's
-	// result must not depend on which worker ran which task.
+	// result must not depend on which worker ran which task. A task must not call
+	// Run.
 	Run(tasks int, task func(task, worker int))
 }
 
@@ -231,6 +232,11 @@ func (s *Spec) resolve(sig signature, d Dims) (*Resolved, error) {
 				return nil, fmt.Errorf("%s: %w", s.Name, err)
 			}
 			*part.to = append(*part.to, Operand{Name: o.name, Shape: shape, DType: o.dtype, Updated: o.updated, Strided: o.strided(), Kind: o.kind})
+		}
+	}
+	for _, k := range s.InPlace {
+		if k < 0 || k >= len(r.In) || len(r.Out) == 0 || r.In[k].DType != r.Out[0].DType || !r.In[k].Shape.Equal(r.Out[0].Shape) {
+			return nil, fmt.Errorf("%s: InPlace input %d does not have the shape and type of output 0", s.Name, k)
 		}
 	}
 	return r, nil

@@ -51,11 +51,12 @@ const (
 	dotMaxN = 4  // and copying A
 )
 
-// An operand that meets at most this many panels of the other one is read in place: copying it would cost
-// more than it saves.
+// fewPanels is how many panels of the other operand an operand may meet and still be read in place: copying
+// it would cost more than it saves. Where A is stored transposed, in place is only better for fewer and with
+// rows of at most nearSteps elements, which leaves several steps on a page.
 const (
-	fewPanels       = 16
-	fewPanelsTransA = 2 // in place, each step reads another page
+	fewPanels = 16
+	nearSteps = 256
 )
 
 func (g Gemm) plan(k *gemmKernels) gemmPlan {
@@ -66,7 +67,7 @@ func (g Gemm) plan(k *gemmKernels) gemmPlan {
 	p.dot = g.TransB && !g.TransA && (g.M <= dotMaxM || g.N <= dotMaxN) && g.K >= 8*min(g.M, g.N)
 	p.rowPanels = ceilDiv(g.M, k.rows)
 	colPanels := ceilDiv(g.N, k.cols)
-	p.packA = colPanels > fewPanels || g.TransA && colPanels > fewPanelsTransA
+	p.packA = colPanels > fewPanels || g.TransA && (colPanels > 2 || g.LDA > nearSteps)
 	p.packB = g.TransB || p.rowPanels > fewPanels
 	p.kBlock = evenBlock(g.K, k.kBlock, 8)
 	p.nCopy = evenBlock(g.N, copyCols, k.cols)

@@ -46,20 +46,23 @@ const (
 	smallTask      = 1 << 19
 	tasksPerWorker = 12 // makes the end even when workers are not equally fast
 	minColPanels   = 8  // of B in a task: with fewer, copying A shows
-	panelsPerCopy  = 4  // of B
+	panelsPerCopy  = 8  // of B
 )
 
-// parts returns into how many parts the rows and columns of C are cut for tasks. Rows come first, as
-// every part of the columns copies A again.
+// parts returns into how many parts the rows and columns of C are cut for tasks. Every part of the columns
+// copies A again, so there are only as many as it takes to keep the tasks that run at the same time on the
+// same nBlock columns of B, and all workers busy.
 func (r *gemmRun) parts(workers int) (rows, cols int) {
 	rows = ceilDiv(r.rowPanels, maxPanels)
 	if workers == 1 {
 		return rows, 1
 	}
-	tasks := min(tasksPerWorker*workers, ceilDiv(r.M*min(r.N, r.nCopy)*min(r.K, r.kBlock), smallTask))
-	rows = min(r.rowPanels, max(rows, tasks))
-	colPanels := ceilDiv(min(r.N, r.nCopy), r.kernels.cols)
-	return rows, max(1, min(ceilDiv(tasks, rows), colPanels/minColPanels))
+	n := min(r.N, r.nCopy)
+	cols = ceilDiv(n, r.nBlock)
+	tasks := min(tasksPerWorker*workers, ceilDiv(r.M*n*min(r.K, r.kBlock), smallTask))
+	rows = min(r.rowPanels, max(rows, ceilDiv(tasks, cols)))
+	cols = max(cols, min(ceilDiv(tasks, rows), ceilDiv(n, minColPanels*r.kernels.cols)))
+	return rows, cols
 }
 
 func (r *gemmRun) serial() {
@@ -121,48 +124,79 @@ func (r *gemmRun) bindParallel(p Pool) func() {
 	}
 }
 
-// packPanelsB copies the panels of B between the columns lo and hi, which lie in the block. Columns that a
-// panel lacks are zero.
+// packPanelsB copies the panels of B between the columns lo and hi.
 func (r *gemmRun) packPanelsB(lo, hi int) {
 	width, steps := r.kernels.cols, r.k1-r.k0
-	for j := lo; j < hi; j += width {
-		r.packPanelB(r.copyB[(j-r.j0)*r.kBlock:][:width*steps], j, min(width, r.N-j))
+	chunk := r.stepsPerCopy(r.TransB)
+	for k := 0; k < steps; k += chunk {
+		for j := lo; j < hi; j += width {
+			panel := r.copyB[(j-r.j0)*r.kBlock+k*width:]
+			r.packPanelB(panel, j, r.k0+k, min(chunk, steps-k))
+		}
 	}
 }
 
-func (r *gemmRun) packPanelB(panel []float32, j, cols int) {
-	width, steps := r.kernels.cols, r.k1-r.k0
+// packPanelB copies steps steps from step k of the panel of B at column j. Columns that the panel lacks are
+// zero.
+func (r *gemmRun) packPanelB(panel []float32, j, k, steps int) {
+	width := r.kernels.cols
+	cols := min(width, r.N-j)
 	if cols < width {
-		clear(panel)
+		clear(panel[:steps*width])
 	}
 	if r.TransB {
-		r.kernels.transpose(panel, width, r.b[j*r.LDB+r.k0:], r.LDB, cols, steps)
-		return
-	}
-	r.kernels.copyRows(panel, width, r.b[r.k0*r.LDB+j:], r.LDB, steps, cols)
-}
-
-// packPanelA copies panel i of A: all rows at one step are side by side.
-func (r *gemmRun) packPanelA(panel []float32, i int) {
-	i0, i1 := r.panelA(i)
-	rows, steps := i1-i0, r.k1-r.k0
-	if r.TransA {
-		r.kernels.copyRows(panel, rows, r.a[r.k0*r.LDA+i0:], r.LDA, steps, rows)
+		r.kernels.transpose(panel, width, r.b[j*r.LDB+k:], r.LDB, cols, steps)
 	} else {
-		r.kernels.transpose(panel, rows, r.a[i0*r.LDA+r.k0:], r.LDA, rows, steps)
+		r.kernels.copyRows(panel, width, r.b[k*r.LDB+j:], r.LDB, steps, cols)
 	}
 }
 
-// compute is a task: a part of the rows of C and a part of the columns.
+// packPanelsA copies the panels [lo, hi) of A: all rows of a panel at one step are side by side.
+func (r *gemmRun) packPanelsA(copyA []float32, lo, hi int) {
+	steps := r.k1 - r.k0
+	chunk := r.stepsPerCopy(!r.TransA)
+	for k := 0; k < steps; k += chunk {
+		for i := lo; i < hi; i++ {
+			i0, i1 := r.panelA(i)
+			rows, n := i1-i0, min(chunk, steps-k)
+			panel := r.copyOfA(copyA, i-lo)[k*rows:]
+			if r.TransA {
+				r.kernels.copyRows(panel, rows, r.a[(r.k0+k)*r.LDA+i0:], r.LDA, n, rows)
+			} else {
+				r.kernels.transpose(panel, rows, r.a[i0*r.LDA+r.k0+k:], r.LDA, rows, n)
+			}
+		}
+	}
+}
+
+// stepsPerCopy is how many steps of one panel are copied before the next panel's: all of them where an
+// operand's rows run along K, and else a few, as the steps are far apart while neighbouring panels share
+// pages and cache lines.
+func (r *gemmRun) stepsPerCopy(alongK bool) int {
+	if alongK {
+		return r.kBlock
+	}
+	return 16
+}
+
+// copyOfA returns the copy of the i-th panel of A in a task.
+func (r *gemmRun) copyOfA(copyA []float32, i int) []float32 {
+	return copyA[i*r.kernels.rows*r.kBlock:][:r.kernels.rows*r.kBlock]
+}
+
+// compute is a task: a part of the rows of C and a part of the columns. Tasks that follow each other read
+// the same part of B.
 func (r *gemmRun) compute(task, worker int) {
-	row, col := task/r.colParts, task%r.colParts
+	col, row := task/r.rowParts, task%r.rowParts
 	lo, hi := row*r.rowPanels/r.rowParts, (row+1)*r.rowPanels/r.rowParts
 	panels := ceilDiv(r.j1-r.j0, r.kernels.cols)
 	j0 := r.j0 + col*panels/r.colParts*r.kernels.cols
 	j1 := min(r.j1, r.j0+(col+1)*panels/r.colParts*r.kernels.cols)
 
-	steps := r.k1 - r.k0
 	copyA := r.copiesA[worker*r.workspaceA():][:r.workspaceA()]
+	if r.packA {
+		r.packPanelsA(copyA, lo, hi)
+	}
 	for j := j0; j < j1; j += r.nBlock {
 		for i := lo; i < hi; i++ {
 			var a []float32
@@ -170,10 +204,7 @@ func (r *gemmRun) compute(task, worker int) {
 			i0, i1 := r.panelA(i)
 			switch {
 			case r.packA:
-				a, aRow, aK = copyA[(i-lo)*r.kernels.rows*steps:][:(i1-i0)*steps], 1, i1-i0
-				if j == j0 {
-					r.packPanelA(a, i)
-				}
+				a, aRow, aK = r.copyOfA(copyA, i-lo), 1, i1-i0
 			case r.TransA:
 				a, aRow, aK = r.a[r.k0*r.LDA+i0:], 1, r.LDA
 			default:
@@ -200,7 +231,7 @@ func (r *gemmRun) computeRows(a []float32, aRow, aK, i, rows, j, j1, worker int,
 		case cols%r.kernels.lanes != 0:
 			b = r.copyB[worker*r.workspaceB():][:bK*steps]
 			if newB {
-				r.packPanelB(b, j, cols)
+				r.packPanelB(b, j, r.k0, steps)
 			}
 		default:
 			b, bK = r.b[r.k0*r.LDB+j:], r.LDB

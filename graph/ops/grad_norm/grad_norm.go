@@ -14,7 +14,7 @@ func Apply(b *graph.Builder, g graph.Tensor) graph.Tensor { return b.Apply(Spec(
 func Spec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "grad_norm",
-		Signature: "g[N] -> norm[]",
+		Signature: "g:f32[N] -> norm:f32[]",
 		Reference: func(_ graph.Dims, in, out []graph.Array) {
 			sum := 0.0
 			for _, g := range in[0].Data {
@@ -22,7 +22,8 @@ func Spec() *graph.Spec {
 			}
 			out[0].Data[0] = math.Sqrt(sum)
 		},
-		CPU: forward,
+		CPU:  forward,
+		CUDA: &graph.CUDA{Source: source, Launches: launches, Workspace: workspaceCUDA},
 		Cost: func(d graph.Dims) graph.Cost {
 			return graph.Cost{FLOPs: 2 * float64(d["N"]), Bytes: 4 * float64(d["N"])}
 		},

@@ -15,13 +15,14 @@ func Apply(b *graph.Builder, acc, g graph.Tensor, first bool) { b.Apply(Spec(fir
 func Spec(first bool) *graph.Spec {
 	s := &graph.Spec{
 		Name:      "accumulate",
-		Signature: "acc![N], g[N] ->",
+		Signature: "acc:f32![N], g:f32[N] ->",
 		Reference: func(_ graph.Dims, in, _ []graph.Array) {
 			for i, g := range in[1].Data {
 				in[0].Data[i] += g
 			}
 		},
-		CPU: add,
+		CPU:  add,
+		CUDA: &graph.CUDA{Source: source, Launches: launches(first)},
 		Cost: func(d graph.Dims) graph.Cost {
 			return graph.Cost{FLOPs: float64(d["N"]), Bytes: 12 * float64(d["N"])}
 		},

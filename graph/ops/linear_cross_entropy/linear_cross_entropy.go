@@ -37,7 +37,7 @@ func ApplyEval(b *graph.Builder, x, w, targets graph.Tensor) graph.Tensor {
 func Spec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "linear_cross_entropy",
-		Signature: "x[B T D], w[V D], targets:i32[B T] -> loss[], nll[B T], dx[B T D], dw[V D]",
+		Signature: "x:mm[B T D], w:mm[V D], targets:i32[B T] -> loss:f32[], nll:f32[B T], dx[B T D], dw:f32[V D]",
 		Reference: func(_ graph.Dims, in, out []graph.Array) {
 			x, w, dx, dw := in[0], in[1], out[2], out[3]
 			reference(in, out, func(i int, dlogits []float64) {
@@ -50,6 +50,7 @@ func Spec() *graph.Spec {
 			})
 		},
 		CPU:       train,
+		CUDA:      &graph.CUDA{Source: source, Launches: trainCUDA, Workspace: workspaceCUDA},
 		Workspace: trainWorkspace,
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			if !g.IsSeed() {
@@ -70,9 +71,10 @@ var errNotLoss = errors.New("linear_cross_entropy: only the gradient of the loss
 func EvalSpec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "linear_cross_entropy_eval",
-		Signature: "x[B T D], w[V D], targets:i32[B T] -> loss[], nll[B T]",
+		Signature: "x:mm[B T D], w:mm[V D], targets:i32[B T] -> loss:f32[], nll:f32[B T]",
 		Reference: func(_ graph.Dims, in, out []graph.Array) { reference(in, out, nil) },
 		CPU:       eval,
+		CUDA:      &graph.CUDA{Source: source, Launches: evalCUDA, Workspace: workspaceCUDA},
 		Workspace: evalWorkspace,
 		Cost: func(d graph.Dims) graph.Cost {
 			n, v, w := float64(d["B"]*d["T"]), float64(d["V"]), float64(d["D"])
@@ -147,6 +149,7 @@ func Cases() []graph.Case {
 		{Name: "last id", Dims: graph.Dims{"B": 1, "T": 2, "V": 21, "D": 4}, Fill: targets(20, 21)},
 		{Name: "large vocabulary", Dims: graph.Dims{"B": 1, "T": 3, "V": 2*expBlock + 3, "D": 6}, Fill: targets(0, 2*expBlock+3)},
 		{Name: "three chunks", Dims: graph.Dims{"B": 2, "T": maxChunkRows + 5, "V": 7, "D": 3}, Fill: targets(-1, 7)},
+		{Name: "two chunks of a GPU", Dims: graph.Dims{"B": 1, "T": maxChunkRowsCUDA + 3, "V": 5, "D": 3}, Fill: targets(-1, 5)},
 		{Name: "421m", Dims: graph.Dims{"B": 1, "T": 4096, "V": 32000, "D": 1536}, Fill: targets(0, 32000), Bench: true},
 	}
 	var cases []graph.Case

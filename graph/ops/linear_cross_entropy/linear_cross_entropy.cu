@@ -1,0 +1,107 @@
+// What lies between the matrix products of the loss: the targets' count, a chunk's rows
+// of logits turned into nll and, with GRADIENTS, into their own gradients, and the mean.
+
+// linear_cross_entropy_count leaves 1 / the number of targets that count.
+extern "C" __global__ void __launch_bounds__(1024) linear_cross_entropy_count(const int *targets, float *share, int n) {
+  __shared__ double shared[33];
+  int count = 0;
+#pragma unroll 8
+  for (int i = threadIdx.x; i < n; i += blockDim.x) count += targets[i] >= 0;
+  double all = block_sum((double)count, shared);
+  if (threadIdx.x == 0) *share = (float)(1. / fmax(all, 1.));
+}
+
+// linear_cross_entropy_mean adds in an order that n alone decides.
+extern "C" __global__ void __launch_bounds__(1024)
+linear_cross_entropy_mean(const float *nll, const float *share, float *loss, int n) {
+  __shared__ double shared[33];
+  double sum = 0.;
+#pragma unroll 8
+  for (int i = threadIdx.x; i < n; i += blockDim.x) sum += (double)nll[i];
+  sum = block_sum(sum, shared);
+  if (threadIdx.x == 0) *loss = (float)(sum * (double)*share);
+}
+
+constexpr int WIDE = 16 / sizeof(LOGIT_T); // logits that a thread takes at once
+constexpr int AHEAD = 2;                   // and how often, before it uses them
+
+__device__ __forceinline__ float exp_of(float x) { return sizeof(LOGIT_T) == 2 ? fast_exp(x) : expf(x); }
+
+// without_target makes the target's logit, and what lies behind the vocabulary, count
+// for nothing.
+__device__ __forceinline__ void without_target(float x[WIDE], int first, int target, int vocab) {
+  if ((uint32_t)(target - first) < WIDE || first + WIDE > vocab) {
+#pragma unroll
+    for (int i = 0; i < WIDE; i++)
+      if (first + i == target || first + i >= vocab) x[i] = -INF;
+  }
+}
+
+// A block does one row. Rows are padded to whole vectors with what the products don't
+// read. A target beyond the vocabulary, which the data loader refuses, makes its row
+// NaN, so that it can't go unseen.
+//
+// The target's own term stays apart: 1 - p[target] is the others' share, which float
+// would lose where the model is sure.
+extern "C" __global__ void __launch_bounds__(512, 3)
+linear_cross_entropy_rows(LOGIT_T *logits, const int *targets, float *nll, const float *share, int64_t stride, int vocab) {
+  __shared__ float shared[33];
+  LOGIT_T *row = logits + blockIdx.x * stride;
+  int target = targets[blockIdx.x], step = blockDim.x * WIDE;
+  if (target < 0) {
+    if (threadIdx.x == 0) nll[blockIdx.x] = 0.f;
+#ifdef GRADIENTS
+    float zeros[WIDE] = {};
+    for (int j = threadIdx.x * WIDE; j < vocab; j += step) store_vector<WIDE>(row + j, zeros);
+#endif
+    return;
+  }
+  float logit = target < vocab ? load(row + target) : __int_as_float(0x7fffffff);
+
+  float most = -INF, sum = 0.f; // of exp(x - most)
+  for (int j = threadIdx.x * WIDE; j < vocab; j += AHEAD * step) {
+    float x[AHEAD][WIDE];
+#pragma unroll
+    for (int u = 0; u < AHEAD; u++)
+      if (j + u * step < vocab) load_vector<WIDE>(row + j + u * step, x[u]);
+#pragma unroll
+    for (int u = 0; u < AHEAD; u++) {
+      if (j + u * step >= vocab) break;
+      without_target(x[u], j + u * step, target, vocab);
+      float top = most;
+#pragma unroll
+      for (int i = 0; i < WIDE; i++) top = fmaxf(top, x[u][i]);
+      float base = top == -INF ? 0.f : top; // nothing but the target yet, or NaNs
+      sum *= exp_of(most - base);
+#pragma unroll
+      for (int i = 0; i < WIDE; i++) sum += exp_of(x[u][i] - base);
+      most = top;
+    }
+  }
+  float greatest = fmaxf(block_max(most, shared), logit);
+  float others = block_sum(most == -INF ? sum : sum * exp_of(most - greatest), shared);
+  float all = others + exp_of(logit - greatest);
+  if (threadIdx.x == 0) nll[blockIdx.x] = logit == greatest ? log1pf(others) : logf(all) - (logit - greatest);
+#ifdef GRADIENTS
+  float scale = *share / all;
+  for (int j = threadIdx.x * WIDE; j < vocab; j += AHEAD * step) {
+    float x[AHEAD][WIDE];
+#pragma unroll
+    for (int u = 0; u < AHEAD; u++)
+      if (j + u * step < vocab) load_vector<WIDE>(row + j + u * step, x[u]);
+#pragma unroll
+    for (int u = 0; u < AHEAD; u++) {
+      int first = j + u * step;
+      if (first >= vocab) break;
+#pragma unroll
+      for (int i = 0; i < WIDE; i++) x[u][i] = exp_of(x[u][i] - greatest) * scale;
+      if ((uint32_t)(target - first) < WIDE) {
+#pragma unroll
+        for (int i = 0; i < WIDE; i++)
+          if (first + i == target) x[u][i] = -others * scale;
+      }
+      store_vector<WIDE>(row + first, x[u]);
+    }
+  }
+#endif
+}

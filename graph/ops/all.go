@@ -8,6 +8,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/adamw"
 	"github.com/sambatrain/sambatrain/graph/ops/add"
 	"github.com/sambatrain/sambatrain/graph/ops/attention"
+	"github.com/sambatrain/sambatrain/graph/ops/cast_weights"
 	"github.com/sambatrain/sambatrain/graph/ops/causal_conv"
 	"github.com/sambatrain/sambatrain/graph/ops/embedding"
 	"github.com/sambatrain/sambatrain/graph/ops/grad_norm"
@@ -15,6 +16,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/linear_cross_entropy"
 	"github.com/sambatrain/sambatrain/graph/ops/rms_norm"
 	"github.com/sambatrain/sambatrain/graph/ops/rope"
+	"github.com/sambatrain/sambatrain/graph/ops/round"
 	"github.com/sambatrain/sambatrain/graph/ops/selective_scan"
 	"github.com/sambatrain/sambatrain/graph/ops/swiglu"
 )
@@ -34,6 +36,7 @@ func All() []Op {
 		{"adamw", adamw.Cases},
 		{"add", add.Cases},
 		{"attention", attention.Cases},
+		{"cast_weights", cast_weights.Cases},
 		{"causal_conv", causal_conv.Cases},
 		{"embedding", embedding.Cases},
 		{"grad_norm", grad_norm.Cases},
@@ -41,6 +44,7 @@ func All() []Op {
 		{"linear_cross_entropy", linear_cross_entropy.Cases},
 		{"rms_norm", rms_norm.Cases},
 		{"rope", rope.Cases},
+		{"round", round.Cases},
 		{"selective_scan", selective_scan.Cases},
 		{"swiglu", swiglu.Cases},
 	}

@@ -35,6 +35,15 @@ func Apply(b *graph.Builder, p, g, m, v, norm, hyper graph.Tensor, s Settings) {
 	b.Apply(Spec(s), p, g, m, v, norm, hyper)
 }
 
+// ApplyMixed is Apply that also writes the new parameters, of which there are 2M, to
+// shadow [M] in bfloat16: the copy that mixed precision's matrix products read.
+func ApplyMixed(b *graph.Builder, shadow, p, g, m, v, norm, hyper graph.Tensor, s Settings) {
+	b.Apply(MixedSpec(s), shadow, p, g, m, v, norm, hyper)
+}
+
+// specInputs is the number of Spec's operands.
+const specInputs = 6
+
 // Spec is, element by element,
 //
 //	clip = min(1, MaxNorm / (Scale norm + 1e-6))   1 without clipping
@@ -49,7 +58,7 @@ func Apply(b *graph.Builder, p, g, m, v, norm, hyper graph.Tensor, s Settings) {
 func Spec(s Settings) *graph.Spec {
 	return &graph.Spec{
 		Name:      "adamw",
-		Signature: "p![N], g[N], m![N], v![N], norm[], hyper[4] ->",
+		Signature: "p:f32![N], g:f32[N], m:f32![N], v:f32![N], norm:f32[], hyper:f32[4] ->",
 		Reference: func(_ graph.Dims, in, _ []graph.Array) {
 			p, g, m, v, norm, hyper := in[0].Data, in[1].Data, in[2].Data, in[3].Data, in[4].Data[0], in[5].Data
 			if !finite(norm) {
@@ -64,11 +73,52 @@ func Spec(s Settings) *graph.Spec {
 				p[i] -= hyper[LR] * (m[i] / hyper[BiasCorrection1]) / (math.Sqrt(v[i]/hyper[BiasCorrection2]) + s.Eps)
 			}
 		},
-		CPU: func(c *graph.CPUCall) func() { return update(c, s) },
+		CPU:  func(c *graph.CPUCall) func() { return update(c, s) },
+		CUDA: &graph.CUDA{Source: source, Launches: updateCUDA(s)},
 		Cost: func(d graph.Dims) graph.Cost {
 			return graph.Cost{FLOPs: 14 * float64(d["N"]), Bytes: 28 * float64(d["N"])}
 		},
 	}
+}
+
+// MixedSpec is Spec and then shadow[i] = the bits of p[2i] and, in the upper half, of
+// p[2i+1], each rounded to bfloat16, to nearest even. Regions count in units of 4
+// bytes, so that an element of shadow is two weights. Where norm is not finite, shadow
+// stays as it is too.
+func MixedSpec(s Settings) *graph.Spec {
+	spec := Spec(s)
+	reference := spec.Reference
+	spec.Name = "adamw_mixed"
+	spec.Signature = "shadow:f32![M], p:f32![2*M], g:f32[2*M], m:f32![2*M], v:f32![2*M], norm:f32[], hyper:f32[4] ->"
+	spec.Reference = func(d graph.Dims, in, out []graph.Array) {
+		reference(d, in[1:], out)
+		if !finite(in[5].Data[0]) {
+			return
+		}
+		shadow, p := in[0].Data, in[1].Data
+		for i := range shadow {
+			shadow[i] = float64(pair(float32(p[2*i]), float32(p[2*i+1])))
+		}
+	}
+	spec.CPU = func(c *graph.CPUCall) func() { return updateMixed(c, s) }
+	spec.Cost = func(d graph.Dims) graph.Cost {
+		return graph.Cost{FLOPs: 28 * float64(d["M"]), Bytes: 60 * float64(d["M"])}
+	}
+	return spec
+}
+
+// pair packs two numbers as bfloat16 into the bits of one float32, the first in the
+// lower half.
+func pair(low, high float32) float32 {
+	return math.Float32frombits(bfloat16(low) | bfloat16(high)<<16)
+}
+
+func bfloat16(x float32) uint32 {
+	if x != x {
+		return 0x7fff
+	}
+	b := math.Float32bits(x)
+	return (b + 0x7fff + b>>16&1) >> 16
 }
 
 // gradScale is what the gradient is multiplied with in all.
@@ -99,6 +149,12 @@ func Cases() []graph.Case {
 		{Name: "lr 0", Spec: Spec(samba), Dims: graph.Dims{"N": 5}, Fill: with(7, 0, 0.1, 0.05, 1)},
 		{Name: "many blocks", Spec: Spec(samba), Dims: graph.Dims{"N": 2*block + 16}, Fill: with(7, later...)},
 		{Name: "16m", Spec: Spec(samba), Dims: graph.Dims{"N": 16 << 20}, Fill: with(7, later...), Bench: true},
+		// Few elements: where float32 and float64 fall on different sides of a rounding
+		// boundary, the bfloat16s are not near each other.
+		{Name: "two elements", Spec: MixedSpec(samba), Dims: graph.Dims{"M": 1}, Fill: with(3, first...)},
+		{Name: "odd", Spec: MixedSpec(samba), Dims: graph.Dims{"M": 37}, Fill: with(7, later...)},
+		{Name: "vectors", Spec: MixedSpec(samba), Dims: graph.Dims{"M": 64}, Fill: with(7, later...)},
+		{Name: "16m", Spec: MixedSpec(samba), Dims: graph.Dims{"M": 8 << 20}, Fill: with(7, later...), Bench: true},
 	}
 }
 

@@ -2,6 +2,7 @@ package adamw_test
 
 import (
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -43,4 +44,47 @@ func TestNormThatIsNotFinite(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Rounding is compared with the updated parameters themselves: the reference's, in
+// float64, may lie beyond a rounding boundary.
+func TestShadowIsTheUpdatedParameters(t *testing.T) {
+	const n = 3 << 16
+	update, shadow, p := mixedUpdate(n, 0.5)
+	update()
+	for i, x := range p {
+		half := uint16(math.Float32bits(shadow[i/2]) >> (i % 2 * 16))
+		rounded := math.Float32frombits(uint32(half) << 16)
+		// Half the distance between bfloat16s of this size.
+		if limit := math.Ldexp(1, math.Ilogb(float64(x))-8); !(math.Abs(float64(rounded)-float64(x)) <= limit) {
+			t.Fatalf("parameter %d is %v, in shadow %v", i, x, rounded)
+		}
+	}
+}
+
+func TestShadowStaysWhereNormIsNotFinite(t *testing.T) {
+	update, shadow, _ := mixedUpdate(64, math.Inf(1))
+	before := slices.Clone(shadow)
+	update()
+	if !slices.Equal(shadow, before) {
+		t.Errorf("shadow became %v", shadow)
+	}
+}
+
+// mixedUpdate binds adamw_mixed to n parameters that are drawn, and to a norm.
+func mixedUpdate(n int, norm float64) (update func(), shadow, p []float32) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	draw := func(size int) graph.Buffer {
+		b := graph.Buffer{Rows: 1, Cols: size, Stride: size, F32: make([]float32, size)}
+		for i := range b.F32 {
+			b.F32[i] = float32(math.Abs(rng.NormFloat64()))
+		}
+		return b
+	}
+	c := &graph.CPUCall{Pool: simd.Serial{}, In: []graph.Buffer{
+		draw(n / 2), draw(n), draw(n), draw(n), draw(n), draw(1), draw(adamw.HyperSize),
+	}}
+	c.In[5].F32[0] = float32(norm)
+	spec := adamw.MixedSpec(adamw.Settings{Beta1: 0.9, Beta2: 0.95, Eps: 1e-8, WeightDecay: 0.1, MaxNorm: 1})
+	return spec.CPU(c), c.In[0].F32, c.In[1].F32
 }

@@ -9,11 +9,26 @@ import (
 const block = 1 << 16
 
 func update(c *graph.CPUCall, s Settings) func() {
-	p, g, m, v, norm, hyper := c.In[0].F32, c.In[1].F32, c.In[2].F32, c.In[3].F32, c.In[4].F32, c.In[5].F32
+	return updateThen(c.In, c.Pool, s, func(int, int) {})
+}
+
+func updateMixed(c *graph.CPUCall, s Settings) func() {
+	shadow, p := c.In[0].F32, c.In[1].F32
+	return updateThen(c.In[1:], c.Pool, s, func(lo, hi int) {
+		for i := lo / 2; i < hi/2; i++ {
+			shadow[i] = pair(p[2*i], p[2*i+1])
+		}
+	})
+}
+
+// updateThen calls then for each block of elements when they are updated.
+func updateThen(in []graph.Buffer, pool graph.Pool, s Settings, then func(lo, hi int)) func() {
+	p, g, m, v, norm, hyper := in[0].F32, in[1].F32, in[2].F32, in[3].F32, in[4].F32, in[5].F32
 	step := simd.AdamWStep{Beta1: s.Beta1, Beta2: s.Beta2, Eps: s.Eps, WeightDecay: s.WeightDecay}
 	task := func(i, _ int) {
 		lo, hi := i*block, min((i+1)*block, len(p))
 		simd.AdamW(p[lo:hi], g[lo:hi], m[lo:hi], v[lo:hi], &step)
+		then(lo, hi)
 	}
 	tasks := (len(p) + block - 1) / block
 	return func() {
@@ -23,6 +38,6 @@ func update(c *graph.CPUCall, s Settings) func() {
 		step.LR = float64(hyper[LR])
 		step.BiasCorrection1, step.BiasCorrection2 = float64(hyper[BiasCorrection1]), float64(hyper[BiasCorrection2])
 		step.GradScale = s.gradScale(float64(norm[0]), float64(hyper[Scale]))
-		c.Pool.Run(tasks, task)
+		pool.Run(tasks, task)
 	}
 }

@@ -177,8 +177,8 @@ func (d *Device) Close() error {
 		return err
 	}
 	defer leave()
-	for _, p := range d.programs {
-		p.release()
+	for len(d.programs) > 0 {
+		d.programs[0].release()
 	}
 	for _, m := range d.memories {
 		for _, r := range m.regions {

@@ -21,18 +21,35 @@ type library struct {
 // openLibrary opens the first of names that is found: where the dynamic linker
 // looks, then in the folders of CUDA toolkits and of Python's NVIDIA packages.
 func openLibrary(names ...string) (*library, error) {
-	var tried []string
-	for _, path := range candidates(names) {
+	folders := libraryFolders()
+	candidates := append([]string{}, names...)
+	for _, name := range names {
+		for _, folder := range folders {
+			// A pattern of this list can't be malformed.
+			found, _ := filepath.Glob(filepath.Join(folder, name))
+			candidates = append(candidates, found...)
+		}
+	}
+	var last error
+	for _, path := range candidates {
 		h, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_GLOBAL)
 		if err == nil {
 			return &library{path, h}, nil
 		}
-		tried = append(tried, path)
+		if filepath.IsAbs(path) {
+			last = err // there, but of no use
+		}
 	}
-	return nil, fmt.Errorf("cuda: %s not found (looked for %s); install it or name its folder in LD_LIBRARY_PATH", names[0], strings.Join(tried, ", "))
+	if last != nil {
+		return nil, fmt.Errorf("cuda: %s can't be opened: %w", names[0], last)
+	}
+	return nil, fmt.Errorf("cuda: no %s where the dynamic linker looks, nor in %s; install it, or name its folder in LD_LIBRARY_PATH",
+		strings.Join(names, " or "), strings.Join(folders, ", "))
 }
 
-func candidates(names []string) []string {
+// libraryFolders are patterns of the folders that CUDA toolkits and Python's
+// NVIDIA packages use.
+func libraryFolders() []string {
 	folders := []string{"/usr/local/cuda/lib64", "/usr/local/cuda-*/lib64", "/usr/local/cuda*/targets/*/lib", "/usr/local/nvidia/lib64", "/usr/lib/*-linux-gnu"}
 	python := []string{"/usr/lib", "/usr/local/lib", "/opt/*/lib", "/opt/*/.venv/lib", "/opt/*/*/lib"}
 	for _, v := range []string{"VIRTUAL_ENV", "CONDA_PREFIX"} {
@@ -46,15 +63,7 @@ func candidates(names []string) []string {
 			folders = append(folders, filepath.Join(dir, "python3*", packages, "nvidia", "*", "lib"))
 		}
 	}
-	list := append([]string{}, names...)
-	for _, name := range names {
-		for _, folder := range folders {
-			// A pattern of this list can't be malformed.
-			found, _ := filepath.Glob(filepath.Join(folder, name))
-			list = append(list, found...)
-		}
-	}
-	return list
+	return folders
 }
 
 // symbols looks up functions into *to, each under the first name that exists.

@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"fmt"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -367,8 +368,13 @@ func (p *Program) ReadSlot(s graph.Slot, dst []float32) error {
 	return nil
 }
 
-// release frees what the program owns.
+// release frees what the program owns. The program can't run afterwards.
 func (p *Program) release() {
+	i := slices.Index(p.d.programs, p)
+	if i < 0 {
+		return // released before
+	}
+	p.d.programs = slices.Delete(p.d.programs, i, i+1)
 	drv := p.d.driver
 	if p.exec != 0 {
 		purego.SyscallN(drv.graphExecDestroy, p.exec)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -73,18 +72,23 @@ token shards. A folder that was made from the same settings is left as it is.`,
 	return c
 }
 
-// flagNames puts the flags of data prepare for the keys of a recipe in an error. One
-// that names none is as it was.
+// flagError is an error about a recipe's key, put in terms of a command's flags.
+type flagError struct {
+	text string
+	error
+}
+
+func (e *flagError) Error() string { return e.text }
+func (e *flagError) Unwrap() error { return e.error }
+
+// flagNames puts the flags of data prepare for the keys of a recipe in an error.
 func flagNames(err error) error {
 	text := strings.NewReplacer(
 		"--set data.text.path=", "--text ", "data.text.path", "--text", "data.text.include", "--include",
 		"data.text.exclude", "--exclude", "data.text.jsonl_field", "--jsonl-field", "data.shards", "--shards",
 		"data.tokenizer", "--tokenizer", "data.validation_fraction", "--validation-fraction",
 	).Replace(err.Error())
-	if text == err.Error() {
-		return err
-	}
-	return errors.New(text)
+	return &flagError{text, err}
 }
 
 func newDataInspect() *cobra.Command {

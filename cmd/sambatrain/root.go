@@ -41,7 +41,10 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and s
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
-			_, err := a.logger()
+			l, err := a.logger()
+			if err == nil {
+				slog.SetDefault(l)
+			}
 			return err
 		},
 	}

@@ -1,0 +1,156 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/sambatrain/sambatrain/checkpoint"
+)
+
+// TestDamagedCheckpoint damages the newest checkpoints of a run that has 8, 10 and
+// 12. The one before must be used, loudly, and the end be the same.
+func TestDamagedCheckpoint(t *testing.T) {
+	dir := workspace(t, 12, 2)
+	want := reference(t, dir)
+	truncate := func(t *testing.T, path string) {
+		if err := os.Truncate(path, int64(len(read(t, path))/2)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	flip := func(t *testing.T, path string) {
+		text := read(t, path)
+		text[len(text)*2/3] ^= 0x10
+		write(t, path, string(text))
+	}
+	remove := func(t *testing.T, path string) {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, test := range []struct {
+		name   string
+		file   string
+		damage func(t *testing.T, path string)
+		steps  []int // whose checkpoint is damaged
+		from   int64 // the step that the run goes on from
+	}{
+		{"truncated parameters", "model.safetensors", truncate, []int{12}, 10},
+		{"flipped bit of a parameter", "model.safetensors", flip, []int{12}, 10},
+		{"truncated moments", "optimizer.safetensors", truncate, []int{12}, 10},
+		{"flipped bit of a moment", "optimizer.safetensors", flip, []int{12}, 10},
+		{"missing moments", "optimizer.safetensors", remove, []int{12}, 10},
+		{"truncated manifest", "manifest.json", truncate, []int{12}, 10},
+		{"flipped bit of the manifest", "manifest.json", flip, []int{12}, 10},
+		{"missing manifest", "manifest.json", remove, []int{12}, 10},
+		{"the two newest", "model.safetensors", flip, []int{10, 12}, 8},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			name := fmt.Sprintf("run%d", i)
+			run := filepath.Join(dir, name)
+			copyRun(t, filepath.Join(dir, "ref"), run)
+			for _, step := range test.steps {
+				test.damage(t, filepath.Join(run, "checkpoints", fmt.Sprintf("step-%08d", step), test.file))
+			}
+			if c, skipped, err := checkpoint.Newest(run); err != nil || c.Step != test.from || len(skipped) != len(test.steps) {
+				t.Fatalf("newest good checkpoint %+v, passed over %v (%v)", c, skipped, err)
+			}
+			e := start(t, dir, "resume", name, "--log-level", "error")
+			if e.code != exitOK {
+				t.Fatalf("%+v", e)
+			}
+			for _, step := range test.steps {
+				if want := fmt.Sprintf("step-%08d", step); !strings.Contains(e.stderr, "damaged and passed over") || !strings.Contains(e.stderr, want) {
+					t.Errorf("standard error does not name %s:\n%s", want, e.stderr)
+				}
+			}
+			mustEqual(t, outcomeOf(t, run), want)
+		})
+	}
+}
+
+// TestFullDisk lets no file grow beyond what a checkpoint takes.
+func TestFullDisk(t *testing.T) {
+	if !canLimitFiles {
+		t.Skip("files are limited on Linux only")
+	}
+	dir := workspace(t, 12, 2)
+	want := reference(t, dir)
+	for _, test := range []struct {
+		name, file string
+		limit      int
+	}{
+		{"a checkpoint", "optimizer.safetensors", len(want.model) + 4096},
+		{"the metrics", "metrics.jsonl", 3000},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			name := fmt.Sprintf("run%d", test.limit)
+			run := filepath.Join(dir, name)
+			copyRun(t, filepath.Join(dir, "ref"), run)
+			// As if the run had been stopped after step 8.
+			for _, step := range []int{10, 12} {
+				if err := os.RemoveAll(filepath.Join(run, "checkpoints", fmt.Sprintf("step-%08d", step))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			e := finish(t, program(dir, []string{fmt.Sprintf("%s=%d", fileLimit, test.limit)}, "resume", name))
+			if e.code != exitFailure || !strings.HasPrefix(e.complaint(), "sambatrain: ") ||
+				!strings.Contains(e.complaint(), test.file) || !strings.Contains(e.complaint(), "file too large") {
+				t.Fatalf("exit status %d, %q", e.code, e.complaint())
+			}
+			if left := unfinished(t, run); len(left) > 0 {
+				t.Errorf("left behind: %q", left)
+			}
+			if c, skipped, err := checkpoint.Newest(run); err != nil || c.Step != 8 || len(skipped) > 0 {
+				t.Errorf("newest checkpoint %+v, passed over %v (%v)", c, skipped, err)
+			}
+			if e := start(t, dir, "resume", name); e.code != exitOK {
+				t.Fatalf("with room again: %+v", e)
+			}
+			mustEqual(t, outcomeOf(t, run), want)
+		})
+	}
+}
+
+// TestInUse: a run directory has one process at a time.
+func TestInUse(t *testing.T) {
+	dir := workspace(t, 4, 2)
+	reference(t, dir)
+	run := filepath.Join(dir, "ref")
+	before := read(t, filepath.Join(run, "metrics.jsonl"))
+	lock, err := checkpoint.Lock(run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("sambatrain: ref: in use by process %d on host ", os.Getpid())
+	if e := start(t, dir, "resume", "ref"); e.code != exitFailure || !strings.HasPrefix(e.stderr, want) || strings.Count(e.stderr, "\n") != 1 {
+		t.Errorf("resume: %+v", e)
+	}
+	// What only reads may.
+	if e := start(t, dir, "generate", "ref", "--tokens", "1"); e.code != exitOK {
+		t.Errorf("generate: %+v", e)
+	}
+	if err := lock.Unlock(); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, filepath.Join(run, "metrics.jsonl")); string(got) != string(before) {
+		t.Error("the refused process wrote metrics")
+	}
+	if e := start(t, dir, "resume", "ref"); e.code != exitOK {
+		t.Errorf("resume after the other: %+v", e)
+	}
+
+	// The same before a run has begun.
+	if err := os.Mkdir(filepath.Join(dir, "new"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if lock, err = checkpoint.Lock(filepath.Join(dir, "new")); err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Unlock()
+	if e := start(t, dir, "pretrain", "tiny.yaml", "--out", "new"); e.code != exitFailure || !strings.Contains(e.stderr, "new: in use by process") {
+		t.Errorf("pretrain: %+v", e)
+	}
+}

@@ -1,0 +1,247 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"github.com/sambatrain/sambatrain/checkpoint"
+)
+
+// TestKilled kills a run again and again, at any moment and in the middle of saves,
+// resumes it each time, and compares its end with that of a run that was never
+// stopped.
+func TestKilled(t *testing.T) {
+	const steps, every, kills, fewest = 90, 2, 12, 8
+	dir := workspace(t, steps, every)
+	began := time.Now()
+	want := reference(t, dir)
+	whole := time.Since(began)
+	run := filepath.Join(dir, "run")
+	rng := rand.New(rand.NewPCG(2024, 6))
+
+	killed, insideSave, saved := 0, 0, int64(0)
+	for attempt := 0; killed < kills; attempt++ {
+		// Until its config is there, a folder holds no run that could be resumed.
+		args := []string{"resume", "run", "--set", fmt.Sprintf("run.threads=%d", 1+attempt%2)}
+		if _, err := os.Stat(filepath.Join(run, "config.resolved.yaml")); errors.Is(err, fs.ErrNotExist) {
+			args = []string{"pretrain", "tiny.yaml"}
+		}
+		c := program(dir, nil, args...)
+		stderr, err := c.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		log := bufio.NewScanner(stderr)
+		var text []string
+		switch attempt % 3 {
+		case 0: // at any time, the start included; which one decides no result
+			time.AfterFunc(time.Duration(rng.Int64N(int64(whole/8))), func() { c.Process.Kill() })
+		case 1: // after some lines of its log
+			for n := 1 + rng.IntN(20); n > 0 && log.Scan(); n-- {
+				text = append(text, log.Text())
+			}
+			c.Process.Kill()
+		case 2: // while it saves
+			go killInSave(c, run, 1+rng.IntN(5))
+		}
+		for log.Scan() {
+			text = append(text, log.Text())
+		}
+		if err := c.Wait(); err == nil {
+			break // the machine was quicker than before
+		}
+		if status := c.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGKILL {
+			t.Fatalf("%s ended by itself, %v:\n%s", args[0], c.ProcessState, strings.Join(text, "\n"))
+		}
+		killed++
+		if _, err := os.Stat(run); err != nil {
+			continue
+		}
+		if len(unfinished(t, run)) > 0 {
+			insideSave++
+		}
+		// What was saved stays saved, and nothing that looks like a checkpoint is damaged.
+		newest, skipped, err := checkpoint.Newest(run)
+		switch {
+		case len(skipped) > 0:
+			t.Errorf("kill %d left a damaged checkpoint: %v", killed, skipped)
+		case err == nil:
+			if newest.Step < saved {
+				t.Errorf("kill %d took the run from step %d back to %d", killed, saved, newest.Step)
+			}
+			saved = newest.Step
+		case saved > 0:
+			t.Errorf("kill %d: %v", killed, err)
+		}
+	}
+	t.Logf("%d kills, %d of them inside a save; the last checkpoint was of step %d of %d", killed, insideSave, saved, steps)
+	if killed < fewest || insideSave == 0 {
+		t.Errorf("%d kills, %d inside a save: too few to show anything", killed, insideSave)
+	}
+	if e := start(t, dir, "resume", "run"); e.code != exitOK {
+		t.Fatalf("%+v", e)
+	}
+	mustEqual(t, outcomeOf(t, run), want)
+	if left := unfinished(t, run); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+// killInSave kills a program when it sees it save for the nth time.
+func killInSave(c *exec.Cmd, run string, nth int) {
+	seen := map[string]bool{}
+	for c.Process.Signal(syscall.Signal(0)) == nil {
+		saving, _ := filepath.Glob(filepath.Join(run, "checkpoints", ".saving-*"))
+		for _, name := range saving {
+			seen[name] = true
+		}
+		if len(seen) == nth {
+			c.Process.Kill()
+			return
+		}
+	}
+}
+
+// TestSignalled stops a run with SIGTERM and, resumed, with SIGINT.
+func TestSignalled(t *testing.T) {
+	// More steps than a pipe holds lines for: the run can't end before it is read.
+	args := []string{"--steps", "1500", "--set", "eval.every=500", "--set", "checkpoint.every=1000"}
+	dir := workspace(t, 1, 1)
+	want := reference(t, dir, args...)
+	run := filepath.Join(dir, "run")
+	last := 0
+	for _, stop := range []struct {
+		signal syscall.Signal
+		args   []string
+	}{
+		{syscall.SIGTERM, append([]string{"pretrain", "tiny.yaml"}, args...)},
+		{syscall.SIGINT, []string{"resume", "run"}},
+	} {
+		c := program(dir, nil, stop.args...)
+		stderr, err := c.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		log := bufio.NewReader(stderr)
+		waitForSteps(t, c, log, 5)
+		// While one process works on the run, another is refused.
+		for _, args := range [][]string{{"resume", "run"}, {"pretrain", "tiny.yaml"}} {
+			if e := start(t, dir, args...); e.code != exitFailure || strings.Count(e.stderr, "\n") != 1 || !strings.HasPrefix(e.stderr, "sambatrain: run: ") {
+				t.Errorf("%v beside a running process: %+v", args, e)
+			}
+		}
+		if err := c.Process.Signal(stop.signal); err != nil {
+			t.Fatal(err)
+		}
+		rest, err := io.ReadAll(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Wait()
+		e := ended{code: c.ProcessState.ExitCode(), stderr: string(rest)}
+		var step int
+		if _, err := fmt.Sscanf(e.complaint(), "sambatrain: stopped after step %d and saved; go on with: sambatrain resume run", &step); err != nil || e.code != exitStopped {
+			t.Fatalf("%v: exit status %d, %q", stop.signal, e.code, e.complaint())
+		}
+		if newest, _, err := checkpoint.Newest(run); err != nil || newest.Step != int64(step) {
+			t.Errorf("%v: stopped after step %d, saved is %+v (%v)", stop.signal, step, newest, err)
+		}
+		if n := lastStep(t, run); n != step || step <= last {
+			t.Errorf("%v: stopped after step %d, the last on record is %d, the last stop was after %d", stop.signal, step, n, last)
+		}
+		last = step
+	}
+	if e := start(t, dir, "resume", "run"); e.code != exitOK {
+		t.Fatalf("%+v", e)
+	}
+	mustEqual(t, outcomeOf(t, run), want)
+}
+
+// waitForSteps reads a run's log until n training steps were in it.
+func waitForSteps(t *testing.T, c *exec.Cmd, log *bufio.Reader, n int) {
+	t.Helper()
+	for n > 0 {
+		line, err := log.ReadString('\n')
+		if err != nil {
+			c.Wait()
+			t.Fatalf("the run ended: %v, %q", c.ProcessState, line)
+		}
+		if strings.Contains(line, "  loss ") {
+			n--
+		}
+	}
+}
+
+// TestSignalledBefore stops programs that wait for their data and have nothing to
+// save yet.
+func TestSignalledBefore(t *testing.T) {
+	dir := workspace(t, 4, 2)
+	reference(t, dir)
+	if err := os.RemoveAll(filepath.Join(dir, "shards")); err != nil {
+		t.Fatal(err)
+	}
+	// As if another process were preparing the same shards.
+	lock := flock.New(filepath.Join(dir, "shards.lock"))
+	if held, err := lock.TryLock(); err != nil || !held {
+		t.Fatal(held, err)
+	}
+	defer lock.Unlock()
+	const nothing = "sambatrain: stopped by a signal before there was anything to save; run the same command again"
+	for _, test := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"data", "prepare", "--text", "text", "--shards", "shards"}, exitFailure, nothing},
+		{[]string{"pretrain", "tiny.yaml"}, exitFailure, nothing},
+		{[]string{"resume", "ref"}, exitStopped, "sambatrain: stopped before it went on, nothing is lost; go on with: sambatrain resume ref"},
+	} {
+		c := program(dir, nil, test.args...)
+		stderr, err := c.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		log := bufio.NewReader(stderr)
+		if line, err := log.ReadString('\n'); err != nil || !strings.Contains(line, "level=INFO msg=\"waiting for another process") {
+			t.Fatalf("%s: %q, %v", test.args[0], line, err)
+		}
+		if err := c.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		rest, err := io.ReadAll(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Wait()
+		if code := c.ProcessState.ExitCode(); code != test.code || string(rest) != test.want+"\n" {
+			t.Errorf("%s: exit status %d, %q", test.args[0], code, rest)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "run", "config.resolved.yaml")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a run has begun: %v", err)
+	}
+}

@@ -68,6 +68,7 @@ func (r rotation) spec(name string, headDim int) *graph.Spec {
 		},
 		Reference: r.reference,
 		CPU:       r.cpu,
+		CUDA:      &graph.CUDA{Source: source, Launches: r.launches},
 		Workspace: workspace,
 		InPlace:   []int{0},
 		Cost: func(d graph.Dims) graph.Cost {

@@ -49,11 +49,12 @@ func Apply(b *graph.Builder, q, k, v graph.Tensor, c Config) graph.Tensor {
 func Spec(c Config) *graph.Spec {
 	return &graph.Spec{
 		Name:      "attention",
-		Signature: "q[B T H*D], k[B T K*D], v[B T K*D] -> o[B T H*D], lse[B T H]",
+		Signature: "q[B T H*D], k[B T K*D], v[B T K*D] -> o[B T H*D], lse:f32[B T H]",
 		Dims:      c.dims(),
 		Derive:    c.check,
 		Reference: c.reference,
 		CPU:       c.cpu,
+		CUDA:      c.cuda(),
 		Workspace: forwardWorkspace,
 		InPlace:   []int{0},
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
@@ -80,12 +81,13 @@ func Spec(c Config) *graph.Spec {
 func backwardSpec(c Config) *graph.Spec {
 	return &graph.Spec{
 		Name: "attention_backward",
-		Signature: "q[B T H*D], k[B T K*D], v[B T K*D], o[B T H*D], lse[B T H], do[B T H*D]" +
+		Signature: "q[B T H*D], k[B T K*D], v[B T K*D], o[B T H*D], lse:f32[B T H], do[B T H*D]" +
 			" -> dq[B T H*D], dk[B T K*D], dv[B T K*D]",
 		Dims:      c.dims(),
 		Derive:    c.check,
 		Reference: c.backwardReference,
 		CPU:       c.backwardCPU,
+		CUDA:      c.backwardCUDA(),
 		Workspace: backwardWorkspace,
 		InPlace:   []int{3},
 		Cost: func(d graph.Dims) graph.Cost {
@@ -119,6 +121,7 @@ func CarrySpec(c Config) *graph.Spec {
 		},
 		Reference: c.carryReference,
 		CPU:       c.carryCPU,
+		CUDA:      c.carryCUDA(),
 		Workspace: forwardWorkspace,
 		InPlace:   []int{0},
 		// The position isn't known: the cost is that of full states.

@@ -1,0 +1,79 @@
+// Attention of the tokens at positions pos, pos + 1, ... to the ring of the last
+// slots keys and values, token of position p in slot p % slots, and to themselves.
+// A query's keys are cut into `splits` parts, so that decoding, which has few
+// queries, keeps the GPU busy: a warp of the grid takes one part of one query of one
+// head.
+
+// PART is the floats of a part's result: its greatest score, sum and o.
+constexpr int PART = D + 2;
+
+extern "C" __global__ void __launch_bounds__(WARPS *WARP)
+attention_carry_parts(const Q_T *q, const K_T *k, const V_T *v, const KEY_T *key, const VALUE_T *value, const int *pos, float *parts,
+                      int rows, int tokens, int slots, int heads, int group, int splits, float scale, int64_t stride_q,
+                      int64_t stride_k, int64_t stride_v, int64_t stride_key, int64_t stride_value) {
+  int64_t i = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP;
+  if (i >= (int64_t)rows * tokens * heads * splits) return;
+  int part = i % splits, h = i / splits % heads, t = i / splits / heads % tokens;
+  int64_t row = i / splits / heads, text = row - t, ring = row / tokens * slots;
+
+  // Positions [from, to) are this part's; those below pos are in the ring.
+  int start = *pos, first = max(0, start + t - slots + 1);
+  int size = (start + t + 1 - first + splits - 1) / splits;
+  int from = first + min((int64_t)part * size, (int64_t)start + t + 1 - first), to = min(start + t + 1, from + size);
+
+  Softmax s(scale);
+  Head<const Q_T>(q, stride_q, row, h).load(0, s.q);
+  Head<const KEY_T> keys(key, stride_key, ring, h / group);
+  Head<const VALUE_T> values(value, stride_value, ring, h / group);
+  int j = from;
+  while (j < min(to, start)) { // at most twice: up to the ring's end, and from its start
+    int slot = j % slots, n = min(min(to, start) - j, slots - slot);
+    s.attend(keys, values, slot, n);
+    j += n;
+  }
+  s.attend(Head<const K_T>(k, stride_k, text, h / group), Head<const V_T>(v, stride_v, text, h / group), j - start, to - j);
+
+  float *out = parts + i * PART;
+  if (threadIdx.x % WARP == 0) out[0] = s.greatest, out[1] = s.sum;
+#pragma unroll
+  for (int n = 0; n < SHARE; n++) {
+    int c = n * WARP + threadIdx.x % WARP;
+    if (c < D) out[2 + c] = s.o[n];
+  }
+}
+
+// attention_carry_join puts a query's parts together, in their order. A text that is
+// longer than a cache without a window gives NaN: a kernel can't refuse.
+extern "C" __global__ void __launch_bounds__(WARPS *WARP)
+attention_carry_join(const float *parts, const int *pos, O_T *o, int rows, int tokens, int slots, int heads, int splits,
+                     int windowed, int64_t stride_o) {
+  int64_t i = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP;
+  if (i >= (int64_t)rows * tokens * heads) return;
+  parts += i * splits * PART;
+  float greatest = -INF, sum = 0.f, x[SHARE] = {};
+  for (int p = 0; p < splits; p++) greatest = fmaxf(greatest, parts[p * PART]);
+  for (int p = 0; p < splits; p++) {
+    float weight = expf(parts[p * PART] - greatest); // 0 of a part without keys
+    sum += weight * parts[p * PART + 1];
+#pragma unroll
+    for (int n = 0; n < SHARE; n++) {
+      int c = n * WARP + threadIdx.x % WARP;
+      if (c < D) x[n] += weight * parts[p * PART + 2 + c];
+    }
+  }
+  bool fits = windowed || *pos + tokens <= slots;
+  Head<O_T>(o, stride_o, i / heads, i % heads).put(0, x, fits ? 1.f / sum : INF - INF);
+}
+
+// attention_carry_keep writes the last kept tokens' keys and values to the ring. A
+// block takes one token.
+extern "C" __global__ void __launch_bounds__(128)
+attention_carry_keep(const K_T *k, const V_T *v, KEY_T *key, VALUE_T *value, const int *pos, int tokens, int slots, int kept,
+                     int cols, int64_t stride_k, int64_t stride_v, int64_t stride_key, int64_t stride_value) {
+  int b = blockIdx.x / kept, t = tokens - kept + blockIdx.x % kept;
+  int64_t from = (int64_t)b * tokens + t, to = (int64_t)b * slots + (*pos + t) % slots;
+  for (int c = threadIdx.x; c < cols; c += blockDim.x) {
+    store(key + to * stride_key + c, to_float(k[from * stride_k + c]));
+    store(value + to * stride_value + c, to_float(v[from * stride_v + c]));
+  }
+}

@@ -13,13 +13,17 @@ var gemmPortable = gemmKernels{
 }
 
 func gemmTilePortable(k int, a []float32, aRow, aK int, b []float32, bK int, c []float32, cRow, rows, cols int, accumulate bool) {
+	i := 0
 	if cols == 4 {
-		for ; rows >= 2; rows -= 2 {
-			gemmTile2x4(k, a, aRow, aK, b, bK, c, cRow, accumulate)
-			a, c = a[min(len(a), 2*aRow):], c[min(len(c), 2*cRow):]
+		for ; i+2 <= rows; i += 2 {
+			gemmTile2x4(k, a[i*aRow:], aRow, aK, b, bK, c[i*cRow:], cRow, accumulate)
 		}
+		if i < rows {
+			gemmTile1x4(k, a[i*aRow:], aK, b, bK, c[i*cRow:], accumulate)
+		}
+		return
 	}
-	for i := range rows {
+	for ; i < rows; i++ {
 		for j := range cols {
 			var s float32
 			for p := range k {
@@ -31,6 +35,23 @@ func gemmTilePortable(k int, a []float32, aRow, aK int, b []float32, bK int, c [
 			c[i*cRow+j] = s
 		}
 	}
+}
+
+func gemmTile1x4(k int, a []float32, aK int, b []float32, bK int, c []float32, accumulate bool) {
+	var s0, s1, s2, s3 float32
+	for p := range k {
+		row := b[p*bK:][:4:4]
+		x := a[p*aK]
+		s0 += x * row[0]
+		s1 += x * row[1]
+		s2 += x * row[2]
+		s3 += x * row[3]
+	}
+	c = c[:4:4]
+	if accumulate {
+		s0, s1, s2, s3 = s0+c[0], s1+c[1], s2+c[2], s3+c[3]
+	}
+	c[0], c[1], c[2], c[3] = s0, s1, s2, s3
 }
 
 // gemmTile2x4 keeps 8 sums in registers, with the operands what amd64's 16 hold.

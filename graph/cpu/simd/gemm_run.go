@@ -137,7 +137,7 @@ func (r *gemmRun) packPanelsB(lo, hi int) {
 }
 
 // packPanelB copies steps steps from step k of the panel of B at column j. Columns that the panel lacks are
-// zero.
+// zero: they don't reach C, but what lay there before could be subnormal, and slow.
 func (r *gemmRun) packPanelB(panel []float32, j, k, steps int) {
 	width := r.kernels.cols
 	cols := min(width, r.N-j)

@@ -1,0 +1,47 @@
+package simd
+
+import (
+	"runtime/debug"
+	"syscall"
+	"testing"
+	"unsafe"
+)
+
+// guarded returns a copy of x that ends where a page begins which can't be read.
+func guarded(t *testing.T, x []float32) []float32 {
+	t.Helper()
+	page := syscall.Getpagesize()
+	size := roundUp(4*len(x), page)
+	mem, err := syscall.Mmap(-1, 0, size+page, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	if err != nil {
+		t.Fatalf("map %d bytes: %v", size+page, err)
+	}
+	t.Cleanup(func() { syscall.Munmap(mem) })
+	if err := syscall.Mprotect(mem[size:], syscall.PROT_NONE); err != nil {
+		t.Fatalf("protect a page: %v", err)
+	}
+	y := unsafe.Slice((*float32)(unsafe.Pointer(&mem[size-4*len(x)])), len(x))
+	copy(y, x)
+	return y[:len(y):len(y)]
+}
+
+// TestGemmReadsInside fails where a kernel touches what lies behind an operand or the workspace.
+func TestGemmReadsInside(t *testing.T) {
+	eachLevel(t, func(t *testing.T) {
+		for _, size := range gemmSizes {
+			if size[0]*size[1]*size[2] == 0 {
+				continue
+			}
+			eachTranspose(size, func(g Gemm) {
+				c := newGemmCase(g, 1)
+				defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+				defer func() {
+					if err := recover(); err != nil {
+						t.Fatalf("%s: %v", c, err)
+					}
+				}()
+				c.Serial(guarded(t, c.a), guarded(t, c.b), guarded(t, c.c), guarded(t, c.scratch[:c.Workspace(1)]))
+			})
+		}
+	})
+}

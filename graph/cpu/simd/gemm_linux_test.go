@@ -7,8 +7,8 @@ import (
 	"unsafe"
 )
 
-// guarded returns a copy of x that ends where a page begins which can't be read.
-func guarded(t *testing.T, x []float32) []float32 {
+// atPageEnd returns a copy of x that ends where a page begins which can't be read.
+func atPageEnd(t *testing.T, x []float32) []float32 {
 	t.Helper()
 	page := syscall.Getpagesize()
 	size := roundUp(4*len(x), page)
@@ -40,7 +40,7 @@ func TestGemmReadsInside(t *testing.T) {
 						t.Fatalf("%s: %v", c, err)
 					}
 				}()
-				c.Serial(guarded(t, c.a), guarded(t, c.b), guarded(t, c.c), guarded(t, c.scratch[:c.Workspace(1)]))
+				c.Serial(atPageEnd(t, c.a), atPageEnd(t, c.b), atPageEnd(t, c.c), atPageEnd(t, c.scratch[:c.Workspace(1)]))
 			})
 		}
 	})

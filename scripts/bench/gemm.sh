@@ -25,10 +25,11 @@ shapes=("$@")
 if [ ${#shapes[@]} = 0 ]; then
   for threads in 1 2; do
     shapes+=(
-      1024x1024x1024/NN/$threads 4096x4096x1536/NN/$threads # square, and a layer's largest
+      1024x1024x1024/NN/$threads 4096x4096x1536/NN/$threads
       4096x4096x1536/NT/$threads 4096x1536x4096/NN/$threads # a linear layer's forward and dX
-      1536x4096x4096/TN/$threads                            # its dW
-      4096x80x1024/NT/$threads 4096x1024x48/NT/$threads     # Mamba's x_proj and dt_proj
+      4096x1536x4096/TN/$threads                            # its dW
+      4096x80x1536/NT/$threads 4096x1536x48/NT/$threads     # Mamba's x_proj and dt_proj
+      80x1536x4096/TN/$threads 1536x48x4096/TN/$threads     # their dW
       1023x1025x1027/NT/$threads 64x64x64/NT/$threads 64x64x64/NN/$threads
       1x4096x1536/NT/$threads 1x4096x1536/NN/$threads 8x4096x1536/NT/$threads # decoding
     )

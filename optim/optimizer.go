@@ -16,6 +16,7 @@ var ErrNotFinite = errors.New("the gradient is not finite")
 // Optimizer runs AdamW over a device's memory.
 type Optimizer struct {
 	settings AdamW
+	mixed    bool
 	n        int
 	dev      graph.Device
 	mem      graph.Memory
@@ -33,9 +34,10 @@ type accumulation struct {
 }
 
 // New makes the optimizer of n parameters, the length of mem's regions Params,
-// Grads, ExpAvg and ExpAvgSq. Accumulate also wants Accum.
-func New(dev graph.Device, mem graph.Memory, n int, o AdamW) (*Optimizer, error) {
-	plan, err := o.Build(n, false)
+// Grads, ExpAvg and ExpAvgSq. Accumulate also wants Accum. mixed keeps Shadow, half
+// as long, up to date.
+func New(dev graph.Device, mem graph.Memory, n int, o AdamW, mixed bool) (*Optimizer, error) {
+	plan, err := o.Build(n, false, mixed)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +45,7 @@ func New(dev graph.Device, mem graph.Memory, n int, o AdamW) (*Optimizer, error)
 	if err != nil {
 		return nil, fmt.Errorf("optimizer: %w", err)
 	}
-	return &Optimizer{settings: o, n: n, dev: dev, mem: mem, update: update}, nil
+	return &Optimizer{settings: o, mixed: mixed, n: n, dev: dev, mem: mem, update: update}, nil
 }
 
 // Accumulate adds the gradients of one of several micro-batches to the step's
@@ -75,7 +77,7 @@ func (o *Optimizer) loadAccumulation() (*accumulation, error) {
 	}{
 		{&a.first, func() (*graph.Plan, error) { return buildAccumulate(o.n, true) }},
 		{&a.next, func() (*graph.Plan, error) { return buildAccumulate(o.n, false) }},
-		{&a.update, func() (*graph.Plan, error) { return o.settings.Build(o.n, true) }},
+		{&a.update, func() (*graph.Plan, error) { return o.settings.Build(o.n, true, o.mixed) }},
 	} {
 		plan, err := p.build()
 		if err != nil {

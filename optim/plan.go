@@ -15,8 +15,9 @@ const (
 )
 
 // Build is one update of n parameters, the length of the region Params, from the
-// gradients in Grads, or from their sum in Accum.
-func (o AdamW) Build(n int, accumulated bool) (*graph.Plan, error) {
+// gradients in Grads, or from their sum in Accum. mixed also writes Shadow, the
+// parameters in bfloat16.
+func (o AdamW) Build(n int, accumulated, mixed bool) (*graph.Plan, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
@@ -28,10 +29,14 @@ func (o AdamW) Build(n int, accumulated bool) (*graph.Plan, error) {
 	grads := b.Whole(from, n)
 	norm := grad_norm.Apply(b, grads)
 	b.Result(gradNormResult, norm)
-	adamw.Apply(b, b.Whole(graph.Params, n), grads, b.Whole(graph.ExpAvg, n), b.Whole(graph.ExpAvgSq, n),
-		norm, b.Input(hyperInput, graph.Float32, adamw.HyperSize), adamw.Settings{
-			Beta1: o.Betas[0], Beta2: o.Betas[1], Eps: o.Eps, WeightDecay: o.WeightDecay, MaxNorm: o.GradClip,
-		})
+	p, m, v := b.Whole(graph.Params, n), b.Whole(graph.ExpAvg, n), b.Whole(graph.ExpAvgSq, n)
+	hyper := b.Input(hyperInput, graph.Float32, adamw.HyperSize)
+	s := adamw.Settings{Beta1: o.Betas[0], Beta2: o.Betas[1], Eps: o.Eps, WeightDecay: o.WeightDecay, MaxNorm: o.GradClip}
+	if mixed {
+		adamw.ApplyMixed(b, b.Whole(graph.Shadow, n/2), p, grads, m, v, norm, hyper, s)
+	} else {
+		adamw.Apply(b, p, grads, m, v, norm, hyper, s)
+	}
 	return b.Compile()
 }
 

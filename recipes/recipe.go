@@ -5,6 +5,8 @@ package recipes
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/goccy/go-yaml"
 
@@ -66,14 +68,50 @@ type Sample struct {
 type Run struct {
 	// Out is the run directory; empty is runs/ and the recipe's name.
 	Out string `yaml:"out" json:"out"`
-	// Device is cpu.
+	// Device is cpu, cuda, or auto: a GPU where there is one.
 	Device string `yaml:"device" json:"device"`
-	// DType is the type of computation: float32.
+	// DType is the type of computation: float32, or on a GPU bfloat16, which keeps
+	// weights, moments and the residual stream in float32.
 	DType string `yaml:"dtype" json:"dtype"`
 	// Threads is the number of workers; 0 is one a core. Results don't depend on it.
 	Threads int `yaml:"threads" json:"threads"`
 	// LogEvery is the steps between two lines on a console that is no terminal.
 	LogEvery int64 `yaml:"log_every" json:"log_every"`
+}
+
+// Values of run.device and run.dtype.
+const (
+	CPU      = "cpu"
+	CUDA     = "cuda"
+	Auto     = "auto"
+	Float32  = "float32"
+	BFloat16 = "bfloat16"
+)
+
+// Devices and DTypes are what run.device and run.dtype may be.
+var (
+	Devices = []string{CPU, CUDA, Auto}
+	DTypes  = []string{Float32, BFloat16}
+)
+
+// Mixed reports whether the run computes in mixed precision.
+func (r Run) Mixed() bool { return r.DType == BFloat16 }
+
+// Validate checks the section and names the key that is wrong.
+func (r Run) Validate() error {
+	switch {
+	case !slices.Contains(Devices, r.Device):
+		return fmt.Errorf("run.device: must be one of %s, is %q", strings.Join(Devices, ", "), r.Device)
+	case !slices.Contains(DTypes, r.DType):
+		return fmt.Errorf("run.dtype: must be one of %s, is %q", strings.Join(DTypes, ", "), r.DType)
+	case r.Mixed() && r.Device == CPU:
+		return fmt.Errorf("run.dtype: the CPU computes in %s; %s wants run.device cuda", Float32, BFloat16)
+	case r.Threads < 0:
+		return fmt.Errorf("run.threads: must be at least 1, or 0 for one a core, is %d", r.Threads)
+	case r.LogEvery < 1:
+		return fmt.Errorf("run.log_every: must be at least 1, is %d", r.LogEvery)
+	}
+	return nil
 }
 
 // Defaults is a recipe before its file is read.
@@ -86,7 +124,7 @@ func Defaults() Recipe {
 		Eval:       Eval{Every: 1000, Rows: 200},
 		Checkpoint: checkpoint.DefaultConfig(),
 		Sample:     Sample{Tokens: 0, Temperature: 0.8, TopP: 1, Seed: 1},
-		Run:        Run{Device: "cpu", DType: "float32", LogEvery: 10},
+		Run:        Run{Device: CPU, DType: Float32, LogEvery: 10},
 	}
 }
 
@@ -152,14 +190,9 @@ func (r *Recipe) rest() error {
 		return fmt.Errorf("sample.top_k: must be at least 1, or 0 for all, is %d", r.Sample.TopK)
 	case !(r.Sample.TopP > 0 && r.Sample.TopP <= 1):
 		return fmt.Errorf("sample.top_p: must be above 0 and at most 1, is %v", r.Sample.TopP)
-	case r.Run.Device != "cpu":
-		return fmt.Errorf("run.device: this build runs on cpu, not on %q", r.Run.Device)
-	case r.Run.DType != "float32":
-		return fmt.Errorf("run.dtype: this build computes in float32, not in %q", r.Run.DType)
-	case r.Run.Threads < 0:
-		return fmt.Errorf("run.threads: must be at least 1, or 0 for one a core, is %d", r.Run.Threads)
-	case r.Run.LogEvery < 1:
-		return fmt.Errorf("run.log_every: must be at least 1, is %d", r.Run.LogEvery)
+	}
+	if err := r.Run.Validate(); err != nil {
+		return err
 	}
 	if r.Run.Out == "" {
 		r.Run.Out = "runs/" + r.Name

@@ -10,7 +10,7 @@ import (
 	"github.com/sambatrain/sambatrain/internal/train"
 )
 
-func newBench(*app) *cobra.Command {
+func newBench(a *app) *cobra.Command {
 	var flags recipeFlags
 	var output outputForm
 	var runs int
@@ -38,7 +38,11 @@ second, and each op's time, share and rate.`,
 			if err != nil {
 				return err
 			}
-			b, err := train.Bench(r, runs)
+			log, err := a.logger()
+			if err != nil {
+				return err
+			}
+			b, err := train.Bench(r, runs, log)
 			if err != nil {
 				return err
 			}

@@ -42,7 +42,7 @@ attention window are carried along, so every token costs the same.`,
 				return &usageError{fmt.Errorf("--%w", err)}
 			}
 			ids := m.Tokenizer.Encode([]int32{m.Tokenizer.EOS()}, []byte(prompt))
-			g, err := generate.New(m.Device, m.Memory, m.Model, len(ids)+tokens)
+			g, err := generate.New(m.Device, m.Memory, m.Model, generate.Config{Positions: len(ids) + tokens, Mixed: m.Recipe.Run.Mixed()})
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	"github.com/sambatrain/sambatrain/recipes"
@@ -25,8 +27,8 @@ func (f *recipeFlags) add(c *cobra.Command) {
 		number           bool
 	}{
 		{"out", "run.out", "run directory", false},
-		{"device", "run.device", "where to compute: cpu", false},
-		{"dtype", "run.dtype", "type of computation: float32", false},
+		{"device", "run.device", "where to compute: " + strings.Join(recipes.Devices, ", "), false},
+		{"dtype", "run.dtype", "type of computation: " + strings.Join(recipes.DTypes, ", "), false},
 		{"threads", "run.threads", "number of CPU workers; 0 is one a core", true},
 		{"steps", "train.steps", "number of optimizer steps", true},
 	} {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -13,7 +14,7 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-func newVerify(*app) *cobra.Command {
+func newVerify(a *app) *cobra.Command {
 	var output outputForm
 	run := recipes.Defaults().Run
 	c := &cobra.Command{
@@ -30,13 +31,17 @@ relative errors. Exit status 1 if any fails.`,
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			if run.DType != "float32" {
-				return &usageError{fmt.Errorf("--dtype: this build computes in float32, not in %q", run.DType)}
+			if err := run.Validate(); err != nil {
+				return &usageError{err}
 			}
 			if err := checkThreads(run.Threads); err != nil {
 				return err
 			}
-			dev, err := train.NewDevice(run)
+			log, err := a.logger()
+			if err != nil {
+				return err
+			}
+			dev, err := train.NewDevice(run, log)
 			if err != nil {
 				return err
 			}
@@ -49,7 +54,7 @@ relative errors. Exit status 1 if any fails.`,
 					return err
 				}
 				for _, file := range files {
-					r := verify.Run(dev, file, verify.Float32)
+					r := verify.Run(dev, file, run.Mixed())
 					if !r.Pass {
 						failed++
 					}
@@ -65,8 +70,8 @@ relative errors. Exit status 1 if any fails.`,
 			return nil
 		},
 	}
-	c.Flags().StringVar(&run.Device, "device", run.Device, "where to compute: cpu")
-	c.Flags().StringVar(&run.DType, "dtype", run.DType, "type of computation: float32")
+	c.Flags().StringVar(&run.Device, "device", run.Device, "where to compute: "+strings.Join(recipes.Devices, ", "))
+	c.Flags().StringVar(&run.DType, "dtype", run.DType, "type of computation: "+strings.Join(recipes.DTypes, ", "))
 	c.Flags().IntVar(&run.Threads, "threads", 0, "number of CPU workers; 0 is one a core")
 	outputFlag(c, &output)
 	return c
@@ -74,16 +79,16 @@ relative errors. Exit status 1 if any fails.`,
 
 func verifyTable(w io.Writer, reports []verify.Report) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "fixture\tlogits\tloss\tgradients\tsteps\tresult")
+	fmt.Fprintln(t, "fixture\tlogits\tloss\tgradients\tsteps\tparameters\tresult")
 	for _, r := range reports {
 		name := filepath.Base(r.File)
 		switch {
 		case r.Error != "":
-			fmt.Fprintf(t, "%s\t-\t-\t-\t-\tFAIL: %s\n", name, r.Error)
+			fmt.Fprintf(t, "%s\t-\t-\t-\t-\t-\tFAIL: %s\n", name, r.Error)
 		case r.Pass:
-			fmt.Fprintf(t, "%s\t%.1e\t%.1e\t%.1e\t%.1e\tpass\n", name, r.Logits, r.Loss, r.Gradients, r.Steps)
+			fmt.Fprintf(t, "%s\t%.1e\t%.1e\t%.1e\t%.1e\t%.1e\tpass\n", name, r.Logits, r.Loss, r.Gradients, r.Steps, r.Parameters)
 		default:
-			fmt.Fprintf(t, "%s\t%.1e\t%.1e\t%.1e\t%.1e\tFAIL (worst gradient: %s)\n", name, r.Logits, r.Loss, r.Gradients, r.Steps, r.Worst)
+			fmt.Fprintf(t, "%s\t%.1e\t%.1e\t%.1e\t%.1e\t%.1e\tFAIL (worst gradient: %s)\n", name, r.Logits, r.Loss, r.Gradients, r.Steps, r.Parameters, r.Worst)
 		}
 	}
 	return t.Flush()

@@ -8,7 +8,6 @@ import (
 	"fmt"
 
 	"github.com/sambatrain/sambatrain/graph"
-	"github.com/sambatrain/sambatrain/graph/ops/add"
 	"github.com/sambatrain/sambatrain/layers"
 )
 
@@ -19,8 +18,8 @@ const (
 
 // Plan is one call of a model that carries its state: b texts, t tokens each.
 // positions bounds the length of a text where the model has full attention.
-func Plan(m *layers.Model, b, t, positions int) (*graph.Plan, error) {
-	g := graph.NewBuilder(add.Spec)
+func Plan(m *layers.Model, b, t, positions int, mixed bool) (*graph.Plan, error) {
+	g := layers.NewBuilder(mixed)
 	g.SetCarry(graph.Carry{Positions: positions})
 	g.Result(resultLogits, m.Logits(g, g.Input(inputTokens, graph.Int32, b, t)))
 	return g.Compile()
@@ -37,10 +36,17 @@ type Generator struct {
 	logits    []float32
 }
 
-// New makes a generator over parameters in mem. positions bounds the text's
-// length; only full attention takes memory for it.
-func New(dev graph.Device, mem graph.Memory, m *layers.Model, positions int) (*Generator, error) {
-	plan, err := Plan(m, 1, 1, positions)
+// Config says what a generator is made for.
+type Config struct {
+	// Positions bounds the text's length; only full attention takes memory for it.
+	Positions int
+	// Mixed computes matrix products in bfloat16.
+	Mixed bool
+}
+
+// New makes a generator over parameters in mem.
+func New(dev graph.Device, mem graph.Memory, m *layers.Model, c Config) (*Generator, error) {
+	plan, err := Plan(m, 1, 1, c.Positions, c.Mixed)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +55,7 @@ func New(dev graph.Device, mem graph.Memory, m *layers.Model, positions int) (*G
 		return nil, err
 	}
 	_, hasAt := plan.Inputs[graph.PositionInput]
-	return &Generator{program: p, positions: positions, hasAt: hasAt, logits: make([]float32, m.VocabSize)}, nil
+	return &Generator{program: p, positions: c.Positions, hasAt: hasAt, logits: make([]float32, m.VocabSize)}, nil
 }
 
 // Feed takes the text's next token and returns the scores of its successors [V].

@@ -42,7 +42,7 @@ func device(t testing.TB) graph.Device {
 // parallel is a model with drawn weights that runs over rows of seq tokens at once.
 func parallel(t testing.TB, m *layers.Model, rows, seq int) *train.Engine {
 	t.Helper()
-	e, err := train.NewEngine(device(t), m, optim.DefaultAdamW(), rows, seq, false)
+	e, err := train.NewEngine(device(t), m, optim.DefaultAdamW(), train.EngineConfig{MicroBatch: rows, SeqLen: seq})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func TestTokenByToken(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			g, err := generate.New(e.Device(), e.Memory(), m, seq)
+			g, err := generate.New(e.Device(), e.Memory(), m, generate.Config{Positions: seq})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -175,7 +175,7 @@ func TestPlanInParts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			plan, err := generate.Plan(m, rows, part, seq)
+			plan, err := generate.Plan(m, rows, part, seq, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -230,7 +230,7 @@ func TestLongText(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := generate.New(e.Device(), e.Memory(), m, seq)
+	g, err := generate.New(e.Device(), e.Memory(), m, generate.Config{Positions: seq})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,7 +250,7 @@ func TestFeedAllocatesNothing(t *testing.T) {
 	for _, mixers := range [][]string{{"mamba", "mlp", "swa", "mlp"}, {"attn", "mlp"}} {
 		m := model(mixers...)
 		e := parallel(t, m, 1, 8)
-		g, err := generate.New(e.Device(), e.Memory(), m, 100)
+		g, err := generate.New(e.Device(), e.Memory(), m, generate.Config{Positions: 100})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -276,7 +276,7 @@ func TestFeedAllocatesNothing(t *testing.T) {
 // TestMemory: only full attention takes memory for a long text.
 func TestMemory(t *testing.T) {
 	states := func(positions int, mixers ...string) int {
-		p, err := generate.Plan(model(mixers...), 1, 1, positions)
+		p, err := generate.Plan(model(mixers...), 1, 1, positions, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -306,7 +306,7 @@ func TestContinue(t *testing.T) {
 	e := parallel(t, m, 1, 8)
 	prompt := text(9, 5)
 	fresh := func(positions int) *generate.Generator {
-		g, err := generate.New(e.Device(), e.Memory(), m, positions)
+		g, err := generate.New(e.Device(), e.Memory(), m, generate.Config{Positions: positions})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -373,7 +373,7 @@ func TestSameSeedSameText(t *testing.T) {
 	m.TieEmbeddings = false // a tied head would repeat the last token for ever
 	e := parallel(t, m, 1, 8)
 	sampled := func(seed uint64) string {
-		g, err := generate.New(e.Device(), e.Memory(), m, 60)
+		g, err := generate.New(e.Device(), e.Memory(), m, generate.Config{Positions: 60})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,6 +2,7 @@ package train
 
 import (
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -40,17 +41,17 @@ type OpBench struct {
 
 // Bench times steps of a recipe's model on random tokens, after one to warm up.
 // It trains on one micro-batch a step.
-func Bench(r *recipes.Recipe, steps int) (*Benchmark, error) {
+func Bench(r *recipes.Recipe, steps int, log *slog.Logger) (*Benchmark, error) {
 	if steps < 1 {
 		return nil, fmt.Errorf("bench: the number of steps must be at least 1, is %d", steps)
 	}
-	dev, err := NewDevice(r.Run)
+	dev, err := NewDevice(r.Run, log)
 	if err != nil {
 		return nil, err
 	}
 	defer dev.Close()
 	b, t := r.Train.MicroBatch, r.Data.SeqLen
-	e, err := NewEngine(dev, &r.Model, r.Optim, b, t, false)
+	e, err := NewEngine(dev, &r.Model, r.Optim, EngineConfig{MicroBatch: b, SeqLen: t, Mixed: r.Run.Mixed()})
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"log/slog"
 	"math"
 	"strings"
 	"testing"
@@ -9,7 +10,7 @@ import (
 // TestBench checks the sums, not the speed.
 func TestBench(t *testing.T) {
 	r := recipe(t)
-	b, err := Bench(r, 2)
+	b, err := Bench(r, 2, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +36,7 @@ func TestBench(t *testing.T) {
 			t.Errorf("%d calls of %s, want %d", calls[op], op, n)
 		}
 	}
-	if _, err := Bench(r, 0); err == nil || !strings.Contains(err.Error(), "at least 1") {
+	if _, err := Bench(r, 0, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "at least 1") {
 		t.Errorf("no steps: %v", err)
 	}
 }

@@ -10,20 +10,10 @@ import (
 
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/graph"
-	"github.com/sambatrain/sambatrain/graph/cpu"
-	"github.com/sambatrain/sambatrain/graph/ops/add"
+	"github.com/sambatrain/sambatrain/graph/ops/cast_weights"
 	"github.com/sambatrain/sambatrain/layers"
 	"github.com/sambatrain/sambatrain/optim"
-	"github.com/sambatrain/sambatrain/recipes"
 )
-
-// NewDevice opens the device that a recipe's run section names.
-func NewDevice(r recipes.Run) (graph.Device, error) {
-	if r.Device != "cpu" {
-		return nil, fmt.Errorf("run.device: this build runs on cpu, not on %q", r.Device)
-	}
-	return cpu.New(r.Threads)
-}
 
 // Names of the programs' inputs and results.
 const (
@@ -42,21 +32,24 @@ const (
 type Engine struct {
 	MicroBatch, SeqLen int
 
+	mixed  bool
 	dev    graph.Device
 	mem    graph.Memory
 	model  *layers.Model
 	optim  *optim.Optimizer
 	train  graph.Program
 	eval   graph.Program
+	cast   graph.Program // weights to bfloat16, in mixed precision
 	loss   [1]float32
 	nll    []float32
 	params []graph.ParamSlot
 	floats int
 }
 
-// TrainPlan is the forward and backward pass over b rows of t tokens.
-func TrainPlan(m *layers.Model, b, t int) (*graph.Plan, error) {
-	g := graph.NewBuilder(add.Spec)
+// TrainPlan is the forward and backward pass over b rows of t tokens, in float32 or
+// mixed precision.
+func TrainPlan(m *layers.Model, b, t int, mixed bool) (*graph.Plan, error) {
+	g := layers.NewBuilder(mixed)
 	tokens, targets := g.Input(inputTokens, graph.Int32, b, t), g.Input(inputTargets, graph.Int32, b, t)
 	loss := m.Loss(g, tokens, targets)
 	g.Result(resultLoss, loss)
@@ -67,8 +60,8 @@ func TrainPlan(m *layers.Model, b, t int) (*graph.Plan, error) {
 	return g.Compile()
 }
 
-func evalPlan(m *layers.Model, b, t int) (*graph.Plan, error) {
-	g := graph.NewBuilder(add.Spec)
+func evalPlan(m *layers.Model, b, t int, mixed bool) (*graph.Plan, error) {
+	g := layers.NewBuilder(mixed)
 	tokens, targets := g.Input(inputTokens, graph.Int32, b, t), g.Input(inputTargets, graph.Int32, b, t)
 	loss := m.EvalLoss(g, tokens, targets)
 	g.Result(resultLoss, loss)
@@ -76,25 +69,34 @@ func evalPlan(m *layers.Model, b, t int) (*graph.Plan, error) {
 	return g.Compile()
 }
 
-func logitsPlan(m *layers.Model, b, t int) (*graph.Plan, error) {
-	g := graph.NewBuilder(add.Spec)
+func logitsPlan(m *layers.Model, b, t int, mixed bool) (*graph.Plan, error) {
+	g := layers.NewBuilder(mixed)
 	g.Result(resultLogits, m.Logits(g, g.Input(inputTokens, graph.Int32, b, t)))
 	return g.Compile()
 }
 
-// NewEngine compiles the programs of m for micro-batches of b rows of t tokens
-// and allocates all memory that training takes. accumulate says whether a step
-// has several micro-batches.
-func NewEngine(dev graph.Device, m *layers.Model, o optim.AdamW, b, t int, accumulate bool) (*Engine, error) {
-	plan, err := TrainPlan(m, b, t)
+// EngineConfig says what an engine is made for.
+type EngineConfig struct {
+	// MicroBatch is the rows, and SeqLen the tokens of a row, of one pass.
+	MicroBatch, SeqLen int
+	// Accumulate: a step has several micro-batches.
+	Accumulate bool
+	// Mixed computes matrix products in bfloat16, and keeps weights, moments and the
+	// residual stream in float32.
+	Mixed bool
+}
+
+// NewEngine compiles the programs of m and allocates all memory that training takes.
+func NewEngine(dev graph.Device, m *layers.Model, o optim.AdamW, c EngineConfig) (*Engine, error) {
+	plan, err := TrainPlan(m, c.MicroBatch, c.SeqLen, c.Mixed)
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{MicroBatch: b, SeqLen: t, dev: dev, model: m, params: plan.Params,
-		floats: plan.Sizes[graph.Params], nll: make([]float32, b*t)}
+	e := &Engine{MicroBatch: c.MicroBatch, SeqLen: c.SeqLen, mixed: c.Mixed, dev: dev, model: m, params: plan.Params,
+		floats: plan.Sizes[graph.Params], nll: make([]float32, c.MicroBatch*c.SeqLen)}
 	sizes := plan.Sizes
 	sizes[graph.ExpAvg], sizes[graph.ExpAvgSq] = e.floats, e.floats
-	if accumulate {
+	if c.Accumulate {
 		sizes[graph.Accum] = e.floats
 	}
 	if err := checkMemory(sizes); err != nil {
@@ -106,10 +108,35 @@ func NewEngine(dev graph.Device, m *layers.Model, o optim.AdamW, b, t int, accum
 	if e.train, err = dev.Load(plan, e.mem); err != nil {
 		return nil, err
 	}
-	if e.optim, err = optim.New(dev, e.mem, e.floats, o); err != nil {
+	if e.optim, err = optim.New(dev, e.mem, e.floats, o, c.Mixed); err != nil {
 		return nil, err
 	}
+	if c.Mixed {
+		if e.cast, err = loadCast(dev, e.mem, e.floats); err != nil {
+			return nil, err
+		}
+	}
 	return e, nil
+}
+
+// loadCast is the program that rounds all of Params to Shadow.
+func loadCast(dev graph.Device, mem graph.Memory, n int) (graph.Program, error) {
+	g := layers.NewBuilder(false)
+	cast_weights.Apply(g, g.Whole(graph.Shadow, n/2), g.Whole(graph.Params, n))
+	plan, err := g.Compile()
+	if err != nil {
+		return nil, err
+	}
+	return dev.Load(plan, mem)
+}
+
+// WeightsWritten must follow any write to the parameters from outside: mixed
+// precision has a copy of them.
+func (e *Engine) WeightsWritten() error {
+	if e.cast == nil {
+		return nil
+	}
+	return e.cast.Run()
 }
 
 // Init draws all parameters. A parameter's values depend on the seed, its name
@@ -124,7 +151,7 @@ func (e *Engine) Init(seed uint64) error {
 			return err
 		}
 	}
-	return nil
+	return e.WeightsWritten()
 }
 
 // Step does one optimizer step on tokens and targets, each rows x T, and returns
@@ -172,7 +199,7 @@ func (e *Engine) run(p graph.Program, tokens, targets []int32) error {
 // slice is good until the next call.
 func (e *Engine) Evaluate(tokens, targets []int32) ([]float32, error) {
 	if e.eval == nil {
-		plan, err := evalPlan(e.model, e.MicroBatch, e.SeqLen)
+		plan, err := evalPlan(e.model, e.MicroBatch, e.SeqLen, e.mixed)
 		if err != nil {
 			return nil, err
 		}
@@ -188,7 +215,7 @@ func (e *Engine) Evaluate(tokens, targets []int32) ([]float32, error) {
 
 // Logits are the scores [B T V] of one micro-batch.
 func (e *Engine) Logits(tokens []int32) ([]float32, error) {
-	plan, err := logitsPlan(e.model, e.MicroBatch, e.SeqLen)
+	plan, err := logitsPlan(e.model, e.MicroBatch, e.SeqLen, e.mixed)
 	if err != nil {
 		return nil, err
 	}
@@ -221,6 +248,9 @@ func (e *Engine) Memory() graph.Memory { return e.mem }
 
 // Model is what the engine trains.
 func (e *Engine) Model() *layers.Model { return e.model }
+
+// Mixed reports whether the engine computes in mixed precision.
+func (e *Engine) Mixed() bool { return e.mixed }
 
 // Params are the parameters' names and places.
 func (e *Engine) Params() []graph.ParamSlot { return e.params }
@@ -276,5 +306,5 @@ func (e *Engine) Restore(c *checkpoint.Checkpoint) error {
 			}
 		}
 	}
-	return nil
+	return e.WeightsWritten()
 }

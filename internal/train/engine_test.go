@@ -140,7 +140,7 @@ func TestStepAllocatesNothing(t *testing.T) {
 // else of the run.
 func TestInit(t *testing.T) {
 	draw := func(threads int, m *layers.Model, b, seq int, seed uint64) map[string][]float32 {
-		e, err := NewEngine(device(t, threads), m, adamw(), b, seq, false)
+		e, err := NewEngine(device(t, threads), m, adamw(), EngineConfig{MicroBatch: b, SeqLen: seq})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -226,7 +226,7 @@ func TestRestore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := NewEngine(dev, samba(), adamw(), rows, seq, false)
+	b, err := NewEngine(dev, samba(), adamw(), EngineConfig{MicroBatch: rows, SeqLen: seq})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,11 +258,11 @@ func TestRestore(t *testing.T) {
 // program.
 func TestMemory(t *testing.T) {
 	m := samba()
-	m.MLP.DFF = 1 << 33
-	_, err := NewEngine(device(t, 1), m, adamw(), 1, 8, false)
+	m.MLP.DFF = 1 << 30
 	if physicalMemory() == 0 {
 		t.Skip("the machine's memory is unknown here")
 	}
+	_, err := NewEngine(device(t, 1), m, adamw(), EngineConfig{MicroBatch: 1, SeqLen: 8})
 	if err == nil || !strings.Contains(err.Error(), "GB of memory") {
 		t.Errorf("%v", err)
 	}

@@ -48,7 +48,7 @@ func pattern(mixers ...string) []layers.Place {
 
 func engine(t testing.TB, dev graph.Device, m *layers.Model, o optim.AdamW, b, seq int, accumulate bool) *Engine {
 	t.Helper()
-	e, err := NewEngine(dev, m, o, b, seq, accumulate)
+	e, err := NewEngine(dev, m, o, EngineConfig{MicroBatch: b, SeqLen: seq, Accumulate: accumulate})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,7 +51,7 @@ type Bytes struct {
 // that it counts.
 func Inspect(r *recipes.Recipe) (*Inspection, error) {
 	t := r.Data.SeqLen
-	plan, err := TrainPlan(&r.Model, r.Train.MicroBatch, t)
+	plan, err := TrainPlan(&r.Model, r.Train.MicroBatch, t, r.Run.Mixed())
 	if err != nil {
 		return nil, err
 	}

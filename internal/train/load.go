@@ -49,16 +49,22 @@ func LoadModel(dir string, threads int, log *slog.Logger) (*Model, error) {
 		return nil, err
 	}
 	// Any program of the model has the parameters' layout.
-	plan, err := generate.Plan(m.Model, 1, 1, 1)
+	plan, err := generate.Plan(m.Model, 1, 1, 1, r.Run.Mixed())
 	if err != nil {
 		return nil, err
 	}
 	r.Run.Threads = threads
-	if m.Device, err = NewDevice(r.Run); err != nil {
+	if m.Device, err = NewDevice(r.Run, log); err != nil {
 		return nil, err
 	}
 	if m.Memory, err = m.Device.NewMemory(plan.Sizes); err == nil {
 		err = loadParams(c, plan.Params, m.Memory)
+	}
+	if err == nil && r.Run.Mixed() {
+		var cast graph.Program
+		if cast, err = loadCast(m.Device, m.Memory, plan.Sizes[graph.Params]); err == nil {
+			err = cast.Run()
+		}
 	}
 	if err != nil {
 		m.Device.Close()

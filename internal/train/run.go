@@ -226,10 +226,12 @@ func (s *session) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if s.dev, err = NewDevice(r.Run); err != nil {
+	if s.dev, err = NewDevice(r.Run, log); err != nil {
 		return err
 	}
-	s.engine, err = NewEngine(s.dev, &r.Model, r.Optim, r.Train.MicroBatch, r.Data.SeqLen, r.Train.MicroBatch < r.Train.BatchSize)
+	s.engine, err = NewEngine(s.dev, &r.Model, r.Optim, EngineConfig{
+		MicroBatch: r.Train.MicroBatch, SeqLen: r.Data.SeqLen,
+		Accumulate: r.Train.MicroBatch < r.Train.BatchSize, Mixed: r.Run.Mixed()})
 	if err != nil {
 		return err
 	}

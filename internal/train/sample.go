@@ -13,7 +13,7 @@ func (s *session) sample() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	g, err := generate.New(s.dev, s.engine.Memory(), s.engine.Model(), len(prompt)+c.Tokens)
+	g, err := generate.New(s.dev, s.engine.Memory(), s.engine.Model(), generate.Config{Positions: len(prompt) + c.Tokens, Mixed: s.engine.Mixed()})
 	if err != nil {
 		return "", err
 	}

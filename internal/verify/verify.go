@@ -25,13 +25,20 @@ import (
 // Format is the metadata's `format` of the fixtures that this package reads.
 const Format = "sambatrain-fixture-1"
 
-// Tolerances are the largest errors that pass, each max|a-b|/max|b| of one tensor.
+// Tolerances are the largest errors that pass. Logits and gradients are compared a
+// tensor at a time, by max|a-b|/max|b|, or with Norms by ||a-b||/||b||; parameters
+// after the steps always by norms, because AdamW makes a full step of a gradient
+// however small, and so of its rounding.
 type Tolerances struct {
-	Logits, Loss, Gradients, Steps float64
+	Norms                                      bool
+	Logits, Loss, Gradients, Steps, Parameters float64
 }
 
-// Float32 is what the float32 path must keep.
-var Float32 = Tolerances{Logits: 2e-5, Loss: 2e-5, Gradients: 2e-4, Steps: 1e-4}
+// What each precision must keep.
+var (
+	Float32  = Tolerances{Logits: 2e-5, Loss: 2e-5, Gradients: 2e-4, Steps: 1e-4, Parameters: 1e-3}
+	BFloat16 = Tolerances{Norms: true, Logits: 3e-2, Loss: 3e-2, Gradients: 6e-2, Steps: 6e-2, Parameters: 1e-1}
+)
 
 // Report is one fixture's errors.
 type Report struct {
@@ -41,11 +48,12 @@ type Report struct {
 	Gradients float64 `json:"gradients"`
 	// Worst is the parameter whose gradient has the largest error.
 	Worst string `json:"worst_gradient,omitempty"`
-	// Steps is the largest error of the AdamW steps: their losses and gradient norms,
-	// and the parameters after them.
+	// Steps is the largest error of the AdamW steps' losses and gradient norms.
 	Steps float64 `json:"steps"`
-	Pass  bool    `json:"pass"`
-	Error string  `json:"error,omitempty"`
+	// Parameters is the largest error of a parameter after the steps.
+	Parameters float64 `json:"parameters"`
+	Pass       bool    `json:"pass"`
+	Error      string  `json:"error,omitempty"`
 }
 
 // Files lists the fixtures of a path: itself, or a folder's *.safetensors.
@@ -64,11 +72,15 @@ func Files(path string) ([]string, error) {
 	return files, err
 }
 
-// Run checks one fixture on a device. What can't be checked is a Report that
-// doesn't pass and says why.
-func Run(dev graph.Device, file string, tol Tolerances) Report {
+// Run checks one fixture on a device, in float32 or in mixed precision. What can't be
+// checked is a Report that doesn't pass and says why.
+func Run(dev graph.Device, file string, mixed bool) Report {
+	tol := Float32
+	if mixed {
+		tol = BFloat16
+	}
 	r := Report{File: file}
-	err := r.run(dev, file)
+	err := r.run(dev, file, mixed, tol)
 	if err == nil {
 		err = r.finite()
 	}
@@ -76,7 +88,7 @@ func Run(dev graph.Device, file string, tol Tolerances) Report {
 		// The report names the file already.
 		return Report{File: file, Error: strings.ReplaceAll(err.Error(), file+": ", "")}
 	}
-	r.Pass = r.Logits <= tol.Logits && r.Loss <= tol.Loss && r.Gradients <= tol.Gradients && r.Steps <= tol.Steps
+	r.Pass = r.Logits <= tol.Logits && r.Loss <= tol.Loss && r.Gradients <= tol.Gradients && r.Steps <= tol.Steps && r.Parameters <= tol.Parameters
 	return r
 }
 
@@ -86,7 +98,7 @@ func (r *Report) finite() error {
 	for _, v := range []struct {
 		name  string
 		value float64
-	}{{"logits", r.Logits}, {"loss", r.Loss}, {"gradients", r.Gradients}, {"steps", r.Steps}} {
+	}{{"logits", r.Logits}, {"loss", r.Loss}, {"gradients", r.Gradients}, {"steps", r.Steps}, {"parameters", r.Parameters}} {
 		if math.IsNaN(v.value) || math.IsInf(v.value, 0) {
 			return fmt.Errorf("the %s of the fixture or of this build are not all finite", v.name)
 		}
@@ -102,15 +114,20 @@ type fixture struct {
 	totalSteps      int64
 	b, t            int
 	tokens, targets []int32
+	measure         func(a, b []float32) float64
 }
 
-func (r *Report) run(dev graph.Device, file string) error {
+func (r *Report) run(dev graph.Device, file string, mixed bool, tol Tolerances) error {
 	f, err := open(file)
 	if err != nil {
 		return err
 	}
 	defer f.file.Close()
-	e, err := train.NewEngine(dev, &f.model, f.optim, f.b, f.t, false)
+	f.measure = byLargest
+	if tol.Norms {
+		f.measure = byNorms
+	}
+	e, err := train.NewEngine(dev, &f.model, f.optim, train.EngineConfig{MicroBatch: f.b, SeqLen: f.t, Mixed: mixed})
 	if err != nil {
 		return err
 	}
@@ -228,7 +245,7 @@ func (f *fixture) load(e *train.Engine) error {
 			return fmt.Errorf("tensor %s is no parameter of this model", entry.Name)
 		}
 	}
-	return nil
+	return e.WeightsWritten()
 }
 
 func (r *Report) forward(f *fixture, e *train.Engine) error {
@@ -240,7 +257,7 @@ func (r *Report) forward(f *fixture, e *train.Engine) error {
 	if err != nil {
 		return err
 	}
-	r.Logits = relative(got, want)
+	r.Logits = f.measure(got, want)
 	return nil
 }
 
@@ -254,7 +271,7 @@ func (r *Report) backward(f *fixture, e *train.Engine) error {
 		return err
 	}
 	r.Loss = math.Abs(loss-float64(want[0])) / math.Abs(float64(want[0]))
-	r.Gradients, r.Worst, err = f.compare(e, graph.Grads, "grad.")
+	r.Gradients, r.Worst, err = f.compare(e, graph.Grads, "grad.", f.measure)
 	return err
 }
 
@@ -280,13 +297,12 @@ func (r *Report) steps(f *fixture, e *train.Engine) error {
 			math.Abs(loss-float64(losses[i]))/math.Abs(float64(losses[i])),
 			math.Abs(norm-float64(norms[i]))/math.Abs(float64(norms[i])))
 	}
-	after, _, err := f.compare(e, graph.Params, "train.param.")
-	r.Steps = max(r.Steps, after)
+	r.Parameters, _, err = f.compare(e, graph.Params, "train.param.", byNorms)
 	return err
 }
 
 // compare returns the largest error of a region's tensors, and whose it is.
-func (f *fixture) compare(e *train.Engine, r graph.Region, prefix string) (worst float64, name string, err error) {
+func (f *fixture) compare(e *train.Engine, r graph.Region, prefix string, measure func(a, b []float32) float64) (worst float64, name string, err error) {
 	for _, p := range e.Params() {
 		got := make([]float32, p.Shape.Size())
 		if err := e.Memory().Read(r, p.Offset, got); err != nil {
@@ -296,7 +312,7 @@ func (f *fixture) compare(e *train.Engine, r graph.Region, prefix string) (worst
 		if err != nil {
 			return 0, "", err
 		}
-		d := relative(got, want)
+		d := measure(got, want)
 		if math.IsNaN(d) {
 			return d, p.Name, nil
 		}
@@ -307,8 +323,8 @@ func (f *fixture) compare(e *train.Engine, r graph.Region, prefix string) (worst
 	return worst, name, nil
 }
 
-// relative is max|a-b| / max|b|; NaN where either holds one.
-func relative(a, b []float32) float64 {
+// byLargest is max|a-b| / max|b|; NaN where either holds one.
+func byLargest(a, b []float32) float64 {
 	worst, scale := 0.0, 0.0
 	for i := range a {
 		d := math.Abs(float64(a[i]) - float64(b[i]))
@@ -322,4 +338,18 @@ func relative(a, b []float32) float64 {
 		return 0
 	}
 	return worst / scale
+}
+
+// byNorms is ||a-b|| / ||b||; NaN where either holds one.
+func byNorms(a, b []float32) float64 {
+	diff, scale := 0.0, 0.0
+	for i := range a {
+		d := float64(a[i]) - float64(b[i])
+		diff += d * d
+		scale += float64(b[i]) * float64(b[i])
+	}
+	if diff == 0 {
+		return 0
+	}
+	return math.Sqrt(diff / scale)
 }

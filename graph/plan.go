@@ -165,11 +165,6 @@ func (b *Builder) Compile() (*Plan, error) {
 	c.lifetimes()
 	c.reuse()
 	p.Sizes[Arena] = c.allocate()
-	for r, n := range p.Sizes {
-		if n > maxSize {
-			return nil, fmt.Errorf("graph: region %v has %d elements; at most %d", Region(r), n, maxSize)
-		}
-	}
 	for _, s := range c.steps {
 		step := Step{Resolved: s.Resolved, Path: s.path, Backward: s.backward}
 		for _, v := range s.in {

@@ -2,6 +2,7 @@ package layers
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/ops/attention"
@@ -46,13 +47,13 @@ func (a Attention) Forward(b *graph.Builder, x graph.Tensor) graph.Tensor {
 // resolved fills in what the recipe leaves to be derived, and checks the rest.
 func (a Attention) resolved(d int, sliding bool) (Attention, error) {
 	switch {
-	case a.Heads < 1:
-		return a, fmt.Errorf("heads: must be at least 1, is %d", a.Heads)
+	case a.Heads < 1 || a.Heads > maxWidth:
+		return a, fmt.Errorf("heads: must be 1 to %d, is %d", maxWidth, a.Heads)
 	case a.KVHeads < 0:
-		return a, fmt.Errorf("kv_heads: must be at least 0, is %d", a.KVHeads)
-	case a.HeadDim < 0:
-		return a, fmt.Errorf("head_dim: must be at least 0, is %d", a.HeadDim)
-	case a.RopeBase < 0:
+		return a, fmt.Errorf("kv_heads: must be at least 1, or 0 for as many as heads, is %d", a.KVHeads)
+	case a.HeadDim < 0 || a.HeadDim > maxWidth:
+		return a, fmt.Errorf("head_dim: must be 1 to %d, or 0 for d_model / heads, is %d", maxWidth, a.HeadDim)
+	case !(a.RopeBase >= 0) || math.IsInf(a.RopeBase, 0):
 		return a, fmt.Errorf("rope_base: must be positive, or 0 for no positions, is %v", a.RopeBase)
 	case sliding && a.Window < 1:
 		return a, fmt.Errorf("window: swa needs a window of at least 1, is %d", a.Window)
@@ -68,6 +69,9 @@ func (a Attention) resolved(d int, sliding bool) (Attention, error) {
 			return a, fmt.Errorf("heads: d_model %d does not divide by %d heads; set head_dim", d, a.Heads)
 		}
 		a.HeadDim = d / a.Heads
+	}
+	if a.Heads*a.HeadDim > maxWidth {
+		return a, fmt.Errorf("head_dim: %d heads of %d are wider than %d", a.Heads, a.HeadDim, maxWidth)
 	}
 	if a.RopeBase != 0 && a.HeadDim%2 != 0 {
 		return a, fmt.Errorf("head_dim: rotary positions need an even one, is %d", a.HeadDim)

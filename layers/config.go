@@ -1,10 +1,13 @@
 package layers
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -84,40 +87,58 @@ func (m *Model) initializer() initializer {
 func (m *Model) Sublayers() ([]Sublayer, error) {
 	var pattern []Sublayer
 	for i, p := range m.Layers.Pattern {
-		mixer, err := m.mixer(p)
+		mixer, section, err := m.mixer(p)
 		if err != nil {
-			return nil, fmt.Errorf("model.layers.pattern[%d]: %s.%w", i, p.Mixer, err)
+			if len(p.Settings) > 0 || section == "" {
+				section = fmt.Sprintf("layers.pattern[%d].%s", i, p.Mixer)
+			}
+			return nil, fmt.Errorf("model.%s.%w", section, err)
 		}
 		pattern = append(pattern, Sublayer{p.Mixer, mixer})
 	}
 	return slices.Repeat(pattern, m.Layers.Repeat), nil
 }
 
-func (m *Model) mixer(p Place) (Mixer, error) {
+// mixer resolves a place, and names the section that its settings come from.
+func (m *Model) mixer(p Place) (mixer Mixer, section string, err error) {
 	switch p.Mixer {
 	case "mamba":
 		c := m.Mamba
 		if err := override(&c, p.Settings); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		c.init = m.initializer()
-		return c, c.validate(m.DModel)
+		return c, "mamba", c.validate(m.DModel)
 	case "attn", "swa":
 		c := m.Attention
 		if err := override(&c, p.Settings); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		c.init = m.initializer()
-		return c.resolved(m.DModel, p.Mixer == "swa")
+		c, err = c.resolved(m.DModel, p.Mixer == "swa")
+		return c, "attention", err
 	case "mlp":
 		c := m.MLP
 		if err := override(&c, p.Settings); err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		c.init = m.initializer()
-		return c, c.validate()
+		return c, "mlp", c.validate()
 	}
-	return nil, unknownMixer(p.Mixer)
+	return nil, "", unknownMixer(p.Mixer)
+}
+
+// Settings is the zero value of what a place can override of a mixer.
+func Settings(mixer string) (any, error) {
+	switch mixer {
+	case "mamba":
+		return Mamba{}, nil
+	case "attn", "swa":
+		return Attention{}, nil
+	case "mlp":
+		return SwiGLU{}, nil
+	}
+	return nil, unknownMixer(mixer)
 }
 
 func unknownMixer(name string) error {
@@ -127,36 +148,53 @@ func unknownMixer(name string) error {
 	return fmt.Errorf("no mixer %q; there are %s", name, strings.Join(Mixers, ", "))
 }
 
-// override sets the keys of settings in *c and refuses those that it has not.
+// override sets the keys of settings in *c and refuses those that it has not, and
+// values of another type.
 func override[T any](c *T, settings map[string]any) error {
 	if len(settings) == 0 {
 		return nil
 	}
-	text, err := yaml.Marshal(settings)
+	text, err := json.Marshal(settings)
 	if err != nil {
 		return err
 	}
-	if err := yaml.UnmarshalWithOptions(text, c, yaml.Strict()); err != nil {
-		return errors.New(strings.SplitN(err.Error(), "\n", 2)[0])
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(c); err != nil {
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) {
+			return fmt.Errorf("%s: must be of type %v, is %s", wrong.Field, wrong.Type, wrong.Value)
+		}
+		return errors.New(strings.TrimPrefix(err.Error(), "json: "))
 	}
 	return nil
 }
 
+// The largest sizes. They keep products of two from overflowing.
+const (
+	maxVocab     = 1 << 24
+	maxWidth     = 1 << 20 // of the stream, and of a mixer's inside
+	maxHidden    = 1 << 40 // of an MLP
+	maxSublayers = 10_000
+)
+
 // Validate checks the section and names the key that is wrong.
 func (m *Model) Validate() error {
 	switch {
-	case m.VocabSize < 1:
-		return fmt.Errorf("model.vocab_size: must be at least 1, is %d", m.VocabSize)
-	case m.DModel < 1:
-		return fmt.Errorf("model.d_model: must be at least 1, is %d", m.DModel)
-	case !(m.NormEps > 0):
-		return fmt.Errorf("model.norm_eps: must be positive, is %v", m.NormEps)
+	case m.VocabSize < 1 || m.VocabSize > maxVocab:
+		return fmt.Errorf("model.vocab_size: must be 1 to %d, is %d", maxVocab, m.VocabSize)
+	case m.DModel < 1 || m.DModel > maxWidth:
+		return fmt.Errorf("model.d_model: must be 1 to %d, is %d", maxWidth, m.DModel)
+	case !(float32(m.NormEps) > 0) || math.IsInf(float64(float32(m.NormEps)), 0):
+		return fmt.Errorf("model.norm_eps: must be positive in float32, is %v", m.NormEps)
 	case m.Init != InitMamba && m.Init != InitLlama:
 		return fmt.Errorf("model.init: must be %s or %s, is %q", InitMamba, InitLlama, m.Init)
 	case len(m.Layers.Pattern) == 0:
 		return fmt.Errorf("model.layers.pattern: must name at least one mixer: %s", strings.Join(Mixers, ", "))
 	case m.Layers.Repeat < 1:
 		return fmt.Errorf("model.layers.repeat: must be at least 1, is %d", m.Layers.Repeat)
+	case m.Layers.Repeat > maxSublayers/len(m.Layers.Pattern):
+		return fmt.Errorf("model.layers.repeat: %d times %d sublayers are more than %d", m.Layers.Repeat, len(m.Layers.Pattern), maxSublayers)
 	case int64(m.VocabSize)*int64(m.DModel) > math.MaxInt32:
 		return fmt.Errorf("model.vocab_size: an embedding of %d x %d is larger than this program can index", m.VocabSize, m.DModel)
 	}
@@ -185,11 +223,16 @@ func (p *Place) UnmarshalYAML(text []byte) error {
 }
 
 // MarshalYAML writes what UnmarshalYAML reads.
-func (p Place) MarshalYAML() (any, error) {
+func (p Place) MarshalYAML() (any, error) { return p.written(), nil }
+
+// MarshalJSON writes the same as MarshalYAML.
+func (p Place) MarshalJSON() ([]byte, error) { return json.Marshal(p.written()) }
+
+func (p Place) written() any {
 	if len(p.Settings) == 0 {
-		return p.Mixer, nil
+		return p.Mixer
 	}
-	return map[string]any{p.Mixer: p.Settings}, nil
+	return map[string]any{p.Mixer: p.Settings}
 }
 
 // Auto is a whole number that a recipe may leave to be derived, as `auto`.
@@ -209,18 +252,26 @@ func (a *Auto) UnmarshalYAML(text []byte) error {
 		*a = 0
 		return nil
 	}
-	var n int
-	if err := yaml.Unmarshal(text, &n); err != nil || n < 1 {
-		return fmt.Errorf("must be auto or at least 1, is %s", strings.TrimSpace(string(text)))
+	n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || n < 1 || n > maxWidth {
+		return fmt.Errorf("must be auto or 1 to %d, is %s", maxWidth, strings.TrimSpace(string(text)))
 	}
 	*a = Auto(n)
 	return nil
 }
 
+// UnmarshalJSON reads the same as UnmarshalYAML.
+func (a *Auto) UnmarshalJSON(text []byte) error { return a.UnmarshalYAML(text) }
+
 // MarshalYAML writes what UnmarshalYAML reads.
-func (a Auto) MarshalYAML() (any, error) {
+func (a Auto) MarshalYAML() (any, error) { return a.written(), nil }
+
+// MarshalJSON writes the same as MarshalYAML.
+func (a Auto) MarshalJSON() ([]byte, error) { return json.Marshal(a.written()) }
+
+func (a Auto) written() any {
 	if a == 0 {
-		return "auto", nil
+		return "auto"
 	}
-	return int(a), nil
+	return int(a)
 }

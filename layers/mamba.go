@@ -2,6 +2,7 @@ package layers
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/ops/causal_conv"
@@ -48,8 +49,10 @@ func (m Mamba) inner(d int) int { return int(m.Expand * float64(d)) }
 
 func (m Mamba) validate(d int) error {
 	switch {
-	case m.inner(d) < 1:
-		return fmt.Errorf("expand: %v of d_model %d leaves no channel", m.Expand, d)
+	case !(m.Expand*float64(d) >= 1 && m.Expand*float64(d) <= maxWidth):
+		return fmt.Errorf("expand: %v times d_model %d must be 1 to %d channels", m.Expand, d, maxWidth)
+	case m.Expand*float64(d) != math.Trunc(m.Expand*float64(d)):
+		return fmt.Errorf("expand: %v times d_model %d is no whole number of channels", m.Expand, d)
 	case m.DState < 1 || m.DState > 64:
 		return fmt.Errorf("d_state: must be 1 to 64, is %d", m.DState)
 	case m.DConv < 1 || m.DConv > 8:

@@ -26,8 +26,8 @@ func (s SwiGLU) Forward(b *graph.Builder, x graph.Tensor) graph.Tensor {
 }
 
 func (s SwiGLU) validate() error {
-	if s.DFF < 1 {
-		return fmt.Errorf("d_ff: must be at least 1, is %d", s.DFF)
+	if s.DFF < 1 || s.DFF > maxHidden {
+		return fmt.Errorf("d_ff: must be 1 to %d, is %d", maxHidden, s.DFF)
 	}
 	return nil
 }

@@ -1,42 +1,75 @@
 package recipes
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"reflect"
+	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/agnivade/levenshtein"
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/token"
+
+	"github.com/sambatrain/sambatrain/layers"
 )
 
 // checkKeys compares a document with the struct that it will be decoded into. The
 // decoder's own check knows neither the whole path of a key nor the nearest one,
-// and it cuts a fraction off where a whole number is wanted.
-func checkKeys(from string, body ast.Node, r *Recipe) error {
-	c := keyChecker{from: from, all: keysOf("", reflect.TypeOf(*r))}
-	return c.check("", body, reflect.TypeOf(*r))
+// and it turns what it gets into what it wants: 3.5 into 3, 010 into 8, 5 into "5".
+// It returns the paths of the keys that the document gives.
+func checkKeys(from string, body ast.Node) (map[string]bool, error) {
+	t := reflect.TypeFor[Recipe]()
+	c := keyChecker{from: from, given: map[string]bool{}}
+	return c.given, c.section("", body, t, append(keysOf("", t), extends))
 }
 
 type keyChecker struct {
-	from string
-	all  []string // every key of a recipe, with its path
+	from  string
+	given map[string]bool
+}
+
+func (c keyChecker) errorf(n ast.Node, format string, args ...any) error {
+	return fmt.Errorf("%s: %s", position(c.from, n), fmt.Sprintf(format, args...))
+}
+
+// position is file:line, or the flag that a value came from.
+func position(from string, n ast.Node) string {
+	if t := n.GetToken(); t != nil && t.Position != nil && !strings.HasPrefix(from, setFlag) {
+		return fmt.Sprintf("%s:%d", from, t.Position.Line)
+	}
+	return from
 }
 
 var unmarshaler = reflect.TypeFor[yaml.BytesUnmarshaler]()
 
-// leaf reports whether a type reads its own YAML, or holds no keys.
-func leaf(t reflect.Type) bool {
-	return t.Kind() != reflect.Struct || reflect.PointerTo(t).Implements(unmarshaler)
-}
+// readsItself reports whether a type has an UnmarshalYAML of its own.
+func readsItself(t reflect.Type) bool { return reflect.PointerTo(t).Implements(unmarshaler) }
+
+func isSection(t reflect.Type) bool { return t.Kind() == reflect.Struct && !readsItself(t) }
 
 func keyOf(f reflect.StructField) (string, bool) {
 	name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
 	return name, f.IsExported() && name != "" && name != "-"
 }
 
+// fieldsOf are a section's fields by key.
+func fieldsOf(t reflect.Type) map[string]reflect.StructField {
+	fields := map[string]reflect.StructField{}
+	for i := range t.NumField() {
+		if name, ok := keyOf(t.Field(i)); ok {
+			fields[name] = t.Field(i)
+		}
+	}
+	return fields
+}
+
+// keysOf are a section's keys and those of its sections, each with its path.
 func keysOf(prefix string, t reflect.Type) []string {
 	var keys []string
 	for i := range t.NumField() {
@@ -46,109 +79,312 @@ func keysOf(prefix string, t reflect.Type) []string {
 			continue
 		}
 		keys = append(keys, prefix+name)
-		if !leaf(f.Type) {
+		if isSection(f.Type) {
 			keys = append(keys, keysOf(prefix+name+".", f.Type)...)
 		}
 	}
 	return keys
 }
 
-func (c keyChecker) errorf(n ast.Node, format string, args ...any) error {
-	at := c.from
-	if t := n.GetToken(); t != nil && t.Position != nil && !strings.HasPrefix(c.from, "--set") {
-		at = fmt.Sprintf("%s:%d", c.from, t.Position.Line)
-	}
-	return fmt.Errorf("%s: %s", at, fmt.Sprintf(format, args...))
-}
-
-func (c keyChecker) check(path string, n ast.Node, t reflect.Type) error {
-	var values []*ast.MappingValueNode
-	switch n := n.(type) {
-	case *ast.MappingNode:
-		values = n.Values
-	case *ast.MappingValueNode:
-		values = []*ast.MappingValueNode{n}
-	case *ast.NullNode:
-		return c.errorf(n, "%s has no value", strings.TrimSuffix(path, "."))
-	default:
-		what := strings.TrimSuffix(path, ".")
-		if what == "" {
-			what = "a recipe"
-		}
-		return c.errorf(n, "%s must be a section of `key: value` lines", what)
-	}
-	fields := map[string]reflect.StructField{}
-	for i := range t.NumField() {
-		if name, ok := keyOf(t.Field(i)); ok {
-			fields[name] = t.Field(i)
-		}
-	}
-	for _, v := range values {
-		key := strings.Trim(v.Key.String(), `"'`)
-		f, ok := fields[key]
-		if !ok {
-			return c.errorf(v.Key, "unknown key %s%s; did you mean %s?", path, key, c.nearest(path+key))
-		}
-		if err := c.value(path+key, v.Value, f.Type); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c keyChecker) value(path string, n ast.Node, t reflect.Type) error {
-	if !leaf(t) {
-		return c.check(path+".", n, t)
-	}
-	switch n := n.(type) {
-	case *ast.NullNode:
-		return c.errorf(n, "%s has no value", path)
-	case *ast.AnchorNode, *ast.AliasNode:
-		return c.errorf(n, "%s: anchors and aliases are not used in recipes; write the value", path)
-	case *ast.FloatNode:
-		if whole(t) && n.Value != float64(int64(n.Value)) {
-			return c.errorf(n, "%s must be a whole number, is %s", path, n.String())
-		}
-	case *ast.StringNode:
-		if f, err := strconv.ParseFloat(n.Value, 64); err == nil && kindName(t) == "a number" || err == nil && whole(t) && f == math.Trunc(f) {
-			return nil // 1e-05, which the parser takes for text and the decoder for a number
-		}
-		if want := kindName(t); want != "" && want != "text" && !reflect.PointerTo(t).Implements(unmarshaler) {
-			return c.errorf(n, "%s must be %s, is %q", path, want, n.Value)
-		}
-	}
-	return nil
-}
-
-func whole(t reflect.Type) bool { return kindName(t) == "a whole number" }
-
-func kindName(t reflect.Type) string {
-	if t.Kind() == reflect.Pointer {
-		t = t.Elem()
-	}
-	switch t.Kind() {
-	case reflect.Int, reflect.Int64, reflect.Int32, reflect.Uint64:
-		return "a whole number"
-	case reflect.Float64:
-		return "a number"
-	case reflect.Bool:
-		return "true or false"
-	case reflect.String:
-		return "text"
-	}
-	return ""
-}
-
 // nearest is the known key with the fewest letters to change. The last part of
 // the path weighs more than the section, which people also get wrong.
-func (c keyChecker) nearest(key string) string {
-	best, distance := "", 1<<30
+func nearest(key string, known []string) string {
+	best, distance := "", math.MaxInt
 	last := key[strings.LastIndex(key, ".")+1:]
-	for _, k := range c.all {
+	for _, k := range known {
 		d := levenshtein.ComputeDistance(key, k) + 2*levenshtein.ComputeDistance(last, k[strings.LastIndex(k, ".")+1:])
 		if d < distance {
 			best, distance = k, d
 		}
 	}
 	return best
+}
+
+// entries are a mapping's keys and values.
+func entries(n ast.Node) ([]*ast.MappingValueNode, bool) {
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		return n.Values, true
+	case *ast.MappingValueNode:
+		return []*ast.MappingValueNode{n}, true
+	}
+	return nil, false
+}
+
+func keyText(n ast.MapKeyNode) string {
+	if s, ok := n.(*ast.StringNode); ok {
+		return s.Value
+	}
+	return n.String()
+}
+
+// section checks a mapping against the struct t. known are the keys to suggest.
+func (c keyChecker) section(prefix string, n ast.Node, t reflect.Type, known []string) error {
+	name := strings.TrimSuffix(prefix, ".")
+	if name == "" {
+		name = "a recipe"
+	}
+	if err := c.plain(name, n); err != nil {
+		return err
+	}
+	list, ok := entries(n)
+	if !ok {
+		return c.errorf(n, "%s must be a section of `key: value` lines", name)
+	}
+	fields, lines := fieldsOf(t), map[string]int{}
+	for _, v := range list {
+		key := keyText(v.Key)
+		f, ok := fields[key]
+		if !ok {
+			return c.errorf(v.Key, "unknown key %s; did you mean %s?", oneLine(prefix+key), nearest(prefix+key, known))
+		}
+		if first, ok := lines[key]; ok {
+			return c.errorf(v.Key, "%s is given twice, first in line %d", prefix+key, first)
+		}
+		lines[key] = v.Key.GetToken().Position.Line
+		if isSection(f.Type) {
+			if err := c.section(prefix+key+".", v.Value, f.Type, known); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := c.value(prefix+key, v.Value, f.Type); err != nil {
+			return err
+		}
+		c.given[prefix+key] = true
+	}
+	return nil
+}
+
+// plain refuses what YAML has and recipes do without.
+func (c keyChecker) plain(path string, n ast.Node) error {
+	switch n := n.(type) {
+	case *ast.NullNode:
+		return c.errorf(n, "%s has no value", path)
+	case *ast.AnchorNode, *ast.AliasNode, *ast.MergeKeyNode:
+		return c.errorf(n, "%s: anchors and aliases are not used in recipes; write the value", path)
+	case *ast.TagNode:
+		return c.errorf(n, "%s: tags such as %s are not used in recipes; write the value alone", path, n.Start.Value)
+	}
+	return nil
+}
+
+// value checks anything but a section.
+func (c keyChecker) value(path string, n ast.Node, t reflect.Type) error {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if err := c.plain(path, n); err != nil {
+		return err
+	}
+	if t == reflect.TypeFor[layers.Place]() {
+		return c.place(path, n)
+	}
+	if readsItself(t) {
+		if err := yaml.NodeToValue(n, reflect.New(t).Interface()); err != nil {
+			return c.errorf(n, "%s %s", path, oneLine(err.Error()))
+		}
+		return nil
+	}
+	if t.Kind() == reflect.Slice {
+		list, ok := n.(*ast.SequenceNode)
+		if !ok {
+			return c.errorf(n, "%s must be a list such as [a, b], is %s", path, shown(n))
+		}
+		for i, v := range list.Values {
+			if err := c.value(fmt.Sprintf("%s[%d]", path, i), v, t.Elem()); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := scalar(n, t.Kind()); err != nil {
+		return c.errorf(n, "%s %v", path, err)
+	}
+	return nil
+}
+
+// place checks an entry of model.layers.pattern, down to the settings of its mixer.
+func (c keyChecker) place(path string, n ast.Node) error {
+	list, isMap := entries(n)
+	name, isName := n.(*ast.StringNode)
+	var mixer string
+	switch {
+	case isName:
+		mixer = name.Value
+	case isMap && len(list) == 1:
+		mixer = keyText(list[0].Key)
+	default:
+		return c.errorf(n, "%s must be a mixer's name or {name: {key: value}}, is %s", path, shown(n))
+	}
+	settings, err := layers.Settings(mixer)
+	if err != nil {
+		return fmt.Errorf("%s: %s: %w", position(c.from, n), path, err)
+	}
+	if isName {
+		return nil
+	}
+	t, prefix := reflect.TypeOf(settings), path+"."+mixer+"."
+	return c.section(prefix, list[0].Value, t, keysOf(prefix, t))
+}
+
+// shown is a value as an error shows it, on one line and not too long.
+func shown(n ast.Node) string {
+	text := oneLine(n.String())
+	if s, ok := n.(*ast.StringNode); ok {
+		text = strconv.Quote(s.Value)
+	}
+	if len(text) > 60 {
+		return strings.ToValidUTF8(text[:60], "") + "..."
+	}
+	return text
+}
+
+// The forms of a number. YAML has more, such as 010 for 8, which a reader may take
+// for something else.
+var (
+	wholeForm  = regexp.MustCompile(`^[-+]?(0|[1-9][0-9]*(_[0-9]+)*)$`)
+	numberForm = regexp.MustCompile(`^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$`)
+)
+
+// exact is the largest whole number up to which a float64 holds all.
+const exact = 1 << 53
+
+// scalar checks one value of a kind.
+func scalar(n ast.Node, k reflect.Kind) error {
+	written, quoted := "", false
+	switch n := n.(type) {
+	case *ast.StringNode:
+		written = n.Value
+		quoted = n.Token.Type == token.SingleQuoteType || n.Token.Type == token.DoubleQuoteType
+	case *ast.LiteralNode:
+		quoted = true
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
+		written = n.GetToken().Value
+	default:
+		return fmt.Errorf("must be %s, is %s", kindName(k), shown(n))
+	}
+	isWhole := !quoted && wholeForm.MatchString(written)
+	isNumber := isWhole || !quoted && numberForm.MatchString(written)
+	wrong := fmt.Errorf("must be %s, is %s", kindName(k), shown(n))
+	_, isString := n.(*ast.StringNode)
+	switch k {
+	case reflect.String:
+		if !quoted && (!isString || isNumber) {
+			return fmt.Errorf("must be text; put it in quotes: %q", written)
+		}
+	case reflect.Bool:
+		if _, ok := n.(*ast.BoolNode); !ok {
+			return wrong
+		}
+	case reflect.Float64:
+		if !isNumber {
+			return wrong
+		}
+		if _, err := strconv.ParseFloat(strings.ReplaceAll(written, "_", ""), 64); err != nil {
+			return fmt.Errorf("is %s, which is too large", written)
+		}
+	case reflect.Int, reflect.Int64, reflect.Uint64:
+		if !isNumber {
+			return wrong
+		}
+		return wholeNumber(written, k, wrong)
+	default:
+		panic(fmt.Sprintf("recipes: no check for a %v", k)) // a new field's kind, which every test meets
+	}
+	return nil
+}
+
+// wholeNumber checks that a kind of integer can hold what is written.
+func wholeNumber(written string, k reflect.Kind, wrong error) error {
+	digits := strings.ReplaceAll(written, "_", "")
+	var err error
+	switch {
+	case !wholeForm.MatchString(written): // 20e9
+		f, ferr := strconv.ParseFloat(digits, 64)
+		switch {
+		case ferr != nil || math.Abs(f) > exact:
+			err = strconv.ErrRange
+		case f != math.Trunc(f):
+			return wrong
+		case f < 0 && k == reflect.Uint64:
+			return errors.New("must not be negative")
+		}
+	case k == reflect.Uint64 && strings.HasPrefix(digits, "-"):
+		return errors.New("must not be negative")
+	case k == reflect.Uint64:
+		_, err = strconv.ParseUint(strings.TrimPrefix(digits, "+"), 10, 64)
+	default:
+		_, err = strconv.ParseInt(digits, 10, 64)
+	}
+	if err != nil {
+		return fmt.Errorf("is %s, which is too large", written)
+	}
+	return nil
+}
+
+func kindName(k reflect.Kind) string {
+	switch k {
+	case reflect.Int, reflect.Int64, reflect.Uint64:
+		return "a whole number"
+	case reflect.Float64:
+		return "a number"
+	case reflect.Bool:
+		return "true or false"
+	}
+	return "text"
+}
+
+// oneLine puts words of several lines on one, without control characters.
+func oneLine(s string) string {
+	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || !strconv.IsPrint(r) }), " ")
+}
+
+// takeBack clears what was said before with the other of two keys that say the
+// same thing: --set train.steps=10 counts, though the recipe says train.tokens.
+func (r *Recipe) takeBack(given map[string]bool) {
+	if given["train.steps"] && !given["train.tokens"] && r.Train.Steps != 0 {
+		r.Train.Tokens = 0
+	}
+	if given["train.tokens"] && !given["train.steps"] && r.Train.Tokens != 0 {
+		r.Train.Steps = 0
+	}
+	if given["optim.warmup_steps"] && !given["optim.warmup_fraction"] {
+		r.Optim.WarmupFraction = nil
+	}
+	if given["optim.warmup_fraction"] && !given["optim.warmup_steps"] {
+		r.Optim.WarmupSteps = nil
+	}
+}
+
+// field is the struct field at a key's path, and whether there is one.
+func (r *Recipe) field(path string) (reflect.Value, bool) {
+	v := reflect.ValueOf(r).Elem()
+	for _, key := range strings.Split(path, ".") {
+		if !isSection(v.Type()) {
+			return reflect.Value{}, false
+		}
+		f, ok := fieldsOf(v.Type())[key]
+		if !ok {
+			return reflect.Value{}, false
+		}
+		v = v.FieldByIndex(f.Index)
+	}
+	return v, true
+}
+
+// checkText refuses what is no text: bytes that are not UTF-8, control characters.
+func checkText(s string) error {
+	line := 1
+	for i, r := range s {
+		switch {
+		case r == '\n':
+			line++
+		case r == utf8.RuneError && !strings.HasPrefix(s[i:], string(utf8.RuneError)):
+			return fmt.Errorf("line %d holds bytes that are not UTF-8", line)
+		case r != '\t' && r != '\r' && unicode.IsControl(r):
+			return fmt.Errorf("line %d holds the control character %U", line, r)
+		}
+	}
+	return nil
 }

@@ -4,10 +4,13 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
+	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -31,61 +34,185 @@ func Names() []string {
 	return files
 }
 
-// Source is a recipe's text: the file at name, or else the embedded recipe that
-// is called so, with or without a folder and .yaml.
+// source is a recipe's text and where it came from.
+type source struct {
+	text []byte
+	from string // for people
+	// dir is the folder that extends starts in; nothing for a built-in recipe.
+	dir string
+}
+
+// Source is a recipe's text: the file at name, or else the built-in recipe that is
+// called so, as in quickstart, quickstart.yaml or recipes/quickstart.yaml.
 func Source(name string) (text []byte, from string, err error) {
-	text, err = os.ReadFile(name)
+	s, err := open(name)
+	return s.text, s.from, err
+}
+
+func open(name string) (source, error) {
+	text, err := readFile(name)
 	if err == nil {
-		return text, name, nil
+		return source{text: text, from: name, dir: filepath.Dir(name)}, nil
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return nil, "", fmt.Errorf("recipe: %w", err)
+	if s, ok := builtin(filepath.ToSlash(name)); ok {
+		return s, nil
 	}
-	base := strings.TrimSuffix(filepath.Base(name), ".yaml")
-	if text, err := embedded.ReadFile(base + ".yaml"); err == nil {
-		return text, "built-in " + path.Join("recipes", base+".yaml"), nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return source{}, fmt.Errorf("recipe %s: no such file, and no built-in recipe has that name; there are %s", name, strings.Join(Names(), ", "))
 	}
-	return nil, "", fmt.Errorf("recipe %s: no such file, and no built-in recipe has that name; there are %s", name, strings.Join(Names(), ", "))
+	return source{}, fmt.Errorf("recipe: %w", err)
+}
+
+// maxRecipe bounds what is parsed, in bytes; the longest recipe here has 3 KB.
+const maxRecipe = 1 << 16
+
+func readFile(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxRecipe+1))
+}
+
+func builtin(name string) (source, bool) {
+	file := strings.TrimSuffix(strings.TrimPrefix(name, "recipes/"), ".yaml") + ".yaml"
+	if strings.Contains(file, "/") {
+		return source{}, false
+	}
+	text, err := embedded.ReadFile(file)
+	return source{text: text, from: "built-in " + path.Join("recipes", file)}, err == nil
 }
 
 // Load reads a recipe by file or name, applies sets (each key.path=value) in
 // order, and validates the whole.
 func Load(name string, sets ...string) (*Recipe, error) {
-	text, from, err := Source(name)
+	s, err := open(name)
 	if err != nil {
 		return nil, err
 	}
-	return Parse(text, from, sets...)
+	return build(s, sets)
 }
 
-// Parse is Load for a text that came from somewhere.
-func Parse(text []byte, from string, sets ...string) (*Recipe, error) {
+// Parse is Load for the text of a file.
+func Parse(text []byte, file string, sets ...string) (*Recipe, error) {
+	return build(source{text: text, from: file, dir: filepath.Dir(file)}, sets)
+}
+
+func build(s source, sets []string) (*Recipe, error) {
 	r := Defaults()
-	if err := decode(text, from, &r); err != nil {
+	if err := r.read(s, nil); err != nil {
 		return nil, err
 	}
-	for _, s := range sets {
-		if err := r.Set(s); err != nil {
+	for _, set := range sets {
+		if err := r.Set(set); err != nil {
 			return nil, err
 		}
 	}
 	if err := r.Validate(); err != nil {
-		return nil, fmt.Errorf("%s: %w", from, err)
+		return nil, fmt.Errorf("%s: %w", s.from, err)
 	}
 	return &r, nil
 }
 
-// Set changes one key: `optim.lr=3e-4`. The value is YAML.
+// extends is the key that names the recipe that a file builds on.
+const extends = "extends"
+
+// maxChain bounds how many recipes extend each other.
+const maxChain = 8
+
+// read puts a file's keys into r, after those of the recipe that it extends. chain
+// are the files that led here.
+func (r *Recipe) read(s source, chain []string) error {
+	body, err := parse(s.text, s.from)
+	if err != nil {
+		return err
+	}
+	base, err := takeExtends(s.from, body)
+	if err != nil {
+		return err
+	}
+	if base != nil {
+		b, err := s.base(base.Value)
+		if err != nil {
+			return fmt.Errorf("%s: %w", position(s.from, base), err)
+		}
+		chain = append(chain, s.from)
+		if slices.Contains(chain, b.from) {
+			return fmt.Errorf("%s: %s: %s is one of those that lead to it: %s", position(s.from, base), extends, b.from, strings.Join(chain, ", "))
+		}
+		if len(chain) >= maxChain {
+			return fmt.Errorf("%s: %s: more than %d recipes extend each other: %s", position(s.from, base), extends, maxChain, strings.Join(chain, ", "))
+		}
+		if err := r.read(b, chain); err != nil {
+			return err
+		}
+	}
+	return r.decode(body, s.from)
+}
+
+// takeExtends removes the extends key from a document and returns its value, nil
+// if there is none.
+func takeExtends(from string, body *ast.MappingNode) (*ast.StringNode, error) {
+	for i, v := range body.Values {
+		if keyText(v.Key) != extends {
+			continue
+		}
+		base, ok := v.Value.(*ast.StringNode)
+		if !ok || base.Value == "" {
+			return nil, fmt.Errorf("%s: %s must name a recipe, a file or a built-in one, is %s", position(from, v.Value), extends, shown(v.Value))
+		}
+		body.Values = slices.Delete(body.Values, i, i+1)
+		return base, nil
+	}
+	return nil, nil
+}
+
+// base is the recipe that s extends: a file, relative to the one that s is in, or
+// a built-in one.
+func (s source) base(name string) (source, error) {
+	if s.dir != "" {
+		file := filepath.FromSlash(name)
+		if !filepath.IsAbs(file) {
+			file = filepath.Join(s.dir, file)
+		}
+		// A pipe or a device may never end.
+		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() {
+			return open(file)
+		}
+	}
+	if b, ok := builtin(name); ok {
+		return b, nil
+	}
+	if s.dir == "" {
+		return source{}, fmt.Errorf("%s: no built-in recipe is called %s; there are %s", extends, oneLine(name), strings.Join(Names(), ", "))
+	}
+	return source{}, fmt.Errorf("%s: no file %s beside this one, and no built-in recipe has that name; there are %s", extends, oneLine(name), strings.Join(Names(), ", "))
+}
+
+// setFlag is the command line's flag that changes one key.
+const setFlag = "--set"
+
+// Set changes one key: `optim.lr=3e-4`. The value is YAML; where the key wants
+// text it may go without quotes, whatever it holds.
 func (r *Recipe) Set(assignment string) error {
 	key, value, ok := strings.Cut(assignment, "=")
 	if !ok || key == "" {
-		return fmt.Errorf("--set %s: want key=value, as in --set optim.lr=3e-4", assignment)
+		return fmt.Errorf("%s %s: want key=value, as in --set optim.lr=3e-4", setFlag, oneLine(assignment))
+	}
+	from := setFlag + " " + oneLine(key)
+	if f, ok := r.field(key); ok && f.Kind() == reflect.String && !strings.HasPrefix(value, `"`) && !strings.HasPrefix(value, `'`) {
+		if err := checkText(value); err != nil {
+			return fmt.Errorf("%s: %w", from, err)
+		}
+		f.SetString(value)
+		return nil
 	}
 	parts := strings.Split(key, ".")
 	var text strings.Builder
 	for i, p := range parts {
-		if p == "" || strings.ContainsAny(p, ": \n\t{}[]#&*!|>'\"%@`,") {
-			return fmt.Errorf("--set %s: %q is not a key", assignment, key)
+		if p == "" || strings.ContainsFunc(p, notOfKeys) {
+			return fmt.Errorf("%s: %q is not a key", from, key)
 		}
 		fmt.Fprintf(&text, "%s%s:", strings.Repeat("  ", i), p)
 		if i < len(parts)-1 {
@@ -93,52 +220,112 @@ func (r *Recipe) Set(assignment string) error {
 		}
 	}
 	if strings.ContainsAny(value, "\n\r") {
-		return fmt.Errorf("--set %s: the value must be on one line", key)
+		return fmt.Errorf("%s: the value must be on one line", from)
 	}
 	fmt.Fprintf(&text, " %s\n", value)
-	return decode([]byte(text.String()), "--set "+key, r)
+	body, err := parse([]byte(text.String()), from)
+	if err != nil {
+		return err
+	}
+	return r.decode(body, from)
 }
 
-// decode puts a YAML document's keys into r and leaves the others as they are.
-func decode(text []byte, from string, r *Recipe) (err error) {
+func notOfKeys(r rune) bool {
+	return r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+}
+
+// parse reads a text that must be one YAML mapping.
+func parse(text []byte, from string) (body *ast.MappingNode, err error) {
 	// The parser is a library that reads what users type.
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("%s: not readable as YAML (%v)", from, p)
+			err = fmt.Errorf("%s: not readable as YAML (%s)", from, oneLine(fmt.Sprint(p)))
 		}
 	}()
 	if len(text) > maxRecipe {
-		return fmt.Errorf("%s: %d bytes are too long for a recipe; at most %d", from, len(text), maxRecipe)
+		return nil, fmt.Errorf("%s: more than %d bytes are too long for a recipe", from, maxRecipe)
 	}
-	file, err := parser.ParseBytes(text, 0)
+	if err := checkText(string(text)); err != nil {
+		return nil, fmt.Errorf("%s: %w", from, err)
+	}
+	if depth(text) > maxDepth {
+		return nil, fmt.Errorf("%s: brackets are nested more than %d deep", from, maxDepth)
+	}
+	// Keys that come twice are found with their paths, later.
+	file, err := parser.ParseBytes(text, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
-		return fmt.Errorf("%s:%s", from, oneLine(err))
+		return nil, yamlError(from, err)
 	}
-	docs := slices.DeleteFunc(slices.Clone(file.Docs), func(d *ast.DocumentNode) bool { return d.Body == nil })
+	docs := slices.DeleteFunc(slices.Clone(file.Docs), func(d *ast.DocumentNode) bool {
+		_, comment := d.Body.(*ast.CommentGroupNode)
+		return d.Body == nil || comment
+	})
 	if len(docs) == 0 {
-		return fmt.Errorf("%s: the recipe is empty", from)
+		return nil, fmt.Errorf("%s: the recipe is empty", from)
 	}
 	if len(docs) > 1 {
-		return fmt.Errorf("%s: a recipe is one YAML document, this file has %d", from, len(docs))
+		return nil, fmt.Errorf("%s: a recipe is one YAML document, this file has %d", from, len(docs))
 	}
-	if err := checkKeys(from, docs[0].Body, r); err != nil {
+	values, ok := entries(docs[0].Body)
+	if !ok {
+		return nil, fmt.Errorf("%s: a recipe must be `key: value` lines, is %s", position(from, docs[0].Body), shown(docs[0].Body))
+	}
+	if body, ok = docs[0].Body.(*ast.MappingNode); !ok {
+		body = ast.Mapping(docs[0].Body.GetToken(), false, values...)
+	}
+	return body, nil
+}
+
+// decode puts a document's keys into r and leaves the others as they are.
+func (r *Recipe) decode(body *ast.MappingNode, from string) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%s: not readable as YAML (%s)", from, oneLine(fmt.Sprint(p)))
+		}
+	}()
+	given, err := checkKeys(from, body)
+	if err != nil {
 		return err
 	}
-	if err := yaml.UnmarshalWithOptions(text, r, yaml.Strict()); err != nil {
-		return fmt.Errorf("%s:%s", from, oneLine(err))
+	if len(body.Values) == 0 {
+		return nil
 	}
+	if err := yaml.NodeToValue(body, r, yaml.Strict()); err != nil {
+		return yamlError(from, err)
+	}
+	r.takeBack(given)
 	return nil
 }
 
-// maxRecipe bounds what is parsed; the longest recipe here has 3 KB.
-const maxRecipe = 1 << 20
+// maxDepth bounds nested brackets, for which the parser's time grows with a power.
+const maxDepth = 32
 
-// oneLine turns `[3:5] message\n...` into `3: message`.
-func oneLine(err error) string {
-	line := strings.SplitN(err.Error(), "\n", 2)[0]
-	if at, rest, ok := strings.Cut(strings.TrimPrefix(line, "["), "] "); ok && strings.HasPrefix(line, "[") {
-		row, _, _ := strings.Cut(at, ":")
-		return row + ": " + rest
+// depth is how deep brackets are nested, at most, wherever they stand.
+func depth(text []byte) int {
+	open, most := 0, 0
+	for _, c := range text {
+		switch c {
+		case '[', '{':
+			open++
+			most = max(most, open)
+		case ']', '}':
+			open = max(open-1, 0)
+		}
 	}
-	return " " + line
+	return most
 }
+
+// yamlError turns the YAML library's `[3:5] message`, followed by an excerpt, into
+// `file:3: message`.
+func yamlError(from string, err error) error {
+	message, _, _ := strings.Cut(err.Error(), "\n")
+	if m := yamlPosition.FindStringSubmatch(message); m != nil {
+		message = m[2]
+		if !strings.HasPrefix(from, setFlag) {
+			from += ":" + m[1]
+		}
+	}
+	return fmt.Errorf("%s: %s", from, oneLine(message))
+}
+
+var yamlPosition = regexp.MustCompile(`^\[([0-9]+):[0-9]+\] (.*)$`)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/ebitengine/purego"
@@ -43,15 +44,21 @@ func openLibrary(names ...string) (*library, error) {
 	if last != nil {
 		return nil, fmt.Errorf("cuda: %s can't be opened: %w", names[0], last)
 	}
-	return nil, fmt.Errorf("cuda: no %s where the dynamic linker looks, nor in %s; install it, or name its folder in LD_LIBRARY_PATH",
-		strings.Join(names, " or "), strings.Join(folders, ", "))
+	return nil, fmt.Errorf("cuda: no %s: looked where the dynamic linker looks, in %s, and in site-packages/nvidia/*/lib of the Pythons under %s; install it, or name its folder in LD_LIBRARY_PATH",
+		strings.Join(names, " or "), strings.Join(toolkits, ", "), strings.Join(pythons, ", "))
 }
+
+// Where CUDA toolkits and drivers are, and where Pythons are that may have
+// NVIDIA's packages.
+var (
+	toolkits = []string{"/usr/local/cuda/lib64", "/usr/local/cuda-*/lib64", "/usr/local/cuda*/targets/*/lib", "/usr/local/nvidia/lib64", "/usr/lib/*-linux-gnu"}
+	pythons  = []string{"/usr/lib", "/usr/local/lib", "/opt/*/lib", "/opt/*/.venv/lib", "/opt/*/*/lib"}
+)
 
 // libraryFolders are patterns of the folders that CUDA toolkits and Python's
 // NVIDIA packages use.
 func libraryFolders() []string {
-	folders := []string{"/usr/local/cuda/lib64", "/usr/local/cuda-*/lib64", "/usr/local/cuda*/targets/*/lib", "/usr/local/nvidia/lib64", "/usr/lib/*-linux-gnu"}
-	python := []string{"/usr/lib", "/usr/local/lib", "/opt/*/lib", "/opt/*/.venv/lib", "/opt/*/*/lib"}
+	folders, python := slices.Clone(toolkits), slices.Clone(pythons)
 	for _, v := range []string{"VIRTUAL_ENV", "CONDA_PREFIX"} {
 		if dir := os.Getenv(v); dir != "" {
 			python = append(python, filepath.Join(dir, "lib"))

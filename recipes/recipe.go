@@ -5,8 +5,10 @@ package recipes
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/goccy/go-yaml"
 
@@ -106,8 +108,8 @@ func (r Run) Validate() error {
 		return fmt.Errorf("run.dtype: must be one of %s, is %q", strings.Join(DTypes, ", "), r.DType)
 	case r.Mixed() && r.Device == CPU:
 		return fmt.Errorf("run.dtype: the CPU computes in %s; %s wants run.device cuda", Float32, BFloat16)
-	case r.Threads < 0:
-		return fmt.Errorf("run.threads: must be at least 1, or 0 for one a core, is %d", r.Threads)
+	case r.Threads < 0 || r.Threads > maxThreads:
+		return fmt.Errorf("run.threads: must be 1 to %d, or 0 for one a core, is %d", maxThreads, r.Threads)
 	case r.LogEvery < 1:
 		return fmt.Errorf("run.log_every: must be at least 1, is %d", r.LogEvery)
 	}
@@ -131,8 +133,11 @@ func Defaults() Recipe {
 // Validate checks every section, what sections say of each other, and fills in
 // what is derived from other keys. Errors name the key.
 func (r *Recipe) Validate() error {
-	if r.Name == "" {
+	switch {
+	case r.Name == "":
 		return fmt.Errorf("name: is empty: name the run")
+	case r.Name == "." || r.Name == ".." || strings.ContainsFunc(r.Name, func(c rune) bool { return c == '/' || c == '\\' || !unicode.IsPrint(c) }):
+		return fmt.Errorf("name: %q can't be the name of a folder", r.Name)
 	}
 	for _, check := range []func() error{
 		r.Model.Validate, r.Data.Validate, r.Optim.Validate, r.train, r.Checkpoint.Validate, r.rest,
@@ -144,11 +149,18 @@ func (r *Recipe) Validate() error {
 	return nil
 }
 
+// The largest values. They keep sizes from overflowing.
+const (
+	maxBatch   = 1 << 20 // rows of a step
+	maxThreads = 1 << 12
+	maxSample  = 1 << 20 // tokens of a sample, for which full attention keeps memory
+)
+
 func (r *Recipe) train() error {
 	t := &r.Train
 	switch {
-	case t.BatchSize < 1:
-		return fmt.Errorf("train.batch_size: must be at least 1, is %d", t.BatchSize)
+	case t.BatchSize < 1 || t.BatchSize > maxBatch:
+		return fmt.Errorf("train.batch_size: must be 1 to %d, is %d", maxBatch, t.BatchSize)
 	case t.MicroBatch < 0:
 		return fmt.Errorf("train.micro_batch: must be at least 1, or 0 for the whole batch, is %d", t.MicroBatch)
 	case t.Steps < 0:
@@ -170,6 +182,8 @@ func (r *Recipe) train() error {
 		if t.Steps = t.Tokens / perStep; t.Steps == 0 {
 			return fmt.Errorf("train.tokens: %d is less than one step of %d tokens", t.Tokens, perStep)
 		}
+	case t.Steps > math.MaxInt64/perStep:
+		return fmt.Errorf("train.steps: %d steps of %d tokens are more tokens than can be counted", t.Steps, perStep)
 	case t.Tokens != 0 && t.Tokens/perStep != t.Steps:
 		return fmt.Errorf("train.tokens: %d tokens are %d steps of %d, but train.steps is %d; give one of them", t.Tokens, t.Tokens/perStep, perStep, t.Steps)
 	}
@@ -182,9 +196,9 @@ func (r *Recipe) rest() error {
 		return fmt.Errorf("eval.every: must be at least 1, or 0 for the end only, is %d", r.Eval.Every)
 	case r.Eval.Rows < 1:
 		return fmt.Errorf("eval.rows: must be at least 1, is %d", r.Eval.Rows)
-	case r.Sample.Tokens < 0:
-		return fmt.Errorf("sample.tokens: must not be negative, is %d", r.Sample.Tokens)
-	case r.Sample.Temperature < 0:
+	case r.Sample.Tokens < 0 || r.Sample.Tokens > maxSample:
+		return fmt.Errorf("sample.tokens: must be 0 to %d, is %d", maxSample, r.Sample.Tokens)
+	case !(r.Sample.Temperature >= 0):
 		return fmt.Errorf("sample.temperature: must not be negative, is %v", r.Sample.Temperature)
 	case r.Sample.TopK < 0:
 		return fmt.Errorf("sample.top_k: must be at least 1, or 0 for all, is %d", r.Sample.TopK)

@@ -26,7 +26,7 @@ import (
 // resumes it each time, and compares its end with that of a run that was never
 // stopped.
 func TestKilled(t *testing.T) {
-	const steps, every, kills, fewest = 90, 2, 12, 8
+	const steps, every, kills, fewest = 120, 2, 12, 8
 	dir := workspace(t, steps, every)
 	began := time.Now()
 	want := reference(t, dir)

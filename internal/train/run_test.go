@@ -177,34 +177,38 @@ func TestDiverged(t *testing.T) {
 }
 
 // TestStop: a run that is told to stop saves the step that it has done, and goes on
-// from there.
+// from there. After step 2 there is a checkpoint already, which that of the stop
+// replaces.
 func TestStop(t *testing.T) {
-	r := recipe(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	o := quiet()
-	o.Console = func(c runlog.ConsoleOptions) runlog.Console { return &stopper{after: 3, cancel: cancel} }
-	_, err := Pretrain(ctx, r, o)
-	var stopped *Stopped
-	if !errors.As(err, &stopped) || stopped.Step != 3 || stopped.Run != r.Run.Out {
-		t.Fatalf("%v", err)
-	}
-	if c, _, err := checkpoint.Newest(r.Run.Out); err != nil || c.Step != 3 || c.Position != 6 || c.Tokens != 96 {
-		t.Errorf("saved %+v (%v)", c, err)
-	}
-	// Told so before it goes on, it is still as it was.
-	if _, err := Resume(ctx, r.Run.Out, quiet()); !errors.As(err, &stopped) || stopped.Step != -1 || !strings.Contains(err.Error(), "nothing is lost") {
-		t.Errorf("%v", err)
-	}
-	res, err := Resume(t.Context(), r.Run.Out, quiet())
-	if err != nil || res.Steps != 6 {
-		t.Fatalf("%+v, %v", res, err)
-	}
 	whole, err := Pretrain(t.Context(), recipe(t), quiet())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if res.TrainLoss != whole.TrainLoss || res.ValLoss != whole.ValLoss {
-		t.Errorf("stopped and resumed: %v, %v; never stopped: %v, %v", res.TrainLoss, res.ValLoss, whole.TrainLoss, whole.ValLoss)
+	for _, after := range []int{1, 2, 3} {
+		r := recipe(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		o := quiet()
+		o.Console = func(c runlog.ConsoleOptions) runlog.Console { return &stopper{after: after, cancel: cancel} }
+		_, err := Pretrain(ctx, r, o)
+		var stopped *Stopped
+		if !errors.As(err, &stopped) || stopped.Step != int64(after) || stopped.Run != r.Run.Out {
+			t.Fatalf("after step %d: %v", after, err)
+		}
+		c, skipped, err := checkpoint.Newest(r.Run.Out)
+		if err != nil || len(skipped) > 0 || c.Step != int64(after) || c.Position != 2*int64(after) || c.Tokens != 32*int64(after) {
+			t.Errorf("after step %d: saved %+v, passed over %v (%v)", after, c, skipped, err)
+		}
+		// Told so before it goes on, it is still as it was.
+		if _, err := Resume(ctx, r.Run.Out, quiet()); !errors.As(err, &stopped) || stopped.Step != -1 || !strings.Contains(err.Error(), "nothing is lost") {
+			t.Errorf("after step %d: %v", after, err)
+		}
+		res, err := Resume(t.Context(), r.Run.Out, quiet())
+		if err != nil || res.Steps != 6 {
+			t.Fatalf("after step %d: %+v, %v", after, res, err)
+		}
+		if res.TrainLoss != whole.TrainLoss || res.ValLoss != whole.ValLoss {
+			t.Errorf("stopped after step %d and resumed: %v, %v; never stopped: %v, %v", after, res.TrainLoss, res.ValLoss, whole.TrainLoss, whole.ValLoss)
+		}
 	}
 }
 

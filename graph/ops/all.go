@@ -14,6 +14,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/grad_norm"
 	"github.com/sambatrain/sambatrain/graph/ops/linear"
 	"github.com/sambatrain/sambatrain/graph/ops/linear_cross_entropy"
+	"github.com/sambatrain/sambatrain/graph/ops/linear_recurrence"
 	"github.com/sambatrain/sambatrain/graph/ops/rms_norm"
 	"github.com/sambatrain/sambatrain/graph/ops/rope"
 	"github.com/sambatrain/sambatrain/graph/ops/round"
@@ -42,6 +43,7 @@ func All() []Op {
 		{"grad_norm", grad_norm.Cases},
 		{"linear", linear.Cases},
 		{"linear_cross_entropy", linear_cross_entropy.Cases},
+		{"linear_recurrence", linear_recurrence.Cases},
 		{"rms_norm", rms_norm.Cases},
 		{"rope", rope.Cases},
 		{"round", round.Cases},

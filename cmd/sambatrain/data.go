@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -70,25 +69,6 @@ token shards. A folder that was made from the same settings is left as it is.`,
 	f.StringVar(&config.Tokenizer, "tokenizer", config.Tokenizer, "tokenizer: bytes")
 	f.Float64Var(&config.ValidationFraction, "validation-fraction", config.ValidationFraction, "share of documents kept out of training")
 	return c
-}
-
-// flagError is an error about a recipe's key, put in terms of a command's flags.
-type flagError struct {
-	text string
-	error
-}
-
-func (e *flagError) Error() string { return e.text }
-func (e *flagError) Unwrap() error { return e.error }
-
-// flagNames puts the flags of data prepare for the keys of a recipe in an error.
-func flagNames(err error) error {
-	text := strings.NewReplacer(
-		"--set data.text.path=", "--text ", "data.text.path", "--text", "data.text.include", "--include",
-		"data.text.exclude", "--exclude", "data.text.jsonl_field", "--jsonl-field", "data.shards", "--shards",
-		"data.tokenizer", "--tokenizer", "data.validation_fraction", "--validation-fraction",
-	).Replace(err.Error())
-	return &flagError{text, err}
 }
 
 func newDataInspect() *cobra.Command {

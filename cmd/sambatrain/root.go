@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sambatrain/sambatrain/internal/runlog"
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 // usageError is a command line that makes no sense, as opposed to a command that
@@ -111,8 +112,10 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 
 // checkThreads refuses what a --threads flag can't mean.
 func checkThreads(n int) error {
-	if n < 0 {
-		return &usageError{fmt.Errorf("--threads: must be at least 1, or 0 for one a core, is %d", n)}
+	r := recipes.Defaults().Run
+	r.Threads = n
+	if err := r.Validate(); err != nil {
+		return &usageError{flagNames(err)}
 	}
 	return nil
 }

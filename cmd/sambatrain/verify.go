@@ -32,10 +32,7 @@ relative errors. Exit status 1 if any fails.`,
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := run.Validate(); err != nil {
-				return &usageError{err}
-			}
-			if err := checkThreads(run.Threads); err != nil {
-				return err
+				return &usageError{flagNames(err)}
 			}
 			log, err := a.logger()
 			if err != nil {
@@ -43,7 +40,7 @@ relative errors. Exit status 1 if any fails.`,
 			}
 			dev, err := train.NewDevice(run, log)
 			if err != nil {
-				return err
+				return flagNames(err)
 			}
 			defer dev.Close()
 			var reports []verify.Report

@@ -10,6 +10,7 @@ import (
 
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/cpu"
 	"github.com/sambatrain/sambatrain/graph/ops/cast_weights"
 	"github.com/sambatrain/sambatrain/layers"
 	"github.com/sambatrain/sambatrain/optim"
@@ -99,8 +100,10 @@ func NewEngine(dev graph.Device, m *layers.Model, o optim.AdamW, c EngineConfig)
 	if c.Accumulate {
 		sizes[graph.Accum] = e.floats
 	}
-	if err := checkMemory(sizes); err != nil {
-		return nil, err
+	if _, onHost := dev.(*cpu.Device); onHost {
+		if err := checkMemory(sizes); err != nil {
+			return nil, err
+		}
 	}
 	if e.mem, err = dev.NewMemory(sizes); err != nil {
 		return nil, err

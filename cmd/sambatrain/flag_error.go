@@ -1,0 +1,24 @@
+package main
+
+import "strings"
+
+// flagError is an error about a recipe's key, put in terms of a command's flags.
+type flagError struct {
+	text string
+	error
+}
+
+func (e *flagError) Error() string { return e.text }
+func (e *flagError) Unwrap() error { return e.error }
+
+// flagNames puts flags for the keys of a recipe in an error of a command that takes
+// no recipe.
+func flagNames(err error) error {
+	text := strings.NewReplacer(
+		"--set data.text.path=", "--text ", "data.text.path", "--text", "data.text.include", "--include",
+		"data.text.exclude", "--exclude", "data.text.jsonl_field", "--jsonl-field", "data.shards", "--shards",
+		"data.tokenizer", "--tokenizer", "data.validation_fraction", "--validation-fraction",
+		"run.device", "--device", "run.dtype", "--dtype", "run.threads", "--threads",
+	).Replace(err.Error())
+	return &flagError{text, err}
+}

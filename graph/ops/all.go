@@ -11,10 +11,12 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/cast_weights"
 	"github.com/sambatrain/sambatrain/graph/ops/causal_conv"
 	"github.com/sambatrain/sambatrain/graph/ops/embedding"
+	"github.com/sambatrain/sambatrain/graph/ops/gated_head_norm"
 	"github.com/sambatrain/sambatrain/graph/ops/grad_norm"
 	"github.com/sambatrain/sambatrain/graph/ops/linear"
 	"github.com/sambatrain/sambatrain/graph/ops/linear_cross_entropy"
 	"github.com/sambatrain/sambatrain/graph/ops/linear_recurrence"
+	"github.com/sambatrain/sambatrain/graph/ops/log_gate"
 	"github.com/sambatrain/sambatrain/graph/ops/rms_norm"
 	"github.com/sambatrain/sambatrain/graph/ops/rope"
 	"github.com/sambatrain/sambatrain/graph/ops/round"
@@ -40,10 +42,12 @@ func All() []Op {
 		{"cast_weights", cast_weights.Cases},
 		{"causal_conv", causal_conv.Cases},
 		{"embedding", embedding.Cases},
+		{"gated_head_norm", gated_head_norm.Cases},
 		{"grad_norm", grad_norm.Cases},
 		{"linear", linear.Cases},
 		{"linear_cross_entropy", linear_cross_entropy.Cases},
 		{"linear_recurrence", linear_recurrence.Cases},
+		{"log_gate", log_gate.Cases},
 		{"rms_norm", rms_norm.Cases},
 		{"rope", rope.Cases},
 		{"round", round.Cases},

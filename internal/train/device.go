@@ -13,18 +13,21 @@ import (
 // NewDevice opens the device that a recipe's run section names. auto is the GPU
 // where there is one; log hears which it became.
 func NewDevice(r recipes.Run, log *slog.Logger) (graph.Device, error) {
-	switch r.Device {
-	case recipes.CUDA:
-		return cuda.New(0)
-	case recipes.Auto:
+	if r.Device != recipes.CPU {
 		dev, err := cuda.New(0)
-		if err == nil {
+		switch {
+		case err == nil:
 			return dev, nil
-		}
-		if r.Mixed() {
+		case r.Device == recipes.CUDA:
+			return nil, fmt.Errorf("run.device: %w", err)
+		case r.Mixed():
 			return nil, fmt.Errorf("run.dtype: %s wants a GPU, and run.device auto found none: %w", r.DType, err)
 		}
 		log.Info("no GPU to use: computing on the CPU", "reason", err)
 	}
-	return cpu.New(r.Threads)
+	dev, err := cpu.New(r.Threads)
+	if err != nil {
+		return nil, err // not dev, a nil pointer that would be no nil device
+	}
+	return dev, nil
 }

@@ -198,15 +198,43 @@ func (s *session) close() {
 	}
 }
 
-// open gets data and engine ready.
+// open gets engine and data ready: the engine first, so that a model that can't run
+// is refused before hours of text are prepared for it.
 func (s *session) open(ctx context.Context) (err error) {
 	r, log := s.recipe, s.options.Log
 	if s.resolved, err = r.YAML(); err != nil {
 		return err
 	}
+	tok, err := data.NewTokenizer(r.Data.Tokenizer)
+	if err != nil {
+		return fmt.Errorf("data.tokenizer: %w", err)
+	}
+	if tok.VocabSize() > r.Model.VocabSize {
+		return fmt.Errorf("model.vocab_size: %d is less than the %d of tokenizer %s", r.Model.VocabSize, tok.VocabSize(), tok.Name())
+	}
+	if s.dev, err = NewDevice(r.Run, log); err != nil {
+		return err
+	}
+	s.engine, err = NewEngine(s.dev, &r.Model, r.Optim, EngineConfig{
+		MicroBatch: r.Train.MicroBatch, SeqLen: r.Data.SeqLen,
+		Accumulate: r.Train.MicroBatch < r.Train.BatchSize, Mixed: r.Run.Mixed()})
+	if err != nil {
+		return err
+	}
+	if err := s.openData(ctx); err != nil {
+		return err
+	}
+	log.Info("model", "parameters", s.parameters(), "device", s.dev.Name())
+	return nil
+}
+
+// openData prepares the shards where that was not done before, and opens both
+// splits.
+func (s *session) openData(ctx context.Context) error {
+	r, log := s.recipe, s.options.Log
 	started := time.Now()
 	last := started
-	_, err = data.Prepare(ctx, r.Data, func(p data.Progress) {
+	_, err := data.Prepare(ctx, r.Data, func(p data.Progress) {
 		if now := time.Now(); now.Sub(last) > time.Second {
 			last = now
 			log.Info("preparing token shards", "files", p.Files, "of", p.FilesTotal, "mb", p.Bytes>>20)
@@ -218,27 +246,14 @@ func (s *session) open(ctx context.Context) (err error) {
 	if s.train, err = data.Open(ctx, r.Data, data.Train); err != nil {
 		return err
 	}
-	if tok := s.train.Tokenizer(); tok.VocabSize() > r.Model.VocabSize {
-		return fmt.Errorf("model.vocab_size: %d is less than the %d of tokenizer %s", r.Model.VocabSize, tok.VocabSize(), tok.Name())
-	}
-	log.Info("data", "shards", r.Data.Shards, "tokens", s.train.Tokens(), "rows", s.train.Blocks(), "took", time.Since(started).Round(time.Millisecond))
 	valset, err := data.Open(ctx, r.Data, data.Validation)
-	if err != nil {
-		return err
-	}
-	if s.dev, err = NewDevice(r.Run, log); err != nil {
-		return err
-	}
-	s.engine, err = NewEngine(s.dev, &r.Model, r.Optim, EngineConfig{
-		MicroBatch: r.Train.MicroBatch, SeqLen: r.Data.SeqLen,
-		Accumulate: r.Train.MicroBatch < r.Train.BatchSize, Mixed: r.Run.Mixed()})
 	if err != nil {
 		return err
 	}
 	if s.val, err = newValidation(s.engine, valset, r.Eval.Rows); err != nil {
 		return err
 	}
-	log.Info("model", "parameters", s.parameters(), "device", s.dev.Name())
+	log.Info("data", "shards", r.Data.Shards, "tokens", s.train.Tokens(), "rows", s.train.Blocks(), "took", time.Since(started).Round(time.Millisecond))
 	return nil
 }
 

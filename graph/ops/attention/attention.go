@@ -102,7 +102,7 @@ func backwardSpec(c Config) *graph.Spec {
 // CarrySpec is Spec for tokens at positions pos, pos+1, ... of a text whose
 // earlier tokens' keys and values are in key and value, the token of position p
 // in slot p mod W. W is Window; without a window it is the most tokens that a
-// text can have, and the kernel panics where pos+T is beyond it.
+// text can have; where pos+T is beyond it, the CPU kernel panics and CUDA gives NaN.
 func CarrySpec(c Config) *graph.Spec {
 	return &graph.Spec{
 		Name:      "attention_carry",

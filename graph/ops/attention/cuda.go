@@ -1,37 +1,45 @@
 package attention
 
 import (
-	_ "embed"
+	"embed"
+	"fmt"
 	"math"
-	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-var (
-	//go:embed delta.cu
-	deltaSource string
-	//go:embed rows.cu
-	rowsSource string
-	//go:embed rows_forward.cu
-	rowsForward string
-	//go:embed rows_backward.cu
-	rowsBackward string
-	//go:embed carry.cu
-	carrySource string
-)
+//go:embed *.cu
+var files embed.FS
 
-// rowsPerBlock is the warps of a block of rows.cu, WARPS there.
-const rowsPerBlock = 4
+// source is all of the kernels' files, each where its macro is defined.
+var source = func() string {
+	var s strings.Builder
+	for _, name := range []string{"delta", "rows", "rows_forward", "rows_backward", "carry", "tiles", "tiles_forward", "tiles_dkv", "tiles_dq"} {
+		text, err := files.ReadFile(name + ".cu")
+		if err != nil {
+			panic(err) // the list and the folder disagree
+		}
+		fmt.Fprintf(&s, "#ifdef %s\n#line 1 \"%s.cu\"\n%s#endif\n", macro(name), name, text)
+	}
+	return s.String()
+}()
 
-func blocks(n, perBlock int) [3]int { return [3]int{(n + perBlock - 1) / perBlock, 1, 1} }
+// macro is the one that includes a file.
+func macro(file string) string { return strings.ToUpper(file) + "_CU" }
 
-// defines are the head width and the operands' types, by their names in the source.
-func (c Config) defines(types map[string]graph.DeviceBuffer) map[string]string {
+// operands are buffers by the name that the source has for their type.
+type operands map[string]graph.DeviceBuffer
+
+// macros includes files of the source, with the head width and the operands' types.
+func (c Config) macros(types operands, files ...string) map[string]string {
 	m := map[string]string{"HEAD_DIM": strconv.Itoa(c.HeadDim)}
 	for name, b := range types {
 		m[name] = b.DType.CType()
+	}
+	for _, f := range files {
+		m[macro(f)] = "1"
 	}
 	return m
 }
@@ -39,126 +47,58 @@ func (c Config) defines(types map[string]graph.DeviceBuffer) map[string]string {
 func (c Config) scale() float32 { return float32(1 / math.Sqrt(float64(c.HeadDim))) }
 
 func (c Config) cuda() *graph.CUDA {
-	return &graph.CUDA{Source: rowsSource + rowsForward, Launches: c.forwardLaunches}
-}
-
-func (c Config) forwardLaunches(call *graph.CUDACall) ([]graph.Launch, error) {
-	return []graph.Launch{c.forwardRows(call)}, nil
-}
-
-func (c Config) forwardRows(call *graph.CUDACall) graph.Launch {
-	q, k, v, o, lse, d := call.In[0], call.In[1], call.In[2], call.Out[0], call.Out[1], call.Dims
-	return graph.Launch{
-		Kernel:  "attention_rows",
-		Defines: c.defines(map[string]graph.DeviceBuffer{"Q_T": q, "K_T": k, "V_T": v, "O_T": o}),
-		Grid:    blocks(d["B"]*d["T"]*d["H"], rowsPerBlock),
-		Block:   [3]int{32 * rowsPerBlock, 1, 1},
-		Args: []any{q.Address, k.Address, v.Address, o.Address, lse.Address,
-			int32(d["B"]), int32(d["T"]), int32(d["H"]), int32(d["H"] / d["K"]), int32(c.window(d["T"])), c.scale(),
-			uint64(q.Stride), uint64(k.Stride), uint64(v.Stride), uint64(o.Stride), uint64(lse.Stride)},
+	return &graph.CUDA{
+		Source: source,
+		Launches: func(call *graph.CUDACall) ([]graph.Launch, error) {
+			in, out := call.In, call.Out
+			if c.fitTiles(in[0], in[1], in[2], out[0]) {
+				return []graph.Launch{c.forwardTiles(call)}, nil
+			}
+			return []graph.Launch{c.forwardRows(call)}, nil
+		},
 	}
 }
 
 func (c Config) backwardCUDA() *graph.CUDA {
 	return &graph.CUDA{
-		Source:   deltaSource + rowsSource + rowsBackward,
-		Launches: c.backwardLaunches,
-		Workspace: func(d graph.Dims) int {
-			return 2 * 4 * d["B"] * d["H"] * padded(d)
+		Source: source,
+		Launches: func(call *graph.CUDACall) ([]graph.Launch, error) {
+			in, out := call.In, call.Out
+			delta, s := c.delta(call)
+			if c.fitTiles(in[0], in[1], in[2], in[5], out[0], out[1], out[2]) {
+				return []graph.Launch{delta, c.dkvTiles(call, s), c.dqTiles(call, s)}, nil
+			}
+			return append([]graph.Launch{delta}, c.backwardRows(call, s)...), nil
 		},
+		Workspace: func(d graph.Dims) int { return 2 * 4 * d["B"] * d["H"] * padded(d) },
 	}
 }
 
-// padded is T in whole tiles of queries.
-func padded(d graph.Dims) int {
-	const tile = 128
-	return (d["T"] + tile - 1) / tile * tile
+// statistics are what attention_delta leaves in the workspace, float32 [B H padded]:
+// delta and, in base 2, the log-sum-exps.
+type statistics struct {
+	delta, lse2 uint64
+	padded      int
 }
 
-func (c Config) backwardLaunches(call *graph.CUDACall) ([]graph.Launch, error) {
-	q, k, v, o, lse, do := call.In[0], call.In[1], call.In[2], call.In[3], call.In[4], call.In[5]
-	dq, dk, dv, d := call.Out[0], call.Out[1], call.Out[2], call.Dims
-	delta := call.Workspace
-	lse2 := delta + uint64(4*d["B"]*d["H"]*padded(d))
-	defines := c.defines(map[string]graph.DeviceBuffer{"Q_T": q, "K_T": k, "V_T": v, "O_T": o, "DO_T": do, "DQ_T": dq, "DK_T": dk, "DV_T": dv})
-	defines["WIDTH"] = strconv.Itoa(width(c.HeadDim, o, do))
-	launches := []graph.Launch{{
+// padded is T in whole tiles of queries, of any kernel.
+func padded(d graph.Dims) int { return (d["T"] + 127) / 128 * 128 }
+
+func (c Config) delta(call *graph.CUDACall) (graph.Launch, statistics) {
+	o, lse, do, d := call.In[3], call.In[4], call.In[5], call.Dims
+	s := statistics{delta: call.Workspace, padded: padded(d)}
+	s.lse2 = s.delta + uint64(4*d["B"]*d["H"]*s.padded)
+	macros := c.macros(operands{"O_T": o, "DO_T": do}, "delta")
+	macros["WIDTH"] = strconv.Itoa(width(c.HeadDim, o, do))
+	const warps = 4
+	return graph.Launch{
 		Kernel:  "attention_delta",
-		Defines: defines,
-		Grid:    blocks(d["B"]*padded(d)*d["H"], rowsPerBlock),
-		Block:   [3]int{32 * rowsPerBlock, 1, 1},
-		Args: []any{o.Address, do.Address, lse.Address, delta, lse2,
-			int32(d["B"]), int32(d["T"]), int32(padded(d)), int32(d["H"]), uint64(o.Stride), uint64(lse.Stride), uint64(do.Stride)},
-	}}
-	sizes := []any{int32(d["B"]), int32(d["T"]), int32(padded(d)), int32(d["H"]), int32(d["H"] / d["K"]), int32(c.window(d["T"])), c.scale(),
-		uint64(q.Stride), uint64(k.Stride), uint64(v.Stride), uint64(lse.Stride), uint64(do.Stride)}
-	inputs := []any{q.Address, k.Address, v.Address, do.Address, lse.Address, delta}
-	return append(launches, graph.Launch{
-		Kernel:  "attention_dkv_rows",
-		Defines: defines,
-		Grid:    blocks(d["B"]*d["T"]*d["K"], rowsPerBlock),
-		Block:   [3]int{32 * rowsPerBlock, 1, 1},
-		Args:    slices.Concat(inputs, []any{dk.Address, dv.Address}, sizes, []any{uint64(dk.Stride), uint64(dv.Stride)}),
-	}, graph.Launch{
-		Kernel:  "attention_dq_rows",
-		Defines: defines,
-		Grid:    blocks(d["B"]*d["T"]*d["H"], rowsPerBlock),
-		Block:   [3]int{32 * rowsPerBlock, 1, 1},
-		Args:    slices.Concat(inputs, []any{dq.Address}, sizes, []any{uint64(dq.Stride)}),
-	}), nil
-}
-
-func (c Config) carryCUDA() *graph.CUDA {
-	return &graph.CUDA{
-		Source:   rowsSource + carrySource,
-		Launches: c.carryLaunches,
-		Workspace: func(d graph.Dims) int {
-			return 4 * d["B"] * d["T"] * d["H"] * splits(d) * (d["D"] + 2)
-		},
-	}
-}
-
-// splits is the parts that a query's keys are cut into: enough for decoding to have
-// some thousand warps, none shorter than 32 keys of a full ring.
-func splits(d graph.Dims) int {
-	const warps = 4096
-	queries := d["B"] * d["T"] * d["H"]
-	return max(1, min((warps+queries-1)/queries, d["W"]/32))
-}
-
-func (c Config) carryLaunches(call *graph.CUDACall) ([]graph.Launch, error) {
-	q, k, v, key, value, position, o := call.In[0], call.In[1], call.In[2], call.In[3], call.In[4], call.In[5], call.Out[0]
-	d, parts := call.Dims, splits(call.Dims)
-	queries, kept := d["B"]*d["T"]*d["H"], min(d["T"], d["W"])
-	defines := c.defines(map[string]graph.DeviceBuffer{"Q_T": q, "K_T": k, "V_T": v, "KEY_T": key, "VALUE_T": value, "O_T": o})
-	windowed := int32(0)
-	if c.Window > 0 {
-		windowed = 1
-	}
-	return []graph.Launch{{
-		Kernel:  "attention_carry_parts",
-		Defines: defines,
-		Grid:    blocks(queries*parts, rowsPerBlock),
-		Block:   [3]int{32 * rowsPerBlock, 1, 1},
-		Args: []any{q.Address, k.Address, v.Address, key.Address, value.Address, position.Address, call.Workspace,
-			int32(d["B"]), int32(d["T"]), int32(d["W"]), int32(d["H"]), int32(d["H"] / d["K"]), int32(parts), c.scale(),
-			uint64(q.Stride), uint64(k.Stride), uint64(v.Stride), uint64(key.Stride), uint64(value.Stride)},
-	}, {
-		Kernel:  "attention_carry_join",
-		Defines: defines,
-		Grid:    blocks(queries, rowsPerBlock),
-		Block:   [3]int{32 * rowsPerBlock, 1, 1},
-		Args: []any{call.Workspace, position.Address, o.Address,
-			int32(d["B"]), int32(d["T"]), int32(d["W"]), int32(d["H"]), int32(parts), windowed, uint64(o.Stride)},
-	}, {
-		Kernel:  "attention_carry_keep",
-		Defines: defines,
-		Grid:    [3]int{d["B"] * kept, 1, 1},
-		Block:   [3]int{128, 1, 1},
-		Args: []any{k.Address, v.Address, key.Address, value.Address, position.Address,
-			int32(d["T"]), int32(d["W"]), int32(kept), int32(k.Cols),
-			uint64(k.Stride), uint64(v.Stride), uint64(key.Stride), uint64(value.Stride)},
-	}}, nil
+		Defines: macros,
+		Grid:    [3]int{ceil(d["B"]*s.padded*d["H"], warps), 1, 1},
+		Block:   [3]int{32 * warps, 1, 1},
+		Args: []any{o.Address, do.Address, lse.Address, s.delta, s.lse2,
+			int32(d["B"]), int32(d["T"]), int32(s.padded), int32(d["H"]), uint64(o.Stride), uint64(lse.Stride), uint64(do.Stride)},
+	}, s
 }
 
 // width is how many channels of a head can be moved at once: 16 bytes of the widest
@@ -176,3 +116,5 @@ func width(headDim int, operands ...graph.DeviceBuffer) int {
 	}
 	return n
 }
+
+func ceil(n, by int) int { return (n + by - 1) / by }

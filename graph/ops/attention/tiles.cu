@@ -1,0 +1,92 @@
+// Attention in bf16 on tensor cores, by tiles of queries and keys (FlashAttention-2,
+// arXiv 2307.08691). What its kernels share.
+//
+// A warp multiplies 16 rows at a time by mma.m16n8k16. Lane l holds, of an
+// accumulator of 16 x 8, rows l/4 and l/4 + 8, and columns l%4*2 and l%4*2 + 1, in
+// the order of rows. Two accumulators side by side, rounded, are the left operand of
+// the next product, so that weights never leave the registers.
+
+constexpr int D = HEAD_DIM;
+constexpr int THREADS = WARPS * WARP;
+constexpr int CHUNKS = D / 8; // of a row of a tile, 16 bytes each
+
+extern __shared__ __align__(128) bf16 memory[];
+
+// A tile is rows of D channels in shared memory. Chunk c of a row is in place
+// c ^ row % 8, so that the same chunk of 8 rows, which ldmatrix reads at once, is in
+// different banks.
+__device__ __forceinline__ bf16 *chunk(bf16 *tile, int row, int c) { return tile + row * D + ((c ^ (row & 7)) << 3); }
+
+// load_tile begins to copy Rows rows of x, from row first on, to a tile. Rows beyond
+// the text are zeros.
+template <int Rows>
+__device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *x, int64_t stride, int first, int tokens) {
+  static_assert(Rows * CHUNKS % THREADS == 0, "a tile is not a multiple of the block");
+#pragma unroll
+  for (int i = 0; i < Rows * CHUNKS; i += THREADS) {
+    int row = (i + threadIdx.x) / CHUNKS, c = (i + threadIdx.x) % CHUNKS;
+    bool ok = first + row < tokens;
+    copy_async16(chunk(tile, row, c), x + (ok ? first + row : 0) * stride + c * 8, ok);
+  }
+}
+
+// load_left reads the left operand x[16 rows, 16 channels] from row and channel on.
+__device__ __forceinline__ void load_left(uint32_t a[4], bf16 *tile, int row, int channel) {
+  int lane = threadIdx.x % WARP;
+  ldmatrix4(a, chunk(tile, row + lane % 16, channel / 8 + lane / 16));
+}
+
+// load_transposed reads the right operand x'[16 channels, 16 rows]: b[0], b[1] are of
+// the first 8 rows, b[2], b[3] of the others.
+__device__ __forceinline__ void load_transposed(uint32_t b[4], bf16 *tile, int row, int channel) {
+  int lane = threadIdx.x % WARP;
+  ldmatrix4(b, chunk(tile, row + lane % 8 + lane / 16 * 8, channel / 8 + lane / 8 % 2));
+}
+
+// load_right reads the right operand x[16 rows, 16 channels]: b[0], b[1] are of the
+// first 8 channels, b[2], b[3] of the others.
+__device__ __forceinline__ void load_right(uint32_t b[4], bf16 *tile, int row, int channel) {
+  int lane = threadIdx.x % WARP;
+  ldmatrix4_trans(b, chunk(tile, row + lane % 16, channel / 8 + lane / 16));
+}
+
+// multiply adds a b to the accumulators of 16 columns.
+__device__ __forceinline__ void multiply(float sum[2][4], const uint32_t a[4], const uint32_t b[4]) {
+  mma_16x8x16(sum[0], a, b);
+  mma_16x8x16(sum[1], a, b + 2);
+}
+
+// round_left makes a left operand of the accumulators of 16 columns.
+__device__ __forceinline__ void round_left(uint32_t a[4], const float x[2][4]) {
+  a[0] = pack_bf16(x[0][0], x[0][1]), a[1] = pack_bf16(x[0][2], x[0][3]);
+  a[2] = pack_bf16(x[1][0], x[1][1]), a[3] = pack_bf16(x[1][2], x[1][3]);
+}
+
+template <int Tiles> __device__ __forceinline__ void clear(float x[Tiles][4]) {
+#pragma unroll
+  for (int i = 0; i < Tiles; i++) x[i][0] = x[i][1] = x[i][2] = x[i][3] = 0.f;
+}
+
+// put_rows writes the accumulators of a warp's 16 rows, of which the first is row
+// first of x, to channels [channel, channel + Channels). They pass through the warp's
+// rows of a tile that is no longer needed, and leave in 16 bytes. scale is of rows
+// lane/4 and lane/4 + 8.
+template <int Channels>
+__device__ __forceinline__ void put_rows(const float sum[Channels / 8][4], const float scale[2], bf16 *tile, int row, int channel,
+                                         bf16 *x, int64_t stride, int first, int tokens) {
+  int lane = threadIdx.x % WARP;
+#pragma unroll
+  for (int j = 0; j < Channels / 8; j++) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      bf16 *to = chunk(tile, row + lane / 4 + 8 * half, channel / 8 + j) + lane % 4 * 2;
+      *(uint32_t *)to = pack_bf16(sum[j][2 * half] * scale[half], sum[j][2 * half + 1] * scale[half]);
+    }
+  }
+  __syncwarp();
+#pragma unroll
+  for (int i = 0; i < 2 * Channels; i += WARP) {
+    int r = (i + lane) / (Channels / 8), c = channel / 8 + (i + lane) % (Channels / 8);
+    if (first + r < tokens) *(uint4 *)(x + (first + r) * stride + c * 8) = *(uint4 *)chunk(tile, row + r, c);
+  }
+}

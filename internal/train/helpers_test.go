@@ -141,17 +141,22 @@ func sortedNames(m map[string][]float32) []string {
 // shards prepares a small folder of text, a part of it for validation.
 func shards(t *testing.T) data.Config {
 	t.Helper()
-	dir := t.TempDir()
-	for i := range 60 {
-		text := strings.Repeat(fmt.Sprintf("%d green bottles on the wall\n", i), 2)
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%02d.txt", i)), []byte(text), 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
 	c := data.DefaultConfig()
-	c.Text.Path, c.Shards, c.SeqLen, c.ValidationFraction = dir, filepath.Join(t.TempDir(), "shards"), 16, 0.2
+	c.Text.Path, c.Shards, c.SeqLen, c.ValidationFraction = t.TempDir(), filepath.Join(t.TempDir(), "shards"), 16, 0.2
+	writeText(t, c.Text.Path, "bottles")
 	if _, err := data.Prepare(t.Context(), c, nil); err != nil {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// writeText writes a folder of short texts about things.
+func writeText(t *testing.T, dir, things string) {
+	t.Helper()
+	for i := range 60 {
+		text := strings.Repeat(fmt.Sprintf("%d green %s on the wall\n", i, things), 2)
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%02d.txt", i)), []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

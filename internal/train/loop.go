@@ -2,6 +2,7 @@ package train
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -170,8 +171,13 @@ func (s *session) save() error {
 	if err := s.metrics.Sync(); err != nil {
 		return err
 	}
+	shards, err := json.Marshal(s.train.Manifest().Fingerprint())
+	if err != nil {
+		return err
+	}
 	info, err := s.lock.Save(checkpoint.State{
-		Step: s.step, Tokens: s.tokensAt(s.step), Position: s.position(),
+		Extra: map[string]json.RawMessage{dataKey: shards},
+		Step:  s.step, Tokens: s.tokensAt(s.step), Position: s.position(),
 		CodeVersion: s.options.CodeVersion, RecipeSHA256: checkpoint.RecipeSHA256(s.resolved),
 	}, model, moments)
 	if err != nil {

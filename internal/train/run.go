@@ -2,6 +2,7 @@ package train
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -297,10 +298,21 @@ func (s *session) restore() error {
 	return s.metrics.Append(runlog.EventRecord(int(s.step), time.Now(), runlog.EventResumed, ""))
 }
 
-// continueFrom loads a checkpoint. Its position in the data must be what the recipe
-// gives for its step: otherwise rows would be left out or seen twice.
+// dataKey is the key of a checkpoint's state that identifies the shards.
+const dataKey = "data"
+
+// continueFrom loads a checkpoint. The shards must be those that the run was trained
+// on, and the position in them what the recipe gives for the checkpoint's step:
+// otherwise rows would be left out or seen twice.
 func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
 	s.step = c.State.Step
+	var was string
+	if err := json.Unmarshal(c.State.Extra[dataKey], &was); err != nil {
+		return fmt.Errorf("%s: its state does not say which data it was trained on: %w", c.Dir, err)
+	}
+	if is := s.train.Manifest().Fingerprint(); is != was {
+		return fmt.Errorf("data.shards: %s holds other data than the run was trained on (%s, was %s); put the run's shards back, or start a new run", s.recipe.Data.Shards, is, was)
+	}
 	if c.State.Position != s.position() || c.State.Tokens != s.tokensAt(s.step) {
 		return fmt.Errorf("train.batch_size, data.seq_len: %s ends after %d rows and %d tokens, with this recipe it would be %d and %d; a run keeps its batch size and row length",
 			c.Dir, c.State.Position, c.State.Tokens, s.position(), s.tokensAt(s.step))

@@ -32,12 +32,12 @@ model:
   layers: {pattern: [mamba, mlp, swa, mlp]}
   attention: {heads: 2, window: 8}
   mlp: {d_ff: 32}
-data: {seq_len: 16}
+data: {seq_len: 16, validation_fraction: 0.2}
 optim: {lr: 1.0e-2, warmup_steps: 2}
 train: {steps: 6, batch_size: 2}
 eval: {every: 3, rows: 3}
 checkpoint: {every: 2, keep_last: 10}
-`), "test", slices.Concat([]string{"data.shards=" + c.Shards, "run.out=" + filepath.Join(dir, "run"), "run.threads=1"}, sets)...)
+`), "test", slices.Concat([]string{"data.text.path=" + c.Text.Path, "data.shards=" + c.Shards, "run.out=" + filepath.Join(dir, "run"), "run.threads=1"}, sets)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -253,6 +253,30 @@ func TestResumeRefuses(t *testing.T) {
 	// Nothing that was refused has changed the run.
 	if n := len(records(t, dir)); n != 6+2+3 {
 		t.Errorf("%d records", n)
+	}
+}
+
+// TestOtherData: shards that are made again go on with the run if they hold the same
+// text, and are refused if they don't.
+func TestOtherData(t *testing.T) {
+	r := recipe(t)
+	if _, err := Pretrain(t.Context(), r, quiet()); err != nil {
+		t.Fatal(err)
+	}
+	again := func(things string) error {
+		t.Helper()
+		writeText(t, r.Data.Text.Path, things)
+		if err := os.RemoveAll(r.Data.Shards); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Resume(t.Context(), r.Run.Out, quiet())
+		return err
+	}
+	if err := again("bobbles"); err == nil || !strings.Contains(err.Error(), "data.shards: "+r.Data.Shards+" holds other data") {
+		t.Errorf("other text: %v", err)
+	}
+	if err := again("bottles"); err != nil {
+		t.Errorf("the same text: %v", err)
 	}
 }
 

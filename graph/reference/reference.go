@@ -4,6 +4,8 @@ package reference
 
 import (
 	"fmt"
+	"math"
+	"slices"
 
 	"github.com/sambatrain/sambatrain/graph"
 )
@@ -16,6 +18,9 @@ func NewMemory(p *graph.Plan) *Memory {
 	m := &Memory{}
 	for r := range m {
 		m[r] = make([]float64, p.Sizes[r])
+		if graph.Region(r) == graph.Arena {
+			m[r] = make([]float64, 2*p.Sizes[r])
+		}
 	}
 	return m
 }
@@ -46,20 +51,51 @@ func (m *Memory) Run(p *graph.Plan) error {
 	return nil
 }
 
-// Read is a dense copy of a slot.
+// Read is a dense copy of a slot. Of the weights' bfloat16 copy it is the
+// parameters, rounded.
 func (m *Memory) Read(s graph.Slot) graph.Array {
 	a := graph.NewArray(s.Shape)
+	region, from := place(s)
+	if s.Region == graph.Shadow {
+		region, from = graph.Params, 2*s.Offset+s.Col
+	}
 	for i := range s.Rows {
-		o := s.Offset + s.Col + i*s.Stride
-		copy(a.Data[i*s.Cols:(i+1)*s.Cols], m[s.Region][o:o+s.Cols])
+		o := from + i*s.Stride
+		copy(a.Data[i*s.Cols:(i+1)*s.Cols], m[region][o:o+s.Cols])
+	}
+	if s.Region == graph.Shadow {
+		roundAll(a.Data)
 	}
 	return a
 }
 
-// Write fills a slot from dense data.
+// Write fills a slot from dense data, rounded to the slot's type where that is
+// bfloat16.
 func (m *Memory) Write(s graph.Slot, data []float64) {
+	if s.DType == graph.BFloat16 {
+		data = slices.Clone(data)
+		roundAll(data)
+	}
+	region, from := place(s)
 	for i := range s.Rows {
-		o := s.Offset + s.Col + i*s.Stride
-		copy(m[s.Region][o:o+s.Cols], data[i*s.Cols:(i+1)*s.Cols])
+		o := from + i*s.Stride
+		copy(m[region][o:o+s.Cols], data[i*s.Cols:(i+1)*s.Cols])
+	}
+}
+
+// place is where a slot's first element is. Offsets count 4 bytes, and here an
+// element takes a float64 whatever its type, so that the arena has two for each.
+func place(s graph.Slot) (graph.Region, int) {
+	if s.Region == graph.Arena {
+		return s.Region, 2*s.Offset + s.Col
+	}
+	return s.Region, s.Offset + s.Col
+}
+
+// roundAll rounds to bfloat16, to nearest even.
+func roundAll(data []float64) {
+	for i, x := range data {
+		b := math.Float32bits(float32(x))
+		data[i] = float64(math.Float32frombits((b + 0x7fff + b>>16&1) &^ 0xffff))
 	}
 }

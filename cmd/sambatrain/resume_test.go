@@ -71,6 +71,35 @@ func TestDamagedCheckpoint(t *testing.T) {
 	}
 }
 
+// TestDamagedModel: what only reads a run passes over a damaged checkpoint as loudly.
+func TestDamagedModel(t *testing.T) {
+	dir := workspace(t, 6, 2)
+	reference(t, dir)
+	damage := func(step int) {
+		if err := os.Truncate(filepath.Join(dir, "ref", "checkpoints", fmt.Sprintf("step-%08d", step), "model.safetensors"), 1000); err != nil {
+			t.Fatal(err)
+		}
+	}
+	damage(6)
+	for _, args := range [][]string{{"generate", "ref", "--tokens", "2"}, {"export", "ref", "--out", "model"}} {
+		e := start(t, dir, args...)
+		if e.code != exitOK || !strings.Contains(e.stderr, "damaged and passed over") || !strings.Contains(e.stderr, "step-00000006") {
+			t.Errorf("%s: %+v", args[0], e)
+		}
+		if args[0] == "export" && e.stdout != "exported step 4 of ref to model\n" {
+			t.Errorf("export: %q", e.stdout)
+		}
+	}
+	damage(4)
+	damage(2)
+	for _, args := range [][]string{{"generate", "ref"}, {"export", "ref", "--out", "none"}, {"resume", "ref"}} {
+		e := start(t, dir, args...)
+		if e.code != exitFailure || !strings.HasPrefix(e.complaint(), "sambatrain: ref: no checkpoint to load: none of its 3 verifies") {
+			t.Errorf("%s without a good checkpoint: %+v", args[0], e)
+		}
+	}
+}
+
 // TestFullDisk lets no file grow beyond what a checkpoint takes.
 func TestFullDisk(t *testing.T) {
 	if !canLimitFiles {

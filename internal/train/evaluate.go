@@ -2,7 +2,6 @@ package train
 
 import (
 	"fmt"
-	"math"
 
 	"github.com/sambatrain/sambatrain/data"
 )
@@ -63,9 +62,6 @@ func (v *validation) run(e *Engine) (score, error) {
 	s.BitsPerByte = data.BitsPerByte(nats, bytes)
 	return s, nil
 }
-
-// Perplexity is e to the loss.
-func (s score) Perplexity() float64 { return math.Exp(s.Loss) }
 
 // splitRows takes rows of T+1 tokens apart into inputs and targets.
 func splitRows(rows, tokens, targets []int32, t int) {

@@ -30,6 +30,8 @@ type Model struct {
 	Mamba     Mamba     `yaml:"mamba" json:"mamba"`
 	Attention Attention `yaml:"attention" json:"attention"`
 	MLP       SwiGLU    `yaml:"mlp" json:"mlp"`
+	GLA       GLA       `yaml:"gla" json:"gla"`
+	Retention Retention `yaml:"retention" json:"retention"`
 }
 
 // Stack is a pattern of mixers and how often it is repeated.
@@ -58,10 +60,10 @@ type Sublayer struct {
 }
 
 // Mixers are the names that a pattern may use.
-var Mixers = []string{"mamba", "attn", "swa", "mlp"}
+var Mixers = []string{"mamba", "attn", "swa", "mlp", "gla", "retention"}
 
 // planned are mixers that this build knows by name only.
-var planned = []string{"gla", "retention", "mega"}
+var planned = []string{"mega"}
 
 // ErrNotSupported marks a mixer that this build does not have.
 var ErrNotSupported = errors.New("mixer not supported yet")
@@ -76,6 +78,8 @@ func Defaults() Model {
 		Layers:        Stack{Repeat: 1},
 		Mamba:         Mamba{Expand: 2, DState: 16, DConv: 4},
 		Attention:     Attention{Heads: 4, RopeBase: 10000},
+		GLA:           GLA{Heads: 4, ExpandK: 0.5, ExpandV: 1, GateLowRank: 16, GateLogitNormalizer: 16},
+		Retention:     Retention{Heads: 4, ExpandK: 1, ExpandV: 2, RopeBase: 10000},
 	}
 }
 
@@ -124,6 +128,20 @@ func (m *Model) mixer(p Place) (mixer Mixer, section string, err error) {
 		}
 		c.init = m.initializer()
 		return c, "mlp", c.validate()
+	case "gla":
+		c := m.GLA
+		if err := override(&c, p.Settings); err != nil {
+			return nil, "", err
+		}
+		c.init, c.normEps = m.initializer(), m.NormEps
+		return c, "gla", c.validate(m.DModel)
+	case "retention":
+		c := m.Retention
+		if err := override(&c, p.Settings); err != nil {
+			return nil, "", err
+		}
+		c.init, c.normEps = m.initializer(), m.NormEps
+		return c, "retention", c.validate(m.DModel)
 	}
 	return nil, "", unknownMixer(p.Mixer)
 }
@@ -137,6 +155,10 @@ func Settings(mixer string) (any, error) {
 		return Attention{}, nil
 	case "mlp":
 		return SwiGLU{}, nil
+	case "gla":
+		return GLA{}, nil
+	case "retention":
+		return Retention{}, nil
 	}
 	return nil, unknownMixer(mixer)
 }

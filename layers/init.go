@@ -40,6 +40,26 @@ func (i initializer) output(in int) graph.Init {
 	return uniformBound(1 / math.Sqrt(float64(in)) / math.Sqrt(float64(i.sublayers)))
 }
 
+// recurrent is for a weight [out in] inside a GLA or retention mixer, which have an
+// initialisation of their own that the mamba scheme keeps: U(-a, a) with
+// a = 2^-2.5 sqrt(6/(in+out)) (Glorot & Bengio, 2010).
+func (i initializer) recurrent(in, out int) graph.Init {
+	if i.scheme == InitLlama {
+		return i.linear(in)
+	}
+	return uniformBound(recurrentBound(in, out))
+}
+
+// recurrentOutput is recurrent for a weight [out in] that writes to the stream.
+func (i initializer) recurrentOutput(in, out int) graph.Init {
+	if i.scheme == InitLlama {
+		return i.output(in)
+	}
+	return uniformBound(recurrentBound(in, out) / math.Sqrt(float64(i.sublayers)))
+}
+
+func recurrentBound(in, out int) float64 { return math.Exp2(-2.5) * math.Sqrt(6/float64(in+out)) }
+
 func (i initializer) embedding() graph.Init {
 	if i.scheme == InitLlama {
 		return normal(math.Sqrt(2 / (5 * float64(i.dModel))))
@@ -72,6 +92,8 @@ func ones(_ *rand.Rand, w []float32) {
 		w[i] = 1
 	}
 }
+
+func zeros(_ *rand.Rand, w []float32) { clear(w) }
 
 // timeStepBias makes softplus(bias) log-uniform in [0.001, 0.1], at least 1e-4.
 func timeStepBias(r *rand.Rand, w []float32) {

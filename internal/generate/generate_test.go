@@ -26,6 +26,7 @@ func model(mixers ...string) *layers.Model {
 	}
 	m.Attention.Heads, m.Attention.Window = 4, 6
 	m.MLP.DFF = 48
+	m.GLA.Heads, m.Retention.Heads = 2, 2
 	return &m
 }
 
@@ -113,6 +114,10 @@ var combinations = []struct {
 	{"mistral", []string{"swa", "mlp"}, func(m *layers.Model) { m.Attention.KVHeads, m.Layers.Repeat = 2, 2 }},
 	{"mamba_swa_mlp", []string{"mamba", "swa", "mlp"}, func(m *layers.Model) { m.Layers.Repeat = 2 }},
 	{"mlp2_swa_mlp", []string{"mlp", "mlp", "swa", "mlp"}, func(m *layers.Model) {}},
+	{"sliding gla", []string{"gla", "mlp", "swa", "mlp"}, func(m *layers.Model) {}},
+	{"gla, narrow heads", []string{"gla"}, func(m *layers.Model) { m.GLA.Heads, m.GLA.ExpandV, m.Layers.Repeat = 16, 0.5, 2 }},
+	{"sliding retnet", []string{"retention", "mlp", "swa", "mlp"}, func(m *layers.Model) {}},
+	{"retention without positions", []string{"retention"}, func(m *layers.Model) { m.Retention.RopeBase, m.Layers.Repeat = 0, 2 }},
 	{"full attention and windows", []string{"attn", "mamba", "swa"}, func(m *layers.Model) {}},
 }
 

@@ -32,7 +32,7 @@ func device(t *testing.T, threads int) graph.Device {
 // TestFixtures holds this build to every fixture. Those whose mixers it does not
 // have must say so.
 func TestFixtures(t *testing.T) {
-	unsupported := []string{"mega_s6", "sliding_gla", "sliding_retnet"}
+	unsupported := []string{"mega_s6"}
 	files, err := Files("testdata")
 	if err != nil {
 		t.Fatal(err)

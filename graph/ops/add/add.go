@@ -44,6 +44,7 @@ func Cases() []graph.Case {
 		{Name: "residual", Spec: Spec(3), Dims: graph.Dims{"B": 2, "T": 7, "N": 33}},
 		{Name: "weight", Spec: Spec(2), Dims: graph.Dims{"R": 5, "N": 16}},
 		{Name: "vector", Spec: Spec(1), Dims: graph.Dims{"N": 1}},
+		{Name: "wide", Spec: Spec(3), Dims: graph.Dims{"B": 1, "T": 2, "N": 2056}},
 		{Name: "421m", Spec: Spec(3), Dims: graph.Dims{"B": 1, "T": 1024, "N": 1536}, Bench: true},
 	}
 }

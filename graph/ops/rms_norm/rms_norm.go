@@ -87,6 +87,9 @@ func Cases() []graph.Case {
 		{Name: "odd", Spec: Spec(1e-5), Dims: graph.Dims{"B": 3, "T": 7, "D": 13}},
 		{Name: "two channels", Spec: Spec(1e-5), Dims: graph.Dims{"B": 1, "T": 1, "D": 2}},
 		{Name: "many blocks", Spec: Spec(1e-5), Dims: graph.Dims{"B": 1, "T": 3 * rowsPerBlock, "D": 20}},
+		{Name: "rows in turns on a GPU", Spec: Spec(1e-5), Dims: graph.Dims{"B": 1, "T": parts*backwardWarps + 5, "D": 13}},
+		{Name: "three warps a row", Spec: Spec(1e-5), Dims: graph.Dims{"B": 2, "T": 9, "D": 600}},
+		{Name: "wide", Spec: Spec(1e-5), Dims: graph.Dims{"B": 1, "T": 3, "D": 2052}},
 		{Name: "421m", Spec: Spec(1e-5), Dims: graph.Dims{"B": 1, "T": 4096, "D": 1536}, Bench: true},
 	}
 }

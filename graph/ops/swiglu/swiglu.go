@@ -71,6 +71,7 @@ func Cases() []graph.Case {
 		{Name: "one channel", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 1, "F": 1}},
 		{Name: "saturated", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 9, "F": 37}, Fill: saturated},
 		{Name: "many tasks", Spec: Spec(), Dims: graph.Dims{"B": 2, "T": 3*rowsPerTask + 1, "F": 5}},
+		{Name: "wide", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 2, "F": 2056}},
 		{Name: "421m", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 4096, "F": 4096}, Bench: true},
 	}
 }

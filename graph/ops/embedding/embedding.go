@@ -84,6 +84,7 @@ func Cases() []graph.Case {
 		{Name: "many tasks", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 2*rowsPerTask + 3, "V": rowsPerTask + 1, "D": 2*columnsPerTask + 5},
 			Fill: ids(0, rowsPerTask+1)},
 		{Name: "ids over many chunks of a GPU", Spec: Spec(), Dims: graph.Dims{"B": 2, "T": sorted + 37, "V": 7, "D": 5}, Fill: ids(1, 6)},
+		{Name: "wide", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 3, "V": 4, "D": 2052}, Fill: ids(0, 4)},
 		{Name: "421m", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 4096, "V": 32000, "D": 1536}, Fill: ids(0, 32000), Bench: true},
 	}
 }

@@ -148,6 +148,7 @@ func Cases() []graph.Case {
 		{Name: "first id", Dims: graph.Dims{"B": 1, "T": 2, "V": 21, "D": 4}, Fill: targets(0, 1)},
 		{Name: "last id", Dims: graph.Dims{"B": 1, "T": 2, "V": 21, "D": 4}, Fill: targets(20, 21)},
 		{Name: "large vocabulary", Dims: graph.Dims{"B": 1, "T": 3, "V": 2*expBlock + 3, "D": 6}, Fill: targets(0, 2*expBlock+3)},
+		{Name: "larger vocabulary", Dims: graph.Dims{"B": 1, "T": 2, "V": 9 * expBlock, "D": 3}, Fill: targets(0, 9*expBlock)},
 		{Name: "three chunks", Dims: graph.Dims{"B": 2, "T": maxChunkRows + 5, "V": 7, "D": 3}, Fill: targets(-1, 7)},
 		{Name: "two chunks of a GPU", Dims: graph.Dims{"B": 1, "T": maxChunkRowsCUDA + 3, "V": 5, "D": 3}, Fill: targets(-1, 5)},
 		{Name: "421m", Dims: graph.Dims{"B": 1, "T": 4096, "V": 32000, "D": 1536}, Fill: targets(0, 32000), Bench: true},

@@ -21,8 +21,9 @@ type Gemm struct {
 }
 
 // Workspace returns how many float32s of scratch Bind needs with a pool of that many workers; Serial
-// needs Workspace(1). The count is that of the active level.
+// needs Workspace(1). The count is that of the active level, and does not depend on LDA, LDB and LDC.
 func (g Gemm) Workspace(workers int) int {
+	g.LDA = math.MaxInt // callers need not know it yet, and rows far apart take the most
 	p := g.plan(kernelsOf(Active()))
 	return p.workspace(workers)
 }

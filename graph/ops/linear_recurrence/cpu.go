@@ -181,9 +181,8 @@ func (p product) gemm() simd.Gemm {
 func (p product) run(scratch []float32) { p.gemm().Serial(p.a.data, p.b.data, p.c.data, scratch) }
 
 // productScratch is enough for all products: each is of tokens, keys and values, or
-// of slices of these, in some order. Rows far apart can want more.
+// of slices of these, in some order.
 func (s shape) productScratch() int {
-	const far = 1 << 20
 	n, most := s.longest(), 0
 	for _, g := range []simd.Gemm{
 		{M: n, N: n, K: s.keys, TransB: true},
@@ -197,7 +196,6 @@ func (s shape) productScratch() int {
 		{M: keySlice, N: s.values, K: n, TransA: true},
 		{M: n, N: keySlice, K: s.values, TransB: true},
 	} {
-		g.LDA, g.LDB, g.LDC = far, far, far
 		most = max(most, g.Workspace(1))
 	}
 	return most

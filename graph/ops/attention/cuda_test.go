@@ -76,9 +76,9 @@ func TestCUDAKernels(t *testing.T) {
 func TestTilings(t *testing.T) {
 	for kernel, table := range map[string]map[int]tiling{"forward": forwardTiling, "dkv": dkvTiling, "dq": dqTiling} {
 		for headDim, s := range table {
-			threads, chunks := 32*s.warps, headDim/8
-			if s.step%16 != 0 || s.step*chunks%threads != 0 {
-				t.Errorf("%s, head width %d: a block of %d threads can't copy %d rows", kernel, headDim, threads, s.step)
+			rows := 32 * s.warps / (headDim / 8) // that a block copies at once
+			if s.step%16 != 0 || s.step%rows != 0 {
+				t.Errorf("%s, head width %d: a block copies %d rows at once, which don't divide a step of %d", kernel, headDim, rows, s.step)
 			}
 			if n := 16 * s.rowTiles * s.warps; padded(graph.Dims{"T": 1})%n != 0 || padded(graph.Dims{"T": 1})%s.step != 0 {
 				t.Errorf("%s, head width %d: tiles of %d and steps of %d don't divide the padding", kernel, headDim, n, s.step)

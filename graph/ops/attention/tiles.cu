@@ -21,33 +21,35 @@ __device__ __forceinline__ bf16 *chunk(bf16 *tile, int row, int c) { return tile
 // the text are zeros.
 template <int Rows>
 __device__ __forceinline__ void load_tile(bf16 *tile, const bf16 *x, int64_t stride, int first, int tokens) {
-  static_assert(Rows * CHUNKS % THREADS == 0, "a tile is not a multiple of the block");
+  constexpr int PASS = THREADS / CHUNKS; // rows that the block copies at once
+  static_assert(Rows % PASS == 0, "a tile is not a multiple of the block");
+  int row = threadIdx.x / CHUNKS, c = threadIdx.x % CHUNKS;
+  x += (first + row) * stride + c * 8;
 #pragma unroll
-  for (int i = 0; i < Rows * CHUNKS; i += THREADS) {
-    int row = (i + threadIdx.x) / CHUNKS, c = (i + threadIdx.x) % CHUNKS;
-    bool ok = first + row < tokens;
-    copy_async16(chunk(tile, row, c), x + (ok ? first + row : 0) * stride + c * 8, ok);
-  }
+  for (int i = 0; i < Rows; i += PASS, x += PASS * stride)
+    copy_async16(chunk(tile, row + i, c), x, first + row + i < tokens);
 }
 
 // load_left reads the left operand x[16 rows, 16 channels] from row and channel on.
+// In these three the lane's part of a place is apart from what the loops around them
+// count, of which little is then left to compute.
 __device__ __forceinline__ void load_left(uint32_t a[4], bf16 *tile, int row, int channel) {
-  int lane = threadIdx.x % WARP;
-  ldmatrix4(a, chunk(tile, row + lane % 16, channel / 8 + lane / 16));
+  int lane = threadIdx.x % WARP, r = lane % 16, c = lane / 16 ^ r % 8;
+  ldmatrix4(a, tile + (row + r) * D + (channel ^ c << 3));
 }
 
 // load_transposed reads the right operand x'[16 channels, 16 rows]: b[0], b[1] are of
 // the first 8 rows, b[2], b[3] of the others.
 __device__ __forceinline__ void load_transposed(uint32_t b[4], bf16 *tile, int row, int channel) {
-  int lane = threadIdx.x % WARP;
-  ldmatrix4(b, chunk(tile, row + lane % 8 + lane / 16 * 8, channel / 8 + lane / 8 % 2));
+  int lane = threadIdx.x % WARP, r = lane % 8 + lane / 16 * 8, c = lane / 8 % 2 ^ r % 8;
+  ldmatrix4(b, tile + (row + r) * D + (channel ^ c << 3));
 }
 
 // load_right reads the right operand x[16 rows, 16 channels]: b[0], b[1] are of the
 // first 8 channels, b[2], b[3] of the others.
 __device__ __forceinline__ void load_right(uint32_t b[4], bf16 *tile, int row, int channel) {
-  int lane = threadIdx.x % WARP;
-  ldmatrix4_trans(b, chunk(tile, row + lane % 16, channel / 8 + lane / 16));
+  int lane = threadIdx.x % WARP, r = lane % 16, c = lane / 16 ^ r % 8;
+  ldmatrix4_trans(b, tile + (row + r) * D + (channel ^ c << 3));
 }
 
 // multiply adds a b to the accumulators of 16 columns.

@@ -2,16 +2,19 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sambatrain/sambatrain/internal/generate"
 	"github.com/sambatrain/sambatrain/internal/train"
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 func newGenerate(a *app) *cobra.Command {
 	var prompt string
 	var tokens, threads int
+	var device, dtype string
 	var s generate.SamplerConfig
 	c := &cobra.Command{
 		Use:   "generate RUN_DIR",
@@ -31,7 +34,14 @@ attention window are carried along, so every token costs the same.`,
 			if err != nil {
 				return err
 			}
-			m, err := train.LoadModel(args[0], threads, log)
+			sets := []string{fmt.Sprintf("run.threads=%d", threads)}
+			if device != "" {
+				sets = append(sets, "run.device="+device)
+			}
+			if dtype != "" {
+				sets = append(sets, "run.dtype="+dtype)
+			}
+			m, err := train.LoadModel(args[0], log, sets...)
 			if err != nil {
 				return err
 			}
@@ -69,6 +79,8 @@ attention window are carried along, so every token costs the same.`,
 	f.IntVar(&s.TopK, "top-k", 0, "draw from the k likeliest tokens; 0 is all")
 	f.Float64Var(&s.TopP, "top-p", 1, "draw from the likeliest tokens whose probabilities sum to p")
 	f.Uint64Var(&s.Seed, "seed", 1, "seed of the draws")
+	f.StringVar(&device, "device", "", "where to compute: "+strings.Join(recipes.Devices, ", ")+" (default: as it was trained)")
+	f.StringVar(&dtype, "dtype", "", "type of computation: "+strings.Join(recipes.DTypes, ", ")+" (default: as it was trained)")
 	f.IntVar(&threads, "threads", 0, "number of CPU workers; 0 is one a core")
 	return c
 }

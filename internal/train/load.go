@@ -25,9 +25,9 @@ type Model struct {
 func (m *Model) Close() error { return m.Device.Close() }
 
 // Newest is a run's recipe and its newest good checkpoint. Damaged newer ones are
-// reported to log.
-func Newest(dir string, log *slog.Logger) (*recipes.Recipe, *checkpoint.Checkpoint, error) {
-	r, err := LoadConfig(dir)
+// reported to log. sets change keys of the recipe.
+func Newest(dir string, log *slog.Logger, sets ...string) (*recipes.Recipe, *checkpoint.Checkpoint, error) {
+	r, err := LoadConfig(dir, sets...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -38,9 +38,10 @@ func Newest(dir string, log *slog.Logger) (*recipes.Recipe, *checkpoint.Checkpoi
 	return r, c, err
 }
 
-// LoadModel loads a run's newest good checkpoint on its recipe's device.
-func LoadModel(dir string, threads int, log *slog.Logger) (*Model, error) {
-	r, c, err := Newest(dir, log)
+// LoadModel loads a run's newest good checkpoint on its recipe's device. sets change
+// keys of the recipe, such as that device.
+func LoadModel(dir string, log *slog.Logger, sets ...string) (*Model, error) {
+	r, c, err := Newest(dir, log, sets...)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +54,6 @@ func LoadModel(dir string, threads int, log *slog.Logger) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.Run.Threads = threads
 	if m.Device, err = NewDevice(r.Run, log); err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Compares graph/cpu/simd's float32 matrix product with OpenBLAS (Debian: libopenblas-dev) and prints a
-# markdown table: medians and ranges of GFLOP/s over rounds in which the two run in turn.
+# markdown table: medians and ranges, over rounds in which the two run in turn, of GFLOP/s and of a round's
+# ratio.
 #
 #   scripts/bench/gemm.sh [-l avx512|avx2] [-r rounds] [MxNxK/NN|NT|TN|TT/threads ...]
 set -euo pipefail
@@ -52,13 +53,16 @@ for ((round = 0; round < rounds; round++)); do
   done
 done >"$work/rates"
 
-median() { sort -n | awk '{x[NR] = $1} END {printf "%.1f (%.1f-%.1f)", x[int((NR + 1) / 2)], x[1], x[NR]}'; }
+# median and range of the numbers on its input, with that many decimals.
+median() {
+  sort -n | awk -v d="$1" '{x[NR] = $1} END {f = "%." d "f"; printf f " (" f "-" f ")", x[int((NR + 1) / 2)], x[1], x[NR]}'
+}
 echo "| M x N x K | stored | threads | ours GFLOP/s | OpenBLAS $core GFLOP/s | ratio |"
 echo "|---|---|---|---|---|---|"
 for shape in "${shapes[@]}"; do
   IFS=/ read -r size transposes threads <<<"$shape"
-  ours=$(awk -v s="$shape" '$1 == s {print $2}' "$work/rates" | median)
-  theirs=$(awk -v s="$shape" '$1 == s {print $3}' "$work/rates" | median)
-  ratio=$(awk -v a="${ours%% *}" -v b="${theirs%% *}" 'BEGIN {printf "%.2f", a / b}')
+  ours=$(awk -v s="$shape" '$1 == s {print $2}' "$work/rates" | median 1)
+  theirs=$(awk -v s="$shape" '$1 == s {print $3}' "$work/rates" | median 1)
+  ratio=$(awk -v s="$shape" '$1 == s {print $2 / $3}' "$work/rates" | median 2)
   echo "| $size | $transposes | $threads | $ours | $theirs | $ratio |"
 done

@@ -93,7 +93,10 @@ func (m *Model) Sublayers() ([]Sublayer, error) {
 	for i, p := range m.Layers.Pattern {
 		mixer, section, err := m.mixer(p)
 		if err != nil {
-			if len(p.Settings) > 0 || section == "" {
+			switch {
+			case section == "":
+				return nil, fmt.Errorf("model.layers.pattern[%d]: %w", i, err)
+			case len(p.Settings) > 0:
 				section = fmt.Sprintf("layers.pattern[%d].%s", i, p.Mixer)
 			}
 			return nil, fmt.Errorf("model.%s.%w", section, err)
@@ -103,19 +106,20 @@ func (m *Model) Sublayers() ([]Sublayer, error) {
 	return slices.Repeat(pattern, m.Layers.Repeat), nil
 }
 
-// mixer resolves a place, and names the section that its settings come from.
+// mixer resolves a place, and names the section that its settings come from; an
+// error without one is about the place itself.
 func (m *Model) mixer(p Place) (mixer Mixer, section string, err error) {
 	switch p.Mixer {
 	case "mamba":
 		c := m.Mamba
-		if err := override(&c, p.Settings); err != nil {
+		if err := override(&c, p); err != nil {
 			return nil, "", err
 		}
 		c.init = m.initializer()
 		return c, "mamba", c.validate(m.DModel)
 	case "attn", "swa":
 		c := m.Attention
-		if err := override(&c, p.Settings); err != nil {
+		if err := override(&c, p); err != nil {
 			return nil, "", err
 		}
 		c.init = m.initializer()
@@ -123,21 +127,21 @@ func (m *Model) mixer(p Place) (mixer Mixer, section string, err error) {
 		return c, "attention", err
 	case "mlp":
 		c := m.MLP
-		if err := override(&c, p.Settings); err != nil {
+		if err := override(&c, p); err != nil {
 			return nil, "", err
 		}
 		c.init = m.initializer()
 		return c, "mlp", c.validate()
 	case "gla":
 		c := m.GLA
-		if err := override(&c, p.Settings); err != nil {
+		if err := override(&c, p); err != nil {
 			return nil, "", err
 		}
 		c.init, c.normEps = m.initializer(), m.NormEps
 		return c, "gla", c.validate(m.DModel)
 	case "retention":
 		c := m.Retention
-		if err := override(&c, p.Settings); err != nil {
+		if err := override(&c, p); err != nil {
 			return nil, "", err
 		}
 		c.init, c.normEps = m.initializer(), m.NormEps
@@ -170,24 +174,24 @@ func unknownMixer(name string) error {
 	return fmt.Errorf("no mixer %q; there are %s", name, strings.Join(Mixers, ", "))
 }
 
-// override sets the keys of settings in *c and refuses those that it has not, and
-// values of another type.
-func override[T any](c *T, settings map[string]any) error {
-	if len(settings) == 0 {
+// override sets the keys of a place's settings in *c and refuses those that it has
+// not, and values of another type.
+func override[T any](c *T, p Place) error {
+	if len(p.Settings) == 0 {
 		return nil
 	}
-	text, err := json.Marshal(settings)
-	if err != nil {
-		return err
+	text, err := json.Marshal(p.Settings)
+	if err == nil {
+		d := json.NewDecoder(bytes.NewReader(text))
+		d.DisallowUnknownFields()
+		err = d.Decode(c)
 	}
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(c); err != nil {
-		var wrong *json.UnmarshalTypeError
-		if errors.As(err, &wrong) {
-			return fmt.Errorf("%s: must be of type %v, is %s", wrong.Field, wrong.Type, wrong.Value)
-		}
-		return errors.New(strings.TrimPrefix(err.Error(), "json: "))
+	var wrong *json.UnmarshalTypeError
+	if errors.As(err, &wrong) {
+		return fmt.Errorf("%s.%s: must be of type %v, is %s", p.Mixer, wrong.Field, wrong.Type, wrong.Value)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %s", p.Mixer, strings.TrimPrefix(err.Error(), "json: "))
 	}
 	return nil
 }

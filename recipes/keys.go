@@ -22,16 +22,16 @@ import (
 // checkKeys compares a document with the struct that it will be decoded into. The
 // decoder's own check knows neither the whole path of a key nor the nearest one,
 // and it turns what it gets into what it wants: 3.5 into 3, 010 into 8, 5 into "5".
-// It returns the paths of the keys that the document gives.
-func checkKeys(from string, body ast.Node) (map[string]bool, error) {
+// It returns the keys that the document gives, by path, with their positions.
+func checkKeys(from string, body ast.Node) (map[string]string, error) {
 	t := reflect.TypeFor[Recipe]()
-	c := keyChecker{from: from, given: map[string]bool{}}
+	c := keyChecker{from: from, given: map[string]string{}}
 	return c.given, c.section("", body, t, append(keysOf("", t), extends))
 }
 
 type keyChecker struct {
 	from  string
-	given map[string]bool
+	given map[string]string
 }
 
 func (c keyChecker) errorf(n ast.Node, format string, args ...any) error {
@@ -133,6 +133,9 @@ func (c keyChecker) section(prefix string, n ast.Node, t reflect.Type, known []s
 	}
 	fields, lines := fieldsOf(t), map[string]int{}
 	for _, v := range list {
+		if _, ok := v.Key.(*ast.MergeKeyNode); ok {
+			return c.errorf(v.Key, "%s: anchors and aliases are not used in recipes; write the keys", name)
+		}
 		key := keyText(v.Key)
 		f, ok := fields[key]
 		if !ok {
@@ -151,7 +154,7 @@ func (c keyChecker) section(prefix string, n ast.Node, t reflect.Type, known []s
 		if err := c.value(prefix+key, v.Value, f.Type); err != nil {
 			return err
 		}
-		c.given[prefix+key] = true
+		c.given[prefix+key] = position(c.from, v.Key)
 	}
 	return nil
 }
@@ -161,7 +164,7 @@ func (c keyChecker) plain(path string, n ast.Node) error {
 	switch n := n.(type) {
 	case *ast.NullNode:
 		return c.errorf(n, "%s has no value", path)
-	case *ast.AnchorNode, *ast.AliasNode, *ast.MergeKeyNode:
+	case *ast.AnchorNode, *ast.AliasNode:
 		return c.errorf(n, "%s: anchors and aliases are not used in recipes; write the value", path)
 	case *ast.TagNode:
 		return c.errorf(n, "%s: tags such as %s are not used in recipes; write the value alone", path, n.Start.Value)
@@ -244,7 +247,7 @@ func shown(n ast.Node) string {
 // for something else.
 var (
 	wholeForm  = regexp.MustCompile(`^[-+]?(0|[1-9][0-9]*(_[0-9]+)*)$`)
-	numberForm = regexp.MustCompile(`^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$`)
+	numberForm = regexp.MustCompile(`^[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?$`)
 )
 
 // exact is the largest whole number up to which a float64 holds all.
@@ -258,7 +261,7 @@ func scalar(n ast.Node, k reflect.Kind) error {
 		written = n.Value
 		quoted = n.Token.Type == token.SingleQuoteType || n.Token.Type == token.DoubleQuoteType
 	case *ast.LiteralNode:
-		quoted = true
+		written, quoted = n.Value.Value, true
 	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode, *ast.InfinityNode, *ast.NanNode:
 		written = n.GetToken().Value
 	default:
@@ -267,11 +270,13 @@ func scalar(n ast.Node, k reflect.Kind) error {
 	isWhole := !quoted && wholeForm.MatchString(written)
 	isNumber := isWhole || !quoted && numberForm.MatchString(written)
 	wrong := fmt.Errorf("must be %s, is %s", kindName(k), shown(n))
-	_, isString := n.(*ast.StringNode)
 	switch k {
 	case reflect.String:
-		if !quoted && (!isString || isNumber) {
+		if _, isString := n.(*ast.StringNode); !quoted && (!isString || isNumber) {
 			return fmt.Errorf("must be text; put it in quotes: %q", written)
+		}
+		if problem, _ := badText(written); problem != "" {
+			return errors.New(problem)
 		}
 	case reflect.Bool:
 		if _, ok := n.(*ast.BoolNode); !ok {
@@ -342,17 +347,18 @@ func oneLine(s string) string {
 
 // takeBack clears what was said before with the other of two keys that say the
 // same thing: --set train.steps=10 counts, though the recipe says train.tokens.
-func (r *Recipe) takeBack(given map[string]bool) {
-	if given["train.steps"] && !given["train.tokens"] && r.Train.Steps != 0 {
+func (r *Recipe) takeBack(given map[string]string) {
+	only := func(key, other string) bool { return given[key] != "" && given[other] == "" }
+	if only("train.steps", "train.tokens") && r.Train.Steps != 0 {
 		r.Train.Tokens = 0
 	}
-	if given["train.tokens"] && !given["train.steps"] && r.Train.Tokens != 0 {
+	if only("train.tokens", "train.steps") && r.Train.Tokens != 0 {
 		r.Train.Steps = 0
 	}
-	if given["optim.warmup_steps"] && !given["optim.warmup_fraction"] {
+	if only("optim.warmup_steps", "optim.warmup_fraction") {
 		r.Optim.WarmupFraction = nil
 	}
-	if given["optim.warmup_fraction"] && !given["optim.warmup_steps"] {
+	if only("optim.warmup_fraction", "optim.warmup_steps") {
 		r.Optim.WarmupSteps = nil
 	}
 }
@@ -373,18 +379,19 @@ func (r *Recipe) field(path string) (reflect.Value, bool) {
 	return v, true
 }
 
-// checkText refuses what is no text: bytes that are not UTF-8, control characters.
-func checkText(s string) error {
-	line := 1
+// badText says what makes s no text, and in which line: bytes that are not UTF-8,
+// or control characters. It is "" for text.
+func badText(s string) (problem string, line int) {
+	line = 1
 	for i, r := range s {
 		switch {
 		case r == '\n':
 			line++
 		case r == utf8.RuneError && !strings.HasPrefix(s[i:], string(utf8.RuneError)):
-			return fmt.Errorf("line %d holds bytes that are not UTF-8", line)
+			return "holds bytes that are not UTF-8", line
 		case r != '\t' && r != '\r' && unicode.IsControl(r):
-			return fmt.Errorf("line %d holds the control character %U", line, r)
+			return fmt.Sprintf("holds the control character %U", r), line
 		}
 	}
-	return nil
+	return "", line
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -101,18 +102,34 @@ func Parse(text []byte, file string, sets ...string) (*Recipe, error) {
 
 func build(s source, sets []string) (*Recipe, error) {
 	r := Defaults()
-	if err := r.read(s, nil); err != nil {
+	p := positions{}
+	if err := r.read(s, p, nil); err != nil {
 		return nil, err
 	}
 	for _, set := range sets {
-		if err := r.Set(set); err != nil {
+		if err := r.set(set, p); err != nil {
 			return nil, err
 		}
 	}
 	if err := r.Validate(); err != nil {
-		return nil, fmt.Errorf("%s: %w", s.from, err)
+		return nil, fmt.Errorf("%s: %w", p.of(err, s.from), err)
 	}
 	return &r, nil
+}
+
+// positions are where keys were given last: file:line, or a flag.
+type positions map[string]string
+
+// of is the position of the key that an error starts with, or else file.
+func (p positions) of(err error, file string) string {
+	key, _, _ := strings.Cut(err.Error(), ": ")
+	list, _, _ := strings.Cut(key, "[")
+	for _, key := range []string{key, list} {
+		if at, ok := p[key]; ok {
+			return at
+		}
+	}
+	return file
 }
 
 // extends is the key that names the recipe that a file builds on.
@@ -121,9 +138,9 @@ const extends = "extends"
 // maxChain bounds how many recipes extend each other.
 const maxChain = 8
 
-// read puts a file's keys into r, after those of the recipe that it extends. chain
-// are the files that led here.
-func (r *Recipe) read(s source, chain []string) error {
+// read puts a file's keys into r, after those of the recipe that it extends, and
+// their positions into p. chain are the files that led here.
+func (r *Recipe) read(s source, p positions, chain []string) error {
 	body, err := parse(s.text, s.from)
 	if err != nil {
 		return err
@@ -144,28 +161,31 @@ func (r *Recipe) read(s source, chain []string) error {
 		if len(chain) >= maxChain {
 			return fmt.Errorf("%s: %s: more than %d recipes extend each other: %s", position(s.from, base), extends, maxChain, strings.Join(chain, ", "))
 		}
-		if err := r.read(b, chain); err != nil {
+		if err := r.read(b, p, chain); err != nil {
 			return err
 		}
 	}
-	return r.decode(body, s.from)
+	return r.decode(body, s.from, p)
 }
 
 // takeExtends removes the extends key from a document and returns its value, nil
 // if there is none.
 func takeExtends(from string, body *ast.MappingNode) (*ast.StringNode, error) {
-	for i, v := range body.Values {
+	var base *ast.StringNode
+	for _, v := range body.Values {
 		if keyText(v.Key) != extends {
 			continue
 		}
-		base, ok := v.Value.(*ast.StringNode)
-		if !ok || base.Value == "" {
-			return nil, fmt.Errorf("%s: %s must name a recipe, a file or a built-in one, is %s", position(from, v.Value), extends, shown(v.Value))
+		if base != nil {
+			return nil, fmt.Errorf("%s: %s is given twice, first in line %d", position(from, v.Key), extends, base.GetToken().Position.Line)
 		}
-		body.Values = slices.Delete(body.Values, i, i+1)
-		return base, nil
+		var ok bool
+		if base, ok = v.Value.(*ast.StringNode); !ok || base.Value == "" {
+			return nil, fmt.Errorf("%s: %s must name a recipe: a file, or a built-in one", position(from, v.Key), extends)
+		}
 	}
-	return nil, nil
+	body.Values = slices.DeleteFunc(body.Values, func(v *ast.MappingValueNode) bool { return keyText(v.Key) == extends })
+	return base, nil
 }
 
 // base is the recipe that s extends: a file, relative to the one that s is in, or
@@ -195,26 +215,29 @@ const setFlag = "--set"
 
 // Set changes one key: `optim.lr=3e-4`. The value is YAML; where the key wants
 // text it may go without quotes, whatever it holds.
-func (r *Recipe) Set(assignment string) error {
+func (r *Recipe) Set(assignment string) error { return r.set(assignment, positions{}) }
+
+func (r *Recipe) set(assignment string, p positions) error {
 	key, value, ok := strings.Cut(assignment, "=")
 	if !ok || key == "" {
 		return fmt.Errorf("%s %s: want key=value, as in --set optim.lr=3e-4", setFlag, oneLine(assignment))
 	}
 	from := setFlag + " " + oneLine(key)
 	if f, ok := r.field(key); ok && f.Kind() == reflect.String && !strings.HasPrefix(value, `"`) && !strings.HasPrefix(value, `'`) {
-		if err := checkText(value); err != nil {
-			return fmt.Errorf("%s: %w", from, err)
+		if problem, _ := badText(value); problem != "" {
+			return fmt.Errorf("%s: %s", from, problem)
 		}
 		f.SetString(value)
+		p[key] = from
 		return nil
 	}
 	parts := strings.Split(key, ".")
 	var text strings.Builder
-	for i, p := range parts {
-		if p == "" || strings.ContainsFunc(p, notOfKeys) {
+	for i, part := range parts {
+		if part == "" || strings.ContainsFunc(part, notOfKeys) {
 			return fmt.Errorf("%s: %q is not a key", from, key)
 		}
-		fmt.Fprintf(&text, "%s%s:", strings.Repeat("  ", i), p)
+		fmt.Fprintf(&text, "%s%s:", strings.Repeat("  ", i), part)
 		if i < len(parts)-1 {
 			text.WriteByte('\n')
 		}
@@ -222,12 +245,15 @@ func (r *Recipe) Set(assignment string) error {
 	if strings.ContainsAny(value, "\n\r") {
 		return fmt.Errorf("%s: the value must be on one line", from)
 	}
+	if problem, _ := badText(value); problem != "" {
+		return fmt.Errorf("%s: %s", from, problem)
+	}
 	fmt.Fprintf(&text, " %s\n", value)
 	body, err := parse([]byte(text.String()), from)
 	if err != nil {
 		return err
 	}
-	return r.decode(body, from)
+	return r.decode(body, from, p)
 }
 
 func notOfKeys(r rune) bool {
@@ -245,8 +271,8 @@ func parse(text []byte, from string) (body *ast.MappingNode, err error) {
 	if len(text) > maxRecipe {
 		return nil, fmt.Errorf("%s: more than %d bytes are too long for a recipe", from, maxRecipe)
 	}
-	if err := checkText(string(text)); err != nil {
-		return nil, fmt.Errorf("%s: %w", from, err)
+	if problem, line := badText(string(text)); problem != "" {
+		return nil, fmt.Errorf("%s:%d: %s", from, line, problem)
 	}
 	if depth(text) > maxDepth {
 		return nil, fmt.Errorf("%s: brackets are nested more than %d deep", from, maxDepth)
@@ -258,13 +284,13 @@ func parse(text []byte, from string) (body *ast.MappingNode, err error) {
 	}
 	docs := slices.DeleteFunc(slices.Clone(file.Docs), func(d *ast.DocumentNode) bool {
 		_, comment := d.Body.(*ast.CommentGroupNode)
-		return d.Body == nil || comment
+		return comment
 	})
-	if len(docs) == 0 {
-		return nil, fmt.Errorf("%s: the recipe is empty", from)
-	}
 	if len(docs) > 1 {
 		return nil, fmt.Errorf("%s: a recipe is one YAML document, this file has %d", from, len(docs))
+	}
+	if len(docs) == 0 || docs[0].Body == nil {
+		return nil, fmt.Errorf("%s: the recipe holds no keys", from)
 	}
 	values, ok := entries(docs[0].Body)
 	if !ok {
@@ -277,7 +303,7 @@ func parse(text []byte, from string) (body *ast.MappingNode, err error) {
 }
 
 // decode puts a document's keys into r and leaves the others as they are.
-func (r *Recipe) decode(body *ast.MappingNode, from string) (err error) {
+func (r *Recipe) decode(body *ast.MappingNode, from string, p positions) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%s: not readable as YAML (%s)", from, oneLine(fmt.Sprint(p)))
@@ -294,6 +320,7 @@ func (r *Recipe) decode(body *ast.MappingNode, from string) (err error) {
 		return yamlError(from, err)
 	}
 	r.takeBack(given)
+	maps.Copy(p, given)
 	return nil
 }
 
@@ -325,7 +352,7 @@ func yamlError(from string, err error) error {
 			from += ":" + m[1]
 		}
 	}
-	return fmt.Errorf("%s: %s", from, oneLine(message))
+	return fmt.Errorf("%s: %s", from, oneLine(strings.ReplaceAll(message, "\t", `\t`)))
 }
 
 var yamlPosition = regexp.MustCompile(`^\[([0-9]+):[0-9]+\] (.*)$`)

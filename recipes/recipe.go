@@ -6,7 +6,9 @@ package recipes
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 
@@ -215,4 +217,22 @@ func (r *Recipe) rest() error {
 }
 
 // YAML writes the recipe with every key, defaults included.
-func (r *Recipe) YAML() ([]byte, error) { return yaml.Marshal(r) }
+func (r *Recipe) YAML() ([]byte, error) {
+	return yaml.MarshalWithOptions(r, yaml.CustomMarshaler[string](quoted))
+}
+
+// plainText is text that YAML takes for nothing else.
+var plainText = regexp.MustCompile(`^[A-Za-z_/$][A-Za-z0-9_/.$-]*$`)
+
+// quoted is s as YAML. The library's own choice of quotes loses tabs, and some
+// text that starts with a bracket.
+func quoted(s string) ([]byte, error) {
+	switch strings.ToLower(s) {
+	case "true", "false", "null", "yes", "no", "on", "off", "y", "n", "inf", "nan":
+		return []byte(strconv.Quote(s)), nil
+	}
+	if plainText.MatchString(s) {
+		return []byte(s), nil
+	}
+	return []byte(strconv.Quote(s)), nil
+}

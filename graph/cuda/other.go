@@ -8,7 +8,13 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
+// Device is one NVIDIA GPU. There is none on this system.
+type Device struct{ graph.Device }
+
+// Libraries says which libraries are in use.
+func (*Device) Libraries() []string { return nil }
+
 // New fails: CUDA is reached on Linux only.
-func New(int) (graph.Device, error) {
+func New(int) (*Device, error) {
 	return nil, errors.New("cuda: this build reaches NVIDIA GPUs on Linux only; use --device cpu")
 }

@@ -75,12 +75,13 @@ func Files(path string) ([]string, error) {
 // Run checks one fixture on a device, in float32 or in mixed precision. What can't be
 // checked is a Report that doesn't pass and says why.
 func Run(dev graph.Device, file string, mixed bool) Report {
-	tol := Float32
-	if mixed {
-		tol = BFloat16
-	}
+	tol := tolerances(mixed)
 	r := Report{File: file}
-	err := r.run(dev, file, mixed, tol)
+	f, err := open(file)
+	if err == nil {
+		defer f.file.Close()
+		err = r.run(dev, f, mixed, tol)
+	}
 	if err == nil {
 		err = r.finite()
 	}
@@ -88,8 +89,19 @@ func Run(dev graph.Device, file string, mixed bool) Report {
 		// The report names the file already.
 		return Report{File: file, Error: strings.ReplaceAll(err.Error(), file+": ", "")}
 	}
-	r.Pass = r.Logits <= tol.Logits && r.Loss <= tol.Loss && r.Gradients <= tol.Gradients && r.Steps <= tol.Steps && r.Parameters <= tol.Parameters
+	r.Pass = r.passes(tol)
 	return r
+}
+
+func tolerances(mixed bool) Tolerances {
+	if mixed {
+		return BFloat16
+	}
+	return Float32
+}
+
+func (r *Report) passes(tol Tolerances) bool {
+	return r.Logits <= tol.Logits && r.Loss <= tol.Loss && r.Gradients <= tol.Gradients && r.Steps <= tol.Steps && r.Parameters <= tol.Parameters
 }
 
 // finite makes an infinite error, and NaN, an error in words: JSON has no numbers
@@ -117,12 +129,7 @@ type fixture struct {
 	measure         func(a, b []float32) float64
 }
 
-func (r *Report) run(dev graph.Device, file string, mixed bool, tol Tolerances) error {
-	f, err := open(file)
-	if err != nil {
-		return err
-	}
-	defer f.file.Close()
+func (r *Report) run(dev graph.Device, f *fixture, mixed bool, tol Tolerances) error {
 	f.measure = byLargest
 	if tol.Norms {
 		f.measure = byNorms
@@ -147,6 +154,10 @@ func open(path string) (*fixture, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newFixture(file, path)
+}
+
+func newFixture(file *safetensors.File, path string) (*fixture, error) {
 	f := &fixture{file: file, model: layers.Defaults(), optim: optim.DefaultAdamW()}
 	if err := f.read(); err != nil {
 		file.Close()

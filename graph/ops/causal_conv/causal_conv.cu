@@ -9,26 +9,6 @@
 #define PAST (J - 1)
 #define UNROLL 4
 
-// load_channels and store_channels move V neighbours.
-template <typename T> __device__ __forceinline__ void load_channels(const T *p, float x[V]) {
-#if V == 8
-  load8(p, x);
-#elif V == 4
-  load4(p, x);
-#else
-  x[0] = load(p);
-#endif
-}
-template <typename T> __device__ __forceinline__ void store_channels(T *p, const float x[V]) {
-#if V == 8
-  store8(p, x);
-#elif V == 4
-  store4(p, x);
-#else
-  store(p, x[0]);
-#endif
-}
-
 __device__ __forceinline__ void clear_channels(float x[V]) {
 #pragma unroll
   for (int k = 0; k < V; k++) x[k] = 0.f;
@@ -80,14 +60,14 @@ causal_conv(const X_T *x, const float *w, const float *bias, const float *tail, 
 #pragma unroll
   for (int p = 0; p < PAST; p++) {
     int t = t0 - PAST + p;
-    if (t >= 0) load_channels(x + (row + t) * x_stride + c, window[p]);
-    else if (tail) load_channels(tail + ((int64_t)blockIdx.z * PAST + PAST + t) * channels + c, window[p]);
+    if (t >= 0) load_vector<V>(x + (row + t) * x_stride + c, window[p]);
+    else if (tail) load_vector<V>(tail + ((int64_t)blockIdx.z * PAST + PAST + t) * channels + c, window[p]);
     else clear_channels(window[p]);
   }
   for (int t = t0; t < end; t += UNROLL) {
 #pragma unroll
     for (int i = 0; i < UNROLL; i++) {
-      if (t + i < end) load_channels(x + (row + t + i) * x_stride + c, window[PAST + i]);
+      if (t + i < end) load_vector<V>(x + (row + t + i) * x_stride + c, window[PAST + i]);
       else clear_channels(window[PAST + i]);
     }
 #pragma unroll
@@ -96,7 +76,7 @@ causal_conv(const X_T *x, const float *w, const float *bias, const float *tail, 
       convolve(window + i, tap, b, v);
 #pragma unroll
       for (int k = 0; k < V; k++) v[k] *= conv_sigmoid(v[k]);
-      if (t + i < end) store_channels(y + (row + t + i) * y_stride + c, v);
+      if (t + i < end) store_vector<V>(y + (row + t + i) * y_stride + c, v);
     }
 #pragma unroll
     for (int p = 0; p < PAST; p++)
@@ -144,7 +124,7 @@ causal_conv_backward(const X_T *x, const float *w, const float *bias, const DY_T
   for (int p = 0; p < PAST; p++) {
     int t = t0 - PAST + p;
     clear_channels(gs[p]);
-    if (t >= 0) load_channels(x + (row + t) * x_stride + c, xs[p]);
+    if (t >= 0) load_vector<V>(x + (row + t) * x_stride + c, xs[p]);
     else clear_channels(xs[p]);
   }
   for (int t = t0; t < end + PAST; t += UNROLL) {
@@ -154,8 +134,8 @@ causal_conv_backward(const X_T *x, const float *w, const float *bias, const DY_T
       clear_channels(xs[PAST + i]);
       clear_channels(gs[PAST + i]);
       if (inside) {
-        load_channels(x + (row + t + i) * x_stride + c, xs[PAST + i]);
-        load_channels(dy + (row + t + i) * dy_stride + c, gs[PAST + i]);
+        load_vector<V>(x + (row + t + i) * x_stride + c, xs[PAST + i]);
+        load_vector<V>(dy + (row + t + i) * dy_stride + c, gs[PAST + i]);
       }
     }
 #pragma unroll
@@ -181,7 +161,7 @@ causal_conv_backward(const X_T *x, const float *w, const float *bias, const DY_T
         for (int j = 0; j < J; j++) d[k] = fmaf(tap[j][k], gs[i + PAST - j][k], d[k]);
       }
       int at = t + i - PAST;
-      if (at >= t0 && at < end) store_channels(dx + (row + at) * dx_stride + c, d);
+      if (at >= t0 && at < end) store_vector<V>(dx + (row + at) * dx_stride + c, d);
     }
 #pragma unroll
     for (int p = 0; p < PAST; p++)
@@ -190,8 +170,8 @@ causal_conv_backward(const X_T *x, const float *w, const float *bias, const DY_T
   }
   float *part = parts + ((int64_t)blockIdx.z * gridDim.y + blockIdx.y) * (J + 1) * channels + c;
 #pragma unroll
-  for (int j = 0; j < J; j++) store_channels(part + (int64_t)j * channels, dw[j]);
-  store_channels(part + (int64_t)J * channels, db);
+  for (int j = 0; j < J; j++) store_vector<V>(part + (int64_t)j * channels, dw[j]);
+  store_vector<V>(part + (int64_t)J * channels, db);
 }
 
 // causal_conv_sum adds up parts [n][J+1][C] into dw [C J] and dbias [C]. A block has 32

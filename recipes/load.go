@@ -290,7 +290,7 @@ func parse(text []byte, from string) (body *ast.MappingNode, err error) {
 		return nil, fmt.Errorf("%s: a recipe is one YAML document, this file has %d", from, len(docs))
 	}
 	if len(docs) == 0 || docs[0].Body == nil {
-		return nil, fmt.Errorf("%s: the recipe holds no keys", from)
+		return nil, fmt.Errorf("%s: the recipe is empty, or its keys stand behind a second ---", from)
 	}
 	values, ok := entries(docs[0].Body)
 	if !ok {

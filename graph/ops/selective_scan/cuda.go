@@ -19,8 +19,9 @@ type tiling struct {
 	segments, length     int // of the chunks, and how many one has
 }
 
-// newTiling cuts a row into so many segments that there are about `wanted` blocks.
-// It depends on the sizes alone, so that sums do too.
+// newTiling cuts a row into so many segments that there are at most about `wanted`
+// blocks, of which `threads` threads are wanted on a multiprocessor. It depends on the
+// sizes alone, so that sums do too.
 func newTiling(d graph.Dims, per, lanes, channels, threads, wanted int) tiling {
 	const shortest = 4 // chunks of a segment
 	t := tiling{per: per, lanes: lanes, channels: channels, resident: max(threads/(channels*lanes), 1)}
@@ -31,8 +32,9 @@ func newTiling(d graph.Dims, per, lanes, channels, threads, wanted int) tiling {
 	return t
 }
 
-// forwardTiling has 4 states a thread, so that one wave of blocks holds the channels of
-// a large batch. Segments cost each exp twice: only few channels are cut into them.
+// forwardTiling has 4 states a thread where it can, so that one wave of blocks holds the
+// channels of a large batch. Segments cost each exp twice: only few channels are cut
+// into them.
 func forwardTiling(d graph.Dims) tiling {
 	const channels, threads, wanted, worthwhile = 32, 768, 384, 8
 	per := 4
@@ -46,15 +48,18 @@ func forwardTiling(d graph.Dims) tiling {
 	return t
 }
 
-// backwardTiling has 8 states a thread: more for each thread to do at once, and fewer
-// sums over the threads of a channel.
+// backwardTiling keeps a block's shared memory below 99 KB, and its registers below the
+// 128 of 512 threads, or 168 of 384.
 func backwardTiling(d graph.Dims) tiling {
-	const per, threads, wanted = 8, 384, 396
-	lanes, channels := lanesFor(d["N"], per), 64
-	if lanes == 8 {
-		channels = 32
+	const wanted = 264
+	switch n := d["N"]; {
+	case n <= 16:
+		return newTiling(d, 4, lanesFor(n, 4), 64, 512, wanted)
+	case n <= 32:
+		return newTiling(d, 8, 4, 32, 384, wanted)
+	default:
+		return newTiling(d, 8, 8, 16, 384, wanted)
 	}
-	return newTiling(d, per, lanes, channels, threads, wanted)
 }
 
 // lanesFor is the power of 2 of threads that hold n states, per each.
@@ -69,7 +74,7 @@ func lanesFor(n, per int) int {
 func (t tiling) threads() int { return t.channels * t.lanes }
 
 // group is the tokens whose states the backward pass has in registers at once.
-func (t tiling) group() int { return min(4, 16/t.lanes) }
+func (t tiling) group() int { return 16 / t.per }
 
 // sharedBytes is what a block of the backward pass keeps: four numbers of each token and
 // channel, the states before each group, Bm, Cm, the bias and the skip.
@@ -148,8 +153,7 @@ func cudaForward(gated, carry bool) *graph.CUDA {
 				z = in[7]
 				octets = append(octets, z)
 			}
-			// state is where the text's states come from and go to; the kernel that starts
-			// with them is the one that leaves them, unless segments do.
+			// state is where the text's states come from, through starts, and go to.
 			var saved, state uint64
 			if carry {
 				state = in[len(in)-1].Address
@@ -204,7 +208,6 @@ func cudaBackward(gated bool) *graph.CUDA {
 			t := backwardTiling(d)
 			macros := t.macros(d, gated, map[string]graph.DeviceBuffer{"U_T": u, "DT_T": dt, "B_T": bm, "C_T": cm, "Z_T": z,
 				"DY_T": dy, "DU_T": du, "DDT_T": ddt, "DB_T": dbm, "DC_T": dcm, "DZ_T": dz}, octets, []graph.DeviceBuffer{bm, cm})
-			macros["GROUP"] = strconv.Itoa(t.group())
 
 			slices := c.Workspace
 			rows := slices + uint64(t.slicesBytes(d))

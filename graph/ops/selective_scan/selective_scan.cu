@@ -8,7 +8,7 @@
 // blocks wanted on a multiprocessor; GATED where there is a z; WIDE where octets, and
 // WIDE_BC where 4 neighbours of Bm and Cm, can be moved at once; FAST where an operand
 // is bf16; the types U_T, DT_T, B_T, C_T, Z_T, and Y_T of the forward pass, or DY_T,
-// DU_T, DDT_T, DB_T, DC_T, DZ_T and GROUP (see below) of the backward pass.
+// DU_T, DDT_T, DB_T, DC_T, DZ_T of the backward pass.
 
 #define STATES (LANES * PER)
 #define WARP_CHANNELS (WARP / LANES)
@@ -113,6 +113,9 @@ struct Place {
   __device__ __forceinline__ int token(int i) const { return (i * THREADS + thread) / ROW_OCTETS; }
   __device__ __forceinline__ int column() const { return thread % ROW_OCTETS * 8; }
   __device__ __forceinline__ int left() const { return channels - first - column(); }
+  // forget makes the compiler compute what follows from thread again, instead of keeping
+  // addresses in registers through the loops over tokens.
+  __device__ __forceinline__ void forget() { asm volatile("" : "+r"(thread)); }
   // state is the index of the thread's state k in a [.. N C] whose [N C] is the i-th.
   __device__ __forceinline__ bool has(int k) const { return first + own < channels && part * PER + k < N; }
   __device__ __forceinline__ int64_t state(int64_t i, int k) const {
@@ -222,7 +225,7 @@ struct Inputs {
 // scan walks a segment from the states h and leaves the last ones there. total is the
 // sum of the time steps of the thread's channel. Without Outputs it does only that.
 template <bool Outputs>
-__device__ __forceinline__ void scan(const Inputs &in, const Place &at, const Segment &seg, float h[PER],
+__device__ __forceinline__ void scan(const Inputs &in, Place &at, const Segment &seg, float h[PER],
                                      float rate[PER], float &total, float *saved, Y_T *y, int y_stride) {
   // steps holds (delta, delta u) of each token and channel, and of the tokens done, sum_n Cm h.
   __shared__ __align__(16) float2 steps[CHUNK][CHANNELS];
@@ -237,6 +240,7 @@ __device__ __forceinline__ void scan(const Inputs &in, const Place &at, const Se
   Octet<U_T> u[OCTETS], next_u[OCTETS];
   Octet<DT_T> next_dt[OCTETS];
   auto fetch_chunk = [&](int chunk) {
+    at.forget();
 #pragma unroll
     for (int i = 0; i < OCTETS; i++) {
       int t = chunk * CHUNK + at.token(i);
@@ -312,6 +316,7 @@ __device__ __forceinline__ void scan(const Inputs &in, const Place &at, const Se
     __syncthreads();
 
     if (Outputs) {
+      at.forget();
 #pragma unroll
       for (int i = 0; i < OCTETS; i++) {
         int t = at.token(i), left = t < count ? at.left() : 0;
@@ -384,9 +389,10 @@ selective_scan_ends(const U_T *u, const DT_T *dt, const float *dt_bias, const fl
 // The backward pass goes through the chunks from the last to the first. From a saved
 // state it walks a chunk and keeps the states before every GROUP tokens, then goes back
 // group by group: it computes the group's states again, in registers, and sweeps back.
+// A group has 16 pairs of a token and a state of the thread: GROUP is 16 / PER.
 
+#define GROUP (16 / PER)
 #define GROUPS (CHUNK / GROUP)
-#define SET_STEPS (16 / PER) // tokens of the 16 sums that one MMA tile holds
 #define HISTORY (PER * WARP) // floats that a warp keeps of a group
 #define UNROLL 4
 
@@ -404,7 +410,7 @@ __device__ __forceinline__ void prefetch_l2(const void *p) { asm volatile("prefe
 // product with a matrix of ones and zeros, exact but for the accumulation. B[k][j] of
 // an MMA are two values of each thread, k % 4 and j its lane's lower and upper bits, and A
 // picks values 2s (k < 4) and 2s+1 (k >= 4) for rows 2s and 2s+1: after 8 of them row r
-// holds value r of a set of 16, summed over 4 neighbouring lanes.
+// holds value r of the group's 16, summed over 4 neighbouring lanes.
 struct ChannelSums {
   uint32_t even[4], odd[4]; // rows 2s and 2s+1 of A, of this lane
 
@@ -416,7 +422,7 @@ struct ChannelSums {
     }
   }
 
-  // add adds values 2s and 2s+1 of the set.
+  // add adds values 2s and 2s+1 of the group's 16.
   __device__ __forceinline__ void add(float tile[4], int s, float x0, float x1) const {
     uint32_t a[4] = {s < 4 ? even[s] : 0, s < 4 ? 0 : even[s - 4], s < 4 ? odd[s] : 0, s < 4 ? 0 : odd[s - 4]};
     uint32_t b[2] = {__float_as_uint(x0), __float_as_uint(x1)};
@@ -431,7 +437,7 @@ struct ChannelSums {
 #endif
   }
 
-  // finish writes the set's sums: value r, token r/PER of the set and state r%PER of each
+  // finish writes the group's sums: value r, token r/PER of the group and state r%PER of each
   // part, to out[token * 2*STATES + part*PER + state].
   __device__ __forceinline__ void finish(float tile[4], int lane, float *out) const {
     int r = lane / 4;
@@ -494,6 +500,7 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
     int64_t t0 = row + chunk * CHUNK;
     int count = min(CHUNK, tokens - chunk * CHUNK);
     float h[PER];
+    at.forget();
 #pragma unroll
     for (int k = 0; k < PER; k++) h[k] = at.has(k) ? saved[at.state((int64_t)blockIdx.z * chunks + chunk, k)] : 0.f;
 #pragma unroll
@@ -530,6 +537,7 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
     __syncthreads();
 
     if (chunk > seg.from) {
+      at.forget();
 #pragma unroll
       for (int i = 0; i < OCTETS; i++) {
         int t = at.token(i) - CHUNK;
@@ -582,38 +590,35 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
       __syncwarp(); // history has been read, and makes room for sums
 
       float ch[GROUP], db[GROUP], wa[GROUP];
+      float tile_b[4] = {}, tile_c[4] = {};
 #pragma unroll
-      for (int set = GROUP / SET_STEPS - 1; set >= 0; set--) {
-        float tile_b[4] = {}, tile_c[4] = {};
+      for (int i = GROUP - 1; i >= 0; i--) {
+        int t = j * GROUP + i;
+        float4 s = own[t * CHANNELS];
+        float bm[PER], cm[PER], xb[PER], xc[PER];
+        load_states(own_b + t * STATES, bm);
+        load_states(own_c + t * STATES, cm);
+        ch[i] = db[i] = wa[i] = 0.f;
 #pragma unroll
-        for (int q = SET_STEPS - 1; q >= 0; q--) {
-          int i = set * SET_STEPS + q, t = j * GROUP + i;
-          float4 s = own[t * CHANNELS];
-          float bm[PER], cm[PER], xb[PER], xc[PER];
-          load_states(own_b + t * STATES, bm);
-          load_states(own_c + t * STATES, cm);
-          ch[i] = db[i] = wa[i] = 0.f;
-#pragma unroll
-          for (int k = 0; k < PER; k++) {
-            dh[k] = fmaf(s.z, cm[k], dh[k]);
-            xc[k] = s.z * before[i + 1][k];
-            xb[k] = dh[k] * s.y;
-            ch[i] = fmaf(cm[k], before[i + 1][k], ch[i]);
-            db[i] = fmaf(dh[k], bm[k], db[i]);
-            dh[k] *= decay[i][k];
-            float w = dh[k] * before[i][k];
-            wa[i] = fmaf(w, rate[k], wa[i]);
-            da[k] = fmaf(w, s.x, da[k]);
-          }
-#pragma unroll
-          for (int k = 0; k < PER; k += 2) {
-            sums.add(tile_b, (q * PER + k) / 2, xb[k], xb[k + 1]);
-            sums.add(tile_c, (q * PER + k) / 2, xc[k], xc[k + 1]);
-          }
+        for (int k = 0; k < PER; k++) {
+          dh[k] = fmaf(s.z, cm[k], dh[k]);
+          xc[k] = s.z * before[i + 1][k];
+          xb[k] = dh[k] * s.y;
+          ch[i] = fmaf(cm[k], before[i + 1][k], ch[i]);
+          db[i] = fmaf(dh[k], bm[k], db[i]);
+          dh[k] *= decay[i][k];
+          float w = dh[k] * before[i][k];
+          wa[i] = fmaf(w, rate[k], wa[i]);
+          da[k] = fmaf(w, s.x, da[k]);
         }
-        sums.finish(tile_b, at.lane, group + set * SET_STEPS * 2 * STATES);
-        sums.finish(tile_c, at.lane, group + set * SET_STEPS * 2 * STATES + STATES);
+#pragma unroll
+        for (int k = 0; k < PER; k += 2) {
+          sums.add(tile_b, (i * PER + k) / 2, xb[k], xb[k + 1]);
+          sums.add(tile_c, (i * PER + k) / 2, xc[k], xc[k + 1]);
+        }
       }
+      sums.finish(tile_b, at.lane, group);
+      sums.finish(tile_c, at.lane, group + STATES);
 
       fold<GROUP, LANES, WARP_CHANNELS>(ch, at.part);
       fold<GROUP, LANES, WARP_CHANNELS>(db, at.part);
@@ -629,6 +634,7 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
         }
       }
     }
+    at.forget();
     // All are fetched before du is stored, which may lie where dy does.
     Octet<U_T> last_u[OCTETS];
     Octet<DT_T> last_dt[OCTETS];

@@ -54,7 +54,7 @@ type Train struct {
 type Eval struct {
 	// Every is the steps between two measurements; 0 measures at the end only.
 	Every int64 `yaml:"every" json:"every"`
-	// Rows is how many rows of the validation split are read, from its start.
+	// Rows is how many rows of the validation split are read, spread evenly over it.
 	Rows int `yaml:"rows" json:"rows"`
 }
 

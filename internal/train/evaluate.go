@@ -33,16 +33,20 @@ func newValidation(e *Engine, set *data.Dataset, rows int) (*validation, error) 
 		tokens: make([]int32, n), targets: make([]int32, n)}, nil
 }
 
-// run measures the loss on the first rows of the split, in order. Rows that fill
-// up the last micro-batch don't count: their targets are -1.
+// run measures the loss on rows that are spread evenly over the split, the same
+// ones each time. Rows that fill up the last micro-batch don't count: their targets
+// are -1.
 func (v *validation) run(e *Engine) (score, error) {
 	var nats float64
 	var s score
 	var bytes int64
 	for row := 0; row < v.rows; row += e.MicroBatch {
 		n := min(e.MicroBatch, v.rows-row)
-		if err := v.set.Rows(int64(row), n, v.buf[:n*(e.SeqLen+1)]); err != nil {
-			return score{}, err
+		for i := range n {
+			block := int64(row+i) * v.set.Blocks() / int64(v.rows)
+			if err := v.set.Rows(block, 1, v.buf[i*(e.SeqLen+1):(i+1)*(e.SeqLen+1)]); err != nil {
+				return score{}, err
+			}
 		}
 		splitRows(v.buf, v.tokens, v.targets, e.SeqLen)
 		for i := n * e.SeqLen; i < len(v.targets); i++ {

@@ -136,6 +136,14 @@ type compiler struct {
 	outputs map[*gorgonia.Node][]*value // a call's outputs
 	parts   map[*gorgonia.Node]bool     // places that a sum joins with others
 	rounded map[*value]*value           // float32 values and their bfloat16 copies
+	// gradients are the outputs that are parameters' gradients: float32 in any case.
+	gradients map[outputOf]bool
+}
+
+// outputOf is output i of a call, or of a sum.
+type outputOf struct {
+	n *gorgonia.Node
+	i int
 }
 
 // Compile orders the calls that the results and the gradients need, and lays out
@@ -150,6 +158,8 @@ func (b *Builder) Compile() (*Plan, error) {
 		outputs: map[*gorgonia.Node][]*value{},
 		parts:   map[*gorgonia.Node]bool{},
 		rounded: map[*value]*value{},
+
+		gradients: map[outputOf]bool{},
 	}
 	p := &Plan{Inputs: map[string]Slot{}, Results: map[string]Slot{}, States: map[string]Slot{}}
 	c.placeLeaves(p)
@@ -273,6 +283,16 @@ func (c *compiler) collect() error {
 			}
 		}
 	}
+	for _, p := range c.b.params {
+		if p.grad == nil {
+			continue
+		}
+		of := outputOf{p.grad, 0}
+		if v, ok := p.grad.Op().(*view); ok {
+			of = outputOf{c.b.children(p.grad)[0], v.index}
+		}
+		c.gradients[of] = true
+	}
 	need := c.needed()
 	nodes := slices.Clone(c.b.g.AllNodes())
 	slices.SortFunc(nodes, func(a, b *gorgonia.Node) int { return int(a.ID() - b.ID()) })
@@ -300,7 +320,7 @@ func (c *compiler) node(n *gorgonia.Node) (*value, error) {
 		for _, k := range c.b.children(n) {
 			in = append(in, c.values[k])
 		}
-		out, err := c.step(op, in)
+		out, err := c.step(n, op, in)
 		c.outputs[n] = out
 		if err != nil || len(out) == 0 {
 			return nil, err
@@ -317,8 +337,8 @@ func (c *compiler) node(n *gorgonia.Node) (*value, error) {
 	return nil, fmt.Errorf("graph: no rule to run %v", n)
 }
 
-// step adds one call.
-func (c *compiler) step(op *call, in []*value) ([]*value, error) {
+// step adds one call, whose output 0 is n's value; n is nil for a part of a sum.
+func (c *compiler) step(n *gorgonia.Node, op *call, in []*value) ([]*value, error) {
 	for i, v := range in {
 		if v == nil {
 			return nil, fmt.Errorf("%s: %s is the gradient of the loss itself, which is no tensor; only an op whose Gradient asks IsSeed can end a graph", inScope(op.path, op.Spec.Name), op.In[i].Name)
@@ -335,7 +355,7 @@ func (c *compiler) step(op *call, in []*value) ([]*value, error) {
 	for i, o := range op.Out {
 		t := o.DType
 		wide := i == 0 && op.Spec.Promote && slices.ContainsFunc(s.in, func(v *value) bool { return v.st.dtype == Float32 })
-		if c.b.round != nil && t == Float32 && o.Kind != Precise && !wide {
+		if c.b.round != nil && t == Float32 && o.Kind != Precise && !wide && !c.gradients[outputOf{n, i}] {
 			t = BFloat16
 		}
 		s.out = append(s.out, newStorage(Arena, o.Shape, t).hold(o.Shape, 0))
@@ -403,12 +423,16 @@ func (c *compiler) sum(n *gorgonia.Node, terms []*gorgonia.Node) (*value, error)
 		list[joined] = v
 	}
 	total := list[0]
-	for _, v := range list[1:] {
+	for i, v := range list[1:] {
 		r, err := c.b.add(len(shape)).Resolve([]Shape{shape, shape})
 		if err != nil {
 			return nil, err
 		}
-		out, err := c.step(&call{Resolved: r, path: pathOf(n), backward: true}, []*value{total, v})
+		var whose *gorgonia.Node
+		if i == len(list)-2 {
+			whose = n
+		}
+		out, err := c.step(whose, &call{Resolved: r, path: pathOf(n), backward: true}, []*value{total, v})
 		if err != nil {
 			return nil, err
 		}

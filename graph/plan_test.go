@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/ops/round"
 )
 
 // TestDeadCode: what no result, gradient or state needs is not in the plan.
@@ -344,5 +345,35 @@ func TestSameGraphSamePlan(t *testing.T) {
 		if diff := cmp.Diff(first.String(), build().String()); diff != "" {
 			t.Fatalf("two plans of one graph differ:\n%s", diff)
 		}
+	}
+}
+
+// TestMixedPrecisionGradients: a parameter's gradient is float32, also where another
+// op reads it, which gets it rounded if it is a factor of a product.
+func TestMixedPrecisionGradients(t *testing.T) {
+	b := newBuilder()
+	b.SetMixed(round.Spec())
+	x, p, w := b.Input("x", graph.Float32, 1, 2, 4), b.Param("p", nil, 1, 2, 4), b.Param("w", nil, 1, 2, 4)
+	y := b.Add(b.Apply(mul(), b.Apply(scale(2), x), w), p)
+	loss := b.Apply(total(2), b.Apply(mirror(), y), b.Apply(scale(3), w))
+	if err := b.Gradients(loss); err != nil {
+		t.Fatal(err)
+	}
+	plan := compile(t, b)
+	untorn(t, plan)
+	for _, s := range plan.Steps {
+		for k, in := range s.In {
+			if s.Spec.Name == "mul" && in.DType != graph.BFloat16 {
+				t.Errorf("mul takes its factor %d as %v", k, in.DType)
+			}
+		}
+		for _, out := range s.Out {
+			if out.Region == graph.Grads && out.DType != graph.Float32 {
+				t.Errorf("%s writes a gradient as %v", s.Spec.Name, out.DType)
+			}
+		}
+	}
+	if plan.Sizes[graph.Shadow] != plan.Sizes[graph.Params]/2 {
+		t.Errorf("regions are %v", plan.Sizes)
 	}
 }

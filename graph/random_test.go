@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/ops/round"
 )
 
 // program is a random model, built in a graph and computed beside it, forwards and
@@ -389,5 +390,42 @@ func untorn(t *testing.T, p *graph.Plan) {
 	}
 	for name, s := range p.Results {
 		check("result "+name, s)
+	}
+}
+
+// TestRandomProgramsInMixedPrecision: tensors of 2 and of 4 bytes an element share
+// the arena, and no step reads what another has overwritten.
+func TestRandomProgramsInMixedPrecision(t *testing.T) {
+	rounds, halves := 0, 0
+	for seed := range uint64(100) {
+		g := &program{r: rand.New(rand.NewPCG(seed, 2)), b: newBuilder()}
+		g.b.SetMixed(round.Spec())
+		g.build(10 + g.r.IntN(60))
+		p, err := g.b.Compile()
+		if err != nil {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		untorn(t, p)
+		for _, s := range p.Steps {
+			if s.Spec.Name == "round" {
+				rounds++
+			}
+			for k, o := range s.Out {
+				if o.DType == graph.BFloat16 {
+					halves++
+				}
+				if o.DType == graph.BFloat16 && (o.Region == graph.Grads || s.Resolved.Out[k].Kind == graph.Precise) {
+					t.Errorf("seed %d: %s: %s is %v", seed, s.Spec.Name, s.Resolved.Out[k].Name, o.DType)
+				}
+			}
+			for k, in := range s.In {
+				if s.Resolved.In[k].Kind == graph.Factor && in.DType != graph.BFloat16 {
+					t.Errorf("seed %d: %s: factor %s is %v", seed, s.Spec.Name, s.Resolved.In[k].Name, in.DType)
+				}
+			}
+		}
+	}
+	if rounds < 50 || halves < 1000 {
+		t.Errorf("only %d tensors are rounded, %d are bfloat16", rounds, halves)
 	}
 }

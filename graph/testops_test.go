@@ -13,11 +13,11 @@ import (
 
 // The ops of this package's tests. All take activations [B T N].
 
-// elementwise is y = f(inputs), one element at a time.
-func elementwise(name string, inputs int, inPlace []int, f func(x []float64) float64) *graph.Spec {
+// elementwise is y = f(inputs), one element at a time. mark is a graph.Kind's.
+func elementwise(name string, inputs int, mark string, inPlace []int, f func(x []float64) float64) *graph.Spec {
 	var in []string
 	for i := range inputs {
-		in = append(in, fmt.Sprintf("x%d[B T N]", i))
+		in = append(in, fmt.Sprintf("x%d%s[B T N]", i, mark))
 	}
 	return &graph.Spec{
 		Name:      name,
@@ -51,16 +51,16 @@ func elementwise(name string, inputs int, inPlace []int, f func(x []float64) flo
 
 // scale is y = a x.
 func scale(a float64) *graph.Spec {
-	s := elementwise("scale", 1, []int{0}, func(x []float64) float64 { return a * x[0] })
+	s := elementwise("scale", 1, "", []int{0}, func(x []float64) float64 { return a * x[0] })
 	s.Gradient = func(g *graph.Gradient) []graph.Tensor {
 		return []graph.Tensor{g.Builder().Apply(scale(a), g.DOut)}
 	}
 	return s
 }
 
-// mul is z = x y.
+// mul is z = x y. Mixed precision takes it for a matrix product.
 func mul() *graph.Spec {
-	s := elementwise("mul", 2, []int{0, 1}, func(x []float64) float64 { return x[0] * x[1] })
+	s := elementwise("mul", 2, ":mm", []int{0, 1}, func(x []float64) float64 { return x[0] * x[1] })
 	s.Gradient = func(g *graph.Gradient) []graph.Tensor {
 		return []graph.Tensor{
 			g.Builder().Apply(mul(), g.DOut, g.In[1]),
@@ -106,7 +106,7 @@ func mirror() *graph.Spec {
 func square() *graph.Spec {
 	return &graph.Spec{
 		Name:      "square",
-		Signature: "x[B T N] -> y[B T N], slope[B T N]",
+		Signature: "x[B T N] -> y[B T N], slope:f32[B T N]",
 		InPlace:   []int{0},
 		Reference: func(_ graph.Dims, in, out []graph.Array) {
 			for i, x := range in[0].Data {

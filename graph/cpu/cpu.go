@@ -3,6 +3,7 @@
 package cpu
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"time"
@@ -12,7 +13,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// Device is a CPU with a number of worker threads.
+// Device is a CPU with a number of worker threads. It runs one program at a time.
 type Device struct {
 	pool *pool
 }
@@ -49,10 +50,17 @@ type Memory struct {
 func (d *Device) NewMemory(sizes [graph.Regions]int) (graph.Memory, error) {
 	m := &Memory{}
 	for r := graph.Params; r < graph.Regions; r++ {
+		if sizes[r] < 0 || sizes[r] > maxElements {
+			return nil, fmt.Errorf("cpu: region %v can't have %d elements", r, sizes[r])
+		}
 		m.regions[r] = aligned(sizes[r])
 	}
 	return m, nil
 }
+
+// maxElements is more than any machine has room for, and less than what make
+// panics at.
+const maxElements = 1 << 45
 
 // aligned is a zeroed slice that starts on a cache line.
 func aligned(n int) []float32 {
@@ -92,6 +100,7 @@ func (m *Memory) part(r graph.Region, offset, n int) ([]float32, error) {
 // Program is a plan with its kernels bound to memory.
 type Program struct {
 	plan      *graph.Plan
+	pool      *pool
 	regions   [graph.Regions][]float32
 	workspace []float32
 	kernels   []func()
@@ -99,7 +108,7 @@ type Program struct {
 
 // Load implements graph.Device.
 func (d *Device) Load(p *graph.Plan, m graph.Memory) (graph.Program, error) {
-	prog := &Program{plan: p}
+	prog := &Program{plan: p, pool: d.pool}
 	if m != nil {
 		own, ok := m.(*Memory)
 		if !ok {
@@ -113,6 +122,9 @@ func (d *Device) Load(p *graph.Plan, m graph.Memory) (graph.Program, error) {
 		}
 	}
 	for _, r := range []graph.Region{graph.Arena, graph.Inputs, graph.States} {
+		if p.Sizes[r] < 0 || p.Sizes[r] > maxElements {
+			return nil, fmt.Errorf("cpu: region %v can't have %d elements", r, p.Sizes[r])
+		}
 		prog.regions[r] = aligned(p.Sizes[r])
 	}
 	size := 0
@@ -163,8 +175,13 @@ func (p *Program) buffer(s graph.Slot) graph.Buffer {
 // Plan implements graph.Program.
 func (p *Program) Plan() *graph.Plan { return p.plan }
 
+var errClosed = errors.New("cpu: the device is closed")
+
 // Run implements graph.Program. It allocates nothing.
 func (p *Program) Run() error {
+	if p.pool.closed {
+		return errClosed
+	}
 	for _, k := range p.kernels {
 		k()
 	}
@@ -175,6 +192,9 @@ func (p *Program) Run() error {
 func (p *Program) RunTimed(times []time.Duration) error {
 	if len(times) != len(p.kernels) {
 		return fmt.Errorf("cpu: %d times for %d steps", len(times), len(p.kernels))
+	}
+	if p.pool.closed {
+		return errClosed
 	}
 	last := time.Now()
 	for i, k := range p.kernels {

@@ -13,6 +13,7 @@ type pool struct {
 	task    func(task, worker int)
 	tasks   int64
 	next    atomic.Int64
+	closed  bool
 }
 
 func newPool(workers int) *pool {
@@ -67,5 +68,5 @@ func (p *pool) close() {
 	for _, wake := range p.wake {
 		close(wake)
 	}
-	p.wake = nil
+	p.wake, p.closed = nil, true
 }

@@ -42,7 +42,8 @@ status=$?
 echo "passed $(grep -c -- '    --- PASS' "$log"), failed $(grep -c -- '    --- FAIL' "$log"), exit status $status"
 if [ $status -ne 0 ]; then
 	failed=1
-	grep -B1 -A2 -- '--- FAIL' "$log" | head -60
+	grep -- '    --- FAIL' "$log" | sed 's|/[^/]*$||' | sort | uniq -c | head -40
+	grep -A1 'cuda_test.go' "$log" | grep -v -- '^--' | cut -c1-160 | sort | uniq -c | sort -rn | head -20
 fi
 rm -f "$log"
 
@@ -50,6 +51,37 @@ section 'Fixtures, float32'
 block "$bin/sambatrain" verify --device cuda --dtype float32 internal/verify/testdata
 section 'Fixtures, bfloat16'
 block "$bin/sambatrain" verify --device cuda --dtype bfloat16 internal/verify/testdata
+
+section 'Training: the same bits twice, after a kill, and from the CPU on to the GPU'
+text=${TEXT:-$("$python" -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')}
+work=$(mktemp -d)
+train() { # OUT FLAGS...
+	local out=$1
+	shift
+	"$bin/sambatrain" pretrain quickstart --steps 60 --out "$work/$out" --set "data.shards=$work/shards" --set "data.text.path=$text" \
+		--set 'data.text.include=["**/*.py"]' --set checkpoint.every=10 --set eval.every=0 --set sample.tokens=0 --log-level warn "$@" 2>/dev/null |
+		grep -E 'trained|validation'
+}
+model() { sha256sum "$work/$1/checkpoints/step-00000060/model.safetensors" | cut -c1-16; }
+echo '```'
+for dtype in float32 bfloat16; do
+	for out in $dtype-1 $dtype-2; do
+		echo "$out:"
+		train $out --device cuda --dtype $dtype
+	done
+	train $dtype-killed --device cuda --dtype $dtype &
+	until [ -d "$work/$dtype-killed/checkpoints/step-00000020" ]; do sleep 0.05; done
+	pkill -KILL -f "$work/$dtype-killed"
+	wait
+	"$bin/sambatrain" resume "$work/$dtype-killed" --log-level warn 2>/dev/null | grep -E 'trained|validation'
+	echo "$dtype: twice $(model $dtype-1) $(model $dtype-2), killed and resumed $(model $dtype-killed)"
+	[ "$(model $dtype-1)" = "$(model $dtype-2)" ] && [ "$(model $dtype-1)" = "$(model $dtype-killed)" ] || failed=1
+done
+echo "begun on the CPU, ended on the GPU:"
+(train moved --device cpu & until [ -d "$work/moved/checkpoints/step-00000020" ]; do sleep 0.05; done; pkill -INT -f "$work/moved"; wait)
+"$bin/sambatrain" resume "$work/moved" --set run.device=cuda --log-level warn 2>/dev/null | grep -E 'trained|validation'
+echo '```'
+rm -rf "$work"
 
 section 'Ops at a 421M model, mixed precision'
 block "$bin/cuda.test" -test.run '^$' -test.bench BenchmarkCUDA -test.benchtime 20x

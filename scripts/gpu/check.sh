@@ -88,6 +88,7 @@ block "$bin/cuda.test" -test.run '^$' -test.bench BenchmarkCUDA -test.benchtime 
 
 section 'A training step'
 block "$bin/sambatrain" bench scripts/gpu/samba-421m.yaml --runs 20
+block "$bin/sambatrain" bench scripts/gpu/samba-1.3b.yaml --runs 20
 
 section 'Calibration peer'
 if "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then

@@ -20,6 +20,8 @@ type CUDACall struct {
 	Workspace uint64
 	// Multiprocessors is the GPU's number of them.
 	Multiprocessors int
+	// Capability is the GPU's compute capability: 90 for 9.0.
+	Capability int
 }
 
 // DeviceBuffer is a tensor in a GPU's memory. Element (i, j) of its Rows x Cols view
@@ -51,8 +53,8 @@ type Launch struct {
 	Product *Product
 }
 
-// Product is the row-major C[M N] = op(A)[M K] op(B)[K N] + Beta C, with float32
-// accumulation. LDA, LDB and LDC are the distances between rows, in elements. With
+// Product is the row-major C[M N] = op(A)[M K] op(B)[K N] + Beta From, with float32
+// accumulation. From is a matrix of C's type, C itself where it is 0. LDA, LDB and LDC are the distances between rows, in elements. With
 // TransA, A is stored as [K M], and with TransB, B as [N K].
 type Product struct {
 	M, N, K             int
@@ -61,6 +63,8 @@ type Product struct {
 	LDA, LDB, LDC       int
 	TypeA, TypeB, TypeC DType
 	Beta                float32
+	From                uint64
+	LDFrom              int
 }
 
 // CType is the name that common.cuh has for an element type.

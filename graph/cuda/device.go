@@ -19,16 +19,17 @@ type Device struct {
 	compiler *compiler
 	blas     *blas
 
-	handle   int32
-	context  uintptr
-	stream   uintptr
-	name     string
-	arch     string
-	sms      int
-	scratch  uint64 // cublasLt's workspace
-	modules  map[string]uintptr
-	programs []*Program
-	memories []*Memory
+	handle     int32
+	context    uintptr
+	stream     uintptr
+	name       string
+	arch       string
+	sms        int
+	capability int    // 90 for compute capability 9.0
+	scratch    uint64 // cublasLt's workspace
+	modules    map[string]uintptr
+	programs   []*Program
+	memories   []*Memory
 }
 
 // New opens the GPU with a number, counted as CUDA_VISIBLE_DEVICES leaves them.
@@ -70,7 +71,7 @@ func New(ordinal int) (*Device, error) {
 	if major < 8 {
 		return nil, fmt.Errorf("cuda: %s has compute capability %d.%d; 8.0 or newer is needed", d.name, major, minor)
 	}
-	d.arch = architecture(major, minor)
+	d.arch, d.capability = architecture(major, minor), 10*major+minor
 	if d.sms, err = drv.attribute(d.handle, attrMultiprocessors); err != nil {
 		return nil, err
 	}

@@ -92,7 +92,7 @@ func (p *Program) buffer(s graph.Slot) graph.DeviceBuffer {
 }
 
 func (p *Program) bind(s graph.Step) ([]command, error) {
-	c := &graph.CUDACall{Dims: s.Dims, Workspace: p.workspace, Multiprocessors: p.d.sms}
+	c := &graph.CUDACall{Dims: s.Dims, Workspace: p.workspace, Multiprocessors: p.d.sms, Capability: p.d.capability}
 	for _, in := range s.In {
 		c.In = append(c.In, p.buffer(in))
 	}

@@ -27,6 +27,9 @@ func Cases() []graph.Case {
 		{Name: "blocks", Spec: Spec(mha(1, 4, 0)), Dims: graph.Dims{"B": 1, "T": queryBlock + keyStep + 1}},
 		{Name: "window over blocks", Spec: Spec(mha(1, 4, queryBlock+2)), Dims: graph.Dims{"B": 1, "T": 2*queryBlock + 3}},
 		{Name: "window within a block", Spec: Spec(Config{2, 1, 4, keyStep - 3}), Dims: graph.Dims{"B": 1, "T": queryBlock + keyStep + 1}},
+		// Heads of 128, which have kernels of their own on some GPUs.
+		{Name: "wide over tiles", Spec: Spec(Config{2, 1, 128, 150}), Dims: graph.Dims{"B": 1, "T": 333}},
+		{Name: "wide full", Spec: Spec(mha(1, 128, 0)), Dims: graph.Dims{"B": 1, "T": 256}},
 
 		{Name: "start", Spec: CarrySpec(Config{2, 1, 5, 4}), Dims: graph.Dims{"B": 2, "T": 3, "W": 4}, Fill: at(0)},
 		{Name: "few keys", Spec: CarrySpec(mha(2, 8, 6)), Dims: graph.Dims{"B": 2, "T": 1, "W": 6}, Fill: at(2)},
@@ -40,6 +43,7 @@ func Cases() []graph.Case {
 		{Name: "blocks", Spec: CarrySpec(mha(1, 4, queryBlock+5)), Dims: graph.Dims{"B": 1, "T": queryBlock + 9, "W": queryBlock + 5}, Fill: at(777)},
 
 		{Name: "421m", Spec: Spec(mha(12, 128, 2048)), Dims: graph.Dims{"B": 1, "T": 4096}, Bench: true},
+		{Name: "421m micro-batch 8", Spec: Spec(mha(12, 128, 2048)), Dims: graph.Dims{"B": 8, "T": 4096}, Bench: true},
 		{Name: "small model", Spec: Spec(mha(4, 64, 256)), Dims: graph.Dims{"B": 1, "T": 1024}, Bench: true},
 		{Name: "421m decode", Spec: CarrySpec(mha(12, 128, 2048)), Dims: graph.Dims{"B": 1, "T": 1, "W": 2048}, Fill: at(5000), Bench: true},
 	}

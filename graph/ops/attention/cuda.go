@@ -16,7 +16,8 @@ var files embed.FS
 // source is all of the kernels' files, each where its macro is defined.
 var source = func() string {
 	var s strings.Builder
-	for _, name := range []string{"delta", "rows", "rows_forward", "rows_backward", "carry", "tiles", "tiles_forward", "tiles_dkv", "tiles_dq"} {
+	for _, name := range []string{"delta", "rows", "rows_forward", "rows_backward", "carry",
+		"tiles", "tiles_forward", "tiles_dkv", "tiles_dq", "wgmma_instructions", "wgmma", "wgmma_forward", "wgmma_dkv", "wgmma_dq"} {
 		text, err := files.ReadFile(name + ".cu")
 		if err != nil {
 			panic(err) // the list and the folder disagree

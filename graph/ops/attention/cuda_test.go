@@ -34,33 +34,47 @@ func call(t *testing.T, s *graph.Spec, dims graph.Dims, dtype graph.DType, pad i
 // TestCUDAKernels: tensor cores take what they can, and rows.cu the rest.
 func TestCUDAKernels(t *testing.T) {
 	tiles := []string{"attention_tiles", "attention_delta", "attention_dkv_tiles", "attention_dq_tiles"}
+	warpgroups := []string{"attention_warpgroups", "attention_delta", "attention_dkv_warpgroups", "attention_dq_warpgroups"}
 	rows := []string{"attention_rows", "attention_delta", "attention_dkv_rows", "attention_dq_rows"}
 	for _, c := range []struct {
-		name    string
-		headDim int
-		dtype   graph.DType
-		pad     int
-		want    []string
+		name       string
+		capability int
+		headDim    int
+		dtype      graph.DType
+		pad        int
+		want       []string
 	}{
-		{"bf16", 128, graph.BFloat16, 0, tiles},
-		{"narrow head", 64, graph.BFloat16, 0, tiles},
-		{"wide head", 256, graph.BFloat16, 0, tiles},
-		{"strided", 128, graph.BFloat16, 8, tiles},
-		{"unaligned rows", 128, graph.BFloat16, 4, rows},
-		{"another head", 96, graph.BFloat16, 0, rows},
-		{"float32", 128, graph.Float32, 0, rows},
+		{"bf16", 80, 128, graph.BFloat16, 0, tiles},
+		{"narrow head", 80, 64, graph.BFloat16, 0, tiles},
+		{"wide head", 80, 256, graph.BFloat16, 0, tiles},
+		{"strided", 80, 128, graph.BFloat16, 8, tiles},
+		{"unaligned rows", 80, 128, graph.BFloat16, 4, rows},
+		{"another head", 80, 96, graph.BFloat16, 0, rows},
+		{"float32", 80, 128, graph.Float32, 0, rows},
+		{"Hopper", 90, 128, graph.BFloat16, 0, warpgroups},
+		{"Hopper, strided", 90, 128, graph.BFloat16, 8, warpgroups},
+		{"Hopper, unaligned rows", 90, 128, graph.BFloat16, 4, rows},
+		{"Hopper, narrow head", 90, 64, graph.BFloat16, 0, tiles},
+		{"Hopper, float32", 90, 128, graph.Float32, 0, rows},
+		{"Blackwell", 100, 128, graph.BFloat16, 0, tiles},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			config, dims := Config{Heads: 4, KVHeads: 2, HeadDim: c.headDim, Window: 100}, graph.Dims{"B": 2, "T": 300}
 			var got []string
 			for _, s := range []*graph.Spec{Spec(config), backwardSpec(config)} {
-				launches, err := s.CUDA.Launches(call(t, s, dims, c.dtype, c.pad))
+				call := call(t, s, dims, c.dtype, c.pad)
+				call.Capability = c.capability
+				launches, err := s.CUDA.Launches(call)
 				if err != nil {
 					t.Fatal(err)
 				}
 				for _, l := range launches {
 					got = append(got, l.Kernel)
-					if l.Shared > 99<<10 {
+					limit := 99 << 10 // of the GPUs with the least
+					if c.capability == 90 {
+						limit = 227 << 10
+					}
+					if l.Shared > limit {
 						t.Errorf("%s: %d bytes of shared memory, more than some GPUs have", l.Kernel, l.Shared)
 					}
 				}
@@ -74,15 +88,24 @@ func TestCUDAKernels(t *testing.T) {
 
 // TestTilings: the kernels' own demands on the tables' sizes.
 func TestTilings(t *testing.T) {
+	check := func(kernel string, headDim int, s tiling) {
+		rows := 32 * s.warps / (headDim / 8) // that a block copies at once
+		if s.step%16 != 0 || s.step%rows != 0 {
+			t.Errorf("%s, head width %d: a block copies %d rows at once, which don't divide a step of %d", kernel, headDim, rows, s.step)
+		}
+		if n := 16 * s.rowTiles * s.warps; padded(graph.Dims{"T": 1})%n != 0 || padded(graph.Dims{"T": 1})%s.step != 0 {
+			t.Errorf("%s, head width %d: tiles of %d and steps of %d don't divide the padding", kernel, headDim, n, s.step)
+		}
+	}
 	for kernel, table := range map[string]map[int]tiling{"forward": forwardTiling, "dkv": dkvTiling, "dq": dqTiling} {
 		for headDim, s := range table {
-			rows := 32 * s.warps / (headDim / 8) // that a block copies at once
-			if s.step%16 != 0 || s.step%rows != 0 {
-				t.Errorf("%s, head width %d: a block copies %d rows at once, which don't divide a step of %d", kernel, headDim, rows, s.step)
-			}
-			if n := 16 * s.rowTiles * s.warps; padded(graph.Dims{"T": 1})%n != 0 || padded(graph.Dims{"T": 1})%s.step != 0 {
-				t.Errorf("%s, head width %d: tiles of %d and steps of %d don't divide the padding", kernel, headDim, n, s.step)
-			}
+			check(kernel, headDim, s)
+		}
+	}
+	for kernel, s := range map[string]tiling{"forward": forwardWarpgroups, "dkv": dkvWarpgroups, "dq": dqWarpgroups} {
+		check(kernel+" of warpgroups", 128, s)
+		if s.warps%4 != 0 || s.step != 64 && s.step != 128 {
+			t.Errorf("%s: %d warps and steps of %d have no product of warpgroups", kernel, s.warps, s.step)
 		}
 	}
 }

@@ -10,7 +10,7 @@ constexpr int D = HEAD_DIM;
 constexpr int THREADS = WARPS * WARP;
 constexpr int CHUNKS = D / 8; // of a row of a tile, 16 bytes each
 
-extern __shared__ __align__(128) bf16 memory[];
+extern __shared__ __align__(1024) bf16 memory[];
 
 // A tile is rows of D channels in shared memory. Chunk c of a row is in place
 // c ^ row % 8, so that the same chunk of 8 rows, which ldmatrix reads at once, is in
@@ -92,3 +92,34 @@ __device__ __forceinline__ void put_rows(const float sum[Channels / 8][4], const
     if (first + r < tokens) *(uint4 *)(x + (first + r) * stride + c * 8) = *(uint4 *)chunk(tile, row + r, c);
   }
 }
+
+// Weights is the online softmax of a warp's 16 queries, in base 2. Of each of a lane's
+// two rows it has the greatest score and the lane's share of the sum of weights.
+struct Weights {
+  float greatest[2], sum[2];
+
+  // update turns scores into weights, and returns what earlier sums are to be
+  // multiplied by.
+  template <int Scores> __device__ __forceinline__ void update(float s[Scores][4], float scale, float shrink[2]) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      float most = greatest[half];
+#pragma unroll
+      for (int j = 0; j < Scores; j++) most = fmaxf(most, fmaxf(s[j][2 * half], s[j][2 * half + 1]));
+      most = fmaxf(most, __shfl_xor_sync(FULL, most, 1));
+      most = fmaxf(most, __shfl_xor_sync(FULL, most, 2));
+      // A query that has seen no key yet has no finite score to subtract.
+      float base = most == -INF ? 0.f : most * scale;
+      shrink[half] = fast_exp2(greatest[half] * scale - base);
+      greatest[half] = most, sum[half] *= shrink[half];
+#pragma unroll
+      for (int j = 0; j < Scores; j++) {
+#pragma unroll
+        for (int e = 2 * half; e < 2 * half + 2; e++) {
+          s[j][e] = fast_exp2(s[j][e] * scale - base);
+          sum[half] += s[j][e];
+        }
+      }
+    }
+  }
+};

@@ -2,37 +2,6 @@ constexpr int ROWS = 16 * ROW_TILES;   // queries of a warp
 constexpr int QUERIES = WARPS * ROWS;  // of a block
 constexpr int SCORES = STEP / 8;       // accumulators of STEP keys
 
-// Weights is the online softmax of a warp's 16 queries, in base 2. Of each of a lane's
-// two rows it has the greatest score and the lane's share of the sum of weights.
-struct Weights {
-  float greatest[2], sum[2];
-
-  // update turns scores into weights, and returns what earlier sums are to be
-  // multiplied by.
-  __device__ __forceinline__ void update(float s[SCORES][4], float scale, float shrink[2]) {
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-      float most = greatest[half];
-#pragma unroll
-      for (int j = 0; j < SCORES; j++) most = fmaxf(most, fmaxf(s[j][2 * half], s[j][2 * half + 1]));
-      most = fmaxf(most, __shfl_xor_sync(FULL, most, 1));
-      most = fmaxf(most, __shfl_xor_sync(FULL, most, 2));
-      // A query that has seen no key yet has no finite score to subtract.
-      float base = most == -INF ? 0.f : most * scale;
-      shrink[half] = fast_exp2(greatest[half] * scale - base);
-      greatest[half] = most, sum[half] *= shrink[half];
-#pragma unroll
-      for (int j = 0; j < SCORES; j++) {
-#pragma unroll
-        for (int e = 2 * half; e < 2 * half + 2; e++) {
-          s[j][e] = fast_exp2(s[j][e] * scale - base);
-          sum[half] += s[j][e];
-        }
-      }
-    }
-  }
-};
-
 // A block takes QUERIES queries of one head, and passes over the keys that they see,
 // STEP at a time, while the next ones are on their way. scale is log2(e) / sqrt(D).
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
@@ -108,7 +77,7 @@ attention_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float *lse
 #pragma unroll
     for (int r = 0; r < ROW_TILES; r++) {
       float shrink[2];
-      weights[r].update(s[r], scale, shrink);
+      weights[r].update<SCORES>(s[r], scale, shrink);
 #pragma unroll
       for (int c = 0; c < D / 8; c++) {
         sum[r][c][0] *= shrink[0], sum[r][c][1] *= shrink[0];

@@ -1,0 +1,77 @@
+// Products of whole warpgroups, 128 threads, which Hopper's tensor cores (sm_90a) need
+// for their full speed. They read shared memory by themselves, asynchronously: their
+// order is wgmma_fence, products, wgmma_commit, and wgmma_wait before the results, or
+// the registers of a left operand, are touched.
+//
+// Lane l of warp w holds, of 64 rows, what it would hold in tiles.cu of rows 16 w to
+// 16 w + 15.
+
+constexpr int PANEL = 64; // channels
+
+// A tile here is panels of PANEL channels, each of rows of 128 bytes. Chunk c of a
+// panel's row is in place c ^ row % 8: the "128-byte swizzle" that the products expect.
+template <int Rows>
+__device__ __forceinline__ void load_panels(bf16 *tile, const bf16 *x, int64_t stride, int first, int tokens) {
+  constexpr int PASS = THREADS / CHUNKS; // rows that the block copies at once
+  static_assert(Rows % PASS == 0 && PASS % 8 == 0, "a tile is not a multiple of the block");
+  int row = threadIdx.x / CHUNKS, c = threadIdx.x % CHUNKS;
+  tile += (c / 8 * Rows + row) * PANEL + ((c ^ row) % 8 << 3);
+  x += (first + row) * stride + c * 8;
+#pragma unroll
+  for (int i = 0; i < Rows; i += PASS, x += PASS * stride) copy_async16(tile + i * PANEL, x, first + row + i < tokens);
+}
+
+// arrived waits for this thread's copies, and then for all threads': products of any
+// warpgroup can read what they copied.
+__device__ __forceinline__ void arrived() {
+  copy_async_wait<0>();
+  fence_async_proxy();
+  __syncthreads();
+}
+
+// describe is a shared memory operand: 8 rows of 128 bytes follow one another, and,
+// where rows are what is summed over, the next panel is leading bytes on. Adding n
+// to it moves it by 16 n bytes.
+__device__ __forceinline__ uint64_t describe(const bf16 *tile, int leading = 16) {
+  return (shared_address(tile) & 0x3ffff) >> 4 | (uint64_t)(leading >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
+}
+
+// multiply_rows begins x y', of 64 rows of x and Columns rows of y; x and y are in
+// tiles of RowsX and Columns rows.
+template <int RowsX, int Columns>
+__device__ __forceinline__ void multiply_rows(float sum[Columns / 8][4], const bf16 *x, const bf16 *y) {
+  uint64_t a = describe(x), b = describe(y);
+#pragma unroll
+  for (int c = 0; c < D; c += 16) {
+    uint64_t left = a + (c / PANEL * RowsX * PANEL + c % PANEL) / 8, right = b + (c / PANEL * Columns * PANEL + c % PANEL) / 8;
+    if constexpr (Columns == 64) wgmma_64x64(sum, left, right, c > 0);
+    if constexpr (Columns == 128) wgmma_64x128(sum, left, right, c > 0);
+  }
+}
+
+// multiply_weights begins sum = w y, or sum += w y: w is 64 rows of Rows columns in
+// registers, y is a tile of Rows rows.
+template <int Rows>
+__device__ __forceinline__ void multiply_weights(float sum[D / 8][4], const uint32_t w[Rows / 16][4], const bf16 *y, bool add = true) {
+  static_assert(D == 128, "a product gives 128 channels");
+  uint64_t b = describe(y, Rows * PANEL * 2);
+#pragma unroll
+  for (int j = 0; j < Rows; j += 16) wgmma_64x128(sum, w[j / 16], b + j * PANEL / 8, add || j > 0);
+}
+
+// settle keeps the compiler from moving what it does with the registers of a product
+// across this point.
+template <int Tiles> __device__ __forceinline__ void settle(float x[Tiles][4]) {
+#pragma unroll
+  for (int i = 0; i < Tiles; i++) asm volatile("" : "+f"(x[i][0]), "+f"(x[i][1]), "+f"(x[i][2]), "+f"(x[i][3])::"memory");
+}
+template <int Tiles> __device__ __forceinline__ void settle(uint32_t x[Tiles][4]) {
+#pragma unroll
+  for (int i = 0; i < Tiles; i++) asm volatile("" : "+r"(x[i][0]), "+r"(x[i][1]), "+r"(x[i][2]), "+r"(x[i][3])::"memory");
+}
+
+// round_weights makes a left operand of the accumulators of Columns columns.
+template <int Columns> __device__ __forceinline__ void round_weights(uint32_t w[Columns / 16][4], const float x[Columns / 8][4]) {
+#pragma unroll
+  for (int j = 0; j < Columns / 16; j++) round_left(w[j], x + 2 * j);
+}

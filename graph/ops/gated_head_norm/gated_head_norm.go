@@ -39,7 +39,8 @@ func Spec(eps float64) *graph.Spec {
 				}
 			}
 		},
-		CPU: forward(eps),
+		CPU:  forward(eps),
+		CUDA: &graph.CUDA{Source: source, Launches: forwardCUDA(eps)},
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			dx := g.Builder().Apply(backwardSpec(), g.In[0], g.In[1], g.In[2], g.Out[1], g.DOut)
 			return []graph.Tensor{dx, dx.Output(1), dx.Output(2)}
@@ -83,6 +84,7 @@ func backwardSpec() *graph.Spec {
 			}
 		},
 		CPU:       backward,
+		CUDA:      &graph.CUDA{Source: source, Launches: backwardCUDA, Workspace: backwardWorkspaceCUDA},
 		Workspace: backwardWorkspace,
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["H"] * d["D"])

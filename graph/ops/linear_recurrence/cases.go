@@ -47,6 +47,7 @@ func Cases() []graph.Case {
 		cases = append(cases, graph.Case{Name: s.name, Spec: Spec(2), Dims: dims, Fill: decays(s.low, s.high)})
 	}
 	return append(cases,
+		graph.Case{Name: "more chunks than at once on a GPU", Spec: Spec(130), Dims: graph.Dims{"B": 2, "T": c + 1, "Dk": 1, "Dv": 1}, Fill: decays(-1, 0)},
 		graph.Case{Name: "long", Spec: Spec(1), Dims: graph.Dims{"B": 1, "T": 1000, "Dk": 3, "Dv": 2}, Fill: decays(-1e-3, -0.9e-3)},
 		graph.Case{Name: "none", Spec: FixedSpec([]float64{0}), Dims: graph.Dims{"B": 1, "T": c + 9, "Dk": 4, "Dv": 4}},
 		graph.Case{Name: "strong", Spec: FixedSpec([]float64{-5, -40}), Dims: graph.Dims{"B": 1, "T": c + 9, "Dk": 4, "Dv": 4}},

@@ -89,6 +89,7 @@ func (f *form) spec() *graph.Spec {
 			f.forwardReference(d, in, graph.NewArray(graph.Shape{d["B"], d["H"], d["Dk"], d["Dv"]}), out[0])
 		},
 		CPU:       f.forward,
+		CUDA:      f.cudaForward(false),
 		Workspace: forwardWorkspace,
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			in := append(append([]graph.Tensor{}, g.In...), g.DOut)
@@ -112,6 +113,7 @@ func (f *form) carrySpec() *graph.Spec {
 			f.forwardReference(d, in, in[len(in)-1], out[0])
 		},
 		CPU:       f.forwardCarry,
+		CUDA:      f.cudaForward(true),
 		Workspace: forwardWorkspace,
 		Cost: func(d graph.Dims) graph.Cost {
 			c := f.forwardCost(d)
@@ -138,6 +140,7 @@ func (f *form) backwardSpec() *graph.Spec {
 		Derive:    f.check,
 		Reference: f.backwardReference,
 		CPU:       f.backward,
+		CUDA:      f.cudaBackward(),
 		Workspace: backwardWorkspace,
 		Cost:      f.backwardCost,
 	}

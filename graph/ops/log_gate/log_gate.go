@@ -29,7 +29,8 @@ func Spec(normalizer float64) *graph.Spec {
 				out[0].Data[i] = (min(z, 0) - math.Log1p(math.Exp(-math.Abs(z)))) / normalizer
 			}
 		},
-		CPU: forward(normalizer),
+		CPU:  forward(normalizer),
+		CUDA: &graph.CUDA{Source: source, Launches: forwardCUDA(normalizer)},
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			dx := g.Builder().Apply(backwardSpec(normalizer), g.In[0], g.In[1], g.DOut)
 			return []graph.Tensor{dx, dx.Output(1)}
@@ -60,6 +61,7 @@ func backwardSpec(normalizer float64) *graph.Spec {
 			}
 		},
 		CPU:       backward(normalizer),
+		CUDA:      &graph.CUDA{Source: source, Launches: backwardCUDA(normalizer), Workspace: backwardWorkspaceCUDA},
 		Workspace: func(d graph.Dims, _ int) int { return blocks(d["B"]*d["T"]) * d["C"] },
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["C"])

@@ -1,0 +1,221 @@
+package linear_recurrence
+
+import (
+	_ "embed"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/sambatrain/sambatrain/graph"
+)
+
+//go:embed linear_recurrence.cu
+var source string
+
+const (
+	// chunksAtOnce bounds the workspace: about so many chunks are worked on at once,
+	// enough to fill a GPU.
+	chunksAtOnce = 512
+	// tile is the lines and columns of a product that a block of threads computes.
+	tile = 64
+	// factorBytes is the shared memory of linear_recurrence_within.
+	factorBytes = 8 * (chunkTokens*(32+4) + chunkTokens) * 4
+)
+
+// device lays out the workspace of one call on a GPU: the arrays of each of the
+// chunks that are worked on at once.
+type device struct {
+	shape
+	base, size uint64
+}
+
+func deviceOf(d graph.Dims, workspace uint64) *device {
+	return &device{shape: shapeOf(d), base: workspace}
+}
+
+// atOnce is the sequences worked on at once.
+func (w *device) atOnce() int { return min(max(chunksAtOnce/w.chunks(), 1), w.sequences()) }
+
+// next is the address of an array with so many float32s a chunk.
+func (w *device) next(floats int) uint64 {
+	at := w.base + w.size
+	w.size += (uint64(4*w.atOnce()*w.chunks()*floats) + 63) / 64 * 64
+	return at
+}
+
+// chunkArrays are a chunk's scores, reads, writes and total, and the state before it.
+type chunkArrays struct{ scores, reads, writes, total, states uint64 }
+
+func (w *device) forwardArrays() chunkArrays {
+	return chunkArrays{w.next(chunkTokens * chunkTokens), w.next(chunkTokens * w.keys), w.next(chunkTokens * w.keys),
+		w.next(w.keys), w.next(w.keys * w.values)}
+}
+
+// gradientArrays are the gradients of a chunk's arrays: scores, reads, writes, the
+// logarithm of total, and the state after it.
+func (w *device) gradientArrays() chunkArrays {
+	return chunkArrays{w.next(chunkTokens * chunkTokens), w.next(chunkTokens * w.keys), w.next(chunkTokens * w.keys),
+		w.next(w.keys), w.next(w.keys * w.values)}
+}
+
+// batch is some of the sequences, which are worked on at once.
+type batch struct {
+	*device
+	macros       map[string]string
+	first, count int
+}
+
+// batches calls add for the sequences, as many at once as there is memory for.
+func (w *device) batches(macros map[string]string, add func(batch)) {
+	for first := 0; first < w.sequences(); first += w.atOnce() {
+		add(batch{w, macros, first, min(w.atOnce(), w.sequences()-first)})
+	}
+}
+
+// launch is a kernel with y blocks for each chunk, which takes the sizes that all
+// kernels take behind args.
+func (b batch) launch(kernel string, y int, args ...any) graph.Launch {
+	return graph.Launch{Kernel: kernel, Defines: b.macros, Grid: [3]int{b.count * b.chunks(), y, 1}, Block: [3]int{256, 1, 1},
+		Args: append(args, int32(b.first), int32(b.tokens), int32(b.heads))}
+}
+
+// tiles is a kernel with a block for each tile of a matrix [lines columns] of a chunk.
+func (b batch) tiles(kernel string, lines, columns int, args ...any) graph.Launch {
+	l := b.launch(kernel, parts(lines, tile)*parts(columns, tile), args...)
+	l.Args = append(l.Args, int32(b.keys), int32(b.values))
+	return l
+}
+
+// chain is the kernel that takes states, or backwards their gradients, through the
+// chunks.
+func (b batch) chain(states, total, start uint64, backwards int32) graph.Launch {
+	return graph.Launch{Kernel: "linear_recurrence_chain", Defines: b.macros,
+		Grid: [3]int{parts(b.keys*b.values, 256), b.count, 1}, Block: [3]int{256, 1, 1},
+		Args: []any{states, total, start, int32(b.first), int32(b.chunks()), int32(b.keys), int32(b.values), backwards}}
+}
+
+// states are the launches that compute all arrays of the chunks. start holds the first
+// states and takes the last ones, 0 for none.
+func (b batch) states(in []graph.DeviceBuffer, g graph.DeviceBuffer, a chunkArrays, start uint64) []graph.Launch {
+	q, k, v := in[0], in[1], in[2]
+	within := b.launch("linear_recurrence_within", 1, q.Address, k.Address, g.Address, a.scores, a.reads, a.writes, a.total,
+		uint64(q.Stride), uint64(k.Stride), uint64(g.Stride))
+	within.Args = append(within.Args, int32(b.keys), b.scale())
+	within.Shared = factorBytes
+	return []graph.Launch{
+		within,
+		b.tiles("linear_recurrence_written", b.keys, b.values, a.writes, v.Address, a.states, uint64(v.Stride)),
+		b.chain(a.states, a.total, start, 0),
+	}
+}
+
+func (b batch) scale() float32 { return float32(1 / math.Sqrt(float64(b.keys))) }
+
+// macros are the source's: the types of all operands, and the decays that are fixed.
+func (f *form) macros(types map[string]graph.DeviceBuffer) map[string]string {
+	m := map[string]string{"CHUNK": strconv.Itoa(chunkTokens)}
+	for name, b := range types {
+		m[name] = b.DType.CType()
+		if b.DType == graph.BFloat16 {
+			m["FAST"] = "1"
+		}
+	}
+	if f.fixed() {
+		var list []string
+		for _, g := range f.logDecay {
+			// C++ has no literal for an infinite decay; this one's exponential is 0 too.
+			list = append(list, strconv.FormatFloat(max(g, -1e30), 'e', 9, 32)+"f")
+		}
+		m["LOG_DECAYS"] = strings.Join(list, ",")
+	}
+	return m
+}
+
+// gate is g of a call, a buffer of nothing where decays are fixed.
+func (f *form) gate(in []graph.DeviceBuffer) graph.DeviceBuffer {
+	if f.fixed() {
+		return graph.DeviceBuffer{}
+	}
+	return in[3]
+}
+
+func (f *form) cudaForward(carry bool) *graph.CUDA {
+	return &graph.CUDA{
+		Source: source,
+		Workspace: func(d graph.Dims) int {
+			w := deviceOf(d, 0)
+			w.forwardArrays()
+			return int(w.size)
+		},
+		Launches: func(c *graph.CUDACall) ([]graph.Launch, error) {
+			v, o := c.In[2], c.Out[0]
+			var state uint64
+			if carry {
+				state = c.In[len(c.In)-1].Address
+			}
+			w := deviceOf(c.Dims, c.Workspace)
+			a := w.forwardArrays()
+			var launches []graph.Launch
+			w.batches(f.macros(map[string]graph.DeviceBuffer{"Q_T": c.In[0], "K_T": c.In[1], "V_T": v, "O_T": o}), func(b batch) {
+				launches = append(launches, b.states(c.In, f.gate(c.In), a, state)...)
+				launches = append(launches, b.tiles("linear_recurrence_output", chunkTokens, b.values,
+					v.Address, a.scores, a.reads, a.states, o.Address, uint64(v.Stride), uint64(o.Stride)))
+			})
+			return launches, nil
+		},
+	}
+}
+
+func (f *form) cudaBackward() *graph.CUDA {
+	return &graph.CUDA{
+		Source: source,
+		Workspace: func(d graph.Dims) int {
+			w := deviceOf(d, 0)
+			w.forwardArrays()
+			w.gradientArrays()
+			return int(w.size)
+		},
+		Launches: func(c *graph.CUDACall) ([]graph.Launch, error) {
+			q, k, v, g, do := c.In[0], c.In[1], c.In[2], f.gate(c.In), c.In[len(c.In)-1]
+			dq, dk, dv := c.Out[0], c.Out[1], c.Out[2]
+			types := map[string]graph.DeviceBuffer{"Q_T": q, "K_T": k, "V_T": v, "DO_T": do, "DQ_T": dq, "DK_T": dk, "DV_T": dv}
+			dg := dq // not written where decays are fixed
+			if !f.fixed() {
+				dg = c.Out[3]
+			}
+			types["DG_T"] = dg
+			w := deviceOf(c.Dims, c.Workspace)
+			a := w.forwardArrays()
+			d := w.gradientArrays()
+			var launches []graph.Launch
+			w.batches(f.macros(types), func(b batch) {
+				launches = append(launches, b.states(c.In, g, a, 0)...)
+				dscores := b.launch("linear_recurrence_dscores", 1, v.Address, do.Address, d.scores, uint64(v.Stride), uint64(do.Stride))
+				dscores.Args = append(dscores.Args, int32(b.values))
+				dkeys := b.tiles("linear_recurrence_dkeys", chunkTokens, b.keys,
+					v.Address, do.Address, a.states, d.states, d.reads, d.writes, uint64(v.Stride), uint64(do.Stride))
+				dkeys.Grid[2] = 2
+				launches = append(launches,
+					b.tiles("linear_recurrence_read", b.keys, b.values, a.reads, do.Address, d.states, uint64(do.Stride)),
+					b.chain(d.states, a.total, 0, 1),
+					dscores,
+					dkeys,
+					b.tiles("linear_recurrence_dvalues", chunkTokens, b.values,
+						do.Address, a.scores, a.writes, d.states, dv.Address, uint64(do.Stride), uint64(dv.Stride)))
+				if !f.fixed() {
+					channels := b.count * b.chunks() * b.keys
+					launches = append(launches, graph.Launch{Kernel: "linear_recurrence_through", Defines: b.macros,
+						Grid: [3]int{parts(channels, 256/32), 1, 1}, Block: [3]int{256, 1, 1},
+						Args: []any{a.states, d.states, a.total, d.total, int32(channels), int32(b.values)}})
+				}
+				inputs := b.launch("linear_recurrence_inputs", parts(b.keys, 32), q.Address, k.Address, g.Address,
+					d.scores, d.reads, d.writes, d.total, dq.Address, dk.Address, dg.Address,
+					uint64(q.Stride), uint64(k.Stride), uint64(g.Stride), uint64(dq.Stride), uint64(dk.Stride), uint64(dg.Stride))
+				inputs.Block = [3]int{128, 1, 1}
+				inputs.Args = append(inputs.Args, int32(b.keys), b.scale())
+				launches = append(launches, inputs)
+			})
+			return launches, nil
+		},
+	}
+}

@@ -377,3 +377,32 @@ func TestMixedPrecisionGradients(t *testing.T) {
 		t.Errorf("regions are %v", plan.Sizes)
 	}
 }
+
+// TestMixedPrecisionBlocks: a tensor of 2 bytes an element does not take over the
+// block of one of 4, nor is a rounded state used after the state has changed.
+func TestMixedPrecisionBlocks(t *testing.T) {
+	b := newBuilder()
+	b.SetMixed(round.Spec())
+	x, s := b.Input("x", graph.Float32, 1, 2, 4), b.State("s", 1, 2, 4)
+	slope := b.Apply(square(), x).Output(1)
+	b.Result("halves", b.Apply(scale(2), slope))
+	b.Result("before", b.Apply(mul(), x, s))
+	b.Apply(count(), s, x)
+	b.Result("after", b.Apply(mul(), x, s))
+	plan := compile(t, b)
+	untorn(t, plan)
+	rounds := 0
+	for _, step := range plan.Steps {
+		switch step.Spec.Name {
+		case "scale":
+			if in, out := step.In[0], step.Out[0]; in.DType != graph.Float32 || out.DType != graph.BFloat16 || in.Offset == out.Offset {
+				t.Errorf("scale takes %+v and gives %+v", in, out)
+			}
+		case "round":
+			rounds++
+		}
+	}
+	if rounds != 3 {
+		t.Errorf("%d tensors are rounded, want x once and s twice\n%v", rounds, plan)
+	}
+}

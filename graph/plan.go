@@ -401,16 +401,17 @@ func (c *compiler) asWanted(op *call, i int, v *value) (*value, error) {
 // sum adds gradients that meet, left to right. Those of x's columns are joined.
 func (c *compiler) sum(n *gorgonia.Node, terms []*gorgonia.Node) (*value, error) {
 	var list []*value
+	var of []*gorgonia.Node // whose values they are
 	var parts []*gorgonia.Node
 	joined := 0 // the join's place in the list
 	for _, t := range terms {
 		if !c.parts[t] {
-			list = append(list, c.values[t])
+			list, of = append(list, c.values[t]), append(of, t)
 			continue
 		}
 		if parts == nil {
 			joined = len(list)
-			list = append(list, nil)
+			list, of = append(list, nil), append(of, nil)
 		}
 		parts = append(parts, t)
 	}
@@ -422,8 +423,17 @@ func (c *compiler) sum(n *gorgonia.Node, terms []*gorgonia.Node) (*value, error)
 		}
 		list[joined] = v
 	}
-	total := list[0]
+	total, term := list[0], of[0]
 	for i, v := range list[1:] {
+		fused, err := c.addInto(total, v, term, of[i+1])
+		if err != nil {
+			return nil, err
+		}
+		term = nil
+		if fused != nil {
+			total = fused
+			continue
+		}
 		r, err := c.b.add(len(shape)).Resolve([]Shape{shape, shape})
 		if err != nil {
 			return nil, err
@@ -439,6 +449,65 @@ func (c *compiler) sum(n *gorgonia.Node, terms []*gorgonia.Node) (*value, error)
 		total = out[0]
 	}
 	return total, nil
+}
+
+// addInto lets the op that makes the later one of two terms add the other one, and
+// returns the sum; nil where that op can't, or where something else reads its
+// output. a and b are the terms' nodes, nil for what is no single op's output 0.
+func (c *compiler) addInto(x, y *value, a, b *gorgonia.Node) (*value, error) {
+	for i := len(c.steps) - 1; i >= 0; i-- {
+		s := &c.steps[i]
+		if len(s.out) == 0 || s.out[0] != x && s.out[0] != y {
+			continue
+		}
+		other, node := y, a
+		if s.out[0] == y {
+			other, node = x, b
+		}
+		if node == nil || s.Spec.Added == nil || x == y || c.readers(node) != 1 || !c.known(other, i) {
+			return nil, nil
+		}
+		shapes := make([]Shape, 0, len(s.in)+1)
+		for _, in := range s.In {
+			shapes = append(shapes, in.Shape)
+		}
+		res, err := s.Spec.Added().Resolve(append(shapes, other.shape))
+		if err != nil {
+			return nil, err
+		}
+		fused := *s.call
+		fused.Resolved = res
+		s.call, s.in = &fused, append(slices.Clone(s.in), other)
+		if other.st.dtype == Float32 {
+			s.out[0].st.dtype = Float32
+		}
+		return s.out[0], nil
+	}
+	return nil, nil
+}
+
+// readers counts what reads a node's output 0.
+func (c *compiler) readers(n *gorgonia.Node) int {
+	count := 0
+	for it := c.b.g.To(n.ID()); it.Next(); {
+		if _, ok := it.Node().(*gorgonia.Node).Op().(*view); !ok {
+			count++
+		}
+	}
+	return count
+}
+
+// known reports whether v has been computed before a step.
+func (c *compiler) known(v *value, step int) bool {
+	if v.st.region != Arena {
+		return true
+	}
+	for _, s := range c.steps[:step] {
+		if slices.Contains(s.out, v) {
+			return true
+		}
+	}
+	return false
 }
 
 // pathOf is the layer that made the tensor whose gradient is sum.

@@ -38,6 +38,9 @@ type Spec struct {
 	CUDA *CUDA
 	// Promote gives output 0 of mixed precision the widest type among the inputs.
 	Promote bool
+	// Added is the op that also adds a tensor z, its last input, to output 0. A plan
+	// runs it in place of this op and a sum. nil: there is none.
+	Added func() *Spec
 	// InPlace names the inputs whose buffer output 0 may take over when nothing
 	// reads them afterwards. They must have output 0's shape.
 	InPlace []int

@@ -73,9 +73,9 @@ type heuristicResult struct {
 type product struct {
 	b                *blas
 	desc             uintptr
-	a, bb, c         uintptr // layouts in cublasLt's order
+	a, bb, c, from   uintptr // layouts in cublasLt's order
 	addrA, addrB     uint64
-	addrC            uint64
+	addrC, addrFrom  uint64
 	result           heuristicResult
 	alpha, beta      float32
 	workspaceAddress uint64
@@ -104,7 +104,7 @@ func alignmentOf(address uint64) uint32 {
 // is its transpose: C' = op(B)' op(A)', and the operands change places. The choice
 // is the library's first, and so the same in every run.
 func (b *blas) newProduct(p *graph.Product, workspace uint64) (*product, error) {
-	m := &product{b: b, addrA: p.B, addrB: p.A, addrC: p.C, alpha: 1, beta: p.Beta, workspaceAddress: workspace}
+	m := &product{b: b, addrA: p.B, addrB: p.A, addrC: p.C, addrFrom: p.From, alpha: 1, beta: p.Beta, workspaceAddress: workspace}
 	if err := b.call("cublasLtMatmulDescCreate", b.descCreate, pointer(&m.desc), computeFloat32, typeFloat32); err != nil {
 		return nil, err
 	}
@@ -137,6 +137,12 @@ func (b *blas) newProduct(p *graph.Product, workspace uint64) (*product, error) 
 	if err := layout(&m.c, p.TypeC, p.M, p.N, p.LDC, false); err != nil {
 		return nil, err
 	}
+	if m.addrFrom == 0 {
+		m.addrFrom, p.LDFrom = p.C, p.LDC
+	}
+	if err := layout(&m.from, p.TypeC, p.M, p.N, p.LDFrom, false); err != nil {
+		return nil, err
+	}
 	var pref uintptr
 	if err := b.call("cublasLtMatmulPreferenceCreate", b.prefCreate, pointer(&pref)); err != nil {
 		return nil, err
@@ -146,14 +152,14 @@ func (b *blas) newProduct(p *graph.Product, workspace uint64) (*product, error) 
 	if err := b.call("cublasLtMatmulPreferenceSetAttribute", b.prefSet, pref, prefMaxWorkspace, pointer(&size), 8); err != nil {
 		return nil, err
 	}
-	for i, address := range []uint64{m.addrA, m.addrB, m.addrC, m.addrC} {
+	for i, address := range []uint64{m.addrA, m.addrB, m.addrFrom, m.addrC} {
 		align := alignmentOf(address)
 		if err := b.call("cublasLtMatmulPreferenceSetAttribute", b.prefSet, pref, uintptr(prefMinAlignA+i), pointer(&align), 4); err != nil {
 			return nil, err
 		}
 	}
 	var found int32
-	err := b.call("cublasLtMatmulAlgoGetHeuristic", b.heuristic, b.handle, m.desc, m.a, m.bb, m.c, m.c, pref, 1, pointer(&m.result), pointer(&found))
+	err := b.call("cublasLtMatmulAlgoGetHeuristic", b.heuristic, b.handle, m.desc, m.a, m.bb, m.from, m.c, pref, 1, pointer(&m.result), pointer(&found))
 	if err != nil || found == 0 || m.result.state != 0 {
 		return nil, fmt.Errorf("cuda: no algorithm for the product M=%d N=%d K=%d (%v x %v -> %v, rows %d %d %d apart): %v",
 			p.M, p.N, p.K, p.TypeA, p.TypeB, p.TypeC, p.LDA, p.LDB, p.LDC, err)
@@ -163,11 +169,11 @@ func (b *blas) newProduct(p *graph.Product, workspace uint64) (*product, error) 
 
 func (m *product) enqueue(stream uintptr) error {
 	return m.b.call("cublasLtMatmul", m.b.matmul, m.b.handle, m.desc, pointer(&m.alpha), uintptr(m.addrA), m.a, uintptr(m.addrB), m.bb,
-		pointer(&m.beta), uintptr(m.addrC), m.c, uintptr(m.addrC), m.c, pointer(&m.result.algo), uintptr(m.workspaceAddress), workspaceBytes, stream)
+		pointer(&m.beta), uintptr(m.addrFrom), m.from, uintptr(m.addrC), m.c, pointer(&m.result.algo), uintptr(m.workspaceAddress), workspaceBytes, stream)
 }
 
 func (m *product) free() {
-	for _, l := range []uintptr{m.a, m.bb, m.c} {
+	for _, l := range []uintptr{m.a, m.bb, m.c, m.from} {
 		purego.SyscallN(m.b.layoutDestroy, l)
 	}
 	purego.SyscallN(m.b.descDestroy, m.desc)

@@ -28,6 +28,26 @@ func dx(c *graph.CPUCall) func() {
 	return g.Bind(c.Pool, dy.F32, w.F32, dx.F32, c.Workspace)
 }
 
+// dxAdd starts from z, which already lies in dx where the plan could see to it.
+func dxAdd(c *graph.CPUCall) func() {
+	dy, w, z, dx := c.In[0], c.In[1], c.In[2], c.Out[0]
+	g := simd.Gemm{M: dy.Rows, N: w.Cols, K: w.Rows, LDA: dy.Stride, LDB: w.Stride, LDC: dx.Stride, Accumulate: true}
+	product := g.Bind(c.Pool, dy.F32, w.F32, dx.F32, c.Workspace)
+	if &z.F32[0] == &dx.F32[0] {
+		return product
+	}
+	const rows = 64
+	task := func(i, _ int) {
+		for r := i * rows; r < min((i+1)*rows, z.Rows); r++ {
+			copy(dx.Row(r), z.Row(r))
+		}
+	}
+	return func() {
+		c.Pool.Run((z.Rows+rows-1)/rows, task)
+		product()
+	}
+}
+
 func dwWorkspace(d graph.Dims, workers int) int {
 	return simd.Gemm{M: d["M"], N: d["K"], K: d["B"] * d["T"], TransA: true}.Workspace(workers)
 }

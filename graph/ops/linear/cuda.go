@@ -30,6 +30,12 @@ func dxProduct(c *graph.CUDACall) graph.Product {
 	}
 }
 
+func dxAddProduct(c *graph.CUDACall) graph.Product {
+	p, z := dxProduct(&graph.CUDACall{In: c.In[:2], Out: c.Out}), c.In[2]
+	p.Beta, p.From, p.LDFrom = 1, z.Address, z.Stride
+	return p
+}
+
 func dwProduct(c *graph.CUDACall) graph.Product {
 	dy, x, dw := c.In[0], c.In[1], c.Out[0]
 	return graph.Product{

@@ -53,7 +53,29 @@ func dxSpec() *graph.Spec {
 		},
 		CPU:       dx,
 		CUDA:      products(dxProduct),
+		Added:     dxAddSpec,
 		Workspace: dxWorkspace,
+		Cost:      cost,
+	}
+}
+
+// dxAddSpec is dx = dy w + z: what gate and up, or q, k and v, make of the tensor
+// that they share.
+func dxAddSpec() *graph.Spec {
+	product := dxSpec().Reference
+	return &graph.Spec{
+		Name:      "linear_dx_add",
+		Signature: "dy:mm[B T M], w:mm[M K], z[B T K] -> dx[B T K]",
+		Reference: func(d graph.Dims, in, out []graph.Array) {
+			product(d, in[:2], out)
+			for i, v := range in[2].Data {
+				out[0].Data[i] += v
+			}
+		},
+		CPU:       dxAdd,
+		CUDA:      products(dxAddProduct),
+		Workspace: dxWorkspace,
+		InPlace:   []int{2},
 		Cost:      cost,
 	}
 }
@@ -95,6 +117,8 @@ func Cases() []graph.Case {
 		{Name: "one token", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 1, "M": 33, "K": 70}},
 		{Name: "x_proj", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 64, "M": 40, "K": 96}},
 		{Name: "dt_proj", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 64, "M": 96, "K": 8}},
+		{Name: "added small", Spec: dxAddSpec(), Dims: graph.Dims{"B": 2, "T": 5, "M": 8, "K": 16}},
+		{Name: "added odd", Spec: dxAddSpec(), Dims: graph.Dims{"B": 3, "T": 37, "M": 19, "K": 37}},
 		{Name: "421m gate", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 1024, "M": 4096, "K": 1536}, Bench: true},
 		{Name: "421m x_proj", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 4096, "M": 128, "K": 3072}, Bench: true},
 	}

@@ -23,14 +23,27 @@ func forward(eps float64) func(*graph.CPUCall) func() {
 	}
 }
 
-func backward(c *graph.CPUCall) func() {
+func backward(c *graph.CPUCall) func() { return backwardTo(c, nil) }
+
+// backwardAdd makes each row of dx beside z's, in whose place it may lie, and adds
+// them.
+func backwardAdd(c *graph.CPUCall) func() { return backwardTo(c, &c.In[4]) }
+
+func backwardTo(c *graph.CPUCall, z *graph.Buffer) func() {
 	x, w, rstd, dy, dx, dw := c.In[0], c.In[1].F32, c.In[2], c.In[3], c.Out[0], c.Out[1].F32
 	n, d := blocks(x.Rows), len(dw)
-	task := func(i, _ int) {
+	task := func(i, worker int) {
 		part := c.Workspace[i*d : (i+1)*d]
 		clear(part)
 		for r := i * rowsPerBlock; r < min((i+1)*rowsPerBlock, x.Rows); r++ {
-			simd.RMSNormRowGrad(dx.Row(r), part, x.Row(r), w, dy.Row(r), rstd.F32[r/rstd.Cols*rstd.Stride+r%rstd.Cols])
+			row := dx.Row(r)
+			if z != nil {
+				row = c.Workspace[(n+worker)*d : (n+worker+1)*d]
+			}
+			simd.RMSNormRowGrad(row, part, x.Row(r), w, dy.Row(r), rstd.F32[r/rstd.Cols*rstd.Stride+r%rstd.Cols])
+			if z != nil {
+				simd.Add(dx.Row(r), row, z.Row(r))
+			}
 		}
 	}
 	return func() {

@@ -2,6 +2,7 @@ package rms_norm
 
 import (
 	_ "embed"
+	"maps"
 	"strconv"
 
 	"github.com/sambatrain/sambatrain/graph"
@@ -56,6 +57,16 @@ func forwardCUDA(eps float64) func(*graph.CUDACall) ([]graph.Launch, error) {
 				uint64(x.Stride), uint64(y.Stride), int32(x.Rows), float32(eps)},
 		}}, nil
 	}
+}
+
+// backwardAddCUDA is backwardCUDA with z, the last input, added to dx.
+func backwardAddCUDA(c *graph.CUDACall) ([]graph.Launch, error) {
+	list, err := backwardCUDA(c)
+	z := c.In[4]
+	list[0].Defines = maps.Clone(list[0].Defines)
+	list[0].Defines["Z_T"] = z.DType.CType()
+	list[0].Args = append(list[0].Args, z.Address, uint64(z.Stride))
+	return list, err
 }
 
 func backwardCUDA(c *graph.CUDACall) ([]graph.Launch, error) {

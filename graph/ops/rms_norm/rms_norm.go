@@ -73,6 +73,7 @@ func backwardSpec() *graph.Spec {
 		CUDA:      &graph.CUDA{Source: source, Launches: backwardCUDA, Workspace: backwardWorkspaceCUDA},
 		Workspace: func(d graph.Dims, _ int) int { return blocks(d["B"]*d["T"]) * d["D"] },
 		InPlace:   []int{3},
+		Added:     backwardAddSpec,
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["D"])
 			return graph.Cost{FLOPs: 9 * n, Bytes: 12 * n}
@@ -80,9 +81,41 @@ func backwardSpec() *graph.Spec {
 	}
 }
 
+// backwardAddSpec is backwardSpec with dx + z for dx: the gradient that goes past a
+// sublayer.
+func backwardAddSpec() *graph.Spec {
+	s := backwardSpec()
+	alone := s.Reference
+	s.Name = "rms_norm_backward_add"
+	s.Signature = "x[B T D], w:f32[D], rstd:f32[B T], dy[B T D], z[B T D] -> dx:f32[B T D], dw:f32[D]"
+	s.Added = nil
+	s.Reference = func(d graph.Dims, in, out []graph.Array) {
+		alone(d, in[:4], out)
+		for i, v := range in[4].Data {
+			out[0].Data[i] += v
+		}
+	}
+	s.CPU = backwardAdd
+	s.CUDA = &graph.CUDA{Source: source, Launches: backwardAddCUDA, Workspace: backwardWorkspaceCUDA}
+	s.Workspace = func(d graph.Dims, workers int) int { return (blocks(d["B"]*d["T"]) + workers) * d["D"] }
+	s.InPlace = []int{4, 3}
+	s.Cost = func(d graph.Dims) graph.Cost {
+		n := float64(d["B"] * d["T"] * d["D"])
+		return graph.Cost{FLOPs: 10 * n, Bytes: 16 * n}
+	}
+	return s
+}
+
 // Cases are the op's shapes under test.
 func Cases() []graph.Case {
+	added := func(name string, b, t, d int) graph.Case {
+		return graph.Case{Name: name, Spec: backwardAddSpec(), Dims: graph.Dims{"B": b, "T": t, "D": d},
+			Fill: map[string]graph.Fill{"rstd": graph.Uniform(0.5, 2)}}
+	}
 	return []graph.Case{
+		added("added small", 2, 5, 32),
+		added("added odd", 3, 7, 13),
+		added("added many blocks", 1, 2*rowsPerBlock+3, 600),
 		{Name: "small", Spec: Spec(1e-5), Dims: graph.Dims{"B": 2, "T": 5, "D": 32}},
 		{Name: "odd", Spec: Spec(1e-5), Dims: graph.Dims{"B": 3, "T": 7, "D": 13}},
 		{Name: "two channels", Spec: Spec(1e-5), Dims: graph.Dims{"B": 1, "T": 1, "D": 2}},

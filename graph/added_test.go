@@ -1,0 +1,98 @@
+package graph_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sambatrain/sambatrain/graph"
+)
+
+// adding is y = a x whose gradient op can add another gradient to its output.
+func adding(a float64) *graph.Spec {
+	s := scale(a)
+	s.Gradient = func(g *graph.Gradient) []graph.Tensor {
+		return []graph.Tensor{g.Builder().Apply(addingGrad(a), g.DOut)}
+	}
+	return s
+}
+
+func addingGrad(a float64) *graph.Spec {
+	s := elementwise("grad", 1, "", []int{0}, func(x []float64) float64 { return a * x[0] })
+	s.Added = func() *graph.Spec {
+		return elementwise("grad_add", 2, "", []int{1}, func(x []float64) float64 { return a*x[0] + x[1] })
+	}
+	return s
+}
+
+// TestAdded: where gradients meet, the op that makes the later one adds the others,
+// unless something else reads what it makes.
+func TestAdded(t *testing.T) {
+	x := []float64{1, -2, 3, 0.5, 7, -1}
+	for _, c := range []struct {
+		name  string
+		steps []string // of the backward pass, after the loss's own gradients
+		build func(b *graph.Builder, p graph.Tensor) []graph.Tensor
+	}{
+		{"two readers", []string{"grad", "grad_add"}, func(b *graph.Builder, p graph.Tensor) []graph.Tensor {
+			return []graph.Tensor{b.Apply(adding(2), p), b.Apply(adding(3), p)}
+		}},
+		{"three readers", []string{"grad", "grad_add", "grad_add"}, func(b *graph.Builder, p graph.Tensor) []graph.Tensor {
+			return []graph.Tensor{b.Apply(adding(2), p), b.Apply(adding(3), p), b.Apply(adding(-1), p)}
+		}},
+		{"a reader that can't", []string{"scale", "grad_add"}, func(b *graph.Builder, p graph.Tensor) []graph.Tensor {
+			return []graph.Tensor{b.Apply(adding(3), p), b.Apply(scale(2), p)}
+		}},
+		// The gradient of u + v is a term of u's sum and of v's.
+		{"a term of two sums", nil, func(b *graph.Builder, p graph.Tensor) []graph.Tensor {
+			u, v := b.Apply(scale(2), p), b.Apply(scale(7), p)
+			both := b.Apply(adding(3), b.Add(u, v))
+			return []graph.Tensor{both, b.Apply(adding(5), u), b.Apply(adding(-4), v)}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBuilder()
+			p := b.Param("p", nil, 1, 2, 3)
+			y := c.build(b, p)
+			loss := b.Apply(total(len(y)), y...)
+			b.Result("loss", loss)
+			if err := b.Gradients(loss); err != nil {
+				t.Fatal(err)
+			}
+			plan := compile(t, b)
+			if c.steps != nil {
+				var got []string
+				for _, s := range plan.Steps {
+					if s.Backward && s.Spec.Name != "weights" {
+						got = append(got, s.Spec.Name)
+					}
+				}
+				if diff := cmp.Diff(c.steps, got); diff != "" {
+					t.Errorf("steps (-want +got):\n%s", diff)
+				}
+			}
+			m := load(t, plan)
+			m.param("p", x)
+			m.run()
+			// The loss is linear in p: its gradient is that of a unit step.
+			want := make([]float64, len(x))
+			for e := range want {
+				want[e] = lossAt(t, plan, x, e, 1) - lossAt(t, plan, x, e, 0)
+			}
+			m.gradient("p", want)
+		})
+	}
+}
+
+// lossAt is the reference's loss with element e moved by h.
+func lossAt(t *testing.T, plan *graph.Plan, x []float64, e int, h float64) float64 {
+	t.Helper()
+	moved := append([]float64{}, x...)
+	moved[e] += h
+	m := load(t, plan)
+	m.param("p", moved)
+	if err := m.ref.Run(plan); err != nil {
+		t.Fatal(err)
+	}
+	return m.ref.Read(plan.Results["loss"]).Data[0]
+}

@@ -7,20 +7,26 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/accumulate"
 	"github.com/sambatrain/sambatrain/graph/ops/adamw"
 	"github.com/sambatrain/sambatrain/graph/ops/add"
+	"github.com/sambatrain/sambatrain/graph/ops/add_bias"
 	"github.com/sambatrain/sambatrain/graph/ops/attention"
 	"github.com/sambatrain/sambatrain/graph/ops/cast_weights"
 	"github.com/sambatrain/sambatrain/graph/ops/causal_conv"
+	"github.com/sambatrain/sambatrain/graph/ops/chunk_attention"
 	"github.com/sambatrain/sambatrain/graph/ops/embedding"
 	"github.com/sambatrain/sambatrain/graph/ops/gated_head_norm"
+	"github.com/sambatrain/sambatrain/graph/ops/gated_update"
 	"github.com/sambatrain/sambatrain/graph/ops/grad_norm"
 	"github.com/sambatrain/sambatrain/graph/ops/linear"
 	"github.com/sambatrain/sambatrain/graph/ops/linear_cross_entropy"
 	"github.com/sambatrain/sambatrain/graph/ops/linear_recurrence"
 	"github.com/sambatrain/sambatrain/graph/ops/log_gate"
+	"github.com/sambatrain/sambatrain/graph/ops/offset_scale"
 	"github.com/sambatrain/sambatrain/graph/ops/rms_norm"
 	"github.com/sambatrain/sambatrain/graph/ops/rope"
+	"github.com/sambatrain/sambatrain/graph/ops/rotary_bias"
 	"github.com/sambatrain/sambatrain/graph/ops/round"
 	"github.com/sambatrain/sambatrain/graph/ops/selective_scan"
+	"github.com/sambatrain/sambatrain/graph/ops/silu"
 	"github.com/sambatrain/sambatrain/graph/ops/swiglu"
 )
 
@@ -38,20 +44,26 @@ func All() []Op {
 		{"accumulate", accumulate.Cases},
 		{"adamw", adamw.Cases},
 		{"add", add.Cases},
+		{"add_bias", add_bias.Cases},
 		{"attention", attention.Cases},
 		{"cast_weights", cast_weights.Cases},
 		{"causal_conv", causal_conv.Cases},
+		{"chunk_attention", chunk_attention.Cases},
 		{"embedding", embedding.Cases},
 		{"gated_head_norm", gated_head_norm.Cases},
+		{"gated_update", gated_update.Cases},
 		{"grad_norm", grad_norm.Cases},
 		{"linear", linear.Cases},
 		{"linear_cross_entropy", linear_cross_entropy.Cases},
 		{"linear_recurrence", linear_recurrence.Cases},
 		{"log_gate", log_gate.Cases},
+		{"offset_scale", offset_scale.Cases},
 		{"rms_norm", rms_norm.Cases},
 		{"rope", rope.Cases},
+		{"rotary_bias", rotary_bias.Cases},
 		{"round", round.Cases},
 		{"selective_scan", selective_scan.Cases},
+		{"silu", silu.Cases},
 		{"swiglu", swiglu.Cases},
 	}
 }

@@ -16,7 +16,8 @@ import (
 )
 
 // Model is a recipe's `model:` section: a stack of residual sublayers
-// x = x + mixer(rms_norm(x)) between an embedding and a linear head.
+// x = x + mixer(rms_norm(x)), or x = mixer(x) where that is a StreamMixer, between an
+// embedding and a linear head.
 type Model struct {
 	VocabSize int     `yaml:"vocab_size" json:"vocab_size"`
 	DModel    int     `yaml:"d_model" json:"d_model"`
@@ -32,6 +33,7 @@ type Model struct {
 	MLP       SwiGLU    `yaml:"mlp" json:"mlp"`
 	GLA       GLA       `yaml:"gla" json:"gla"`
 	Retention Retention `yaml:"retention" json:"retention"`
+	Mega      Mega      `yaml:"mega" json:"mega"`
 }
 
 // Stack is a pattern of mixers and how often it is repeated.
@@ -53,6 +55,13 @@ type Mixer interface {
 	Forward(b *graph.Builder, x graph.Tensor) graph.Tensor
 }
 
+// StreamMixer is a mixer with a norm and a residual connection of its own: its Forward
+// maps the stream itself to what replaces it.
+type StreamMixer interface {
+	Mixer
+	replacesStream()
+}
+
 // Sublayer is one place of the whole stack with its settings resolved.
 type Sublayer struct {
 	Name  string
@@ -60,13 +69,7 @@ type Sublayer struct {
 }
 
 // Mixers are the names that a pattern may use.
-var Mixers = []string{"mamba", "attn", "swa", "mlp", "gla", "retention"}
-
-// planned are mixers that this build knows by name only.
-var planned = []string{"mega"}
-
-// ErrNotSupported marks a mixer that this build does not have.
-var ErrNotSupported = errors.New("mixer not supported yet")
+var Mixers = []string{"mamba", "attn", "swa", "mlp", "gla", "retention", "mega"}
 
 // Defaults is the model section before a recipe's keys: what Samba uses
 // (SAMBA Table 12) where a value is common to all its sizes.
@@ -80,6 +83,7 @@ func Defaults() Model {
 		Attention:     Attention{Heads: 4, RopeBase: 10000},
 		GLA:           GLA{Heads: 4, ExpandK: 0.5, ExpandV: 1, GateLowRank: 16, GateLogitNormalizer: 16},
 		Retention:     Retention{Heads: 4, ExpandK: 1, ExpandV: 2, RopeBase: 10000},
+		Mega:          Mega{ZDim: 128, Chunk: 2048, DState: 16, DConv: 4},
 	}
 }
 
@@ -146,6 +150,13 @@ func (m *Model) mixer(p Place) (mixer Mixer, section string, err error) {
 		}
 		c.init, c.normEps = m.initializer(), m.NormEps
 		return c, "retention", c.validate(m.DModel)
+	case "mega":
+		c := m.Mega
+		if err := override(&c, p); err != nil {
+			return nil, "", err
+		}
+		c.init, c.normEps = m.initializer(), m.NormEps
+		return c, "mega", c.validate()
 	}
 	return nil, "", unknownMixer(p.Mixer)
 }
@@ -163,14 +174,13 @@ func Settings(mixer string) (any, error) {
 		return GLA{}, nil
 	case "retention":
 		return Retention{}, nil
+	case "mega":
+		return Mega{}, nil
 	}
 	return nil, unknownMixer(mixer)
 }
 
 func unknownMixer(name string) error {
-	if slices.Contains(planned, name) {
-		return fmt.Errorf("%s: %w", name, ErrNotSupported)
-	}
 	return fmt.Errorf("no mixer %q; there are %s", name, strings.Join(Mixers, ", "))
 }
 
@@ -201,6 +211,7 @@ const (
 	maxVocab     = 1 << 24
 	maxWidth     = 1 << 20 // of the stream, and of a mixer's inside
 	maxHidden    = 1 << 40 // of an MLP
+	maxChunk     = 1 << 20 // tokens of attention
 	maxSublayers = 10_000
 )
 

@@ -60,6 +60,18 @@ func (i initializer) recurrentOutput(in, out int) graph.Init {
 
 func recurrentBound(in, out int) float64 { return math.Exp2(-2.5) * math.Sqrt(6/float64(in+out)) }
 
+// mega is for a weight [out in] of a Mega mixer's own projections, whose initialisation
+// the mamba scheme keeps.
+func (i initializer) mega(in int) graph.Init {
+	if i.scheme == InitLlama {
+		return i.linear(in)
+	}
+	return megaNormal
+}
+
+// megaNormal is how Mega starts: N(0, 0.02) (arXiv 2209.10655).
+var megaNormal = normal(0.02)
+
 func (i initializer) embedding() graph.Init {
 	if i.scheme == InitLlama {
 		return normal(math.Sqrt(2 / (5 * float64(i.dModel))))

@@ -27,22 +27,33 @@ type Mamba struct {
 // Forward implements Mixer.
 func (m Mamba) Forward(b *graph.Builder, x graph.Tensor) graph.Tensor {
 	d := x.Shape().Cols()
-	c, n, r := m.inner(d), m.DState, m.DTRank.Or((d+15)/16)
+	c := m.inner(d)
+	s := s6{state: m.DState, taps: m.DConv, rank: m.DTRank.Or((d + 15) / 16), init: m.init}
 
 	xz := linear.Apply(b, x, b.Param("in_proj.weight", m.init.linear(d), 2*c, d))
-	u, z := b.Columns(xz, 0, c), b.Columns(xz, c, 2*c)
-	u = causal_conv.Apply(b, u,
-		b.Param("conv1d.weight", uniform(m.DConv), c, 1, m.DConv),
-		b.Param("conv1d.bias", uniform(m.DConv), c))
+	y := s.forward(b, b.Columns(xz, 0, c), b.Columns(xz, c, 2*c))
+	return linear.Apply(b, y, b.Param("out_proj.weight", m.init.output(c), d, c))
+}
 
-	dbc := linear.Apply(b, u, b.Param("x_proj.weight", m.init.linear(c), r+2*n, c))
+// s6 is a selective state space behind its convolution (arXiv 2312.00752).
+type s6 struct {
+	state, taps, rank int // N, J and R
+	init              initializer
+}
+
+// forward maps u [B T C] to [B T C], gated by silu(z) unless z is the zero Tensor.
+func (s s6) forward(b *graph.Builder, u, z graph.Tensor) graph.Tensor {
+	c, n, r := u.Shape().Cols(), s.state, s.rank
+	u = causal_conv.Apply(b, u,
+		b.Param("conv1d.weight", uniform(s.taps), c, 1, s.taps),
+		b.Param("conv1d.bias", uniform(s.taps), c))
+	dbc := linear.Apply(b, u, b.Param("x_proj.weight", s.init.linear(c), r+2*n, c))
 	dt := linear.Apply(b, b.Columns(dbc, 0, r), b.Param("dt_proj.weight", uniform(r), c, r))
-	y := selective_scan.Apply(b, u, dt,
+	return selective_scan.Apply(b, u, dt,
 		b.Param("dt_proj.bias", timeStepBias, c),
 		b.Param("A_log", stateDecay(n), c, n),
 		b.Columns(dbc, r, r+n), b.Columns(dbc, r+n, r+2*n),
 		b.Param("D", ones, c), z)
-	return linear.Apply(b, y, b.Param("out_proj.weight", m.init.output(c), d, c))
 }
 
 func (m Mamba) inner(d int) int { return int(m.Expand * float64(d)) }
@@ -53,10 +64,16 @@ func (m Mamba) validate(d int) error {
 		return fmt.Errorf("expand: %v times d_model %d must be 1 to %d channels", m.Expand, d, maxWidth)
 	case m.Expand*float64(d) != math.Trunc(m.Expand*float64(d)):
 		return fmt.Errorf("expand: %v times d_model %d is no whole number of channels", m.Expand, d)
-	case m.DState < 1 || m.DState > 64:
-		return fmt.Errorf("d_state: must be 1 to 64, is %d", m.DState)
-	case m.DConv < 1 || m.DConv > 8:
-		return fmt.Errorf("d_conv: must be 1 to 8, is %d", m.DConv)
+	}
+	return validateS6(m.DState, m.DConv)
+}
+
+func validateS6(dState, dConv int) error {
+	switch {
+	case dState < 1 || dState > 64:
+		return fmt.Errorf("d_state: must be 1 to 64, is %d", dState)
+	case dConv < 1 || dConv > 8:
+		return fmt.Errorf("d_conv: must be 1 to 8, is %d", dConv)
 	}
 	return nil
 }

@@ -19,6 +19,10 @@ func (m *Model) Hidden(b *graph.Builder, tokens graph.Tensor) graph.Tensor {
 	x := embedding.Apply(b, tokens, m.embeddings(b))
 	for i, s := range stack {
 		b.Scope(fmt.Sprintf("model.layers.%d", i), func() {
+			if replaces, ok := s.Mixer.(StreamMixer); ok {
+				b.Scope("mixer", func() { x = replaces.Forward(b, x) })
+				return
+			}
 			h := rms_norm.Apply(b, x, b.Param("norm.weight", ones, m.DModel), m.NormEps)
 			b.Scope("mixer", func() { h = s.Mixer.Forward(b, h) })
 			x = b.Add(x, h)

@@ -21,6 +21,7 @@ func small(pattern string, repeat int, tied bool) *layers.Model {
 	m.Attention.Window = 4
 	m.Mamba.DState, m.Mamba.DTRank = 5, 3
 	m.GLA.Heads, m.GLA.GateLowRank, m.Retention.Heads = 2, 3, 2
+	m.Mega.ZDim, m.Mega.Chunk, m.Mega.DState, m.Mega.DTRank = 6, 8, 5, 3
 	return m
 }
 
@@ -110,6 +111,7 @@ func TestWholeModels(t *testing.T) {
 		"nope":          nope,
 		"gla":           small("gla mlp", 1, true),
 		"retention":     small("retention mlp", 1, true),
+		"mega":          small("mega mlp", 1, true),
 		"places":        places,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -298,6 +300,47 @@ func TestWindow(t *testing.T) {
 	for i := range tokens {
 		same := fmt.Sprint(before[i*16:i*16+16]) == fmt.Sprint(after[i*16:i*16+16])
 		if want := i < 2 || i >= 2+m.Attention.Window; same != want {
+			t.Errorf("token %d: unchanged %v, want %v", i, same, want)
+		}
+	}
+}
+
+// TestChunks: Mega's attention begins anew with each chunk. Its state space sees farther, but
+// not here: the convolution has one tap, and states fade at once.
+func TestChunks(t *testing.T) {
+	m := small("mega", 1, true)
+	b := layers.NewBuilder(false)
+	b.Result("x", m.Hidden(b, b.Input("tokens", graph.Int32, rows, tokens)))
+	p, err := b.Compile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := compileSmall(t, m)
+	for i := range c.w["model.layers.0.mixer.move.conv1d.weight"] {
+		if i%m.Mega.DConv != m.Mega.DConv-1 {
+			c.w["model.layers.0.mixer.move.conv1d.weight"][i] = 0
+		}
+	}
+	for i := range c.w["model.layers.0.mixer.move.A_log"] {
+		c.w["model.layers.0.mixer.move.A_log"][i] = 20
+	}
+	hidden := func() []float64 {
+		mem := reference.NewMemory(p)
+		for _, q := range p.Params {
+			mem.Write(slot(q, graph.Params), c.w[q.Name])
+		}
+		mem.Write(p.Inputs["tokens"], c.tokens)
+		if err := mem.Run(p); err != nil {
+			t.Fatal(err)
+		}
+		return mem.Read(p.Results["x"]).Data
+	}
+	before := hidden()
+	c.tokens[2] = float64((int(c.tokens[2]) + 1) % m.VocabSize)
+	after := hidden()
+	for i := range tokens {
+		same := fmt.Sprint(before[i*16:i*16+16]) == fmt.Sprint(after[i*16:i*16+16])
+		if want := i < 2 || i >= m.Mega.Chunk; same != want {
 			t.Errorf("token %d: unchanged %v, want %v", i, same, want)
 		}
 	}

@@ -27,6 +27,7 @@ func model(mixers ...string) *layers.Model {
 	m.Attention.Heads, m.Attention.Window = 4, 6
 	m.MLP.DFF = 48
 	m.GLA.Heads, m.Retention.Heads = 2, 2
+	m.Mega.ZDim, m.Mega.Chunk = 8, 10
 	return &m
 }
 
@@ -118,6 +119,9 @@ var combinations = []struct {
 	{"gla, narrow heads", []string{"gla"}, func(m *layers.Model) { m.GLA.Heads, m.GLA.ExpandV, m.Layers.Repeat = 16, 0.5, 2 }},
 	{"sliding retnet", []string{"retention", "mlp", "swa", "mlp"}, func(m *layers.Model) {}},
 	{"retention without positions", []string{"retention"}, func(m *layers.Model) { m.Retention.RopeBase, m.Layers.Repeat = 0, 2 }},
+	{"mega", []string{"mega", "mlp"}, func(m *layers.Model) { m.Layers.Repeat = 2 }},
+	{"mega, chunk of one", []string{"mega", "mlp"}, func(m *layers.Model) { m.Mega.Chunk = 1 }},
+	{"mega, chunk beyond the text", []string{"mega", "mlp"}, func(m *layers.Model) { m.Mega.Chunk = 100 }},
 	{"full attention and windows", []string{"attn", "mamba", "swa"}, func(m *layers.Model) {}},
 }
 
@@ -252,7 +256,7 @@ func TestLongText(t *testing.T) {
 
 // TestFeedAllocatesNothing, whatever the model, and sampling neither.
 func TestFeedAllocatesNothing(t *testing.T) {
-	for _, mixers := range [][]string{{"mamba", "mlp", "swa", "mlp"}, {"attn", "mlp"}} {
+	for _, mixers := range [][]string{{"mamba", "mlp", "swa", "mlp"}, {"attn", "mlp"}, {"mega", "mlp"}} {
 		m := model(mixers...)
 		e := parallel(t, m, 1, 8)
 		g, err := generate.New(e.Device(), e.Memory(), m, generate.Config{Positions: 100})

@@ -129,21 +129,28 @@ func FLOPsPerToken(m *layers.Model, params []graph.ParamSlot, stack []layers.Sub
 	flops := 0.0
 	for _, p := range params {
 		lookedUp := !m.TieEmbeddings && strings.HasPrefix(p.Name, "model.embeddings.")
-		if len(p.Shape) == 2 && !lookedUp && !strings.HasSuffix(p.Name, ".A_log") {
+		if len(p.Shape) == 2 && strings.HasSuffix(p.Name, ".weight") && !lookedUp {
 			flops += 6 * float64(p.Shape.Size())
 		}
 	}
+	// A pair of tokens costs 6 a channel of the query and 6 a channel of the value.
 	for _, s := range stack {
-		a, ok := s.Mixer.(layers.Attention)
-		if !ok {
-			continue
+		switch mixer := s.Mixer.(type) {
+		case layers.Attention:
+			w := t
+			if mixer.Window > 0 {
+				w = min(w, mixer.Window)
+			}
+			pairs := pairsUpTo(w) + float64(t-w)*float64(w)
+			flops += 12 * float64(mixer.Heads*mixer.HeadDim) * pairs / float64(t)
+		case layers.Mega:
+			pairs := float64(t/mixer.Chunk)*pairsUpTo(mixer.Chunk) + pairsUpTo(t%mixer.Chunk)
+			flops += 6 * float64(mixer.ZDim+m.DModel) * pairs / float64(t)
 		}
-		w := t
-		if a.Window > 0 {
-			w = min(w, a.Window)
-		}
-		pairs := float64(w)*float64(w+1)/2 + float64(t-w)*float64(w)
-		flops += 12 * float64(a.Heads*a.HeadDim) * pairs / float64(t)
 	}
 	return flops
 }
+
+// pairsUpTo is the pairs of a token and one that it sees among n tokens that see all
+// before them.
+func pairsUpTo(n int) float64 { return float64(n) * float64(n+1) / 2 }

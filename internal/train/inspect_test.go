@@ -41,6 +41,8 @@ func TestInspect(t *testing.T) {
 		{"Llama-3 1.6B", at1B7, "attn, mlp", 24, 1_538_164_736, 1_435_142_144, 0},
 		{"MLP2-SWA-MLP 417M", at421M, "{mlp: {d_ff: 3072}}, mlp, swa, mlp", 6, 417_240_576, 368_088_576, 0},
 		{"Mamba-SWA-MLP 400M", at421M, "mamba, swa, mlp", 8, 394_999_296, 345_847_296, 0},
+		{"Mega-S6 422M", at421M, "mega, mlp", 12, 422_486_016, 373_334_016, 2.654},
+		{"Mega-S6 1.3B", at1B3, "mega, mlp", 18, 1_329_767_424, 1_256_039_424, 0},
 		{"Mamba-MLP 1.9B", at1B7, "mamba, mlp", 24, 1_946_224_640, 1_843_202_048, 0},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -167,6 +169,11 @@ train: {steps: 1, batch_size: 2}
 			t.Fatal(err)
 		}
 		return in.FLOPsPerToken
+	}
+	// 8 and 32 channels; chunks of 6, 6 and 4 tokens.
+	mega := 6*(61*32+5*32*32+8*32+2*1*32+2*16*32) + 6*(8+32)*(2*6*7/2+4*5/2)/16.0
+	if got := flops("{mega: {z_dim: 8, chunk: 6}}", 3); got != mega {
+		t.Errorf("mega: %v, want %v", got, mega)
 	}
 	weights := 6.0 * (61*32 + 4*32*32)
 	// Of 16 tokens the first sees 1, the second 2, and so on.

@@ -177,9 +177,6 @@ func (f *fixture) read() error {
 		}
 	}
 	if err := yaml.UnmarshalWithOptions([]byte(meta["model"]), &f.model, yaml.Strict()); err != nil {
-		if errors.Is(err, layers.ErrNotSupported) {
-			return layers.ErrNotSupported
-		}
 		return fmt.Errorf("metadata `model`: %s", strings.SplitN(err.Error(), "\n", 2)[0])
 	}
 	if err := f.model.Validate(); err != nil {

@@ -16,7 +16,6 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint/safetensors"
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/cpu"
-	"github.com/sambatrain/sambatrain/layers"
 )
 
 func device(t *testing.T, threads int) graph.Device {
@@ -29,10 +28,8 @@ func device(t *testing.T, threads int) graph.Device {
 	return dev
 }
 
-// TestFixtures holds this build to every fixture. Those whose mixers it does not
-// have must say so.
+// TestFixtures holds this build to every fixture.
 func TestFixtures(t *testing.T) {
-	unsupported := []string{"mega_s6"}
 	files, err := Files("testdata")
 	if err != nil {
 		t.Fatal(err)
@@ -45,12 +42,6 @@ func TestFixtures(t *testing.T) {
 		name := strings.TrimSuffix(filepath.Base(file), ".safetensors")
 		t.Run(name, func(t *testing.T) {
 			r := Run(dev, file, false)
-			if slices.Contains(unsupported, name) {
-				if r.Pass || r.Error != layers.ErrNotSupported.Error() {
-					t.Errorf("pass %v, error %q; want %q", r.Pass, r.Error, layers.ErrNotSupported)
-				}
-				return
-			}
 			if !r.Pass {
 				t.Errorf("fails: %+v", r)
 			}

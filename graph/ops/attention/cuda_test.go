@@ -104,8 +104,8 @@ func TestTilings(t *testing.T) {
 	}
 	for kernel, s := range map[string]tiling{"forward": forwardWarpgroups, "dkv": dkvWarpgroups, "dq": dqWarpgroups} {
 		check(kernel+" of warpgroups", 128, s)
-		if s.warps%4 != 0 || s.step != 64 && s.step != 128 {
-			t.Errorf("%s: %d warps and steps of %d have no product of warpgroups", kernel, s.warps, s.step)
+		if s.warps != 8 || s.step != 64 && s.step != 128 {
+			t.Errorf("%s: %d warps and steps of %d aren't two warpgroups with a product of this size", kernel, s.warps, s.step)
 		}
 	}
 }

@@ -25,7 +25,7 @@ var (
 
 // The sizes of wgmma.cu keep a block's within Hopper's 227 KiB. Its heads are 128 wide.
 var (
-	forwardWarpgroups = tiling{8, 1, 128, 4, 1}
+	forwardWarpgroups = tiling{8, 1, 128, 5, 1}
 	dkvWarpgroups     = tiling{8, 1, 64, 6, 1}
 	dqWarpgroups      = tiling{8, 1, 128, 5, 1}
 )

@@ -16,7 +16,7 @@ attention_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float
   q += text * stride_q + h * D, o += text * stride_o + h * D, lse += text * stride_lse + h;
   k += text * stride_k + h / group * D, v += text * stride_v + h / group * D;
 
-  int step = max(0, first - window + 1) / STEP, last = (min(first + QUERIES, tokens) - 1) / STEP;
+  int begin = max(0, first - window + 1) / STEP, step = begin, last = (min(first + QUERIES, tokens) - 1) / STEP;
   load_panels<QUERIES>(queries, q, stride_q, first, tokens);
   load_panels<STEP>(keys, k, stride_k, step * STEP, tokens);
   copy_async_commit();
@@ -52,23 +52,32 @@ attention_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float
   round_weights<STEP>(w, s);
   clear<D / 8>(sum);
 
-  int stage = 0; // of this step's keys and values
-  for (; step < last; step++, stage ^= 1) {
-    // The next keys and these values are here, and all warps are done with these keys
-    // and the values before.
-    arrived();
-    if (step + 2 <= last) load_panels<STEP>(keys + stage * STEP * D, k, stride_k, (step + 2) * STEP, tokens);
-    load_panels<STEP>(values + (stage ^ 1) * STEP * D, v, stride_v, (step + 1) * STEP, tokens);
+  // The two warpgroups take turns: while one multiplies scores, the other one computes
+  // weights. The second begins a step when the first has this step's scores, the first
+  // when the second has those of the step before.
+  bool second = warp >= 4;
+  int half = 0, third = 0; // where this step's keys and values are
+  arrived();
+  for (; step < last; step++) {
+    // The next keys and these values are here. Both warpgroups are done with these keys,
+    // and with the values before the last.
+    if (second || step > begin) barrier_wait(1 + second, THREADS);
+    int next = third == 2 ? 0 : third + 1;
+    if (step + 2 <= last) load_panels<STEP>(keys + half * STEP * D, k, stride_k, (step + 2) * STEP, tokens);
+    load_panels<STEP>(values + next * STEP * D, v, stride_v, (step + 1) * STEP, tokens);
     copy_async_commit();
 
     settle<D / 8>(sum), settle<STEP / 16>(w);
     wgmma_fence();
-    multiply_rows<QUERIES, STEP>(s, query, keys + (stage ^ 1) * STEP * D);
+    multiply_rows<QUERIES, STEP>(s, query, keys + (half ^ 1) * STEP * D);
     wgmma_commit();
-    multiply_weights<STEP>(sum, w, values + stage * STEP * D);
+    multiply_weights<STEP>(sum, w, values + third * STEP * D);
     wgmma_commit();
     wgmma_wait<1>();
     settle<SCORES>(s);
+    copy_async_wait<0>();
+    fence_async_proxy();
+    if (!second || step + 1 < last) barrier_arrive(2 - second, THREADS);
     weigh((step + 1) * STEP);
     wgmma_wait<0>();
     settle<D / 8>(sum), settle<STEP / 16>(w);
@@ -78,11 +87,12 @@ attention_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float
       sum[c][2] *= shrink[1], sum[c][3] *= shrink[1];
     }
     round_weights<STEP>(w, s);
+    half ^= 1, third = next;
   }
-  arrived();
+  __syncthreads(); // the last values are here
   settle<D / 8>(sum), settle<STEP / 16>(w);
   wgmma_fence();
-  multiply_weights<STEP>(sum, w, values + stage * STEP * D);
+  multiply_weights<STEP>(sum, w, values + third * STEP * D);
   wgmma_commit();
   wgmma_wait<0>();
   settle<D / 8>(sum);
@@ -97,6 +107,6 @@ attention_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float
     int query = own + lane / 4 + 8 * half;
     if (lane % 4 == 0 && query < tokens) lse[query * stride_lse] = weights.greatest[half] * (scale / LOG2E) + logf(total);
   }
-  // All warps are done with the queries since the last step.
+  // All warps have been done with the queries since the last barrier.
   put_rows<D>(sum, inverse, queries, warp * 16, 0, o, stride_o, own, tokens);
 }

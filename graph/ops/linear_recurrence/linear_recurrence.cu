@@ -194,40 +194,76 @@ template <typename Type, bool ACROSS> struct Factor {
   int lines, depth;
 };
 
+// Staged is STEP of a factor's depth in shared memory. In float32 that is [STEP][TILE]
+// whatever the factor. Else it lies as the factor does, [TILE][STEP] or across, and
+// ldmatrix turns it.
 #ifdef FAST
-constexpr int STEP = 32; // of the depth at once
-typedef bf16 Staged[TILE][STEP + 8];
-__device__ __forceinline__ void stage(Staged to, int line, int k, float x) { to[line][k] = to_bf16(x); }
+constexpr int STEP = 32;
+constexpr int PITCH_ALONG = STEP + 8, PITCH_ACROSS = TILE + 8; // 8 rows hit different banks
+struct __align__(16) Staged {
+  bf16 x[TILE * PITCH_ALONG];
+};
+static_assert(STEP * PITCH_ACROSS <= TILE * PITCH_ALONG, "a tile across fits");
 #else
 constexpr int STEP = 16;
-typedef float Staged[STEP][TILE + 4];
-__device__ __forceinline__ void stage(Staged to, int line, int k, float x) { to[k][line] = x; }
+struct __align__(16) Staged {
+  float x[STEP][TILE + 4];
+};
 #endif
 
-constexpr int SHARE = TILE * STEP / 256; // of a factor's elements, a thread's
+constexpr int QUADS = TILE * STEP / 4 / 256; // a thread's, of 4 elements that lie next to each other
 
-template <bool ACROSS> __device__ __forceinline__ void place(int j, int &line, int &k) {
-  int e = threadIdx.x + j * 256;
-  line = ACROSS ? e % TILE : e / STEP, k = ACROSS ? e / TILE : e % STEP;
+// place is where in [TILE STEP] a thread's quad begins.
+template <bool ACROSS> __device__ __forceinline__ void place(int quad, int &line, int &k) {
+  int e = threadIdx.x + quad * 256;
+  line = ACROSS ? e % (TILE / 4) * 4 : e / (STEP / 4), k = ACROSS ? e / (TILE / 4) : e % (STEP / 4) * 4;
 }
 
-template <typename Type, bool ACROSS>
-__device__ __forceinline__ void fetch(Factor<Type, ACROSS> f, int first, int depth, float x[SHARE]) {
+// fetch loads a thread's quads of a tile, zeros beyond the factor.
+template <bool WIDE, typename Type, bool ACROSS>
+__device__ __forceinline__ void fetch(Factor<Type, ACROSS> f, int first, int depth, float x[QUADS][4]) {
 #pragma unroll
-  for (int j = 0; j < SHARE; j++) {
+  for (int quad = 0; quad < QUADS; quad++) {
     int line, k;
-    place<ACROSS>(j, line, k);
+    place<ACROSS>(quad, line, k);
     line += first, k += depth;
-    x[j] = line < f.lines && k < f.depth ? to_float(f.p[ACROSS ? k * f.stride + line : line * f.stride + k]) : 0.f;
+    const Type *p = f.p + (ACROSS ? k * f.stride + line : line * f.stride + k);
+    int left = (ACROSS ? k < f.depth : line < f.lines) ? (ACROSS ? f.lines - line : f.depth - k) : 0;
+    if (WIDE && left > 0) {
+      load4(p, x[quad]);
+    } else {
+#pragma unroll
+      for (int c = 0; c < 4; c++) x[quad][c] = c < left ? to_float(p[c]) : 0.f;
+    }
   }
 }
 
-template <typename Type, bool ACROSS> __device__ __forceinline__ void stage_all(Staged to, Factor<Type, ACROSS>, const float x[SHARE]) {
+// wide reports whether a factor can be loaded by quads.
+template <typename Type, bool ACROSS> __device__ __forceinline__ bool wide(Factor<Type, ACROSS> f) {
+  return aligned<4>(f.p, f.stride) && (ACROSS ? f.lines : f.depth) % 4 == 0;
+}
+
+template <typename Type, bool ACROSS>
+__device__ __forceinline__ void fetch_any(Factor<Type, ACROSS> f, int first, int depth, float x[QUADS][4]) {
+  if (wide(f)) fetch<true>(f, first, depth, x);
+  else fetch<false>(f, first, depth, x);
+}
+
+template <bool ACROSS> __device__ __forceinline__ void stage(Staged &to, const float x[QUADS][4]) {
 #pragma unroll
-  for (int j = 0; j < SHARE; j++) {
+  for (int quad = 0; quad < QUADS; quad++) {
     int line, k;
-    place<ACROSS>(j, line, k);
-    stage(to, line, k, x[j]);
+    place<ACROSS>(quad, line, k);
+#ifdef FAST
+    store4(to.x + (ACROSS ? k * PITCH_ACROSS + line : line * PITCH_ALONG + k), x[quad]);
+#else
+    if (ACROSS) {
+      store4(&to.x[k][line], x[quad]);
+    } else {
+#pragma unroll
+      for (int c = 0; c < 4; c++) to.x[k + c][line] = x[quad][c];
+    }
+#endif
   }
 }
 
@@ -235,7 +271,7 @@ struct Staging {
   Staged a, b;
 };
 __device__ __forceinline__ Staging &staging() {
-  __shared__ __align__(16) Staging shared;
+  __shared__ Staging shared;
   return shared;
 }
 
@@ -250,15 +286,15 @@ struct Tile {
   template <typename A, bool ACROSS_A, typename B, bool ACROSS_B>
   __device__ __forceinline__ void add(Factor<A, ACROSS_A> a, Factor<B, ACROSS_B> b) {
     Staging &staged = staging();
-    float x[SHARE], y[SHARE];
+    float x[QUADS][4], y[QUADS][4];
     int depth = min(a.depth, b.depth);
-    fetch(a, line, 0, x), fetch(b, column, 0, y);
+    fetch_any(a, line, 0, x), fetch_any(b, column, 0, y);
     for (int k = 0; k < depth; k += STEP) {
       __syncthreads();
-      stage_all(staged.a, a, x), stage_all(staged.b, b, y);
+      stage<ACROSS_A>(staged.a, x), stage<ACROSS_B>(staged.b, y);
       __syncthreads();
-      if (k + STEP < depth) fetch(a, line, k + STEP, x), fetch(b, column, k + STEP, y);
-      multiply(staged.a, staged.b);
+      if (k + STEP < depth) fetch_any(a, line, k + STEP, x), fetch_any(b, column, k + STEP, y);
+      multiply<ACROSS_A, ACROSS_B>(staged.a, staged.b);
     }
   }
 
@@ -270,15 +306,25 @@ struct Tile {
   __device__ __forceinline__ int column_at(int r, int c) const {
     return column + threadIdx.x / WARP % 2 * 32 + r * 8 + threadIdx.x % 4 * 2 + c % 2;
   }
-  __device__ __forceinline__ void multiply(const Staged a, const Staged b) {
-    int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+
+  // quarters loads the four 8x8 tiles of 16 lines and 16 of the depth. The second one is
+  // that of the later lines for A, and of the later depth for B.
+  template <bool ACROSS, bool LINES_FIRST> static __device__ __forceinline__ void quarters(uint32_t r[4], const Staged &s, int line, int k) {
+    int lane = threadIdx.x % WARP, second = lane / 8 % 2 * 8, third = lane / 16 * 8;
+    line += LINES_FIRST ? second : third, k += LINES_FIRST ? third : second;
+    if (ACROSS) ldmatrix4_trans(r, s.x + (k + lane % 8) * PITCH_ACROSS + line);
+    else ldmatrix4(r, s.x + (line + lane % 8) * PITCH_ALONG + k);
+  }
+
+  template <bool ACROSS_A, bool ACROSS_B> __device__ __forceinline__ void multiply(const Staged &a, const Staged &b) {
+    int warp = threadIdx.x / WARP;
 #pragma unroll
     for (int k = 0; k < STEP; k += 16) {
       uint32_t x[4], y[4];
-      ldmatrix4(x, &a[warp / 2 * 16 + lane % 16][k + lane / 16 * 8]);
+      quarters<ACROSS_A, true>(x, a, warp / 2 * 16, k);
 #pragma unroll
       for (int r = 0; r < 4; r += 2) {
-        ldmatrix4(y, &b[warp % 2 * 32 + r * 8 + lane / 16 * 8 + lane % 8][k + lane / 8 % 2 * 8]);
+        quarters<ACROSS_B, false>(y, b, warp % 2 * 32 + r * 8, k);
         mma_16x8x16(sum[r], x, y);
         mma_16x8x16(sum[r + 1], x, y + 2);
       }
@@ -287,11 +333,12 @@ struct Tile {
 #else
   __device__ __forceinline__ int line_at(int r, int) const { return line + threadIdx.x / 16 * 4 + r; }
   __device__ __forceinline__ int column_at(int, int c) const { return column + threadIdx.x % 16 * 4 + c; }
-  __device__ __forceinline__ void multiply(const Staged a, const Staged b) {
+
+  template <bool, bool> __device__ __forceinline__ void multiply(const Staged &a, const Staged &b) {
 #pragma unroll
     for (int k = 0; k < STEP; k++) {
       float x[4], y[4];
-      load4(&a[k][threadIdx.x / 16 * 4], x), load4(&b[k][threadIdx.x % 16 * 4], y);
+      load4(&a.x[k][threadIdx.x / 16 * 4], x), load4(&b.x[k][threadIdx.x % 16 * 4], y);
 #pragma unroll
       for (int r = 0; r < 4; r++)
 #pragma unroll
@@ -380,7 +427,7 @@ linear_recurrence_output(const V_T *v, const float *scores, const float *reads, 
   Tile tile = tile_of_block(values);
   tile.add(Factor<float, false>{reads + s.index * CHUNK * keys, keys, s.n, keys},
            Factor<float, true>{states + s.index * keys * values, values, values, keys});
-  tile.add(Factor<float, false>{scores + s.index * CHUNK * CHUNK, CHUNK, s.n, s.n},
+  tile.add(Factor<float, false>{scores + s.index * CHUNK * CHUNK, CHUNK, CHUNK, CHUNK},
            Factor<V_T, true>{head_of(v, stride_v, s, values), stride_v, values, s.n});
   o = head_of(o, stride_o, s, values);
   tile.each(s.n, values, [&](int t, int j, float sum) { store(o + t * stride_o + j, sum); });
@@ -431,7 +478,7 @@ linear_recurrence_dvalues(const DO_T *dout, const float *scores, const float *wr
                           int64_t stride_dv, int sequence, int tokens, int heads, int keys, int values) {
   Span s = span_of_block(sequence, tokens, heads);
   Tile tile = tile_of_block(values);
-  tile.add(Factor<float, true>{scores + s.index * CHUNK * CHUNK, CHUNK, s.n, s.n},
+  tile.add(Factor<float, true>{scores + s.index * CHUNK * CHUNK, CHUNK, CHUNK, CHUNK},
            Factor<DO_T, true>{head_of(dout, stride_do, s, values), stride_do, values, s.n});
   tile.add(Factor<float, false>{writes + s.index * CHUNK * keys, keys, s.n, keys},
            Factor<float, true>{dstates + s.index * keys * values, values, values, keys});

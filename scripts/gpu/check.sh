@@ -59,8 +59,8 @@ train() { # OUT FLAGS...
 	local out=$1
 	shift
 	"$bin/sambatrain" pretrain quickstart --steps 60 --out "$work/$out" --set "data.shards=$work/shards" --set "data.text.path=$text" \
-		--set 'data.text.include=["**/*.py"]' --set checkpoint.every=10 --set eval.every=0 --set sample.tokens=0 --log-level warn "$@" 2>/dev/null |
-		grep -E 'trained|validation'
+		--set 'data.text.include=["**/*.py"]' --set checkpoint.every=10 --set eval.every=0 --set sample.tokens=0 --log-level warn "$@" >"$work/$out.out" 2>"$work/$out.err" || tail -3 "$work/$out.err"
+	grep -E 'trained|validation' "$work/$out.out"
 }
 model() { sha256sum "$work/$1/checkpoints/step-00000060/model.safetensors" | cut -c1-16; }
 echo '```'

@@ -30,8 +30,16 @@ attention_dq_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 
   float sum[D / 8][4], p[SCORES][4], ds[SCORES][4];
   uint32_t ds_left[STEP / 16][4];
   clear<D / 8>(sum);
-  for (int stage = 0, half = 0; step <= last; step++, half ^= 1) {
-    arrived();
+
+  // A warpgroup begins a step when the other one has both products of the step before:
+  // they may be most of a step apart, and one multiplies while the other computes
+  // weights. Barriers alternate, since one may be passed by when the next is reached.
+  bool second = warp >= 4;
+  arrived();
+  for (int stage = 0, half = 0, begin = step; step <= last; step++, half ^= 1) {
+    // These keys and values are here. Both warpgroups are done with the values of the
+    // step before, and with the keys of the one before that.
+    if (step > begin) barrier_wait(1 + second + (half ^ 1) * 2, THREADS);
     int j0 = step * STEP, next = stage == STAGES - 1 ? 0 : stage + 1;
     if (step < last) {
       load_panels<STEP>(keys + next * STEP * D, k, stride_k, j0 + STEP, tokens);
@@ -65,6 +73,9 @@ attention_dq_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 
     }
     wgmma_wait<0>();
     settle<SCORES>(ds);
+    copy_async_wait<0>();
+    fence_async_proxy();
+    if (step < last) barrier_arrive(2 - second + half * 2, THREADS);
 #pragma unroll
     for (int j = 0; j < SCORES; j++) {
 #pragma unroll

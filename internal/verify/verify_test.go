@@ -427,3 +427,20 @@ func TestThreads(t *testing.T) {
 		}
 	}
 }
+
+// TestOddSizes: windows of 1 and windows that divide nothing, one key head for three
+// wide ones, other taps and states, per-place settings, and every mixer in one pattern.
+func TestOddSizes(t *testing.T) {
+	files, err := Files(filepath.Join("testdata", "odd"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev := device(t, 2)
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			if r := Run(dev, file, false); !r.Pass {
+				t.Errorf("fails: %+v", r)
+			}
+		})
+	}
+}

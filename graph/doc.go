@@ -11,9 +11,11 @@
 //
 //	B  rows of a batch                 V  vocabulary
 //	T  tokens of a row                 D  width of the residual stream, or of a head
-//	H  query heads                     K  key/value heads, or taps of a convolution
+//	H  query heads                     K  key/value heads
 //	C  channels of a Mamba mixer       N  states of a channel
 //	F  hidden width of an MLP          R  rank of Mamba's time-step projection
+//	J  taps of a convolution           P  inputs that a convolution remembers
+//	S  saved states of a scan
 //
 // A tensor is row-major. Its last dimension is contiguous; its rows may be
 // strided, because a tensor can be some columns of a wider one.

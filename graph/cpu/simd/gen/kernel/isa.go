@@ -168,9 +168,6 @@ func (s ISA) emit(plain, broadcast instruction, src Op, rest ...Op) {
 	plain(append([]Op{src}, rest...)...)
 }
 
-// fixed turns an instruction that avo declares with three operands into an instruction.
-func fixed(f func(a, b, c Op)) instruction { return func(o ...Op) { f(o[0], o[1], o[2]) } }
-
 // Add returns a + b. The first operand of these is a register, the other anything that Load takes.
 func (s ISA) Add(a, b Op) VecVirtual { return s.binary(VADDPS, VADDPS_BCST, a, b) }
 

@@ -263,7 +263,7 @@ func (e *Engine) Program() graph.Program { return e.train }
 
 // Tensors copies a region to the host, as tensors named prefix and the parameter.
 func (e *Engine) Tensors(r graph.Region, prefix string) ([]checkpoint.Tensor, error) {
-	list := e.blank(prefix)
+	list := hostTensors(e.params, prefix)
 	for i, t := range list {
 		if err := e.mem.Read(r, e.params[i].Offset, t.Data); err != nil {
 			return nil, err
@@ -272,12 +272,23 @@ func (e *Engine) Tensors(r graph.Region, prefix string) ([]checkpoint.Tensor, er
 	return list, nil
 }
 
-func (e *Engine) blank(prefix string) []checkpoint.Tensor {
-	list := make([]checkpoint.Tensor, len(e.params))
-	for i, p := range e.params {
+// hostTensors is room on the host for all parameters, named prefix and the parameter.
+func hostTensors(params []graph.ParamSlot, prefix string) []checkpoint.Tensor {
+	list := make([]checkpoint.Tensor, len(params))
+	for i, p := range params {
 		list[i] = checkpoint.Tensor{Name: prefix + p.Name, Shape: p.Shape, Data: make([]float32, p.Shape.Size())}
 	}
 	return list
+}
+
+// writeTensors copies a tensor for each parameter from the host to a region.
+func writeTensors(mem graph.Memory, r graph.Region, params []graph.ParamSlot, list []checkpoint.Tensor) error {
+	for i, t := range list {
+		if err := mem.Write(r, params[i].Offset, t.Data); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Snapshot copies parameters and moments to the host.
@@ -295,7 +306,7 @@ func (e *Engine) Snapshot() (model, moments []checkpoint.Tensor, err error) {
 
 // Restore loads parameters and moments from a checkpoint.
 func (e *Engine) Restore(c *checkpoint.Checkpoint) error {
-	model, first, second := e.blank(""), e.blank(checkpoint.ExpAvgPrefix), e.blank(checkpoint.ExpAvgSqPrefix)
+	model, first, second := hostTensors(e.params, ""), hostTensors(e.params, checkpoint.ExpAvgPrefix), hostTensors(e.params, checkpoint.ExpAvgSqPrefix)
 	if err := c.Read(model, slices.Concat(first, second)); err != nil {
 		return err
 	}
@@ -303,10 +314,8 @@ func (e *Engine) Restore(c *checkpoint.Checkpoint) error {
 		r    graph.Region
 		list []checkpoint.Tensor
 	}{{graph.Params, model}, {graph.ExpAvg, first}, {graph.ExpAvgSq, second}} {
-		for i, t := range part.list {
-			if err := e.mem.Write(part.r, e.params[i].Offset, t.Data); err != nil {
-				return err
-			}
+		if err := writeTensors(e.mem, part.r, e.params, part.list); err != nil {
+			return err
 		}
 	}
 	return e.WeightsWritten()

@@ -58,7 +58,10 @@ func LoadModel(dir string, log *slog.Logger, sets ...string) (*Model, error) {
 		return nil, err
 	}
 	if m.Memory, err = m.Device.NewMemory(plan.Sizes); err == nil {
-		err = loadParams(c, plan.Params, m.Memory)
+		list := hostTensors(plan.Params, "")
+		if err = c.ReadModel(list); err == nil {
+			err = writeTensors(m.Memory, graph.Params, plan.Params, list)
+		}
 	}
 	if err == nil && r.Run.Mixed() {
 		var cast graph.Program
@@ -71,20 +74,4 @@ func LoadModel(dir string, log *slog.Logger, sets ...string) (*Model, error) {
 		return nil, err
 	}
 	return m, nil
-}
-
-func loadParams(c *checkpoint.Checkpoint, params []graph.ParamSlot, mem graph.Memory) error {
-	list := make([]checkpoint.Tensor, len(params))
-	for i, p := range params {
-		list[i] = checkpoint.Tensor{Name: p.Name, Shape: p.Shape, Data: make([]float32, p.Shape.Size())}
-	}
-	if err := c.ReadModel(list); err != nil {
-		return err
-	}
-	for i, p := range params {
-		if err := mem.Write(graph.Params, p.Offset, list[i].Data); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -549,3 +549,22 @@ func float32s(x []float64) []float32 {
 	}
 	return y
 }
+
+// Buffer is a dense float32 copy of an array.
+func Buffer(a graph.Array) graph.Buffer {
+	return graph.Buffer{Rows: a.Shape.Rows(), Cols: a.Shape.Cols(), Stride: a.Shape.Cols(), F32: float32s(a.Data)}
+}
+
+// Near fails unless max|got-want| <= Tolerance * max|want|.
+func Near(t *testing.T, name string, got []float32, want []float64) {
+	t.Helper()
+	scale := 0.0
+	for _, w := range want {
+		scale = math.Max(scale, math.Abs(w))
+	}
+	for i, w := range want {
+		if !(math.Abs(float64(got[i])-w) <= Tolerance*scale) {
+			t.Fatalf("%s: element %d is %v, want %v", name, i, got[i], w)
+		}
+	}
+}

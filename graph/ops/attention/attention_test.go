@@ -78,7 +78,7 @@ func TestPiecesGiveTheWholeText(t *testing.T) {
 func feed(t *testing.T, x text, pieces []int) {
 	state := graph.Shape{x.rows, x.slots(), x.KVHeads * x.HeadDim}
 	key, value := graph.NewArray(state), graph.NewArray(state)
-	key32, value32 := buffer(key), buffer(value)
+	key32, value32 := optest.Buffer(key), optest.Buffer(value)
 	from := 0
 	for _, n := range pieces {
 		r, err := attention.CarrySpec(x.Config).ResolveDims(graph.Dims{"B": x.rows, "T": n, "W": x.slots()})
@@ -90,12 +90,12 @@ func feed(t *testing.T, x text, pieces []int) {
 		want, got := x.piece(x.o, from, from+n), graph.NewArray(q.Shape)
 		position := graph.Array{Shape: graph.Shape{1}, Data: []float64{float64(from)}}
 		r.Spec.Reference(r.Dims, []graph.Array{q, k, v, key, value, position}, []graph.Array{got})
-		near(t, "reference: "+name, buffer(got).F32, want.Data)
+		near(t, "reference: "+name, optest.Buffer(got).F32, want.Data)
 
-		o := buffer(graph.NewArray(q.Shape))
+		o := optest.Buffer(graph.NewArray(q.Shape))
 		run := r.Spec.CPU(&graph.CPUCall{
 			Dims: r.Dims, Pool: simd.Serial{},
-			In: []graph.Buffer{buffer(q), buffer(k), buffer(v), key32, value32,
+			In: []graph.Buffer{optest.Buffer(q), optest.Buffer(k), optest.Buffer(v), key32, value32,
 				{Rows: 1, Cols: 1, Stride: 1, I32: []int32{int32(from)}}},
 			Out:       []graph.Buffer{o},
 			Workspace: make([]float32, r.Spec.Workspace(r.Dims, 1)),
@@ -136,7 +136,7 @@ func TestApplyCarries(t *testing.T) {
 		o := make([]float32, x.rows*x.o.Shape[2])
 		for position := range x.tokens {
 			for i, name := range []string{"q", "k", "v"} {
-				if err := program.WriteFloats(name, buffer(x.piece(x.in[i], position, position+1)).F32); err != nil {
+				if err := program.WriteFloats(name, optest.Buffer(x.piece(x.in[i], position, position+1)).F32); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -162,23 +162,23 @@ func TestApplyCarries(t *testing.T) {
 func TestInPlace(t *testing.T) {
 	x := newText(t, attention.Config{Heads: 2, KVHeads: 1, HeadDim: 4, Window: 5}, 2, 9)
 	position := graph.Buffer{Rows: 1, Cols: 1, Stride: 1, I32: []int32{0}}
-	state := func() graph.Buffer { return buffer(graph.NewArray(graph.Shape{2, 5, 4})) }
+	state := func() graph.Buffer { return optest.Buffer(graph.NewArray(graph.Shape{2, 5, 4})) }
 	for _, c := range []struct {
 		spec  *graph.Spec
 		more  []graph.Buffer
 		saved []graph.Buffer
 	}{
-		{attention.Spec(x.Config), nil, []graph.Buffer{buffer(graph.NewArray(graph.Shape{2, 9, 2}))}},
+		{attention.Spec(x.Config), nil, []graph.Buffer{optest.Buffer(graph.NewArray(graph.Shape{2, 9, 2}))}},
 		{attention.CarrySpec(x.Config), []graph.Buffer{state(), state(), position}, nil},
 	} {
 		r, err := c.spec.ResolveDims(graph.Dims{"B": 2, "T": 9, "W": 5})
 		if err != nil {
 			t.Fatal(err)
 		}
-		q := buffer(x.in[0])
+		q := optest.Buffer(x.in[0])
 		r.Spec.CPU(&graph.CPUCall{
 			Dims: r.Dims, Pool: simd.Serial{},
-			In:        append([]graph.Buffer{q, buffer(x.in[1]), buffer(x.in[2])}, c.more...),
+			In:        append([]graph.Buffer{q, optest.Buffer(x.in[1]), optest.Buffer(x.in[2])}, c.more...),
 			Out:       append([]graph.Buffer{q}, c.saved...),
 			Workspace: make([]float32, r.Spec.Workspace(r.Dims, 1)),
 		})()
@@ -200,10 +200,10 @@ func TestCacheOverflow(t *testing.T) {
 	}
 	call := &graph.CPUCall{Dims: r.Dims, Pool: simd.Serial{}, Workspace: make([]float32, r.Spec.Workspace(r.Dims, 1))}
 	for _, o := range r.In[:5] {
-		call.In = append(call.In, buffer(graph.NewArray(o.Shape)))
+		call.In = append(call.In, optest.Buffer(graph.NewArray(o.Shape)))
 	}
 	call.In = append(call.In, graph.Buffer{Rows: 1, Cols: 1, Stride: 1, I32: []int32{5}})
-	call.Out = []graph.Buffer{buffer(graph.NewArray(r.Out[0].Shape))}
+	call.Out = []graph.Buffer{optest.Buffer(graph.NewArray(r.Out[0].Shape))}
 	r.Spec.CPU(call)()
 }
 
@@ -215,10 +215,10 @@ func TestNaN(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, lse := buffer(graph.NewArray(r.Out[0].Shape)), buffer(graph.NewArray(r.Out[1].Shape))
+	o, lse := optest.Buffer(graph.NewArray(r.Out[0].Shape)), optest.Buffer(graph.NewArray(r.Out[1].Shape))
 	r.Spec.CPU(&graph.CPUCall{
 		Dims: r.Dims, Pool: simd.Serial{},
-		In:        []graph.Buffer{buffer(x.in[0]), buffer(x.in[1]), buffer(x.in[2])},
+		In:        []graph.Buffer{optest.Buffer(x.in[0]), optest.Buffer(x.in[1]), optest.Buffer(x.in[2])},
 		Out:       []graph.Buffer{o, lse},
 		Workspace: make([]float32, r.Spec.Workspace(r.Dims, 1)),
 	})()
@@ -260,14 +260,6 @@ func TestRefused(t *testing.T) {
 			}
 		})
 	}
-}
-
-func buffer(a graph.Array) graph.Buffer {
-	b := graph.Buffer{Rows: a.Shape.Rows(), Cols: a.Shape.Cols(), Stride: a.Shape.Cols(), F32: make([]float32, len(a.Data))}
-	for i, v := range a.Data {
-		b.F32[i] = float32(v)
-	}
-	return b
 }
 
 func near(t *testing.T, name string, got []float32, want []float64) {

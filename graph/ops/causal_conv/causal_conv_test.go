@@ -1,7 +1,6 @@
 package causal_conv_test
 
 import (
-	"math"
 	"strings"
 	"testing"
 
@@ -47,7 +46,7 @@ func TestPiecesGiveTheWholeText(t *testing.T) {
 	for _, taps := range []int{2, 4, 8} {
 		x := newText(t, 2, 23, 37, taps)
 		tail := graph.NewArray(graph.Shape{x.rows, taps - 1, x.channels})
-		tail32 := buffer(tail)
+		tail32 := optest.Buffer(tail)
 		from := 0
 		for _, n := range []int{1, 2, 7, 1, 12} {
 			r, err := causal_conv.CarrySpec().ResolveDims(graph.Dims{"B": x.rows, "T": n, "C": x.channels, "J": taps, "P": taps - 1})
@@ -57,16 +56,16 @@ func TestPiecesGiveTheWholeText(t *testing.T) {
 			in, want := x.piece(x.x, from, from+n), x.piece(x.y, from, from+n)
 			got := graph.NewArray(in.Shape)
 			r.Spec.Reference(r.Dims, []graph.Array{in, x.w, x.bias, tail}, []graph.Array{got})
-			near(t, "reference", buffer(got).F32, want.Data)
+			optest.Near(t, "reference", optest.Buffer(got).F32, want.Data)
 
-			y := buffer(graph.NewArray(in.Shape))
+			y := optest.Buffer(graph.NewArray(in.Shape))
 			r.Spec.CPU(&graph.CPUCall{
 				Dims: r.Dims, Pool: simd.Serial{},
-				In:        []graph.Buffer{buffer(in), buffer(x.w), buffer(x.bias), tail32},
+				In:        []graph.Buffer{optest.Buffer(in), optest.Buffer(x.w), optest.Buffer(x.bias), tail32},
 				Out:       []graph.Buffer{y},
 				Workspace: make([]float32, r.Spec.Workspace(r.Dims, 1)),
 			})()
-			near(t, "kernel", y.F32, want.Data)
+			optest.Near(t, "kernel", y.F32, want.Data)
 			from += n
 		}
 	}
@@ -104,7 +103,7 @@ func TestApplyCarriesTheTail(t *testing.T) {
 				if err := p.Read("y", got); err != nil {
 					t.Fatal(err)
 				}
-				near(t, "y", got, x.piece(x.y, from, from+piece).Data)
+				optest.Near(t, "y", got, x.piece(x.y, from, from+piece).Data)
 			}
 			if err := p.ResetStates(); err != nil {
 				t.Fatal(err)
@@ -136,29 +135,7 @@ func load(t *testing.T, plan *graph.Plan) graph.Program {
 
 func write(t *testing.T, p graph.Program, input string, a graph.Array) {
 	t.Helper()
-	if err := p.WriteFloats(input, buffer(a).F32); err != nil {
+	if err := p.WriteFloats(input, optest.Buffer(a).F32); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// buffer is a dense copy.
-func buffer(a graph.Array) graph.Buffer {
-	b := graph.Buffer{Rows: a.Shape.Rows(), Cols: a.Shape.Cols(), Stride: a.Shape.Cols()}
-	for _, v := range a.Data {
-		b.F32 = append(b.F32, float32(v))
-	}
-	return b
-}
-
-func near(t *testing.T, name string, got []float32, want []float64) {
-	t.Helper()
-	scale := 0.0
-	for _, v := range want {
-		scale = math.Max(scale, math.Abs(v))
-	}
-	for i, v := range want {
-		if !(math.Abs(float64(got[i])-v) <= optest.Tolerance*scale) {
-			t.Fatalf("%s: element %d is %v, want %v", name, i, got[i], v)
-		}
 	}
 }

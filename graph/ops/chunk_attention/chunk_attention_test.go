@@ -60,7 +60,7 @@ func TestPiecesGiveTheWholeText(t *testing.T) {
 
 func feed(t *testing.T, x text, pieces []int) {
 	key, value := graph.NewArray(graph.Shape{x.rows, x.chunk, x.width}), graph.NewArray(graph.Shape{x.rows, x.chunk, x.values})
-	key32, value32 := buffer(key), buffer(value)
+	key32, value32 := optest.Buffer(key), optest.Buffer(value)
 	from := 0
 	for _, n := range pieces {
 		r, err := chunk_attention.CarrySpec().ResolveDims(graph.Dims{"B": x.rows, "T": n, "D": x.width, "C": x.values, "W": x.chunk})
@@ -72,12 +72,12 @@ func feed(t *testing.T, x text, pieces []int) {
 		want, got := x.piece(x.o, from, from+n), graph.NewArray(v.Shape)
 		position := graph.Array{Shape: graph.Shape{1}, Data: []float64{float64(from)}}
 		r.Spec.Reference(r.Dims, []graph.Array{q, k, v, x.in[3], key, value, position}, []graph.Array{got})
-		near(t, "reference: "+name, buffer(got).F32, want.Data)
+		near(t, "reference: "+name, optest.Buffer(got).F32, want.Data)
 
-		o := buffer(graph.NewArray(v.Shape))
+		o := optest.Buffer(graph.NewArray(v.Shape))
 		r.Spec.CPU(&graph.CPUCall{
 			Dims: r.Dims, Pool: simd.Serial{},
-			In: []graph.Buffer{buffer(q), buffer(k), buffer(v), buffer(x.in[3]), key32, value32,
+			In: []graph.Buffer{optest.Buffer(q), optest.Buffer(k), optest.Buffer(v), optest.Buffer(x.in[3]), key32, value32,
 				{Rows: 1, Cols: 1, Stride: 1, I32: []int32{int32(from)}}},
 			Out:       []graph.Buffer{o},
 			Workspace: make([]float32, r.Spec.Workspace(r.Dims, 1)),
@@ -115,13 +115,13 @@ func TestApplyCarries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := program.WriteFloats("bias", buffer(x.in[3]).F32); err != nil {
+	if err := program.WriteFloats("bias", optest.Buffer(x.in[3]).F32); err != nil {
 		t.Fatal(err)
 	}
 	o := make([]float32, x.rows*x.values)
 	for position := range x.tokens {
 		for i, name := range names {
-			if err := program.WriteFloats(name, buffer(x.piece(x.in[i], position, position+1)).F32); err != nil {
+			if err := program.WriteFloats(name, optest.Buffer(x.piece(x.in[i], position, position+1)).F32); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -151,10 +151,10 @@ func TestNaN(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o, lse := buffer(graph.NewArray(r.Out[0].Shape)), buffer(graph.NewArray(r.Out[1].Shape))
+	o, lse := optest.Buffer(graph.NewArray(r.Out[0].Shape)), optest.Buffer(graph.NewArray(r.Out[1].Shape))
 	r.Spec.CPU(&graph.CPUCall{
 		Dims: r.Dims, Pool: simd.Serial{},
-		In:        []graph.Buffer{buffer(x.in[0]), buffer(x.in[1]), buffer(x.in[2]), buffer(x.in[3])},
+		In:        []graph.Buffer{optest.Buffer(x.in[0]), optest.Buffer(x.in[1]), optest.Buffer(x.in[2]), optest.Buffer(x.in[3])},
 		Out:       []graph.Buffer{o, lse},
 		Workspace: make([]float32, r.Spec.Workspace(r.Dims, 1)),
 	})()
@@ -164,14 +164,6 @@ func TestNaN(t *testing.T) {
 			t.Errorf("token %d: o is %v, want NaN %v", i, o.Row(i), sees)
 		}
 	}
-}
-
-func buffer(a graph.Array) graph.Buffer {
-	b := graph.Buffer{Rows: a.Shape.Rows(), Cols: a.Shape.Cols(), Stride: a.Shape.Cols(), F32: make([]float32, len(a.Data))}
-	for i, v := range a.Data {
-		b.F32[i] = float32(v)
-	}
-	return b
 }
 
 func near(t *testing.T, name string, got []float32, want []float64) {

@@ -117,29 +117,16 @@ func TestGradientReachesParameters(t *testing.T) {
 			if err := prog.Read(name, got); err != nil {
 				t.Fatal(err)
 			}
-			near(t, name, got, want[k].Data)
+			optest.Near(t, name, got, want[k].Data)
 		}
 		for i, p := range plan.Params {
 			got := make([]float32, p.Shape.Size())
 			if err := mem.Read(graph.Grads, p.Offset, got); err != nil {
 				t.Fatal(err)
 			}
-			near(t, "d"+p.Name, got, want[2+i].Data)
+			optest.Near(t, "d"+p.Name, got, want[2+i].Data)
 		}
 	})
-}
-
-func near(t *testing.T, name string, got []float32, want []float64) {
-	t.Helper()
-	scale := 0.0
-	for _, w := range want {
-		scale = math.Max(scale, math.Abs(w))
-	}
-	for i, w := range want {
-		if !(math.Abs(float64(got[i])-w) <= optest.Tolerance*scale) {
-			t.Fatalf("%s: element %d is %v, want %v", name, i, got[i], w)
-		}
-	}
 }
 
 func float32s(x []float64) []float32 {

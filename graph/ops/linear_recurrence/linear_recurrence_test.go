@@ -69,7 +69,7 @@ func TestPiecesGiveTheWholeText(t *testing.T) {
 			spec = linear_recurrence.FixedCarrySpec(logDecay)
 		}
 		state := graph.NewArray(graph.Shape{rows, heads, keys, values})
-		state32 := buffer(state)
+		state32 := optest.Buffer(state)
 		from := 0
 		for _, n := range []int{1, 2, 63, 1, 80, 3} {
 			r, err := spec.ResolveDims(graph.Dims{"B": rows, "T": n, "Dk": keys, "Dv": values})
@@ -80,18 +80,18 @@ func TestPiecesGiveTheWholeText(t *testing.T) {
 			var in32 []graph.Buffer
 			for _, a := range x.in {
 				in = append(in, x.piece(a, from, from+n))
-				in32 = append(in32, buffer(in[len(in)-1]))
+				in32 = append(in32, optest.Buffer(in[len(in)-1]))
 			}
 			want, got := x.piece(x.o, from, from+n), graph.NewArray(r.Out[0].Shape)
 			spec.Reference(r.Dims, append(in, state), []graph.Array{got})
-			near(t, "reference", buffer(got).F32, want.Data)
+			optest.Near(t, "reference", optest.Buffer(got).F32, want.Data)
 
-			o := buffer(graph.NewArray(r.Out[0].Shape))
+			o := optest.Buffer(graph.NewArray(r.Out[0].Shape))
 			spec.CPU(&graph.CPUCall{
 				Dims: r.Dims, Pool: simd.Serial{}, In: append(in32, state32), Out: []graph.Buffer{o},
 				Workspace: make([]float32, spec.Workspace(r.Dims, 1)),
 			})()
-			near(t, "kernel", o.F32, want.Data)
+			optest.Near(t, "kernel", o.F32, want.Data)
 			from += n
 		}
 	})
@@ -134,7 +134,7 @@ func TestApplyCarriesTheState(t *testing.T) {
 		for range 2 { // the second text begins with zeros again
 			for from := 0; from < x.tokens; from += piece {
 				for i, a := range x.in {
-					if err := p.WriteFloats(fmt.Sprint(i), buffer(x.piece(a, from, from+piece)).F32); err != nil {
+					if err := p.WriteFloats(fmt.Sprint(i), optest.Buffer(x.piece(a, from, from+piece)).F32); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -144,7 +144,7 @@ func TestApplyCarriesTheState(t *testing.T) {
 				if err := p.Read("o", o); err != nil {
 					t.Fatal(err)
 				}
-				near(t, "o", o, x.piece(x.o, from, from+piece).Data)
+				optest.Near(t, "o", o, x.piece(x.o, from, from+piece).Data)
 			}
 			if err := p.ResetStates(); err != nil {
 				t.Fatal(err)
@@ -200,27 +200,5 @@ func TestRefused(t *testing.T) {
 				t.Errorf("the error is %v, want %q in it", err, c.want)
 			}
 		})
-	}
-}
-
-// buffer is a dense copy.
-func buffer(a graph.Array) graph.Buffer {
-	b := graph.Buffer{Rows: a.Shape.Rows(), Cols: a.Shape.Cols(), Stride: a.Shape.Cols()}
-	for _, v := range a.Data {
-		b.F32 = append(b.F32, float32(v))
-	}
-	return b
-}
-
-func near(t *testing.T, name string, got []float32, want []float64) {
-	t.Helper()
-	scale := 0.0
-	for _, v := range want {
-		scale = math.Max(scale, math.Abs(v))
-	}
-	for i, v := range want {
-		if !(math.Abs(float64(got[i])-v) <= optest.Tolerance*scale) {
-			t.Fatalf("%s: element %d is %v, want %v", name, i, got[i], v)
-		}
 	}
 }

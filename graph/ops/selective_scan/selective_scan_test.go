@@ -62,7 +62,7 @@ func TestPiecesGiveTheWholeText(t *testing.T) {
 	for _, gated := range []bool{true, false} {
 		x := newText(t, gated, graph.Dims{"B": 2, "T": 103, "C": 37, "N": 5})
 		h := graph.NewArray(graph.Shape{2, 5, 37})
-		h32 := buffer(h)
+		h32 := optest.Buffer(h)
 		from := 0
 		for _, n := range []int{1, 2, 31, 1, 32, 36} { // within, up to and over a chunk
 			r, err := selective_scan.CarrySpec(gated).ResolveDims(graph.Dims{"B": 2, "T": n, "C": 37, "N": 5})
@@ -72,13 +72,13 @@ func TestPiecesGiveTheWholeText(t *testing.T) {
 			in, want := x.pieces(from, from+n), x.piece(x.y, from, from+n)
 			got := graph.NewArray(want.Shape)
 			r.Spec.Reference(r.Dims, append(in, h), []graph.Array{got})
-			near(t, "reference", buffer(got), want)
+			near(t, "reference", optest.Buffer(got), want)
 
 			var in32 []graph.Buffer
 			for _, a := range in {
-				in32 = append(in32, buffer(a))
+				in32 = append(in32, optest.Buffer(a))
 			}
-			y := buffer(graph.NewArray(want.Shape))
+			y := optest.Buffer(graph.NewArray(want.Shape))
 			r.Spec.CPU(&graph.CPUCall{
 				Dims: r.Dims, Pool: simd.Serial{}, In: append(in32, h32), Out: []graph.Buffer{y},
 				Workspace: make([]float32, r.Spec.Workspace(r.Dims, 1)),
@@ -110,11 +110,11 @@ func TestApplyCarriesTheStates(t *testing.T) {
 			t.Errorf("state mixer.h is %v, want [2 3 6]", s)
 		}
 		p := load(t, plan)
-		y := buffer(graph.NewArray(graph.Shape{2, piece, 6}))
+		y := optest.Buffer(graph.NewArray(graph.Shape{2, piece, 6}))
 		for range 2 { // the second text begins with zeros again
 			for from := 0; from < 2*piece; from += piece {
 				for i, a := range x.pieces(from, from+piece) {
-					if err := p.WriteFloats(fmt.Sprint(i), buffer(a).F32); err != nil {
+					if err := p.WriteFloats(fmt.Sprint(i), optest.Buffer(a).F32); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -143,10 +143,10 @@ func TestGradientInPlace(t *testing.T) {
 			saved := graph.NewArray(step.Resolved.In[len(x.in)].Shape)
 			selective_scan.Spec(gated).Reference(step.Dims, x.in, []graph.Array{graph.NewArray(x.y.Shape), saved})
 			for _, a := range append(slices.Clone(x.in), saved, x.y) { // y serves as dy
-				c.In = append(c.In, buffer(a))
+				c.In = append(c.In, optest.Buffer(a))
 			}
 			for _, o := range step.Resolved.Out {
-				c.Out = append(c.Out, buffer(graph.NewArray(o.Shape)))
+				c.Out = append(c.Out, optest.Buffer(graph.NewArray(o.Shape)))
 			}
 			if inPlace {
 				c.Out[0] = c.In[step.Spec.InPlace[0]]
@@ -213,15 +213,6 @@ func load(t *testing.T, plan *graph.Plan) graph.Program {
 		t.Fatal(err)
 	}
 	return p
-}
-
-// buffer is a dense copy.
-func buffer(a graph.Array) graph.Buffer {
-	b := graph.Buffer{Rows: a.Shape.Rows(), Cols: a.Shape.Cols(), Stride: a.Shape.Cols()}
-	for _, v := range a.Data {
-		b.F32 = append(b.F32, float32(v))
-	}
-	return b
 }
 
 func near(t *testing.T, name string, got graph.Buffer, want graph.Array) {

@@ -1,17 +1,22 @@
 package ops_test
 
 import (
+	"runtime"
+	"sync"
 	"testing"
 
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/cpu"
+	"github.com/sambatrain/sambatrain/graph/cpu/peak"
 	"github.com/sambatrain/sambatrain/graph/ops"
 	"github.com/sambatrain/sambatrain/graph/ops/add"
 	"github.com/sambatrain/sambatrain/internal/optest"
 )
 
 // BenchmarkCPU times the cases of a real model's shapes, forward and backward, on
-// all cores: time a call, and the rates of the work that the op declares.
+// all cores: time a call, the rates of the work that the op declares, and the share
+// of the tighter of this machine's limits that it reaches, %FLOPs or %bytes by which
+// of the two limits is the tighter one.
 //
 //	go test ./graph/ops -run '^$' -bench 'CPU/linear$'
 func BenchmarkCPU(b *testing.B) {
@@ -89,9 +94,21 @@ func bench(b *testing.B, c graph.Case, r *graph.Resolved) {
 			b.Fatal(err)
 		}
 	}
-	cost, ns := r.Spec.Cost(r.Dims), float64(b.Elapsed().Nanoseconds())/float64(b.N)
+	report(b, r.Spec.Cost(r.Dims))
+}
+
+// machine is what this machine can do, measured when the first benchmark has run.
+var machine = sync.OnceValue(func() peak.Peak { return peak.Measure(runtime.GOMAXPROCS(0)) })
+
+func report(b *testing.B, cost graph.Cost) {
+	ns := float64(b.Elapsed().Nanoseconds()) / float64(b.N)
 	b.ReportMetric(cost.FLOPs/ns, "GFLOP/s")
 	b.ReportMetric(cost.Bytes/ns, "GB/s")
+	limit := "%FLOPs"
+	if machine().MemoryBound(cost.FLOPs, cost.Bytes) {
+		limit = "%bytes"
+	}
+	b.ReportMetric(100*machine().Share(cost.FLOPs, cost.Bytes, ns/1e9), limit)
 }
 
 func converted[T int32 | float32](x []float64) []T {

@@ -31,6 +31,7 @@ var rules = []rule{
 	{"graph", nil, "a graph knows no op and no executor"},
 	{"graph/cpu/simd", nil, "vector functions know no graph"},
 	{"graph/cpu/simd/gen/*", []string{"graph/cpu/simd/gen/kernel"}, "what generates assembly is no part of the program"},
+	{"graph/cpu/peak", []string{"graph/cpu/simd"}, "limits are the machine's, whatever runs on it"},
 	{"graph/cpu", []string{"graph", "graph/cpu/simd"}, "an executor runs any Spec and names no op"},
 	{"graph/cuda/...", []string{"graph", "graph/cuda/..."}, "an executor runs any Spec and names no op"},
 	{"graph/reference", []string{"graph"}, "an executor runs any Spec and names no op"},
@@ -48,9 +49,9 @@ var rules = []rule{
 	{"internal/runlog", nil, "logs stand alone"},
 	{"internal/generate", []string{"graph", "layers"}, "a text is continued on any device"},
 	// cast_weights makes the rounded copy of restored weights, before the first step.
-	{"internal/train", []string{"recipes", "layers", "optim", "data", "checkpoint", "graph", "graph/cpu", "graph/cuda", "graph/ops/cast_weights", "internal/*"}, "the loop runs programs and names no op"},
-	{"internal/*", []string{"recipes", "layers", "optim", "data", "checkpoint", "checkpoint/*", "graph", "graph/cpu", "graph/cuda", "internal/*"}, "what is around the loop names no op"},
-	{"cmd/*", []string{"recipes", "data", "checkpoint", "checkpoint/*", "graph", "graph/cpu", "graph/cuda", "internal/*"}, "commands call the loop"},
+	{"internal/train", []string{"recipes", "layers", "optim", "data", "checkpoint", "graph", "graph/cpu", "graph/cpu/peak", "graph/cuda", "graph/ops/cast_weights", "internal/*"}, "the loop runs programs and names no op"},
+	{"internal/*", []string{"recipes", "layers", "optim", "data", "checkpoint", "checkpoint/*", "graph", "graph/cpu", "graph/cpu/peak", "graph/cuda", "internal/*"}, "what is around the loop names no op"},
+	{"cmd/*", []string{"recipes", "data", "checkpoint", "checkpoint/*", "graph", "graph/cpu", "graph/cpu/peak", "graph/cuda", "internal/*"}, "commands call the loop"},
 	{"scripts/...", []string{"..."}, "scripts measure anything"},
 }
 

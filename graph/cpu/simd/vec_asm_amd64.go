@@ -241,3 +241,23 @@ func convSiLUGradAVX512(dpre []float32, dw []float32, dbias []float32, dy []floa
 //
 //go:noescape
 func convInputAVX512(dx []float32, w []float32, wStride int, dpre []float32, dpreStride int, taps int)
+
+// fmasAVX2 is fmasGo on vectors of 8.
+//
+//go:noescape
+func fmasAVX2(rounds int)
+
+// triadAVX2 is triadGo on vectors of 8.
+//
+//go:noescape
+func triadAVX2(dst []float32, a float32, x []float32, y []float32)
+
+// fmasAVX512 is fmasGo on vectors of 16.
+//
+//go:noescape
+func fmasAVX512(rounds int)
+
+// triadAVX512 is triadGo on vectors of 16.
+//
+//go:noescape
+func triadAVX512(dst []float32, a float32, x []float32, y []float32)

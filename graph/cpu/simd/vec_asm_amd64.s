@@ -4162,3 +4162,194 @@ tap16:
 done:
 	VZEROUPPER
 	RET
+
+// func fmasAVX2(rounds int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·fmasAVX2(SB), NOSPLIT, $0-8
+	MOVQ    rounds+0(FP), AX
+	VMOVUPS splat3f800000AVX2<>+0(SB), Y0
+	VPXOR   Y1, Y1, Y1
+	VPXOR   Y2, Y2, Y2
+	VPXOR   Y3, Y3, Y3
+	VPXOR   Y4, Y4, Y4
+	VPXOR   Y5, Y5, Y5
+	VPXOR   Y6, Y6, Y6
+	VPXOR   Y7, Y7, Y7
+	VPXOR   Y8, Y8, Y8
+	VPXOR   Y9, Y9, Y9
+	VPXOR   Y10, Y10, Y10
+	VPXOR   Y11, Y11, Y11
+	VPXOR   Y12, Y12, Y12
+
+round:
+	VFMADD231PS Y0, Y0, Y1
+	VFMADD231PS Y0, Y0, Y2
+	VFMADD231PS Y0, Y0, Y3
+	VFMADD231PS Y0, Y0, Y4
+	VFMADD231PS Y0, Y0, Y5
+	VFMADD231PS Y0, Y0, Y6
+	VFMADD231PS Y0, Y0, Y7
+	VFMADD231PS Y0, Y0, Y8
+	VFMADD231PS Y0, Y0, Y9
+	VFMADD231PS Y0, Y0, Y10
+	VFMADD231PS Y0, Y0, Y11
+	VFMADD231PS Y0, Y0, Y12
+	DECQ        AX
+	JNZ         round
+	VZEROUPPER
+	RET
+
+// func triadAVX2(dst []float32, a float32, x []float32, y []float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·triadAVX2(SB), NOSPLIT, $0-80
+	MOVQ         dst_base+0(FP), AX
+	VBROADCASTSS a+24(FP), Y0
+	MOVQ         x_base+32(FP), CX
+	MOVQ         y_base+56(FP), DX
+	MOVQ         dst_len+8(FP), BX
+	XORQ         SI, SI
+	CMPQ         BX, $0x20
+	JLT          unrolledEnd
+
+unrolled:
+	VMOVUPS     (CX)(SI*1), Y1
+	VFMADD231PS (DX)(SI*1), Y0, Y1
+	VMOVNTPS    Y1, (AX)(SI*1)
+	VMOVUPS     32(CX)(SI*1), Y1
+	VFMADD231PS 32(DX)(SI*1), Y0, Y1
+	VMOVNTPS    Y1, 32(AX)(SI*1)
+	VMOVUPS     64(CX)(SI*1), Y1
+	VFMADD231PS 64(DX)(SI*1), Y0, Y1
+	VMOVNTPS    Y1, 64(AX)(SI*1)
+	VMOVUPS     96(CX)(SI*1), Y1
+	VFMADD231PS 96(DX)(SI*1), Y0, Y1
+	VMOVNTPS    Y1, 96(AX)(SI*1)
+	ADDQ        $0x00000080, SI
+	SUBQ        $0x20, BX
+	CMPQ        BX, $0x20
+	JGE         unrolled
+
+unrolledEnd:
+	CMPQ BX, $0x08
+	JLT  singleEnd
+
+single:
+	VMOVUPS     (CX)(SI*1), Y1
+	VFMADD231PS (DX)(SI*1), Y0, Y1
+	VMOVNTPS    Y1, (AX)(SI*1)
+	ADDQ        $0x20, SI
+	SUBQ        $0x08, BX
+	CMPQ        BX, $0x08
+	JGE         single
+
+singleEnd:
+	TESTQ       BX, BX
+	JE          done
+	LEAQ        laneMasks<>+32(SB), DI
+	NEGQ        BX
+	VMOVUPS     (DI)(BX*4), Y1
+	VMASKMOVPS  (CX)(SI*1), Y1, Y2
+	VMASKMOVPS  (DX)(SI*1), Y1, Y3
+	VFMADD231PS Y3, Y0, Y2
+	VMASKMOVPS  Y2, Y1, (AX)(SI*1)
+
+done:
+	SFENCE
+	VZEROUPPER
+	RET
+
+// func fmasAVX512(rounds int)
+// Requires: AVX, AVX512F
+TEXT ·fmasAVX512(SB), NOSPLIT, $0-8
+	MOVQ         rounds+0(FP), AX
+	VBROADCASTSS splat3f800000AVX512<>+0(SB), Z0
+	VPXORD       Z1, Z1, Z1
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	VPXORD       Z11, Z11, Z11
+	VPXORD       Z12, Z12, Z12
+
+round:
+	VFMADD231PS Z0, Z0, Z1
+	VFMADD231PS Z0, Z0, Z2
+	VFMADD231PS Z0, Z0, Z3
+	VFMADD231PS Z0, Z0, Z4
+	VFMADD231PS Z0, Z0, Z5
+	VFMADD231PS Z0, Z0, Z6
+	VFMADD231PS Z0, Z0, Z7
+	VFMADD231PS Z0, Z0, Z8
+	VFMADD231PS Z0, Z0, Z9
+	VFMADD231PS Z0, Z0, Z10
+	VFMADD231PS Z0, Z0, Z11
+	VFMADD231PS Z0, Z0, Z12
+	DECQ        AX
+	JNZ         round
+	VZEROUPPER
+	RET
+
+// func triadAVX512(dst []float32, a float32, x []float32, y []float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·triadAVX512(SB), NOSPLIT, $0-80
+	MOVQ         dst_base+0(FP), AX
+	VBROADCASTSS a+24(FP), Z0
+	MOVQ         x_base+32(FP), DX
+	MOVQ         y_base+56(FP), BX
+	MOVQ         dst_len+8(FP), CX
+	XORQ         SI, SI
+	CMPQ         CX, $0x40
+	JLT          unrolledEnd
+
+unrolled:
+	VMOVUPS     (DX)(SI*1), Z1
+	VFMADD231PS (BX)(SI*1), Z0, Z1
+	VMOVNTPS    Z1, (AX)(SI*1)
+	VMOVUPS     64(DX)(SI*1), Z1
+	VFMADD231PS 64(BX)(SI*1), Z0, Z1
+	VMOVNTPS    Z1, 64(AX)(SI*1)
+	VMOVUPS     128(DX)(SI*1), Z1
+	VFMADD231PS 128(BX)(SI*1), Z0, Z1
+	VMOVNTPS    Z1, 128(AX)(SI*1)
+	VMOVUPS     192(DX)(SI*1), Z1
+	VFMADD231PS 192(BX)(SI*1), Z0, Z1
+	VMOVNTPS    Z1, 192(AX)(SI*1)
+	ADDQ        $0x00000100, SI
+	SUBQ        $0x40, CX
+	CMPQ        CX, $0x40
+	JGE         unrolled
+
+unrolledEnd:
+	CMPQ CX, $0x10
+	JLT  singleEnd
+
+single:
+	VMOVUPS     (DX)(SI*1), Z1
+	VFMADD231PS (BX)(SI*1), Z0, Z1
+	VMOVNTPS    Z1, (AX)(SI*1)
+	ADDQ        $0x40, SI
+	SUBQ        $0x10, CX
+	CMPQ        CX, $0x10
+	JGE         single
+
+singleEnd:
+	TESTQ       CX, CX
+	JE          done
+	MOVQ        $0x00000001, DI
+	SHLQ        CL, DI
+	DECQ        DI
+	KMOVW       DI, K1
+	VMOVUPS.Z   (DX)(SI*1), K1, Z1
+	VMOVUPS.Z   (BX)(SI*1), K1, Z2
+	VFMADD231PS Z2, Z0, Z1
+	VMOVUPS     Z1, K1, (AX)(SI*1)
+
+done:
+	SFENCE
+	VZEROUPPER
+	RET

@@ -25,6 +25,9 @@ type vecKernels struct {
 	convSiLU     func(dst, bias, w []float32, wStride int, x []float32, xStride, taps int)
 	convSiLUGrad func(dpre, dw, dbias, dy, bias, w []float32, wStride int, x []float32, xStride, taps int)
 	convInput    func(dx, w []float32, wStride int, dpre []float32, dpreStride, taps int)
+
+	fmas  func(rounds int)
+	triad func(dst []float32, a float32, x, y []float32)
 }
 
 // vec returns the vector functions of the active Level.
@@ -42,4 +45,5 @@ var vecPortable = vecKernels{
 	scaleMul:   scaleMulGo, rmsNormGrad: rmsNormGradGo,
 	adamW:    adamWGo,
 	convSiLU: convSiLUGo, convSiLUGrad: convSiLUGradGo, convInput: convInputGo,
+	fmas: fmasGo, triad: triadGo,
 }

@@ -16,6 +16,7 @@ var vecTable = [...]vecKernels{
 		scaleMul:   scaleMulAVX2, rmsNormGrad: rmsNormGradAVX2,
 		adamW:    adamWAVX2,
 		convSiLU: convSiLUAVX2, convSiLUGrad: convSiLUGradAVX2, convInput: convInputAVX2,
+		fmas: fmasAVX2, triad: triadAVX2,
 	},
 	AVX512: {
 		exp: expAVX512, sigmoid: sigmoidAVX512, silu: siluAVX512, softplus: softplusAVX512,
@@ -29,5 +30,6 @@ var vecTable = [...]vecKernels{
 		scaleMul:   scaleMulAVX512, rmsNormGrad: rmsNormGradAVX512,
 		adamW:    adamWAVX512,
 		convSiLU: convSiLUAVX512, convSiLUGrad: convSiLUGradAVX512, convInput: convInputAVX512,
+		fmas: fmasAVX512, triad: triadAVX512,
 	},
 }

@@ -110,6 +110,16 @@ func (p Place) Store(v Op, base Register) {
 	}
 }
 
+// Stream is Store past the caches, for what nothing reads soon. The slice at base must begin at a multiple of
+// a vector's bytes, and SFENCE must come before another goroutine may see what was stored.
+func (p Place) Stream(v Op, base Register) {
+	if p.mask == nil {
+		VMOVNTPS(v, p.at(base))
+		return
+	}
+	p.Store(v, base)
+}
+
 // Only returns v with fill, a register, in the lanes past the slice's end.
 func (p Place) Only(v, fill VecVirtual) VecVirtual {
 	if p.mask == nil {

@@ -67,6 +67,12 @@ type Builder struct {
 	carry  *Carry
 	// round is the op that makes bfloat16 of float32; nil computes in float32.
 	round *Spec
+	// blocks is how many there are, and block the one being added, 0 outside.
+	blocks, block int
+	// arenaLimit is in bytes; 0 is none.
+	arenaLimit int64
+	// accumulate adds gradients to what Grads holds.
+	accumulate bool
 	// differentiating is the forward call whose backward ops are being added.
 	differentiating *call
 	terms           map[*gorgonia.Node][]*gorgonia.Node // node -> the gradients that reach it
@@ -115,6 +121,15 @@ func (b *Builder) SetCarry(c Carry) { b.carry = &c }
 // SetMixed chooses mixed precision: what Kind says of each operand. round is the
 // op that makes bfloat16 of float32.
 func (b *Builder) SetMixed(round *Spec) { b.round = round }
+
+// SetAccumulate makes the backward pass add to what region Grads holds, instead of
+// writing over it: the gradients of several runs are summed.
+func (b *Builder) SetAccumulate() { b.accumulate = true }
+
+// SetArenaLimit makes Compile keep the tensors between kernels within this many
+// bytes: what is over it is dropped after the forward pass and computed again in the
+// backward pass. 0 is no limit.
+func (b *Builder) SetArenaLimit(bytes int64) { b.arenaLimit = bytes }
 
 // Carries is the stateful form's settings, nil in the ordinary form.
 func (b *Builder) Carries() *Carry { return b.carry }
@@ -166,6 +181,15 @@ func (b *Builder) Scope(name string, f func()) {
 	b.scope = append(b.scope, name)
 	f()
 	b.scope = b.scope[:len(b.scope)-1]
+}
+
+// Block runs f. What f adds is one block of the model: the unit of which the backward
+// pass may compute all again from what enters it.
+func (b *Builder) Block(f func()) {
+	b.blocks++
+	b.block = b.blocks
+	f()
+	b.block = 0
 }
 
 // Path is name under the current scope.
@@ -304,7 +328,7 @@ func (b *Builder) Apply(s *Spec, in ...Tensor) Tensor {
 		}
 		updates = updates || o.Updated
 	}
-	c := &call{Resolved: r, id: b.nextID(), path: b.path(), backward: b.differentiating != nil, b: b}
+	c := &call{Resolved: r, id: b.nextID(), path: b.path(), block: b.block, backward: b.differentiating != nil, b: b}
 	n, err := gorgonia.ApplyOp(c, nodes...)
 	if err != nil {
 		return b.Fail(fmt.Errorf("%s: %w", s.Name, err))
@@ -380,3 +404,13 @@ func (b *Builder) Result(name string, t Tensor) {
 
 // Params are the parameters in the order in which the model asked for them.
 func (b *Builder) Params() []*Param { return b.params }
+
+// ParamsLength is the length of region Params so far, with the padding between
+// parameters.
+func (b *Builder) ParamsLength() int {
+	n := 0
+	for _, p := range b.params {
+		n += roundUp(p.Shape.Size())
+	}
+	return n
+}

@@ -6,10 +6,15 @@ import "time"
 type Device interface {
 	// Name says what the device is, for people: "cpu (2 threads, avx512)".
 	Name() string
+	// FreeMemory is how many bytes the device could still give, 0 where that is unknown.
+	FreeMemory() (int64, error)
 	// NewMemory allocates the regions that outlive a run, Params and those with its
-	// layout, zeroed. Sizes of other regions are ignored.
+	// layout, zeroed, and an arena that programs share. Sizes of Inputs and States are
+	// ignored.
 	NewMemory(sizes [Regions]int) (Memory, error)
-	// Load binds a plan to the memory, and to an arena, inputs and states of its own.
+	// Load binds a plan to the memory, to its arena where that is large enough, and
+	// otherwise to one of its own, and to inputs and states of its own. A result in a
+	// shared arena is good until another program runs.
 	Load(p *Plan, m Memory) (Program, error)
 	// Close frees the device's workers. Its programs can't run afterwards.
 	Close() error
@@ -22,6 +27,8 @@ type Memory interface {
 	Read(r Region, offset int, dst []float32) error
 	// Write copies src from the host to region elements from offset on.
 	Write(r Region, offset int, src []float32) error
+	// Clear fills a region with zeros.
+	Clear(r Region) error
 }
 
 // Program is a plan that is ready to run.

@@ -283,9 +283,9 @@ func TestWholeRegions(t *testing.T) {
 		},
 	}
 	b := newBuilder()
-	b.Apply(move, b.Whole(graph.Params, 37), b.Whole(graph.Accum, 37))
+	b.Apply(move, b.Whole(graph.Params, 37), b.Whole(graph.ExpAvg, 37))
 	p := compile(t, b)
-	if p.Sizes[graph.Params] != 37 || p.Sizes[graph.Accum] != 37 || p.Sizes[graph.Arena] != 0 {
+	if p.Sizes[graph.Params] != 37 || p.Sizes[graph.ExpAvg] != 37 || p.Sizes[graph.Arena] != 0 {
 		t.Errorf("regions are %v", p.Sizes)
 	}
 	m := load(t, p)
@@ -293,7 +293,7 @@ func TestWholeRegions(t *testing.T) {
 	for i := range ones {
 		ones[i] = 1
 	}
-	if err := m.mem.Write(graph.Accum, 0, ones); err != nil {
+	if err := m.mem.Write(graph.ExpAvg, 0, ones); err != nil {
 		t.Fatal(err)
 	}
 	m.run()

@@ -1,6 +1,7 @@
 package graph_test
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -206,7 +207,17 @@ func (g *program) build(ops int) {
 		g.leaf("param", 2+g.r.IntN(6))
 	}
 	g.leaf("input", g.nodes[0].cols)
-	for op := range ops {
+	for first := 0; first < ops; first += opsOfBlock {
+		g.b.Block(func() { g.grow(first, min(first+opsOfBlock, ops)) })
+	}
+	g.close()
+}
+
+// opsOfBlock is how many ops make a block that can be computed again.
+const opsOfBlock = 7
+
+func (g *program) grow(from, to int) {
+	for op := from; op < to; op++ {
 		x := g.pick()
 		switch g.r.IntN(9) {
 		case 0:
@@ -235,8 +246,11 @@ func (g *program) build(ops int) {
 			}
 		}
 	}
-	// Everything that nobody reads goes into the loss, so that each parameter and
-	// all columns do.
+}
+
+// close lets everything that nobody reads go into the loss, so that each parameter
+// and all columns do.
+func (g *program) close() {
 	var in []graph.Tensor
 	for _, n := range slices.Clone(g.nodes) {
 		if n.differs && !n.read {
@@ -292,32 +306,109 @@ func TestRandomPrograms(t *testing.T) {
 		} else if p.Sizes[graph.Arena] < all*2/3 {
 			reused++
 		}
-		m := load(t, p)
-		for _, n := range g.nodes {
-			switch {
-			case n.isParam:
-				m.param(n.leaf, n.value)
-			case n.leaf != "":
-				m.input(n.leaf, n.value)
-			}
-		}
+		m := g.load(t, p)
 		m.run()
 		m.run() // the first run's left-overs must not matter
-		for _, n := range g.nodes {
-			if n.result != "" {
-				m.result(n.result, n.value)
-			}
-			if n.isParam {
-				m.gradient(n.leaf, n.d)
-			}
-		}
-		m.result("loss", []float64{g.lossValue()})
+		g.compare(t, m, 1)
 		if t.Failed() {
 			t.Fatalf("seed %d:\n%v", seed, p)
 		}
 	}
 	if reused < 100 {
 		t.Errorf("only %d of 150 programs use their arena again to speak of", reused)
+	}
+}
+
+// load gives a plan the program's parameters and inputs.
+func (g *program) load(t *testing.T, p *graph.Plan) *machines {
+	t.Helper()
+	m := load(t, p)
+	for _, n := range g.nodes {
+		switch {
+		case n.isParam:
+			m.param(n.leaf, n.value)
+		case n.leaf != "":
+			m.input(n.leaf, n.value)
+		}
+	}
+	return m
+}
+
+// compare holds results, and the sum of the gradients of several runs, against what
+// was computed beside them.
+func (g *program) compare(t *testing.T, m *machines, runs float64) {
+	t.Helper()
+	for _, n := range g.nodes {
+		if n.result != "" {
+			m.result(n.result, n.value)
+		}
+		if n.isParam {
+			sum := slices.Clone(n.d)
+			for i := range sum {
+				sum[i] *= runs
+			}
+			m.gradient(n.leaf, sum)
+		}
+	}
+	m.result("loss", []float64{g.lossValue()})
+}
+
+// TestRandomProgramsAgain compares plans that compute all that they can again, and
+// plans that keep to limits on the way there.
+func TestRandomProgramsAgain(t *testing.T) {
+	smaller, again := 0, 0
+	for seed := range uint64(80) {
+		g := &program{r: rand.New(rand.NewPCG(seed, 3)), b: newBuilder()}
+		g.build(20 + g.r.IntN(60))
+		free := compile(t, g.b)
+		g.b.SetArenaLimit(1)
+		_, err := g.b.Compile()
+		var limit *graph.LimitError
+		if !errors.As(err, &limit) || limit.Limit != 1 {
+			t.Fatalf("seed %d: a limit of 1: %v", seed, err)
+		}
+		largest := 4 * int64(free.Sizes[graph.Arena])
+		for _, bytes := range []int64{largest, (largest + limit.Need) / 2, limit.Need} {
+			g.b.SetArenaLimit(bytes)
+			p := compile(t, g.b)
+			if got := 4 * int64(p.Sizes[graph.Arena]); got > bytes {
+				t.Errorf("seed %d: the arena takes %d bytes, the limit is %d", seed, got, bytes)
+			}
+			untorn(t, p)
+			m := g.load(t, p)
+			m.run()
+			m.run()
+			g.compare(t, m, 1)
+			if t.Failed() {
+				t.Fatalf("seed %d, limit %d:\n%v", seed, bytes, p)
+			}
+			if bytes == limit.Need && limit.Need < largest {
+				smaller++
+				again += len(p.Steps) - len(free.Steps)
+			}
+		}
+	}
+	if smaller < 20 || again < 100 {
+		t.Errorf("only %d programs got smaller, by %d calls that are repeated", smaller, again)
+	}
+}
+
+// TestRandomProgramsAccumulate: gradients of two runs are summed.
+func TestRandomProgramsAccumulate(t *testing.T) {
+	for seed := range uint64(80) {
+		g := &program{r: rand.New(rand.NewPCG(seed, 4)), b: newBuilder()}
+		g.b.SetAccumulate()
+		g.build(10 + g.r.IntN(60))
+		p := compile(t, g.b)
+		untorn(t, p)
+		m := g.load(t, p)
+		m.run()
+		g.compare(t, m, 1)
+		m.run()
+		g.compare(t, m, 2)
+		if t.Failed() {
+			t.Fatalf("seed %d:\n%v", seed, p)
+		}
 	}
 }
 

@@ -18,17 +18,21 @@ func (m *Model) Hidden(b *graph.Builder, tokens graph.Tensor) graph.Tensor {
 	}
 	x := embedding.Apply(b, tokens, m.embeddings(b))
 	for i, s := range stack {
-		b.Scope(fmt.Sprintf("model.layers.%d", i), func() {
-			if replaces, ok := s.Mixer.(StreamMixer); ok {
-				b.Scope("mixer", func() { x = replaces.Forward(b, x) })
-				return
-			}
-			h := rms_norm.Apply(b, x, b.Param("norm.weight", ones, m.DModel), m.NormEps)
-			b.Scope("mixer", func() { h = s.Mixer.Forward(b, h) })
-			x = b.Add(x, h)
+		b.Block(func() {
+			b.Scope(fmt.Sprintf("model.layers.%d", i), func() { x = m.sublayer(b, s.Mixer, x) })
 		})
 	}
 	return rms_norm.Apply(b, x, b.Param("model.norm_f.weight", ones, m.DModel), m.NormEps)
+}
+
+func (m *Model) sublayer(b *graph.Builder, mixer Mixer, x graph.Tensor) graph.Tensor {
+	if replaces, ok := mixer.(StreamMixer); ok {
+		b.Scope("mixer", func() { x = replaces.Forward(b, x) })
+		return x
+	}
+	h := rms_norm.Apply(b, x, b.Param("norm.weight", ones, m.DModel), m.NormEps)
+	b.Scope("mixer", func() { h = mixer.Forward(b, h) })
+	return b.Add(x, h)
 }
 
 // Loss is the mean cross-entropy, in nats, of the next tokens targets [B T]; its

@@ -1,5 +1,5 @@
 // Package optim turns gradients into updates: AdamW with clipping by the global
-// norm, gradient accumulation, and the learning rate's schedule.
+// norm, and the learning rate's schedule.
 package optim
 
 import (

@@ -36,7 +36,7 @@ func newMachine(t *testing.T, threads int, o optim.AdamW) *machine {
 	}
 	t.Cleanup(func() { dev.Close() })
 	var sizes [graph.Regions]int
-	for _, r := range []graph.Region{graph.Params, graph.Grads, graph.Accum, graph.ExpAvg, graph.ExpAvgSq} {
+	for _, r := range []graph.Region{graph.Params, graph.Grads, graph.ExpAvg, graph.ExpAvgSq} {
 		sizes[r] = n
 	}
 	mem, err := dev.NewMemory(sizes)
@@ -88,14 +88,13 @@ func (m *machine) train(t *testing.T, microBatches int) []float64 {
 	t.Helper()
 	var norms []float64
 	for step := range steps {
+		sum := make([]float32, n)
 		for k := range microBatches {
-			m.write(t, graph.Grads, gradient(step, k))
-			if microBatches > 1 {
-				if err := m.opt.Accumulate(); err != nil {
-					t.Fatal(err)
-				}
+			for i, x := range gradient(step, k) {
+				sum[i] += x
 			}
 		}
+		m.write(t, graph.Grads, sum)
 		norm, err := m.opt.Step(int64(step), total, microBatches)
 		if err != nil {
 			t.Fatal(err)
@@ -203,18 +202,6 @@ func TestSteps(t *testing.T) {
 
 func sameBits(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }
 
-// A sum starts anew after each step, so a step's result can't depend on what
-// Accum held before.
-func TestAccumulateStartsAnew(t *testing.T) {
-	want, got := newMachine(t, 1, settings(1)), newMachine(t, 1, settings(1))
-	got.write(t, graph.Accum, draw(9, 100))
-	want.train(t, 2)
-	got.train(t, 2)
-	if !slices.EqualFunc(got.read(t, graph.Params), want.read(t, graph.Params), sameBits) {
-		t.Error("what Accum held before the first micro-batch changes the result")
-	}
-}
-
 func TestGradientThatIsNotFinite(t *testing.T) {
 	m := newMachine(t, 1, settings(0))
 	m.train(t, 1)
@@ -241,21 +228,12 @@ func TestGradientThatIsNotFinite(t *testing.T) {
 	}
 }
 
-func TestStepCountsMicroBatches(t *testing.T) {
+func TestStepRefusesNoMicroBatch(t *testing.T) {
 	m := newMachine(t, 1, settings(1))
-	step := func(microBatches int, want string) {
-		t.Helper()
-		if _, err := m.opt.Step(4, total, microBatches); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("a step of %d: error is %v, want %q", microBatches, err, want)
-		}
+	const want = "0 micro-batches make no gradient"
+	if _, err := m.opt.Step(4, total, 0); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("error is %v, want %q", err, want)
 	}
-	step(0, "0 micro-batches make no gradient")
-	step(2, "step 4: 0 micro-batches were accumulated for a step of 2")
-	if err := m.opt.Accumulate(); err != nil {
-		t.Fatal(err)
-	}
-	step(1, "1 micro-batches were accumulated for a step of 1")
-	step(2, "1 micro-batches were accumulated for a step of 2")
 	if !slices.Equal(m.read(t, graph.Params), draw(0, 1)) {
 		t.Error("a refused step changed the parameters")
 	}
@@ -264,11 +242,6 @@ func TestStepCountsMicroBatches(t *testing.T) {
 func TestStepAllocatesNothing(t *testing.T) {
 	m := newMachine(t, 2, settings(1))
 	allocations := testing.AllocsPerRun(3, func() {
-		for range 2 {
-			if err := m.opt.Accumulate(); err != nil {
-				t.Fatal(err)
-			}
-		}
 		if _, err := m.opt.Step(3, total, 2); err != nil {
 			t.Fatal(err)
 		}

@@ -77,6 +77,10 @@ type Run struct {
 	// DType is the type of computation: float32, or on a GPU bfloat16, which keeps
 	// weights, moments and the residual stream in float32.
 	DType string `yaml:"dtype" json:"dtype"`
+	// MemoryBudget is the memory that a step may take: parameters, gradients, moments and
+	// activations. Where they would take more, activations are computed again in the
+	// backward pass, which changes no bit. auto is what the device has free.
+	MemoryBudget Bytes `yaml:"memory_budget" json:"memory_budget"`
 	// Threads is the number of workers; 0 is one a core. Results don't depend on it.
 	Threads int `yaml:"threads" json:"threads"`
 	// LogEvery is the steps between two lines on a console that is no terminal.

@@ -49,9 +49,15 @@ func inspectText(w io.Writer, in *train.Inspection) error {
 		return err
 	}
 	m := in.Memory
-	_, err := fmt.Fprintf(w, "\nwork    %sFLOP a token, forward and backward\nmemory  %sB a step: parameters %sB, gradients %sB, optimizer %sB, activations %sB\n",
+	if _, err := fmt.Fprintf(w, "\nwork    %sFLOP a token, forward and backward\nmemory  %sB a step: parameters %sB, gradients %sB, optimizer %sB, activations %sB\n",
 		metric(in.FLOPsPerToken), metric(float64(m.Total)), metric(float64(m.Parameters)), metric(float64(m.Gradients)),
-		metric(float64(m.Optimizer)), metric(float64(m.Activations)))
+		metric(float64(m.Optimizer)), metric(float64(m.Activations))); err != nil {
+		return err
+	}
+	if in.Recomputed == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(w, "        to keep within run.memory_budget, %d kernel calls of the forward pass are repeated in the backward pass\n", in.Recomputed)
 	return err
 }
 

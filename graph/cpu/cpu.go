@@ -41,7 +41,10 @@ func (d *Device) Close() error {
 	return nil
 }
 
-// Memory is the persistent regions as slices.
+// FreeMemory implements graph.Device.
+func (d *Device) FreeMemory() (int64, error) { return availableMemory() }
+
+// Memory is the persistent regions, and the arena that programs share, as slices.
 type Memory struct {
 	regions [graph.Regions][]float32
 }
@@ -49,7 +52,10 @@ type Memory struct {
 // NewMemory implements graph.Device.
 func (d *Device) NewMemory(sizes [graph.Regions]int) (graph.Memory, error) {
 	m := &Memory{}
-	for r := graph.Params; r < graph.Regions; r++ {
+	for r := range graph.Regions {
+		if r == graph.Inputs || r == graph.States {
+			continue
+		}
 		if sizes[r] < 0 || sizes[r] > maxElements {
 			return nil, fmt.Errorf("cpu: region %v can't have %d elements", r, sizes[r])
 		}
@@ -90,6 +96,12 @@ func (m *Memory) Write(r graph.Region, offset int, src []float32) error {
 	return err
 }
 
+// Clear implements graph.Memory.
+func (m *Memory) Clear(r graph.Region) error {
+	clear(m.regions[r])
+	return nil
+}
+
 func (m *Memory) part(r graph.Region, offset, n int) ([]float32, error) {
 	if offset < 0 || offset+n > len(m.regions[r]) {
 		return nil, fmt.Errorf("cpu: elements %d to %d are outside region %v of %d", offset, offset+n, r, len(m.regions[r]))
@@ -122,6 +134,9 @@ func (d *Device) Load(p *graph.Plan, m graph.Memory) (graph.Program, error) {
 		}
 	}
 	for _, r := range []graph.Region{graph.Arena, graph.Inputs, graph.States} {
+		if r == graph.Arena && len(prog.regions[r]) >= p.Sizes[r] {
+			continue
+		}
 		if p.Sizes[r] < 0 || p.Sizes[r] > maxElements {
 			return nil, fmt.Errorf("cpu: region %v can't have %d elements", r, p.Sizes[r])
 		}

@@ -180,6 +180,7 @@ type foreign struct{}
 
 func (foreign) Read(graph.Region, int, []float32) error  { return nil }
 func (foreign) Write(graph.Region, int, []float32) error { return nil }
+func (foreign) Clear(graph.Region) error                 { return nil }
 
 func TestNamesAndLengths(t *testing.T) {
 	dev := open(t, 1)

@@ -194,7 +194,20 @@ func (d *Device) Close() error {
 	return d.driver.call("cuDevicePrimaryCtxRelease", d.driver.primaryCtxRelease, uintptr(d.handle))
 }
 
-// Memory is the persistent regions in the GPU's memory.
+// FreeMemory implements graph.Device.
+func (d *Device) FreeMemory() (int64, error) {
+	leave, err := d.enter()
+	if err != nil {
+		return 0, err
+	}
+	defer leave()
+	var free, total uint64
+	err = d.driver.call("cuMemGetInfo", d.driver.memGetInfo, pointer(&free), pointer(&total))
+	return int64(free), err
+}
+
+// Memory is the persistent regions, and the arena that programs share, in the GPU's
+// memory.
 type Memory struct {
 	d       *Device
 	sizes   [graph.Regions]int
@@ -210,7 +223,10 @@ func (d *Device) NewMemory(sizes [graph.Regions]int) (graph.Memory, error) {
 	defer leave()
 	m := &Memory{d: d, sizes: sizes}
 	d.memories = append(d.memories, m)
-	for r := graph.Params; r < graph.Regions; r++ {
+	for r := range graph.Regions {
+		if r == graph.Inputs || r == graph.States {
+			continue
+		}
 		if m.regions[r], err = d.alloc(4 * sizes[r]); err != nil {
 			return nil, fmt.Errorf("region %v: %w", r, err)
 		}
@@ -255,6 +271,19 @@ func (m *Memory) Write(r graph.Region, offset int, src []float32) error {
 		return err
 	}
 	return m.d.driver.call("cuMemcpyHtoD", m.d.driver.copyHtoD, uintptr(m.regions[r])+uintptr(4*offset), pointer(&src[0]), uintptr(4*len(src)))
+}
+
+// Clear implements graph.Memory. It is ordered with the programs' runs.
+func (m *Memory) Clear(r graph.Region) error {
+	if m.sizes[r] == 0 {
+		return nil
+	}
+	leave, err := m.d.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return m.d.driver.call("cuMemsetD32Async", m.d.driver.memsetAsync, uintptr(m.regions[r]), 0, uintptr(m.sizes[r]), m.d.stream)
 }
 
 func (d *Device) synchronize() error {

@@ -18,7 +18,8 @@ type driver struct {
 	deviceGetCount, deviceGet, deviceGetName, deviceGetAttribute    uintptr
 	deviceTotalMem, primaryCtxRetain, primaryCtxRelease, setCurrent uintptr
 	memGetInfo, memAlloc, memFree, memHostAlloc, memFreeHost        uintptr
-	copyHtoD, copyDtoH, copyHtoDAsync, copyDtoHAsync, memset        uintptr
+	copyHtoD, copyDtoH, copyHtoDAsync, copyDtoHAsync                uintptr
+	memset, memsetAsync                                             uintptr
 	streamCreate, streamDestroy, streamSynchronize                  uintptr
 	beginCapture, endCapture                                        uintptr
 	graphInstantiate, graphLaunch, graphDestroy, graphExecDestroy   uintptr
@@ -45,7 +46,7 @@ var openDriver = sync.OnceValues(func() (*driver, error) {
 		&d.memHostAlloc: "cuMemHostAlloc", &d.memFreeHost: "cuMemFreeHost",
 		&d.copyHtoD: "cuMemcpyHtoD_v2", &d.copyDtoH: "cuMemcpyDtoH_v2",
 		&d.copyHtoDAsync: "cuMemcpyHtoDAsync_v2", &d.copyDtoHAsync: "cuMemcpyDtoHAsync_v2",
-		&d.memset: "cuMemsetD8_v2", &d.streamCreate: "cuStreamCreate", &d.streamDestroy: "cuStreamDestroy_v2",
+		&d.memset: "cuMemsetD8_v2", &d.memsetAsync: "cuMemsetD32Async", &d.streamCreate: "cuStreamCreate", &d.streamDestroy: "cuStreamDestroy_v2",
 		&d.streamSynchronize: "cuStreamSynchronize",
 		&d.beginCapture:      "cuStreamBeginCapture_v2", &d.endCapture: "cuStreamEndCapture",
 		&d.graphInstantiate: "cuGraphInstantiateWithFlags", &d.graphLaunch: "cuGraphLaunch",

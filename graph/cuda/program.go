@@ -15,15 +15,16 @@ import (
 
 // Program is a plan whose launches are captured in a CUDA graph.
 type Program struct {
-	d         *Device
-	plan      *graph.Plan
-	regions   [graph.Regions]uint64
-	sizes     [graph.Regions]int
-	workspace uint64
-	inputs    unsafe.Pointer // pinned host copy of region Inputs, which Go's collector doesn't know
-	steps     [][]command
-	exec      uintptr
-	events    []uintptr
+	d           *Device
+	plan        *graph.Plan
+	regions     [graph.Regions]uint64
+	sizes       [graph.Regions]int
+	sharesArena bool
+	workspace   uint64
+	inputs      unsafe.Pointer // pinned host copy of region Inputs, which Go's collector doesn't know
+	steps       [][]command
+	exec        uintptr
+	events      []uintptr
 }
 
 // command is one thing on the stream.
@@ -52,7 +53,11 @@ func (d *Device) Load(p *graph.Plan, m graph.Memory) (graph.Program, error) {
 			return nil, fmt.Errorf("cuda: region %v has %d elements, the plan wants %d", r, prog.sizes[r], p.Sizes[r])
 		}
 	}
+	prog.sharesArena = p.Sizes[graph.Arena] <= prog.sizes[graph.Arena]
 	for _, r := range []graph.Region{graph.Arena, graph.Inputs, graph.States} {
+		if r == graph.Arena && prog.sharesArena {
+			continue
+		}
 		if prog.regions[r], err = d.alloc(4 * p.Sizes[r]); err != nil {
 			return nil, fmt.Errorf("%v: %w", r, err)
 		}
@@ -391,6 +396,9 @@ func (p *Program) release() {
 		}
 	}
 	for _, r := range []graph.Region{graph.Arena, graph.Inputs, graph.States} {
+		if r == graph.Arena && p.sharesArena {
+			continue
+		}
 		p.d.free(p.regions[r])
 	}
 	p.d.free(p.workspace)

@@ -4,7 +4,6 @@ package ops
 
 import (
 	"github.com/sambatrain/sambatrain/graph"
-	"github.com/sambatrain/sambatrain/graph/ops/accumulate"
 	"github.com/sambatrain/sambatrain/graph/ops/adamw"
 	"github.com/sambatrain/sambatrain/graph/ops/add"
 	"github.com/sambatrain/sambatrain/graph/ops/add_bias"
@@ -41,7 +40,6 @@ type Op struct {
 // All are the ops by name.
 func All() []Op {
 	return []Op{
-		{"accumulate", accumulate.Cases},
 		{"adamw", adamw.Cases},
 		{"add", add.Cases},
 		{"add_bias", add_bias.Cases},

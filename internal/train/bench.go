@@ -51,7 +51,7 @@ func Bench(r *recipes.Recipe, steps int, log *slog.Logger) (*Benchmark, error) {
 	}
 	defer dev.Close()
 	b, t := r.Train.MicroBatch, r.Data.SeqLen
-	e, err := NewEngine(dev, &r.Model, r.Optim, EngineConfig{MicroBatch: b, SeqLen: t, Mixed: r.Run.Mixed()})
+	e, err := NewEngine(dev, &r.Model, r.Optim, EngineConfig{MicroBatch: b, SeqLen: t, Mixed: r.Run.Mixed(), MemoryBudget: int64(r.Run.MemoryBudget)})
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,6 @@ import (
 
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/graph"
-	"github.com/sambatrain/sambatrain/graph/cpu"
 	"github.com/sambatrain/sambatrain/graph/ops/cast_weights"
 	"github.com/sambatrain/sambatrain/layers"
 	"github.com/sambatrain/sambatrain/optim"
@@ -18,13 +17,14 @@ import (
 
 // Names of the programs' inputs and results.
 const (
-	inputTokens   = "tokens"
-	inputTargets  = "targets"
-	resultLoss    = "loss"
-	resultNLL     = "nll"
-	resultLogits  = "logits"
-	noMicroBatch  = "train: %d rows of %d tokens do not divide into micro-batches of %d"
-	wantedTargets = "train: %d tokens and %d targets for rows of %d"
+	inputTokens    = "tokens"
+	inputTargets   = "targets"
+	resultLoss     = "loss"
+	resultNLL      = "nll"
+	resultLogits   = "logits"
+	noMicroBatch   = "train: %d rows of %d tokens do not divide into micro-batches of %d"
+	noAccumulation = "train: a step of %d micro-batches wants an engine made with Accumulate"
+	wantedTargets  = "train: %d tokens and %d targets for rows of %d"
 )
 
 // Engine is one model on one device: its parameters and moments, and the
@@ -33,7 +33,8 @@ const (
 type Engine struct {
 	MicroBatch, SeqLen int
 
-	mixed  bool
+	accumulate, mixed bool
+
 	dev    graph.Device
 	mem    graph.Memory
 	model  *layers.Model
@@ -47,18 +48,24 @@ type Engine struct {
 	floats int
 }
 
-// TrainPlan is the forward and backward pass over b rows of t tokens, in float32 or
-// mixed precision.
-func TrainPlan(m *layers.Model, b, t int, mixed bool) (*graph.Plan, error) {
-	g := layers.NewBuilder(mixed)
-	tokens, targets := g.Input(inputTokens, graph.Int32, b, t), g.Input(inputTargets, graph.Int32, b, t)
+// TrainPlan is the forward and backward pass over one micro-batch.
+func TrainPlan(m *layers.Model, c EngineConfig) (*graph.Plan, error) {
+	g := layers.NewBuilder(c.Mixed)
+	tokens, targets := g.Input(inputTokens, graph.Int32, c.MicroBatch, c.SeqLen), g.Input(inputTargets, graph.Int32, c.MicroBatch, c.SeqLen)
 	loss := m.Loss(g, tokens, targets)
 	g.Result(resultLoss, loss)
 	g.Result(resultNLL, loss.Output(1))
+	if c.Accumulate {
+		g.SetAccumulate()
+	}
 	if err := g.Gradients(loss); err != nil {
 		return nil, err
 	}
-	return g.Compile()
+	if err := limitArena(g, c); err != nil {
+		return nil, err
+	}
+	plan, err := g.Compile()
+	return plan, explainLimit(err, c)
 }
 
 func evalPlan(m *layers.Model, b, t int, mixed bool) (*graph.Plan, error) {
@@ -80,31 +87,34 @@ func logitsPlan(m *layers.Model, b, t int, mixed bool) (*graph.Plan, error) {
 type EngineConfig struct {
 	// MicroBatch is the rows, and SeqLen the tokens of a row, of one pass.
 	MicroBatch, SeqLen int
-	// Accumulate: a step has several micro-batches.
+	// Accumulate: a step has several micro-batches, whose gradients are summed.
 	Accumulate bool
 	// Mixed computes matrix products in bfloat16, and keeps weights, moments and the
 	// residual stream in float32.
 	Mixed bool
+	// MemoryBudget is the bytes that parameters, gradients, moments and activations may
+	// take together: where they would take more, the backward pass computes activations
+	// again, which changes no bit. 0 is what the device has free.
+	MemoryBudget int64
 }
 
 // NewEngine compiles the programs of m and allocates all memory that training takes.
 func NewEngine(dev graph.Device, m *layers.Model, o optim.AdamW, c EngineConfig) (*Engine, error) {
-	plan, err := TrainPlan(m, c.MicroBatch, c.SeqLen, c.Mixed)
+	if c.MemoryBudget == 0 {
+		free, err := dev.FreeMemory()
+		if err != nil {
+			return nil, err
+		}
+		c.MemoryBudget = int64(usable * float64(free))
+	}
+	plan, err := TrainPlan(m, c)
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{MicroBatch: c.MicroBatch, SeqLen: c.SeqLen, mixed: c.Mixed, dev: dev, model: m, params: plan.Params,
+	e := &Engine{MicroBatch: c.MicroBatch, SeqLen: c.SeqLen, accumulate: c.Accumulate, mixed: c.Mixed, dev: dev, model: m, params: plan.Params,
 		floats: plan.Sizes[graph.Params], nll: make([]float32, c.MicroBatch*c.SeqLen)}
 	sizes := plan.Sizes
 	sizes[graph.ExpAvg], sizes[graph.ExpAvgSq] = e.floats, e.floats
-	if c.Accumulate {
-		sizes[graph.Accum] = e.floats
-	}
-	if _, onHost := dev.(*cpu.Device); onHost {
-		if err := checkMemory(sizes); err != nil {
-			return nil, err
-		}
-	}
 	if e.mem, err = dev.NewMemory(sizes); err != nil {
 		return nil, err
 	}
@@ -169,19 +179,28 @@ func (e *Engine) Step(step, total int64, tokens, targets []int32) (loss, norm fl
 		return 0, 0, fmt.Errorf(noMicroBatch, len(tokens)/e.SeqLen, e.SeqLen, e.MicroBatch)
 	}
 	micro := len(tokens) / n
+	if micro > 1 && !e.accumulate {
+		return 0, 0, fmt.Errorf(noAccumulation, micro)
+	}
+	if err := e.clearGradients(); err != nil {
+		return 0, 0, err
+	}
 	for i := range micro {
 		if err := e.run(e.train, tokens[i*n:(i+1)*n], targets[i*n:(i+1)*n]); err != nil {
 			return 0, 0, err
-		}
-		if micro > 1 {
-			if err := e.optim.Accumulate(); err != nil {
-				return 0, 0, err
-			}
 		}
 		loss += float64(e.loss[0]) / float64(micro)
 	}
 	norm, err = e.optim.Step(step, total, micro)
 	return loss, norm, err
+}
+
+// clearGradients makes room for a sum of gradients.
+func (e *Engine) clearGradients() error {
+	if !e.accumulate {
+		return nil
+	}
+	return e.mem.Clear(graph.Grads)
 }
 
 // run does one program on one micro-batch and reads its loss.
@@ -239,6 +258,9 @@ func (e *Engine) Logits(tokens []int32) ([]float32, error) {
 // Forward does the forward and backward pass of one micro-batch, without an
 // optimizer step, and returns the loss. The gradients are in region Grads.
 func (e *Engine) Forward(tokens, targets []int32) (float64, error) {
+	if err := e.clearGradients(); err != nil {
+		return 0, err
+	}
 	err := e.run(e.train, tokens, targets)
 	return float64(e.loss[0]), err
 }

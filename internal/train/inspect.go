@@ -20,6 +20,9 @@ type Inspection struct {
 	TokensPerStep int64   `json:"tokens_per_step"`
 	Steps         int64   `json:"steps"`
 	Memory        Bytes   `json:"memory_bytes"`
+	// Recomputed is how many kernel calls the backward pass repeats so that the memory
+	// budget is kept.
+	Recomputed int `json:"recomputed_calls"`
 }
 
 // Parameters counts trained numbers.
@@ -39,6 +42,7 @@ type Part struct {
 
 // Bytes is the memory of a step.
 type Bytes struct {
+	// Parameters includes mixed precision's copy of the weights.
 	Parameters int64 `json:"parameters"`
 	Gradients  int64 `json:"gradients"`
 	Optimizer  int64 `json:"optimizer"`
@@ -51,7 +55,9 @@ type Bytes struct {
 // that it counts.
 func Inspect(r *recipes.Recipe) (*Inspection, error) {
 	t := r.Data.SeqLen
-	plan, err := TrainPlan(&r.Model, r.Train.MicroBatch, t, r.Run.Mixed())
+	config := EngineConfig{MicroBatch: r.Train.MicroBatch, SeqLen: t, Accumulate: r.Train.MicroBatch < r.Train.BatchSize,
+		Mixed: r.Run.Mixed(), MemoryBudget: int64(r.Run.MemoryBudget)}
+	plan, err := TrainPlan(&r.Model, config)
 	if err != nil {
 		return nil, err
 	}
@@ -65,10 +71,13 @@ func Inspect(r *recipes.Recipe) (*Inspection, error) {
 		TokensPerStep: int64(r.Train.BatchSize) * int64(t), Steps: r.Train.Steps,
 	}
 	m := &in.Memory
-	m.Parameters, m.Gradients = 4*int64(plan.Sizes[graph.Params]), 4*int64(plan.Sizes[graph.Grads])
-	m.Optimizer = 2 * m.Parameters
-	if r.Train.MicroBatch < r.Train.BatchSize {
-		m.Gradients *= 2
+	m.Parameters = 4 * int64(plan.Sizes[graph.Params]+plan.Sizes[graph.Shadow])
+	m.Gradients = 4 * int64(plan.Sizes[graph.Grads])
+	m.Optimizer = 2 * m.Gradients
+	for _, s := range plan.Steps {
+		if s.Again {
+			in.Recomputed++
+		}
 	}
 	m.Activations = 4 * int64(plan.Sizes[graph.Arena])
 	m.Total = m.Parameters + m.Gradients + m.Optimizer + m.Activations

@@ -7,20 +7,44 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// checkMemory refuses a plan whose memory the machine can't have. The allocation
-// itself would end the program without an error to report.
-func checkMemory(sizes [graph.Regions]int) error {
-	have := float64(physicalMemory())
-	need := 0.0
-	for _, n := range sizes {
-		if n < 0 {
-			return errors.New("model: its size can't be counted in 64 bits: make it smaller")
-		}
-		need += 4 * float64(n)
+const (
+	// usable is the part of a device's free memory that a run may plan with: kernels
+	// want workspaces, and other programs a little.
+	usable = 0.95
+	budget = "run.memory_budget"
+)
+
+// persistentBytes is what a run keeps between steps for n parameters: weights,
+// gradients, both moments, and mixed precision's copy of the weights.
+func persistentBytes(n int64, mixed bool) int64 {
+	if mixed {
+		return 18 * n
 	}
-	if have == 0 || need <= have {
+	return 16 * n
+}
+
+// limitArena divides a memory budget: what n parameters don't take is for the tensors
+// of a micro-batch.
+func limitArena(b *graph.Builder, c EngineConfig) error {
+	if c.MemoryBudget == 0 {
 		return nil
 	}
-	return fmt.Errorf("model: a step takes %.1f GB of memory, this machine has %.1f GB: make train.micro_batch or the model smaller; `sambatrain inspect` says what takes it",
-		need/1e9, have/1e9)
+	persistent := persistentBytes(int64(b.ParamsLength()), c.Mixed)
+	if persistent >= c.MemoryBudget || persistent < 0 {
+		return fmt.Errorf("%s: parameters, gradients and moments alone take %.1f GB of memory, of %.1f GB that there are: make the model smaller",
+			budget, float64(persistent)/1e9, float64(c.MemoryBudget)/1e9)
+	}
+	b.SetArenaLimit(c.MemoryBudget - persistent)
+	return nil
+}
+
+// explainLimit says what a plan that does not fit would take.
+func explainLimit(err error, c EngineConfig) error {
+	var limit *graph.LimitError
+	if !errors.As(err, &limit) {
+		return err
+	}
+	persistent := c.MemoryBudget - limit.Limit
+	return fmt.Errorf("%s: a step takes %.1f GB of memory, of %.1f GB that there are, even with all activations computed again (%.1f GB are parameters, gradients and moments): lower train.micro_batch or data.seq_len",
+		budget, float64(persistent+limit.Need)/1e9, float64(c.MemoryBudget)/1e9, float64(persistent)/1e9)
 }

@@ -218,7 +218,7 @@ func (s *session) open(ctx context.Context) (err error) {
 	}
 	s.engine, err = NewEngine(s.dev, &r.Model, r.Optim, EngineConfig{
 		MicroBatch: r.Train.MicroBatch, SeqLen: r.Data.SeqLen,
-		Accumulate: r.Train.MicroBatch < r.Train.BatchSize, Mixed: r.Run.Mixed()})
+		Accumulate: r.Train.MicroBatch < r.Train.BatchSize, Mixed: r.Run.Mixed(), MemoryBudget: int64(r.Run.MemoryBudget)})
 	if err != nil {
 		return err
 	}

@@ -25,13 +25,27 @@ func forward(c *graph.CPUCall) func() {
 	}
 }
 
-// dw splits the sum by columns, so that each element is one task's and takes its
-// terms in the order of the tokens.
 func dw(c *graph.CPUCall) func() {
+	dw := c.Out[0]
+	return sumInto(c, func(v int) { clear(dw.Row(v)) })
+}
+
+// dwAdd starts from z, which already lies in dw where the plan could see to it.
+func dwAdd(c *graph.CPUCall) func() {
+	z, dw := c.In[2], c.Out[0]
+	if &z.F32[0] == &dw.F32[0] {
+		return sumInto(c, nil)
+	}
+	return sumInto(c, func(v int) { copy(dw.Row(v), z.Row(v)) })
+}
+
+// sumInto adds to the rows of dw, after start of each. It splits the sum by columns, so
+// that each element is one task's and takes its terms in the order of the tokens.
+func sumInto(c *graph.CPUCall, start func(v int)) func() {
 	tokens, dx, dw := c.In[0].I32, c.In[1], c.Out[0]
-	zero := func(i, _ int) {
+	begin := func(i, _ int) {
 		for v := i * rowsPerTask; v < min((i+1)*rowsPerTask, dw.Rows); v++ {
-			clear(dw.Row(v))
+			start(v)
 		}
 	}
 	sum := func(i, _ int) {
@@ -43,7 +57,9 @@ func dw(c *graph.CPUCall) func() {
 	}
 	return func() {
 		checkTokens(tokens, dw.Rows)
-		c.Pool.Run(tasks(dw.Rows, rowsPerTask), zero)
+		if start != nil {
+			c.Pool.Run(tasks(dw.Rows, rowsPerTask), begin)
+		}
 		c.Pool.Run(tasks(dw.Cols, columnsPerTask), sum)
 	}
 }

@@ -72,6 +72,10 @@ func dwWorkspaceCUDA(d graph.Dims) int { return newLayout(d).size }
 
 func dwCUDA(c *graph.CUDACall) ([]graph.Launch, error) {
 	tokens, dx, dw := c.In[0], c.In[1], c.Out[0]
+	z := graph.DeviceBuffer{} // what dw starts from
+	if len(c.In) > 2 {
+		z = c.In[2]
+	}
 	l, n := newLayout(c.Dims), dx.Rows
 	at := func(offset int) uint64 { return c.Workspace + uint64(offset) }
 	m := map[string]string{
@@ -91,8 +95,8 @@ func dwCUDA(c *graph.CUDACall) ([]graph.Launch, error) {
 	rows, _, _ := grid(dw.Rows, dw.Cols)
 	return append(list,
 		kernel("embedding_dw_starts", ceilDiv(dw.Rows+1, 256), 256, keys, at(l.starts), int32(n), int32(dw.Rows)),
-		kernel("embedding_dw_chunks", chunks, threads, keys, dx.Address, dw.Address, at(l.partials),
-			uint64(dx.Stride), uint64(dw.Stride), int32(n), int32(dw.Rows), int32(dx.Cols), int32(l.each), int32(tiles)),
-		kernel("embedding_dw_rows", rows, threads, at(l.starts), at(l.partials), dw.Address,
-			uint64(dw.Stride), int32(dw.Cols), int32(l.each), int32(tiles))), nil
+		kernel("embedding_dw_chunks", chunks, threads, keys, dx.Address, z.Address, dw.Address, at(l.partials),
+			uint64(dx.Stride), uint64(z.Stride), uint64(dw.Stride), int32(n), int32(dw.Rows), int32(dx.Cols), int32(l.each), int32(tiles)),
+		kernel("embedding_dw_rows", rows, threads, at(l.starts), at(l.partials), z.Address, dw.Address,
+			uint64(z.Stride), uint64(dw.Stride), int32(dw.Cols), int32(l.each), int32(tiles))), nil
 }

@@ -88,11 +88,25 @@ extern "C" __global__ void __launch_bounds__(256) embedding_dw_starts(const uint
   if (id <= vocab) starts[id] = lower_bound(keys, 0, n, key_of(id, 0));
 }
 
+// store_row writes a row of dw: the sum, and z where there is one.
+template <int Width> __device__ __forceinline__ void store_row(const float *z, DW_T *dw, int cols, float (&sum)[SHARE]) {
+  if (z != nullptr) {
+    float v[SHARE];
+    load_share<Width, SHARE>(z, threadIdx.x, blockDim.x, cols, v);
+#pragma unroll
+    for (int e = 0; e < SHARE; e++) sum[e] += v[e];
+  }
+  store_share<Width, SHARE>(dw, threadIdx.x, blockDim.x, cols, sum);
+}
+
+// at is a row of z, which may be missing.
+__device__ __forceinline__ const float *at(const float *z, int64_t offset) { return z == nullptr ? z : z + offset; }
+
 // A chunk's partial sums are two rows: 0 is the run that it begins with, and 1 the one
 // that begins later and goes on in the next chunk.
 template <int Width>
-__device__ __forceinline__ void sum_chunk(const uint64_t *sorted, const DX_T *dx, DW_T *dw, float *partials, int64_t stride_dx,
-                                          int64_t stride_dw, int count, int vocab, int all_cols, int cols) {
+__device__ __forceinline__ void sum_chunk(const uint64_t *sorted, const DX_T *dx, const float *z, DW_T *dw, float *partials, int64_t stride_dx,
+                                          int64_t stride_z, int64_t stride_dw, int count, int vocab, int all_cols, int cols) {
   constexpr int AHEAD = 4; // rows in flight
   float sum[SHARE] = {};
   int began = 0;
@@ -117,7 +131,7 @@ __device__ __forceinline__ void sum_chunk(const uint64_t *sorted, const DX_T *dx
         if (came || goes_on)
           store_share<Width, SHARE>(partials + (began == 0 ? 0 : all_cols), threadIdx.x, blockDim.x, cols, sum);
         else
-          store_share<Width, SHARE>(dw + id * stride_dw, threadIdx.x, blockDim.x, cols, sum);
+          store_row<Width>(at(z, id * stride_z), dw + id * stride_dw, cols, sum);
       }
       began = k + 1;
 #pragma unroll
@@ -127,8 +141,8 @@ __device__ __forceinline__ void sum_chunk(const uint64_t *sorted, const DX_T *dx
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-embedding_dw_chunks(const uint64_t *keys, const DX_T *dx, DW_T *dw, float *partials, int64_t stride_dx, int64_t stride_dw, int n, int vocab,
-                    int cols, int each, int tiles) {
+embedding_dw_chunks(const uint64_t *keys, const DX_T *dx, const float *z, DW_T *dw, float *partials, int64_t stride_dx, int64_t stride_z,
+                    int64_t stride_dw, int n, int vocab, int cols, int each, int tiles) {
   __shared__ uint64_t sorted[MOST + 2]; // with the neighbours on both sides
   int chunk = blockIdx.x / tiles, begin = chunk * each, count = min(each, n - begin);
   int first = blockIdx.x % tiles * blockDim.x * SHARE;
@@ -137,17 +151,17 @@ embedding_dw_chunks(const uint64_t *keys, const DX_T *dx, DW_T *dw, float *parti
     sorted[i] = k >= 0 && k < n ? keys[k] : ~0ull; // no id
   }
   __syncthreads();
-  dx += first, dw += first, partials += (int64_t)chunk * 2 * cols + first;
-  if (cols % 4 == 0 && aligned<4>(dx, stride_dx) && aligned<4>(dw, stride_dw) && aligned<4>(partials, cols))
-    sum_chunk<4>(sorted, dx, dw, partials, stride_dx, stride_dw, count, vocab, cols, cols - first);
+  dx += first, z = at(z, first), dw += first, partials += (int64_t)chunk * 2 * cols + first;
+  if (cols % 4 == 0 && aligned<4>(dx, stride_dx) && aligned<4>(z, stride_z) && aligned<4>(dw, stride_dw) && aligned<4>(partials, cols))
+    sum_chunk<4>(sorted, dx, z, dw, partials, stride_dx, stride_z, stride_dw, count, vocab, cols, cols - first);
   else
-    sum_chunk<1>(sorted, dx, dw, partials, stride_dx, stride_dw, count, vocab, cols, cols - first);
+    sum_chunk<1>(sorted, dx, z, dw, partials, stride_dx, stride_z, stride_dw, count, vocab, cols, cols - first);
 }
 
-// embedding_dw_rows writes the rows of dw that no chunk wrote: zeros, and sums over
-// several chunks.
+// embedding_dw_rows writes the rows of dw that no chunk wrote: of no token, and sums
+// over several chunks.
 template <int Width>
-__device__ __forceinline__ void sum_partials(const float *partials, DW_T *dw, int start, int end, int each, int all_cols, int cols) {
+__device__ __forceinline__ void sum_partials(const float *partials, const float *z, DW_T *dw, int start, int end, int each, int all_cols, int cols) {
   float sum[SHARE] = {};
   if (start < end) {
 #pragma unroll 4
@@ -159,18 +173,19 @@ __device__ __forceinline__ void sum_partials(const float *partials, DW_T *dw, in
       for (int e = 0; e < SHARE; e++) sum[e] += v[e];
     }
   }
-  store_share<Width, SHARE>(dw, threadIdx.x, blockDim.x, cols, sum);
+  store_row<Width>(z, dw, cols, sum);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-embedding_dw_rows(const int *starts, const float *partials, DW_T *dw, int64_t stride_dw, int cols, int each, int tiles) {
+embedding_dw_rows(const int *starts, const float *partials, const float *z, DW_T *dw, int64_t stride_z, int64_t stride_dw, int cols, int each,
+                  int tiles) {
   int64_t id = blockIdx.x / tiles;
   int first = blockIdx.x % tiles * blockDim.x * SHARE, start = starts[id], end = starts[id + 1];
   if (start < end && start / each == (end - 1) / each) return;
-  dw += id * stride_dw + first, partials += first;
-  if (cols % 4 == 0 && aligned<4>(dw, stride_dw) && aligned<4>(partials, cols))
-    sum_partials<4>(partials, dw, start, end, each, cols, cols - first);
+  z = at(z, id * stride_z + first), dw += id * stride_dw + first, partials += first;
+  if (cols % 4 == 0 && aligned<4>(z, stride_z) && aligned<4>(dw, stride_dw) && aligned<4>(partials, cols))
+    sum_partials<4>(partials, z, dw, start, end, each, cols, cols - first);
   else
-    sum_partials<1>(partials, dw, start, end, each, cols, cols - first);
+    sum_partials<1>(partials, z, dw, start, end, each, cols, cols - first);
 }
 #endif

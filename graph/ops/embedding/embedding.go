@@ -55,14 +55,33 @@ func dwSpec(vocab int) *graph.Spec {
 				}
 			}
 		},
-		CPU:  dw,
-		CUDA: &graph.CUDA{Source: source, Launches: dwCUDA, Workspace: dwWorkspaceCUDA},
+		CPU:   dw,
+		CUDA:  &graph.CUDA{Source: source, Launches: dwCUDA, Workspace: dwWorkspaceCUDA},
+		Added: func() *graph.Spec { return dwAddSpec(vocab) },
 		Cost: func(d graph.Dims) graph.Cost {
 			tokens, width := float64(d["B"]*d["T"]), float64(d["D"])
 			// dw is cleared, then each token's row is read, added to and written back.
 			return graph.Cost{FLOPs: tokens * width, Bytes: 4*tokens + 4*float64(d["V"])*width + 12*tokens*width}
 		},
 	}
+}
+
+// dwAddSpec is dwSpec's dw + z: the gradient of a weight that is also the head's.
+func dwAddSpec(vocab int) *graph.Spec {
+	s := dwSpec(vocab)
+	sum := s.Reference
+	s.Name = "embedding_dw_add"
+	s.Signature = "tokens:i32[B T], dx[B T D], z:f32[V D] -> dw:f32[V D]"
+	s.Reference = func(d graph.Dims, in, out []graph.Array) {
+		sum(d, in[:2], out)
+		for i, v := range in[2].Data {
+			out[0].Data[i] += v
+		}
+	}
+	s.CPU = dwAdd
+	s.Added = nil
+	s.InPlace = []int{2}
+	return s
 }
 
 func checkToken(i, id, vocab int) {
@@ -77,6 +96,9 @@ func Cases() []graph.Case {
 		return map[string]graph.Fill{"tokens": graph.Integers(low, high)}
 	}
 	return []graph.Case{
+		{Name: "summed", Spec: dwAddSpec(5), Dims: graph.Dims{"B": 2, "T": 9, "D": 37}, Fill: ids(0, 5)},
+		{Name: "summed, few tokens", Spec: dwAddSpec(100), Dims: graph.Dims{"B": 1, "T": 7, "D": 24}, Fill: ids(0, 100)},
+		{Name: "summed, long runs", Spec: dwAddSpec(3), Dims: graph.Dims{"B": 1, "T": 700, "D": 8}, Fill: ids(0, 3)},
 		{Name: "small", Spec: Spec(), Dims: graph.Dims{"B": 2, "T": 5, "V": 16, "D": 32}, Fill: ids(0, 16)},
 		{Name: "odd", Spec: Spec(), Dims: graph.Dims{"B": 3, "T": 7, "V": 11, "D": 13}, Fill: ids(0, 11)},
 		{Name: "one token", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 1, "V": 1, "D": 1}, Fill: ids(0, 1)},

@@ -28,18 +28,23 @@ func dx(c *graph.CPUCall) func() {
 	return g.Bind(c.Pool, dy.F32, w.F32, dx.F32, c.Workspace)
 }
 
-// dxAdd starts from z, which already lies in dx where the plan could see to it.
 func dxAdd(c *graph.CPUCall) func() {
-	dy, w, z, dx := c.In[0], c.In[1], c.In[2], c.Out[0]
+	dy, w, dx := c.In[0], c.In[1], c.Out[0]
 	g := simd.Gemm{M: dy.Rows, N: w.Cols, K: w.Rows, LDA: dy.Stride, LDB: w.Stride, LDC: dx.Stride, Accumulate: true}
-	product := g.Bind(c.Pool, dy.F32, w.F32, dx.F32, c.Workspace)
-	if &z.F32[0] == &dx.F32[0] {
+	return from(c, c.In[2], g.Bind(c.Pool, dy.F32, w.F32, dx.F32, c.Workspace))
+}
+
+// from runs a product that adds to output 0, which starts as z. z already lies there
+// where the plan could see to it.
+func from(c *graph.CPUCall, z graph.Buffer, product func()) func() {
+	out := c.Out[0]
+	if &z.F32[0] == &out.F32[0] {
 		return product
 	}
 	const rows = 64
 	task := func(i, _ int) {
 		for r := i * rows; r < min((i+1)*rows, z.Rows); r++ {
-			copy(dx.Row(r), z.Row(r))
+			copy(out.Row(r), z.Row(r))
 		}
 	}
 	return func() {
@@ -56,4 +61,10 @@ func dw(c *graph.CPUCall) func() {
 	dy, x, dw := c.In[0], c.In[1], c.Out[0]
 	g := simd.Gemm{M: dy.Cols, N: x.Cols, K: x.Rows, TransA: true, LDA: dy.Stride, LDB: x.Stride, LDC: dw.Stride}
 	return g.Bind(c.Pool, dy.F32, x.F32, dw.F32, c.Workspace)
+}
+
+func dwAdd(c *graph.CPUCall) func() {
+	dy, x, dw := c.In[0], c.In[1], c.Out[0]
+	g := simd.Gemm{M: dy.Cols, N: x.Cols, K: x.Rows, TransA: true, LDA: dy.Stride, LDB: x.Stride, LDC: dw.Stride, Accumulate: true}
+	return from(c, c.In[2], g.Bind(c.Pool, dy.F32, x.F32, dw.F32, c.Workspace))
 }

@@ -45,3 +45,9 @@ func dwProduct(c *graph.CUDACall) graph.Product {
 		C: dw.Address, LDC: dw.Stride, TypeC: dw.DType,
 	}
 }
+
+func dwAddProduct(c *graph.CUDACall) graph.Product {
+	p, z := dwProduct(&graph.CUDACall{In: c.In[:2], Out: c.Out}), c.In[2]
+	p.Beta, p.From, p.LDFrom = 1, z.Address, z.Stride
+	return p
+}

@@ -97,7 +97,28 @@ func dwSpec() *graph.Spec {
 		},
 		CPU:       dw,
 		CUDA:      products(dwProduct),
+		Added:     dwAddSpec,
 		Workspace: dwWorkspace,
+		Cost:      cost,
+	}
+}
+
+// dwAddSpec is dw = dy^T x + z: the gradients of micro-batches, summed.
+func dwAddSpec() *graph.Spec {
+	product := dwSpec().Reference
+	return &graph.Spec{
+		Name:      "linear_dw_add",
+		Signature: "dy:mm[B T M], x:mm[B T K], z:f32[M K] -> dw:f32[M K]",
+		Reference: func(d graph.Dims, in, out []graph.Array) {
+			product(d, in[:2], out)
+			for i, v := range in[2].Data {
+				out[0].Data[i] += v
+			}
+		},
+		CPU:       dwAdd,
+		CUDA:      products(dwAddProduct),
+		Workspace: dwWorkspace,
+		InPlace:   []int{2},
 		Cost:      cost,
 	}
 }
@@ -119,6 +140,8 @@ func Cases() []graph.Case {
 		{Name: "dt_proj", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 64, "M": 96, "K": 8}},
 		{Name: "added small", Spec: dxAddSpec(), Dims: graph.Dims{"B": 2, "T": 5, "M": 8, "K": 16}},
 		{Name: "added odd", Spec: dxAddSpec(), Dims: graph.Dims{"B": 3, "T": 37, "M": 19, "K": 37}},
+		{Name: "summed small", Spec: dwAddSpec(), Dims: graph.Dims{"B": 2, "T": 5, "M": 8, "K": 16}},
+		{Name: "summed odd", Spec: dwAddSpec(), Dims: graph.Dims{"B": 3, "T": 37, "M": 19, "K": 37}},
 		{Name: "421m gate", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 1024, "M": 4096, "K": 1536}, Bench: true},
 		{Name: "421m x_proj", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 4096, "M": 128, "K": 3072}, Bench: true},
 	}

@@ -1,0 +1,517 @@
+package graph
+
+import (
+	"fmt"
+	"slices"
+
+	"gorgonia.org/gorgonia"
+)
+
+type pending struct {
+	*call
+	in, out []*value
+}
+
+type compiler struct {
+	b       *Builder
+	steps   []pending
+	values  map[*gorgonia.Node]*value
+	outputs map[*gorgonia.Node][]*value // a call's outputs
+	parts   map[*gorgonia.Node]bool     // places that a sum joins with others
+	rounded map[*value]*value           // float32 values and their bfloat16 copies
+	// gradients are the outputs that are parameters' gradients: float32 in any case.
+	gradients map[outputOf]bool
+}
+
+// outputOf is output i of a call, or of a sum.
+type outputOf struct {
+	n *gorgonia.Node
+	i int
+}
+
+// Compile orders the calls that the results and the gradients need, and lays out
+// memory: liveness, one arena, nothing allocated in a run. Where the arena would be
+// larger than SetArenaLimit allows, the backward pass computes tensors of blocks
+// again; a *LimitError says that even this does not suffice.
+func (b *Builder) Compile() (*Plan, error) {
+	if b.err != nil {
+		return nil, b.err
+	}
+	c := &compiler{
+		b:       b,
+		values:  map[*gorgonia.Node]*value{},
+		outputs: map[*gorgonia.Node][]*value{},
+		parts:   map[*gorgonia.Node]bool{},
+		rounded: map[*value]*value{},
+
+		gradients: map[outputOf]bool{},
+	}
+	p := &Plan{Inputs: map[string]Slot{}, Results: map[string]Slot{}, States: map[string]Slot{}}
+	c.placeLeaves(p)
+	if err := c.collect(); err != nil {
+		return nil, err
+	}
+	if err := c.placeGradients(p); err != nil {
+		return nil, err
+	}
+	if b.round != nil {
+		p.Sizes[Shadow] = p.Sizes[Params] / 2
+	}
+	arena, err := c.fit(b.arenaLimit)
+	if err != nil {
+		return nil, err
+	}
+	p.Sizes[Arena] = arena
+	for _, s := range c.steps {
+		step := Step{Resolved: s.Resolved, Path: s.path, Backward: s.backward, Again: s.again}
+		for _, v := range s.in {
+			step.In = append(step.In, v.slot())
+		}
+		for _, v := range s.out {
+			step.Out = append(step.Out, v.slot())
+		}
+		if err := step.checkStrides(); err != nil {
+			return nil, err
+		}
+		p.Steps = append(p.Steps, step)
+	}
+	for _, o := range b.out {
+		p.Results[o.name] = c.values[o.node].slot()
+	}
+	for _, l := range b.leaves {
+		switch s := c.values[l.node].slot(); l.region {
+		case Inputs:
+			p.Inputs[l.name] = s
+		case States:
+			p.States[l.name] = s
+		}
+	}
+	return p, nil
+}
+
+func (v *value) slot() Slot {
+	s := v.st.root()
+	return Slot{Region: s.region, Offset: s.offset, Col: v.col, Rows: v.shape.Rows(), Cols: v.shape.Cols(),
+		Stride: s.cols, Shape: v.shape, DType: s.dtype}
+}
+
+// checkStrides refuses rows apart from each other where a kernel need not take
+// them.
+func (s *Step) checkStrides() error {
+	for _, part := range []struct {
+		operands []Operand
+		slots    []Slot
+	}{{s.Resolved.In, s.In}, {s.Resolved.Out, s.Out}} {
+		for k, o := range part.operands {
+			if slot := part.slots[k]; !o.Strided && slot.Rows > 1 && slot.Stride != slot.Cols {
+				return fmt.Errorf("%s: %s%v can't be columns of a wider tensor; only activations [B T ...] can", inScope(s.Path, s.Spec.Name), o.Name, o.Shape)
+			}
+		}
+	}
+	return nil
+}
+
+// inScope is the path and a name under it.
+func inScope(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + ": " + name
+}
+
+// placeLeaves gives inputs, states and parameters their places.
+func (c *compiler) placeLeaves(p *Plan) {
+	for _, l := range c.b.leaves {
+		st := newStorage(l.region, l.shape, l.dtype)
+		if l.whole {
+			p.Sizes[l.region] = l.shape.Size()
+		} else {
+			st.offset = p.Sizes[l.region]
+			p.Sizes[l.region] += st.size()
+		}
+		c.values[l.node] = st.hold(l.shape, 0)
+	}
+	for _, q := range c.b.params {
+		p.Params = append(p.Params, ParamSlot{q.Name, q.Shape, c.values[q.node].st.offset, q.Init})
+	}
+}
+
+// needed are the nodes that results, gradients and updated states depend on.
+func (c *compiler) needed() map[*gorgonia.Node]bool {
+	need := map[*gorgonia.Node]bool{}
+	var stack []*gorgonia.Node
+	for _, o := range c.b.out {
+		stack = append(stack, o.node)
+	}
+	stack = append(stack, c.b.roots...)
+	for _, p := range c.b.params {
+		if p.grad != nil {
+			stack = append(stack, p.grad)
+		}
+	}
+	for len(stack) > 0 {
+		n := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		if !need[n] {
+			need[n] = true
+			stack = append(stack, c.b.children(n)...)
+		}
+	}
+	return need
+}
+
+// collect walks the nodes in the order of their making, which is an order of
+// execution: a node is made after its inputs, and the backward pass in reverse.
+func (c *compiler) collect() error {
+	for n, terms := range c.b.terms {
+		for _, t := range terms {
+			if p, ok := t.Op().(*place); ok && p.of == n && len(terms) > 1 {
+				c.parts[t] = true
+			}
+		}
+	}
+	gradients := map[*gorgonia.Node]*Param{} // those to accumulate
+	for _, p := range c.b.params {
+		if p.grad == nil {
+			continue
+		}
+		if c.b.accumulate {
+			if other := gradients[p.grad]; other != nil {
+				return fmt.Errorf("graph: the gradient of %s is shared with another tensor's", p.Name)
+			}
+			gradients[p.grad] = p
+		}
+		of := outputOf{p.grad, 0}
+		if v, ok := p.grad.Op().(*view); ok {
+			of = outputOf{c.b.children(p.grad)[0], v.index}
+		}
+		c.gradients[of] = true
+	}
+	need := c.needed()
+	nodes := slices.Clone(c.b.g.AllNodes())
+	slices.SortFunc(nodes, func(a, b *gorgonia.Node) int { return int(a.ID() - b.ID()) })
+	for _, n := range nodes {
+		if !need[n] || c.values[n] != nil || n == c.b.seed || c.parts[n] {
+			continue
+		}
+		v, err := c.node(n)
+		if p := gradients[n]; err == nil && p != nil {
+			v, err = c.accumulate(p, v)
+		}
+		if err != nil {
+			return err
+		}
+		c.values[n] = v
+	}
+	return c.checkUpdates()
+}
+
+// accumulate adds p's gradient v to what region Grads holds of it: in the op that
+// makes v where that can, at once in any case, so that v need not be kept.
+func (c *compiler) accumulate(p *Param, v *value) (*value, error) {
+	if v == nil {
+		return nil, fmt.Errorf("graph: the gradient of %s is no tensor", p.Name)
+	}
+	at := newStorage(Grads, p.Shape, Float32)
+	at.offset = c.values[p.node].st.offset
+	sum := at.hold(p.Shape, 0)
+	last := &c.steps[len(c.steps)-1]
+	if len(last.out) > 0 && last.out[0] == v && last.Spec.Added != nil && c.readers(p.grad) == 0 {
+		return v, c.addTo(last, sum)
+	}
+	r, err := c.b.add(len(p.Shape)).Resolve([]Shape{p.Shape, p.Shape})
+	if err != nil {
+		return nil, err
+	}
+	out, err := c.step(nil, &call{Resolved: r, path: pathOf(p.grad), backward: true}, []*value{sum, v})
+	if err != nil {
+		return nil, err
+	}
+	return out[0], nil
+}
+
+// node adds the steps that compute n.
+func (c *compiler) node(n *gorgonia.Node) (*value, error) {
+	if terms, ok := c.b.sums[n]; ok {
+		return c.sum(n, terms)
+	}
+	switch op := n.Op().(type) {
+	case *call:
+		in := make([]*value, 0, len(op.In))
+		for _, k := range c.b.children(n) {
+			in = append(in, c.values[k])
+		}
+		out, err := c.step(n, op, in)
+		c.outputs[n] = out
+		if err != nil || len(out) == 0 {
+			return nil, err
+		}
+		return out[0], nil
+	case *view:
+		return c.outputs[c.b.children(n)[0]][op.index], nil
+	case *columns:
+		of := c.values[c.b.children(n)[0]]
+		return of.st.hold(op.shape(), of.col+op.from), nil
+	case *place:
+		return c.join(op.shape(), []*gorgonia.Node{n})
+	}
+	return nil, fmt.Errorf("graph: no rule to run %v", n)
+}
+
+// step adds one call, whose output 0 is n's value; n is nil for a part of a sum.
+func (c *compiler) step(n *gorgonia.Node, op *call, in []*value) ([]*value, error) {
+	for i, v := range in {
+		if v == nil {
+			return nil, fmt.Errorf("%s: %s is the gradient of the loss itself, which is no tensor; only an op whose Gradient asks IsSeed can end a graph", inScope(op.path, op.Spec.Name), op.In[i].Name)
+		}
+	}
+	s := pending{call: op}
+	for i, v := range in {
+		w, err := c.asWanted(op, i, v)
+		if err != nil {
+			return nil, err
+		}
+		s.in = append(s.in, w)
+	}
+	for i, o := range op.Out {
+		t := o.DType
+		wide := i == 0 && op.Spec.Promote && slices.ContainsFunc(s.in, func(v *value) bool { return v.st.dtype == Float32 })
+		if c.b.round != nil && t == Float32 && o.Kind != Precise && !wide && !c.gradients[outputOf{n, i}] {
+			t = BFloat16
+		}
+		s.out = append(s.out, newStorage(Arena, o.Shape, t).hold(o.Shape, 0))
+	}
+	c.steps = append(c.steps, s)
+	return s.out, nil
+}
+
+// asWanted is v in the type that input i of op takes it in: rounded for a matrix
+// product in mixed precision, where v is not bfloat16 already.
+func (c *compiler) asWanted(op *call, i int, v *value) (*value, error) {
+	o := op.In[i]
+	if c.b.round == nil || v.st.dtype != Float32 {
+		return v, nil
+	}
+	if v.st.region == Params {
+		if o.Kind == Precise || len(v.shape) < 2 {
+			return v, nil
+		}
+		// The optimizer keeps a rounded copy of all weights.
+		shadow := &storage{region: Shadow, offset: v.st.offset / 2, rows: v.st.rows, cols: v.st.cols, dtype: BFloat16}
+		return shadow.hold(v.shape, v.col), nil
+	}
+	if o.Kind != Factor {
+		return v, nil
+	}
+	if r := c.rounded[v]; r != nil {
+		return r, nil
+	}
+	res, err := c.b.round.Resolve([]Shape{v.shape})
+	if err != nil {
+		return nil, err
+	}
+	r := newStorage(Arena, v.shape, BFloat16).hold(v.shape, 0)
+	round := &call{Resolved: res, path: op.path, backward: op.backward, block: op.block}
+	c.steps = append(c.steps, pending{call: round, in: []*value{v}, out: []*value{r}})
+	if v.st.region != States { // a state may change between two readers
+		c.rounded[v] = r
+	}
+	return r, nil
+}
+
+// sum adds gradients that meet, left to right. Those of x's columns are joined.
+func (c *compiler) sum(n *gorgonia.Node, terms []*gorgonia.Node) (*value, error) {
+	var list []*value
+	var of []*gorgonia.Node // whose values they are
+	var parts []*gorgonia.Node
+	joined := 0 // the join's place in the list
+	for _, t := range terms {
+		if !c.parts[t] {
+			list, of = append(list, c.values[t]), append(of, t)
+			continue
+		}
+		if parts == nil {
+			joined = len(list)
+			list, of = append(list, nil), append(of, nil)
+		}
+		parts = append(parts, t)
+	}
+	shape := Shape(n.Shape())
+	if parts != nil {
+		v, err := c.join(shape, parts)
+		if err != nil {
+			return nil, err
+		}
+		list[joined] = v
+	}
+	total, term := list[0], of[0]
+	for i, v := range list[1:] {
+		fused, err := c.addInto(total, v, term, of[i+1])
+		if err != nil {
+			return nil, err
+		}
+		term = nil
+		if fused != nil {
+			total = fused
+			continue
+		}
+		r, err := c.b.add(len(shape)).Resolve([]Shape{shape, shape})
+		if err != nil {
+			return nil, err
+		}
+		var whose *gorgonia.Node
+		if i == len(list)-2 {
+			whose = n
+		}
+		out, err := c.step(whose, &call{Resolved: r, path: pathOf(n), backward: true}, []*value{total, v})
+		if err != nil {
+			return nil, err
+		}
+		total = out[0]
+	}
+	return total, nil
+}
+
+// addInto lets the op that makes the later one of two terms add the other one, and
+// returns the sum; nil where that op can't, or where something else reads its
+// output. a and b are the terms' nodes, nil for what is no single op's output 0.
+func (c *compiler) addInto(x, y *value, a, b *gorgonia.Node) (*value, error) {
+	for i := len(c.steps) - 1; i >= 0; i-- {
+		s := &c.steps[i]
+		if len(s.out) == 0 || s.out[0] != x && s.out[0] != y {
+			continue
+		}
+		other, node := y, a
+		if s.out[0] == y {
+			other, node = x, b
+		}
+		if node == nil || s.Spec.Added == nil || x == y || c.readers(node) != 1 || !c.known(other, i) {
+			return nil, nil
+		}
+		if err := c.addTo(s, other); err != nil {
+			return nil, err
+		}
+		return s.out[0], nil
+	}
+	return nil, nil
+}
+
+// addTo makes a step add z to its output 0.
+func (c *compiler) addTo(s *pending, z *value) error {
+	shapes := make([]Shape, 0, len(s.in)+1)
+	for _, in := range s.In {
+		shapes = append(shapes, in.Shape)
+	}
+	res, err := s.Spec.Added().Resolve(append(shapes, z.shape))
+	if err != nil {
+		return err
+	}
+	fused := *s.call
+	fused.Resolved = res
+	s.call, s.in = &fused, append(slices.Clone(s.in), z)
+	if z.st.dtype == Float32 {
+		s.out[0].st.dtype = Float32
+	}
+	return nil
+}
+
+// readers counts what reads a node's output 0.
+func (c *compiler) readers(n *gorgonia.Node) int {
+	count := 0
+	for it := c.b.g.To(n.ID()); it.Next(); {
+		if _, ok := it.Node().(*gorgonia.Node).Op().(*view); !ok {
+			count++
+		}
+	}
+	return count
+}
+
+// known reports whether v has been computed before a step.
+func (c *compiler) known(v *value, step int) bool {
+	if v.st.region != Arena {
+		return true
+	}
+	for _, s := range c.steps[:step] {
+		if slices.Contains(s.out, v) {
+			return true
+		}
+	}
+	return false
+}
+
+// pathOf is the layer that made the tensor whose gradient is sum.
+func pathOf(sum *gorgonia.Node) string {
+	if of := sum.DerivOf(); len(of) > 0 {
+		if c, ok := of[0].Op().(*call); ok {
+			return c.path
+		}
+	}
+	return ""
+}
+
+// join lets the gradients of x's columns lie where x's gradient has these
+// columns, so that putting them together costs nothing.
+func (c *compiler) join(shape Shape, parts []*gorgonia.Node) (*value, error) {
+	whole := newStorage(Arena, shape, Float32)
+	used := make([]bool, whole.cols)
+	for i, t := range parts {
+		op := t.Op().(*place)
+		v := c.values[c.b.children(t)[0]]
+		if v == nil || v.st.region != Arena || !v.whole() {
+			return nil, fmt.Errorf("columns: the gradient of columns %d to %d of %v is shared with another tensor's; copy one of them", op.from, op.from+op.in.Cols(), shape)
+		}
+		if i == 0 {
+			whole.dtype = v.st.dtype
+		} else if v.st.dtype != whole.dtype {
+			return nil, fmt.Errorf("columns: the gradients of %v's columns are %v and %v", shape, whole.dtype, v.st.dtype)
+		}
+		for j := range op.in.Cols() {
+			if used[op.from+j] {
+				return nil, fmt.Errorf("columns: column %d of %v is used twice", op.from+j, shape)
+			}
+			used[op.from+j] = true
+		}
+		for _, w := range v.st.values {
+			whole.values = append(whole.values, w)
+			w.st, w.col = whole, w.col+op.from
+		}
+	}
+	if j := slices.Index(used, false); j >= 0 {
+		return nil, fmt.Errorf("columns: column %d of %v is not used, so its gradient is not known", j, shape)
+	}
+	return whole.hold(shape, 0), nil
+}
+
+// checkUpdates refuses a backward pass that would read what was updated since.
+func (c *compiler) checkUpdates() error {
+	updated := map[*storage]*call{}
+	for _, s := range c.steps {
+		for _, v := range s.in {
+			if by := updated[v.st]; by != nil && s.backward {
+				return fmt.Errorf("%s: reads a tensor that %s has updated by then", inScope(s.path, s.Spec.Name), by.Spec.Name)
+			}
+		}
+		for k, o := range s.call.In {
+			if o.Updated {
+				updated[s.in[k].st] = s.call
+			}
+		}
+	}
+	return nil
+}
+
+// placeGradients puts each parameter's gradient at the parameter's own offset.
+func (c *compiler) placeGradients(p *Plan) error {
+	for i, q := range c.b.params {
+		if q.grad == nil {
+			continue
+		}
+		v := c.values[q.grad]
+		if v == nil || v.st.region != Arena || !v.whole() {
+			return fmt.Errorf("graph: the gradient of %s is shared with another tensor's", q.Name)
+		}
+		v.st.region, v.st.offset, v.st.dtype = Grads, p.Params[i].Offset, Float32
+		p.Sizes[Grads] = p.Sizes[Params]
+	}
+	return nil
+}

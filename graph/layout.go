@@ -1,0 +1,146 @@
+package graph
+
+import (
+	"math"
+	"slices"
+)
+
+// align is the granule of all offsets, in elements: 64 bytes, a cache line and an
+// AVX-512 register.
+const align = 16
+
+func roundUp(n int) int { return (n + align - 1) / align * align }
+
+// storage is a block that one or more values lie in. A storage whose home is set
+// has become part of another one.
+type storage struct {
+	region      Region
+	offset      int
+	rows, cols  int
+	dtype       DType
+	first, last int // steps that use it
+	home        *storage
+	values      []*value
+}
+
+func newStorage(r Region, s Shape, t DType) *storage {
+	return &storage{region: r, rows: s.Rows(), cols: s.Cols(), dtype: t, first: math.MaxInt, last: -1}
+}
+
+// hold makes a value of the columns from col on.
+func (s *storage) hold(shape Shape, col int) *value {
+	v := &value{shape: shape, st: s, col: col}
+	s.values = append(s.values, v)
+	return v
+}
+
+func (s *storage) root() *storage {
+	for s.home != nil {
+		s = s.home
+	}
+	return s
+}
+
+// size is in units of 4 bytes.
+func (s *storage) size() int { return roundUp((s.rows*s.cols*s.dtype.Size() + 3) / 4) }
+
+// value is one tensor: some columns of a storage.
+type value struct {
+	shape Shape
+	st    *storage
+	col   int
+}
+
+func (v *value) whole() bool {
+	return v.col == 0 && v.st.home == nil && v.st.cols == v.shape.Cols()
+}
+
+// layout gives each storage of a list of steps its place, and returns the arena's
+// length. It can be asked again for another list.
+func (c *compiler) layout(steps []pending) int {
+	for _, s := range steps {
+		for _, v := range slices.Concat(s.in, s.out) {
+			v.st.first, v.st.last, v.st.home = math.MaxInt, -1, nil
+		}
+	}
+	c.lifetimes(steps)
+	c.reuse(steps)
+	return allocate(steps)
+}
+
+func (c *compiler) lifetimes(steps []pending) {
+	for i, s := range steps {
+		for _, v := range slices.Concat(s.in, s.out) {
+			v.st.first = min(v.st.first, i)
+			v.st.last = max(v.st.last, i)
+		}
+	}
+	for _, o := range c.b.out {
+		c.values[o.node].st.last = len(steps)
+	}
+}
+
+// reuse lets output 0 take over an input's block that nothing reads afterwards. An
+// output that is a parameter's gradient stays where it is, and the input comes there,
+// unless the sum of earlier runs' gradients is there already.
+func (c *compiler) reuse(steps []pending) {
+	for i, s := range steps {
+		if len(s.out) == 0 || !s.out[0].whole() {
+			continue
+		}
+		out := s.out[0]
+		gradient := out.st.region == Grads && !c.b.accumulate
+		if out.st.region != Arena && !gradient {
+			continue
+		}
+		for _, k := range s.Spec.InPlace {
+			in := s.in[k]
+			st := in.st.root()
+			// A kernel may read its other inputs when part of the output is written.
+			shared := false
+			for j, other := range s.in {
+				shared = shared || j != k && other.st.root() == st
+			}
+			if shared || st.region != Arena || st.last != i || in.col != 0 || st.dtype != out.st.dtype || st.cols != out.shape.Cols() || st.rows != out.shape.Rows() {
+				continue
+			}
+			if gradient {
+				st.home = out.st
+			} else {
+				st.last = out.st.last
+				out.st.home = st
+			}
+			break
+		}
+	}
+}
+
+// allocate gives arena storages offsets so that those which live at the same
+// time don't overlap: the largest first, each at the lowest free offset.
+func allocate(steps []pending) int {
+	var list []*storage
+	seen := map[*storage]bool{}
+	for _, s := range steps {
+		for _, v := range slices.Concat(s.in, s.out) {
+			if st := v.st.root(); st.region == Arena && !seen[st] {
+				seen[st] = true
+				list = append(list, st)
+			}
+		}
+	}
+	slices.SortStableFunc(list, func(a, b *storage) int { return b.size() - a.size() })
+	var placed []*storage // by offset
+	total := 0
+	for _, s := range list {
+		s.offset = 0
+		for _, q := range placed {
+			if s.first <= q.last && q.first <= s.last && s.offset < q.offset+q.size() && q.offset < s.offset+s.size() {
+				s.offset = q.offset + q.size()
+			}
+		}
+		at, _ := slices.BinarySearchFunc(placed, s, func(a, b *storage) int { return a.offset - b.offset })
+		placed = slices.Insert(placed, at, s)
+		total = max(total, s.offset+s.size())
+	}
+	return total
+}

@@ -48,3 +48,17 @@ type Program interface {
 	// Plan is what was loaded.
 	Plan() *Plan
 }
+
+// Tracer is a Program that can tell its workers apart.
+type Tracer interface {
+	// RunTraced is Run that also returns when each worker was busy: worker after
+	// worker, each in order of time.
+	RunTraced() ([]Span, error)
+}
+
+// Span is a stretch of time that one worker spent on one step of a plan, counted
+// from the beginning of the run.
+type Span struct {
+	Step, Worker int
+	Start, End   time.Duration
+}

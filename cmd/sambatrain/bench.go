@@ -1,24 +1,33 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
-	"github.com/sambatrain/sambatrain/internal/train"
+	"github.com/sambatrain/sambatrain/internal/bench"
 )
 
 func newBench(a *app) *cobra.Command {
 	var flags recipeFlags
 	var output outputForm
-	var runs int
+	var options bench.Options
+	var threads []int
 	c := &cobra.Command{
 		Use:   "bench [RECIPE]",
 		Short: "Time a recipe's training step on this machine",
 		Long: `Time a recipe's training step (default: quickstart) on random tokens: tokens a
-second, and each op's time, share and rate.`,
+second, model FLOPs utilisation, memory, and each op's time, share and rate beside
+what this machine can do at most, which is measured too.
+
+--profile writes a CPU profile of the timed steps, for ` + "`go tool pprof`" + `, and a trace of
+one step, call by call and worker by worker, that ui.perfetto.dev opens.`,
+		Example: `  sambatrain bench
+  sambatrain bench samba-30m --runs 5 --profile profile
+  sambatrain bench samba-30m --compare-threads 1,2`,
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return exactArgs("[RECIPE]")(c, args)
@@ -31,38 +40,112 @@ second, and each op's time, share and rate.`,
 			if len(args) == 1 {
 				name = args[0]
 			}
-			if runs < 1 {
-				return &usageError{fmt.Errorf("--runs: must be at least 1, is %d", runs)}
+			if options.Steps < 1 {
+				return &usageError{fmt.Errorf("--runs: must be at least 1, is %d", options.Steps)}
+			}
+			if threads != nil {
+				if err := checkComparison(c, threads); err != nil {
+					return err
+				}
 			}
 			r, err := flags.load(c, name)
 			if err != nil {
 				return err
 			}
-			log, err := a.logger()
-			if err != nil {
+			if options.Log, err = a.logger(); err != nil {
 				return err
 			}
-			b, err := train.Bench(r, runs, log)
+			if threads != nil {
+				s, err := bench.RunThreads(r, threads, options.Steps, options.Log)
+				if err != nil {
+					return err
+				}
+				return printResult(c, output, s, func(w io.Writer) error { return threadsText(w, s) })
+			}
+			b, err := bench.Run(r, options)
 			if err != nil {
 				return err
 			}
 			return printResult(c, output, b, func(w io.Writer) error { return benchText(w, b) })
 		},
 	}
-	c.Flags().IntVar(&runs, "runs", 10, "how many steps to time")
+	c.Flags().IntVar(&options.Steps, "runs", 10, "how many steps to time")
+	c.Flags().StringVar(&options.Profile, "profile", "", "folder to write "+bench.ProfileFile+" and "+bench.TraceFile+" to")
+	c.Flags().IntSliceVar(&threads, "compare-threads", nil, "time the step with these numbers of CPU workers in turn, as in 1,2")
 	flags.add(c)
 	outputFlag(c, &output)
 	return c
 }
 
-func benchText(w io.Writer, b *train.Benchmark) error {
-	fmt.Fprintf(w, "%s on %s: %d rows of %d tokens\n", b.Name, b.Device, b.Rows, b.SeqLen)
-	fmt.Fprintf(w, "step %.1f ms (median of %d; %.1f to %.1f), %.0f tokens/s, %.1f GFLOP/s of the model's work\n\n",
-		b.StepMS, b.Steps, b.MinStepMS, b.MaxStepMS, b.TokensPerSecond, b.ModelGFLOPs)
+// checkComparison refuses numbers of threads that make no comparison.
+func checkComparison(c *cobra.Command, threads []int) error {
+	for _, flag := range []string{"threads", "profile"} {
+		if c.Flags().Changed(flag) {
+			return &usageError{fmt.Errorf("--%s: can't be given along with --compare-threads", flag)}
+		}
+	}
+	for _, n := range threads {
+		if n < 1 {
+			return &usageError{fmt.Errorf("--compare-threads: must be numbers of at least 1, as in 1,2, is %d", n)}
+		}
+		if err := checkThreads(n); err != nil {
+			return err
+		}
+	}
+	if len(threads) < 2 {
+		return &usageError{errors.New("--compare-threads: give two numbers or more, as in 1,2")}
+	}
+	return nil
+}
+
+func benchText(w io.Writer, b *bench.Result) error {
+	fmt.Fprintf(w, "%s on %s\n\n", b.Name, b.Device)
+	fmt.Fprintf(w, "step    %s: %d rows of %d tokens, %d at a time\n", stepTime(b.Step), b.Rows, b.SeqLen, b.Rows/b.MicroBatches)
+	fmt.Fprintf(w, "speed   %.0f tokens/s, %sFLOP/s of the model's work\n", b.TokensPerSecond, metric(1e9*b.ModelGFLOPs))
+	if p := b.Peak; p != nil {
+		fmt.Fprintf(w, "MFU     %.1f%% of the %sFLOP/s that multiply-adds in registers reach; memory reads %.1f GB/s, triad %.1f GB/s\n",
+			100*b.MFU, metric(1e9*p.GFLOPs), p.ReadGBs, p.TriadGBs)
+	}
+	fmt.Fprintf(w, "memory  %s", memoryText(b.Memory))
+	if b.Recomputed > 0 {
+		fmt.Fprintf(w, ", %d calls repeated to keep within", b.Recomputed)
+	}
+	if b.PeakRSS > 0 {
+		fmt.Fprintf(w, "; the process had %sB at most", metric(float64(b.PeakRSS)))
+	}
+	fmt.Fprint(w, "\n\n")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "op\tcalls\tms\tshare\tGFLOP/s\tGB/s\t")
+	fmt.Fprint(t, "op\tcalls\tms\tshare\tGFLOP/s\tGB/s\t")
+	if b.Peak != nil {
+		fmt.Fprint(t, "of the limit\t")
+	}
+	fmt.Fprintln(t)
 	for _, o := range b.Ops {
-		fmt.Fprintf(t, "%s\t%d\t%.2f\t%.1f%%\t%.1f\t%.1f\t\n", o.Op, o.Calls, o.MS, 100*o.Share, o.GFLOPs, o.GBs)
+		fmt.Fprintf(t, "%s\t%d\t%.2f\t%.1f%%\t%.1f\t%.1f\t", o.Op, o.Calls, o.MS, 100*o.Share, o.GFLOPs, o.GBs)
+		if b.Peak != nil {
+			fmt.Fprintf(t, "%.0f%%\t", 100*o.PeakShare)
+		}
+		fmt.Fprintln(t)
+	}
+	if err := t.Flush(); err != nil || len(b.Files) == 0 {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "\nprofile go tool pprof -http : %s\ntrace   open %s in ui.perfetto.dev or chrome://tracing\n", b.Files[0], b.Files[1])
+	return err
+}
+
+// stepTime is a step's median and spread.
+func stepTime(s bench.Step) string {
+	return fmt.Sprintf("%.1f ms (median of %d; %.1f to %.1f)", s.StepMS, s.Steps, s.MinStepMS, s.MaxStepMS)
+}
+
+func threadsText(w io.Writer, s *bench.Scaling) error {
+	first := s.Threads[0]
+	fmt.Fprintf(w, "%s on %s: %d rows of %d tokens\n\n", s.Name, first.Device, first.Rows, first.SeqLen)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "threads\tstep\ttokens/s\tspeed-up (median of rounds)\t")
+	for _, n := range s.Threads {
+		fmt.Fprintf(t, "%d\t%s\t%.0f\t%.2f (%.2f to %.2f)\t\n", n.Threads, stepTime(n.Step), n.TokensPerSecond, n.Speedup, n.MinSpeedup, n.MaxSpeedup)
 	}
 	return t.Flush()
 }

@@ -48,10 +48,7 @@ func inspectText(w io.Writer, in *train.Inspection) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	m := in.Memory
-	if _, err := fmt.Fprintf(w, "\nwork    %sFLOP a token, forward and backward\nmemory  %sB a step: parameters %sB, gradients %sB, optimizer %sB, activations %sB\n",
-		metric(in.FLOPsPerToken), metric(float64(m.Total)), metric(float64(m.Parameters)), metric(float64(m.Gradients)),
-		metric(float64(m.Optimizer)), metric(float64(m.Activations))); err != nil {
+	if _, err := fmt.Fprintf(w, "\nwork    %sFLOP a token, forward and backward\nmemory  %s\n", metric(in.FLOPsPerToken), memoryText(in.Memory)); err != nil {
 		return err
 	}
 	if in.Recomputed == 0 {
@@ -59,6 +56,12 @@ func inspectText(w io.Writer, in *train.Inspection) error {
 	}
 	_, err := fmt.Fprintf(w, "        to keep within run.memory_budget, %d kernel calls of the forward pass are repeated in the backward pass\n", in.Recomputed)
 	return err
+}
+
+// memoryText is a step's memory, in parts.
+func memoryText(m train.Bytes) string {
+	return fmt.Sprintf("%sB a step: parameters %sB, gradients %sB, optimizer %sB, activations %sB", metric(float64(m.Total)),
+		metric(float64(m.Parameters)), metric(float64(m.Gradients)), metric(float64(m.Optimizer)), metric(float64(m.Activations)))
 }
 
 // metric writes x with four digits and the prefix of a unit that comes next.

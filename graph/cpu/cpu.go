@@ -35,6 +35,9 @@ func (d *Device) Name() string {
 	return fmt.Sprintf("cpu (%d threads, %v)", d.pool.workers, simd.Active())
 }
 
+// Threads is the number of workers.
+func (d *Device) Threads() int { return d.pool.workers }
+
 // Close stops the workers.
 func (d *Device) Close() error {
 	d.pool.close()

@@ -7,3 +7,6 @@ func NewPool(workers int) (p graph.Pool, end func()) {
 	own := newPool(workers)
 	return own, own.close
 }
+
+// ErrClosed is what a closed device's programs return.
+var ErrClosed = errClosed

@@ -14,6 +14,7 @@ type pool struct {
 	tasks   int64
 	next    atomic.Int64
 	closed  bool
+	trace   *trace // nil but in RunTraced
 }
 
 func newPool(workers int) *pool {
@@ -23,7 +24,9 @@ func newPool(workers int) *pool {
 		p.wake = append(p.wake, wake)
 		go func() {
 			for range wake {
+				since := p.trace.now()
 				p.work(w)
+				p.trace.busy(w, since)
 				p.done.Done()
 			}
 		}()
@@ -50,7 +53,9 @@ func (p *pool) Run(tasks int, task func(task, worker int)) {
 		wake <- struct{}{}
 	}
 	p.work(0)
+	p.trace.pause()
 	p.done.Wait()
+	p.trace.resume()
 	p.task = nil
 }
 

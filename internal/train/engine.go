@@ -13,6 +13,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/cast_weights"
 	"github.com/sambatrain/sambatrain/layers"
 	"github.com/sambatrain/sambatrain/optim"
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 // Names of the programs' inputs and results.
@@ -96,6 +97,12 @@ type EngineConfig struct {
 	// take together: where they would take more, the backward pass computes activations
 	// again, which changes no bit. 0 is what the device has free.
 	MemoryBudget int64
+}
+
+// ConfigOf is what a recipe's training is made for.
+func ConfigOf(r *recipes.Recipe) EngineConfig {
+	return EngineConfig{MicroBatch: r.Train.MicroBatch, SeqLen: r.Data.SeqLen, Accumulate: r.Train.MicroBatch < r.Train.BatchSize,
+		Mixed: r.Run.Mixed(), MemoryBudget: int64(r.Run.MemoryBudget)}
 }
 
 // NewEngine compiles the programs of m and allocates all memory that training takes.
@@ -279,9 +286,6 @@ func (e *Engine) Mixed() bool { return e.mixed }
 
 // Params are the parameters' names and places.
 func (e *Engine) Params() []graph.ParamSlot { return e.params }
-
-// Program is the forward and backward pass, for benchmarks.
-func (e *Engine) Program() graph.Program { return e.train }
 
 // Tensors copies a region to the host, as tensors named prefix and the parameter.
 func (e *Engine) Tensors(r graph.Region, prefix string) ([]checkpoint.Tensor, error) {

@@ -54,13 +54,16 @@ type Bytes struct {
 // Inspect compiles a recipe's model and counts. It allocates none of the memory
 // that it counts.
 func Inspect(r *recipes.Recipe) (*Inspection, error) {
-	t := r.Data.SeqLen
-	config := EngineConfig{MicroBatch: r.Train.MicroBatch, SeqLen: t, Accumulate: r.Train.MicroBatch < r.Train.BatchSize,
-		Mixed: r.Run.Mixed(), MemoryBudget: int64(r.Run.MemoryBudget)}
-	plan, err := TrainPlan(&r.Model, config)
+	plan, err := TrainPlan(&r.Model, ConfigOf(r))
 	if err != nil {
 		return nil, err
 	}
+	return InspectPlan(r, plan)
+}
+
+// InspectPlan counts a recipe's model whose pass over a micro-batch is plan.
+func InspectPlan(r *recipes.Recipe, plan *graph.Plan) (*Inspection, error) {
+	t := r.Data.SeqLen
 	stack, err := r.Model.Sublayers()
 	if err != nil {
 		return nil, err

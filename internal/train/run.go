@@ -216,10 +216,7 @@ func (s *session) open(ctx context.Context) (err error) {
 	if s.dev, err = NewDevice(r.Run, log); err != nil {
 		return err
 	}
-	s.engine, err = NewEngine(s.dev, &r.Model, r.Optim, EngineConfig{
-		MicroBatch: r.Train.MicroBatch, SeqLen: r.Data.SeqLen,
-		Accumulate: r.Train.MicroBatch < r.Train.BatchSize, Mixed: r.Run.Mixed(), MemoryBudget: int64(r.Run.MemoryBudget)})
-	if err != nil {
+	if s.engine, err = NewEngine(s.dev, &r.Model, r.Optim, ConfigOf(r)); err != nil {
 		return err
 	}
 	if err := s.openData(ctx); err != nil {

@@ -1,0 +1,12 @@
+package bench
+
+import "golang.org/x/sys/unix"
+
+// peakRSS is the most memory that this process has had at once, in bytes.
+func peakRSS() int64 {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return u.Maxrss << 10
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/cpu"
 	"github.com/sambatrain/sambatrain/graph/cuda"
+	"github.com/sambatrain/sambatrain/internal/dist"
 	"github.com/sambatrain/sambatrain/internal/verify"
 )
 
@@ -24,7 +26,12 @@ Exit status 1 if a device computes wrongly; a machine without a GPU is healthy.`
 		Args: exactArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			out := c.OutOrStdout()
-			fmt.Fprintf(out, "sambatrain %s, %s/%s\n\n", version(), runtime.GOOS, runtime.GOARCH)
+			fmt.Fprintf(out, "sambatrain %s, %s/%s\n", version(), runtime.GOOS, runtime.GOARCH)
+			place, err := dist.Detect(dist.NoFlags(), os.LookupEnv, 0)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(out, "process: %v\n\n", place)
 			dev, err := cpu.New(0)
 			if err != nil {
 				return err

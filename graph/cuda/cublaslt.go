@@ -9,6 +9,7 @@ import (
 	"github.com/ebitengine/purego"
 
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/internal/dylib"
 )
 
 // Constants of cublasLt.h and library_types.h.
@@ -27,7 +28,7 @@ const (
 
 // blas is cublasLt with one handle.
 type blas struct {
-	lib    *library
+	lib    *dylib.Library
 	handle uintptr
 
 	create, destroy, descCreate, descSet, descDestroy uintptr
@@ -37,12 +38,12 @@ type blas struct {
 }
 
 var openBLAS = sync.OnceValues(func() (*blas, error) {
-	lib, err := openLibrary("libcublasLt.so.13", "libcublasLt.so.12")
+	lib, err := dylib.Open("libcublasLt.so.13", "libcublasLt.so.12")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cuda: %w", err)
 	}
 	b := &blas{lib: lib}
-	err = lib.symbols(map[*uintptr]string{
+	err = lib.Symbols(map[*uintptr]string{
 		&b.create: "cublasLtCreate", &b.destroy: "cublasLtDestroy", &b.version: "cublasLtGetVersion",
 		&b.descCreate: "cublasLtMatmulDescCreate", &b.descSet: "cublasLtMatmulDescSetAttribute", &b.descDestroy: "cublasLtMatmulDescDestroy",
 		&b.layoutCreate: "cublasLtMatrixLayoutCreate", &b.layoutDestroy: "cublasLtMatrixLayoutDestroy",

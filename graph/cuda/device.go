@@ -117,9 +117,9 @@ func (d *Device) Libraries() []string {
 	purego.SyscallN(d.driver.driverGetVersion, pointer(&version))
 	blas, _, _ := purego.SyscallN(d.blas.version)
 	return []string{
-		fmt.Sprintf("driver: CUDA %d.%d (%s)", version/1000, version%1000/10, d.driver.lib.path),
-		fmt.Sprintf("nvrtc: %d.%d (%s)", d.compiler.major, d.compiler.minor, d.compiler.lib.path),
-		fmt.Sprintf("cublasLt: %d (%s)", blas, d.blas.lib.path),
+		fmt.Sprintf("driver: CUDA %d.%d (%s)", version/1000, version%1000/10, d.driver.lib.Path),
+		fmt.Sprintf("nvrtc: %d.%d (%s)", d.compiler.major, d.compiler.minor, d.compiler.lib.Path),
+		fmt.Sprintf("cublasLt: %d (%s)", blas, d.blas.lib.Path),
 	}
 }
 

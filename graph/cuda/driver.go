@@ -8,11 +8,13 @@ import (
 	"unsafe"
 
 	"github.com/ebitengine/purego"
+
+	"github.com/sambatrain/sambatrain/internal/dylib"
 )
 
 // driver is libcuda's functions that this package uses.
 type driver struct {
-	lib *library
+	lib *dylib.Library
 
 	init, driverGetVersion, getErrorName, getErrorString            uintptr
 	deviceGetCount, deviceGet, deviceGetName, deviceGetAttribute    uintptr
@@ -30,12 +32,12 @@ type driver struct {
 }
 
 var openDriver = sync.OnceValues(func() (*driver, error) {
-	lib, err := openLibrary("libcuda.so.1")
+	lib, err := dylib.Open("libcuda.so.1")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cuda: %w", err)
 	}
 	d := &driver{lib: lib}
-	err = lib.symbols(map[*uintptr]string{
+	err = lib.Symbols(map[*uintptr]string{
 		&d.init: "cuInit", &d.driverGetVersion: "cuDriverGetVersion",
 		&d.getErrorName: "cuGetErrorName", &d.getErrorString: "cuGetErrorString",
 		&d.deviceGetCount: "cuDeviceGetCount", &d.deviceGet: "cuDeviceGet", &d.deviceGetName: "cuDeviceGetName",

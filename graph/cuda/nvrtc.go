@@ -17,7 +17,9 @@ import (
 	"sync"
 
 	"github.com/ebitengine/purego"
+
 	"github.com/gofrs/flock"
+	"github.com/sambatrain/sambatrain/internal/dylib"
 )
 
 //go:embed common.cuh
@@ -25,19 +27,19 @@ var common string
 
 // compiler is NVIDIA's run-time compiler.
 type compiler struct {
-	lib          *library
+	lib          *dylib.Library
 	major, minor int32
 
 	getVersion, create, compile, logSize, log, cubinSize, cubin, destroy uintptr
 }
 
 var openCompiler = sync.OnceValues(func() (*compiler, error) {
-	lib, err := openLibrary("libnvrtc.so.13", "libnvrtc.so.12")
+	lib, err := dylib.Open("libnvrtc.so.13", "libnvrtc.so.12")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("cuda: %w", err)
 	}
 	c := &compiler{lib: lib}
-	err = lib.symbols(map[*uintptr]string{
+	err = lib.Symbols(map[*uintptr]string{
 		&c.getVersion: "nvrtcVersion", &c.create: "nvrtcCreateProgram", &c.compile: "nvrtcCompileProgram",
 		&c.logSize: "nvrtcGetProgramLogSize", &c.log: "nvrtcGetProgramLog",
 		&c.cubinSize: "nvrtcGetCUBINSize", &c.cubin: "nvrtcGetCUBIN", &c.destroy: "nvrtcDestroyProgram",

@@ -1,6 +1,8 @@
 //go:build linux
 
-package cuda
+// Package dylib opens shared libraries at run time, so that one binary runs with and
+// without them.
+package dylib
 
 import (
 	"errors"
@@ -13,15 +15,16 @@ import (
 	"github.com/ebitengine/purego"
 )
 
-// library is a shared library that was opened at run time.
-type library struct {
-	path   string
+// Library is a shared library that was opened at run time.
+type Library struct {
+	// Path is where it was found: a name alone is where the dynamic linker looks.
+	Path   string
 	handle uintptr
 }
 
-// openLibrary opens the first of names that is found: where the dynamic linker
-// looks, then in the folders of CUDA toolkits and of Python's NVIDIA packages.
-func openLibrary(names ...string) (*library, error) {
+// Open opens the first of names that is found: where the dynamic linker looks, then in
+// the folders of CUDA toolkits and of Python's NVIDIA packages.
+func Open(names ...string) (*Library, error) {
 	folders := libraryFolders()
 	candidates := append([]string{}, names...)
 	for _, name := range names {
@@ -35,16 +38,16 @@ func openLibrary(names ...string) (*library, error) {
 	for _, path := range candidates {
 		h, err := purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_GLOBAL)
 		if err == nil {
-			return &library{path, h}, nil
+			return &Library{path, h}, nil
 		}
 		if filepath.IsAbs(path) {
 			last = err // there, but of no use
 		}
 	}
 	if last != nil {
-		return nil, fmt.Errorf("cuda: %s can't be opened: %w", names[0], last)
+		return nil, fmt.Errorf("%s can't be opened: %w", names[0], last)
 	}
-	return nil, fmt.Errorf("cuda: no %s: looked where the dynamic linker looks, in %s, and in site-packages/nvidia/*/lib of the Pythons under %s; install it, or name its folder in LD_LIBRARY_PATH",
+	return nil, fmt.Errorf("no %s: looked where the dynamic linker looks, in %s, and in site-packages/nvidia/*/lib of the Pythons under %s; install it, or name its folder in LD_LIBRARY_PATH",
 		strings.Join(names, " or "), strings.Join(toolkits, ", "), strings.Join(pythons, ", "))
 }
 
@@ -73,8 +76,9 @@ func libraryFolders() []string {
 	return folders
 }
 
-// symbols looks up functions into *to, each under the first name that exists.
-func (l *library) symbols(table map[*uintptr]string) error {
+// Symbols looks up functions, or variables, into *to, each under the first name that
+// exists of a list with spaces.
+func (l *Library) Symbols(table map[*uintptr]string) error {
 	var missing []error
 	for to, names := range table {
 		for _, name := range strings.Fields(names) {
@@ -85,7 +89,7 @@ func (l *library) symbols(table map[*uintptr]string) error {
 			}
 		}
 		if *to == 0 {
-			missing = append(missing, fmt.Errorf("cuda: %s has no %s", l.path, names))
+			missing = append(missing, fmt.Errorf("%s has no %s", l.Path, names))
 		}
 	}
 	return errors.Join(missing...)

@@ -1,0 +1,115 @@
+package dist
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// asProcess makes the test binary one of the processes that TestMPI starts.
+const asProcess = "DIST_TEST_PROCESS"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProcess) != "" {
+		if err := process(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// TestMPI makes every call with 2 and 4 processes of Open MPI.
+func TestMPI(t *testing.T) {
+	mpirun, err := exec.LookPath("mpirun")
+	if err != nil {
+		t.Skip("no mpirun: install Open MPI 4 (openmpi-bin)")
+	}
+	for _, n := range []int{2, 4} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			c := exec.Command(mpirun, "--allow-run-as-root", "--oversubscribe", "-n", fmt.Sprint(n), os.Args[0])
+			c.Env = append(os.Environ(), asProcess+"=1")
+			out, err := c.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			if got := strings.Count(string(out), "all calls right"); got != n {
+				t.Errorf("%d of %d processes are content:\n%s", got, n, out)
+			}
+		})
+	}
+}
+
+// process checks the communicator from one process of several.
+func process() error {
+	top, err := Detect(NoFlags(), os.LookupEnv, 0)
+	if err != nil {
+		return err
+	}
+	c, err := NewMPI()
+	if err != nil {
+		return err
+	}
+	if c.Rank() != top.Rank || c.Size() != top.Size || top.Size < 2 {
+		return fmt.Errorf("rank %d of %d; the launcher says %v", c.Rank(), c.Size(), top)
+	}
+	const piece = 5
+	n, r := c.Size(), c.Rank()
+	own := func() []float32 {
+		x := make([]float32, n*piece)
+		for i := range x {
+			x[i] = float32(100*r + i)
+		}
+		return x
+	}
+	sum := func(i int) float32 { return float32(100*n*(n-1)/2 + n*i) }
+	x := own()
+	if err := c.AllReduce(Of(x)); err != nil {
+		return err
+	}
+	for i, v := range x {
+		if v != sum(i) {
+			return fmt.Errorf("all-reduce: element %d is %v, want %v", i, v, sum(i))
+		}
+	}
+	x = own()
+	if err := c.ReduceScatter(Of(x)); err != nil {
+		return err
+	}
+	for i := r * piece; i < (r+1)*piece; i++ {
+		if x[i] != sum(i) {
+			return fmt.Errorf("reduce-scatter: element %d is %v, want %v", i, x[i], sum(i))
+		}
+	}
+	x = own()
+	if err := c.AllGather(Of(x)); err != nil {
+		return err
+	}
+	for i, v := range x {
+		if want := float32(100*(i/piece) + i); v != want {
+			return fmt.Errorf("all-gather: element %d is %v, want %v", i, v, want)
+		}
+	}
+	x = own()
+	if err := c.Broadcast(Of(x), n-1); err != nil {
+		return err
+	}
+	for i, v := range x {
+		if want := float32(100*(n-1) + i); v != want {
+			return fmt.Errorf("broadcast: element %d is %v, want %v", i, v, want)
+		}
+	}
+	if c.ReduceScatter(Of(x[:n*piece-1])) == nil || c.AllGather(Of(x[1:])) == nil || c.Broadcast(Of(x), n) == nil {
+		return fmt.Errorf("pieces of different lengths, or a root outside, are accepted")
+	}
+	if err := c.Barrier(); err != nil {
+		return err
+	}
+	if _, err := fmt.Printf("process %d: all calls right\n", r); err != nil {
+		return err
+	}
+	return c.Close()
+}

@@ -55,25 +55,29 @@ func (t byteTokenizer) ExportFiles() map[string][]byte {
 		vocab[string(char)] = b
 	}
 	vocab[endOfText] = int(t.EOS())
-
 	byteLevel := map[string]any{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false}
+	return byteLevelFiles(vocab, []string{}, int(t.EOS()), byteLevel, byteLevel)
+}
+
+// byteLevelFiles are the files of a byte-level BPE whose end-of-text token has the id eos.
+func byteLevelFiles(vocab map[string]int, merges []string, eos int, preTokenizer, decoder any) map[string][]byte {
 	tokenizer := map[string]any{
 		"version":    "1.0",
 		"truncation": nil,
 		"padding":    nil,
 		"added_tokens": []any{map[string]any{
-			"id": t.EOS(), "content": endOfText, "special": true,
+			"id": eos, "content": endOfText, "special": true,
 			"single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
 		}},
 		"normalizer":     nil,
-		"pre_tokenizer":  byteLevel,
+		"pre_tokenizer":  preTokenizer,
 		"post_processor": nil,
-		"decoder":        byteLevel,
+		"decoder":        decoder,
 		"model": map[string]any{
 			"type": "BPE", "dropout": nil, "unk_token": nil,
 			"continuing_subword_prefix": nil, "end_of_word_suffix": nil,
 			"fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
-			"vocab": vocab, "merges": []string{},
+			"vocab": vocab, "merges": merges,
 		},
 	}
 	config := map[string]any{
@@ -83,8 +87,8 @@ func (t byteTokenizer) ExportFiles() map[string][]byte {
 		"clean_up_tokenization_spaces": false,
 	}
 	return map[string][]byte{
-		"tokenizer.json":        mustJSON(tokenizer),
-		"tokenizer_config.json": mustJSON(config),
+		tokenizerJSON:   mustJSON(tokenizer),
+		tokenizerConfig: mustJSON(config),
 	}
 }
 

@@ -75,7 +75,7 @@ func (c Config) Validate() error {
 	if c.Shards == "" {
 		return errors.New("data.shards: is empty: name the folder of token shards")
 	}
-	if _, err := NewTokenizer(c.Tokenizer); err != nil {
+	if _, err := tokenizerOpener(c.Tokenizer); err != nil {
 		return fmt.Errorf("data.tokenizer: %w", err)
 	}
 	if c.SeqLen < 1 {
@@ -87,13 +87,18 @@ func (c Config) Validate() error {
 	if !(c.ValidationFraction >= 0 && c.ValidationFraction < 1) {
 		return fmt.Errorf("data.validation_fraction: must be at least 0 and below 1, is %v", c.ValidationFraction)
 	}
-	if c.Text.Path != "" && c.Text.JSONLField == "" {
+	return c.Text.validate()
+}
+
+// validate reports the first bad key. It looks at no file.
+func (t TextConfig) validate() error {
+	if t.Path != "" && t.JSONLField == "" {
 		return errors.New("data.text.jsonl_field: is empty: name the field of a JSONL line that holds the text")
 	}
 	for _, list := range []struct {
 		key      string
 		patterns []string
-	}{{"include", c.Text.Include}, {"exclude", c.Text.Exclude}} {
+	}{{"include", t.Include}, {"exclude", t.Exclude}} {
 		for i, p := range list.patterns {
 			if !doublestar.ValidatePattern(p) {
 				return fmt.Errorf("data.text.%s[%d]: bad pattern %q: want a form such as **/*.txt", list.key, i, p)

@@ -44,7 +44,7 @@ func TestValidate(t *testing.T) {
 		want string
 	}{
 		{"shards", func(c *Config) { c.Shards = "" }, "data.shards: is empty: name the folder of token shards"},
-		{"tokenizer", func(c *Config) { c.Tokenizer = "gpt2" }, `data.tokenizer: no tokenizer "gpt2": use one of: bytes`},
+		{"tokenizer", func(c *Config) { c.Tokenizer = "gpt2" }, `data.tokenizer: no tokenizer "gpt2": use bytes, or the path of a tokenizer.json or tokenizer.model`},
 		{"seq_len", func(c *Config) { c.SeqLen = 0 }, "data.seq_len: must be at least 1, is 0"},
 		{"long seq_len", func(c *Config) { c.SeqLen = 1<<24 + 1 }, "data.seq_len: must be at most 16777216, is 16777217"},
 		{"fraction 1", func(c *Config) { c.ValidationFraction = 1 }, "data.validation_fraction: must be at least 0 and below 1, is 1"},

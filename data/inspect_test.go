@@ -90,13 +90,13 @@ func foreignFolder(t testing.TB, documents int64, fill func(*array.RecordBuilder
 	if err := os.WriteFile(filepath.Join(c.Shards, "part-0.parquet"), raw, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	s, err := openShard(strings.NewReader(string(raw)), int64(len(raw)), tokenizerInfo(byteTokenizer{}), Train)
+	s, err := openShard(strings.NewReader(string(raw)), int64(len(raw)), Describe(byteTokenizer{}), Train)
 	if err != nil {
 		t.Fatal(err)
 	}
 	g := s.rowGroups[0]
 	m := Manifest{
-		Format: formatVersion, Tokenizer: tokenizerInfo(byteTokenizer{}),
+		Format: formatVersion, Tokenizer: Describe(byteTokenizer{}),
 		Train: SplitInfo{Documents: documents, Tokens: g.tokens, Bytes: g.tokens, LongestDocument: 1, Shards: []Shard{
 			{File: "part-0.parquet", Size: int64(len(raw)), XXH3: checksum(raw), Rows: g.rows, Tokens: g.tokens, Bytes: g.tokens},
 		}},

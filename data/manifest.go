@@ -49,7 +49,8 @@ type TokenizerInfo struct {
 	EOS         int32  `json:"eos_id"`
 }
 
-func tokenizerInfo(t Tokenizer) TokenizerInfo {
+// Describe says what identifies a tokenizer, as manifests do.
+func Describe(t Tokenizer) TokenizerInfo {
 	return TokenizerInfo{Name: t.Name(), Fingerprint: t.Fingerprint(), VocabSize: t.VocabSize(), EOS: t.EOS()}
 }
 

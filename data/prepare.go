@@ -115,9 +115,11 @@ func (c Config) checkTokenizer(dir string, m Manifest) error {
 	if err != nil {
 		return fmt.Errorf("data.tokenizer: %w", err)
 	}
-	if want := tokenizerInfo(tok); m.Tokenizer != want {
+	want := Describe(tok)
+	want.Name = m.Tokenizer.Name // a path, which may change
+	if m.Tokenizer != want {
 		return fmt.Errorf("data.tokenizer: %s was made with tokenizer %s (%s), the recipe names %s (%s): change data.tokenizer, or choose another folder for data.shards",
-			dir, m.Tokenizer.Name, m.Tokenizer.Fingerprint, want.Name, want.Fingerprint)
+			dir, m.Tokenizer.Name, m.Tokenizer.Fingerprint, tok.Name(), want.Fingerprint)
 	}
 	return nil
 }
@@ -155,7 +157,7 @@ func (c Config) writeFolder(ctx context.Context, folder, partial string, l layou
 
 	m := Manifest{
 		Format:    formatVersion,
-		Tokenizer: tokenizerInfo(tok),
+		Tokenizer: Describe(tok),
 		Source:    &Source{Settings: settings, Folder: folder, Files: len(files), NotRegular: notRegular, EmptyDocuments: p.empty},
 	}
 	if m.Train, err = p.train.finish(); err != nil {

@@ -20,7 +20,7 @@ import (
 
 // shardMetadata is the metadata of a training shard of bytes.
 func shardMetadata() map[string]string {
-	info := tokenizerInfo(byteTokenizer{})
+	info := Describe(byteTokenizer{})
 	return map[string]string{
 		keyFormat: "1", keyTokenizer: info.Name, keyFingerprint: info.Fingerprint,
 		keyVocabSize: "257", keyEOS: "256", keySplit: "train",
@@ -74,7 +74,7 @@ func fillRows(lists ...[]int32) func(*array.RecordBuilder) {
 
 // readShard decodes all tokens of a shard of bytes.
 func readShard(raw []byte) ([]int32, error) {
-	s, err := openShard(bytes.NewReader(raw), int64(len(raw)), tokenizerInfo(byteTokenizer{}), Train)
+	s, err := openShard(bytes.NewReader(raw), int64(len(raw)), Describe(byteTokenizer{}), Train)
 	if err != nil {
 		return nil, err
 	}
@@ -264,7 +264,7 @@ func FuzzOpenShard(f *testing.F) {
 	f.Add(foreignShard(f, shardMetadata(), shardFields(arrow.PrimitiveTypes.Int32), compress.Codecs.Zstd, fillRows([]int32{'a', 'b', 256}, []int32{'c', 256})))
 	f.Add(foreignShard(f, shardMetadata(), shardFields(arrow.PrimitiveTypes.Int32), compress.Codecs.Uncompressed, fillRows([]int32{'a', 'b', 256})))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		s, err := openShard(bytes.NewReader(raw), int64(len(raw)), tokenizerInfo(byteTokenizer{}), Train)
+		s, err := openShard(bytes.NewReader(raw), int64(len(raw)), Describe(byteTokenizer{}), Train)
 		if err != nil {
 			return
 		}

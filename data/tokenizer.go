@@ -1,10 +1,15 @@
 package data
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
-	"strings"
+	"sync"
+	"time"
 )
 
 // Tokenizer turns text into token ids and back. It is safe for use by several goroutines at once.
@@ -36,23 +41,78 @@ type Tokenizer interface {
 	ExportFiles() map[string][]byte
 }
 
-// tokenizers holds the constructors of the embedded tokenizers by name.
-var tokenizers = map[string]func() Tokenizer{
-	"bytes": func() Tokenizer { return byteTokenizer{} },
+// NewTokenizer makes the tokenizer that spec names: "bytes", whose ids 0..255 are the bytes and 256 the end of
+// text; or a file, Hugging Face's tokenizer.json or SentencePiece's tokenizer.model. In a file's path $NAME and
+// ${NAME} are replaced.
+func NewTokenizer(spec string) (Tokenizer, error) {
+	open, err := tokenizerOpener(spec)
+	if err != nil {
+		return nil, err
+	}
+	if open == nil {
+		return byteTokenizer{}, nil
+	}
+	path, err := expand("data.tokenizer", spec)
+	if err != nil {
+		return nil, err
+	}
+	return opened.get(path, open, spec)
 }
 
-// NewTokenizer makes the tokenizer that spec names: "bytes", whose ids 0..255 are the bytes and 256 the end of
-// text.
-func NewTokenizer(spec string) (Tokenizer, error) {
-	if make, ok := tokenizers[spec]; ok {
-		return make(), nil
+// tokenizerOpener is what reads the file that spec names; nil for bytes, which has none.
+func tokenizerOpener(spec string) (func(path string) (*bpe, error), error) {
+	switch {
+	case spec == "bytes":
+		return nil, nil
+	case filepath.Ext(spec) == ".json":
+		return openHuggingFace, nil
+	case filepath.Ext(spec) == ".model":
+		return openSentencePiece, nil
 	}
-	names := make([]string, 0, len(tokenizers))
-	for name := range tokenizers {
-		names = append(names, name)
+	return nil, fmt.Errorf("no tokenizer %q: use bytes, or the path of a tokenizer.json or tokenizer.model", spec)
+}
+
+// opened keeps the tokenizers of files, as reading one takes up to a second and a run asks for it several times.
+var opened tokenizerCache
+
+type tokenizerCache struct {
+	mu    sync.Mutex
+	files map[string]openedFile
+}
+
+type openedFile struct {
+	changed time.Time
+	size    int64
+	tok     *bpe
+}
+
+// get opens the file, unless it has been opened before and has not changed since.
+func (c *tokenizerCache) get(path string, open func(string) (*bpe, error), name string) (Tokenizer, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
 	}
-	slices.Sort(names)
-	return nil, fmt.Errorf("no tokenizer %q: use one of: %s", spec, strings.Join(names, ", "))
+	if f, ok := c.files[path]; ok && f.changed.Equal(info.ModTime()) && f.size == info.Size() && f.tok.info.Name == name {
+		return f.tok, nil
+	}
+	tok, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	tok.info.Name = name
+	if c.files == nil {
+		c.files = map[string]openedFile{}
+	}
+	c.files[path] = openedFile{info.ModTime(), info.Size(), tok}
+	return tok, nil
+}
+
+// fingerprintOf identifies a tokenizer by its file and its end-of-text token.
+func fingerprintOf(file []byte, eos int32) string {
+	sum := sha256.Sum256(fmt.Appendf(slices.Clip(file), "\neos %d", eos))
+	return "sha256:" + hex.EncodeToString(sum[:16])
 }
 
 // TextBytes is the number of bytes of text that ids stand for.

@@ -17,7 +17,6 @@ func newData(a *app) *cobra.Command {
 
 func newDataPrepare(a *app) *cobra.Command {
 	config := data.DefaultConfig()
-	config.Text.Include = []string{"**/*"}
 	c := &cobra.Command{
 		Use:   "prepare",
 		Short: "Tokenize a folder of text into Parquet token shards",
@@ -61,12 +60,9 @@ token shards. A folder that was made from the same settings is left as it is.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&config.Text.Path, "text", "", "folder of text")
-	f.StringArrayVar(&config.Text.Include, "include", config.Text.Include, "pattern of files to read; may be repeated")
-	f.StringArrayVar(&config.Text.Exclude, "exclude", nil, "pattern of files to leave out; may be repeated")
-	f.StringVar(&config.Text.JSONLField, "jsonl-field", config.Text.JSONLField, "field of a JSONL line that holds the text")
+	textFlags(c, &config.Text)
 	f.StringVar(&config.Shards, "shards", "", "folder of token shards to write")
-	f.StringVar(&config.Tokenizer, "tokenizer", config.Tokenizer, "tokenizer: bytes")
+	f.StringVar(&config.Tokenizer, "tokenizer", config.Tokenizer, "bytes, or the path of a tokenizer.json or tokenizer.model")
 	f.Float64Var(&config.ValidationFraction, "validation-fraction", config.ValidationFraction, "share of documents kept out of training")
 	return c
 }

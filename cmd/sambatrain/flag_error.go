@@ -18,7 +18,7 @@ func flagNames(err error) error {
 		"--set data.text.path=", "--text ", "data.text.path", "--text", "data.text.include", "--include",
 		"data.text.exclude", "--exclude", "data.text.jsonl_field", "--jsonl-field", "data.shards", "--shards",
 		"data.tokenizer", "--tokenizer", "data.validation_fraction", "--validation-fraction",
-		"run.device", "--device", "run.dtype", "--dtype", "run.threads", "--threads",
+		"vocab_size", "--vocab-size", "run.device", "--device", "run.dtype", "--dtype", "run.threads", "--threads",
 	).Replace(err.Error())
 	return &flagError{text, err}
 }

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sambatrain/sambatrain/data"
+)
+
+func newTokenizer(a *app) *cobra.Command {
+	c := &cobra.Command{Use: "tokenizer", Short: "Make, describe and try tokenizers", Args: cobra.ArbitraryArgs}
+	c.AddCommand(newTokenizerTrain(a), newTokenizerInspect(), newTokenizerEncode())
+	return c
+}
+
+// textFlags are the flags of commands that read a folder of text.
+func textFlags(command *cobra.Command, c *data.TextConfig) {
+	f := command.Flags()
+	f.StringVar(&c.Path, "text", "", "folder of text")
+	f.StringArrayVar(&c.Include, "include", []string{"**/*"}, "pattern of files to read; may be repeated")
+	f.StringArrayVar(&c.Exclude, "exclude", nil, "pattern of files to leave out; may be repeated")
+	f.StringVar(&c.JSONLField, "jsonl-field", c.JSONLField, "field of a JSONL line that holds the text")
+}
+
+func newTokenizerTrain(a *app) *cobra.Command {
+	text := data.DefaultConfig().Text
+	var vocabSize int
+	var out string
+	c := &cobra.Command{
+		Use:   "train",
+		Short: "Learn a byte-level BPE from a folder of text",
+		Long: `Learn a byte-level BPE from a folder of text or JSONL (plain, .gz or .zst) and write it
+as tokenizer.json and tokenizer_config.json, which the Hugging Face libraries read.`,
+		Example: `  sambatrain tokenizer train --text books --vocab-size 32000 --out tokenizers/books`,
+		Args:    exactArgs(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if text.Path == "" {
+				return &usageError{fmt.Errorf("--text: name the folder of text")}
+			}
+			if out == "" {
+				return &usageError{fmt.Errorf("--out: name the folder to write")}
+			}
+			path := filepath.Join(out, "tokenizer.json")
+			if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("--out: %s is there already: choose another folder or delete it", path)
+			}
+			log, err := a.logger()
+			if err != nil {
+				return err
+			}
+			started := time.Now()
+			last := started
+			ctx, stop := untilSignal(c.Context())
+			defer stop()
+			var read data.Progress
+			files, err := data.TrainTokenizer(ctx, text, vocabSize, func(p data.Progress) {
+				read = p
+				if now := time.Now(); now.Sub(last) > time.Second {
+					last = now
+					log.Info("counting words", "files", p.Files, "of", p.FilesTotal, "mb", p.Bytes>>20)
+				}
+			})
+			if err != nil {
+				return flagNames(err)
+			}
+			if err := os.MkdirAll(out, 0o777); err != nil {
+				return fmt.Errorf("--out: %w", err)
+			}
+			for name, content := range files {
+				if err := os.WriteFile(filepath.Join(out, name), content, 0o666); err != nil {
+					return fmt.Errorf("--out: %w", err)
+				}
+			}
+			tok, err := data.NewTokenizer(path)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "%s: %d ids from %.1f MB of text in %.1f s\n", path, tok.VocabSize(), float64(read.Bytes)/1e6, time.Since(started).Seconds())
+			return nil
+		},
+	}
+	textFlags(c, &text)
+	c.Flags().IntVar(&vocabSize, "vocab-size", 32000, "most ids that the tokenizer may have")
+	c.Flags().StringVar(&out, "out", "", "folder to write")
+	return c
+}
+
+func newTokenizerInspect() *cobra.Command {
+	var output outputForm
+	c := &cobra.Command{
+		Use:   "inspect TOKENIZER",
+		Short: "Describe a tokenizer: bytes, a tokenizer.json or a tokenizer.model",
+		Args:  exactArgs("TOKENIZER"),
+		RunE: func(c *cobra.Command, args []string) error {
+			tok, err := data.NewTokenizer(args[0])
+			if err != nil {
+				return err
+			}
+			info := data.Describe(tok)
+			return printResult(c, output, info, func(w io.Writer) error {
+				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+				fmt.Fprintf(t, "name\t%s\nfingerprint\t%s\nids\t%d\nend of text\t%d\n", info.Name, info.Fingerprint, info.VocabSize, info.EOS)
+				return t.Flush()
+			})
+		},
+	}
+	outputFlag(c, &output)
+	return c
+}
+
+func newTokenizerEncode() *cobra.Command {
+	return &cobra.Command{
+		Use:     "encode TOKENIZER",
+		Short:   "Print the ids of the text on standard input, and what each stands for",
+		Example: `  echo 'Hello, world' | sambatrain tokenizer encode tokenizers/books/tokenizer.json`,
+		Args:    exactArgs("TOKENIZER"),
+		RunE: func(c *cobra.Command, args []string) error {
+			tok, err := data.NewTokenizer(args[0])
+			if err != nil {
+				return err
+			}
+			text, err := io.ReadAll(c.InOrStdin())
+			if err != nil {
+				return err
+			}
+			var out strings.Builder
+			for _, id := range tok.Encode(nil, text) {
+				fmt.Fprintf(&out, "%d\t%q\n", id, tok.Decode(nil, []int32{id}))
+			}
+			_, err = io.WriteString(c.OutOrStdout(), out.String())
+			return err
+		},
+	}
+}

@@ -1,0 +1,316 @@
+package data
+
+import (
+	"cmp"
+	"container/heap"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// TrainTokenizer learns a byte-level BPE from the text that c names, and returns the files of Hugging Face's form: a
+// tokenizer.json whose ids are the 256 bytes, the merges in the order they were found, and the end-of-text token.
+// Words are split as Llama 3 splits them. vocabSize bounds the number of ids; there are fewer where no two pieces are
+// neighbours more than once. Equal text gives equal files.
+//
+// Memory grows with the number of different words. progress, which may be nil, is called now and then, from one
+// goroutine at a time.
+func TrainTokenizer(ctx context.Context, c TextConfig, vocabSize int, progress func(Progress)) (map[string][]byte, error) {
+	if vocabSize < minTrainedVocab || vocabSize > maxTrainedVocab {
+		return nil, fmt.Errorf("vocab_size: must be %d to %d, is %d", minTrainedVocab, maxTrainedVocab, vocabSize)
+	}
+	counts, err := countWords(ctx, c, progress)
+	if err != nil {
+		return nil, err
+	}
+	if len(counts) == 0 {
+		return nil, errors.New("data.text: the files hold no text: point data.text.path at other text")
+	}
+	t := newBPETrainer(counts)
+	for len(t.pieces) < vocabSize-1 {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		best, ok := t.best()
+		if !ok {
+			break
+		}
+		t.merge(best)
+	}
+	return t.files(), nil
+}
+
+// Bounds of a trained vocabulary: the bytes, one merge and the end-of-text token; ids that fit in tens of megabytes.
+const (
+	minTrainedVocab = 258
+	maxTrainedVocab = 1 << 20
+)
+
+// countWords counts the words of all documents, on all cores.
+func countWords(ctx context.Context, c TextConfig, progress func(Progress)) (map[string]int64, error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	folder, err := c.folder()
+	if err != nil {
+		return nil, err
+	}
+	files, _, err := listFiles(folder, c)
+	if err != nil {
+		return nil, err
+	}
+	split, err := splitPattern(patternLlama3, false)
+	if err != nil {
+		return nil, err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	work := make(chan *chunk)
+	g.Go(func() error {
+		defer close(work)
+		done := Progress{FilesTotal: len(files)}
+		return readChunks(ctx, files, func(c *chunk) error {
+			select {
+			case work <- c:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			done.Files += c.files
+			done.Documents += int64(len(c.raw))
+			done.Bytes += c.bytes
+			if progress != nil {
+				progress(done)
+			}
+			return nil
+		})
+	})
+	parts := make([]map[string]int64, runtime.GOMAXPROCS(0))
+	for i := range parts {
+		counts := map[string]*int64{}
+		g.Go(func() error {
+			for part := range work {
+				for _, raw := range part.raw {
+					text, err := raw.text(c.JSONLField)
+					if err != nil {
+						return fmt.Errorf("data.text: %s: %w", filepath.Join(folder, filepath.FromSlash(raw.name)), err)
+					}
+					split(text, true, func(word []byte) {
+						if n, ok := counts[string(word)]; ok {
+							*n++
+						} else {
+							one := int64(1)
+							counts[string(word)] = &one
+						}
+					})
+				}
+			}
+			parts[i] = map[string]int64{}
+			for word, n := range counts {
+				parts[i][word] = *n
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	all := parts[0]
+	for _, part := range parts[1:] {
+		for word, n := range part {
+			all[word] += n
+		}
+	}
+	return all, nil
+}
+
+// bpeTrainer holds the words as they are merged so far, and how often each pair of neighbours occurs.
+type bpeTrainer struct {
+	pieces []string         // by id
+	ids    map[string]int32 // of pieces: two pairs may make the same one
+	merges [][2]int32
+	merged map[[2]int32]bool
+
+	words []trainedWord
+	pairs map[[2]int32]*pairCount
+	heap  pairHeap
+}
+
+type trainedWord struct {
+	ids   []int32
+	count int64
+}
+
+type pairCount struct {
+	count int64
+	words []int32 // that have it, or had it once
+}
+
+// candidate is a pair with the count that it had when it was put on the heap.
+type candidate struct {
+	left, right int32
+	count       int64
+}
+
+func newBPETrainer(counts map[string]int64) *bpeTrainer {
+	t := &bpeTrainer{ids: map[string]int32{}, merged: map[[2]int32]bool{}, pairs: map[[2]int32]*pairCount{}}
+	for b := range 256 {
+		t.add(string([]byte{byte(b)}))
+	}
+	for _, word := range slices.Sorted(maps.Keys(counts)) {
+		ids := make([]int32, len(word))
+		for i := range len(word) {
+			ids[i] = int32(word[i])
+		}
+		t.words = append(t.words, trainedWord{ids, counts[word]})
+	}
+	for i, w := range t.words {
+		t.count(int32(i), w.ids, w.count, nil)
+	}
+	for pair, n := range t.pairs {
+		t.heap = append(t.heap, candidate{pair[0], pair[1], n.count})
+	}
+	heap.Init(&t.heap)
+	return t
+}
+
+// add makes a piece, or finds the one that there is, and returns its id.
+func (t *bpeTrainer) add(piece string) int32 {
+	id, ok := t.ids[piece]
+	if !ok {
+		id = int32(len(t.pieces))
+		t.ids[piece] = id
+		t.pieces = append(t.pieces, piece)
+	}
+	return id
+}
+
+// count adds n for each pair of neighbours in ids, and calls grown for pairs.
+func (t *bpeTrainer) count(word int32, ids []int32, n int64, grown func(pair [2]int32)) {
+	for i := 1; i < len(ids); i++ {
+		pair := [2]int32{ids[i-1], ids[i]}
+		p := t.pairs[pair]
+		if p == nil {
+			p = &pairCount{}
+			t.pairs[pair] = p
+		}
+		p.count += n
+		if n > 0 {
+			if last := len(p.words) - 1; last < 0 || p.words[last] != word {
+				p.words = append(p.words, word)
+			}
+			if grown != nil {
+				grown(pair)
+			}
+		}
+	}
+}
+
+// best takes the most frequent pair from the heap, of equals the one with the lowest ids.
+func (t *bpeTrainer) best() (candidate, bool) {
+	for len(t.heap) > 0 {
+		top := heap.Pop(&t.heap).(candidate)
+		now := t.pairs[[2]int32{top.left, top.right}]
+		switch {
+		case now == nil || now.count < 2:
+		case now.count == top.count:
+			return top, true
+		default:
+			top.count = now.count
+			heap.Push(&t.heap, top)
+		}
+	}
+	return candidate{}, false
+}
+
+// merge joins the pair wherever it occurs.
+func (t *bpeTrainer) merge(c candidate) {
+	pair := [2]int32{c.left, c.right}
+	id := t.add(t.pieces[c.left] + t.pieces[c.right])
+	// A pair comes back where another merge makes one of its two pieces once more; its rank is that of the first time.
+	if !t.merged[pair] {
+		t.merged[pair] = true
+		t.merges = append(t.merges, pair)
+	}
+	fresh := map[[2]int32]bool{}
+	for _, i := range t.pairs[pair].words {
+		w := &t.words[i]
+		at := indexPair(w.ids, pair)
+		if at < 0 {
+			continue
+		}
+		t.count(i, w.ids, -w.count, nil)
+		out := w.ids[:at]
+		for j := at; j < len(w.ids); j++ {
+			if j+1 < len(w.ids) && w.ids[j] == c.left && w.ids[j+1] == c.right {
+				out = append(out, id)
+				j++
+			} else {
+				out = append(out, w.ids[j])
+			}
+		}
+		w.ids = out
+		t.count(i, w.ids, w.count, func(pair [2]int32) {
+			if pair[0] == id || pair[1] == id {
+				fresh[pair] = true
+			}
+		})
+	}
+	delete(t.pairs, pair)
+	for pair := range fresh {
+		heap.Push(&t.heap, candidate{pair[0], pair[1], t.pairs[pair].count})
+	}
+}
+
+func indexPair(ids []int32, pair [2]int32) int {
+	for i := 1; i < len(ids); i++ {
+		if ids[i-1] == pair[0] && ids[i] == pair[1] {
+			return i - 1
+		}
+	}
+	return -1
+}
+
+type pairHeap []candidate
+
+func (h pairHeap) Len() int      { return len(h) }
+func (h pairHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+func (h pairHeap) Less(i, j int) bool {
+	a, b := h[i], h[j]
+	return cmp.Or(cmp.Compare(b.count, a.count), cmp.Compare(a.left, b.left), cmp.Compare(a.right, b.right)) < 0
+}
+func (h *pairHeap) Push(x any) { *h = append(*h, x.(candidate)) }
+func (h *pairHeap) Pop() any {
+	old := *h
+	x := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return x
+}
+
+// files are the vocabulary as the Hugging Face libraries read it.
+func (t *bpeTrainer) files() map[string][]byte {
+	chars := byteLevelAlphabet()
+	names := make([]string, len(t.pieces))
+	vocab := map[string]int{}
+	for id, piece := range t.pieces {
+		var name strings.Builder
+		for i := range len(piece) {
+			name.WriteRune(chars[piece[i]])
+		}
+		names[id] = name.String()
+		vocab[names[id]] = id
+	}
+	lines := make([]string, len(t.merges))
+	for i, m := range t.merges {
+		lines[i] = names[m[0]] + " " + names[m[1]]
+	}
+	byteLevel := map[string]any{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false}
+	split := map[string]any{"type": "Split", "pattern": map[string]any{"Regex": patternLlama3}, "behavior": "Isolated", "invert": false}
+	return byteLevelFiles(vocab, lines, len(t.pieces),
+		map[string]any{"type": "Sequence", "pretokenizers": []any{split, byteLevel}}, byteLevel)
+}

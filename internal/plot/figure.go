@@ -15,7 +15,7 @@ import (
 )
 
 // palette is that of Okabe and Ito, "Color Universal Design" (2008), which colour-blind people tell apart,
-// without its yellow, too pale for a line. A picture with more series begins it anew.
+// without its yellow, too pale for a line. A picture with more series begins it anew, with dashed lines.
 var palette = []color.RGBA{
 	{0x00, 0x72, 0xb2, 0xff}, // blue
 	{0xd5, 0x5e, 0x00, 0xff}, // vermilion
@@ -23,6 +23,14 @@ var palette = []color.RGBA{
 	{0xcc, 0x79, 0xa7, 0xff}, // reddish purple
 	{0xe6, 0x9f, 0x00, 0xff}, // orange
 	{0x56, 0xb4, 0xe9, 0xff}, // sky blue
+}
+
+// dashes are the lines' in the given round of the palette, in points: none in the first.
+func dashes(round int) []vg.Length {
+	if round == 0 {
+		return nil
+	}
+	return []vg.Length{6, 2 + vg.Length(round)}
 }
 
 var (
@@ -68,7 +76,7 @@ func drawFigure(c draw.Canvas, options Options, series []Series) {
 	}
 	curves := make([]curve, len(series))
 	for i, s := range series {
-		curves[i] = newCurve(s, palette[i%len(palette)], extent)
+		curves[i] = newCurve(s, palette[i%len(palette)], dashes(i/len(palette)), extent)
 	}
 	for _, layer := range []func(curve){
 		func(v curve) { p.Add(v.back...) },

@@ -69,7 +69,11 @@ func describe(r Record, total int) string {
 	head := stepOf(r.Step, total)
 	switch r.Kind {
 	case KindVal:
-		return fmt.Sprintf("%s  val_loss %.4f  val_bpb %.4f", head, r.Val.Loss, r.Val.BitsPerByte)
+		line := fmt.Sprintf("%s  val_loss %.4f  val_bpb %.4f", head, r.Val.Loss, r.Val.BitsPerByte)
+		for _, at := range r.Val.Longer {
+			line += fmt.Sprintf("  @%dx %.4f", at.Times, at.Loss)
+		}
+		return line
 	case KindEvent:
 		return strings.TrimRight(fmt.Sprintf("%s  %s  %s", head, r.Event.Name, r.Event.Detail), " ")
 	}

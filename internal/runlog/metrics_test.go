@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -202,7 +203,7 @@ func TestReopen(t *testing.T) {
 			if err != nil || torn != nil {
 				t.Fatalf("torn %v, error %v", torn, err)
 			}
-			if want := append(slices.Clone(c.remain), next); !slices.Equal(got, want) {
+			if want := append(slices.Clone(c.remain), next); !reflect.DeepEqual(got, want) {
 				t.Errorf("got %d records %v\nwant %d", len(got), got, len(want))
 			}
 			if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {

@@ -62,10 +62,20 @@ type Train struct {
 	DataWaitMS      float64 // the part of it spent waiting for a batch
 }
 
-// Val is what one validation measured. Both fields are written without loss.
+// Val is what one validation measured. Its numbers are written without loss.
 type Val struct {
 	Loss        float64 // mean cross-entropy, nats a token
 	BitsPerByte float64
+	// Longer is what rows longer than those of training gave, by rising Times; nil where there were
+	// none. Their keys are val_loss@2x and so on.
+	Longer []ValAt
+}
+
+// ValAt is a validation on rows of Times times the training's length.
+type ValAt struct {
+	Times       int     `json:"times"`
+	Loss        float64 `json:"loss"` // mean cross-entropy, nats a token
+	BitsPerByte float64 `json:"bits_per_byte"`
 }
 
 // Event is something that happened to the run.
@@ -132,6 +142,41 @@ var (
 	}
 )
 
+// The keys of a validation on longer rows, with the multiple of the training's length.
+const (
+	lossAtKey        = "val_loss@%dx"
+	bitsPerByteAtKey = "val_bits_per_byte@%dx"
+)
+
+// fields are those of the record's kind, and two for each of the longer rows.
+func (r *Record) fields() []field {
+	fields := fieldsOf[r.Kind]
+	if len(r.Val.Longer) == 0 || r.Kind != KindVal {
+		return fields
+	}
+	last := len(fields) - 1 // the time
+	list := slices.Clone(fields[:last])
+	for i, at := range r.Val.Longer {
+		list = append(list,
+			field{key: fmt.Sprintf(lossAtKey, at.Times), at: func(r *Record) any { return &r.Val.Longer[i].Loss }},
+			field{key: fmt.Sprintf(bitsPerByteAtKey, at.Times), at: func(r *Record) any { return &r.Val.Longer[i].BitsPerByte }})
+	}
+	return append(list, fields[last])
+}
+
+// longerIn are the lengths that a validation's keys name, without their numbers.
+func longerIn(values map[string]json.RawMessage) []ValAt {
+	var list []ValAt
+	for key := range values {
+		var times int
+		if n, err := fmt.Sscanf(key, lossAtKey, &times); err == nil && n == 1 && key == fmt.Sprintf(lossAtKey, times) {
+			list = append(list, ValAt{Times: times})
+		}
+	}
+	slices.SortFunc(list, func(a, b ValAt) int { return a.Times - b.Times })
+	return list
+}
+
 // MarshalJSON writes the record as one JSON object in a fixed order of keys. Floats are the shortest
 // decimals that read back to the same float64; those that JSON has no number for are the strings
 // "NaN", "Infinity" and "-Infinity", so that the metrics of a run that diverged stay readable.
@@ -153,8 +198,8 @@ func (r Record) Computed() string {
 }
 
 func (r *Record) appendJSON(b []byte, clock bool) ([]byte, error) {
-	fields, ok := fieldsOf[r.Kind]
-	if !ok {
+	fields := r.fields()
+	if len(fields) == 0 {
 		return nil, fmt.Errorf("record of step %d has no kind", r.Step)
 	}
 	if err := r.check(); err != nil {
@@ -219,6 +264,11 @@ func (r *Record) check() error {
 	if r.Kind == KindEvent && r.Event.Name == "" {
 		return errors.New("event has no name")
 	}
+	for i, at := range r.Val.Longer {
+		if at.Times < 2 || i > 0 && at.Times <= r.Val.Longer[i-1].Times {
+			return fmt.Errorf("validation on rows %d times as long as the training's, want 2 or more, rising", at.Times)
+		}
+	}
 	return nil
 }
 
@@ -234,13 +284,13 @@ func (r *Record) UnmarshalJSON(b []byte) error {
 	case values["loss"] != nil:
 		got.Kind = KindTrain
 	case values["val_loss"] != nil:
-		got.Kind = KindVal
+		got.Kind, got.Val.Longer = KindVal, longerIn(values)
 	case values["event"] != nil:
 		got.Kind = KindEvent
 	default:
 		return errors.New(`no "loss", "val_loss" or "event": not a training step, validation or event`)
 	}
-	for _, f := range fieldsOf[got.Kind] {
+	for _, f := range got.fields() {
 		text, ok := values[f.key]
 		if !ok {
 			return fmt.Errorf("no %q", f.key)

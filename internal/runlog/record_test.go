@@ -3,6 +3,7 @@ package runlog
 import (
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -34,6 +35,9 @@ func TestRecordJSON(t *testing.T) {
 		"validation": {ValRecord(100, noon, Val{Loss: 2, BitsPerByte: math.Inf(-1)}),
 			`{"step":100,"val_loss":2,"val_bits_per_byte":"-Infinity","time":"2026-03-04T12:00:00.250Z"}`,
 			`{"step":100,"val_loss":2,"val_bits_per_byte":"-Infinity"}`},
+		"validation on longer rows": {ValRecord(9, noon, Val{Loss: 2, BitsPerByte: 3, Longer: []ValAt{{2, 1.5, 2.25}, {16, math.NaN(), 1}}}),
+			`{"step":9,"val_loss":2,"val_bits_per_byte":3,"val_loss@2x":1.5,"val_bits_per_byte@2x":2.25,"val_loss@16x":"NaN","val_bits_per_byte@16x":1,"time":"2026-03-04T12:00:00.250Z"}`,
+			`{"step":9,"val_loss":2,"val_bits_per_byte":3,"val_loss@2x":1.5,"val_bits_per_byte@2x":2.25,"val_loss@16x":"NaN","val_bits_per_byte@16x":1}`},
 		"event in another time zone": {EventRecord(7, noon.In(time.FixedZone("", 3600)), EventStopped, `signal "terminated"`),
 			`{"step":7,"event":"stopped","detail":"signal \"terminated\"","time":"2026-03-04T12:00:00.250Z"}`,
 			`{"step":7,"event":"stopped","detail":"signal \"terminated\""}`},
@@ -70,7 +74,7 @@ func TestRecordComparesAfterReading(t *testing.T) {
 	if err := back.UnmarshalJSON(b); err != nil {
 		t.Fatal(err)
 	}
-	if back != r {
+	if !reflect.DeepEqual(back, r) {
 		t.Errorf("read back %+v, wrote %+v", back, r)
 	}
 }
@@ -119,6 +123,8 @@ func TestRecordRefusesToWrite(t *testing.T) {
 		"has no time":            {Kind: KindVal, Step: 3},
 		"step is -1":             ValRecord(-1, noon, Val{}),
 		"event has no name":      EventRecord(1, noon, "", "x"),
+		"rows 1 times as long":   ValRecord(1, noon, Val{Longer: []ValAt{{Times: 1}}}),
+		"rows 2 times as long":   ValRecord(1, noon, Val{Longer: []ValAt{{Times: 2}, {Times: 2}}}),
 		"record of step 4 has n": {Step: 4},
 	} {
 		if b, err := r.MarshalJSON(); err == nil || !strings.Contains(err.Error(), want) {
@@ -146,6 +152,10 @@ func TestRecordRefusesToRead(t *testing.T) {
 		{`"val_loss":2`, `"val_loss":"two"`, `"val_loss": "two" is no number`},
 		{`"val_loss":2`, `"val_loss":1e999`, `"val_loss":`},
 		{`"2026-03-04T12:00:00Z"`, `"yesterday"`, `"time":`},
+		{`"step":1`, `"step":1,"val_loss@2x":3`, `no "val_bits_per_byte@2x"`},
+		{`"step":1`, `"step":1,"val_bits_per_byte@2x":3`, `unknown key "val_bits_per_byte@2x"`},
+		{`"step":1`, `"step":1,"val_loss@1x":3,"val_bits_per_byte@1x":3`, `rows 1 times as long`},
+		{`"step":1`, `"step":1,"val_loss@02x":3,"val_bits_per_byte@02x":3`, `unknown key "val_bits_per_byte@02x"`},
 	} {
 		line := strings.Replace(val, c.old, c.new, 1)
 		if err := new(Record).UnmarshalJSON([]byte(line)); err == nil || !strings.Contains(err.Error(), c.want) {
@@ -155,7 +165,7 @@ func TestRecordRefusesToRead(t *testing.T) {
 }
 
 func FuzzRecordUnmarshalJSON(f *testing.F) {
-	for _, r := range []Record{sampleTrain(1), ValRecord(2, noon, Val{Loss: math.NaN()}), EventRecord(3, noon, EventResumed, "")} {
+	for _, r := range []Record{sampleTrain(1), ValRecord(2, noon, Val{Loss: math.NaN(), Longer: []ValAt{{Times: 4}}}), EventRecord(3, noon, EventResumed, "")} {
 		b, err := r.MarshalJSON()
 		if err != nil {
 			f.Fatal(err)

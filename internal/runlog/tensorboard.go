@@ -118,7 +118,7 @@ func startEvent(at time.Time, step int) []byte {
 
 func scalarEvent(r Record) []byte {
 	var summary, value []byte
-	for _, f := range fieldsOf[r.Kind] {
+	for _, f := range r.fields() {
 		x, ok := f.at(&r).(*float64)
 		if !ok {
 			continue

@@ -41,10 +41,8 @@ type Engine struct {
 	model  *layers.Model
 	optim  *optim.Optimizer
 	train  graph.Program
-	eval   graph.Program
 	cast   graph.Program // weights to bfloat16, in mixed precision
 	loss   [1]float32
-	nll    []float32
 	params []graph.ParamSlot
 	floats int
 }
@@ -119,7 +117,7 @@ func NewEngine(dev graph.Device, m *layers.Model, o optim.AdamW, c EngineConfig)
 		return nil, err
 	}
 	e := &Engine{MicroBatch: c.MicroBatch, SeqLen: c.SeqLen, accumulate: c.Accumulate, mixed: c.Mixed, dev: dev, model: m, params: plan.Params,
-		floats: plan.Sizes[graph.Params], nll: make([]float32, c.MicroBatch*c.SeqLen)}
+		floats: plan.Sizes[graph.Params]}
 	sizes := plan.Sizes
 	sizes[graph.ExpAvg], sizes[graph.ExpAvgSq] = e.floats, e.floats
 	if e.mem, err = dev.NewMemory(sizes); err != nil {
@@ -224,22 +222,36 @@ func (e *Engine) run(p graph.Program, tokens, targets []int32) error {
 	return p.Read(resultLoss, e.loss[:])
 }
 
-// Evaluate returns each token's cross-entropy in nats for one micro-batch. The
-// slice is good until the next call.
-func (e *Engine) Evaluate(tokens, targets []int32) ([]float32, error) {
-	if e.eval == nil {
-		plan, err := evalPlan(e.model, e.MicroBatch, e.SeqLen, e.mixed)
-		if err != nil {
-			return nil, err
-		}
-		if e.eval, err = e.dev.Load(plan, e.mem); err != nil {
-			return nil, err
-		}
-	}
-	if err := e.run(e.eval, tokens, targets); err != nil {
+// Evaluator measures losses with an engine's parameters as they stand. Its rows may
+// be of another length than those of training.
+type Evaluator struct {
+	Rows, SeqLen int
+
+	engine  *Engine
+	program graph.Program
+	nll     []float32
+}
+
+// NewEvaluator compiles the forward pass over b rows of t tokens.
+func (e *Engine) NewEvaluator(b, t int) (*Evaluator, error) {
+	plan, err := evalPlan(e.model, b, t, e.mixed)
+	if err != nil {
 		return nil, err
 	}
-	return e.nll, e.eval.Read(resultNLL, e.nll)
+	p, err := e.dev.Load(plan, e.mem)
+	if err != nil {
+		return nil, err
+	}
+	return &Evaluator{Rows: b, SeqLen: t, engine: e, program: p, nll: make([]float32, b*t)}, nil
+}
+
+// Run returns each token's cross-entropy in nats, Rows x SeqLen. The slice is good
+// until the next call.
+func (v *Evaluator) Run(tokens, targets []int32) ([]float32, error) {
+	if err := v.engine.run(v.program, tokens, targets); err != nil {
+		return nil, err
+	}
+	return v.nll, v.program.Read(resultNLL, v.nll)
 }
 
 // Logits are the scores [B T V] of one micro-batch.

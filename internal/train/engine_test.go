@@ -120,11 +120,12 @@ func TestStepAllocatesNothing(t *testing.T) {
 				if n := testing.AllocsPerRun(10, one); n != 0 {
 					t.Errorf("%v allocations a step", n)
 				}
-				if _, err := e.Evaluate(tokens[:2*seq], targets[:2*seq]); err != nil {
+				eval, err := e.NewEvaluator(2, seq)
+				if err != nil {
 					t.Fatal(err)
 				}
 				evaluate := func() {
-					if _, err := e.Evaluate(tokens[:2*seq], targets[:2*seq]); err != nil {
+					if _, err := eval.Run(tokens[:2*seq], targets[:2*seq]); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -352,7 +353,11 @@ func TestLogits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nll, err := e.Evaluate(tokens, targets)
+	eval, err := e.NewEvaluator(rows, seq)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nll, err := eval.Run(tokens, targets)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,11 +6,14 @@ import (
 	"github.com/sambatrain/sambatrain/data"
 )
 
-// validation is a fixed part of the validation split.
+// validation is a fixed part of the validation split, in rows of the longest length.
 type validation struct {
 	set             *data.Dataset
+	eval            *Evaluator
 	rows            int
-	buf             []int32 // (MicroBatch, T+1)
+	lengths         []int   // multiples of unit, rising from 1
+	unit            int     // the training's row length T
+	buf             []int32 // (eval.Rows, eval.SeqLen+1)
 	tokens, targets []int32
 }
 
@@ -21,50 +24,72 @@ type score struct {
 	Tokens      int64
 }
 
-func newValidation(e *Engine, set *data.Dataset, rows int) (*validation, error) {
-	if int64(rows) > set.Blocks() {
-		rows = int(set.Blocks())
-	}
+// newValidation is for rows of lengths times the engine's row length; set has blocks of
+// the longest.
+func newValidation(e *Engine, set *data.Dataset, rows int, lengths []int) (*validation, error) {
+	rows = int(min(int64(rows), set.Blocks()))
 	if rows < 1 {
-		return nil, fmt.Errorf("data.validation_fraction: the validation split has less than one row of %d tokens; raise it, or lower data.seq_len", e.SeqLen)
+		return nil, fmt.Errorf("data.validation_fraction: the validation split has less than one row of %d tokens; raise it, or lower data.seq_len", set.SeqLen())
 	}
-	n := e.MicroBatch * e.SeqLen
-	return &validation{set: set, rows: rows, buf: make([]int32, e.MicroBatch*(e.SeqLen+1)),
-		tokens: make([]int32, n), targets: make([]int32, n)}, nil
+	// As many tokens at a time as in training.
+	eval, err := e.NewEvaluator(max(1, e.MicroBatch/lengths[len(lengths)-1]), set.SeqLen())
+	if err != nil {
+		return nil, err
+	}
+	n := eval.Rows * eval.SeqLen
+	return &validation{set: set, eval: eval, rows: rows, lengths: lengths, unit: e.SeqLen,
+		buf: make([]int32, n+eval.Rows), tokens: make([]int32, n), targets: make([]int32, n)}, nil
 }
 
-// run measures the loss on rows that are spread evenly over the split, the same
-// ones each time. Rows that fill up the last micro-batch don't count: their targets
-// are -1.
-func (v *validation) run(e *Engine) (score, error) {
-	var nats float64
-	var s score
-	var bytes int64
-	for row := 0; row < v.rows; row += e.MicroBatch {
-		n := min(e.MicroBatch, v.rows-row)
+// run measures the loss on rows that are spread evenly over the split, the same ones
+// each time: one score for each length, of the first tokens of each row. No token sees a
+// later one, so one pass over the longest rows gives them all. Rows that fill up the last
+// pass don't count: their targets are -1.
+func (v *validation) run() ([]score, error) {
+	long := v.eval.SeqLen
+	sums := make([]sum, len(v.lengths))
+	for row := 0; row < v.rows; row += v.eval.Rows {
+		n := min(v.eval.Rows, v.rows-row)
 		for i := range n {
 			block := int64(row+i) * v.set.Blocks() / int64(v.rows)
-			if err := v.set.Rows(block, 1, v.buf[i*(e.SeqLen+1):(i+1)*(e.SeqLen+1)]); err != nil {
-				return score{}, err
+			if err := v.set.Rows(block, 1, v.buf[i*(long+1):(i+1)*(long+1)]); err != nil {
+				return nil, err
 			}
 		}
-		splitRows(v.buf, v.tokens, v.targets, e.SeqLen)
-		for i := n * e.SeqLen; i < len(v.targets); i++ {
+		splitRows(v.buf, v.tokens, v.targets, long)
+		for i := n * long; i < len(v.targets); i++ {
 			v.tokens[i], v.targets[i] = 0, -1
 		}
-		nll, err := e.Evaluate(v.tokens, v.targets)
+		nll, err := v.eval.Run(v.tokens, v.targets)
 		if err != nil {
-			return score{}, err
+			return nil, err
 		}
-		for _, x := range nll[:n*e.SeqLen] {
-			nats += float64(x)
+		for i := range n {
+			for k, times := range v.lengths {
+				from, to := i*long, i*long+times*v.unit
+				sums[k].add(nll[from:to], data.TextBytes(v.set.Tokenizer(), v.targets[from:to]))
+			}
 		}
-		s.Tokens += int64(n * e.SeqLen)
-		bytes += data.TextBytes(v.set.Tokenizer(), v.targets[:n*e.SeqLen])
 	}
-	s.Loss = nats / float64(s.Tokens)
-	s.BitsPerByte = data.BitsPerByte(nats, bytes)
-	return s, nil
+	scores := make([]score, len(sums))
+	for k, s := range sums {
+		scores[k] = score{Loss: s.nats / float64(s.tokens), BitsPerByte: data.BitsPerByte(s.nats, s.bytes), Tokens: s.tokens}
+	}
+	return scores, nil
+}
+
+// sum is what a score is made from.
+type sum struct {
+	nats          float64
+	tokens, bytes int64
+}
+
+func (s *sum) add(nll []float32, bytes int64) {
+	for _, x := range nll {
+		s.nats += float64(x)
+	}
+	s.tokens += int64(len(nll))
+	s.bytes += bytes
 }
 
 // splitRows takes rows of T+1 tokens apart into inputs and targets.

@@ -22,15 +22,16 @@ func TestValidation(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v, err := newValidation(e, set, int(set.Blocks())-1)
+		v, err := newValidation(e, set, int(set.Blocks())-1, []int{1})
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := v.run(e)
+		scores, err := v.run()
 		if err != nil {
 			t.Fatal(err)
 		}
-		if again, err := v.run(e); err != nil || again != got {
+		got := scores[0]
+		if again, err := v.run(); err != nil || again[0] != got {
 			t.Errorf("micro-batches of %d: %+v, then %+v (%v)", micro, got, again, err)
 		}
 		if micro == 1 {
@@ -50,6 +51,53 @@ func TestValidation(t *testing.T) {
 	}
 }
 
+// TestValidationLengths: one pass over long rows gives what passes over their first
+// tokens alone give.
+func TestValidationLengths(t *testing.T) {
+	const seq = 16
+	lengths := []int{1, 2, 3}
+	m := samba()
+	m.VocabSize = 272
+	e := engine(t, device(t, 2), m, adamw(), 4, seq, false)
+	c := shards(t)
+	c.SeqLen = 3 * seq
+	set, err := data.Open(t.Context(), c, data.Validation)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := newValidation(e, set, 5, lengths)
+	if err != nil {
+		t.Fatal(err)
+	}
+	scores, err := v.run()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for k, times := range lengths {
+		n := times * seq
+		alone, err := e.NewEvaluator(1, n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want sum
+		for row := range int64(v.rows) {
+			block := make([]int32, 3*seq+1)
+			if err := set.Rows(row*set.Blocks()/int64(v.rows), 1, block); err != nil {
+				t.Fatal(err)
+			}
+			nll, err := alone.Run(block[:n], block[1:n+1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			want.add(nll, 0)
+		}
+		loss := want.nats / float64(want.tokens)
+		if got := scores[k]; got.Tokens != int64(5*n) || math.Abs(got.Loss-loss) > 1e-6*loss || !(got.BitsPerByte > 0) {
+			t.Errorf("at %d times: %+v, want %v", times, got, loss)
+		}
+	}
+}
+
 // TestValidationBounds: more rows than there are means all of them.
 func TestValidationBounds(t *testing.T) {
 	m := samba()
@@ -59,7 +107,7 @@ func TestValidationBounds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v, err := newValidation(e, set, math.MaxInt)
+	v, err := newValidation(e, set, math.MaxInt, []int{1})
 	if err != nil || int64(v.rows) != set.Blocks() {
 		t.Errorf("%d rows of %d (%v)", v.rows, set.Blocks(), err)
 	}

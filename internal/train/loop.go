@@ -34,7 +34,7 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 	} else if err := s.steps(ctx); err != nil {
 		return nil, err
 	}
-	last, err := s.val.run(s.engine)
+	last, err := s.val.run()
 	if err != nil {
 		return nil, err
 	}
@@ -48,8 +48,11 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 	}
 	result := &Result{
 		Run: s.dir, Steps: s.step, Tokens: s.tokensAt(s.step), Parameters: s.parameters(),
-		TrainLoss: s.loss, ValLoss: last.Loss, ValBitsPerByte: last.BitsPerByte,
-		Seconds: time.Since(started).Seconds(),
+		TrainLoss: s.loss, ValLoss: last[0].Loss, ValBitsPerByte: last[0].BitsPerByte, ValLonger: s.longer(last),
+		Device: s.dev.Name(), Seconds: time.Since(started).Seconds(),
+	}
+	if result.TokensPerSecond, err = medianSpeed(filepath.Join(s.dir, MetricsFile)); err != nil {
+		return nil, err
 	}
 	result.UnigramBitsPerByte, _ = s.train.Manifest().UnigramBitsPerByte()
 	if r.Sample.Tokens > 0 {
@@ -60,7 +63,11 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 			return nil, err
 		}
 	}
-	return result, nil
+	text, err := json.MarshalIndent(result, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	return result, writeFile(filepath.Join(s.dir, ResultFile), append(text, '\n'))
 }
 
 // position is the number of rows trained on.
@@ -78,6 +85,25 @@ func lastLoss(metrics string) (float64, error) {
 		}
 	}
 	return 0, fmt.Errorf("%s: records no training step of a run that did them all", metrics)
+}
+
+// medianSpeed is the tokens a second of the median training step on record.
+func medianSpeed(metrics string) (float64, error) {
+	records, _, err := runlog.Read(metrics)
+	if err != nil {
+		return 0, err
+	}
+	var speeds []float64
+	for _, r := range records {
+		if r.Kind == runlog.KindTrain {
+			speeds = append(speeds, r.Train.TokensPerSecond)
+		}
+	}
+	if len(speeds) == 0 {
+		return 0, fmt.Errorf("%s: records no training step", metrics)
+	}
+	slices.Sort(speeds)
+	return speeds[len(speeds)/2], nil
 }
 
 func (s *session) tokensAt(step int64) int64 {
@@ -131,7 +157,7 @@ func (s *session) steps(ctx context.Context) error {
 			return fmt.Errorf("step %d: training has diverged, the loss is %v and the gradient's norm %v; delete the last checkpoint if it is spoilt too, and go on with `sambatrain resume %s --set optim.lr=...` and a rate below %v", s.step, loss, norm, s.dir, r.Optim.PeakLR)
 		}
 		if r.Eval.Every > 0 && s.step%r.Eval.Every == 0 && s.step < r.Train.Steps {
-			v, err := s.val.run(e)
+			v, err := s.val.run()
 			if err != nil {
 				return err
 			}
@@ -157,8 +183,19 @@ func (s *session) record(r runlog.Record) error {
 	return s.events.Append(r)
 }
 
-func (s *session) recordValidation(v score) error {
-	return s.record(runlog.ValRecord(int(s.step), time.Now(), runlog.Val{Loss: v.Loss, BitsPerByte: v.BitsPerByte}))
+// recordValidation records the scores of all eval.lengths.
+func (s *session) recordValidation(scores []score) error {
+	return s.record(runlog.ValRecord(int(s.step), time.Now(), runlog.Val{
+		Loss: scores[0].Loss, BitsPerByte: scores[0].BitsPerByte, Longer: s.longer(scores)}))
+}
+
+// longer are the scores of rows longer than the training's.
+func (s *session) longer(scores []score) []runlog.ValAt {
+	var list []runlog.ValAt
+	for i, v := range scores[1:] {
+		list = append(list, runlog.ValAt{Times: s.recipe.Eval.Lengths[i+1], Loss: v.Loss, BitsPerByte: v.BitsPerByte})
+	}
+	return list
 }
 
 // save writes a checkpoint of the current step. The metrics are on disk before

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/sambatrain/sambatrain/checkpoint"
@@ -23,6 +24,8 @@ const (
 	ConfigFile  = "config.resolved.yaml"
 	MetricsFile = "metrics.jsonl"
 	SampleFile  = "sample.txt"
+	// ResultFile is the Result of a run that has done all its steps, written last.
+	ResultFile = "result.json"
 )
 
 // Options are what a run needs beside its recipe.
@@ -43,11 +46,18 @@ type Result struct {
 	TrainLoss      float64 `json:"train_loss"`
 	ValLoss        float64 `json:"val_loss"`
 	ValBitsPerByte float64 `json:"val_bits_per_byte"`
+	// ValLonger is the validation on longer rows, where eval.lengths asks for it.
+	ValLonger []runlog.ValAt `json:"val_longer,omitempty"`
 	// UnigramBitsPerByte is what a model must beat to have learned any context; 0
 	// where the shards don't say.
 	UnigramBitsPerByte float64 `json:"unigram_bits_per_byte,omitempty"`
-	Seconds            float64 `json:"seconds"`
-	Sample             string  `json:"sample,omitempty"`
+	// Device is what the run ended on.
+	Device string `json:"device"`
+	// TokensPerSecond is the median of all steps.
+	TokensPerSecond float64 `json:"tokens_per_s"`
+	// Seconds is the time since this process began to train.
+	Seconds float64 `json:"seconds"`
+	Sample  string  `json:"sample,omitempty"`
 }
 
 // Stopped is the error of a run that was asked to stop: it is saved and can be
@@ -56,13 +66,22 @@ type Stopped struct {
 	Run string
 	// Step is the last step done; -1 where a resumed run was stopped before it went on.
 	Step int64
+	// Compared: it is one run of a comparison.
+	Compared bool
 }
 
 func (s *Stopped) Error() string {
-	if s.Step < 0 {
-		return fmt.Sprintf("stopped before it went on, nothing is lost; go on with: sambatrain resume %s", s.Run)
+	again := "go on with: sambatrain resume " + s.Run
+	if s.Compared {
+		again = "go on with the same command"
 	}
-	return fmt.Sprintf("stopped after step %d and saved; go on with: sambatrain resume %s", s.Step, s.Run)
+	if s.Step < 0 {
+		return "stopped before it went on, nothing is lost; " + again
+	}
+	if s.Compared {
+		return fmt.Sprintf("stopped %s after step %d and saved; %s", s.Run, s.Step, again)
+	}
+	return fmt.Sprintf("stopped after step %d and saved; %s", s.Step, again)
 }
 
 // Pretrain starts the recipe's run in its own directory, which must not hold a
@@ -244,15 +263,26 @@ func (s *session) openData(ctx context.Context) error {
 	if s.train, err = data.Open(ctx, r.Data, data.Train); err != nil {
 		return err
 	}
-	valset, err := data.Open(ctx, r.Data, data.Validation)
-	if err != nil {
-		return err
-	}
-	if s.val, err = newValidation(s.engine, valset, r.Eval.Rows); err != nil {
+	if err := s.openValidation(ctx); err != nil {
 		return err
 	}
 	log.Info("data", "shards", r.Data.Shards, "tokens", s.train.Tokens(), "rows", s.train.Blocks(), "took", time.Since(started).Round(time.Millisecond))
 	return nil
+}
+
+// openValidation opens the validation split in rows of the longest of eval.lengths.
+func (s *session) openValidation(ctx context.Context) error {
+	r := s.recipe
+	longest := r.Data
+	longest.SeqLen *= slices.Max(r.Eval.Lengths)
+	set, err := data.Open(ctx, longest, data.Validation)
+	if err == nil {
+		s.val, err = newValidation(s.engine, set, r.Eval.Rows, r.Eval.Lengths)
+	}
+	if err != nil && longest.SeqLen != r.Data.SeqLen {
+		return fmt.Errorf("eval.lengths: rows of %d tokens: %w", longest.SeqLen, err)
+	}
+	return err
 }
 
 func (s *session) parameters() int64 {

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -129,7 +130,7 @@ func TestPretrain(t *testing.T) {
 		t.Fatal(err)
 	}
 	again.Seconds = res.Seconds
-	if *again != *res {
+	if !reflect.DeepEqual(again, res) {
 		t.Errorf("%+v, then %+v", res, again)
 	}
 }

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sambatrain/sambatrain/internal/plot"
+	"github.com/sambatrain/sambatrain/internal/runlog"
+	"github.com/sambatrain/sambatrain/internal/train"
+	"github.com/sambatrain/sambatrain/recipes"
+)
+
+// Files of a comparison, beside its runs. The picture has two forms.
+const (
+	comparisonFile    = "compare.json"
+	comparisonPicture = "compare"
+)
+
+func newCompare(a *app) *cobra.Command {
+	var flags recipeFlags
+	var lengths []int
+	var output outputForm
+	c := &cobra.Command{
+		Use:   "compare RECIPE...",
+		Short: "Train several recipes on the same tokens and compare them",
+		Long: `Train several recipes on the same tokens, with the same seed, and draw one table
+(parameters, tokens a second, perplexity at several row lengths) and one picture of
+the validation loss. The runs lie in the folder of --out, each called after its
+recipe, with compare.json, compare.png and compare.svg beside them.
+
+Stop it at any time: the same command goes on. Runs that are finished are not trained
+again, so that some recipes may be trained on another device before.`,
+		Example:           "  sambatrain compare ablation-samba ablation-mamba --out runs/ablation\n  sambatrain compare ablation-* --steps 4000 --device cuda --output markdown",
+		Args:              atLeastOneArg("RECIPE"),
+		ValidArgsFunction: completeRecipe,
+		RunE: func(c *cobra.Command, args []string) error {
+			out := "runs/compare"
+			if f := c.Flags().Lookup("out"); f.Changed {
+				out = f.Value.String()
+			}
+			text, err := json.Marshal(lengths)
+			if err != nil {
+				return err
+			}
+			flags.sets = append([]string{"eval.lengths=" + string(text)}, flags.sets...)
+			var list []*recipes.Recipe
+			for _, name := range args {
+				matching, err := matchingRecipes(name)
+				if err != nil {
+					return err
+				}
+				for _, name := range matching {
+					r, err := flags.load(c, name)
+					if err != nil {
+						return err
+					}
+					r.Run.Out = filepath.Join(out, r.Name)
+					list = append(list, r)
+				}
+			}
+			o, err := a.trainOptions()
+			if err != nil {
+				return err
+			}
+			ctx, stop := untilSignal(c.Context())
+			defer stop()
+			result, err := train.Compare(ctx, list, o)
+			if err != nil {
+				return err
+			}
+			if err := writeComparison(out, result); err != nil {
+				return err
+			}
+			if err := printComparison(c, output, out, result); err != nil {
+				return err
+			}
+			return failedRuns(result)
+		},
+	}
+	flags.add(c)
+	c.Flags().Lookup("out").Usage = "folder of the runs, the table and the picture (default runs/compare)"
+	c.Flags().IntSliceVar(&lengths, "lengths", []int{1, 2, 4}, "row lengths of the validation, in multiples of data.seq_len (recipe key eval.lengths)")
+	outputFlag(c, &output, outputMarkdown)
+	return c
+}
+
+// matchingRecipes are the built-in recipes that a pattern such as ablation-* matches; a
+// name without a * stands for itself.
+func matchingRecipes(name string) ([]string, error) {
+	if !strings.Contains(name, "*") {
+		return []string{name}, nil
+	}
+	pattern := strings.TrimSuffix(strings.TrimPrefix(name, "recipes/"), ".yaml")
+	var list []string
+	for _, known := range recipes.Names() {
+		if ok, err := filepath.Match(pattern, known); err == nil && ok {
+			list = append(list, known)
+		}
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("recipe %s: no built-in recipe has such a name; `sambatrain recipes ls` lists them", name)
+	}
+	return list, nil
+}
+
+// writeComparison writes the results and the picture. Without any finished run there is
+// nothing to draw.
+func writeComparison(dir string, result *train.Comparison) error {
+	text, err := json.MarshalIndent(result, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, comparisonFile), append(text, '\n'), 0o666); err != nil {
+		return err
+	}
+	series, err := validationCurves(result)
+	if err != nil || len(series) == 0 {
+		return err
+	}
+	o := plot.Options{Title: "Validation loss", XLabel: "tokens", YLabel: "nats a token", CutTop: true}
+	for _, ext := range plot.Extensions {
+		if err := plot.Curves(filepath.Join(dir, comparisonPicture+ext), o, series); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// validationCurves is the validation loss of each run over the tokens that it was
+// trained on, the lowest last loss first.
+func validationCurves(result *train.Comparison) ([]plot.Series, error) {
+	var series []plot.Series
+	perStep := float64(result.Tokens) / float64(result.Steps)
+	for _, r := range result.Runs {
+		if r.Error != "" {
+			continue
+		}
+		records, _, err := runlog.Read(filepath.Join(r.Run, train.MetricsFile))
+		if err != nil {
+			return nil, err
+		}
+		s := plot.Series{Name: r.Name, Style: plot.Line}
+		for _, rec := range records {
+			if rec.Kind == runlog.KindVal {
+				s.X, s.Y = append(s.X, perStep*float64(rec.Step)), append(s.Y, rec.Val.Loss)
+			}
+		}
+		series = append(series, s)
+	}
+	slices.SortStableFunc(series, func(a, b plot.Series) int {
+		if a.Y[len(a.Y)-1] < b.Y[len(b.Y)-1] {
+			return -1
+		}
+		return 1
+	})
+	return series, nil
+}
+
+// failedRuns is an error where some recipe has no results; the log has told each.
+func failedRuns(result *train.Comparison) error {
+	var names []string
+	for _, r := range result.Runs {
+		if r.Error != "" {
+			names = append(names, r.Name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d of %d recipes have no results: %s; mend that and run the same command again", len(names), len(result.Runs), strings.Join(names, ", "))
+}
+
+func printComparison(c *cobra.Command, output outputForm, dir string, result *train.Comparison) error {
+	if output == outputMarkdown {
+		return comparisonMarkdown(c.OutOrStdout(), result)
+	}
+	return printResult(c, output, result, func(w io.Writer) error {
+		fmt.Fprintf(w, "%d steps, %d tokens in rows of %d; perplexity on rows of as many tokens as its column says\n\n", result.Steps, result.Tokens, result.SeqLen)
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+		for _, row := range comparisonTable(result) {
+			fmt.Fprintln(t, strings.Join(row, "\t")+"\t")
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(w, "\n%s  %s\n", filepath.Join(dir, comparisonFile), filepath.Join(dir, comparisonPicture+plot.Extensions[0]))
+		return err
+	})
+}
+
+func comparisonMarkdown(w io.Writer, result *train.Comparison) error {
+	table := comparisonTable(result)
+	rule := make([]string, len(table[0]))
+	for i := range rule {
+		rule[i] = "---:"
+	}
+	rule[0] = "---"
+	for _, row := range slices.Insert(table, 1, rule) {
+		if _, err := fmt.Fprintf(w, "| %s |\n", strings.Join(row, " | ")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// comparisonTable has a head and a row for each recipe. Where not all computed on one
+// device, their speeds say on which.
+func comparisonTable(result *train.Comparison) [][]string {
+	var measured []train.Measured
+	devices := map[string]bool{}
+	for _, r := range result.Runs {
+		if r.Error == "" {
+			measured = r.Validation
+			devices[r.Device] = true
+		}
+	}
+	head := []string{"recipe", "parameters", "tokens/s"}
+	for _, m := range measured {
+		head = append(head, fmt.Sprintf("ppl %d", m.Length))
+	}
+	table := [][]string{head}
+	for _, r := range result.Runs {
+		row := []string{r.Name, fmt.Sprint(r.Parameters)}
+		if r.Error != "" {
+			row = append(row, "failed")
+		} else if len(devices) > 1 {
+			row = append(row, fmt.Sprintf("%.0f on %s", r.TokensPerSecond, r.Device))
+		} else {
+			row = append(row, fmt.Sprintf("%.0f", r.TokensPerSecond))
+		}
+		for i := range measured {
+			if r.Error != "" {
+				row = append(row, "")
+			} else {
+				row = append(row, fmt.Sprintf("%.4g", r.Validation[i].Perplexity))
+			}
+		}
+		table = append(table, row)
+	}
+	return table
+}

@@ -32,7 +32,14 @@ func Names() []string {
 	for i, f := range files {
 		files[i] = strings.TrimSuffix(f, ".yaml")
 	}
+	slices.Sort(files) // a-b.yaml comes before a.yaml, but a before a-b
 	return files
+}
+
+// suggestion is what to say of a name that no built-in recipe has.
+func suggestion(name string) string {
+	name = strings.TrimSuffix(path.Base(filepath.ToSlash(name)), ".yaml")
+	return fmt.Sprintf("did you mean %s? `sambatrain recipes ls` lists them", nearest(name, Names()))
 }
 
 // source is a recipe's text and where it came from.
@@ -59,7 +66,7 @@ func open(name string) (source, error) {
 		return s, nil
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return source{}, fmt.Errorf("recipe %s: no such file, and no built-in recipe has that name; there are %s", name, strings.Join(Names(), ", "))
+		return source{}, fmt.Errorf("recipe %s: no such file, and no built-in recipe has that name; %s", name, suggestion(name))
 	}
 	return source{}, fmt.Errorf("recipe: %w", err)
 }
@@ -205,9 +212,9 @@ func (s source) base(name string) (source, error) {
 		return b, nil
 	}
 	if s.dir == "" {
-		return source{}, fmt.Errorf("%s: no built-in recipe is called %s; there are %s", extends, oneLine(name), strings.Join(Names(), ", "))
+		return source{}, fmt.Errorf("%s: no built-in recipe is called %s; %s", extends, oneLine(name), suggestion(name))
 	}
-	return source{}, fmt.Errorf("%s: no file %s beside this one, and no built-in recipe has that name; there are %s", extends, oneLine(name), strings.Join(Names(), ", "))
+	return source{}, fmt.Errorf("%s: no file %s beside this one, and no built-in recipe has that name; %s", extends, oneLine(name), suggestion(name))
 }
 
 // setFlag is the command line's flag that changes one key.

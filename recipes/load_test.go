@@ -128,6 +128,7 @@ func TestFilesOfTheRepository(t *testing.T) {
 	for i, f := range files {
 		files[i] = strings.TrimSuffix(f, ".yaml")
 	}
+	slices.Sort(files)
 	if diff := cmp.Diff(files, recipes.Names()); diff != "" {
 		t.Errorf("files and names differ:\n%s", diff)
 	}
@@ -135,10 +136,9 @@ func TestFilesOfTheRepository(t *testing.T) {
 
 func TestSourceErrors(t *testing.T) {
 	dir := t.TempDir()
-	list := strings.Join(recipes.Names(), ", ")
-	for _, name := range []string{"nothing", "elsewhere/quickstart.yaml", "../quickstart", "recipes/x/quickstart", filepath.Join(dir, "quickstart.yaml")} {
+	for _, name := range []string{"quickstrat", "elsewhere/quickstart.yaml", "../quickstart", "recipes/x/quickstart", filepath.Join(dir, "quickstart.yaml")} {
 		_, err := recipes.Load(name)
-		wantError(t, name, err, fmt.Sprintf("recipe %s: no such file, and no built-in recipe has that name; there are %s", name, list))
+		wantError(t, name, err, fmt.Sprintf("recipe %s: no such file, and no built-in recipe has that name; did you mean quickstart? `sambatrain recipes ls` lists them", name))
 	}
 	if _, err := recipes.Load(dir); err == nil || !strings.HasPrefix(err.Error(), "recipe: ") {
 		t.Errorf("a folder: %v", err)

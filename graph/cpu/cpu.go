@@ -10,12 +10,13 @@ import (
 	"unsafe"
 
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/cpu/pool"
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
 // Device is a CPU with a number of worker threads. It runs one program at a time.
 type Device struct {
-	pool *pool
+	pool *workers
 }
 
 // New starts a device. threads <= 0 means one a core. The results of a run don't
@@ -27,20 +28,20 @@ func New(threads int) (*Device, error) {
 	if threads <= 0 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	return &Device{pool: newPool(threads)}, nil
+	return &Device{pool: &workers{Pool: pool.New(threads)}}, nil
 }
 
 // Name implements graph.Device.
 func (d *Device) Name() string {
-	return fmt.Sprintf("cpu (%d threads, %v)", d.pool.workers, simd.Active())
+	return fmt.Sprintf("cpu (%d threads, %v)", d.pool.Workers(), simd.Active())
 }
 
 // Threads is the number of workers.
-func (d *Device) Threads() int { return d.pool.workers }
+func (d *Device) Threads() int { return d.pool.Workers() }
 
 // Close stops the workers.
 func (d *Device) Close() error {
-	d.pool.close()
+	d.pool.Close()
 	return nil
 }
 
@@ -115,7 +116,7 @@ func (m *Memory) part(r graph.Region, offset, n int) ([]float32, error) {
 // Program is a plan with its kernels bound to memory.
 type Program struct {
 	plan      *graph.Plan
-	pool      *pool
+	pool      *workers
 	regions   [graph.Regions][]float32
 	workspace []float32
 	kernels   []func()
@@ -156,7 +157,7 @@ func (d *Device) Load(p *graph.Plan, m graph.Memory) (graph.Program, error) {
 			return nil, fmt.Errorf("cpu: %s has no CPU kernel", s.Spec.Name)
 		}
 		if s.Spec.Workspace != nil {
-			size = max(size, s.Spec.Workspace(s.Dims, d.pool.workers))
+			size = max(size, s.Spec.Workspace(s.Dims, d.pool.Workers()))
 		}
 	}
 	prog.workspace = aligned(size)
@@ -169,7 +170,7 @@ func (d *Device) Load(p *graph.Plan, m graph.Memory) (graph.Program, error) {
 			c.Out = append(c.Out, prog.buffer(out))
 		}
 		if s.Spec.Workspace != nil {
-			n := s.Spec.Workspace(s.Dims, d.pool.workers)
+			n := s.Spec.Workspace(s.Dims, d.pool.Workers())
 			c.Workspace = prog.workspace[:n:n]
 		}
 		prog.kernels = append(prog.kernels, s.Spec.CPU(c))
@@ -197,7 +198,7 @@ var errClosed = errors.New("cpu: the device is closed")
 
 // Run implements graph.Program. It allocates nothing.
 func (p *Program) Run() error {
-	if p.pool.closed {
+	if p.pool.Closed() {
 		return errClosed
 	}
 	for _, k := range p.kernels {
@@ -211,7 +212,7 @@ func (p *Program) RunTimed(times []time.Duration) error {
 	if len(times) != len(p.kernels) {
 		return fmt.Errorf("cpu: %d times for %d steps", len(times), len(p.kernels))
 	}
-	if p.pool.closed {
+	if p.pool.Closed() {
 		return errClosed
 	}
 	last := time.Now()

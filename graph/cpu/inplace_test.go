@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/sambatrain/sambatrain/graph"
-	"github.com/sambatrain/sambatrain/graph/cpu"
+	"github.com/sambatrain/sambatrain/graph/cpu/pool"
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 	"github.com/sambatrain/sambatrain/graph/ops"
 	"github.com/sambatrain/sambatrain/internal/optest"
@@ -15,15 +15,15 @@ import (
 // TestKernelsInPlace: a kernel that may write output 0 over an input gives the same
 // bits when it does, forwards and backwards, for every op of the project.
 func TestKernelsInPlace(t *testing.T) {
-	pool, end := cpu.NewPool(3)
-	defer end()
+	workers := pool.New(3)
+	defer workers.Close()
 	checked := map[string]bool{}
 	check := func(r *graph.Resolved, in []graph.Array) {
 		for _, k := range r.Spec.InPlace {
 			checked[fmt.Sprint(r.Spec.Name, " ", k)] = true
 			for _, level := range simd.Levels() {
 				restore := simd.Force(level)
-				apart, over := runKernel(pool, r, in, -1), runKernel(pool, r, in, k)
+				apart, over := runKernel(workers, r, in, -1), runKernel(workers, r, in, k)
 				restore()
 				for i := range apart {
 					for j, x := range apart[i].F32 {

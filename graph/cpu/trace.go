@@ -5,51 +5,67 @@ import (
 	"time"
 
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/cpu/pool"
 )
 
-// trace records when the workers of one run were busy. The pool calls its methods
-// whether there is one or not.
+// workers is the pool, with the trace of the run if there is one.
+type workers struct {
+	*pool.Pool
+	trace *trace // nil but in RunTraced
+}
+
+// Run implements graph.Pool.
+func (w *workers) Run(tasks int, task func(task, worker int)) {
+	t := w.trace
+	if t == nil {
+		w.Pool.Run(tasks, task)
+		return
+	}
+	t.pause()
+	w.Pool.Run(tasks, func(i, worker int) {
+		since := t.now()
+		task(i, worker)
+		t.busy(worker, since)
+	})
+	t.resume()
+}
+
+// trace records when the workers of one run were busy.
 type trace struct {
 	start time.Time
 	step  int
 	spans [][]graph.Span // by worker, so that workers need no lock
-	since time.Duration  // worker 0 is busy since
+	since time.Duration  // worker 0 is busy since, outside of tasks
 }
+
+// handover is the longest gap between two tasks of a worker that counts as work.
+const handover = time.Microsecond
 
 // now is the time since the run began.
-func (t *trace) now() time.Duration {
-	if t == nil {
-		return 0
-	}
-	return time.Since(t.start)
-}
+func (t *trace) now() time.Duration { return time.Since(t.start) }
 
-// busy records that a worker was at work since then.
+// busy records that a worker was at work since then. Tasks of one step that follow
+// each other are one span.
 func (t *trace) busy(worker int, since time.Duration) {
-	if t != nil {
-		t.spans[worker] = append(t.spans[worker], graph.Span{Step: t.step, Worker: worker, Start: since, End: t.now()})
+	list := t.spans[worker]
+	if n := len(list) - 1; n >= 0 && list[n].Step == t.step && since-list[n].End < handover {
+		list[n].End = t.now()
+		return
 	}
+	t.spans[worker] = append(list, graph.Span{Step: t.step, Worker: worker, Start: since, End: t.now()})
 }
 
-// pause: worker 0 waits for the others until resume.
-func (t *trace) pause() {
-	if t != nil {
-		t.busy(0, t.since)
-	}
-}
+// pause: until resume, worker 0 does tasks as the others do.
+func (t *trace) pause() { t.busy(0, t.since) }
 
-func (t *trace) resume() {
-	if t != nil {
-		t.since = t.now()
-	}
-}
+func (t *trace) resume() { t.since = t.now() }
 
 // RunTraced implements graph.Tracer. Worker 0 also does what a kernel does alone.
 func (p *Program) RunTraced() ([]graph.Span, error) {
-	if p.pool.closed {
+	if p.pool.Closed() {
 		return nil, errClosed
 	}
-	t := &trace{start: time.Now(), spans: make([][]graph.Span, p.pool.workers)}
+	t := &trace{start: time.Now(), spans: make([][]graph.Span, p.pool.Workers())}
 	p.pool.trace = t
 	defer func() { p.pool.trace = nil }()
 	for i, k := range p.kernels {

@@ -28,13 +28,9 @@ func BenchmarkGemm(b *testing.B) {
 	}
 }
 
-func benchmarkGemm(b *testing.B, g Gemm, workers int) {
-	var p Pool = Serial{}
-	if workers > 1 {
-		p = newTestPool(b, workers)
-	}
-	c := newGemmCase(g, workers)
-	product := c.Bind(p, c.a, c.b, c.c, c.scratch)
+func benchmarkGemm(b *testing.B, g Gemm, n int) {
+	c := newGemmCase(g, n)
+	product := c.Bind(workers(b, n), c.a, c.b, c.c, c.scratch)
 	calls := 0
 	for start := time.Now(); time.Since(start) < 20*time.Millisecond; calls++ {
 		product()

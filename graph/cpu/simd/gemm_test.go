@@ -6,49 +6,16 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
+
+	"github.com/sambatrain/sambatrain/graph/cpu/pool"
 )
 
-// testPool is a Pool of n goroutines that live until the test ends.
-type testPool struct {
-	n     int
-	start []chan struct{}
-	done  sync.WaitGroup
-	next  atomic.Int64
-	tasks int
-	task  func(task, worker int)
-}
-
-func newTestPool(t testing.TB, n int) *testPool {
-	p := &testPool{n: n}
-	for w := range n {
-		start := make(chan struct{}, 1)
-		p.start = append(p.start, start)
-		go func() {
-			for range start {
-				for t := int(p.next.Add(1)) - 1; t < p.tasks; t = int(p.next.Add(1)) - 1 {
-					p.task(t, w)
-				}
-				p.done.Done()
-			}
-		}()
-		t.Cleanup(func() { close(start) })
-	}
+// workers is a pool of n workers that live until the test ends.
+func workers(t testing.TB, n int) Pool {
+	p := pool.New(n)
+	t.Cleanup(p.Close)
 	return p
-}
-
-func (p *testPool) Workers() int { return p.n }
-
-func (p *testPool) Run(tasks int, task func(task, worker int)) {
-	p.tasks, p.task = tasks, task
-	p.next.Store(0)
-	p.done.Add(p.n)
-	for _, s := range p.start {
-		s <- struct{}{}
-	}
-	p.done.Wait()
 }
 
 func eachLevel(t *testing.T, test func(t *testing.T)) {
@@ -204,7 +171,7 @@ func TestGemmWorkers(t *testing.T) {
 		{1500, 40, 20},
 	}
 	eachLevel(t, func(t *testing.T) {
-		pools := []Pool{Serial{}, newTestPool(t, 2), newTestPool(t, 3), newTestPool(t, 5)}
+		pools := []Pool{Serial{}, workers(t, 2), workers(t, 3), workers(t, 5)}
 		for i, size := range sizes {
 			eachTranspose(size, func(g Gemm) {
 				if g.Accumulate != (i%2 == 0) {
@@ -231,7 +198,7 @@ func TestGemmWorkers(t *testing.T) {
 
 func TestGemmAllocatesNothing(t *testing.T) {
 	eachLevel(t, func(t *testing.T) {
-		p := newTestPool(t, 2)
+		p := workers(t, 2)
 		for _, g := range []Gemm{
 			{M: 120, N: 130, K: 140}, {M: 120, N: 130, K: 140, TransA: true}, {M: 120, N: 130, K: 140, TransB: true},
 			{M: 1, N: 300, K: 4000, TransB: true}, {M: 2, N: 300, K: 4000},

@@ -1,10 +1,10 @@
-package cpu
+package pool
 
 import (
 	"fmt"
 	"sync/atomic"
 	"testing"
-	"unsafe"
+	"time"
 )
 
 // TestPoolRunsEachTaskOnce: for any number of tasks and workers, run after run. The
@@ -13,8 +13,8 @@ import (
 func TestPoolRunsEachTaskOnce(t *testing.T) {
 	for workers := 1; workers <= 5; workers++ {
 		t.Run(fmt.Sprint(workers, " workers"), func(t *testing.T) {
-			p := newPool(workers)
-			defer p.close()
+			p := New(workers)
+			defer p.Close()
 			if p.Workers() != workers {
 				t.Errorf("%d workers", p.Workers())
 			}
@@ -47,8 +47,8 @@ func TestPoolRunsEachTaskOnce(t *testing.T) {
 // TestPoolWorksInParallel: tasks that wait for each other end.
 func TestPoolWorksInParallel(t *testing.T) {
 	const workers = 4
-	p := newPool(workers)
-	defer p.close()
+	p := New(workers)
+	defer p.Close()
 	for range 10 {
 		var arrived atomic.Int32
 		all := make(chan struct{})
@@ -62,8 +62,8 @@ func TestPoolWorksInParallel(t *testing.T) {
 }
 
 func TestPoolAllocatesNothing(t *testing.T) {
-	p := newPool(3)
-	defer p.close()
+	p := New(3)
+	defer p.Close()
 	var ran atomic.Int64
 	task := func(_, _ int) { ran.Add(1) }
 	if n := testing.AllocsPerRun(50, func() { p.Run(8, task) }); n != 0 {
@@ -75,23 +75,54 @@ func TestPoolAllocatesNothing(t *testing.T) {
 }
 
 func TestPoolCloses(t *testing.T) {
-	p := newPool(3)
+	p := New(3)
 	p.Run(5, func(_, _ int) {})
-	p.close()
-	p.close()
-	if !p.closed {
+	p.Close()
+	p.Close()
+	if !p.Closed() {
 		t.Error("is not closed")
 	}
 }
 
-func TestAligned(t *testing.T) {
-	for n := range 40 {
-		s := aligned(n)
-		if len(s) != n || cap(s) != n {
-			t.Errorf("%d elements: length %d, capacity %d", n, len(s), cap(s))
+// TestPoolWakesUp: workers that went to sleep, and a caller that did, are woken up.
+func TestPoolWakesUp(t *testing.T) {
+	for _, spin := range []bool{true, false} {
+		p := start(3, spin)
+		defer p.Close()
+		for range 20 {
+			var arrived atomic.Int32
+			all := make(chan struct{})
+			p.Run(3, func(_, worker int) {
+				if arrived.Add(1) == 3 {
+					close(all)
+				}
+				<-all
+				if worker != 0 {
+					time.Sleep(2 * spinTime) // so that the caller sleeps
+				}
+			})
+			time.Sleep(2 * spinTime) // so that the others do
 		}
-		if n > 0 && uintptr(unsafe.Pointer(&s[0]))%64 != 0 {
-			t.Errorf("%d elements start at %#x", n, uintptr(unsafe.Pointer(&s[0])))
-		}
+	}
+}
+
+// BenchmarkRun is what a kernel of two tiny tasks costs, right after the one before and after a pause in which
+// the workers fell asleep.
+func BenchmarkRun(b *testing.B) {
+	for _, pause := range []time.Duration{0, 10 * time.Microsecond, time.Millisecond} {
+		b.Run(fmt.Sprint("after ", pause), func(b *testing.B) {
+			p := New(2)
+			defer p.Close()
+			var ran atomic.Int64
+			var took time.Duration
+			for range b.N {
+				for start := time.Now(); time.Since(start) < pause; {
+				}
+				start := time.Now()
+				p.Run(2, func(_, _ int) { ran.Add(1) })
+				took += time.Since(start)
+			}
+			b.ReportMetric(float64(took.Nanoseconds())/float64(b.N), "ns/run")
+		})
 	}
 }

@@ -71,6 +71,9 @@ type Builder struct {
 	blocks, block int
 	// arenaLimit is in bytes; 0 is none.
 	arenaLimit int64
+	// reduction sums gradients over processes; nil in a run of one.
+	reduction *Spec
+	buckets   Buckets
 	// accumulate adds gradients to what Grads holds.
 	accumulate bool
 	// differentiating is the forward call whose backward ops are being added.
@@ -86,7 +89,8 @@ type leaf struct {
 	shape  Shape
 	dtype  DType
 	region Region
-	whole  bool // all of the region, not a part of its own
+	fixed  bool // at offset of a region that is used as it lies, not a part of its own
+	offset int
 	node   *gorgonia.Node
 }
 
@@ -130,6 +134,12 @@ func (b *Builder) SetAccumulate() { b.accumulate = true }
 // bytes: what is over it is dropped after the forward pass and computed again in the
 // backward pass. 0 is no limit.
 func (b *Builder) SetArenaLimit(bytes int64) { b.arenaLimit = bytes }
+
+// SetReduction makes the backward pass sum gradients over the processes of a run, each
+// bucket as soon as it is whole. op takes a bucket x [N] to y [N] in the same place.
+func (b *Builder) SetReduction(op *Spec, buckets Buckets) {
+	b.reduction, b.buckets = op, buckets
+}
 
 // Carries is the stateful form's settings, nil in the ordinary form.
 func (b *Builder) Carries() *Carry { return b.carry }
@@ -211,7 +221,7 @@ func (b *Builder) Param(name string, init Init, shape ...int) Tensor {
 		return Tensor{p.node, b}
 	}
 	for _, l := range b.leaves {
-		if l.whole {
+		if l.fixed {
 			return b.Fail(fmt.Errorf("parameter %s: a graph that uses region %s as a whole can't have parameters", path, l.name))
 		}
 	}
@@ -249,9 +259,28 @@ func (b *Builder) Whole(r Region, n int) Tensor {
 	if len(b.params) > 0 {
 		return b.Fail(fmt.Errorf("region %v can't be used as a whole in a graph with parameters", r))
 	}
-	t := b.external(r.String(), r, Float32, Shape{n})
+	return b.fixed(r.String(), r, 0, n)
+}
+
+// Range is the n float32s of a region from offset on, as Whole is all of it.
+func (b *Builder) Range(r Region, offset, n int) Tensor {
+	if b.err != nil {
+		return Tensor{}
+	}
+	if r < Params || r >= Regions || offset < 0 || offset%align != 0 {
+		return b.Fail(fmt.Errorf("region %v can't be used from element %d on", r, offset))
+	}
+	if len(b.params) > 0 {
+		return b.Fail(fmt.Errorf("region %v can't be used as a whole in a graph with parameters", r))
+	}
+	return b.fixed(fmt.Sprintf("%v[%d:%d]", r, offset, offset+n), r, offset, n)
+}
+
+func (b *Builder) fixed(name string, r Region, offset, n int) Tensor {
+	t := b.external(name, r, Float32, Shape{n})
 	if t.Valid() {
-		b.byNode[t.node].whole = true
+		l := b.byNode[t.node]
+		l.fixed, l.offset = true, offset
 	}
 	return t
 }

@@ -75,6 +75,11 @@ func (b *Builder) Compile() (*Plan, error) {
 		}
 		p.Steps = append(p.Steps, step)
 	}
+	if b.reduction != nil {
+		if err := p.reduce(b.reduction, b.buckets); err != nil {
+			return nil, err
+		}
+	}
 	for _, o := range b.out {
 		p.Results[o.name] = c.values[o.node].slot()
 	}
@@ -123,8 +128,9 @@ func inScope(path, name string) string {
 func (c *compiler) placeLeaves(p *Plan) {
 	for _, l := range c.b.leaves {
 		st := newStorage(l.region, l.shape, l.dtype)
-		if l.whole {
-			p.Sizes[l.region] = l.shape.Size()
+		if l.fixed {
+			st.offset = l.offset
+			p.Sizes[l.region] = max(p.Sizes[l.region], l.offset+l.shape.Size())
 		} else {
 			st.offset = p.Sizes[l.region]
 			p.Sizes[l.region] += st.size()

@@ -8,6 +8,9 @@ type Device interface {
 	Name() string
 	// FreeMemory is how many bytes the device could still give, 0 where that is unknown.
 	FreeMemory() (int64, error)
+	// Join makes the device's programs part of a run of several processes. It comes
+	// before Load.
+	Join(c Comm) error
 	// NewMemory allocates the regions that outlive a run, Params and those with its
 	// layout, zeroed, and an arena that programs share. Sizes of Inputs and States are
 	// ignored.

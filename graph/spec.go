@@ -102,6 +102,11 @@ type CPUCall struct {
 	Pool    Pool
 	// Workspace has the size that the Spec asked for.
 	Workspace []float32
+	// Comm joins the processes of a run; nil is a run of one.
+	Comm Comm
+	// Fail makes the program's run return err. A kernel calls it where other processes
+	// can't be reached.
+	Fail func(err error)
 }
 
 // Gradient is what an op's backward pass is built from.

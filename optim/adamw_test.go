@@ -103,10 +103,10 @@ func TestLR(t *testing.T) {
 }
 
 func TestBuildRefuses(t *testing.T) {
-	if _, err := (optim.AdamW{}).Build(16, false); err == nil || !strings.Contains(err.Error(), "optim.lr:") {
+	if _, err := (optim.AdamW{}).Build(16, false, optim.Shard{}); err == nil || !strings.Contains(err.Error(), "optim.lr:") {
 		t.Errorf("settings without values: error is %v", err)
 	}
-	if _, err := optim.DefaultAdamW().Build(0, false); err == nil {
+	if _, err := optim.DefaultAdamW().Build(0, false, optim.Shard{}); err == nil {
 		t.Error("no parameters are accepted")
 	}
 }

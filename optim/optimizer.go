@@ -21,10 +21,11 @@ type Optimizer struct {
 	norm     [1]float32
 }
 
-// New makes the optimizer of n parameters, the length of mem's regions Params,
-// Grads, ExpAvg and ExpAvgSq. mixed keeps Shadow, half as long, up to date.
-func New(dev graph.Device, mem graph.Memory, n int, o AdamW, mixed bool) (*Optimizer, error) {
-	plan, err := o.Build(n, mixed)
+// New makes the optimizer of n parameters, the length of mem's regions Params and
+// Grads; ExpAvg and ExpAvgSq are as long as the shard says. mixed keeps Shadow, half as
+// long, up to date.
+func New(dev graph.Device, mem graph.Memory, n int, o AdamW, mixed bool, shard Shard) (*Optimizer, error) {
+	plan, err := o.Build(n, mixed, shard)
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +37,7 @@ func New(dev graph.Device, mem graph.Memory, n int, o AdamW, mixed bool) (*Optim
 }
 
 // Step does update number step, counted from 0, of totalSteps, with the mean
-// gradient of microBatches, whose sum is in Grads. gradNorm is the mean gradient's L2
+// gradient of microBatches, those of all processes, whose sum is in Grads. gradNorm is the mean gradient's L2
 // norm before clipping; where it is not finite, the error is ErrNotFinite and nothing
 // was updated.
 func (o *Optimizer) Step(step, totalSteps int64, microBatches int) (gradNorm float64, err error) {

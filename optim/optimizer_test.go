@@ -43,7 +43,7 @@ func newMachine(t *testing.T, threads int, o optim.AdamW) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	opt, err := optim.New(dev, mem, n, o, false)
+	opt, err := optim.New(dev, mem, n, o, false, optim.Shard{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +261,7 @@ func TestNewRefusesSmallMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := optim.New(dev, mem, n, settings(1), false); err == nil || !strings.Contains(err.Error(), "exp_avg_sq") {
+	if _, err := optim.New(dev, mem, n, settings(1), false, optim.Shard{}); err == nil || !strings.Contains(err.Error(), "exp_avg_sq") {
 		t.Errorf("no second moment: error is %v", err)
 	}
 }

@@ -4,6 +4,9 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/ops/adamw"
 	"github.com/sambatrain/sambatrain/graph/ops/add"
+	"github.com/sambatrain/sambatrain/graph/ops/all_gather"
+	"github.com/sambatrain/sambatrain/graph/ops/all_reduce"
+	"github.com/sambatrain/sambatrain/graph/ops/cast_weights"
 	"github.com/sambatrain/sambatrain/graph/ops/grad_norm"
 )
 
@@ -13,23 +16,59 @@ const (
 	gradNormResult = "grad_norm"
 )
 
+func (o AdamW) settings() adamw.Settings {
+	return adamw.Settings{Beta1: o.Betas[0], Beta2: o.Betas[1], Eps: o.Eps, WeightDecay: o.WeightDecay, MaxNorm: o.GradClip}
+}
+
 // Build is one update of n parameters, the length of the region Params, from the
-// gradients in Grads. mixed also writes Shadow, the parameters in bfloat16.
-func (o AdamW) Build(n int, mixed bool) (*graph.Plan, error) {
+// gradients in Grads. mixed also writes Shadow, the parameters in bfloat16. A shard's
+// gradients are those of its pieces; afterwards all parameters are up to date.
+func (o AdamW) Build(n int, mixed bool, shard Shard) (*graph.Plan, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
 	b := graph.NewBuilder(add.Spec)
+	hyper := b.Input(hyperInput, graph.Float32, adamw.HyperSize)
+	if shard.Size > 0 {
+		o.buildShard(b, hyper, mixed, shard)
+		return b.Compile()
+	}
 	grads := b.Whole(graph.Grads, n)
 	norm := grad_norm.Apply(b, grads)
 	b.Result(gradNormResult, norm)
 	p, m, v := b.Whole(graph.Params, n), b.Whole(graph.ExpAvg, n), b.Whole(graph.ExpAvgSq, n)
-	hyper := b.Input(hyperInput, graph.Float32, adamw.HyperSize)
-	s := adamw.Settings{Beta1: o.Betas[0], Beta2: o.Betas[1], Eps: o.Eps, WeightDecay: o.WeightDecay, MaxNorm: o.GradClip}
 	if mixed {
-		adamw.ApplyMixed(b, b.Whole(graph.Shadow, n/2), p, grads, m, v, norm, hyper, s)
+		adamw.ApplyMixed(b, b.Whole(graph.Shadow, n/2), p, grads, m, v, norm, hyper, o.settings())
 	} else {
-		adamw.Apply(b, p, grads, m, v, norm, hyper, s)
+		adamw.Apply(b, p, grads, m, v, norm, hyper, o.settings())
 	}
 	return b.Compile()
+}
+
+func (o AdamW) buildShard(b *graph.Builder, hyper graph.Tensor, mixed bool, shard Shard) {
+	var grads []graph.Tensor
+	var square graph.Tensor
+	shard.Pieces(func(at, _, n int) {
+		g := b.Range(graph.Grads, at, n)
+		grads = append(grads, g)
+		if s := grad_norm.ApplySquare(b, g); len(grads) == 1 {
+			square = s
+		} else {
+			square = b.Add(square, s)
+		}
+	})
+	norm := grad_norm.ApplyRoot(b, b.Apply(all_reduce.Spec(), square))
+	b.Result(gradNormResult, norm)
+	shard.Pieces(func(at, moment, n int) {
+		p, m, v := b.Range(graph.Params, at, n), b.Range(graph.ExpAvg, moment, n), b.Range(graph.ExpAvgSq, moment, n)
+		adamw.Apply(b, p, grads[0], m, v, norm, hyper, o.settings())
+		grads = grads[1:]
+	})
+	for from, n := range shard.Buckets.All() {
+		all_gather.Apply(b, b.Range(graph.Params, from, n))
+	}
+	if mixed {
+		n := shard.Buckets.Length
+		cast_weights.Apply(b, b.Whole(graph.Shadow, n/2), b.Whole(graph.Params, n))
+	}
 }

@@ -17,6 +17,7 @@ import (
 // Device is a CPU with a number of worker threads. It runs one program at a time.
 type Device struct {
 	pool *workers
+	comm graph.Comm
 }
 
 // New starts a device. threads <= 0 means one a core. The results of a run don't
@@ -42,6 +43,12 @@ func (d *Device) Threads() int { return d.pool.Workers() }
 // Close stops the workers.
 func (d *Device) Close() error {
 	d.pool.Close()
+	return nil
+}
+
+// Join implements graph.Device.
+func (d *Device) Join(c graph.Comm) error {
+	d.comm = c
 	return nil
 }
 
@@ -120,6 +127,7 @@ type Program struct {
 	regions   [graph.Regions][]float32
 	workspace []float32
 	kernels   []func()
+	failure   error // of a kernel in the run under way
 }
 
 // Load implements graph.Device.
@@ -162,7 +170,7 @@ func (d *Device) Load(p *graph.Plan, m graph.Memory) (graph.Program, error) {
 	}
 	prog.workspace = aligned(size)
 	for _, s := range p.Steps {
-		c := &graph.CPUCall{Dims: s.Dims, Pool: d.pool}
+		c := &graph.CPUCall{Dims: s.Dims, Pool: d.pool, Comm: d.comm, Fail: prog.fail}
 		for _, in := range s.In {
 			c.In = append(c.In, prog.buffer(in))
 		}
@@ -204,7 +212,21 @@ func (p *Program) Run() error {
 	for _, k := range p.kernels {
 		k()
 	}
-	return nil
+	return p.failed()
+}
+
+// fail keeps the first failure of a run, which ends as usual: the other processes of
+// the run are gone, and what is computed after that is not used.
+func (p *Program) fail(err error) {
+	if p.failure == nil {
+		p.failure = err
+	}
+}
+
+func (p *Program) failed() error {
+	err := p.failure
+	p.failure = nil
+	return err
 }
 
 // RunTimed implements graph.Program.

@@ -194,6 +194,11 @@ func (d *Device) Close() error {
 	return d.driver.call("cuDevicePrimaryCtxRelease", d.driver.primaryCtxRelease, uintptr(d.handle))
 }
 
+// Join implements graph.Device.
+func (d *Device) Join(graph.Comm) error {
+	return errors.New("cuda: a run of several processes trains on CPUs only; NCCL is not supported yet")
+}
+
 // FreeMemory implements graph.Device.
 func (d *Device) FreeMemory() (int64, error) {
 	leave, err := d.enter()

@@ -7,6 +7,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/adamw"
 	"github.com/sambatrain/sambatrain/graph/ops/add"
 	"github.com/sambatrain/sambatrain/graph/ops/add_bias"
+	"github.com/sambatrain/sambatrain/graph/ops/all_gather"
+	"github.com/sambatrain/sambatrain/graph/ops/all_reduce"
 	"github.com/sambatrain/sambatrain/graph/ops/attention"
 	"github.com/sambatrain/sambatrain/graph/ops/cast_weights"
 	"github.com/sambatrain/sambatrain/graph/ops/causal_conv"
@@ -20,6 +22,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/linear_recurrence"
 	"github.com/sambatrain/sambatrain/graph/ops/log_gate"
 	"github.com/sambatrain/sambatrain/graph/ops/offset_scale"
+	"github.com/sambatrain/sambatrain/graph/ops/reduce_scatter"
 	"github.com/sambatrain/sambatrain/graph/ops/rms_norm"
 	"github.com/sambatrain/sambatrain/graph/ops/rope"
 	"github.com/sambatrain/sambatrain/graph/ops/rotary_bias"
@@ -43,6 +46,8 @@ func All() []Op {
 		{"adamw", adamw.Cases},
 		{"add", add.Cases},
 		{"add_bias", add_bias.Cases},
+		{"all_gather", all_gather.Cases},
+		{"all_reduce", all_reduce.Cases},
 		{"attention", attention.Cases},
 		{"cast_weights", cast_weights.Cases},
 		{"causal_conv", causal_conv.Cases},
@@ -56,6 +61,7 @@ func All() []Op {
 		{"linear_recurrence", linear_recurrence.Cases},
 		{"log_gate", log_gate.Cases},
 		{"offset_scale", offset_scale.Cases},
+		{"reduce_scatter", reduce_scatter.Cases},
 		{"rms_norm", rms_norm.Cases},
 		{"rope", rope.Cases},
 		{"rotary_bias", rotary_bias.Cases},

@@ -8,6 +8,7 @@ import (
 
 	"github.com/ebitengine/purego"
 
+	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/internal/dylib"
 )
 
@@ -50,7 +51,7 @@ var openMPILibrary = sync.OnceValues(func() (*mpi, error) {
 
 // NewMPI joins the processes that mpirun or srun started. It can be called once a
 // process.
-func NewMPI() (Communicator, error) {
+func NewMPI() (graph.Comm, error) {
 	m, err := openMPILibrary()
 	if err != nil {
 		return nil, err
@@ -94,9 +95,9 @@ func (m *mpi) Rank() int { return m.rank }
 func (m *mpi) Size() int { return m.size }
 
 // inParts makes a call of x that counts in 32 bits.
-func inParts(x Buffer, call func(x Buffer) error) error {
+func inParts(x graph.Vector, call func(x graph.Vector) error) error {
 	for from := 0; from < x.Elements; from += mpiMost {
-		if err := call(x.part(from, min(mpiMost, x.Elements-from))); err != nil {
+		if err := call(x.Part(from, min(mpiMost, x.Elements-from))); err != nil {
 			return err
 		}
 	}
@@ -104,13 +105,13 @@ func inParts(x Buffer, call func(x Buffer) error) error {
 	return nil
 }
 
-func (m *mpi) AllReduce(x Buffer) error {
-	return inParts(x, func(x Buffer) error {
+func (m *mpi) AllReduce(x graph.Vector) error {
+	return inParts(x, func(x graph.Vector) error {
 		return m.call("MPI_Allreduce", m.allReduce, mpiInPlace, uintptr(x.Address), uintptr(x.Elements), m.float, m.sum, m.world)
 	})
 }
 
-func (m *mpi) ReduceScatter(x Buffer) error {
+func (m *mpi) ReduceScatter(x graph.Vector) error {
 	n, err := pieceOf(x, m.size)
 	if err != nil || n == 0 {
 		return err
@@ -122,12 +123,12 @@ func (m *mpi) ReduceScatter(x Buffer) error {
 		m.scratch = make([]float32, n)
 	}
 	err = m.call("MPI_Reduce_scatter_block", m.reduceScatterBlock, uintptr(x.Address), address(&m.scratch[0]), uintptr(n), m.float, m.sum, m.world)
-	copy(unsafe.Slice((*float32)(x.part(m.rank*n, n).Address), n), m.scratch[:n])
+	copy(unsafe.Slice((*float32)(x.Part(m.rank*n, n).Address), n), m.scratch[:n])
 	runtime.KeepAlive(x)
 	return err
 }
 
-func (m *mpi) AllGather(x Buffer) error {
+func (m *mpi) AllGather(x graph.Vector) error {
 	n, err := pieceOf(x, m.size)
 	if err != nil || n == 0 {
 		return err
@@ -140,11 +141,11 @@ func (m *mpi) AllGather(x Buffer) error {
 	return err
 }
 
-func (m *mpi) Broadcast(x Buffer, root int) error {
+func (m *mpi) Broadcast(x graph.Vector, root int) error {
 	if err := checkRoot(root, m.size); err != nil {
 		return err
 	}
-	return inParts(x, func(x Buffer) error {
+	return inParts(x, func(x graph.Vector) error {
 		return m.call("MPI_Bcast", m.broadcast, uintptr(x.Address), uintptr(x.Elements), m.float, uintptr(root), m.world)
 	})
 }

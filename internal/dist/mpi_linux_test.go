@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/sambatrain/sambatrain/graph"
 )
 
 // asProcess makes the test binary one of the processes that TestMPI starts.
@@ -67,7 +69,7 @@ func process() error {
 	}
 	sum := func(i int) float32 { return float32(100*n*(n-1)/2 + n*i) }
 	x := own()
-	if err := c.AllReduce(Of(x)); err != nil {
+	if err := c.AllReduce(graph.VectorOf(x)); err != nil {
 		return err
 	}
 	for i, v := range x {
@@ -76,7 +78,7 @@ func process() error {
 		}
 	}
 	x = own()
-	if err := c.ReduceScatter(Of(x)); err != nil {
+	if err := c.ReduceScatter(graph.VectorOf(x)); err != nil {
 		return err
 	}
 	for i := r * piece; i < (r+1)*piece; i++ {
@@ -85,7 +87,7 @@ func process() error {
 		}
 	}
 	x = own()
-	if err := c.AllGather(Of(x)); err != nil {
+	if err := c.AllGather(graph.VectorOf(x)); err != nil {
 		return err
 	}
 	for i, v := range x {
@@ -94,7 +96,7 @@ func process() error {
 		}
 	}
 	x = own()
-	if err := c.Broadcast(Of(x), n-1); err != nil {
+	if err := c.Broadcast(graph.VectorOf(x), n-1); err != nil {
 		return err
 	}
 	for i, v := range x {
@@ -102,7 +104,7 @@ func process() error {
 			return fmt.Errorf("broadcast: element %d is %v, want %v", i, v, want)
 		}
 	}
-	if c.ReduceScatter(Of(x[:n*piece-1])) == nil || c.AllGather(Of(x[1:])) == nil || c.Broadcast(Of(x), n) == nil {
+	if c.ReduceScatter(graph.VectorOf(x[:n*piece-1])) == nil || c.AllGather(graph.VectorOf(x[1:])) == nil || c.Broadcast(graph.VectorOf(x), n) == nil {
 		return fmt.Errorf("pieces of different lengths, or a root outside, are accepted")
 	}
 	if err := c.Barrier(); err != nil {

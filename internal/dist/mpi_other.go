@@ -2,9 +2,13 @@
 
 package dist
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/sambatrain/sambatrain/graph"
+)
 
 // NewMPI fails: Open MPI is reached on Linux only.
-func NewMPI() (Communicator, error) {
+func NewMPI() (graph.Comm, error) {
 	return nil, errors.New("Open MPI: this build reaches it on Linux only")
 }

@@ -40,15 +40,27 @@ type Engine struct {
 	mem    graph.Memory
 	model  *layers.Model
 	optim  *optim.Optimizer
-	train  graph.Program
+	train  graph.Program // of a step's last micro-batch
+	more   graph.Program // of those before it
 	cast   graph.Program // weights to bfloat16, in mixed precision
 	loss   [1]float32
 	params []graph.ParamSlot
-	floats int
+	floats int // the length of Params and Grads
+
+	comm     graph.Comm
+	shard    optim.Shard
+	exchange graph.Program
 }
 
-// TrainPlan is the forward and backward pass over one micro-batch.
+// TrainPlan is the forward and backward pass over a step's last micro-batch, or its
+// only one.
 func TrainPlan(m *layers.Model, c EngineConfig) (*graph.Plan, error) {
+	return trainPlan(m, c, true)
+}
+
+// trainPlan sums the gradients over the processes of a run where it is the last one of
+// a step.
+func trainPlan(m *layers.Model, c EngineConfig, last bool) (*graph.Plan, error) {
 	g := layers.NewBuilder(c.Mixed)
 	tokens, targets := g.Input(inputTokens, graph.Int32, c.MicroBatch, c.SeqLen), g.Input(inputTargets, graph.Int32, c.MicroBatch, c.SeqLen)
 	loss := m.Loss(g, tokens, targets)
@@ -59,6 +71,9 @@ func TrainPlan(m *layers.Model, c EngineConfig) (*graph.Plan, error) {
 	}
 	if err := g.Gradients(loss); err != nil {
 		return nil, err
+	}
+	if c.Comm != nil && last {
+		g.SetReduction(optim.Reduction(c.ShardOptimizer), c.buckets(g.ParamsLength()))
 	}
 	if err := limitArena(g, c); err != nil {
 		return nil, err
@@ -95,6 +110,13 @@ type EngineConfig struct {
 	// take together: where they would take more, the backward pass computes activations
 	// again, which changes no bit. 0 is what the device has free.
 	MemoryBudget int64
+	// Comm joins the processes of a data-parallel run, each with rows of its own; nil is
+	// a run of one process.
+	Comm graph.Comm
+	// ShardOptimizer leaves each process a part of the moments and of the update.
+	ShardOptimizer bool
+
+	bucket int // elements; 0 is bucketElements
 }
 
 // ConfigOf is what a recipe's training is made for.
@@ -116,17 +138,30 @@ func NewEngine(dev graph.Device, m *layers.Model, o optim.AdamW, c EngineConfig)
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{MicroBatch: c.MicroBatch, SeqLen: c.SeqLen, accumulate: c.Accumulate, mixed: c.Mixed, dev: dev, model: m, params: plan.Params,
+	e := &Engine{comm: c.Comm, MicroBatch: c.MicroBatch, SeqLen: c.SeqLen, accumulate: c.Accumulate, mixed: c.Mixed, dev: dev, model: m, params: plan.Params,
 		floats: plan.Sizes[graph.Params]}
+	if c.Comm != nil {
+		if err := e.join(c); err != nil {
+			return nil, err
+		}
+	}
 	sizes := plan.Sizes
-	sizes[graph.ExpAvg], sizes[graph.ExpAvgSq] = e.floats, e.floats
+	sizes[graph.Params], sizes[graph.Grads], sizes[graph.Shadow] = e.floats, e.floats, e.floats/2
+	if !c.Mixed {
+		sizes[graph.Shadow] = 0
+	}
+	moments := e.shard.Moments(e.floats)
+	sizes[graph.ExpAvg], sizes[graph.ExpAvgSq] = moments, moments
 	if e.mem, err = dev.NewMemory(sizes); err != nil {
 		return nil, err
 	}
 	if e.train, err = dev.Load(plan, e.mem); err != nil {
 		return nil, err
 	}
-	if e.optim, err = optim.New(dev, e.mem, e.floats, o, c.Mixed); err != nil {
+	if e.more, err = e.loadMore(c); err != nil {
+		return nil, err
+	}
+	if e.optim, err = optim.New(dev, e.mem, e.floats, o, c.Mixed, e.shard); err != nil {
 		return nil, err
 	}
 	if c.Mixed {
@@ -191,12 +226,19 @@ func (e *Engine) Step(step, total int64, tokens, targets []int32) (loss, norm fl
 		return 0, 0, err
 	}
 	for i := range micro {
-		if err := e.run(e.train, tokens[i*n:(i+1)*n], targets[i*n:(i+1)*n]); err != nil {
+		program := e.more
+		if i == micro-1 {
+			program = e.train
+		}
+		if err := e.run(program, tokens[i*n:(i+1)*n], targets[i*n:(i+1)*n]); err != nil {
 			return 0, 0, err
 		}
 		loss += float64(e.loss[0]) / float64(micro)
 	}
-	norm, err = e.optim.Step(step, total, micro)
+	if loss, err = e.Mean(loss); err != nil {
+		return 0, 0, err
+	}
+	norm, err = e.optim.Step(step, total, micro*e.Processes())
 	return loss, norm, err
 }
 
@@ -299,9 +341,17 @@ func (e *Engine) Mixed() bool { return e.mixed }
 // Params are the parameters' names and places.
 func (e *Engine) Params() []graph.ParamSlot { return e.params }
 
-// Tensors copies a region to the host, as tensors named prefix and the parameter.
+// Tensors copies a region to the host, as tensors named prefix and the parameter. Of
+// moments that are sharded, all processes must ask together.
 func (e *Engine) Tensors(r graph.Region, prefix string) ([]checkpoint.Tensor, error) {
 	list := hostTensors(e.params, prefix)
+	if e.sharded(r) {
+		whole, err := e.gather(r)
+		for i, t := range list {
+			copy(t.Data, whole[e.params[i].Offset:])
+		}
+		return list, err
+	}
 	for i, t := range list {
 		if err := e.mem.Read(r, e.params[i].Offset, t.Data); err != nil {
 			return nil, err
@@ -352,7 +402,7 @@ func (e *Engine) Restore(c *checkpoint.Checkpoint) error {
 		r    graph.Region
 		list []checkpoint.Tensor
 	}{{graph.Params, model}, {graph.ExpAvg, first}, {graph.ExpAvgSq, second}} {
-		if err := writeTensors(e.mem, part.r, e.params, part.list); err != nil {
+		if err := e.writeRegion(part.r, part.list); err != nil {
 			return err
 		}
 	}

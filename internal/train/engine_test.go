@@ -286,7 +286,7 @@ func TestMemoryBudget(t *testing.T) {
 			t.Fatal(err)
 		}
 		arena := 4 * int64(plan.Sizes[graph.Arena])
-		persistent := persistentBytes(int64(plan.Sizes[graph.Params]), false)
+		persistent := c.persistentBytes(int64(plan.Sizes[graph.Params]))
 		trained := func(budget int64) (map[string][]float32, []float64) {
 			c.MemoryBudget = budget
 			plan, err := TrainPlan(m, c)

@@ -14,13 +14,18 @@ const (
 	budget = "run.memory_budget"
 )
 
-// persistentBytes is what a run keeps between steps for n parameters: weights,
-// gradients, both moments, and mixed precision's copy of the weights.
-func persistentBytes(n int64, mixed bool) int64 {
-	if mixed {
-		return 18 * n
+// persistentBytes is what a process keeps between steps for n parameters: weights,
+// gradients, both moments or its share of them, and mixed precision's copy of the
+// weights.
+func (c EngineConfig) persistentBytes(n int64) int64 {
+	weights, moments := 8*n, 8*n
+	if c.Mixed {
+		weights += 2 * n
 	}
-	return 16 * n
+	if c.ShardOptimizer {
+		moments /= int64(c.processes())
+	}
+	return weights + moments
 }
 
 // limitArena divides a memory budget: what n parameters don't take is for the tensors
@@ -29,7 +34,7 @@ func limitArena(b *graph.Builder, c EngineConfig) error {
 	if c.MemoryBudget == 0 {
 		return nil
 	}
-	persistent := persistentBytes(int64(b.ParamsLength()), c.Mixed)
+	persistent := c.persistentBytes(int64(b.ParamsLength()))
 	if persistent >= c.MemoryBudget || persistent < 0 {
 		return fmt.Errorf("%s: parameters, gradients and moments alone take %.1f GB of memory, of %.1f GB that there are: make the model smaller",
 			budget, float64(persistent)/1e9, float64(c.MemoryBudget)/1e9)

@@ -30,6 +30,40 @@ func Spec() *graph.Spec {
 	}
 }
 
+// ApplySquare is the square of the norm, [1], of a shard g [N], to be summed over shards.
+func ApplySquare(b *graph.Builder, g graph.Tensor) graph.Tensor { return b.Apply(SquareSpec(), g) }
+
+// ApplyRoot is the norm, a scalar, from the sum of the shards' squares [1].
+func ApplyRoot(b *graph.Builder, square graph.Tensor) graph.Tensor {
+	return b.Apply(RootSpec(), square)
+}
+
+// SquareSpec is square = sum of g^2.
+func SquareSpec() *graph.Spec {
+	return &graph.Spec{
+		Name:      "grad_norm_square",
+		Signature: "g:f32[N] -> square:f32[1]",
+		Reference: func(_ graph.Dims, in, out []graph.Array) {
+			for _, g := range in[0].Data {
+				out[0].Data[0] += g * g
+			}
+		},
+		CPU:  square,
+		Cost: Spec().Cost,
+	}
+}
+
+// RootSpec is norm = sqrt(square).
+func RootSpec() *graph.Spec {
+	return &graph.Spec{
+		Name:      "grad_norm_root",
+		Signature: "square:f32[1] -> norm:f32[]",
+		Reference: func(_ graph.Dims, in, out []graph.Array) { out[0].Data[0] = math.Sqrt(in[0].Data[0]) },
+		CPU:       root,
+		Cost:      func(graph.Dims) graph.Cost { return graph.Cost{FLOPs: 1, Bytes: 8} },
+	}
+}
+
 // Cases are the op's shapes under test.
 func Cases() []graph.Case {
 	return []graph.Case{
@@ -40,6 +74,10 @@ func Cases() []graph.Case {
 			Fill: map[string]graph.Fill{"g": graph.Uniform(-1e25, 1e25)}},
 		{Name: "squares below float32", Spec: Spec(), Dims: graph.Dims{"N": 64},
 			Fill: map[string]graph.Fill{"g": graph.Uniform(-1e-30, 1e-30)}},
+		{Name: "one element", Spec: SquareSpec(), Dims: graph.Dims{"N": 1}},
+		{Name: "odd", Spec: SquareSpec(), Dims: graph.Dims{"N": 37}},
+		{Name: "many blocks", Spec: SquareSpec(), Dims: graph.Dims{"N": 2*block + 16}},
+		{Name: "root", Spec: RootSpec(), Fill: map[string]graph.Fill{"square": graph.Uniform(0, 9)}},
 		{Name: "16m", Spec: Spec(), Dims: graph.Dims{"N": 16 << 20}, Bench: true},
 	}
 }

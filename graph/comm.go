@@ -1,0 +1,40 @@
+package graph
+
+import "unsafe"
+
+// Vector is float32 elements behind each other in a device's memory: at an address of the
+// host's for a CPU, of the GPU's for a GPU.
+type Vector struct {
+	Address  unsafe.Pointer
+	Elements int
+}
+
+// VectorOf is a host slice. It must stay reachable until the call that takes it is done.
+func VectorOf(x []float32) Vector { return Vector{unsafe.Pointer(unsafe.SliceData(x)), len(x)} }
+
+// Part is the elements [from, from+n).
+func (v Vector) Part(from, n int) Vector { return Vector{unsafe.Add(v.Address, 4*from), n} }
+
+// Comm moves numbers between the processes that run the same plans; internal/dist makes
+// them. All processes make the same calls in the same order, one at a time. The same
+// inputs give the same bits for the same processes on the same machines. A Comm that
+// has failed is of no further use.
+type Comm interface {
+	Rank() int
+	Size() int
+	// AllReduce replaces x by the sum of all processes' x.
+	AllReduce(x Vector) error
+	// ReduceScatter sums all processes' x, of Size() equal pieces, and leaves the sum of
+	// piece Rank() in x. The other pieces of x are spoilt.
+	ReduceScatter(x Vector) error
+	// AllGather makes x, of Size() equal pieces, whole from every process's piece Rank().
+	AllGather(x Vector) error
+	// Broadcast copies root's x to all.
+	Broadcast(x Vector, root int) error
+	// Barrier returns when all processes have come to it.
+	Barrier() error
+	// Abort ends all processes of the run, with an exit code.
+	Abort(code int)
+	// Close ends the use of the library.
+	Close() error
+}

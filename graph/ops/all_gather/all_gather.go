@@ -1,0 +1,28 @@
+// Package all_gather makes a vector whole of which each process of a run has a piece.
+package all_gather
+
+import "github.com/sambatrain/sambatrain/graph"
+
+// Apply copies piece r of x [N], of R equal ones, from each process r of R to all.
+func Apply(b *graph.Builder, x graph.Tensor) { b.Apply(Spec(), x) }
+
+// Spec is x[r N/R, (r+1) N/R) = what process r of R has there. A run of one process has
+// all of x.
+func Spec() *graph.Spec {
+	return &graph.Spec{
+		Name:      "all_gather",
+		Signature: "x:f32![N] ->",
+		Reference: func(graph.Dims, []graph.Array, []graph.Array) {},
+		CPU:       cpu,
+		Cost:      func(d graph.Dims) graph.Cost { return graph.Cost{Bytes: 4 * float64(d["N"])} },
+	}
+}
+
+// Cases are the op's shapes under test.
+func Cases() []graph.Case {
+	return []graph.Case{
+		{Name: "one element", Spec: Spec(), Dims: graph.Dims{"N": 1}},
+		{Name: "odd", Spec: Spec(), Dims: graph.Dims{"N": 37}},
+		{Name: "16m", Spec: Spec(), Dims: graph.Dims{"N": 16 << 20}, Bench: true},
+	}
+}

@@ -1,0 +1,127 @@
+package train
+
+import (
+	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/optim"
+)
+
+// bucketElements are the gradients that processes exchange at a time: 64 MB, long
+// enough for a network's full speed, short enough to begin early in the backward pass.
+const bucketElements = 16 << 20
+
+func (c EngineConfig) processes() int {
+	if c.Comm == nil {
+		return 1
+	}
+	return c.Comm.Size()
+}
+
+func (c EngineConfig) buckets(n int) graph.Buckets {
+	size := bucketElements
+	if c.bucket > 0 {
+		size = c.bucket
+	}
+	return graph.NewBuckets(n, size, c.processes())
+}
+
+// join makes the engine one of several, before its programs are loaded.
+func (e *Engine) join(c EngineConfig) error {
+	buckets := c.buckets(e.floats)
+	e.floats = buckets.Length
+	if c.ShardOptimizer {
+		e.shard = optim.Shard{Rank: c.Comm.Rank(), Size: c.Comm.Size(), Buckets: buckets}
+	}
+	if err := e.dev.Join(c.Comm); err != nil {
+		return err
+	}
+	plan, err := optim.BuildSum(1)
+	if err != nil {
+		return err
+	}
+	e.exchange, err = e.dev.Load(plan, nil)
+	return err
+}
+
+// loadMore is the program of the micro-batches before a step's last one: the same where
+// there is nothing to exchange.
+func (e *Engine) loadMore(c EngineConfig) (graph.Program, error) {
+	if !c.Accumulate || c.Comm == nil {
+		return e.train, nil
+	}
+	plan, err := trainPlan(e.model, c, false)
+	if err != nil {
+		return nil, err
+	}
+	return e.dev.Load(plan, e.mem)
+}
+
+// Processes is how many processes train together.
+func (e *Engine) Processes() int {
+	if e.comm == nil {
+		return 1
+	}
+	return e.comm.Size()
+}
+
+// Sum is x summed over the processes, which must all ask. It is computed in float32.
+func (e *Engine) Sum(x float64) (float64, error) {
+	if e.comm == nil {
+		return x, nil
+	}
+	share := [1]float32{float32(x)}
+	if err := e.exchange.WriteFloats(optim.SumInput, share[:]); err != nil {
+		return 0, err
+	}
+	if err := e.exchange.Run(); err != nil {
+		return 0, err
+	}
+	err := e.exchange.Read(optim.SumResult, share[:])
+	return float64(share[0]), err
+}
+
+// Mean is x averaged over the processes, which must all ask.
+func (e *Engine) Mean(x float64) (float64, error) {
+	sum, err := e.Sum(x)
+	return sum / float64(e.Processes()), err
+}
+
+// sharded reports whether a process has only its pieces of a region.
+func (e *Engine) sharded(r graph.Region) bool {
+	return e.shard.Size > 0 && (r == graph.ExpAvg || r == graph.ExpAvgSq)
+}
+
+// gather is a sharded region in the parameters' layout, from all processes' pieces.
+func (e *Engine) gather(r graph.Region) ([]float32, error) {
+	whole := make([]float32, e.floats)
+	var failed error
+	e.shard.Pieces(func(at, moment, n int) {
+		if failed == nil {
+			failed = e.mem.Read(r, moment, whole[at:at+n])
+		}
+	})
+	for from, n := range e.shard.Buckets.All() {
+		if failed == nil {
+			failed = e.comm.AllGather(graph.VectorOf(whole[from : from+n]))
+		}
+	}
+	return whole, failed
+}
+
+// writeRegion copies a tensor for each parameter from the host to a region.
+func (e *Engine) writeRegion(r graph.Region, list []checkpoint.Tensor) error {
+	if !e.sharded(r) {
+		return writeTensors(e.mem, r, e.params, list)
+	}
+	whole := make([]float32, e.floats)
+	for i, t := range list {
+		copy(whole[e.params[i].Offset:], t.Data)
+	}
+	var failed error
+	e.shard.Pieces(func(at, moment, n int) {
+		if failed == nil {
+			failed = e.mem.Write(r, moment, whole[at:at+n])
+		}
+	})
+	return failed
+}

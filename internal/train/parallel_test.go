@@ -1,0 +1,175 @@
+package train
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/cpu"
+	"github.com/sambatrain/sambatrain/internal/dist"
+)
+
+// asProcess makes the test binary one of the processes that TestProcesses starts.
+const asProcess = "TRAIN_TEST_PROCESS"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProcess) != "" {
+		if err := process(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// TestProcesses trains a model in 2 and 4 processes, with and without a sharded
+// optimizer, and compares it with one process that sees all rows.
+func TestProcesses(t *testing.T) {
+	mpirun, err := exec.LookPath("mpirun")
+	if err != nil {
+		t.Skip("no mpirun: install Open MPI 4 (openmpi-bin)")
+	}
+	for _, n := range []int{2, 4} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			c := exec.Command(mpirun, "--allow-run-as-root", "--oversubscribe", "-n", fmt.Sprint(n), os.Args[0])
+			c.Env = append(os.Environ(), asProcess+"=1")
+			out, err := c.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			if got := strings.Count(string(out), "as in one process"); got != n {
+				t.Errorf("%d of %d processes are content:\n%s", got, n, out)
+			}
+		})
+	}
+}
+
+// trained is what a run of a few steps leaves.
+type trained struct {
+	params, moments []checkpoint.Tensor
+	losses, norms   []float64
+}
+
+// trainRows trains on this process's rows of a batch of 8, so many at a time.
+func trainRows(comm graph.Comm, shard bool, micro int) (*Engine, *trained, error) {
+	const rows, seq, steps = 8, 24, 3
+	dev, err := cpu.New(1)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := EngineConfig{MicroBatch: micro, SeqLen: seq, Comm: comm, ShardOptimizer: shard, bucket: 3000}
+	share, first := rows/c.processes(), 0
+	if comm != nil {
+		first = comm.Rank() * share
+	}
+	c.Accumulate = micro < share
+	o := adamw()
+	o.Eps = 1e-2 // a gradient that is only rounding must not become a whole step
+	e, err := NewEngine(dev, samba(), o, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := e.Init(1); err != nil {
+		return nil, nil, err
+	}
+	r := &trained{}
+	for step := range int64(steps) {
+		tokens, targets := batch(uint64(step), rows, seq, 61)
+		from, to := first*seq, (first+share)*seq
+		loss, norm, err := e.Step(step, steps, tokens[from:to], targets[from:to])
+		if err != nil {
+			return nil, nil, err
+		}
+		r.losses, r.norms = append(r.losses, loss), append(r.norms, norm)
+	}
+	r.params, r.moments, err = e.Snapshot()
+	return e, r, err
+}
+
+func process() error {
+	comm, err := dist.NewMPI()
+	if err != nil {
+		return err
+	}
+	_, alone, err := trainRows(nil, false, 8)
+	if err != nil {
+		return err
+	}
+	for _, shard := range []bool{false, true} {
+		for _, micro := range []int{8 / comm.Size(), 1} {
+			e, got, err := trainRows(comm, shard, micro)
+			if err != nil {
+				return err
+			}
+			what := fmt.Sprintf("%d processes, sharded %v, micro-batches of %d", comm.Size(), shard, micro)
+			if err := got.near(alone); err != nil {
+				return fmt.Errorf("%s: %w", what, err)
+			}
+			_, again, err := trainRows(comm, shard, micro)
+			if err != nil {
+				return err
+			}
+			if err := got.same(again); err != nil {
+				return fmt.Errorf("%s, the second time: %w", what, err)
+			}
+			// What a snapshot has goes back to where it came from.
+			if err := e.writeRegion(graph.ExpAvg, got.moments[:len(got.params)]); err != nil {
+				return err
+			}
+			back, err := e.Tensors(graph.ExpAvg, "")
+			if err != nil {
+				return err
+			}
+			for i, t := range back {
+				if !slices.Equal(t.Data, got.moments[i].Data) {
+					return fmt.Errorf("%s: %s comes back otherwise than it was written", what, t.Name)
+				}
+			}
+		}
+	}
+	fmt.Printf("process %d: as in one process\n", comm.Rank())
+	return comm.Close()
+}
+
+// near compares with rounding.
+func (r *trained) near(want *trained) error {
+	for i := range r.losses {
+		if math.Abs(r.losses[i]-want.losses[i]) > 1e-6*want.losses[i] || math.Abs(r.norms[i]-want.norms[i]) > 1e-5*want.norms[i] {
+			return fmt.Errorf("step %d: loss %v and norm %v, want %v and %v", i, r.losses[i], r.norms[i], want.losses[i], want.norms[i])
+		}
+	}
+	for _, part := range [][2][]checkpoint.Tensor{{r.params, want.params}, {r.moments, want.moments}} {
+		if d, name := furthest(byName(part[0]), byName(part[1])); d > 2e-5 {
+			return fmt.Errorf("%s differs by %.1e", name, d)
+		}
+	}
+	return nil
+}
+
+// same compares to the bit.
+func (r *trained) same(want *trained) error {
+	if !slices.Equal(r.losses, want.losses) || !slices.Equal(r.norms, want.norms) {
+		return fmt.Errorf("losses %v and norms %v, want %v and %v", r.losses, r.norms, want.losses, want.norms)
+	}
+	for _, part := range [][2][]checkpoint.Tensor{{r.params, want.params}, {r.moments, want.moments}} {
+		if diff := sameBits(byName(part[0]), byName(part[1])); diff != "" {
+			return fmt.Errorf("%s", diff)
+		}
+	}
+	return nil
+}
+
+func byName(list []checkpoint.Tensor) map[string][]float32 {
+	m := map[string][]float32{}
+	for _, t := range list {
+		m[t.Name] = t.Data
+	}
+	return m
+}

@@ -1,0 +1,56 @@
+package optim
+
+import (
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/ops/add"
+	"github.com/sambatrain/sambatrain/graph/ops/all_reduce"
+	"github.com/sambatrain/sambatrain/graph/ops/reduce_scatter"
+)
+
+// Reduction is the op that sums a bucket of gradients over the processes of a run: all
+// of it, or, for a sharded optimizer, the piece that a process updates.
+func Reduction(sharded bool) *graph.Spec {
+	if sharded {
+		return reduce_scatter.Spec()
+	}
+	return all_reduce.Spec()
+}
+
+// The names of BuildSum's input and result.
+const (
+	SumInput  = "share"
+	SumResult = "sum"
+)
+
+// BuildSum sums n numbers over the processes of a run.
+func BuildSum(n int) (*graph.Plan, error) {
+	b := graph.NewBuilder(add.Spec)
+	b.Result(SumResult, b.Apply(all_reduce.Spec(), b.Input(SumInput, graph.Float32, n)))
+	return b.Compile()
+}
+
+// Shard is the part of an update that one of several processes does: piece Rank of
+// Size equal ones of each bucket (ZeRO stage 1, arXiv 1910.02054). The moments of its
+// pieces lie one behind the other, as long as a Size'th of the parameters. The zero
+// Shard does it all.
+type Shard struct {
+	Rank, Size int
+	Buckets    graph.Buckets
+}
+
+// Moments is the length of each moment's region for n parameters.
+func (s Shard) Moments(n int) int {
+	if s.Size == 0 {
+		return n
+	}
+	return s.Buckets.Length / s.Size
+}
+
+// Pieces calls f for each of the shard's pieces: where it is among parameters and
+// gradients, where among the moments, and its length.
+func (s Shard) Pieces(f func(at, moment, n int)) {
+	for from, n := range s.Buckets.All() {
+		n /= s.Size
+		f(from+s.Rank*n, from/s.Size, n)
+	}
+}

@@ -36,30 +36,6 @@ func params(t *testing.T, m *layers.Model) []*graph.Param {
 	return b.Params()
 }
 
-// TestRecurrentModelsHaveThePapersSizes: GLA and RetNet beside windows, at the two
-// scales that Samba (arXiv 2406.07522, table 3) compares with.
-func TestRecurrentModelsHaveThePapersSizes(t *testing.T) {
-	untied := sliding("gla", 6, 1536, 4096, 12, 4)
-	untied.TieEmbeddings = false
-	for name, c := range map[string]struct {
-		m    *layers.Model
-		want int
-	}{
-		"sliding gla 438m":    {untied, 438_309_120},
-		"sliding gla 1.2b":    {sliding("gla", 9, 2304, 6144, 18, 6), 1_220_942_592},
-		"sliding retnet 446m": {sliding("retention", 6, 1536, 4096, 12, 6), 445_555_200},
-		"sliding retnet 1.4b": {sliding("retention", 9, 2304, 6144, 18, 9), 1_411_538_688},
-	} {
-		got := 0
-		for _, p := range params(t, c.m) {
-			got += p.Shape.Size()
-		}
-		if got != c.want {
-			t.Errorf("%s has %d parameters, want %d", name, got, c.want)
-		}
-	}
-}
-
 // TestRecurrentInit: a uniform distribution fills its bound and has a third of its
 // square as variance, a normal one exceeds it.
 func TestRecurrentInit(t *testing.T) {

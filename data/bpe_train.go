@@ -75,7 +75,7 @@ func countWords(ctx context.Context, c TextConfig, progress func(Progress)) (map
 	g.Go(func() error {
 		defer close(work)
 		done := Progress{FilesTotal: len(files)}
-		return readChunks(ctx, files, func(c *chunk) error {
+		return readChunks(ctx, files, c.JSONLField, position{}, func(c *chunk) error {
 			select {
 			case work <- c:
 			case <-ctx.Done():

@@ -55,7 +55,8 @@ type TextConfig struct {
 	Include []string `yaml:"include"`
 	Exclude []string `yaml:"exclude"`
 
-	// JSONLField is the field of each line of a .jsonl file that holds the document's text.
+	// JSONLField is the field of each line of a .jsonl file that holds the document's text, and the column of each
+	// row of a .parquet file.
 	JSONLField string `yaml:"jsonl_field"`
 }
 

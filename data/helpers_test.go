@@ -14,7 +14,7 @@ import (
 )
 
 // smallLayout gives small texts several row groups, shards and rows a document.
-var smallLayout = layout{rowGroupTokens: 64, shardTokens: 2000}
+var smallLayout = layout{RowGroupTokens: 64, ShardTokens: 2000}
 
 // writeFiles makes a folder of files from name -> content. Names that end in .gz or .zst are compressed.
 func writeFiles(t testing.TB, files map[string]string) string {

@@ -21,13 +21,14 @@ type Progress struct {
 	Documents         int64 // written; empty ones are not counted
 	Bytes             int64 // of text
 	Tokens            int64
+	Resumed           int64 // of Bytes, those of an earlier process
 }
 
 // Prepare makes the folder of shards that c describes, and returns its manifest. A folder that was made from the
 // same settings is used as it is; one made from others is an error.
 //
-// The folder appears under its name when it is complete, so a prepare that is killed leaves nothing usable and is
-// done again. Of two processes that prepare the same folder, one waits for the other (its lock is the file
+// The folder appears under its name when it is complete. A prepare that was stopped or killed goes on where its last
+// whole shards end, if settings, tokenizer and the files up to there are the same. Of two processes that prepare the same folder, one waits for the other (its lock is the file
 // <shards>.lock) and uses the result. Equal text gives equal shards, byte for byte, on any number of cores.
 //
 // progress, which may be nil, is called now and then, from one goroutine at a time, while shards are written.
@@ -77,7 +78,7 @@ func prepare(ctx context.Context, c Config, l layout, progress func(Progress)) (
 		err = publish(partial, dir)
 	}
 	if err != nil {
-		return Manifest{}, errors.Join(err, os.RemoveAll(partial))
+		return Manifest{}, errors.Join(err, removeUnlessSaved(partial))
 	}
 	return m, nil
 }
@@ -135,23 +136,26 @@ func (c Config) writeFolder(ctx context.Context, folder, partial string, l layou
 	if err != nil {
 		return Manifest{}, err
 	}
-	if err := os.RemoveAll(partial); err != nil {
-		return Manifest{}, fmt.Errorf("data.shards: %w", err)
-	}
-	if err := os.Mkdir(partial, 0o755); err != nil {
-		return Manifest{}, fmt.Errorf("data.shards: %w", err)
-	}
-
 	settings := c.settings()
+	job := journal{dir: partial, files: files, Settings: settings, Tokenizer: Describe(tok).Fingerprint, Layout: l}
+	if err := job.resume(); err != nil {
+		return Manifest{}, fmt.Errorf("data.shards: %w", err)
+	}
+	source := settings.fingerprint()
 	p := preparer{
 		config: c, folder: folder, tok: tok, layout: l, progress: progress,
-		train:      newSplitWriter(partial, Train, tok, settings.fingerprint(), l),
-		validation: newSplitWriter(partial, Validation, tok, settings.fingerprint(), l),
-		done:       Progress{FilesTotal: len(files)},
+		train:      newSplitWriter(partial, Train, tok, source, l, job.Train),
+		validation: newSplitWriter(partial, Validation, tok, source, l, job.Validation),
+		done:       job.Progress, empty: job.Empty,
+	}
+	p.done.FilesTotal, p.done.Resumed = len(files), p.done.Bytes
+	p.save = func(next position) error {
+		job.Next, job.Train, job.Validation, job.Progress, job.Empty = next, p.train.info, p.validation.info, p.done, p.empty
+		return job.save()
 	}
 	defer p.train.abandon()
 	defer p.validation.abandon()
-	if err := p.run(ctx, files); err != nil {
+	if err := p.run(ctx, files, job.Next); err != nil {
 		return Manifest{}, err
 	}
 
@@ -169,7 +173,10 @@ func (c Config) writeFolder(ctx context.Context, folder, partial string, l layou
 	if err := checkSplits(m, c, folder); err != nil {
 		return Manifest{}, err
 	}
-	return m, writeSynced(filepath.Join(partial, manifestName), mustJSON(m))
+	if err := writeSynced(filepath.Join(partial, manifestName), mustJSON(m)); err != nil {
+		return Manifest{}, err
+	}
+	return m, job.remove()
 }
 
 // checkSplits refuses a result that no run could use.

@@ -185,17 +185,101 @@ func TestPrepareErrors(t *testing.T) {
 	})
 }
 
-func TestPrepareStops(t *testing.T) {
-	c := testConfig(t, writeFiles(t, corpus(2500)))
-	ctx, cancel := context.WithCancel(context.Background())
-	_, err := prepare(ctx, c, smallLayout, func(Progress) { cancel() })
-	if !errors.Is(err, context.Canceled) {
-		t.Fatalf("error is %v, want context.Canceled", err)
+// TestPrepareGoesOn stops a prepare at several places, and finds the same shards in the end as without.
+func TestPrepareGoesOn(t *testing.T) {
+	files := corpus(60)
+	files["b.jsonl.zst"] = strings.Repeat("{\"text\": \"a line of text that is there many times\"}\n", 3000)
+	files["z.txt"] = "the last one"
+	folder := writeFiles(t, files)
+	c := testConfig(t, folder)
+	c.ValidationFraction = 0.3
+	want := mustPrepare(t, c)
+	for _, stops := range [][]int64{{1}, {9000}, {5000, 60000, 90000}, {0, 1e9}} {
+		c.Shards = filepath.Join(t.TempDir(), "shards")
+		first := int64(0)
+		for _, stop := range stops {
+			ctx, cancel := context.WithCancel(context.Background())
+			_, err := prepare(ctx, c, smallLayout, func(p Progress) {
+				if p.Bytes > stop {
+					cancel()
+				}
+			})
+			cancel()
+			if err != nil && !errors.Is(err, context.Canceled) {
+				t.Fatal(err)
+			}
+		}
+		saved, _ := os.ReadFile(filepath.Join(c.Shards+".partial", journalName))
+		m, err := prepare(context.Background(), c, smallLayout, func(p Progress) {
+			if first == 0 {
+				first = p.Bytes
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, m); diff != "" {
+			t.Errorf("stopped at %v, the shards differ: %s", stops, diff)
+		}
+		if len(saved) > 0 && first < 2000 {
+			t.Errorf("stopped at %v, the first progress after is %d bytes: it began again", stops, first)
+		}
+		if left, _ := filepath.Glob(filepath.Join(c.Shards, "*.json")); len(left) != 1 {
+			t.Errorf("left behind: %v", left)
+		}
 	}
-	if _, err := os.Stat(c.Shards); !os.IsNotExist(err) {
-		t.Errorf("a stopped prepare left its folder: %v", err)
+}
+
+// TestPrepareStartsOver where the unfinished work is of other text.
+func TestPrepareStartsOver(t *testing.T) {
+	files := corpus(300)
+	stopped := func(t *testing.T) (Config, string) {
+		folder := writeFiles(t, files)
+		c := testConfig(t, folder)
+		ctx, cancel := context.WithCancel(context.Background())
+		_, err := prepare(ctx, c, smallLayout, func(p Progress) {
+			if p.Bytes > 9000 {
+				cancel()
+			}
+		})
+		if _, missing := os.Stat(filepath.Join(c.Shards+".partial", journalName)); !errors.Is(err, context.Canceled) || missing != nil {
+			t.Fatal(err, missing)
+		}
+		return c, folder
 	}
-	mustPrepare(t, c)
+	for name, change := range map[string]func(c *Config, folder string) error{
+		"changed file": func(_ *Config, folder string) error {
+			return os.WriteFile(filepath.Join(folder, "doc000.txt"), []byte("other"), 0o600)
+		},
+		"lost shard": func(c *Config, _ string) error {
+			return os.Remove(filepath.Join(c.Shards+".partial", "train-00000.parquet"))
+		},
+		"other settings": func(c *Config, _ string) error { c.ValidationFraction = 0.2; return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, folder := stopped(t)
+			if err := change(&c, folder); err != nil {
+				t.Fatal(err)
+			}
+			first := int64(0)
+			m, err := prepare(context.Background(), c, smallLayout, func(p Progress) {
+				if first == 0 {
+					first = p.Bytes
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if first > 2000 {
+				t.Errorf("the first progress is %d bytes: it went on", first)
+			}
+			fresh := c
+			fresh.Shards = filepath.Join(t.TempDir(), "shards")
+			if diff := cmp.Diff(mustPrepare(t, fresh), m); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
 }
 
 func TestPrepareTwiceAtOnce(t *testing.T) {
@@ -269,5 +353,8 @@ func TestPrepareKilled(t *testing.T) {
 	}
 	if _, err := os.Stat(c.Shards + ".partial"); !os.IsNotExist(err) {
 		t.Errorf("the killed prepare's work is still there: %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(c.Shards, "prepare*")); len(left) != 0 {
+		t.Errorf("left behind: %v", left)
 	}
 }

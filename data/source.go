@@ -33,6 +33,8 @@ func (f sourceFile) jsonl() bool {
 	return strings.HasSuffix(trimCompression(f.name), ".jsonl")
 }
 
+func (f sourceFile) parquet() bool { return strings.HasSuffix(f.name, ".parquet") }
+
 // trimCompression removes the suffix of a compressed file.
 func trimCompression(name string) string {
 	for _, suffix := range []string{".gz", ".zst"} {
@@ -137,8 +139,12 @@ type rawDocument struct {
 	jsonl bool
 }
 
-// read calls emit for each document of the file, in order. Each gets bytes of its own.
-func (f sourceFile) read(ctx context.Context, emit func(rawDocument) error) (err error) {
+// read calls emit for each document of the file from document skip on, in order. Each gets bytes of its own. field
+// is the column of a Parquet file.
+func (f sourceFile) read(ctx context.Context, field string, skip int64, emit func(rawDocument) error) (err error) {
+	if f.parquet() {
+		return f.readParquet(ctx, field, skip, emit)
+	}
 	in, err := f.open()
 	if err != nil {
 		return fmt.Errorf("data.text: %s: %w", f.path, err)
@@ -158,9 +164,12 @@ func (f sourceFile) read(ctx context.Context, emit func(rawDocument) error) (err
 
 	lines := bufio.NewScanner(in)
 	lines.Buffer(make([]byte, 0, 64<<10), maxDocument)
-	for n := 1; lines.Scan(); n++ {
+	for n := int64(1); lines.Scan(); n++ {
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		if n <= skip {
+			continue
 		}
 		doc := rawDocument{name: fmt.Sprintf("%s:%d", f.name, n), data: bytes.Clone(lines.Bytes()), jsonl: true}
 		if err := emit(doc); err != nil {

@@ -77,7 +77,7 @@ func TestRead(t *testing.T) {
 	}
 	var got [][2]string
 	for _, f := range files {
-		err := f.read(context.Background(), func(d rawDocument) error {
+		err := f.read(context.Background(), "text", 0, func(d rawDocument) error {
 			text, err := d.text("text")
 			got = append(got, [2]string{d.name, string(text)})
 			return err

@@ -11,16 +11,18 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Bounds of the text in flight between the reader and the writer. A document larger than all of textInFlight
+// Bounds of the text in flight between the readers and the writer. A document larger than all of textInFlight
 // travels alone.
 const (
 	chunkBytes     = 1 << 20
 	chunkDocuments = 1 << 10
 	textInFlight   = 32 << 20
+	// readersAhead is the number of chunks that a reader has ready while others' files are written.
+	readersAhead = 2
 )
 
-// preparer runs text through the tokenizer into the two splits: one goroutine reads, one on every core
-// tokenises, and one writes the results in the order of reading.
+// preparer runs text through the tokenizer into the two splits: one goroutine on every core reads files, one on
+// every core tokenises, and one writes the results in the order of the files.
 type preparer struct {
 	config            Config
 	folder            string
@@ -28,9 +30,17 @@ type preparer struct {
 	layout            layout
 	train, validation *splitWriter
 	progress          func(Progress)
+	// save is called where all that has been written is in whole shards.
+	save func(next position) error
 
 	done  Progress
 	empty int64
+}
+
+// position is a place in the text: a file, and a document in it.
+type position struct {
+	File     int   `json:"file"`
+	Document int64 `json:"document"`
 }
 
 // chunk is the unit of work: some documents on their way through the preparer.
@@ -38,13 +48,14 @@ type chunk struct {
 	raw   []rawDocument
 	bytes int64 // of raw text, as accounted for by the semaphore
 	files int   // that end in this chunk
+	next  position
 
 	// Set by the tokenising goroutine before it closes done.
 	done       chan struct{}
 	documents  []document
 	empty      int64
 	byteCounts map[Split]*[256]int64
-	err        error
+	err        error // also that of reading
 }
 
 // document is one tokenised document.
@@ -54,7 +65,7 @@ type document struct {
 	rows  []row
 }
 
-func (p *preparer) run(ctx context.Context, files []sourceFile) error {
+func (p *preparer) run(ctx context.Context, files []sourceFile, from position) error {
 	g, ctx := errgroup.WithContext(ctx)
 	workers := runtime.GOMAXPROCS(0)
 	space := semaphore.NewWeighted(textInFlight)
@@ -64,7 +75,7 @@ func (p *preparer) run(ctx context.Context, files []sourceFile) error {
 	g.Go(func() error {
 		defer close(work)
 		defer close(ordered)
-		return readChunks(ctx, files, func(c *chunk) error {
+		return readChunks(ctx, files, p.config.Text.JSONLField, from, func(c *chunk) error {
 			if err := space.Acquire(ctx, min(c.bytes, textInFlight)); err != nil {
 				return err
 			}
@@ -106,27 +117,78 @@ func (p *preparer) run(ctx context.Context, files []sourceFile) error {
 	return g.Wait()
 }
 
-// readChunks reads the files in order and emits their documents, a chunk at a time.
-func readChunks(ctx context.Context, files []sourceFile, emit func(*chunk) error) error {
-	fresh := func() *chunk { return &chunk{done: make(chan struct{})} }
-	c := fresh()
-	for _, f := range files {
-		err := f.read(ctx, func(d rawDocument) error {
-			c.raw = append(c.raw, d)
-			c.bytes += int64(len(d.data))
-			if c.bytes < chunkBytes && len(c.raw) < chunkDocuments {
-				return nil
+// readChunks reads the files from a position on, several at once, and emits their documents in order, a chunk at a
+// time. A chunk holds documents of one file.
+func readChunks(ctx context.Context, files []sourceFile, field string, from position, emit func(*chunk) error) error {
+	g, ctx := errgroup.WithContext(ctx)
+	// In order: a reader starts when there is room for its stream.
+	streams := make(chan chan *chunk, runtime.GOMAXPROCS(0))
+	g.Go(func() error {
+		defer close(streams)
+		for i := from.File; i < len(files); i++ {
+			stream := make(chan *chunk, readersAhead)
+			select {
+			case streams <- stream:
+			case <-ctx.Done():
+				return ctx.Err()
 			}
-			full := c
-			c = fresh()
-			return emit(full)
-		})
-		if err != nil {
-			return err
+			start := position{File: i}
+			if i == from.File {
+				start.Document = from.Document
+			}
+			g.Go(func() error {
+				defer close(stream)
+				return files[i].stream(ctx, field, start, stream)
+			})
 		}
-		c.files++
+		return nil
+	})
+	g.Go(func() error {
+		for stream := range streams {
+			for c := range stream {
+				if c.err != nil {
+					return c.err
+				}
+				if err := emit(c); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// stream sends the file's documents from a position on. An error goes the same way, so that what comes after it in
+// order is not written.
+func (f sourceFile) stream(ctx context.Context, field string, at position, out chan<- *chunk) error {
+	fresh := func() *chunk { return &chunk{done: make(chan struct{})} }
+	send := func(c *chunk) error {
+		select {
+		case out <- c:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	return emit(c)
+	c := fresh()
+	err := f.read(ctx, field, at.Document, func(d rawDocument) error {
+		c.raw = append(c.raw, d)
+		c.bytes += int64(len(d.data))
+		at.Document++
+		if c.bytes < chunkBytes && len(c.raw) < chunkDocuments {
+			return nil
+		}
+		full := c
+		full.next = at
+		c = fresh()
+		return send(full)
+	})
+	if err != nil {
+		return send(&chunk{err: err})
+	}
+	c.files, c.next = 1, position{File: at.File + 1}
+	return send(c)
 }
 
 func (p *preparer) tokenize(c *chunk) {
@@ -186,8 +248,23 @@ func (p *preparer) write(c *chunk) error {
 	}
 	p.empty += c.empty
 	p.done.Files += c.files
+	if p.train.shard.Tokens >= p.layout.ShardTokens {
+		if err := p.endShards(c.next); err != nil {
+			return fmt.Errorf("data.shards: %w", err)
+		}
+	}
 	if p.progress != nil {
 		p.progress(p.done)
 	}
 	return nil
+}
+
+// endShards ends the shards of both splits, so that work can go on from here.
+func (p *preparer) endShards(next position) error {
+	for _, w := range []*splitWriter{p.train, p.validation} {
+		if err := w.endShard(); err != nil {
+			return err
+		}
+	}
+	return p.save(next)
 }

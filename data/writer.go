@@ -17,15 +17,15 @@ import (
 
 // layout sizes what Prepare writes.
 type layout struct {
-	// rowGroupTokens bounds a row, and the rows of a row group together, in tokens: the unit of decoding.
-	rowGroupTokens int
-	// shardTokens is where a file ends, at the next end of a document, in tokens.
-	shardTokens int64
+	// RowGroupTokens bounds a row, and the rows of a row group together, in tokens: the unit of decoding.
+	RowGroupTokens int `json:"row_group_tokens"`
+	// ShardTokens is where the files of both splits end, in tokens of training: at the next end of a chunk.
+	ShardTokens int64 `json:"shard_tokens"`
 }
 
 // defaultLayout gives row groups of 512 KiB before compression and files of 256 MiB, of which zstd leaves a
 // fraction.
-var defaultLayout = layout{rowGroupTokens: 1 << 17, shardTokens: 1 << 26}
+var defaultLayout = layout{RowGroupTokens: 1 << 17, ShardTokens: 1 << 26}
 
 // row is one row of a shard: a document with its end-of-text token, or a piece of a long one.
 type row struct {
@@ -38,7 +38,7 @@ type row struct {
 func (l layout) rows(tok Tokenizer, name string, tokens []int32) []row {
 	var out []row
 	for len(tokens) > 0 {
-		n := min(len(tokens), l.rowGroupTokens)
+		n := min(len(tokens), l.RowGroupTokens)
 		out = append(out, row{name, tokens[:n:n], TextBytes(tok, tokens[:n])})
 		tokens = tokens[n:]
 	}
@@ -64,7 +64,8 @@ type splitWriter struct {
 	tokens  int
 }
 
-func newSplitWriter(dir string, split Split, tok Tokenizer, source string, l layout) *splitWriter {
+// newSplitWriter goes on after the shards of info.
+func newSplitWriter(dir string, split Split, tok Tokenizer, source string, l layout, info SplitInfo) *splitWriter {
 	metadata := arrow.NewMetadata(
 		[]string{keyFormat, keyTokenizer, keyFingerprint, keyVocabSize, keyEOS, keySplit, keySource},
 		[]string{strconv.Itoa(formatVersion), tok.Name(), tok.Fingerprint(), strconv.Itoa(tok.VocabSize()),
@@ -80,7 +81,7 @@ func newSplitWriter(dir string, split Split, tok Tokenizer, source string, l lay
 		split:   split,
 		layout:  l,
 		schema:  schema,
-		info:    SplitInfo{ByteCounts: make([]int64, 256), Shards: []Shard{}},
+		info:    info,
 		builder: array.NewRecordBuilder(memory.NewGoAllocator(), schema),
 	}
 }
@@ -89,7 +90,7 @@ func newSplitWriter(dir string, split Split, tok Tokenizer, source string, l lay
 func (w *splitWriter) add(rows []row) error {
 	var tokens int64
 	for _, r := range rows {
-		if w.tokens > 0 && w.tokens+len(r.tokens) > w.layout.rowGroupTokens {
+		if w.tokens > 0 && w.tokens+len(r.tokens) > w.layout.RowGroupTokens {
 			if err := w.endRowGroup(); err != nil {
 				return err
 			}
@@ -113,9 +114,6 @@ func (w *splitWriter) add(rows []row) error {
 	}
 	w.info.Documents++
 	w.info.LongestDocument = max(w.info.LongestDocument, tokens)
-	if w.shard.Tokens >= w.layout.shardTokens {
-		return w.endShard()
-	}
 	return nil
 }
 
@@ -149,8 +147,11 @@ func (w *splitWriter) endRowGroup() error {
 	return w.arrow.Write(rec)
 }
 
-// endShard closes the file and makes sure that its bytes are on disk.
+// endShard closes the file, if one is open, and makes sure that its bytes are on disk.
 func (w *splitWriter) endShard() error {
+	if w.file == nil {
+		return nil
+	}
 	if err := w.endRowGroup(); err != nil {
 		return err
 	}
@@ -175,12 +176,7 @@ func (w *splitWriter) endShard() error {
 
 // finish ends the last shard and returns the counts.
 func (w *splitWriter) finish() (SplitInfo, error) {
-	if w.file != nil {
-		if err := w.endShard(); err != nil {
-			return SplitInfo{}, err
-		}
-	}
-	return w.info, nil
+	return w.info, w.endShard()
 }
 
 // abandon lets go of an unfinished shard, after an error elsewhere.

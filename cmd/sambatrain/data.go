@@ -20,8 +20,9 @@ func newDataPrepare(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "prepare",
 		Short: "Tokenize a folder of text into Parquet token shards",
-		Long: `Tokenize a folder of text or JSONL (plain, .gz or .zst) into a folder of Parquet
-token shards. A folder that was made from the same settings is left as it is.`,
+		Long: `Tokenize a folder of text, JSONL (plain, .gz or .zst) or Parquet into a folder of
+Parquet token shards. A folder that was made from the same settings is left as it is;
+one that was not finished is gone on with.`,
 		Example: `  sambatrain data prepare --text books --include '**/*.txt.gz' --shards shards/books`,
 		Args:    exactArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -42,20 +43,26 @@ token shards. A folder that was made from the same settings is left as it is.`,
 			last := started
 			ctx, stop := untilSignal(c.Context())
 			defer stop()
+			written := int64(0) // bytes of text, by this process
 			m, err := data.Prepare(ctx, config, func(p data.Progress) {
+				written = p.Bytes - p.Resumed
 				if now := time.Now(); now.Sub(last) > time.Second {
 					last = now
 					log.Info("preparing", "files", p.Files, "of", p.FilesTotal, "mb", p.Bytes>>20,
-						"mb_per_s", fmt.Sprintf("%.1f", float64(p.Bytes)/1e6/now.Sub(started).Seconds()))
+						"mb_per_s", fmt.Sprintf("%.1f", float64(written)/1e6/now.Sub(started).Seconds()))
 				}
 			})
 			if err != nil {
 				return flagNames(err)
 			}
-			bytes := m.Train.Bytes + m.Validation.Bytes
-			fmt.Fprintf(c.OutOrStdout(), "%s: %d documents, %d tokens for training; %d documents, %d tokens for validation; %.1f MB of text in %.1f s\n",
-				config.Shards, m.Train.Documents, m.Train.Tokens, m.Validation.Documents, m.Validation.Tokens,
-				float64(bytes)/1e6, time.Since(started).Seconds())
+			mb := float64(m.Train.Bytes+m.Validation.Bytes) / 1e6
+			fmt.Fprintf(c.OutOrStdout(), "%s: %d documents, %d tokens for training; %d documents, %d tokens for validation; %.1f MB of text",
+				config.Shards, m.Train.Documents, m.Train.Tokens, m.Validation.Documents, m.Validation.Tokens, mb)
+			if written > 0 {
+				took := time.Since(started).Seconds()
+				fmt.Fprintf(c.OutOrStdout(), ", %.1f MB now in %.1f s, %.1f MB/s", float64(written)/1e6, took, float64(written)/1e6/took)
+			}
+			fmt.Fprintln(c.OutOrStdout())
 			return nil
 		},
 	}

@@ -28,7 +28,7 @@ func textFlags(command *cobra.Command, c *data.TextConfig) {
 	f.StringVar(&c.Path, "text", "", "folder of text")
 	f.StringArrayVar(&c.Include, "include", []string{"**/*"}, "pattern of files to read; may be repeated")
 	f.StringArrayVar(&c.Exclude, "exclude", nil, "pattern of files to leave out; may be repeated")
-	f.StringVar(&c.JSONLField, "jsonl-field", c.JSONLField, "field of a JSONL line that holds the text")
+	f.StringVar(&c.JSONLField, "jsonl-field", c.JSONLField, "field of a JSONL line, or column of a Parquet file, that holds the text")
 }
 
 func newTokenizerTrain(a *app) *cobra.Command {
@@ -38,8 +38,9 @@ func newTokenizerTrain(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "train",
 		Short: "Learn a byte-level BPE from a folder of text",
-		Long: `Learn a byte-level BPE from a folder of text or JSONL (plain, .gz or .zst) and write it
-as tokenizer.json and tokenizer_config.json, which the Hugging Face libraries read.`,
+		Long: `Learn a byte-level BPE from a folder of text, JSONL (plain, .gz or .zst) or Parquet,
+and write it as tokenizer.json and tokenizer_config.json, which the Hugging Face
+libraries read.`,
 		Example: `  sambatrain tokenizer train --text books --vocab-size 32000 --out tokenizers/books`,
 		Args:    exactArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -1,0 +1,125 @@
+package data
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/apache/arrow/go/v16/arrow"
+	"github.com/apache/arrow/go/v16/arrow/array"
+	"github.com/apache/arrow/go/v16/arrow/memory"
+	"github.com/apache/arrow/go/v16/parquet"
+	"github.com/apache/arrow/go/v16/parquet/compress"
+	"github.com/apache/arrow/go/v16/parquet/pqarrow"
+	"github.com/google/go-cmp/cmp"
+)
+
+// writeTextParquet writes texts, "" for null, as the column text beside another, in small pages and row groups.
+func writeTextParquet(t testing.TB, path string, codec compress.Compression, texts []string) {
+	t.Helper()
+	schema := arrow.NewSchema([]arrow.Field{
+		{Name: "id", Type: arrow.PrimitiveTypes.Int64},
+		{Name: "text", Type: arrow.BinaryTypes.String, Nullable: true},
+	}, nil)
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := pqarrow.NewFileWriter(schema, f, parquet.NewWriterProperties(parquet.WithCompression(codec), parquet.WithDataPageSize(200), parquet.WithBatchSize(3)), pqarrow.DefaultWriterProps())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for len(texts) > 0 {
+		b := array.NewRecordBuilder(memory.NewGoAllocator(), schema)
+		n := min(25, len(texts))
+		for i, text := range texts[:n] {
+			b.Field(0).(*array.Int64Builder).Append(int64(i))
+			if text == "" {
+				b.Field(1).AppendNull()
+			} else {
+				b.Field(1).(*array.StringBuilder).Append(text)
+			}
+		}
+		if err := w.Write(b.NewRecord()); err != nil {
+			t.Fatal(err)
+		}
+		texts = texts[n:]
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestReadParquet(t *testing.T) {
+	var texts []string
+	for i := range 110 {
+		texts = append(texts, strings.Repeat(fmt.Sprintf("row %d ", i), i%13))
+	}
+	dir := t.TempDir()
+	for name, codec := range map[string]compress.Compression{"s": compress.Codecs.Snappy, "z": compress.Codecs.Zstd, "g": compress.Codecs.Gzip, "u": compress.Codecs.Uncompressed} {
+		writeTextParquet(t, filepath.Join(dir, name+".parquet"), codec, texts)
+	}
+	files, _, err := listFiles(dir, TextConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		for _, skip := range []int64{0, 1, 24, 25, 60, 109, 110} {
+			got := []string{}
+			names := ""
+			err := f.read(context.Background(), "text", skip, func(d rawDocument) error {
+				if len(got) == 0 {
+					names = d.name
+				}
+				text, err := d.text("")
+				got = append(got, string(text))
+				return err
+			})
+			if err != nil {
+				t.Fatal(f.name, err)
+			}
+			if diff := cmp.Diff(texts[skip:], got); diff != "" {
+				t.Errorf("%s from %d: %s", f.name, skip, diff)
+			}
+			if want := fmt.Sprintf("%s:%d", f.name, skip+1); skip < 110 && names != want {
+				t.Errorf("the first document is called %s, want %s", names, want)
+			}
+		}
+	}
+}
+
+func TestBadParquetText(t *testing.T) {
+	good := filepath.Join(t.TempDir(), "x.parquet")
+	writeTextParquet(t, good, compress.Codecs.Zstd, []string{"one", "two", "three"})
+	raw, err := os.ReadFile(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	flipped := append([]byte(nil), raw...)
+	for i := 4; i < 200; i += 7 {
+		flipped[i] ^= 0x55
+	}
+	for _, test := range []struct {
+		content, field, want string
+	}{
+		{string(raw), "body", `data.text: DIR/x.parquet: no column "body" among [id text]: set data.text.jsonl_field`},
+		{string(raw), "id", `data.text: DIR/x.parquet: column "id" is no string: set data.text.jsonl_field`},
+		{string(raw[:100]), "text", "data.text: DIR/x.parquet: does not end as a Parquet file does: it is no Parquet file, or was cut short"},
+		{"", "text", "data.text: DIR/x.parquet: is too short for a Parquet file"},
+		{string(flipped), "text", "data.text: DIR/x.parquet: row group 0, row 0: "},
+	} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "x.parquet"), []byte(test.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := testConfig(t, dir)
+		c.Text.JSONLField = test.field
+		_, err := Prepare(context.Background(), c, nil)
+		if err == nil || !strings.HasPrefix(strings.ReplaceAll(err.Error(), dir, "DIR"), test.want) {
+			t.Errorf("error is\n%v\nwant\n%s", err, test.want)
+		}
+	}
+}

@@ -5,6 +5,7 @@ package cuda
 import (
 	"fmt"
 	"sync"
+	"unsafe"
 
 	"github.com/ebitengine/purego"
 
@@ -106,7 +107,7 @@ func alignmentOf(address uint64) uint32 {
 // is the library's first, and so the same in every run.
 func (b *blas) newProduct(p *graph.Product, workspace uint64) (*product, error) {
 	m := &product{b: b, addrA: p.B, addrB: p.A, addrC: p.C, addrFrom: p.From, alpha: 1, beta: p.Beta, workspaceAddress: workspace}
-	if err := b.call("cublasLtMatmulDescCreate", b.descCreate, pointer(&m.desc), computeFloat32, typeFloat32); err != nil {
+	if err := b.call("cublasLtMatmulDescCreate", b.descCreate, uintptr(unsafe.Pointer(&m.desc)), computeFloat32, typeFloat32); err != nil {
 		return nil, err
 	}
 	for attr, on := range map[uintptr]bool{descTransA: p.TransB, descTransB: p.TransA} {
@@ -114,7 +115,7 @@ func (b *blas) newProduct(p *graph.Product, workspace uint64) (*product, error) 
 		if on {
 			v = transpose
 		}
-		if err := b.call("cublasLtMatmulDescSetAttribute", b.descSet, m.desc, attr, pointer(&v), 4); err != nil {
+		if err := b.call("cublasLtMatmulDescSetAttribute", b.descSet, m.desc, attr, uintptr(unsafe.Pointer(&v)), 4); err != nil {
 			return nil, err
 		}
 	}
@@ -127,7 +128,7 @@ func (b *blas) newProduct(p *graph.Product, workspace uint64) (*product, error) 
 			return err
 		}
 		// Row-major rows x cols is column-major cols x rows.
-		return b.call("cublasLtMatrixLayoutCreate", b.layoutCreate, pointer(to), kind, uintptr(cols), uintptr(rows), uintptr(ld))
+		return b.call("cublasLtMatrixLayoutCreate", b.layoutCreate, uintptr(unsafe.Pointer(to)), kind, uintptr(cols), uintptr(rows), uintptr(ld))
 	}
 	if err := layout(&m.a, p.TypeB, p.K, p.N, p.LDB, p.TransB); err != nil {
 		return nil, err
@@ -145,22 +146,22 @@ func (b *blas) newProduct(p *graph.Product, workspace uint64) (*product, error) 
 		return nil, err
 	}
 	var pref uintptr
-	if err := b.call("cublasLtMatmulPreferenceCreate", b.prefCreate, pointer(&pref)); err != nil {
+	if err := b.call("cublasLtMatmulPreferenceCreate", b.prefCreate, uintptr(unsafe.Pointer(&pref))); err != nil {
 		return nil, err
 	}
 	defer purego.SyscallN(b.prefDestroy, pref)
 	size := uint64(workspaceBytes)
-	if err := b.call("cublasLtMatmulPreferenceSetAttribute", b.prefSet, pref, prefMaxWorkspace, pointer(&size), 8); err != nil {
+	if err := b.call("cublasLtMatmulPreferenceSetAttribute", b.prefSet, pref, prefMaxWorkspace, uintptr(unsafe.Pointer(&size)), 8); err != nil {
 		return nil, err
 	}
 	for i, address := range []uint64{m.addrA, m.addrB, m.addrFrom, m.addrC} {
 		align := alignmentOf(address)
-		if err := b.call("cublasLtMatmulPreferenceSetAttribute", b.prefSet, pref, uintptr(prefMinAlignA+i), pointer(&align), 4); err != nil {
+		if err := b.call("cublasLtMatmulPreferenceSetAttribute", b.prefSet, pref, uintptr(prefMinAlignA+i), uintptr(unsafe.Pointer(&align)), 4); err != nil {
 			return nil, err
 		}
 	}
 	var found int32
-	err := b.call("cublasLtMatmulAlgoGetHeuristic", b.heuristic, b.handle, m.desc, m.a, m.bb, m.from, m.c, pref, 1, pointer(&m.result), pointer(&found))
+	err := b.call("cublasLtMatmulAlgoGetHeuristic", b.heuristic, b.handle, m.desc, m.a, m.bb, m.from, m.c, pref, 1, uintptr(unsafe.Pointer(&m.result)), uintptr(unsafe.Pointer(&found)))
 	if err != nil || found == 0 || m.result.state != 0 {
 		return nil, fmt.Errorf("cuda: no algorithm for the product M=%d N=%d K=%d (%v x %v -> %v, rows %d %d %d apart): %v",
 			p.M, p.N, p.K, p.TypeA, p.TypeB, p.TypeC, p.LDA, p.LDB, p.LDC, err)
@@ -169,8 +170,8 @@ func (b *blas) newProduct(p *graph.Product, workspace uint64) (*product, error) 
 }
 
 func (m *product) enqueue(stream uintptr) error {
-	return m.b.call("cublasLtMatmul", m.b.matmul, m.b.handle, m.desc, pointer(&m.alpha), uintptr(m.addrA), m.a, uintptr(m.addrB), m.bb,
-		pointer(&m.beta), uintptr(m.addrFrom), m.from, uintptr(m.addrC), m.c, pointer(&m.result.algo), uintptr(m.workspaceAddress), workspaceBytes, stream)
+	return m.b.call("cublasLtMatmul", m.b.matmul, m.b.handle, m.desc, uintptr(unsafe.Pointer(&m.alpha)), uintptr(m.addrA), m.a, uintptr(m.addrB), m.bb,
+		uintptr(unsafe.Pointer(&m.beta)), uintptr(m.addrFrom), m.from, uintptr(m.addrC), m.c, uintptr(unsafe.Pointer(&m.result.algo)), uintptr(m.workspaceAddress), workspaceBytes, stream)
 }
 
 func (m *product) free() {

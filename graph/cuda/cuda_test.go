@@ -57,14 +57,21 @@ func TestCUDAOps(t *testing.T) {
 				calls = append(calls, w.Calls...)
 			}
 			for _, call := range calls {
-				for _, p := range precisions {
-					for _, pad := range []int{0, 8, 3} {
-						t.Run(fmt.Sprintf("%s/%s/%s/pad %d", call.Spec.Name, c.Name, p.name, pad), func(t *testing.T) {
-							check(t, d, call, p, pad)
-						})
-					}
-				}
+				variants(func(p precision, pad int) {
+					t.Run(fmt.Sprintf("%s/%s/%s/pad %d", call.Spec.Name, c.Name, p.name, pad), func(t *testing.T) {
+						check(t, d, call, p, pad)
+					})
+				})
 			}
+		}
+	}
+}
+
+// variants are the precisions and the distances between rows that a call is checked in.
+func variants(run func(p precision, pad int)) {
+	for _, p := range precisions {
+		for _, pad := range []int{0, 8, 3} {
+			run(p, pad)
 		}
 	}
 }
@@ -76,9 +83,19 @@ type loaded struct {
 }
 
 func loadCall(d *Device, r *graph.Resolved, p precision, pad int) (*loaded, error) {
+	plan := planCall(r, p, pad)
+	prog, err := d.Load(plan, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &loaded{prog.(*Program), plan.Steps[0].In, plan.Steps[0].Out}, nil
+}
+
+// planCall is a plan of one call whose activations' rows are pad elements further
+// apart than they are wide.
+func planCall(r *graph.Resolved, p precision, pad int) *graph.Plan {
 	plan := &graph.Plan{Inputs: map[string]graph.Slot{}, Results: map[string]graph.Slot{}}
-	l := &loaded{}
-	wide := !p.mixed
+	step, wide := graph.Step{Resolved: r}, !p.mixed
 	slot := func(o graph.Operand, region graph.Region, precise bool) graph.Slot {
 		s := graph.Slot{Region: region, Offset: plan.Sizes[region], Rows: o.Shape.Rows(), Cols: o.Shape.Cols(), Shape: o.Shape, DType: o.DType}
 		s.Stride = s.Cols
@@ -95,19 +112,14 @@ func loadCall(d *Device, r *graph.Resolved, p precision, pad int) (*loaded, erro
 		// A state that is updated in place is float32 in any precision.
 		s := slot(o, graph.Inputs, o.Kind == graph.Precise || o.Updated || len(o.Shape) < 2)
 		wide = wide || (s.DType == graph.Float32 && o.Strided)
-		l.in = append(l.in, s)
+		step.In = append(step.In, s)
 	}
 	for i, o := range r.Out {
 		// What isn't an activation is a parameter's gradient.
-		l.out = append(l.out, slot(o, graph.Arena, o.Kind == graph.Precise || !o.Strided || i == 0 && r.Spec.Promote && wide))
+		step.Out = append(step.Out, slot(o, graph.Arena, o.Kind == graph.Precise || !o.Strided || i == 0 && r.Spec.Promote && wide))
 	}
-	plan.Steps = []graph.Step{{Resolved: r, In: l.in, Out: l.out}}
-	prog, err := d.Load(plan, nil)
-	if err != nil {
-		return nil, err
-	}
-	l.Program = prog.(*Program)
-	return l, nil
+	plan.Steps = []graph.Step{step}
+	return plan
 }
 
 // put writes an input to its staging memory and returns what the GPU will see of it.
@@ -230,7 +242,7 @@ func (l *loaded) checkGuards(t *testing.T) {
 	}
 	defer leave()
 	raw := make([]byte, n)
-	if err := l.d.driver.call("cuMemcpyDtoH", l.d.driver.copyDtoH, pointer(&raw[0]), uintptr(l.regions[graph.Arena]), uintptr(n)); err != nil {
+	if err := l.d.driver.call("cuMemcpyDtoH", l.d.driver.copyDtoH, uintptr(unsafe.Pointer(&raw[0])), uintptr(l.regions[graph.Arena]), uintptr(n)); err != nil {
 		t.Fatal(err)
 	}
 	mine := make([]bool, n)
@@ -293,7 +305,7 @@ func BenchmarkCUDA(b *testing.B) {
 
 // benchCalls are a case's forward and backward ops. The backward pass is compiled,
 // not run.
-func benchCalls(b *testing.B, c graph.Case) []*graph.Resolved {
+func benchCalls(b testing.TB, c graph.Case) []*graph.Resolved {
 	r, err := c.Spec.ResolveDims(c.Dims)
 	if err != nil {
 		b.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"unsafe"
 
 	"github.com/ebitengine/purego"
 
@@ -46,17 +47,17 @@ func New(ordinal int) (*Device, error) {
 		return nil, err
 	}
 	var count int32
-	if err := drv.call("cuDeviceGetCount", drv.deviceGetCount, pointer(&count)); err != nil {
+	if err := drv.call("cuDeviceGetCount", drv.deviceGetCount, uintptr(unsafe.Pointer(&count))); err != nil {
 		return nil, err
 	}
 	if ordinal < 0 || ordinal >= int(count) {
 		return nil, fmt.Errorf("cuda: no GPU %d; there are %d", ordinal, count)
 	}
-	if err := drv.call("cuDeviceGet", drv.deviceGet, pointer(&d.handle), uintptr(ordinal)); err != nil {
+	if err := drv.call("cuDeviceGet", drv.deviceGet, uintptr(unsafe.Pointer(&d.handle)), uintptr(ordinal)); err != nil {
 		return nil, err
 	}
 	var name [256]byte
-	if err := drv.call("cuDeviceGetName", drv.deviceGetName, pointer(&name[0]), uintptr(len(name)), uintptr(d.handle)); err != nil {
+	if err := drv.call("cuDeviceGetName", drv.deviceGetName, uintptr(unsafe.Pointer(&name[0])), uintptr(len(name)), uintptr(d.handle)); err != nil {
 		return nil, err
 	}
 	d.name = goString(&name[0])
@@ -75,7 +76,7 @@ func New(ordinal int) (*Device, error) {
 	if d.sms, err = drv.attribute(d.handle, attrMultiprocessors); err != nil {
 		return nil, err
 	}
-	if err := drv.call("cuDevicePrimaryCtxRetain", drv.primaryCtxRetain, pointer(&d.context), uintptr(d.handle)); err != nil {
+	if err := drv.call("cuDevicePrimaryCtxRetain", drv.primaryCtxRetain, uintptr(unsafe.Pointer(&d.context)), uintptr(d.handle)); err != nil {
 		return nil, err
 	}
 	leave, err := d.enter()
@@ -84,11 +85,11 @@ func New(ordinal int) (*Device, error) {
 	}
 	defer leave()
 	const nonBlocking = 1
-	if err := drv.call("cuStreamCreate", drv.streamCreate, pointer(&d.stream), nonBlocking); err != nil {
+	if err := drv.call("cuStreamCreate", drv.streamCreate, uintptr(unsafe.Pointer(&d.stream)), nonBlocking); err != nil {
 		return nil, err
 	}
 	if d.blas.handle == 0 {
-		if err := d.blas.call("cublasLtCreate", d.blas.create, pointer(&d.blas.handle)); err != nil {
+		if err := d.blas.call("cublasLtCreate", d.blas.create, uintptr(unsafe.Pointer(&d.blas.handle))); err != nil {
 			return nil, err
 		}
 	}
@@ -114,7 +115,7 @@ func (d *Device) Name() string { return fmt.Sprintf("cuda (%s, %s)", d.name, d.a
 // they were found.
 func (d *Device) Libraries() []string {
 	var version int32
-	purego.SyscallN(d.driver.driverGetVersion, pointer(&version))
+	purego.SyscallN(d.driver.driverGetVersion, uintptr(unsafe.Pointer(&version)))
 	blas, _, _ := purego.SyscallN(d.blas.version)
 	return []string{
 		fmt.Sprintf("driver: CUDA %d.%d (%s)", version/1000, version%1000/10, d.driver.lib.Path),
@@ -129,9 +130,9 @@ func (d *Device) alloc(bytes int) (uint64, error) {
 	if bytes == 0 {
 		return 0, nil
 	}
-	if err := d.driver.call("cuMemAlloc", d.driver.memAlloc, pointer(&p), uintptr(bytes)); err != nil {
+	if err := d.driver.call("cuMemAlloc", d.driver.memAlloc, uintptr(unsafe.Pointer(&p)), uintptr(bytes)); err != nil {
 		var free, total uint64
-		purego.SyscallN(d.driver.memGetInfo, pointer(&free), pointer(&total))
+		purego.SyscallN(d.driver.memGetInfo, uintptr(unsafe.Pointer(&free)), uintptr(unsafe.Pointer(&total)))
 		return 0, fmt.Errorf("%w: wanted %.2f GB, %.2f of %.2f GB are free on %s; lower train.micro_batch", err,
 			float64(bytes)/1e9, float64(free)/1e9, float64(total)/1e9, d.name)
 	}
@@ -153,13 +154,13 @@ func (d *Device) function(op string, source string, l graph.Launch) (uintptr, er
 		if err != nil {
 			return 0, err
 		}
-		if err := d.driver.call("cuModuleLoadData", d.driver.moduleLoadData, pointer(&module), pointer(&code[0])); err != nil {
+		if err := d.driver.call("cuModuleLoadData", d.driver.moduleLoadData, uintptr(unsafe.Pointer(&module)), uintptr(unsafe.Pointer(&code[0]))); err != nil {
 			return 0, fmt.Errorf("%w: %s", err, op)
 		}
 		d.modules[key] = module
 	}
 	var f uintptr
-	if err := d.driver.call("cuModuleGetFunction", d.driver.moduleGetFunction, pointer(&f), module, pointer(cString(l.Kernel))); err != nil {
+	if err := d.driver.call("cuModuleGetFunction", d.driver.moduleGetFunction, uintptr(unsafe.Pointer(&f)), module, uintptr(unsafe.Pointer(cString(l.Kernel)))); err != nil {
 		return 0, fmt.Errorf("%w: %s.%s", err, op, l.Kernel)
 	}
 	if l.Shared > 48<<10 {
@@ -259,7 +260,7 @@ func (m *Memory) Read(r graph.Region, offset int, dst []float32) error {
 	if err := m.d.synchronize(); err != nil {
 		return err
 	}
-	return m.d.driver.call("cuMemcpyDtoH", m.d.driver.copyDtoH, pointer(&dst[0]), uintptr(m.regions[r])+uintptr(4*offset), uintptr(4*len(dst)))
+	return m.d.driver.call("cuMemcpyDtoH", m.d.driver.copyDtoH, uintptr(unsafe.Pointer(&dst[0])), uintptr(m.regions[r])+uintptr(4*offset), uintptr(4*len(dst)))
 }
 
 // Write implements graph.Memory.
@@ -275,7 +276,7 @@ func (m *Memory) Write(r graph.Region, offset int, src []float32) error {
 	if err := m.d.synchronize(); err != nil {
 		return err
 	}
-	return m.d.driver.call("cuMemcpyHtoD", m.d.driver.copyHtoD, uintptr(m.regions[r])+uintptr(4*offset), pointer(&src[0]), uintptr(4*len(src)))
+	return m.d.driver.call("cuMemcpyHtoD", m.d.driver.copyHtoD, uintptr(m.regions[r])+uintptr(4*offset), uintptr(unsafe.Pointer(&src[0])), uintptr(4*len(src)))
 }
 
 // Clear implements graph.Memory. It is ordered with the programs' runs.

@@ -103,8 +103,6 @@ func cString(s string) *byte {
 	return &b[0]
 }
 
-func pointer[T any](p *T) uintptr { return uintptr(unsafe.Pointer(p)) }
-
 // Attributes of cuDeviceGetAttribute.
 const (
 	attrMultiprocessors   = 16
@@ -115,6 +113,6 @@ const (
 
 func (d *driver) attribute(device int32, attr uintptr) (int, error) {
 	var v int32
-	err := d.call("cuDeviceGetAttribute", d.deviceGetAttribute, pointer(&v), attr, uintptr(device))
+	err := d.call("cuDeviceGetAttribute", d.deviceGetAttribute, uintptr(unsafe.Pointer(&v)), attr, uintptr(device))
 	return int(v), err
 }

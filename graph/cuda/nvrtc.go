@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unsafe"
 
 	"github.com/ebitengine/purego"
 
@@ -47,7 +48,7 @@ var openCompiler = sync.OnceValues(func() (*compiler, error) {
 	if err != nil {
 		return nil, err
 	}
-	purego.SyscallN(c.getVersion, pointer(&c.major), pointer(&c.minor))
+	purego.SyscallN(c.getVersion, uintptr(unsafe.Pointer(&c.major)), uintptr(unsafe.Pointer(&c.minor)))
 	return c, nil
 })
 
@@ -75,7 +76,8 @@ func (c *compiler) build(name, source, arch string, defines map[string]string) (
 	sum := sha256.Sum256([]byte(fmt.Sprintf("nvrtc %d.%d\n%s\n%s", c.major, c.minor, strings.Join(opts, "\n"), text)))
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return c.run(name, text, opts) // no home folder: compile each time
+		code, _, err := c.translate(name, text, opts) // no home folder: compile each time
+		return code, err
 	}
 	dir := filepath.Join(cache, "sambatrain", "cubin")
 	if err := os.MkdirAll(dir, 0o777); err != nil {
@@ -93,7 +95,7 @@ func (c *compiler) build(name, source, arch string, defines map[string]string) (
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("cuda: kernel cache: %w", err)
 	}
-	code, err := c.run(name, text, opts)
+	code, _, err := c.translate(name, text, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -104,29 +106,31 @@ func (c *compiler) build(name, source, arch string, defines map[string]string) (
 	return code, os.Rename(tmp, path)
 }
 
-func (c *compiler) run(name, text string, opts []string) ([]byte, error) {
+// translate compiles a text, and returns what the compiler had to say too.
+func (c *compiler) translate(name, text string, opts []string) (code []byte, log string, err error) {
 	var program uintptr
-	if err := c.check("nvrtcCreateProgram", c.create, pointer(&program), pointer(cString(text)), pointer(cString(name)), 0, 0, 0); err != nil {
-		return nil, err
+	if err := c.check("nvrtcCreateProgram", c.create, uintptr(unsafe.Pointer(&program)), uintptr(unsafe.Pointer(cString(text))), uintptr(unsafe.Pointer(cString(name))), 0, 0, 0); err != nil {
+		return nil, "", err
 	}
-	defer purego.SyscallN(c.destroy, pointer(&program))
+	defer purego.SyscallN(c.destroy, uintptr(unsafe.Pointer(&program)))
 	args := make([]*byte, len(opts))
 	for i, o := range opts {
 		args[i] = cString(o)
 	}
-	if err := c.check("nvrtcCompileProgram", c.compile, program, uintptr(len(args)), pointer(&args[0])); err != nil {
-		var n uint64
-		purego.SyscallN(c.logSize, program, pointer(&n))
-		log := make([]byte, n+1)
-		purego.SyscallN(c.log, program, pointer(&log[0]))
-		return nil, fmt.Errorf("%w: %s with %s:\n%s", err, name, strings.Join(opts, " "), strings.TrimRight(string(log), "\x00\n"))
-	}
+	failed := c.check("nvrtcCompileProgram", c.compile, program, uintptr(len(args)), uintptr(unsafe.Pointer(&args[0])))
 	var n uint64
-	if err := c.check("nvrtcGetCUBINSize", c.cubinSize, program, pointer(&n)); err != nil {
-		return nil, err
+	purego.SyscallN(c.logSize, program, uintptr(unsafe.Pointer(&n)))
+	said := make([]byte, n+1)
+	purego.SyscallN(c.log, program, uintptr(unsafe.Pointer(&said[0])))
+	log = strings.TrimRight(string(said), "\x00\n")
+	if failed != nil {
+		return nil, log, fmt.Errorf("%w: %s with %s:\n%s", failed, name, strings.Join(opts, " "), log)
 	}
-	code := make([]byte, n)
-	return code, c.check("nvrtcGetCUBIN", c.cubin, program, pointer(&code[0]))
+	if err := c.check("nvrtcGetCUBINSize", c.cubinSize, program, uintptr(unsafe.Pointer(&n))); err != nil {
+		return nil, log, err
+	}
+	code = make([]byte, n)
+	return code, log, c.check("nvrtcGetCUBIN", c.cubin, program, uintptr(unsafe.Pointer(&code[0])))
 }
 
 //go:uintptrescapes

@@ -63,7 +63,7 @@ func (d *Device) Load(p *graph.Plan, m graph.Memory) (graph.Program, error) {
 		}
 	}
 	if n := 4 * p.Sizes[graph.Inputs]; n > 0 {
-		if err := d.driver.call("cuMemHostAlloc", d.driver.memHostAlloc, pointer(&prog.inputs), uintptr(n), 0); err != nil {
+		if err := d.driver.call("cuMemHostAlloc", d.driver.memHostAlloc, uintptr(unsafe.Pointer(&prog.inputs)), uintptr(n), 0); err != nil {
 			return nil, err
 		}
 	}
@@ -96,7 +96,8 @@ func (p *Program) buffer(s graph.Slot) graph.DeviceBuffer {
 	}
 }
 
-func (p *Program) bind(s graph.Step) ([]command, error) {
+// call is a step with its buffers.
+func (p *Program) call(s graph.Step) *graph.CUDACall {
 	c := &graph.CUDACall{Dims: s.Dims, Workspace: p.workspace, Multiprocessors: p.d.sms, Capability: p.d.capability}
 	for _, in := range s.In {
 		c.In = append(c.In, p.buffer(in))
@@ -104,7 +105,11 @@ func (p *Program) bind(s graph.Step) ([]command, error) {
 	for _, out := range s.Out {
 		c.Out = append(c.Out, p.buffer(out))
 	}
-	launches, err := s.Spec.CUDA.Launches(c)
+	return c
+}
+
+func (p *Program) bind(s graph.Step) ([]command, error) {
+	launches, err := s.Spec.CUDA.Launches(p.call(s))
 	if err != nil {
 		return nil, err
 	}
@@ -174,7 +179,7 @@ func newKernel(d *driver, f uintptr, l graph.Launch) (*kernel, error) {
 func (k *kernel) enqueue(stream uintptr) error {
 	var table uintptr
 	if len(k.table) > 0 {
-		table = pointer(&k.table[0])
+		table = uintptr(unsafe.Pointer(&k.table[0]))
 	}
 	err := k.driver.call("cuLaunchKernel", k.driver.launchKernel, k.function,
 		uintptr(k.grid[0]), uintptr(k.grid[1]), uintptr(k.grid[2]), uintptr(k.block[0]), uintptr(k.block[1]), uintptr(k.block[2]),
@@ -202,14 +207,14 @@ func (p *Program) capture() error {
 		}
 	}
 	var graph uintptr
-	if end := drv.call("cuStreamEndCapture", drv.endCapture, stream, pointer(&graph)); err == nil {
+	if end := drv.call("cuStreamEndCapture", drv.endCapture, stream, uintptr(unsafe.Pointer(&graph))); err == nil {
 		err = end
 	}
 	if err != nil {
 		return err
 	}
 	defer purego.SyscallN(drv.graphDestroy, graph)
-	return drv.call("cuGraphInstantiate", drv.graphInstantiate, pointer(&p.exec), graph, 0)
+	return drv.call("cuGraphInstantiate", drv.graphInstantiate, uintptr(unsafe.Pointer(&p.exec)), graph, 0)
 }
 
 func (p *Program) enqueueInputs() error {
@@ -250,7 +255,7 @@ func (p *Program) RunTimed(times []time.Duration) error {
 	drv := p.d.driver
 	for len(p.events) <= len(p.steps) {
 		var e uintptr
-		if err := drv.call("cuEventCreate", drv.eventCreate, pointer(&e), 0); err != nil {
+		if err := drv.call("cuEventCreate", drv.eventCreate, uintptr(unsafe.Pointer(&e)), 0); err != nil {
 			return err
 		}
 		p.events = append(p.events, e)
@@ -276,7 +281,7 @@ func (p *Program) RunTimed(times []time.Duration) error {
 	}
 	for i := range p.steps {
 		var ms float32
-		if err := drv.call("cuEventElapsedTime", drv.eventElapsed, pointer(&ms), p.events[i], p.events[i+1]); err != nil {
+		if err := drv.call("cuEventElapsedTime", drv.eventElapsed, uintptr(unsafe.Pointer(&ms)), p.events[i], p.events[i+1]); err != nil {
 			return err
 		}
 		times[i] += time.Duration(float64(ms) * 1e6)
@@ -357,7 +362,7 @@ func (p *Program) ReadSlot(s graph.Slot, dst []float32) error {
 	b := p.buffer(s)
 	size := s.DType.Size()
 	raw := make([]byte, ((b.Rows-1)*b.Stride+b.Cols)*size)
-	if err := p.d.driver.call("cuMemcpyDtoH", p.d.driver.copyDtoH, pointer(&raw[0]), uintptr(b.Address), uintptr(len(raw))); err != nil {
+	if err := p.d.driver.call("cuMemcpyDtoH", p.d.driver.copyDtoH, uintptr(unsafe.Pointer(&raw[0])), uintptr(b.Address), uintptr(len(raw))); err != nil {
 		return err
 	}
 	for i := range b.Rows {

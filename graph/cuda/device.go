@@ -208,7 +208,7 @@ func (d *Device) FreeMemory() (int64, error) {
 	}
 	defer leave()
 	var free, total uint64
-	err = d.driver.call("cuMemGetInfo", d.driver.memGetInfo, pointer(&free), pointer(&total))
+	err = d.driver.call("cuMemGetInfo", d.driver.memGetInfo, uintptr(unsafe.Pointer(&free)), uintptr(unsafe.Pointer(&total)))
 	return int64(free), err
 }
 

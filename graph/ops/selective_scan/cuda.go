@@ -13,18 +13,20 @@ var source string
 
 // tiling is how a pass cuts its work: what a thread, a block and the grid have.
 type tiling struct {
-	per, lanes, channels int // states a thread, threads a channel, channels a block
-	resident             int // blocks wanted on a multiprocessor
-	slices               int // of the channels
-	segments, length     int // of the chunks, and how many one has
+	per, lanes       int // states of a channel a thread, and threads a channel
+	tile, channels   int // channels a thread, and a block
+	resident         int // blocks wanted on a multiprocessor
+	slices           int // of the channels
+	segments, length int // of the chunks, and how many one has
 }
 
 // newTiling cuts a row into so many segments that there are at most about `wanted`
 // blocks, of which `threads` threads are wanted on a multiprocessor. It depends on the
 // sizes alone, so that sums do too.
-func newTiling(d graph.Dims, per, lanes, channels, threads, wanted int) tiling {
+func newTiling(d graph.Dims, per, lanes, tile, channels, threads, wanted int) tiling {
 	const shortest = 4 // chunks of a segment
-	t := tiling{per: per, lanes: lanes, channels: channels, resident: max(threads/(channels*lanes), 1)}
+	t := tiling{per: per, lanes: lanes, tile: tile, channels: channels}
+	t.resident = max(threads/t.threads(), 1)
 	t.slices = ceilDiv(d["C"], channels)
 	chunks := ceilDiv(d["T"], simd.ScanChunk)
 	t.length = max(ceilDiv(chunks, max(wanted/(t.slices*d["B"]), 1)), min(shortest, chunks))
@@ -32,33 +34,36 @@ func newTiling(d graph.Dims, per, lanes, channels, threads, wanted int) tiling {
 	return t
 }
 
-// forwardTiling has 4 states a thread where it can, so that one wave of blocks holds the
-// channels of a large batch. Segments cost each exp twice: only few channels are cut
-// into them.
+// forwardTiling has 4 states of 2 channels a thread where it can, so that one wave of
+// blocks holds the channels of a large batch. Segments cost each exp twice: only few
+// channels are cut into them.
 func forwardTiling(d graph.Dims) tiling {
-	const channels, threads, wanted, worthwhile = 32, 768, 384, 8
-	per := 4
+	const threads, wanted, worthwhile = 512, 384, 8
+	per, channels := 4, 64
 	if d["N"] > 32 {
 		per = 8
 	}
-	t := newTiling(d, per, lanesFor(d["N"], per), channels, threads, wanted)
+	if ceilDiv(d["C"], channels)*d["B"] < wanted/2 {
+		channels = 32
+	}
+	t := newTiling(d, per, lanesFor(d["N"], per), 2, channels, threads, wanted)
 	if t.slices*d["B"]*worthwhile > wanted {
 		t.segments, t.length = 1, ceilDiv(d["T"], simd.ScanChunk)
 	}
 	return t
 }
 
-// backwardTiling keeps a block's shared memory below 99 KB, and its registers below the
-// 128 of 512 threads, or 168 of 384.
+// backwardTiling keeps a block's shared memory below 99 KB, of up to 16 states three blocks'
+// below 227 KB, and its registers below the 168 of 384 threads.
 func backwardTiling(d graph.Dims) tiling {
 	const wanted = 264
 	switch n := d["N"]; {
 	case n <= 16:
-		return newTiling(d, 4, lanesFor(n, 4), 64, 512, wanted)
+		return newTiling(d, 4, lanesFor(n, 4), 2, 64, 384, wanted)
 	case n <= 32:
-		return newTiling(d, 8, 4, 32, 384, wanted)
+		return newTiling(d, 8, 4, 1, 32, 384, wanted)
 	default:
-		return newTiling(d, 8, 8, 16, 384, wanted)
+		return newTiling(d, 8, 8, 1, 16, 384, wanted)
 	}
 }
 
@@ -71,7 +76,7 @@ func lanesFor(n, per int) int {
 	return lanes
 }
 
-func (t tiling) threads() int { return t.channels * t.lanes }
+func (t tiling) threads() int { return t.channels / t.tile * t.lanes }
 
 // group is the tokens whose states the backward pass has in registers at once.
 func (t tiling) group() int { return 16 / t.per }
@@ -80,7 +85,7 @@ func (t tiling) group() int { return 16 / t.per }
 // channel, the states before each group, Bm, Cm, the bias and the skip.
 func (t tiling) sharedBytes() int {
 	const chunk = simd.ScanChunk
-	return 4 * (4*chunk*t.channels + chunk/t.group()*t.threads()*t.per + 2*chunk*t.lanes*t.per + 2*t.channels)
+	return 4 * (4*chunk*t.channels + chunk/t.group()*t.threads()*t.tile*t.per + 2*chunk*t.lanes*t.per + 2*t.channels)
 }
 
 // launch is a kernel over all slices and rows, and so many segments.
@@ -109,7 +114,7 @@ func (t tiling) edgeBytes(d graph.Dims) int {
 // macros are the source's, given the operands [B T C], those [B T N] and all types.
 func (t tiling) macros(d graph.Dims, gated bool, types map[string]graph.DeviceBuffer, octets, states []graph.DeviceBuffer) map[string]string {
 	m := map[string]string{"N": strconv.Itoa(d["N"]), "CHUNK": strconv.Itoa(simd.ScanChunk), "PER": strconv.Itoa(t.per),
-		"LANES": strconv.Itoa(t.lanes), "CHANNELS": strconv.Itoa(t.channels), "RESIDENT": strconv.Itoa(t.resident)}
+		"LANES": strconv.Itoa(t.lanes), "TILE": strconv.Itoa(t.tile), "CHANNELS": strconv.Itoa(t.channels), "RESIDENT": strconv.Itoa(t.resident)}
 	for name, b := range types {
 		m[name] = b.DType.CType()
 		if b.DType == graph.BFloat16 {

@@ -1,18 +1,20 @@
 // A block has CHANNELS neighbouring channels of one row of the batch, and walks a
 // segment of its tokens in order, CHUNK at a time. LANES threads share a channel: each
-// holds PER of its states, padded with zeros to STATES. What the states have in common
-// (time step, input, gate) is computed once for a chunk, by threads that have 8
+// holds PER of its states, padded with zeros to STATES, and the same ones of TILE
+// channels, so that it reads Bm and Cm once for all of them. What the states have in
+// common (time step, input, gate) is computed once for a chunk, by threads that have 8
 // neighbouring channels of a token: an octet.
 //
-// Macros: N; CHUNK tokens between saved states; PER, LANES, CHANNELS, and RESIDENT
+// Macros: N; CHUNK tokens between saved states; PER, LANES, TILE, CHANNELS, and RESIDENT
 // blocks wanted on a multiprocessor; GATED where there is a z; WIDE where octets, and
 // WIDE_BC where 4 neighbours of Bm and Cm, can be moved at once; FAST where an operand
 // is bf16; the types U_T, DT_T, B_T, C_T, Z_T, and Y_T of the forward pass, or DY_T,
 // DU_T, DDT_T, DB_T, DC_T, DZ_T of the backward pass.
 
 #define STATES (LANES * PER)
-#define WARP_CHANNELS (WARP / LANES)
-#define THREADS (CHANNELS * LANES)
+#define COLUMNS (WARP / LANES) // channels that a warp's lanes are next to each other for
+#define WARP_CHANNELS (COLUMNS * TILE)
+#define THREADS (CHANNELS / TILE * LANES)
 #define WARPS (THREADS / WARP)
 #define ROW_OCTETS (CHANNELS / 8)
 #define OCTETS ((CHUNK * ROW_OCTETS + THREADS - 1) / THREADS) // of a thread
@@ -26,7 +28,7 @@ __device__ __forceinline__ float time_step(float x) {
 #ifdef FAST
   float e = fast_exp(x);
   // 1 + e would lose a small e.
-  float y = e < 0.01f ? e * (1.f - e * (0.5f - e * 0.33333333f)) : __logf(1.f + e);
+  float y = e < 0.01f ? e * (1.f - e * (0.5f - e * 0.33333333f)) : LN2 * fast_log2(1.f + e);
   return x > 20.f ? x : y;
 #else
   return softplus(x);
@@ -35,7 +37,7 @@ __device__ __forceinline__ float time_step(float x) {
 
 __device__ __forceinline__ float scan_sigmoid(float x) {
 #ifdef FAST
-  return __fdividef(1.f, 1.f + fast_exp(-x));
+  return fast_reciprocal(1.f + fast_exp(-x));
 #else
   return 1.f / (1.f + expf(-x));
 #endif
@@ -84,6 +86,11 @@ __device__ __forceinline__ void fetch(Octet<float> &o, const float *p, int left)
 #endif
 }
 
+// octet_at is element (row, column) of a tensor whose rows are stride elements apart.
+template <typename Type> __device__ __forceinline__ Type *octet_at(Type *p, int row, int stride, int column) {
+  return (Type *)((const char *)p + (int64_t)column * (int)sizeof(Type) + (int64_t)row * (stride * (int)sizeof(Type)));
+}
+
 template <typename Type> __device__ __forceinline__ void put(Type *p, const float x[8], int left) {
 #ifdef WIDE
   if (left > 0) store8(p, x);
@@ -98,43 +105,60 @@ template <typename Type> __device__ __forceinline__ void put(Type *p, const floa
 struct Place {
   int thread, lane, warp;
   int first;    // the block's first channel
-  int own;      // the thread's channel, of the block's
+  int own;      // the thread's first channel, of the block's; the next is COLUMNS further
   int part;     // its states are part*PER .. part*PER+PER-1
   int channels; // of the tensors
 
   __device__ __forceinline__ Place(int block, int channels) : channels(channels) {
     thread = threadIdx.x, lane = thread % WARP, warp = thread / WARP;
     first = block * CHANNELS;
-    own = warp * WARP_CHANNELS + lane % WARP_CHANNELS;
-    part = lane / WARP_CHANNELS;
+    own = warp * WARP_CHANNELS + lane % COLUMNS;
+    part = lane / COLUMNS;
   }
   // The thread's octet i, of OCTETS: its token of the chunk (CHUNK or more for none),
   // its first channel of the block's, and how many channels it has left.
   __device__ __forceinline__ int token(int i) const { return (i * THREADS + thread) / ROW_OCTETS; }
   __device__ __forceinline__ int column() const { return thread % ROW_OCTETS * 8; }
   __device__ __forceinline__ int left() const { return channels - first - column(); }
+  __device__ __forceinline__ int octet() const { return first + column(); } // its first channel of the tensors'
   // forget makes the compiler compute what follows from thread again, instead of keeping
   // addresses in registers through the loops over tokens.
   __device__ __forceinline__ void forget() { asm volatile("" : "+r"(thread)); }
-  // state is the index of the thread's state k in a [.. N C] whose [N C] is the i-th.
-  __device__ __forceinline__ bool has(int k) const { return first + own < channels && part * PER + k < N; }
-  __device__ __forceinline__ int64_t state(int64_t i, int k) const {
-    return (i * N + part * PER + k) * channels + first + own;
+  __device__ __forceinline__ int channel(int c) const { return own + c * COLUMNS; }
+  // state is the index of the thread's state k of its channel c in a [.. N C] whose [N C]
+  // is the i-th.
+  __device__ __forceinline__ bool has(int c, int k) const {
+    return first + channel(c) < channels && part * PER + k < N;
+  }
+  __device__ __forceinline__ int64_t state(int64_t i, int c, int k) const {
+    return (i * N + part * PER + k) * channels + first + channel(c);
   }
   // rates loads A log2(e), so that exp(delta A) is a power of 2.
-  __device__ __forceinline__ void rates(const float *a_log, float rate[PER]) const {
+  __device__ __forceinline__ void rates(const float *a_log, float rate[TILE][PER]) const {
 #pragma unroll
-    for (int k = 0; k < PER; k++)
-      rate[k] = has(k) ? -LOG2E * expf(a_log[(int64_t)(first + own) * N + part * PER + k]) : 0.f;
+    for (int c = 0; c < TILE; c++)
+#pragma unroll
+      for (int k = 0; k < PER; k++)
+        rate[c][k] = has(c, k) ? -LOG2E * expf(a_log[(int64_t)(first + channel(c)) * N + part * PER + k]) : 0.f;
   }
 };
 
+// Rows of shared memory have an element of Bytes (16 or 8) a channel. spread is where a
+// token's channel lies in one: what neighbouring threads' octets have at the same place is
+// put in different banks. It is spread(token, first channel of the octet) ^ place.
+template <int Bytes> __device__ __forceinline__ int spread(int token, int channel) {
+  return channel ^ ((token * ROW_OCTETS + channel / 8) & (Bytes == 16 ? 7 : 6));
+}
+
 // load_matrix copies `steps` rows of a [.. N] to shared [CHUNK][STATES], padded with zeros.
 template <typename Type>
-__device__ __forceinline__ void load_matrix(float *shared, const Type *rows, int stride, int steps) {
-  for (int i = threadIdx.x; i < CHUNK * STATES / 4; i += THREADS) {
-    int t = i / (STATES / 4), n = i % (STATES / 4) * 4;
-    const Type *p = rows + (int64_t)t * stride + n;
+__device__ __forceinline__ void load_matrix(float *shared, const Type *m, int row, int stride, int steps) {
+  constexpr int count = CHUNK * STATES / 4;
+#pragma unroll
+  for (int first = 0; first < count; first += THREADS) {
+    int i = first + threadIdx.x, t = i / (STATES / 4), n = i % (STATES / 4) * 4;
+    if (count % THREADS != 0 && i >= count) break;
+    const Type *p = octet_at(m, row + t, stride, n);
     float x[4] = {0.f, 0.f, 0.f, 0.f};
 #ifdef WIDE_BC
     if (t < steps && n < N) load4(p, x);
@@ -144,6 +168,18 @@ __device__ __forceinline__ void load_matrix(float *shared, const Type *rows, int
       if (t < steps && n + k < N) x[k] = load(p + k);
 #endif
     store4(shared + i * 4, x);
+  }
+}
+
+// time_steps makes the steps of an octet from dt; of a token that isn't there 0, which
+// leaves states as they are.
+__device__ __forceinline__ void time_steps(float x[8], const float *bias, bool there) {
+  float b[8];
+  load8(bias, b);
+#pragma unroll
+  for (int k = 0; k < 8; k++) {
+    x[k] = time_step(x[k] + b[k]);
+    x[k] = there ? x[k] : 0.f;
   }
 }
 
@@ -225,13 +261,13 @@ struct Inputs {
 // scan walks a segment from the states h and leaves the last ones there. total is the
 // sum of the time steps of the thread's channel. Without Outputs it does only that.
 template <bool Outputs>
-__device__ __forceinline__ void scan(const Inputs &in, Place &at, const Segment &seg, float h[PER],
-                                     float rate[PER], float &total, float *saved, Y_T *y, int y_stride) {
+__device__ __forceinline__ void scan(const Inputs &in, Place &at, const Segment &seg, float h[TILE][PER],
+                                     float rate[TILE][PER], float total[TILE], float *saved, Y_T *y, int y_stride) {
   // steps holds (delta, delta u) of each token and channel, and of the tokens done, sum_n Cm h.
   __shared__ __align__(16) float2 steps[CHUNK][CHANNELS];
   __shared__ __align__(16) float bs[CHUNK * STATES], cs[Outputs ? CHUNK * STATES : 4];
-  __shared__ float bias[CHANNELS], skip[CHANNELS];
-  int64_t row = (int64_t)blockIdx.z * in.tokens;
+  __shared__ __align__(16) float bias[CHANNELS], skip[CHANNELS];
+  int row = blockIdx.z * in.tokens;
   int chunks = (in.tokens + CHUNK - 1) / CHUNK;
   load_parameter(bias, in.dt_bias, at);
   load_parameter(skip, in.d, at);
@@ -245,37 +281,38 @@ __device__ __forceinline__ void scan(const Inputs &in, Place &at, const Segment 
     for (int i = 0; i < OCTETS; i++) {
       int t = chunk * CHUNK + at.token(i);
       int left = at.token(i) < CHUNK && t < in.tokens ? at.left() : 0;
-      fetch(next_u[i], in.u + (row + t) * in.u_stride + at.first + at.column(), left);
-      fetch(next_dt[i], in.dt + (row + t) * in.dt_stride + at.first + at.column(), left);
+      fetch(next_u[i], octet_at(in.u, row + t, in.u_stride, at.octet()), left);
+      fetch(next_dt[i], octet_at(in.dt, row + t, in.dt_stride, at.octet()), left);
     }
   };
   fetch_chunk(seg.from);
   __syncthreads();
   for (int chunk = seg.from; chunk < seg.to; chunk++) {
-    int64_t t0 = row + chunk * CHUNK;
+    int t0 = row + chunk * CHUNK;
     int count = min(CHUNK, in.tokens - chunk * CHUNK);
 #pragma unroll
     for (int i = 0; i < OCTETS; i++) {
-      int t = at.token(i), left = t < count ? at.left() : 0;
-      float x[8], dt[8];
+      int t = at.token(i);
+      float x[8], delta[8];
       u[i] = next_u[i];
       unpack(u[i], x);
-      unpack(next_dt[i], dt);
+      unpack(next_dt[i], delta);
+      time_steps(delta, bias + at.column(), t < count);
       if (t < CHUNK) {
+        int first = t * CHANNELS + spread<8>(t, at.column());
 #pragma unroll
-        for (int k = 0; k < 8; k += 2) {
-          float delta = k < left ? time_step(dt[k] + bias[at.column() + k]) : 0.f;
-          float delta1 = k + 1 < left ? time_step(dt[k + 1] + bias[at.column() + k + 1]) : 0.f;
-          *(float4 *)&steps[t][at.column() + k] = make_float4(delta, delta * x[k], delta1, delta1 * x[k + 1]);
-        }
+        for (int k = 0; k < 8; k += 2)
+          *(float4 *)(&steps[0][0] + (first ^ k)) = make_float4(delta[k], delta[k] * x[k], delta[k + 1], delta[k + 1] * x[k + 1]);
       }
     }
-    load_matrix(bs, in.b + t0 * in.b_stride, in.b_stride, count);
-    if (Outputs) load_matrix(cs, in.c + t0 * in.c_stride, in.c_stride, count);
+    load_matrix(bs, in.b, t0, in.b_stride, count);
+    if (Outputs) load_matrix(cs, in.c, t0, in.c_stride, count);
     if (Outputs && saved) {
 #pragma unroll
-      for (int k = 0; k < PER; k++)
-        if (at.has(k)) saved[at.state((int64_t)blockIdx.z * chunks + chunk, k)] = h[k];
+      for (int c = 0; c < TILE; c++)
+#pragma unroll
+        for (int k = 0; k < PER; k++)
+          if (at.has(c, k)) saved[at.state((int64_t)blockIdx.z * chunks + chunk, c, k)] = h[c][k];
     }
     __syncthreads();
 
@@ -286,31 +323,36 @@ __device__ __forceinline__ void scan(const Inputs &in, Place &at, const Segment 
 #pragma unroll
       for (int i = 0; i < OCTETS; i++) {
         int t = at.token(i);
-        fetch(z[i], in.z + (t0 + t) * in.z_stride + at.first + at.column(), t < count ? at.left() : 0);
+        fetch(z[i], octet_at(in.z, t0 + t, in.z_stride, at.octet()), t < count ? at.left() : 0);
       }
     }
 #endif
     // A batch has as many tokens as a channel has threads: each gets the sum of one.
     for (int t = 0; t < count; t += LANES) {
-      float sums[LANES];
+      float sums[TILE][LANES];
 #pragma unroll
       for (int i = 0; i < LANES; i++) {
-        float2 s = steps[t + i][at.own];
         float b[PER], c[PER];
         load_states(bs + (t + i) * STATES + at.part * PER, b);
         if (Outputs) load_states(cs + (t + i) * STATES + at.part * PER, c);
-        else total += s.x;
-        sums[i] = 0.f;
 #pragma unroll
-        for (int k = 0; k < PER; k++) {
-          h[k] = fmaf(fast_exp2(s.x * rate[k]), h[k], s.y * b[k]);
-          if (Outputs) sums[i] = fmaf(c[k], h[k], sums[i]);
+        for (int j = 0; j < TILE; j++) {
+          float2 s = steps[t + i][spread<8>(t + i, at.channel(j))];
+          if (!Outputs) total[j] += s.x;
+          sums[j][i] = 0.f;
+#pragma unroll
+          for (int k = 0; k < PER; k++) {
+            h[j][k] = fmaf(fast_exp2(s.x * rate[j][k]), h[j][k], s.y * b[k]);
+            if (Outputs) sums[j][i] = fmaf(c[k], h[j][k], sums[j][i]);
+          }
         }
       }
       if (Outputs) {
-        fold<LANES, LANES, WARP_CHANNELS>(sums, at.part);
+#pragma unroll
+        for (int j = 0; j < TILE; j++) fold<LANES, LANES, COLUMNS>(sums[j], at.part);
         __syncwarp();
-        steps[t + at.part][at.own].x = sums[0];
+#pragma unroll
+        for (int j = 0; j < TILE; j++) steps[t + at.part][spread<8>(t + at.part, at.channel(j))].x = sums[j][0];
       }
     }
     __syncthreads();
@@ -321,17 +363,19 @@ __device__ __forceinline__ void scan(const Inputs &in, Place &at, const Segment 
       for (int i = 0; i < OCTETS; i++) {
         int t = at.token(i), left = t < count ? at.left() : 0;
         if (left <= 0) continue;
-        float x[8], out[8];
+        float x[8], out[8], weight[8];
         unpack(u[i], x);
+        load8(skip + at.column(), weight);
+        int first = t * CHANNELS + spread<8>(t, at.column());
 #pragma unroll
-        for (int k = 0; k < 8; k++) out[k] = fmaf(skip[at.column() + k], x[k], steps[t][at.column() + k].x);
+        for (int k = 0; k < 8; k++) out[k] = fmaf(weight[k], x[k], (&steps[0][0] + (first ^ k))->x);
 #ifdef GATED
         float gate[8];
         unpack(z[i], gate);
 #pragma unroll
         for (int k = 0; k < 8; k++) out[k] *= gate[k] * scan_sigmoid(gate[k]);
 #endif
-        put(y + (t0 + t) * y_stride + at.first + at.column(), out, left);
+        put(octet_at(y, t0 + t, y_stride, at.octet()), out, left);
       }
     }
   }
@@ -349,16 +393,20 @@ selective_scan(const U_T *u, const DT_T *dt, const float *dt_bias, const float *
   Inputs in = {u, dt, dt_bias, a_log, b, c, d, z, tokens, channels, u_stride, dt_stride, b_stride, c_stride, z_stride};
   Place at(blockIdx.x, channels);
   Segment seg(blockIdx.y, length, tokens);
-  float h[PER], rate[PER], total = 0.f;
+  float h[TILE][PER], rate[TILE][PER], total[TILE] = {};
   at.rates(a_log, rate);
 #pragma unroll
-  for (int k = 0; k < PER; k++)
-    h[k] = starts && at.has(k) ? starts[at.state((int64_t)blockIdx.z * gridDim.y + blockIdx.y, k)] : 0.f;
+  for (int c = 0; c < TILE; c++)
+#pragma unroll
+    for (int k = 0; k < PER; k++)
+      h[c][k] = starts && at.has(c, k) ? starts[at.state((int64_t)blockIdx.z * gridDim.y + blockIdx.y, c, k)] : 0.f;
   scan<true>(in, at, seg, h, rate, total, saved, y, y_stride);
   if (state && blockIdx.y == gridDim.y - 1) {
 #pragma unroll
-    for (int k = 0; k < PER; k++)
-      if (at.has(k)) state[at.state(blockIdx.z, k)] = h[k];
+    for (int c = 0; c < TILE; c++)
+#pragma unroll
+      for (int k = 0; k < PER; k++)
+        if (at.has(c, k)) state[at.state(blockIdx.z, c, k)] = h[c][k];
   }
 }
 
@@ -372,14 +420,16 @@ selective_scan_ends(const U_T *u, const DT_T *dt, const float *dt_bias, const fl
   Inputs in = {u, dt, dt_bias, a_log, b, nullptr, d, nullptr, tokens, channels, u_stride, dt_stride, b_stride, 0, 0};
   Place at(blockIdx.x, channels);
   Segment seg(blockIdx.y, length, tokens);
-  float h[PER] = {}, rate[PER], total = 0.f;
+  float h[TILE][PER] = {}, rate[TILE][PER], total[TILE] = {};
   at.rates(a_log, rate);
   scan<false>(in, at, seg, h, rate, total, nullptr, nullptr, 0);
 #pragma unroll
-  for (int k = 0; k < PER; k++) {
-    int64_t i = at.state((int64_t)blockIdx.z * (gridDim.y + 1) + blockIdx.y, k);
-    if (at.has(k)) ends[i] = h[k], decays[i] = fast_exp2(total * rate[k]);
-  }
+  for (int c = 0; c < TILE; c++)
+#pragma unroll
+    for (int k = 0; k < PER; k++) {
+      int64_t i = at.state((int64_t)blockIdx.z * (gridDim.y + 1) + blockIdx.y, c, k);
+      if (at.has(c, k)) ends[i] = h[c][k], decays[i] = fast_exp2(total[c] * rate[c][k]);
+    }
 }
 
 #endif
@@ -393,7 +443,7 @@ selective_scan_ends(const U_T *u, const DT_T *dt, const float *dt_bias, const fl
 
 #define GROUP (16 / PER)
 #define GROUPS (CHUNK / GROUP)
-#define HISTORY (PER * WARP) // floats that a warp keeps of a group
+#define HISTORY (TILE * PER * WARP) // floats that a warp keeps of a group
 #define UNROLL 4
 
 // mma_16x8x8: D += A B, tf32 with float accumulators, one warp (PTX mma.m16n8k8). Of the
@@ -483,26 +533,31 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
   Place at(blockIdx.x, channels);
   Segment seg(blockIdx.y, length, tokens);
   ChannelSums sums(at.lane);
-  int64_t row = (int64_t)blockIdx.z * tokens;
+  int row = blockIdx.z * tokens;
   int chunks = (tokens + CHUNK - 1) / CHUNK;
   load_parameter(bias, dt_bias, at);
   load_parameter(skip, d, at);
 
   constexpr int kept = ROW_OCTETS / 2; // of the sums over tokens, after folding
-  float rate[PER], dh[PER], da[PER] = {}, over_tokens[kept] = {};
+  float rate[TILE][PER], dh[TILE][PER], da[TILE][PER] = {}, over_tokens[kept] = {};
   at.rates(a_log, rate);
 #pragma unroll
-  for (int k = 0; k < PER; k++)
-    dh[k] = lasts && at.has(k) ? lasts[at.state((int64_t)blockIdx.z * gridDim.y + blockIdx.y, k)] : 0.f;
+  for (int c = 0; c < TILE; c++)
+#pragma unroll
+    for (int k = 0; k < PER; k++)
+      dh[c][k] = lasts && at.has(c, k) ? lasts[at.state((int64_t)blockIdx.z * gridDim.y + blockIdx.y, c, k)] : 0.f;
   __syncthreads();
 
   for (int chunk = seg.to - 1; chunk >= seg.from; chunk--) {
-    int64_t t0 = row + chunk * CHUNK;
+    int t0 = row + chunk * CHUNK;
     int count = min(CHUNK, tokens - chunk * CHUNK);
-    float h[PER];
+    float h[TILE][PER];
     at.forget();
 #pragma unroll
-    for (int k = 0; k < PER; k++) h[k] = at.has(k) ? saved[at.state((int64_t)blockIdx.z * chunks + chunk, k)] : 0.f;
+    for (int c = 0; c < TILE; c++)
+#pragma unroll
+      for (int k = 0; k < PER; k++)
+        h[c][k] = at.has(c, k) ? saved[at.state((int64_t)blockIdx.z * chunks + chunk, c, k)] : 0.f;
 #pragma unroll
     for (int i = 0; i < OCTETS; i++) {
       int t = at.token(i), left = t < count ? at.left() : 0, column = at.column();
@@ -510,30 +565,31 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
       Octet<U_T> u8;
       Octet<DT_T> dt8;
       Octet<DY_T> dy8;
-      fetch(u8, u + (t0 + t) * u_stride + at.first + column, left);
-      fetch(dt8, dt + (t0 + t) * dt_stride + at.first + column, left);
-      fetch(dy8, dy + (t0 + t) * dy_stride + at.first + column, left);
-      float x[8], raw[8], g[8];
+      fetch(u8, octet_at(u, t0 + t, u_stride, at.octet()), left);
+      fetch(dt8, octet_at(dt, t0 + t, dt_stride, at.octet()), left);
+      fetch(dy8, octet_at(dy, t0 + t, dy_stride, at.octet()), left);
+      float x[8], delta[8], g[8];
 #ifdef GATED
       Octet<Z_T> z8;
       float gate[8];
-      fetch(z8, z + (t0 + t) * z_stride + at.first + column, left);
+      fetch(z8, octet_at(z, t0 + t, z_stride, at.octet()), left);
       unpack(z8, gate);
 #endif
       unpack(u8, x);
-      unpack(dt8, raw);
+      unpack(dt8, delta);
       unpack(dy8, g);
+      time_steps(delta, bias + column, t < count);
+      int first = t * CHANNELS + spread<16>(t, column);
 #pragma unroll
       for (int k = 0; k < 8; k++) {
-        float delta = k < left ? time_step(raw[k] + bias[column + k]) : 0.f;
 #ifdef GATED
         g[k] *= gate[k] * scan_sigmoid(gate[k]);
 #endif
-        steps[t * CHANNELS + column + k] = make_float4(delta, delta * x[k], g[k], x[k]);
+        steps[first ^ k] = make_float4(delta[k], delta[k] * x[k], g[k], x[k]);
       }
     }
-    load_matrix(bs, b + t0 * b_stride, b_stride, count);
-    load_matrix(cs, c + t0 * c_stride, c_stride, count);
+    load_matrix(bs, b, t0, b_stride, count);
+    load_matrix(cs, c, t0, c_stride, count);
     __syncthreads();
 
     if (chunk > seg.from) {
@@ -542,74 +598,87 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
       for (int i = 0; i < OCTETS; i++) {
         int t = at.token(i) - CHUNK;
         if (t >= 0 || at.left() <= 0) continue;
-        prefetch_l2(u + (t0 + t) * u_stride + at.first + at.column());
-        prefetch_l2(dt + (t0 + t) * dt_stride + at.first + at.column());
-        prefetch_l2(dy + (t0 + t) * dy_stride + at.first + at.column());
+        prefetch_l2(octet_at(u, t0 + t, u_stride, at.octet()));
+        prefetch_l2(octet_at(dt, t0 + t, dt_stride, at.octet()));
+        prefetch_l2(octet_at(dy, t0 + t, dy_stride, at.octet()));
 #ifdef GATED
-        prefetch_l2(z + (t0 + t) * z_stride + at.first + at.column());
+        prefetch_l2(octet_at(z, t0 + t, z_stride, at.octet()));
 #endif
       }
     }
 
-    const float4 *own = steps + at.own;
+    auto own = [&](int t, int c) { return steps + t * CHANNELS + spread<16>(t, at.channel(c)); };
     const float *own_b = bs + at.part * PER, *own_c = cs + at.part * PER;
     float *own_history = history + at.warp * HISTORY;
     int groups = (count + GROUP - 1) / GROUP;
     for (int j = 0; j < groups; j++) {
 #pragma unroll
-      for (int k = 0; k < PER; k += 4) store4(own_history + j * WARPS * HISTORY + k * WARP + at.lane * 4, h + k);
+      for (int c = 0; c < TILE; c++)
+#pragma unroll
+        for (int k = 0; k < PER; k += 4)
+          store4(own_history + j * WARPS * HISTORY + (c * PER + k) * WARP + at.lane * 4, h[c] + k);
       if (j == groups - 1) break;
 #pragma unroll
       for (int i = 0; i < GROUP; i++) {
         int t = j * GROUP + i;
-        float2 s = *(const float2 *)(own + t * CHANNELS);
         float bm[PER];
         load_states(own_b + t * STATES, bm);
 #pragma unroll
-        for (int k = 0; k < PER; k++) h[k] = fmaf(fast_exp2(s.x * rate[k]), h[k], s.y * bm[k]);
+        for (int c = 0; c < TILE; c++) {
+          float2 s = *(const float2 *)own(t, c);
+#pragma unroll
+          for (int k = 0; k < PER; k++) h[c][k] = fmaf(fast_exp2(s.x * rate[c][k]), h[c][k], s.y * bm[k]);
+        }
       }
     }
 
     for (int j = groups - 1; j >= 0; j--) {
-      float before[GROUP + 1][PER], decay[GROUP][PER];
+      float before[GROUP + 1][TILE][PER], decay[GROUP][TILE][PER];
       float *group = own_history + j * WARPS * HISTORY;
 #pragma unroll
-      for (int k = 0; k < PER; k += 4) load4(group + k * WARP + at.lane * 4, before[0] + k);
+      for (int c = 0; c < TILE; c++)
+#pragma unroll
+        for (int k = 0; k < PER; k += 4) load4(group + (c * PER + k) * WARP + at.lane * 4, before[0][c] + k);
 #pragma unroll
       for (int i = 0; i < GROUP; i++) {
         int t = j * GROUP + i;
-        float2 s = *(const float2 *)(own + t * CHANNELS);
         float bm[PER];
         load_states(own_b + t * STATES, bm);
 #pragma unroll
-        for (int k = 0; k < PER; k++) {
-          decay[i][k] = fast_exp2(s.x * rate[k]);
-          before[i + 1][k] = fmaf(decay[i][k], before[i][k], s.y * bm[k]);
+        for (int c = 0; c < TILE; c++) {
+          float2 s = *(const float2 *)own(t, c);
+#pragma unroll
+          for (int k = 0; k < PER; k++) {
+            decay[i][c][k] = fast_exp2(s.x * rate[c][k]);
+            before[i + 1][c][k] = fmaf(decay[i][c][k], before[i][c][k], s.y * bm[k]);
+          }
         }
       }
       __syncwarp(); // history has been read, and makes room for sums
 
-      float ch[GROUP], db[GROUP], wa[GROUP];
+      float ch[TILE][GROUP] = {}, db[TILE][GROUP] = {}, wa[TILE][GROUP] = {};
       float tile_b[4] = {}, tile_c[4] = {};
 #pragma unroll
       for (int i = GROUP - 1; i >= 0; i--) {
         int t = j * GROUP + i;
-        float4 s = own[t * CHANNELS];
         float bm[PER], cm[PER], xb[PER], xc[PER];
         load_states(own_b + t * STATES, bm);
         load_states(own_c + t * STATES, cm);
-        ch[i] = db[i] = wa[i] = 0.f;
 #pragma unroll
-        for (int k = 0; k < PER; k++) {
-          dh[k] = fmaf(s.z, cm[k], dh[k]);
-          xc[k] = s.z * before[i + 1][k];
-          xb[k] = dh[k] * s.y;
-          ch[i] = fmaf(cm[k], before[i + 1][k], ch[i]);
-          db[i] = fmaf(dh[k], bm[k], db[i]);
-          dh[k] *= decay[i][k];
-          float w = dh[k] * before[i][k];
-          wa[i] = fmaf(w, rate[k], wa[i]);
-          da[k] = fmaf(w, s.x, da[k]);
+        for (int c = 0; c < TILE; c++) {
+          float4 s = *own(t, c);
+#pragma unroll
+          for (int k = 0; k < PER; k++) {
+            dh[c][k] = fmaf(s.z, cm[k], dh[c][k]);
+            xc[k] = c ? fmaf(s.z, before[i + 1][c][k], xc[k]) : s.z * before[i + 1][c][k];
+            xb[k] = c ? fmaf(dh[c][k], s.y, xb[k]) : dh[c][k] * s.y;
+            ch[c][i] = fmaf(cm[k], before[i + 1][c][k], ch[c][i]);
+            db[c][i] = fmaf(dh[c][k], bm[k], db[c][i]);
+            dh[c][k] *= decay[i][c][k];
+            float w = dh[c][k] * before[i][c][k];
+            wa[c][i] = fmaf(w, rate[c][k], wa[c][i]);
+            da[c][k] = fmaf(w, s.x, da[c][k]);
+          }
         }
 #pragma unroll
         for (int k = 0; k < PER; k += 2) {
@@ -620,18 +689,23 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
       sums.finish(tile_b, at.lane, group);
       sums.finish(tile_c, at.lane, group + STATES);
 
-      fold<GROUP, LANES, WARP_CHANNELS>(ch, at.part);
-      fold<GROUP, LANES, WARP_CHANNELS>(db, at.part);
-      fold<GROUP, LANES, WARP_CHANNELS>(wa, at.part);
+#pragma unroll
+      for (int c = 0; c < TILE; c++) {
+        fold<GROUP, LANES, COLUMNS>(ch[c], at.part);
+        fold<GROUP, LANES, COLUMNS>(db[c], at.part);
+        fold<GROUP, LANES, COLUMNS>(wa[c], at.part);
+      }
       __syncwarp(); // all lanes of the channel have read the group's steps
       constexpr int each = GROUP > LANES ? GROUP / LANES : 1, again = LANES > GROUP ? LANES / GROUP : 1;
       if (at.part % again == 0) {
 #pragma unroll
-        for (int i = 0; i < each; i++) {
-          float4 *step = steps + (j * GROUP + at.part / again * each + i) * CHANNELS + at.own;
-          float4 s = *step;
-          *step = make_float4(ch[i], s.x * db[i], fmaf(s.w, db[i], LN2 * wa[i]), s.z);
-        }
+        for (int c = 0; c < TILE; c++)
+#pragma unroll
+          for (int i = 0; i < each; i++) {
+            float4 *step = own(j * GROUP + at.part / again * each + i, c);
+            float4 s = *step;
+            *step = make_float4(ch[c][i], s.x * db[c][i], fmaf(s.w, db[c][i], LN2 * wa[c][i]), s.z);
+          }
       }
     }
     at.forget();
@@ -644,12 +718,12 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
 #endif
 #pragma unroll
     for (int i = 0; i < OCTETS; i++) {
-      int t = at.token(i), left = t < count ? at.left() : 0, column = at.first + at.column();
-      fetch(last_u[i], u + (t0 + t) * u_stride + column, left);
-      fetch(last_dt[i], dt + (t0 + t) * dt_stride + column, left);
+      int t = at.token(i), left = t < count ? at.left() : 0;
+      fetch(last_u[i], octet_at(u, t0 + t, u_stride, at.octet()), left);
+      fetch(last_dt[i], octet_at(dt, t0 + t, dt_stride, at.octet()), left);
 #ifdef GATED
-      fetch(last_dy[i], dy + (t0 + t) * dy_stride + column, left);
-      fetch(last_z[i], z + (t0 + t) * z_stride + column, left);
+      fetch(last_dy[i], octet_at(dy, t0 + t, dy_stride, at.octet()), left);
+      fetch(last_z[i], octet_at(z, t0 + t, z_stride, at.octet()), left);
 #endif
     }
     __syncthreads();
@@ -659,7 +733,10 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
     for (int i = 0; i < OCTETS; i++) {
       int t = at.token(i), left = t < count ? at.left() : 0, column = at.column();
       if (left <= 0) continue;
-      float x[8], raw[8], out_u[8], out_dt[8];
+      float x[8], raw[8], out_u[8], out_dt[8], shift[8], weight[8];
+      load8(bias + column, shift);
+      load8(skip + column, weight);
+      int first = t * CHANNELS + spread<16>(t, column);
       unpack(last_u[i], x);
       unpack(last_dt[i], raw);
 #ifdef GATED
@@ -669,28 +746,27 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
 #endif
 #pragma unroll
       for (int k = 0; k < 8; k++) {
-        float4 s = steps[t * CHANNELS + column + k];
-        float weight = skip[column + k];
-        out_u[k] = fmaf(weight, s.w, s.y);
-        out_dt[k] = s.z * scan_sigmoid(raw[k] + bias[column + k]);
+        float4 s = steps[first ^ k];
+        out_u[k] = fmaf(weight[k], s.w, s.y);
+        out_dt[k] = s.z * scan_sigmoid(raw[k] + shift[k]);
         sum[k] += out_dt[k];
         sum[8 + k] = fmaf(s.w, x[k], sum[8 + k]);
 #ifdef GATED
         float q = scan_sigmoid(gate[k]);
-        out_z[k] = up[k] * fmaf(weight, x[k], s.x) * q * (1.f + gate[k] * (1.f - q));
+        out_z[k] = up[k] * fmaf(weight[k], x[k], s.x) * q * (1.f + gate[k] * (1.f - q));
 #endif
       }
-      put(du + (t0 + t) * du_stride + at.first + column, out_u, left);
-      put(ddt + (t0 + t) * ddt_stride + at.first + column, out_dt, left);
+      put(octet_at(du, t0 + t, du_stride, at.octet()), out_u, left);
+      put(octet_at(ddt, t0 + t, ddt_stride, at.octet()), out_dt, left);
 #ifdef GATED
-      put(dz + (t0 + t) * dz_stride + at.first + column, out_z, left);
+      put(octet_at(dz, t0 + t, dz_stride, at.octet()), out_z, left);
 #endif
     }
     fold<16, WARP / ROW_OCTETS, ROW_OCTETS>(sum, at.lane / ROW_OCTETS);
 #pragma unroll
     for (int i = 0; i < kept; i++) over_tokens[i] += sum[i];
 
-    float *slice = slices + ((int64_t)blockIdx.x * gridDim.z * tokens + t0) * 2 * N;
+    float *slice = slices + ((int64_t)(blockIdx.x * gridDim.z) * tokens + t0) * 2 * N;
     for (int i = at.thread; i < count * 2 * STATES; i += THREADS) {
       int t = i / (2 * STATES), matrix = i / STATES % 2, n = i % STATES;
       if (n >= N) continue;
@@ -704,8 +780,10 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
 
   float *mine = rows + ((int64_t)blockIdx.z * gridDim.y + blockIdx.y) * (N + 2) * channels + at.first;
 #pragma unroll
-  for (int k = 0; k < PER; k++)
-    if (at.has(k)) mine[(int64_t)(at.part * PER + k) * channels + at.own] = da[k] * rate[k] * LN2;
+  for (int c = 0; c < TILE; c++)
+#pragma unroll
+    for (int k = 0; k < PER; k++)
+      if (at.has(c, k)) mine[(int64_t)(at.part * PER + k) * channels + at.channel(c)] = da[c][k] * rate[c][k] * LN2;
   // Lane l of a warp has sums l/ROW_OCTETS*kept on of the 16 of octet l%ROW_OCTETS.
   float *shared = (float *)arena;
   __syncthreads();
@@ -731,16 +809,16 @@ selective_scan_backward_ends(const DT_T *dt, const float *dt_bias, const float *
                              int dt_stride, int c_stride, int z_stride, int dy_stride) {
   __shared__ __align__(16) float2 steps[CHUNK][CHANNELS]; // (delta, g)
   __shared__ __align__(16) float cs[CHUNK * STATES];
-  __shared__ float bias[CHANNELS];
+  __shared__ __align__(16) float bias[CHANNELS];
   Place at(blockIdx.x, channels);
   Segment seg(blockIdx.y + 1, length, tokens);
-  int64_t row = (int64_t)blockIdx.z * tokens;
+  int row = blockIdx.z * tokens;
   load_parameter(bias, dt_bias, at);
-  float rate[PER], dh[PER] = {}, total = 0.f;
+  float rate[TILE][PER], dh[TILE][PER] = {}, total[TILE] = {};
   at.rates(a_log, rate);
   __syncthreads();
   for (int chunk = seg.to - 1; chunk >= seg.from; chunk--) {
-    int64_t t0 = row + chunk * CHUNK;
+    int t0 = row + chunk * CHUNK;
     int count = min(CHUNK, tokens - chunk * CHUNK);
 #pragma unroll
     for (int i = 0; i < OCTETS; i++) {
@@ -748,45 +826,51 @@ selective_scan_backward_ends(const DT_T *dt, const float *dt_bias, const float *
       if (t >= CHUNK) continue;
       Octet<DT_T> dt8;
       Octet<DY_T> dy8;
-      fetch(dt8, dt + (t0 + t) * dt_stride + at.first + column, left);
-      fetch(dy8, dy + (t0 + t) * dy_stride + at.first + column, left);
-      float raw[8], g[8];
+      fetch(dt8, octet_at(dt, t0 + t, dt_stride, at.octet()), left);
+      fetch(dy8, octet_at(dy, t0 + t, dy_stride, at.octet()), left);
+      float delta[8], g[8];
 #ifdef GATED
       Octet<Z_T> z8;
       float gate[8];
-      fetch(z8, z + (t0 + t) * z_stride + at.first + column, left);
+      fetch(z8, octet_at(z, t0 + t, z_stride, at.octet()), left);
       unpack(z8, gate);
 #endif
-      unpack(dt8, raw);
+      unpack(dt8, delta);
       unpack(dy8, g);
+      time_steps(delta, bias + column, t < count);
 #pragma unroll
       for (int k = 0; k < 8; k++) {
 #ifdef GATED
         g[k] *= gate[k] * scan_sigmoid(gate[k]);
 #endif
-        steps[t][column + k] = make_float2(k < left ? time_step(raw[k] + bias[column + k]) : 0.f, g[k]);
+        steps[t][spread<8>(t, column + k)] = make_float2(delta[k], g[k]);
       }
     }
-    load_matrix(cs, c + t0 * c_stride, c_stride, count);
+    load_matrix(cs, c, t0, c_stride, count);
     __syncthreads();
     for (int t = (count - 1) / UNROLL * UNROLL; t >= 0; t -= UNROLL) {
 #pragma unroll
       for (int i = UNROLL - 1; i >= 0; i--) {
-        float2 s = steps[t + i][at.own];
         float cm[PER];
         load_states(cs + (t + i) * STATES + at.part * PER, cm);
-        total += s.x;
 #pragma unroll
-        for (int k = 0; k < PER; k++) dh[k] = fmaf(s.y, cm[k], dh[k]) * fast_exp2(s.x * rate[k]);
+        for (int c = 0; c < TILE; c++) {
+          float2 s = steps[t + i][spread<8>(t + i, at.channel(c))];
+          total[c] += s.x;
+#pragma unroll
+          for (int k = 0; k < PER; k++) dh[c][k] = fmaf(s.y, cm[k], dh[c][k]) * fast_exp2(s.x * rate[c][k]);
+        }
       }
     }
     __syncthreads();
   }
 #pragma unroll
-  for (int k = 0; k < PER; k++) {
-    int64_t i = at.state((int64_t)blockIdx.z * (gridDim.y + 1) + blockIdx.y + 1, k);
-    if (at.has(k)) ends[i] = dh[k], decays[i] = fast_exp2(total * rate[k]);
-  }
+  for (int c = 0; c < TILE; c++)
+#pragma unroll
+    for (int k = 0; k < PER; k++) {
+      int64_t i = at.state((int64_t)blockIdx.z * (gridDim.y + 1) + blockIdx.y + 1, c, k);
+      if (at.has(c, k)) ends[i] = dh[c][k], decays[i] = fast_exp2(total[c] * rate[c][k]);
+    }
 }
 
 // selective_scan_sum_slices adds up slices [n][tokens][2][N] into dBm and dCm.

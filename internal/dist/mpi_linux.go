@@ -57,7 +57,7 @@ func NewMPI() (graph.Comm, error) {
 		return nil, err
 	}
 	var provided, rank, size int32
-	if err := m.call("MPI_Init_thread", m.initThread, 0, 0, mpiSerialized, address(&provided)); err != nil {
+	if err := m.call("MPI_Init_thread", m.initThread, 0, 0, mpiSerialized, uintptr(unsafe.Pointer(&provided))); err != nil {
 		return nil, err
 	}
 	if provided < mpiSerialized {
@@ -66,17 +66,15 @@ func NewMPI() (graph.Comm, error) {
 	if err := m.call("MPI_Comm_set_errhandler", m.setErrorHandler, m.world, m.errorsReturn); err != nil {
 		return nil, err
 	}
-	if err := m.call("MPI_Comm_rank", m.commRank, m.world, address(&rank)); err != nil {
+	if err := m.call("MPI_Comm_rank", m.commRank, m.world, uintptr(unsafe.Pointer(&rank))); err != nil {
 		return nil, err
 	}
-	if err := m.call("MPI_Comm_size", m.commSize, m.world, address(&size)); err != nil {
+	if err := m.call("MPI_Comm_size", m.commSize, m.world, uintptr(unsafe.Pointer(&size))); err != nil {
 		return nil, err
 	}
 	m.rank, m.size = int(rank), int(size)
 	return m, nil
 }
-
-func address[T any](p *T) uintptr { return uintptr(unsafe.Pointer(p)) }
 
 //go:uintptrescapes
 func (m *mpi) call(name string, f uintptr, args ...uintptr) error {
@@ -86,7 +84,7 @@ func (m *mpi) call(name string, f uintptr, args ...uintptr) error {
 	}
 	var text [256]byte
 	var n int32
-	purego.SyscallN(m.errorString, uintptr(uint32(r)), address(&text[0]), address(&n))
+	purego.SyscallN(m.errorString, uintptr(uint32(r)), uintptr(unsafe.Pointer(&text[0])), uintptr(unsafe.Pointer(&n)))
 	return fmt.Errorf("Open MPI: %s: %s", name, text[:max(n, 0)])
 }
 
@@ -122,7 +120,7 @@ func (m *mpi) ReduceScatter(x graph.Vector) error {
 	if len(m.scratch) < n {
 		m.scratch = make([]float32, n)
 	}
-	err = m.call("MPI_Reduce_scatter_block", m.reduceScatterBlock, uintptr(x.Address), address(&m.scratch[0]), uintptr(n), m.float, m.sum, m.world)
+	err = m.call("MPI_Reduce_scatter_block", m.reduceScatterBlock, uintptr(x.Address), uintptr(unsafe.Pointer(&m.scratch[0])), uintptr(n), m.float, m.sum, m.world)
 	copy(unsafe.Slice((*float32)(x.Part(m.rank*n, n).Address), n), m.scratch[:n])
 	runtime.KeepAlive(x)
 	return err

@@ -69,7 +69,8 @@ func (i initializer) mega(in int) graph.Init {
 	return megaNormal
 }
 
-// megaNormal is how Mega starts: N(0, 0.02) (arXiv 2209.10655).
+// megaNormal is how Mega's projections, scales and positions start: N(0, 0.02); its
+// biases and the offsets beta start at 0 (arXiv 2209.10655, lit_gpt/mega.py).
 var megaNormal = normal(0.02)
 
 func (i initializer) embedding() graph.Init {

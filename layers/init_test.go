@@ -4,6 +4,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/sambatrain/sambatrain/layers"
@@ -134,6 +135,33 @@ func TestMambaScheme(t *testing.T) {
 		check(uniform, swa+q, root(d))
 	}
 	check(uniform, swa+"o_proj.weight", root(d)*outputs)
+}
+
+// TestOutputsAreDividedByTheDepth: what writes to the stream is divided by the root of
+// residuals a block times blocks, 1 in Mamba, 3 in Mamba-SWA-MLP and 2 in the others,
+// which is the number of sublayers; Mega's own output is not.
+func TestOutputsAreDividedByTheDepth(t *testing.T) {
+	const d, dff = 128, 192
+	c := 1 / math.Sqrt(2*d)
+	for _, f := range []struct {
+		pattern           string
+		blocks, residuals int
+		outputs           map[string]float64 // at full size
+	}{
+		{"mamba", 5, 1, map[string]float64{"0.mixer.out_proj": c, "4.mixer.out_proj": c}},
+		{"mamba swa mlp", 3, 3, map[string]float64{"0.mixer.out_proj": c, "1.mixer.o_proj": 1 / math.Sqrt(d), "8.mixer.down_proj": 1 / math.Sqrt(dff)}},
+		{"mlp mlp swa mlp", 4, 2, map[string]float64{"0.mixer.down_proj": 1 / math.Sqrt(dff), "7.mixer.down_proj": 1 / math.Sqrt(dff)}},
+		{"mega mlp", 3, 2, map[string]float64{"1.mixer.down_proj": 1 / math.Sqrt(dff)}},
+		{"attn mlp", 3, 2, map[string]float64{"0.mixer.o_proj": 1 / math.Sqrt(d), "5.mixer.down_proj": 1 / math.Sqrt(dff)}},
+	} {
+		sublayers := f.blocks * f.residuals
+		repeat := sublayers / len(strings.Fields(f.pattern))
+		m := model(f.pattern, repeat, 64, d, dff, 4, 4, true)
+		for name, bound := range f.outputs {
+			name = "model.layers." + name + ".weight"
+			uniform(t, f.pattern+": "+name, values(t, m, name), bound/math.Sqrt(float64(sublayers)))
+		}
+	}
 }
 
 // TestLlamaScheme: the 438M Llamas and the 438M GLA.

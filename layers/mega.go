@@ -50,7 +50,7 @@ func (m Mega) Forward(b *graph.Builder, x graph.Tensor) graph.Tensor {
 	update, shared := b.Columns(mx, 0, d), b.Columns(mx, d, d+z)
 	reset, own := b.Columns(mx, d+z, 2*d+z), b.Columns(mx, 2*d+z, 3*d+z)
 
-	qk := offset_scale.Apply(b, silu.Apply(b, shared), b.Param("gamma", megaNormal, 2, z), b.Param("beta", megaNormal, 2, z))
+	qk := offset_scale.Apply(b, silu.Apply(b, shared), b.Param("gamma", megaNormal, 2, z), b.Param("beta", zeros, 2, z))
 	o := chunk_attention.Apply(b, b.Columns(qk, 0, z), b.Columns(qk, z, 2*z), v, m.bias(b, x.Shape()))
 	h := b.Add(own, m.project(b, "h_proj", swiglu.Apply(b, reset, o), d))
 	return gated_update.Apply(b, x, update, h)

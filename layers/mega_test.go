@@ -13,10 +13,10 @@ import (
 func TestMegaInit(t *testing.T) {
 	const d, mixer = 128, "model.layers.0.mixer."
 	m := model("mega mlp", 2, 256, d, 192, 1, 0, true)
-	for _, name := range []string{"v_proj.weight", "mx_proj.weight", "h_proj.weight", "gamma", "beta", "rel_pos_bias.alpha", "rel_pos_bias.beta"} {
+	for _, name := range []string{"v_proj.weight", "mx_proj.weight", "h_proj.weight", "gamma", "rel_pos_bias.alpha", "rel_pos_bias.beta"} {
 		normal(t, name, values(t, m, mixer+name), 0.02)
 	}
-	for _, name := range []string{"v_proj.bias", "mx_proj.bias", "h_proj.bias"} {
+	for _, name := range []string{"v_proj.bias", "mx_proj.bias", "h_proj.bias", "beta"} {
 		constant(t, name, values(t, m, mixer+name), 0)
 	}
 	for _, name := range []string{"norm.weight", "move.D"} {

@@ -31,10 +31,17 @@ type Comm interface {
 	AllGather(x Vector) error
 	// Broadcast copies root's x to all.
 	Broadcast(x Vector, root int) error
-	// Barrier returns when all processes have come to it.
-	Barrier() error
-	// Abort ends all processes of the run, with an exit code.
+	// Abort ends a call that other processes never join. Where the library can, it ends
+	// them too, with an exit code.
 	Abort(code int)
 	// Close ends the use of the library.
 	Close() error
+}
+
+// StreamComm is a Comm for GPUs: its calls are put on a stream, and return before they
+// are done.
+type StreamComm interface {
+	Comm
+	// OnStream chooses the stream of the calls that follow.
+	OnStream(stream uintptr)
 }

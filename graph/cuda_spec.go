@@ -37,7 +37,7 @@ func (b DeviceBuffer) At(row, col int) uint64 {
 	return b.Address + uint64((row*b.Stride+col)*b.DType.Size())
 }
 
-// Launch is one kernel launch, or one matrix product where Product is set.
+// Launch is one kernel launch, or what one of the pointers at its end says.
 type Launch struct {
 	// Kernel is the function's name in the source.
 	Kernel string
@@ -51,6 +51,47 @@ type Launch struct {
 	Args []any
 
 	Product *Product
+	// Copy and Collective are no kernels either.
+	Copy       *Copy
+	Collective *Collective
+}
+
+// Copy moves bytes within the GPU's memory.
+type Copy struct {
+	From, To uint64
+	Bytes    int
+}
+
+// Collective is a call that all processes of a run make on Elements float32s. A run of
+// one leaves it out.
+type Collective struct {
+	Kind     CollectiveKind
+	Address  uint64
+	Elements int
+}
+
+// CollectiveKind is one of Comm's calls.
+type CollectiveKind uint8
+
+// The calls that a plan makes.
+const (
+	AllReduce CollectiveKind = iota
+	ReduceScatter
+	AllGather
+)
+
+// InPlaceCollective is the launches of an op that takes x [N] to y [N]: a copy, where
+// they lie apart, and the call on y.
+func InPlaceCollective(kind CollectiveKind) func(c *CUDACall) ([]Launch, error) {
+	return func(c *CUDACall) ([]Launch, error) {
+		x := c.In[0]
+		var list []Launch
+		if len(c.Out) > 0 && c.Out[0].Address != x.Address {
+			list = append(list, Launch{Copy: &Copy{From: x.Address, To: c.Out[0].Address, Bytes: 4 * x.Cols}})
+			x = c.Out[0]
+		}
+		return append(list, Launch{Collective: &Collective{Kind: kind, Address: x.Address, Elements: x.Cols}}), nil
+	}
 }
 
 // Product is the row-major C[M N] = op(A)[M K] op(B)[K N] + Beta From, with float32

@@ -30,7 +30,13 @@ type Device struct {
 	scratch    uint64 // cublasLt's workspace
 	modules    map[string]uintptr
 	programs   []*Program
-	memories   []*Memory
+
+	// Several processes: what joins them, the stream of their calls, and the events that
+	// order it with the other one.
+	comm         graph.StreamComm
+	side         uintptr
+	fork, joined uintptr
+	memories     []*Memory
 }
 
 // New opens the GPU with a number, counted as CUDA_VISIBLE_DEVICES leaves them.
@@ -193,11 +199,6 @@ func (d *Device) Close() error {
 	}
 	purego.SyscallN(d.driver.streamDestroy, d.stream)
 	return d.driver.call("cuDevicePrimaryCtxRelease", d.driver.primaryCtxRelease, uintptr(d.handle))
-}
-
-// Join implements graph.Device.
-func (d *Device) Join(graph.Comm) error {
-	return errors.New("cuda: a run of several processes trains on CPUs only; NCCL is not supported yet")
 }
 
 // FreeMemory implements graph.Device.

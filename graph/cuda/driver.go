@@ -20,9 +20,9 @@ type driver struct {
 	deviceGetCount, deviceGet, deviceGetName, deviceGetAttribute    uintptr
 	deviceTotalMem, primaryCtxRetain, primaryCtxRelease, setCurrent uintptr
 	memGetInfo, memAlloc, memFree, memHostAlloc, memFreeHost        uintptr
-	copyHtoD, copyDtoH, copyHtoDAsync, copyDtoHAsync                uintptr
+	copyHtoD, copyDtoH, copyHtoDAsync, copyDtoHAsync, copyDtoDAsync uintptr
 	memset, memsetAsync                                             uintptr
-	streamCreate, streamDestroy, streamSynchronize                  uintptr
+	streamCreate, streamDestroy, streamSynchronize, streamWaitEvent uintptr
 	beginCapture, endCapture                                        uintptr
 	graphInstantiate, graphLaunch, graphDestroy, graphExecDestroy   uintptr
 	eventCreate, eventDestroy, eventRecord, eventSynchronize        uintptr
@@ -47,10 +47,10 @@ var openDriver = sync.OnceValues(func() (*driver, error) {
 		&d.memAlloc: "cuMemAlloc_v2", &d.memFree: "cuMemFree_v2",
 		&d.memHostAlloc: "cuMemHostAlloc", &d.memFreeHost: "cuMemFreeHost",
 		&d.copyHtoD: "cuMemcpyHtoD_v2", &d.copyDtoH: "cuMemcpyDtoH_v2",
-		&d.copyHtoDAsync: "cuMemcpyHtoDAsync_v2", &d.copyDtoHAsync: "cuMemcpyDtoHAsync_v2",
+		&d.copyHtoDAsync: "cuMemcpyHtoDAsync_v2", &d.copyDtoDAsync: "cuMemcpyDtoDAsync_v2", &d.copyDtoHAsync: "cuMemcpyDtoHAsync_v2",
 		&d.memset: "cuMemsetD8_v2", &d.memsetAsync: "cuMemsetD32Async", &d.streamCreate: "cuStreamCreate", &d.streamDestroy: "cuStreamDestroy_v2",
-		&d.streamSynchronize: "cuStreamSynchronize",
-		&d.beginCapture:      "cuStreamBeginCapture_v2", &d.endCapture: "cuStreamEndCapture",
+		&d.streamSynchronize: "cuStreamSynchronize", &d.streamWaitEvent: "cuStreamWaitEvent",
+		&d.beginCapture: "cuStreamBeginCapture_v2", &d.endCapture: "cuStreamEndCapture",
 		&d.graphInstantiate: "cuGraphInstantiateWithFlags", &d.graphLaunch: "cuGraphLaunch",
 		&d.graphDestroy: "cuGraphDestroy", &d.graphExecDestroy: "cuGraphExecDestroy",
 		&d.eventCreate: "cuEventCreate", &d.eventDestroy: "cuEventDestroy_v2", &d.eventRecord: "cuEventRecord",

@@ -23,6 +23,7 @@ type Program struct {
 	workspace   uint64
 	inputs      unsafe.Pointer // pinned host copy of region Inputs, which Go's collector doesn't know
 	steps       [][]command
+	open        bool // a call to other processes is waited for at the end
 	exec        uintptr
 	events      []uintptr
 }
@@ -86,6 +87,7 @@ func (d *Device) Load(p *graph.Plan, m graph.Memory) (graph.Program, error) {
 		}
 		prog.steps = append(prog.steps, commands)
 	}
+	prog.open = awaits(p, prog.steps)
 	return prog, prog.capture()
 }
 
@@ -115,6 +117,14 @@ func (p *Program) bind(s graph.Step) ([]command, error) {
 	}
 	var list []command
 	for _, l := range launches {
+		if l.Copy != nil {
+			list = append(list, &copying{p.d, *l.Copy})
+			continue
+		}
+		if l.Collective != nil {
+			list = append(list, &collective{d: p.d, Collective: *l.Collective})
+			continue
+		}
 		if l.Product != nil {
 			m, err := p.d.blas.newProduct(l.Product, p.d.scratch)
 			if err != nil {
@@ -205,6 +215,9 @@ func (p *Program) capture() error {
 				err = c.enqueue(stream)
 			}
 		}
+	}
+	if err == nil && p.open && p.d.comm != nil {
+		err = p.d.await(stream)
 	}
 	var graph uintptr
 	if end := drv.call("cuStreamEndCapture", drv.endCapture, stream, uintptr(unsafe.Pointer(&graph))); err == nil {

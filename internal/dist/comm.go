@@ -27,9 +27,6 @@ func (Single) AllGather(graph.Vector) error { return nil }
 // Broadcast implements graph.Comm.
 func (Single) Broadcast(_ graph.Vector, root int) error { return checkRoot(root, 1) }
 
-// Barrier implements graph.Comm.
-func (Single) Barrier() error { return nil }
-
 // Abort implements graph.Comm.
 func (Single) Abort(int) {}
 

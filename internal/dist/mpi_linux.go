@@ -19,7 +19,7 @@ type mpi struct {
 	scratch    []float32 // what ReduceScatter receives into
 
 	initThread, finalize, abort, commRank, commSize, setErrorHandler, errorString uintptr
-	allReduce, reduceScatterBlock, allGather, broadcast, barrier                  uintptr
+	allReduce, reduceScatterBlock, allGather, broadcast                           uintptr
 	world, float, sum, errorsReturn                                               uintptr
 }
 
@@ -42,7 +42,7 @@ var openMPILibrary = sync.OnceValues(func() (*mpi, error) {
 		&m.commRank: "MPI_Comm_rank", &m.commSize: "MPI_Comm_size",
 		&m.setErrorHandler: "MPI_Comm_set_errhandler", &m.errorString: "MPI_Error_string",
 		&m.allReduce: "MPI_Allreduce", &m.reduceScatterBlock: "MPI_Reduce_scatter_block",
-		&m.allGather: "MPI_Allgather", &m.broadcast: "MPI_Bcast", &m.barrier: "MPI_Barrier",
+		&m.allGather: "MPI_Allgather", &m.broadcast: "MPI_Bcast",
 		&m.world: "ompi_mpi_comm_world", &m.float: "ompi_mpi_float", &m.sum: "ompi_mpi_op_sum",
 		&m.errorsReturn: "ompi_mpi_errors_return",
 	})
@@ -147,8 +147,6 @@ func (m *mpi) Broadcast(x graph.Vector, root int) error {
 		return m.call("MPI_Bcast", m.broadcast, uintptr(x.Address), uintptr(x.Elements), m.float, uintptr(root), m.world)
 	})
 }
-
-func (m *mpi) Barrier() error { return m.call("MPI_Barrier", m.barrier, m.world) }
 
 func (m *mpi) Abort(code int) { purego.SyscallN(m.abort, m.world, uintptr(code)) }
 

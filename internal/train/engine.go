@@ -49,7 +49,8 @@ type Engine struct {
 
 	comm     graph.Comm
 	shard    optim.Shard
-	exchange graph.Program
+	exchange graph.Program // sums a number over the processes
+	whole    graph.Program // gathers a bucket; nil until it is wanted
 }
 
 // TrainPlan is the forward and backward pass over a step's last micro-batch, or its

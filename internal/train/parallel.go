@@ -93,19 +93,38 @@ func (e *Engine) sharded(r graph.Region) bool {
 
 // gather is a sharded region in the parameters' layout, from all processes' pieces.
 func (e *Engine) gather(r graph.Region) ([]float32, error) {
-	whole := make([]float32, e.floats)
-	var failed error
-	e.shard.Pieces(func(at, moment, n int) {
-		if failed == nil {
-			failed = e.mem.Read(r, moment, whole[at:at+n])
+	size := e.shard.Buckets.Size
+	if e.whole == nil {
+		plan, err := optim.BuildGather(size)
+		if err != nil {
+			return nil, err
 		}
-	})
-	for from, n := range e.shard.Buckets.All() {
-		if failed == nil {
-			failed = e.comm.AllGather(graph.VectorOf(whole[from : from+n]))
+		if e.whole, err = e.dev.Load(plan, nil); err != nil {
+			return nil, err
 		}
 	}
-	return whole, failed
+	all, bucket := make([]float32, e.floats), make([]float32, size)
+	each := size / e.shard.Size // a piece's place, though the last bucket's are shorter
+	for from, n := range e.shard.Buckets.All() {
+		n /= e.shard.Size
+		own := e.shard.Rank * each
+		if err := e.mem.Read(r, from/e.shard.Size, bucket[own:own+n]); err != nil {
+			return nil, err
+		}
+		if err := e.whole.WriteFloats(optim.Gathered, bucket); err != nil {
+			return nil, err
+		}
+		if err := e.whole.Run(); err != nil {
+			return nil, err
+		}
+		if err := e.whole.Read(optim.Gathered, bucket); err != nil {
+			return nil, err
+		}
+		for k := range e.shard.Size {
+			copy(all[from+k*n:from+(k+1)*n], bucket[k*each:])
+		}
+	}
+	return all, nil
 }
 
 // writeRegion copies a tensor for each parameter from the host to a region.

@@ -17,17 +17,29 @@ func parts(d graph.Dims) int {
 
 func workspaceCUDA(d graph.Dims) int { return 8 * parts(d) }
 
-func launches(c *graph.CUDACall) ([]graph.Launch, error) {
-	n := parts(c.Dims)
+// launchesTo adds up squares; kernel makes the result of the blocks' sums.
+func launchesTo(kernel string) func(c *graph.CUDACall) ([]graph.Launch, error) {
+	return func(c *graph.CUDACall) ([]graph.Launch, error) {
+		n := parts(c.Dims)
+		return []graph.Launch{{
+			Kernel: "grad_norm_parts",
+			Grid:   [3]int{n, 1, 1},
+			Block:  [3]int{256, 1, 1},
+			Args:   []any{c.In[0].Address, c.Workspace, uint64(c.Dims["N"])},
+		}, {
+			Kernel: kernel,
+			Grid:   [3]int{1, 1, 1},
+			Block:  [3]int{256, 1, 1},
+			Args:   []any{c.Workspace, c.Out[0].Address, int32(n)},
+		}}, nil
+	}
+}
+
+func launchRoot(c *graph.CUDACall) ([]graph.Launch, error) {
 	return []graph.Launch{{
-		Kernel: "grad_norm_parts",
-		Grid:   [3]int{n, 1, 1},
-		Block:  [3]int{256, 1, 1},
-		Args:   []any{c.In[0].Address, c.Workspace, uint64(c.Dims["N"])},
-	}, {
-		Kernel: "grad_norm",
+		Kernel: "grad_root",
 		Grid:   [3]int{1, 1, 1},
-		Block:  [3]int{256, 1, 1},
-		Args:   []any{c.Workspace, c.Out[0].Address, int32(n)},
+		Block:  [3]int{1, 1, 1},
+		Args:   []any{c.In[0].Address, c.Out[0].Address},
 	}}, nil
 }

@@ -22,10 +22,22 @@ extern "C" __global__ void __launch_bounds__(256) grad_norm_parts(const float *g
   if (threadIdx.x == 0) parts[blockIdx.x] = sum;
 }
 
-extern "C" __global__ void __launch_bounds__(256) grad_norm(const double *parts, float *norm, int count) {
+// total is the sum of the blocks' sums, in thread 0.
+__device__ __forceinline__ double total(const double *parts, int count) {
   __shared__ double shared[33];
   double sum = 0.;
   for (int i = threadIdx.x; i < count; i += 256) sum += parts[i];
-  sum = block_sum(sum, shared);
+  return block_sum(sum, shared);
+}
+
+extern "C" __global__ void __launch_bounds__(256) grad_norm(const double *parts, float *norm, int count) {
+  double sum = total(parts, count);
   if (threadIdx.x == 0) *norm = (float)sqrt(sum);
 }
+
+extern "C" __global__ void __launch_bounds__(256) grad_square(const double *parts, float *square, int count) {
+  double sum = total(parts, count);
+  if (threadIdx.x == 0) *square = (float)sum;
+}
+
+extern "C" __global__ void grad_root(const float *square, float *norm) { *norm = (float)sqrt((double)*square); }

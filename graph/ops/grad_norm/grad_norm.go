@@ -23,7 +23,7 @@ func Spec() *graph.Spec {
 			out[0].Data[0] = math.Sqrt(sum)
 		},
 		CPU:  forward,
-		CUDA: &graph.CUDA{Source: source, Launches: launches, Workspace: workspaceCUDA},
+		CUDA: &graph.CUDA{Source: source, Launches: launchesTo("grad_norm"), Workspace: workspaceCUDA},
 		Cost: func(d graph.Dims) graph.Cost {
 			return graph.Cost{FLOPs: 2 * float64(d["N"]), Bytes: 4 * float64(d["N"])}
 		},
@@ -49,6 +49,7 @@ func SquareSpec() *graph.Spec {
 			}
 		},
 		CPU:  square,
+		CUDA: &graph.CUDA{Source: source, Launches: launchesTo("grad_square"), Workspace: workspaceCUDA},
 		Cost: Spec().Cost,
 	}
 }
@@ -60,6 +61,7 @@ func RootSpec() *graph.Spec {
 		Signature: "square:f32[1] -> norm:f32[]",
 		Reference: func(_ graph.Dims, in, out []graph.Array) { out[0].Data[0] = math.Sqrt(in[0].Data[0]) },
 		CPU:       root,
+		CUDA:      &graph.CUDA{Source: source, Launches: launchRoot},
 		Cost:      func(graph.Dims) graph.Cost { return graph.Cost{FLOPs: 1, Bytes: 8} },
 	}
 }

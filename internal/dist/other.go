@@ -3,6 +3,7 @@
 package dist
 
 import (
+	"context"
 	"errors"
 
 	"github.com/sambatrain/sambatrain/graph"
@@ -11,4 +12,9 @@ import (
 // NewMPI fails: Open MPI is reached on Linux only.
 func NewMPI() (graph.Comm, error) {
 	return nil, errors.New("Open MPI: this build reaches it on Linux only")
+}
+
+// NewNCCL fails: NCCL is reached on Linux only.
+func NewNCCL(context.Context, Topology, string) (graph.StreamComm, error) {
+	return nil, errors.New("NCCL: this build reaches it on Linux only")
 }

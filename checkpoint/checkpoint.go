@@ -77,12 +77,12 @@ func (c *Checkpoint) Read(model, optimizer []Tensor) error {
 	if err != nil {
 		return err
 	}
-	defer m.close()
+	defer m.Close()
 	o, err := c.open(partOptimizer)
 	if err != nil {
 		return err
 	}
-	defer o.close()
+	defer o.Close()
 	if err := m.match(model); err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func (c *Checkpoint) ReadModel(model []Tensor) error {
 	if err != nil {
 		return err
 	}
-	defer m.close()
+	defer m.Close()
 	if err := m.match(model); err != nil {
 		return err
 	}
@@ -111,41 +111,28 @@ func (c *Checkpoint) ReadModel(model []Tensor) error {
 // openPart is the open files of one part of a checkpoint. A part may be spread over several files.
 type openPart struct {
 	dir, part string
-	files     []*safetensors.File
-	in        map[string]*safetensors.File // by tensor name
+	*safetensors.Set
 }
 
-func (c *Checkpoint) open(part string) (*openPart, error) {
-	p := &openPart{dir: c.Dir, part: part, in: map[string]*safetensors.File{}}
+func (c *Checkpoint) open(part string) (openPart, error) {
+	var paths []string
 	for _, r := range c.files {
-		if r.Part != part {
-			continue
-		}
-		f, err := safetensors.Open(filepath.Join(c.Dir, r.Name))
-		if err != nil {
-			p.close()
-			return nil, err
-		}
-		p.files = append(p.files, f)
-		for _, e := range f.Entries() {
-			if p.in[e.Name] != nil {
-				p.close()
-				return nil, fmt.Errorf("%s: tensor %q is in two files of the %s", c.Dir, e.Name, part)
-			}
-			p.in[e.Name] = f
+		if r.Part == part {
+			paths = append(paths, filepath.Join(c.Dir, r.Name))
 		}
 	}
-	return p, nil
+	set, err := safetensors.OpenSet(paths...)
+	return openPart{c.Dir, part, set}, err
 }
 
-func (p *openPart) close() {
-	for _, f := range p.files {
-		f.Close() // only read from: nothing can be lost
-	}
+// OpenModel opens the parameters for reading one at a time.
+func (c *Checkpoint) OpenModel() (*safetensors.Set, error) {
+	p, err := c.open(partModel)
+	return p.Set, err
 }
 
 // match compares the tensors wanted with those that the part holds.
-func (p *openPart) match(want []Tensor) error {
+func (p openPart) match(want []Tensor) error {
 	names := make(map[string]bool, len(want))
 	var missing []string
 	for _, t := range want {
@@ -156,12 +143,11 @@ func (p *openPart) match(want []Tensor) error {
 			return fmt.Errorf("tensor %q: asked for twice", t.Name)
 		}
 		names[t.Name] = true
-		f := p.in[t.Name]
-		if f == nil {
+		e, ok := p.Entry(t.Name)
+		if !ok {
 			missing = append(missing, t.Name)
 			continue
 		}
-		e, _ := f.Entry(t.Name)
 		if e.DType != safetensors.F32 {
 			return fmt.Errorf("%s: %s tensor %q: dtype is %s, want F32", p.dir, p.part, t.Name, e.DType)
 		}
@@ -170,9 +156,9 @@ func (p *openPart) match(want []Tensor) error {
 		}
 	}
 	var extra []string
-	for name := range p.in {
-		if !names[name] {
-			extra = append(extra, name)
+	for _, e := range p.Entries() {
+		if !names[e.Name] {
+			extra = append(extra, e.Name)
 		}
 	}
 	if len(missing) > 0 {
@@ -184,9 +170,9 @@ func (p *openPart) match(want []Tensor) error {
 	return nil
 }
 
-func (p *openPart) read(into []Tensor) error {
+func (p openPart) read(into []Tensor) error {
 	for _, t := range into {
-		if err := p.in[t.Name].ReadFloat32(t.Name, t.Data); err != nil {
+		if err := p.ReadFloat32(t.Name, t.Data); err != nil {
 			return err
 		}
 	}

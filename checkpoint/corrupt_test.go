@@ -195,7 +195,7 @@ func TestPartInTwoFiles(t *testing.T) {
 	if c, err = Load(first.Dir); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, c.ReadModel(blank(model)), "is in two files of the model")
+	wantError(t, c.ReadModel(blank(model)), "model-2.safetensors too")
 }
 
 // record is the true record of a file, as one of the model's.

@@ -1,31 +1,43 @@
 package main
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/sambatrain/sambatrain/checkpoint"
-	"github.com/sambatrain/sambatrain/checkpoint/safetensors"
 	"github.com/sambatrain/sambatrain/data"
+	"github.com/sambatrain/sambatrain/internal/convert"
 	"github.com/sambatrain/sambatrain/internal/train"
 )
 
 func newExport(a *app) *cobra.Command {
-	var format, out string
+	var out string
+	o := convert.Options{}
+	shard := byteSize(convert.DefaultMaxShard)
 	c := &cobra.Command{
-		Use:     "export RUN_DIR",
-		Short:   "Write a run's model for other programs",
-		Long:    "Write the model of a run's newest good checkpoint to a folder: model.safetensors,\nconfig.json and the tokenizer's files.",
-		Example: "  sambatrain export runs/quickstart --format safetensors --out exported",
+		Use:   "export RUN_DIR",
+		Short: "Write a run's model for other programs",
+		Long: `Write the model of a run's newest good checkpoint, and its tokenizer, to a folder:
+
+  safetensors      this program's names and model section
+  hf               Transformers' MambaForCausalLM, LlamaForCausalLM or MistralForCausalLM,
+                   or flash-linear-attention's SambaForCausalLM, as the model is one of them
+  samba-pth-names  safetensors with the names of the paper's own code
+  gguf             llama.cpp's mamba or llama
+
+A model that a format can't say exactly is refused. docs/export.md shows how to load each.`,
+		Example: "  sambatrain export runs/quickstart --format hf --dtype bfloat16 --out exported",
 		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if out == "" {
 				return &usageError{fmt.Errorf("--out: name the folder to write")}
 			}
-			if format != string(checkpoint.FormatSafetensors) {
-				return &usageError{fmt.Errorf("--format: must be %s, is %q", checkpoint.FormatSafetensors, format)}
+			o.MaxShard = int64(shard)
+			if err := o.Validate(); err != nil {
+				return &usageError{fmt.Errorf("--%w", err)}
 			}
 			log, err := a.logger()
 			if err != nil {
@@ -39,27 +51,66 @@ func newExport(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			config, err := json.MarshalIndent(struct {
-				ModelType string `json:"model_type"`
-				Version   string `json:"sambatrain_version"`
-				Step      int64  `json:"step"`
-				Model     any    `json:"model"`
-				EOS       int32  `json:"eos_token_id"`
-				DType     string `json:"dtype"`
-			}{"sambatrain", version(), newest.State.Step, r.Model, tok.EOS(), "float32"}, "", "  ")
+			parameters, err := newest.OpenModel()
 			if err != nil {
 				return err
 			}
-			err = checkpoint.Export(newest, out, checkpoint.ExportOptions{
-				Format: checkpoint.Format(format), DType: safetensors.F32, Config: append(config, '\n'), Files: tok.ExportFiles()})
+			defer parameters.Close()
+			x, err := convert.Export(&convert.Source{
+				Name: r.Name, Model: &r.Model, Parameters: parameters, Tokenizer: tok,
+				SeqLen: r.Data.SeqLen, Step: newest.Step, CodeVersion: version(),
+			}, out, o)
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "exported step %d of %s to %s\n", newest.State.Step, args[0], out)
+			for _, note := range x.Notes {
+				log.Info(note)
+			}
+			fmt.Fprintf(c.OutOrStdout(), "exported step %d of %s to %s, for %s\n", newest.Step, args[0], out, x.Class)
 			return nil
 		},
 	}
-	c.Flags().StringVar(&format, "format", string(checkpoint.FormatSafetensors), "layout: safetensors")
-	c.Flags().StringVar(&out, "out", "", "folder to write; it must be empty or not exist")
+	f := c.Flags()
+	f.StringVar((*string)(&o.Format), "format", string(convert.Safetensors), "layout: safetensors, hf, samba-pth-names or gguf")
+	f.StringVar((*string)(&o.DType), "dtype", string(convert.Float32), "type of the weights: float32, bfloat16, float16, or q8_0 for gguf")
+	f.Var(&shard, "max-shard-size", "most bytes of a safetensors file, as in 500MB")
+	f.StringVar(&out, "out", "", "folder to write; it must be empty or not exist")
 	return c
 }
+
+// byteSize is a number of bytes as a flag: 800, 64KB, 1.5GB.
+type byteSize int64
+
+var byteUnits = []struct {
+	name  string
+	bytes float64
+}{{"GB", 1e9}, {"MB", 1e6}, {"KB", 1e3}, {"B", 1}}
+
+func (b *byteSize) String() string {
+	for _, u := range byteUnits {
+		if float64(*b) >= u.bytes {
+			return strconv.FormatFloat(float64(*b)/u.bytes, 'g', -1, 64) + u.name
+		}
+	}
+	return "0B"
+}
+
+// Set implements pflag.Value.
+func (b *byteSize) Set(text string) error {
+	number, unit := strings.ToUpper(text), 1.0
+	for _, u := range byteUnits {
+		if rest, ok := strings.CutSuffix(number, u.name); ok {
+			number, unit = rest, u.bytes
+			break
+		}
+	}
+	n, err := strconv.ParseFloat(number, 64)
+	if err != nil || !(n*unit >= 1 && n*unit < 1<<62) {
+		return errors.New("must be a number of bytes such as 500MB or 5GB")
+	}
+	*b = byteSize(n * unit)
+	return nil
+}
+
+// Type implements pflag.Value.
+func (b *byteSize) Type() string { return "size" }

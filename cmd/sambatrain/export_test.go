@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/checkpoint/safetensors"
 	"github.com/sambatrain/sambatrain/data"
 )
 
@@ -21,29 +22,35 @@ func TestExportRoundTrip(t *testing.T) {
 		t.Fatalf("%+v", e)
 	}
 	out := filepath.Join(dir, "model")
-	exported, err := checkpoint.LoadExport(out)
+	exported, err := safetensors.OpenSet(filepath.Join(out, "model.safetensors"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer exported.Close()
 	newest, _, err := checkpoint.Newest(filepath.Join(dir, "ref"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	// ReadModel refuses a missing tensor, an additional one and another shape.
-	saved := make([]checkpoint.Tensor, len(exported.Tensors))
-	for i, x := range exported.Tensors {
-		saved[i] = checkpoint.Tensor{Name: x.Name, Shape: x.Shape, Data: make([]float32, len(x.Data))}
+	var saved []checkpoint.Tensor
+	for _, e := range exported.Entries() {
+		saved = append(saved, checkpoint.Tensor{Name: e.Name, Shape: e.Shape, Data: make([]float32, e.Bytes()/4)})
 	}
 	if err := newest.ReadModel(saved); err != nil {
 		t.Fatal(err)
 	}
-	for i, x := range exported.Tensors {
-		if !slices.EqualFunc(x.Data, saved[i].Data, func(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }) {
-			t.Errorf("%s differs", x.Name)
+	for _, want := range saved {
+		got := make([]float32, len(want.Data))
+		if err := exported.ReadFloat32(want.Name, got); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.EqualFunc(got, want.Data, func(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }) {
+			t.Errorf("%s differs", want.Name)
 		}
 	}
-	if len(exported.Tensors) == 0 || !bytes.Contains(exported.Config, []byte(`"d_model": 16`)) {
-		t.Errorf("%d tensors, config\n%s", len(exported.Tensors), exported.Config)
+	config := read(t, filepath.Join(out, "config.json"))
+	if len(saved) == 0 || !bytes.Contains(config, []byte(`"d_model": 16`)) {
+		t.Errorf("%d tensors, config\n%s", len(saved), config)
 	}
 	tok, err := data.NewTokenizer("bytes")
 	if err != nil {

@@ -86,7 +86,7 @@ func TestDamagedModel(t *testing.T) {
 		if e.code != exitOK || !strings.Contains(e.stderr, "damaged and passed over") || !strings.Contains(e.stderr, "step-00000006") {
 			t.Errorf("%s: %+v", args[0], e)
 		}
-		if args[0] == "export" && e.stdout != "exported step 4 of ref to model\n" {
+		if args[0] == "export" && e.stdout != "exported step 4 of ref to model, for sambatrain\n" {
 			t.Errorf("export: %q", e.stdout)
 		}
 	}

@@ -299,11 +299,16 @@ func (v *Evaluator) Run(tokens, targets []int32) ([]float32, error) {
 
 // Logits are the scores [B T V] of one micro-batch.
 func (e *Engine) Logits(tokens []int32) ([]float32, error) {
-	plan, err := logitsPlan(e.model, e.MicroBatch, e.SeqLen, e.mixed)
+	return runLogits(e.dev, e.mem, e.model, e.MicroBatch, tokens, e.mixed)
+}
+
+// runLogits computes the scores of b rows of tokens once.
+func runLogits(dev graph.Device, mem graph.Memory, m *layers.Model, b int, tokens []int32, mixed bool) ([]float32, error) {
+	plan, err := logitsPlan(m, b, len(tokens)/b, mixed)
 	if err != nil {
 		return nil, err
 	}
-	p, err := e.dev.Load(plan, e.mem)
+	p, err := dev.Load(plan, mem)
 	if err != nil {
 		return nil, err
 	}
@@ -313,7 +318,7 @@ func (e *Engine) Logits(tokens []int32) ([]float32, error) {
 	if err := p.Run(); err != nil {
 		return nil, err
 	}
-	out := make([]float32, len(tokens)*e.model.VocabSize)
+	out := make([]float32, len(tokens)*m.VocabSize)
 	return out, p.Read(resultLogits, out)
 }
 

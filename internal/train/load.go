@@ -75,3 +75,8 @@ func LoadModel(dir string, log *slog.Logger, sets ...string) (*Model, error) {
 	}
 	return m, nil
 }
+
+// Logits are the scores [T V] of each token's successors.
+func (m *Model) Logits(tokens []int32) ([]float32, error) {
+	return runLogits(m.Device, m.Memory, m.Model, 1, tokens, m.Recipe.Run.Mixed())
+}

@@ -88,13 +88,7 @@ func (s *Stopped) Error() string {
 // run already.
 func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error) {
 	dir := r.Run.Out
-	if err := checkVacant(dir); err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return nil, fmt.Errorf("run.out: %w", err)
-	}
-	lock, err := checkpoint.Lock(dir)
+	lock, err := claim(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -112,31 +106,13 @@ func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error
 		return nil, err
 	}
 	// The config comes last: a folder that has one holds a run.
-	if s.metrics, err = runlog.Create(filepath.Join(dir, MetricsFile)); errors.Is(err, fs.ErrExist) {
-		// Left by a process that died before its run began.
-		if err = os.Remove(filepath.Join(dir, MetricsFile)); err == nil {
-			s.metrics, err = runlog.Create(filepath.Join(dir, MetricsFile))
-		}
-	}
-	if err != nil {
+	if s.metrics, err = createMetrics(dir); err != nil {
 		return nil, err
 	}
 	if err := writeFile(filepath.Join(dir, ConfigFile), s.resolved); err != nil {
 		return nil, err
 	}
 	return s.run(ctx)
-}
-
-// checkVacant refuses a folder that holds a run.
-func checkVacant(dir string) error {
-	_, err := os.Stat(filepath.Join(dir, ConfigFile))
-	switch {
-	case err == nil:
-		return fmt.Errorf("%s: holds a run already; go on with `sambatrain resume %s`, or choose another folder with --out", dir, dir)
-	case !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("run.out: %w", err)
-	}
-	return nil
 }
 
 // Resume goes on from the newest good checkpoint of a run directory, or from the
@@ -333,6 +309,10 @@ const dataKey = "data"
 // otherwise rows would be left out or seen twice.
 func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
 	s.step = c.State.Step
+	if s.step == 0 {
+		// No row was seen yet: the parameters may be another program's.
+		return s.engine.Restore(c)
+	}
 	var was string
 	if err := json.Unmarshal(c.State.Extra[dataKey], &was); err != nil {
 		return fmt.Errorf("%s: its state does not say which data it was trained on: %w", c.Dir, err)

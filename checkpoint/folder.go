@@ -1,0 +1,84 @@
+package checkpoint
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// File is one file of a folder that WriteFolder makes.
+type File struct {
+	Name string
+	// Write fills the file. It may ask for much: what it writes is buffered.
+	Write func(w io.Writer) error
+}
+
+// Bytes is a File of known content.
+func Bytes(name string, content []byte) File {
+	return File{name, func(w io.Writer) error {
+		_, err := w.Write(content)
+		return err
+	}}
+}
+
+// WriteFolder writes files, in their order, into the folder dir, which must be empty or not exist. The folder appears
+// whole and durable, or not at all.
+func WriteFolder(dir string, files []File) error { return writeFolder(osFS{}, dir, files) }
+
+func writeFolder(fs fileSystem, dir string, files []File) error {
+	seen := map[string]bool{}
+	for _, f := range files {
+		if !isFileName(f.Name) || seen[f.Name] {
+			return fmt.Errorf("file %q: not a name, or given twice", f.Name)
+		}
+		seen[f.Name] = true
+	}
+	// Absolute, so that "." has a parent and a name.
+	out, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(out)
+	exists := err == nil
+	switch {
+	case err != nil && !errors.Is(err, os.ErrNotExist):
+		return err
+	case len(entries) > 0:
+		return fmt.Errorf("the folder is not empty (it holds %s); choose another or empty it", entries[0].Name())
+	}
+	parent := filepath.Dir(out)
+	if err := os.MkdirAll(parent, 0o777); err != nil {
+		return err
+	}
+	// The process's number keeps two writers apart. A folder of that name is left from a killed one.
+	temp := filepath.Join(parent, fmt.Sprintf(".%s.writing-%d", filepath.Base(out), os.Getpid()))
+	if err := fs.RemoveAll(temp); err != nil {
+		return err
+	}
+	err = fillFolder(fs, temp, files)
+	if err == nil && exists {
+		err = os.Remove(out) // fails, as it should, when the folder has been filled meanwhile
+	}
+	if err == nil {
+		err = fs.Rename(temp, out)
+	}
+	if err != nil {
+		return discard(fs, temp, err)
+	}
+	return fs.SyncDir(parent)
+}
+
+// fillFolder writes files into the new folder dir, durably.
+func fillFolder(fs fileSystem, dir string, files []File) error {
+	if err := fs.Mkdir(dir); err != nil {
+		return err
+	}
+	for _, f := range files {
+		if _, err := writeFile(fs, dir, f.Name, f.Write); err != nil {
+			return err
+		}
+	}
+	return fs.SyncDir(dir)
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sambatrain/sambatrain/data"
+	"github.com/sambatrain/sambatrain/internal/convert"
+	"github.com/sambatrain/sambatrain/internal/train"
+)
+
+func newImport(a *app) *cobra.Command {
+	var flags recipeFlags
+	var recipe string
+	c := &cobra.Command{
+		Use:   "import DIR",
+		Short: "Make a run of another program's model, to train it further",
+		Long: `Read a model of Transformers (MambaForCausalLM, LlamaForCausalLM, MistralForCausalLM),
+flash-linear-attention (SambaForCausalLM) or state-spaces/mamba from the config.json and
+safetensors in DIR, and make a run directory with it as the checkpoint of step 0. The
+recipe says all but the model: its model section becomes that of DIR.`,
+		Example: "  sambatrain import mamba-130m --recipe my.yaml --out runs/mamba\n  sambatrain resume runs/mamba",
+		Args:    exactArgs("DIR"),
+		RunE: func(c *cobra.Command, args []string) error {
+			if recipe == "" {
+				return &usageError{errors.New("--recipe: name the recipe to train the model further with")}
+			}
+			r, err := flags.load(c, recipe)
+			if err != nil {
+				return err
+			}
+			o, err := a.trainOptions()
+			if err != nil {
+				return err
+			}
+			x, err := convert.Open(args[0])
+			if err != nil {
+				return err
+			}
+			defer x.Close()
+			x.Model.Init = r.Model.Init
+			r.Model = *x.Model
+			if err := r.Validate(); err != nil {
+				return err
+			}
+			tok, err := data.NewTokenizer(r.Data.Tokenizer)
+			if err != nil {
+				return err
+			}
+			if !x.SameTokenizer(tok.ExportFiles()) {
+				o.Log.Warn("the model was trained with other tokens than the recipe's data.tokenizer gives", "model", args[0], "tokenizer", tok.Name())
+			}
+			if err := train.Begin(r, o, x.Read); err != nil {
+				return err
+			}
+			fmt.Fprintf(c.OutOrStdout(), "imported %s, a %s, to %s; train it further with: sambatrain resume %s\n", args[0], x.Class, r.Run.Out, r.Run.Out)
+			return nil
+		},
+	}
+	c.Flags().StringVar(&recipe, "recipe", "", "recipe that says all but the model")
+	flags.add(c)
+	return c
+}

@@ -1,0 +1,157 @@
+// Package convert writes a run's model as the files of other programs, and reads theirs.
+//
+// Each format is a list of tensors under that program's names, made of the run's
+// parameters, and a description of the model in that program's terms. A model that a
+// format can't say exactly is refused with the reason, never approximated.
+package convert
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/checkpoint/safetensors"
+	"github.com/sambatrain/sambatrain/data"
+	"github.com/sambatrain/sambatrain/layers"
+)
+
+// Format is a layout of exported models.
+type Format string
+
+// The formats.
+const (
+	// Safetensors is the project's own: the run's parameter names, and its model section.
+	Safetensors Format = "safetensors"
+	// HF is what Transformers' MambaForCausalLM, LlamaForCausalLM and MistralForCausalLM,
+	// and flash-linear-attention's SambaForCausalLM load.
+	HF Format = "hf"
+	// SambaPth is safetensors with the names of the checkpoints of the paper's own code.
+	SambaPth Format = "samba-pth-names"
+	// GGUF is llama.cpp's.
+	GGUF Format = "gguf"
+)
+
+// Formats are all of them.
+var Formats = []Format{Safetensors, HF, SambaPth, GGUF}
+
+// DType is the type of exported weights.
+type DType string
+
+// The types. Q8_0 is GGUF's alone: blocks of 32 numbers of 8 bits under one scale.
+const (
+	Float32  DType = "float32"
+	BFloat16 DType = "bfloat16"
+	Float16  DType = "float16"
+	Q8_0     DType = "q8_0"
+)
+
+// DTypes are all of them.
+var DTypes = []DType{Float32, BFloat16, Float16, Q8_0}
+
+// element is the type as safetensors spell it.
+func (d DType) element() safetensors.DType {
+	switch d {
+	case BFloat16:
+		return safetensors.BF16
+	case Float16:
+		return safetensors.F16
+	}
+	return safetensors.F32
+}
+
+// Source is a trained model.
+type Source struct {
+	Name        string
+	Model       *layers.Model
+	Parameters  *safetensors.Set
+	Tokenizer   data.Tokenizer
+	SeqLen      int   // tokens of a row that it was trained on
+	Step        int64 // optimizer steps done
+	CodeVersion string
+}
+
+// Options say what Export writes.
+type Options struct {
+	Format Format
+	DType  DType
+	// MaxShard is the most bytes of tensors in one safetensors file; a larger model gets
+	// several and an index.
+	MaxShard int64
+}
+
+// DefaultMaxShard is as Transformers has it.
+const DefaultMaxShard = 5_000_000_000
+
+// Validate refuses what no model could be written as.
+func (o Options) Validate() error {
+	switch {
+	case !slices.Contains(Formats, o.Format):
+		return fmt.Errorf("format: must be one of %s, is %q", join(Formats), o.Format)
+	case !slices.Contains(DTypes, o.DType):
+		return fmt.Errorf("dtype: must be one of %s, is %q", join(DTypes), o.DType)
+	case o.DType == Q8_0 && o.Format != GGUF:
+		return fmt.Errorf("dtype: %s is for format %s alone", Q8_0, GGUF)
+	case o.MaxShard < 1:
+		return fmt.Errorf("max-shard-size: must be at least 1 byte, is %d", o.MaxShard)
+	}
+	return nil
+}
+
+func join[T ~string](list []T) string {
+	text := make([]string, len(list))
+	for i, x := range list {
+		text[i] = string(x)
+	}
+	return strings.Join(text, ", ")
+}
+
+// Exported says what Export wrote.
+type Exported struct {
+	// Class is what loads it: "MambaForCausalLM", "llama.cpp's mamba".
+	Class string
+	// Notes are for people, a line each.
+	Notes []string
+}
+
+// Export writes the model into the folder dir, which must be empty or not exist. The
+// folder appears whole or not at all.
+func Export(s *Source, dir string, o Options) (*Exported, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	x, files, err := export(s, o)
+	if err == nil {
+		err = checkpoint.WriteFolder(dir, files)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("export to %s: %w", dir, err)
+	}
+	return x, nil
+}
+
+func export(s *Source, o Options) (*Exported, []checkpoint.File, error) {
+	switch o.Format {
+	case HF:
+		return exportHF(s, o)
+	case SambaPth:
+		return exportPth(s, o)
+	case GGUF:
+		return exportGGUF(s, o)
+	}
+	return exportOwn(s, o)
+}
+
+// exportOwn is the project's own format.
+func exportOwn(s *Source, o Options) (*Exported, []checkpoint.File, error) {
+	var list []tensor
+	for _, e := range s.Parameters.Entries() {
+		list = append(list, tensor{name: e.Name, shape: e.Shape, parts: []string{e.Name}})
+	}
+	files, err := s.safetensors(list, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	config, err := s.ownConfig(o)
+	return &Exported{Class: "sambatrain"}, slices.Concat(files, []checkpoint.File{config}, s.tokenizerFiles()), err
+}

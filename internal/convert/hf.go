@@ -1,0 +1,173 @@
+package convert
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/layers"
+)
+
+// family is a class of Hugging Face models. Its config is a struct that is written as
+// config.json, and decoded from one over the class's defaults.
+type family interface {
+	// class is the model's Python class.
+	class() string
+	// model is what the config says, in this program's terms. tied is whether its head is
+	// the embedding. It refuses a config that a run can't have.
+	model() (*layers.Model, error)
+	// prefixes are where this program's parameter names differ from the class's.
+	prefixes() []prefix
+}
+
+// prefix begins the names of some parameters, here and in another program.
+type prefix struct{ ours, theirs string }
+
+// rename puts their prefix in the place of ours.
+func rename(name string, list []prefix) string {
+	for _, p := range list {
+		if rest, ok := strings.CutPrefix(name, p.ours); ok {
+			return p.theirs + rest
+		}
+	}
+	return name
+}
+
+// common are the keys that all configs have.
+type common struct {
+	Architectures []string `json:"architectures"`
+	ModelType     string   `json:"model_type"`
+	VocabSize     int      `json:"vocab_size"`
+	Tied          bool     `json:"tie_word_embeddings"`
+	BOS           any      `json:"bos_token_id"` // a number; some models have a list
+	EOS           any      `json:"eos_token_id"`
+	// DType is how version 5 of Transformers spells TorchDType.
+	DType      DType `json:"dtype,omitempty"`
+	TorchDType DType `json:"torch_dtype,omitempty"`
+	// Quantized is set where weights are no plain numbers.
+	Quantized any `json:"quantization_config,omitempty"`
+}
+
+// decimal is a number that JSON shows with a point: Transformers tells 10000.0 from 10000.
+type decimal float64
+
+// MarshalJSON writes the shortest decimal that reads back to the same number.
+func (d decimal) MarshalJSON() ([]byte, error) {
+	text := strconv.FormatFloat(float64(d), 'g', -1, 64)
+	if !strings.ContainsAny(text, ".e") {
+		text += ".0"
+	}
+	return []byte(text), nil
+}
+
+// newCommon describes the model. Text begins with the end-of-text token, as rows of
+// training do.
+func newCommon(s *Source, o Options, class, modelType string) common {
+	eos := s.Tokenizer.EOS()
+	return common{
+		Architectures: []string{class}, ModelType: modelType, VocabSize: s.Model.VocabSize, Tied: s.Model.TieEmbeddings,
+		BOS: eos, EOS: eos, DType: o.DType, TorchDType: o.DType,
+	}
+}
+
+func exportHF(s *Source, o Options) (*Exported, []checkpoint.File, error) {
+	f, err := describe(s, o)
+	if err != nil {
+		return nil, nil, fmt.Errorf("format %s: %w", HF, err)
+	}
+	list := s.renamed(f.prefixes())
+	files, err := s.safetensors(list, o)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, part := range []struct {
+		name string
+		v    any
+	}{{configFile, f}, {"generation_config.json", map[string]int32{"bos_token_id": s.Tokenizer.EOS(), "eos_token_id": s.Tokenizer.EOS()}}} {
+		text, err := marshal(part.v)
+		if err != nil {
+			return nil, nil, err
+		}
+		files = append(files, checkpoint.Bytes(part.name, text))
+	}
+	return &Exported{Class: f.class()}, append(files, s.tokenizerFiles()...), nil
+}
+
+// renamed are all parameters as they are, under other names.
+func (s *Source) renamed(p []prefix) []tensor {
+	var list []tensor
+	for _, e := range s.Parameters.Entries() {
+		list = append(list, tensor{name: rename(e.Name, p), shape: e.Shape, parts: []string{e.Name}})
+	}
+	return list
+}
+
+// describe finds the class that the model is one of.
+func describe(s *Source, o Options) (family, error) {
+	stack, err := s.Model.Sublayers()
+	if err != nil {
+		return nil, err
+	}
+	has := map[string]bool{}
+	for _, l := range stack {
+		has[l.Name] = true
+		if !slices.Contains([]string{"mamba", "attn", "swa", "mlp"}, l.Name) {
+			return nil, fmt.Errorf("neither Transformers nor flash-linear-attention has a class for this stack, which has %s", l.Name)
+		}
+	}
+	switch {
+	case len(has) == 1 && has["mamba"]:
+		return newMamba(s, o, stack)
+	case !has["mamba"] && has["attn"] != has["swa"]:
+		return newLlama(s, o, stack)
+	}
+	return newSamba(s, o, stack)
+}
+
+// block is a mixer and the MLP behind it.
+type block struct {
+	name  string // of the mixer
+	mixer layers.Mixer
+	mlp   layers.SwiGLU
+}
+
+// blocksOf divides a stack into blocks.
+func blocksOf(stack []layers.Sublayer) ([]block, error) {
+	var blocks []block
+	for i := 0; i < len(stack); i += 2 {
+		if stack[i].Name == "mlp" || i+1 == len(stack) || stack[i+1].Name != "mlp" {
+			return nil, fmt.Errorf("blocks are a mixer and an mlp; at sublayer %d this model has something else (%s)", i, stack[i].Name)
+		}
+		blocks = append(blocks, block{stack[i].Name, stack[i].Mixer, stack[i+1].Mixer.(layers.SwiGLU)})
+	}
+	return blocks, nil
+}
+
+// same is what all values are; differ says what it means where they aren't.
+func same[T comparable](list []T, differ string) (T, error) {
+	for _, x := range list {
+		if x != list[0] {
+			return x, fmt.Errorf("%s must be the same in all layers", differ)
+		}
+	}
+	if len(list) == 0 {
+		var none T
+		return none, nil
+	}
+	return list[0], nil
+}
+
+// blockPrefixes are the parameters of a block's two sublayers.
+func blockPrefixes(blocks int, root, norm1, mixer, norm2, mlp string) []prefix {
+	var list []prefix
+	for i := range blocks {
+		for k, part := range []struct{ norm, mixer string }{{norm1, mixer}, {norm2, mlp}} {
+			ours := fmt.Sprintf("model.layers.%d.", 2*i+k)
+			theirs := fmt.Sprintf("%s.layers.%d.", root, i)
+			list = append(list, prefix{ours + "norm.", theirs + part.norm + "."}, prefix{ours + "mixer.", theirs + part.mixer + "."})
+		}
+	}
+	return list
+}

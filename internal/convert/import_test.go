@@ -1,0 +1,239 @@
+package convert
+
+import (
+	"encoding/json"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/sambatrain/sambatrain/checkpoint/safetensors"
+)
+
+// edit changes keys of a folder's config.json; nil removes one.
+func edit(t *testing.T, dir string, changes map[string]any) {
+	t.Helper()
+	path := filepath.Join(dir, configFile)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var config map[string]any
+	if err := json.Unmarshal(text, &config); err != nil {
+		t.Fatal(err)
+	}
+	for key, value := range changes {
+		if value == nil {
+			delete(config, key)
+		} else {
+			config[key] = value
+		}
+	}
+	if text, err = json.Marshal(config); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, text, 0o666); err != nil {
+		t.Fatal(err)
+	}
+}
+
+type object = map[string]any
+
+// TestConfigRefused: what would compute something else here is refused by its key.
+func TestConfigRefused(t *testing.T) {
+	const mamba, llama, samba = "layers: {pattern: [mamba]}", "layers: {pattern: [attn, mlp]}", "layers: {pattern: [mamba, mlp, swa, mlp]}"
+	for _, c := range []struct {
+		model   string
+		changes object
+		want    string
+	}{
+		{mamba, object{"model_type": "mamba2"}, `model_type: is "mamba2"; models of type mamba, llama, mistral and samba can be read`},
+		{mamba, object{"model_type": nil}, `model_type: is ""`},
+		{mamba, object{"use_bias": true}, "use_bias: is true"},
+		{mamba, object{"use_bias": nil}, "use_bias: is true"}, // as the class has it
+		{mamba, object{"use_conv_bias": false}, "use_conv_bias: is false"},
+		{mamba, object{"hidden_act": "gelu"}, `hidden_act: is "gelu"; models here have silu`},
+		{mamba, object{"quantization_config": object{"bits": 4}}, "quantization_config: is set"},
+		{mamba, object{"hidden_size": "wide"}, "hidden_size: must be of type int, is string"},
+		{mamba, object{"num_hidden_layers": 0}, "num_hidden_layers: must be at least 1, is 0"},
+		{mamba, object{"state_size": 9999}, "it describes a model that can't be: model.mamba.d_state: must be 1 to"},
+		{llama, object{"attention_bias": true}, "attention_bias: is true"},
+		{llama, object{"mlp_bias": true}, "mlp_bias: is true"},
+		{llama, object{"rope_scaling": object{"type": "linear", "factor": 2}}, `rope_scaling: is "linear"; rotary positions here are not scaled`},
+		{llama, object{"rope_parameters": object{"rope_type": "llama3"}}, `rope_parameters: is "llama3"`},
+		{llama, object{"rope_parameters": object{"partial_rotary_factor": 0.5}}, "partial_rotary_factor: is 0.5"},
+		{llama, object{"rope_parameters": nil, "rope_theta": 0}, "rope_theta: must be positive, is 0"},
+		{samba, object{"attnres_block_size": 4}, "attnres_block_size: is set"},
+		{samba, object{"attn": object{"layers": []int{1}, "num_heads": 4, "num_kv_heads": 4, "qkv_bias": true, "window_size": 12, "rope_theta": 1e4}}, "attn.qkv_bias: is true"},
+	} {
+		s, _ := source(t, parse(t, c.model))
+		dir := exportTo(t, s, options(HF))
+		edit(t, dir, c.changes)
+		_, err := Open(dir)
+		wantError(t, err, filepath.Join(dir, configFile)+": ", c.want)
+	}
+}
+
+// TestConfigSpellings: older and newer ways to say the same.
+func TestConfigSpellings(t *testing.T) {
+	s, want := source(t, parse(t, "{layers: {pattern: [attn, mlp]}, attention: {rope_base: 5000}}"))
+	for _, changes := range []object{
+		{"rope_theta": nil},      // version 5 of Transformers
+		{"rope_parameters": nil}, // version 4
+		{"rope_scaling": object{"rope_type": "default"}, "eos_token_id": []int{1, 2}},
+		{"head_dim": nil, "num_key_value_heads": nil, "dtype": nil, "torch_dtype": nil},
+	} {
+		dir := exportTo(t, s, options(HF))
+		edit(t, dir, changes)
+		x := open(t, dir)
+		if x.Model.Attention.RopeBase != 5000 {
+			t.Errorf("%v: rope base %v", changes, x.Model.Attention.RopeBase)
+		}
+		readLike(t, x, want)
+	}
+}
+
+// TestMistralWithoutWindow is one that sees all tokens before.
+func TestMistralWithoutWindow(t *testing.T) {
+	s, want := source(t, parse(t, "layers: {pattern: [swa, mlp]}"))
+	dir := exportTo(t, s, options(HF))
+	config := filepath.Join(dir, configFile)
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edit(t, dir, object{"sliding_window": json.RawMessage("null")})
+	x := open(t, dir)
+	if x.Model.Layers.Pattern[0].Mixer != "attn" {
+		t.Errorf("%+v of\n%s", x.Model.Layers, text)
+	}
+	readLike(t, x, want)
+}
+
+// rewrite writes a folder's weights again with other tensors.
+func rewrite(t *testing.T, dir string, change func(map[string][]float32, map[string][]int)) {
+	t.Helper()
+	path := filepath.Join(dir, weightsFile)
+	set, err := safetensors.OpenSet(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	values, shapes := map[string][]float32{}, map[string][]int{}
+	for _, e := range set.Entries() {
+		values[e.Name], shapes[e.Name] = make([]float32, e.Bytes()/4), e.Shape
+		if err := set.ReadFloat32(e.Name, values[e.Name]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set.Close()
+	change(values, shapes)
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var entries []safetensors.Entry
+	for name := range values {
+		entries = append(entries, safetensors.Entry{Name: name, DType: safetensors.F32, Shape: shapes[name]})
+	}
+	w, err := safetensors.NewWriter(f, entries, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range w.Entries() {
+		if err := w.WriteFloat32(e.Name, values[e.Name]); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestTensorsRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(map[string][]float32, map[string][]int)
+		want   string // "" where it is read
+	}{
+		"missing":     {func(v map[string][]float32, _ map[string][]int) { delete(v, "backbone.norm_f.weight") }, "has no tensor backbone.norm_f.weight, which is model.norm_f.weight here"},
+		"additional":  {func(v map[string][]float32, s map[string][]int) { v["x"], s["x"] = []float32{1}, []int{1} }, "tensor x belongs to nothing that config.json describes"},
+		"other shape": {func(v map[string][]float32, s map[string][]int) { s["backbone.norm_f.weight"] = []int{2, 16} }, "shape is [2 16], config.json says [32]"},
+		"a buffer": {func(v map[string][]float32, s map[string][]int) {
+			v["l.rotary_emb.inv_freq"], s["l.rotary_emb.inv_freq"] = []float32{1}, []int{1}
+		}, ""},
+		"the same head": {func(v map[string][]float32, s map[string][]int) {
+			v[head], s[head] = v["backbone.embeddings.weight"], s["backbone.embeddings.weight"]
+		}, ""},
+		"another head": {func(v map[string][]float32, s map[string][]int) {
+			v[head], s[head] = slices.Clone(v["backbone.embeddings.weight"]), s["backbone.embeddings.weight"]
+			v[head][3]++
+		}, "tie_word_embeddings is true, but lm_head.weight differs from the embeddings"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, want := source(t, parse(t, "layers: {pattern: [mamba]}"))
+			dir := exportTo(t, s, options(HF))
+			rewrite(t, dir, c.change)
+			err := open(t, dir).Read(slices.Clone(want))
+			if c.want != "" {
+				wantError(t, err, dir, c.want)
+			} else if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestFoldersRefused(t *testing.T) {
+	s, _ := source(t, parse(t, "layers: {pattern: [mamba]}"))
+	dir := exportTo(t, s, options(HF))
+	_, err := Open(t.TempDir())
+	wantError(t, err, "no model of another program: it has no config.json")
+	weights := filepath.Join(dir, weightsFile)
+	if err := os.Remove(weights); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Open(dir)
+	wantError(t, err, dir, "has no model.safetensors and no model.safetensors.index.json")
+	if err := os.WriteFile(filepath.Join(dir, "pytorch_model.bin"), nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Open(dir)
+	wantError(t, err, "pytorch_model.bin: weights in Python's pickle format are not read")
+	if err := os.WriteFile(filepath.Join(dir, indexFile), []byte(`{"weight_map": {"a": "../a"}}`), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Open(dir)
+	wantError(t, err, `"../a" is no file of the folder`)
+}
+
+// TestOriginalMamba: state-spaces/mamba's own config and names.
+func TestOriginalMamba(t *testing.T) {
+	s, want := source(t, parse(t, "layers: {pattern: [mamba], repeat: 2}"))
+	dir := exportTo(t, s, options(HF))
+	config := `{"d_model": 32, "n_layer": 2, "vocab_size": 270, "ssm_cfg": {}, "rms_norm": true, "residual_in_fp32": true, "fused_add_norm": true, "pad_vocab_size_multiple": 8}`
+	if err := os.WriteFile(filepath.Join(dir, configFile), []byte(config), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	rewrite(t, dir, func(v map[string][]float32, s map[string][]int) {
+		const theirs, ours = "backbone.embedding.weight", "backbone.embeddings.weight"
+		v[theirs], s[theirs] = v[ours], s[ours]
+		delete(v, ours)
+	})
+	x := open(t, dir)
+	for i, got := range readLike(t, x, want) {
+		if !slices.EqualFunc(got.Data, want[i].Data, sameBits) {
+			t.Errorf("%s differs", got.Name)
+		}
+	}
+}
+
+func TestSameTokenizer(t *testing.T) {
+	s, _ := source(t, parse(t, "layers: {pattern: [mamba]}"))
+	dir := exportTo(t, s, options(HF))
+	files := maps.Clone(s.Tokenizer.ExportFiles())
+	if !open(t, dir).SameTokenizer(files) {
+		t.Error("its own tokenizer differs")
+	}
+	files["tokenizer.json"] = []byte(`{"model": {"type": "BPE"}}`)
+	if open(t, dir).SameTokenizer(files) {
+		t.Error("another tokenizer is the same")
+	}
+}

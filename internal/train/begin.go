@@ -1,0 +1,96 @@
+package train
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/internal/generate"
+	"github.com/sambatrain/sambatrain/internal/runlog"
+	"github.com/sambatrain/sambatrain/recipes"
+)
+
+// Begin makes the recipe's run directory with a checkpoint of step 0, whose parameters
+// fill writes. Resume trains on from there.
+func Begin(r *recipes.Recipe, o Options, fill func(parameters []checkpoint.Tensor) error) error {
+	plan, err := generate.Plan(&r.Model, 1, 1, 1, false)
+	if err != nil {
+		return err
+	}
+	resolved, err := r.YAML()
+	if err != nil {
+		return err
+	}
+	parameters := hostTensors(plan.Params, "")
+	if err := fill(parameters); err != nil {
+		return err
+	}
+	lock, err := claim(r.Run.Out)
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	metrics, err := createMetrics(r.Run.Out)
+	if err != nil {
+		return err
+	}
+	if err := metrics.Close(); err != nil {
+		return err
+	}
+	moments := slices.Concat(hostTensors(plan.Params, checkpoint.ExpAvgPrefix), hostTensors(plan.Params, checkpoint.ExpAvgSqPrefix))
+	_, err = lock.Save(checkpoint.State{CodeVersion: o.CodeVersion, RecipeSHA256: checkpoint.RecipeSHA256(resolved)}, parameters, moments)
+	if err != nil {
+		return err
+	}
+	// The config comes last: a folder that has one holds a run.
+	return writeFile(filepath.Join(r.Run.Out, ConfigFile), resolved)
+}
+
+// claim makes and locks a run directory that must not hold a run already.
+func claim(dir string) (*checkpoint.Run, error) {
+	if err := checkVacant(dir); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, fmt.Errorf("run.out: %w", err)
+	}
+	lock, err := checkpoint.Lock(dir)
+	if err != nil {
+		return nil, err
+	}
+	// Again, because another process may have begun a run before the lock was taken.
+	if err := checkVacant(dir); err != nil {
+		lock.Unlock()
+		return nil, err
+	}
+	return lock, nil
+}
+
+// createMetrics starts the metrics of a run that has no config yet.
+func createMetrics(dir string) (*runlog.Metrics, error) {
+	path := filepath.Join(dir, MetricsFile)
+	m, err := runlog.Create(path)
+	if errors.Is(err, fs.ErrExist) {
+		// Left by a process that died before its run began.
+		if err = os.Remove(path); err == nil {
+			m, err = runlog.Create(path)
+		}
+	}
+	return m, err
+}
+
+// checkVacant refuses a folder that holds a run.
+func checkVacant(dir string) error {
+	_, err := os.Stat(filepath.Join(dir, ConfigFile))
+	switch {
+	case err == nil:
+		return fmt.Errorf("%s: holds a run already; go on with `sambatrain resume %s`, or choose another folder with --out", dir, dir)
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("run.out: %w", err)
+	}
+	return nil
+}

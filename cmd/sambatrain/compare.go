@@ -38,7 +38,7 @@ recipe, with compare.json, compare.png and compare.svg beside them.
 
 Stop it at any time: the same command goes on. Runs that are finished are not trained
 again, so that some recipes may be trained on another device before.`,
-		Example:           "  sambatrain compare ablation-samba ablation-mamba --out runs/ablation\n  sambatrain compare ablation-* --steps 4000 --device cuda --output markdown",
+		Example:           "  sambatrain compare ablation-samba ablation-mamba --out runs/ablation\n  sambatrain compare 'ablation-*' --steps 4000 --device cuda --output markdown",
 		Args:              atLeastOneArg("RECIPE"),
 		ValidArgsFunction: completeRecipe,
 		RunE: func(c *cobra.Command, args []string) error {
@@ -46,25 +46,9 @@ again, so that some recipes may be trained on another device before.`,
 			if f := c.Flags().Lookup("out"); f.Changed {
 				out = f.Value.String()
 			}
-			text, err := json.Marshal(lengths)
+			list, err := comparedRecipes(c, flags, lengths, out, args)
 			if err != nil {
 				return err
-			}
-			flags.sets = append([]string{"eval.lengths=" + string(text)}, flags.sets...)
-			var list []*recipes.Recipe
-			for _, name := range args {
-				matching, err := matchingRecipes(name)
-				if err != nil {
-					return err
-				}
-				for _, name := range matching {
-					r, err := flags.load(c, name)
-					if err != nil {
-						return err
-					}
-					r.Run.Out = filepath.Join(out, r.Name)
-					list = append(list, r)
-				}
 			}
 			o, err := a.trainOptions()
 			if err != nil {
@@ -90,6 +74,31 @@ again, so that some recipes may be trained on another device before.`,
 	c.Flags().IntSliceVar(&lengths, "lengths", []int{1, 2, 4}, "row lengths of the validation, in multiples of data.seq_len (recipe key eval.lengths)")
 	outputFlag(c, &output, outputMarkdown)
 	return c
+}
+
+// comparedRecipes are the recipes that args name, with run directories in out.
+func comparedRecipes(c *cobra.Command, flags recipeFlags, lengths []int, out string, args []string) ([]*recipes.Recipe, error) {
+	text, err := json.Marshal(lengths)
+	if err != nil {
+		return nil, err
+	}
+	flags.sets = append([]string{"eval.lengths=" + string(text)}, flags.sets...)
+	var list []*recipes.Recipe
+	for _, arg := range args {
+		names, err := matchingRecipes(arg)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			r, err := flags.load(c, name)
+			if err != nil {
+				return nil, err
+			}
+			r.Run.Out = filepath.Join(out, r.Name)
+			list = append(list, r)
+		}
+	}
+	return list, nil
 }
 
 // matchingRecipes are the built-in recipes that a pattern such as ablation-* matches; a

@@ -86,3 +86,24 @@ func TestTextsDontOverlap(t *testing.T) {
 		})
 	}
 }
+
+// TestSecondRoundIsDashed: what has a colour for the second time is told by its dashes.
+func TestSecondRoundIsDashed(t *testing.T) {
+	for n, want := range map[int]bool{len(palette): false, len(palette) + 1: true} {
+		var series []Series
+		for i := range n {
+			series = append(series, Series{Name: fmt.Sprint(i), X: []float64{0, 1}, Y: []float64{1, float64(i)}})
+		}
+		var canvas recorder.Canvas
+		drawFigure(draw.NewCanvas(&canvas, width, height), Options{XLabel: "x", YLabel: "y"}, series)
+		dashed := false
+		for _, action := range canvas.Actions {
+			if dash, ok := action.(*recorder.SetLineDash); ok && len(dash.Dashes) > 0 {
+				dashed = true
+			}
+		}
+		if dashed != want {
+			t.Errorf("%d series: dashed is %v", n, dashed)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package bench
 import (
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -145,8 +146,13 @@ func checkTrace(t *testing.T, path string, b *Result) {
 			t.Errorf("%s: %d spans of %d calls", o.Op, seen[o.Op], o.Calls)
 		}
 	}
-	if len(lanes) != 3 || lanes[0] != "layers" || lanes[1] != "worker 0" || lanes[2] != "worker 1" {
-		t.Errorf("lanes are %v", lanes)
+	// On a busy machine worker 0 may do all the work.
+	want := map[int]string{0: "layers", 1: "worker 0"}
+	if len(lanes) > 2 {
+		want[2] = "worker 1"
+	}
+	if !maps.Equal(lanes, want) {
+		t.Errorf("lanes are %v, want %v", lanes, want)
 	}
 	for _, want := range []string{"forward forward", "forward model.layers.3.mixer", "backward model.layers.0.mixer", "update update"} {
 		if !layers[want] {

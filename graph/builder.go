@@ -144,15 +144,15 @@ func (b *Builder) SetReduction(op *Spec, buckets Buckets) {
 // Carries is the stateful form's settings, nil in the ordinary form.
 func (b *Builder) Carries() *Carry { return b.carry }
 
-// Position is, in the stateful form, the int32 input [1] that holds how many
-// tokens of the text came before this call.
-func (b *Builder) Position() Tensor {
+// Position is, in the stateful form, the int32 input [rows] that holds how many
+// tokens of each row's text came before this call.
+func (b *Builder) Position(rows int) Tensor {
 	for _, l := range b.leaves {
 		if l.name == PositionInput {
 			return Tensor{l.node, b}
 		}
 	}
-	return b.Input(PositionInput, Int32, 1)
+	return b.Input(PositionInput, Int32, rows)
 }
 
 // PositionInput is the name of Position's input.

@@ -221,8 +221,8 @@ func TestPosition(t *testing.T) {
 		t.Errorf("carries %+v", c)
 	}
 	use := &graph.Spec{Name: "at", Signature: "p:i32[1] -> y[1]"}
-	b.Result("a", b.Apply(use, b.Position()))
-	b.Result("b", b.Apply(use, b.Position()))
+	b.Result("a", b.Apply(use, b.Position(1)))
+	b.Result("b", b.Apply(use, b.Position(1)))
 	p := compile(t, b)
 	if diff := cmp.Diff(map[string]graph.Slot{graph.PositionInput: {Region: graph.Inputs, Rows: 1, Cols: 1, Stride: 1, Shape: graph.Shape{1}, DType: graph.Int32}}, p.Inputs); diff != "" {
 		t.Errorf("inputs (-want +got):\n%s", diff)

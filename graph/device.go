@@ -19,6 +19,10 @@ type Device interface {
 	// otherwise to one of its own, and to inputs and states of its own. A result in a
 	// shared arena is good until another program runs.
 	Load(p *Plan, m Memory) (Program, error)
+	// LoadBeside is Load for a program that continues the texts of another one: it has
+	// the other's states, which must be the same in both plans, and its arena where that
+	// is large enough. The other must not be closed before it.
+	LoadBeside(p *Plan, m Memory, other Program) (Program, error)
 	// Close frees the device's workers. Its programs can't run afterwards.
 	Close() error
 }
@@ -48,8 +52,14 @@ type Program interface {
 	Read(name string, dst []float32) error
 	// ResetStates zeroes all states: a new text begins.
 	ResetStates() error
+	// TakeState copies the state of the text in a row of another program of this device
+	// to a row of this one: the text goes on here. Where a state holds more here (a
+	// cache with more room), what the other has not is left as it was.
+	TakeState(row int, from Program, fromRow int) error
 	// Plan is what was loaded.
 	Plan() *Plan
+	// Close frees what the program alone has. It can't run afterwards.
+	Close() error
 }
 
 // Tracer is a Program that can tell its workers apart.

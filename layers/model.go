@@ -2,9 +2,11 @@ package layers
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/ops/embedding"
+	"github.com/sambatrain/sambatrain/graph/ops/last_token"
 	"github.com/sambatrain/sambatrain/graph/ops/linear"
 	"github.com/sambatrain/sambatrain/graph/ops/linear_cross_entropy"
 	"github.com/sambatrain/sambatrain/graph/ops/rms_norm"
@@ -49,6 +51,21 @@ func (m *Model) EvalLoss(b *graph.Builder, tokens, targets graph.Tensor) graph.T
 // Logits are the scores of each token's successors [B T V].
 func (m *Model) Logits(b *graph.Builder, tokens graph.Tensor) graph.Tensor {
 	return linear.Apply(b, m.Hidden(b, tokens), m.head(b))
+}
+
+// LastLogits are the scores of the successors of each row's last token [B 1 V].
+func (m *Model) LastLogits(b *graph.Builder, tokens graph.Tensor) graph.Tensor {
+	x := m.Hidden(b, tokens)
+	if s := x.Shape(); len(s) == 3 && s[1] > 1 {
+		x = last_token.Apply(b, x)
+	}
+	return linear.Apply(b, x, m.head(b))
+}
+
+// CacheGrows reports whether what a text's continuation must remember grows with the
+// text: full attention keeps every key and value.
+func (m *Model) CacheGrows() bool {
+	return slices.ContainsFunc(m.Layers.Pattern, func(p Place) bool { return p.Mixer == "attn" })
 }
 
 func (m *Model) embeddings(b *graph.Builder) graph.Tensor {

@@ -1,86 +1,240 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
-	"strings"
+	"io"
+	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sambatrain/sambatrain/internal/generate"
 	"github.com/sambatrain/sambatrain/internal/train"
-	"github.com/sambatrain/sambatrain/recipes"
 )
 
+// generateOptions are the flags of generate.
+type generateOptions struct {
+	model        modelFlags
+	prompts      []string
+	files        []string
+	tokens       int
+	stops        []string
+	echo         bool
+	batch, chunk int
+	output       outputForm
+	sampler      generate.SamplerConfig
+}
+
+// generatedText is one prompt's result.
+type generatedText struct {
+	Prompt string `json:"prompt"`
+	// Text is what was generated, without the prompt.
+	Text         string `json:"text"`
+	PromptTokens int    `json:"prompt_tokens"`
+	Tokens       int    `json:"tokens"`
+	FinishReason string `json:"finish_reason"`
+
+	ended bool
+}
+
 func newGenerate(a *app) *cobra.Command {
-	var prompt string
-	var tokens, threads int
-	var device, dtype string
-	var s generate.SamplerConfig
+	var o generateOptions
 	c := &cobra.Command{
 		Use:   "generate RUN_DIR",
-		Short: "Continue a prompt with a trained model",
-		Long: `Continue a prompt with a run's newest good checkpoint. The recurrent state and the
-attention window are carried along, so every token costs the same.`,
-		Example: `  sambatrain generate runs/quickstart --prompt "func main() {" --tokens 200 --temperature 0.7`,
-		Args:    exactArgs("RUN_DIR"),
-		RunE: func(c *cobra.Command, args []string) error {
-			if tokens < 1 {
-				return &usageError{fmt.Errorf("--tokens: must be at least 1, is %d", tokens)}
-			}
-			if err := checkThreads(threads); err != nil {
-				return err
-			}
-			log, err := a.logger()
-			if err != nil {
-				return err
-			}
-			sets := []string{fmt.Sprintf("run.threads=%d", threads)}
-			if device != "" {
-				sets = append(sets, "run.device="+device)
-			}
-			if dtype != "" {
-				sets = append(sets, "run.dtype="+dtype)
-			}
-			m, err := train.LoadModel(args[0], log, sets...)
-			if err != nil {
-				return err
-			}
-			defer m.Close()
-			s.Vocab = m.Tokenizer.VocabSize()
-			sampler, err := generate.NewSampler(s)
-			if err != nil {
-				return &usageError{fmt.Errorf("--%w", err)}
-			}
-			ids := m.Tokenizer.Encode([]int32{m.Tokenizer.EOS()}, []byte(prompt))
-			g, err := generate.New(m.Device, m.Memory, m.Model, generate.Config{Positions: len(ids) + tokens, Mixed: m.Recipe.Run.Mixed()})
-			if err != nil {
-				return err
-			}
-			out := c.OutOrStdout()
-			if _, err := fmt.Fprint(out, prompt); err != nil {
-				return err
-			}
-			var failed error
-			err = g.Continue(ids, tokens, m.Tokenizer.EOS(), sampler, func(token int32) bool {
-				_, failed = out.Write(m.Tokenizer.Decode(nil, []int32{token}))
-				return failed == nil
-			})
-			fmt.Fprintln(out)
-			if err == nil {
-				err = failed
-			}
-			return err
-		},
+		Short: "Continue prompts with a trained model",
+		Long: `Continue one or several prompts with a run's newest good checkpoint. Text is written as
+it comes. The recurrent state and the attention window are carried along, so every token
+costs the same.`,
+		Example: `  sambatrain generate runs/quickstart --prompt "func main() {" --tokens 200 --temperature 0.7
+  cat main.go | sambatrain generate runs/quickstart --prompt-file - --stop "}"
+  sambatrain generate runs/quickstart --prompt "type A" --prompt "type B" --output json`,
+		Args: exactArgs("RUN_DIR"),
+		RunE: func(c *cobra.Command, args []string) error { return a.generate(c, args[0], &o) },
 	}
 	f := c.Flags()
-	f.StringVar(&prompt, "prompt", "", "text to continue; empty starts a new one")
-	f.IntVar(&tokens, "tokens", 200, "how many tokens to generate at most")
-	f.Float64Var(&s.Temperature, "temperature", 0.8, "randomness; 0 takes the likeliest token")
-	f.IntVar(&s.TopK, "top-k", 0, "draw from the k likeliest tokens; 0 is all")
-	f.Float64Var(&s.TopP, "top-p", 1, "draw from the likeliest tokens whose probabilities sum to p")
-	f.Uint64Var(&s.Seed, "seed", 1, "seed of the draws")
-	f.StringVar(&device, "device", "", "where to compute: "+strings.Join(recipes.Devices, ", ")+" (default: as it was trained)")
-	f.StringVar(&dtype, "dtype", "", "type of computation: "+strings.Join(recipes.DTypes, ", ")+" (default: as it was trained)")
-	f.IntVar(&threads, "threads", 0, "number of CPU workers; 0 is one a core")
+	f.StringArrayVar(&o.prompts, "prompt", nil, "text to continue; may be repeated; without any a new text is begun")
+	f.StringArrayVar(&o.files, "prompt-file", nil, "file that holds a text to continue, - is standard input; may be repeated")
+	f.IntVar(&o.tokens, "tokens", 200, "how many tokens to generate at most")
+	f.StringArrayVar(&o.stops, "stop", nil, "string that ends the text, and is left out; may be repeated")
+	f.BoolVar(&o.echo, "echo", true, "write the prompt before its continuation")
+	f.IntVar(&o.batch, "batch", 8, "how many prompts go on together at most")
+	f.IntVar(&o.chunk, "chunk", generate.DefaultChunk, "how many tokens of a prompt are computed at once")
+	f.Float64Var(&o.sampler.Temperature, "temperature", 0.8, "randomness; 0 takes the likeliest token")
+	f.IntVar(&o.sampler.TopK, "top-k", 0, "draw from the k likeliest tokens; 0 is all")
+	f.Float64Var(&o.sampler.TopP, "top-p", 1, "draw from the likeliest tokens whose probabilities sum to p")
+	f.Uint64Var(&o.sampler.Seed, "seed", 1, "seed of the draws; that of the second prompt is one more, and so on")
+	o.model.add(c)
+	outputFlag(c, &o.output)
 	return c
+}
+
+func (a *app) generate(c *cobra.Command, run string, o *generateOptions) error {
+	if err := o.check(); err != nil {
+		return err
+	}
+	prompts, err := o.read(c.InOrStdin())
+	if err != nil {
+		return err
+	}
+	m, err := o.model.load(a, run)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	out := &textWriter{w: c.OutOrStdout(), echo: o.echo, output: o.output}
+	var list []generate.Request
+	longest := 0
+	for i, prompt := range prompts {
+		ids := m.Tokenizer.Encode([]int32{m.Tokenizer.EOS()}, []byte(prompt))
+		longest = max(longest, len(ids)+o.tokens)
+		q, err := o.request(m, i, ids, out.add(prompt, len(ids)), out)
+		if err != nil {
+			return err
+		}
+		list = append(list, q)
+	}
+	if o.output == outputText {
+		out.start()
+	}
+	b, err := generate.NewBatch(m.Device, m.Memory, m.Model, generate.Config{
+		Rows: min(o.batch, len(prompts)), Chunk: o.chunk, Positions: longest, Mixed: m.Recipe.Run.Mixed()})
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	if err := b.Run(c.Context(), list); err != nil {
+		return errors.Join(err, out.err)
+	}
+	return out.finish()
+}
+
+func (o *generateOptions) check() error {
+	for _, n := range []struct {
+		flag  string
+		value int
+	}{{"tokens", o.tokens}, {"batch", o.batch}, {"chunk", o.chunk}} {
+		if n.value < 1 {
+			return &usageError{fmt.Errorf("--%s: must be at least 1, is %d", n.flag, n.value)}
+		}
+	}
+	s := o.sampler
+	s.Vocab = 1
+	if _, err := generate.NewSampler(s); err != nil {
+		return &usageError{fmt.Errorf("--%w", err)}
+	}
+	return nil
+}
+
+// read collects the prompts: those of the command line, then those of files.
+func (o *generateOptions) read(stdin io.Reader) ([]string, error) {
+	prompts := o.prompts
+	for _, file := range o.files {
+		var text []byte
+		var err error
+		if file == "-" {
+			text, err = io.ReadAll(stdin)
+		} else {
+			text, err = os.ReadFile(file)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("--prompt-file: %w", err)
+		}
+		prompts = append(prompts, string(text))
+	}
+	if len(prompts) == 0 {
+		prompts = []string{""}
+	}
+	return prompts, nil
+}
+
+// request is prompt i, whose continuation goes to text.
+func (o *generateOptions) request(m *train.Model, i int, ids []int32, text *generatedText, out *textWriter) (generate.Request, error) {
+	s := o.sampler
+	s.Vocab, s.Seed = m.Tokenizer.VocabSize(), s.Seed+uint64(i)
+	sampler, err := generate.NewSampler(s)
+	stream := generate.NewStream(m.Tokenizer.Decode, ids, o.stops)
+	return generate.Request{
+		Prompt: ids, Tokens: o.tokens, EOS: m.Tokenizer.EOS(), Sampler: sampler,
+		Emit: func(token int32, _ []float32) bool {
+			text.Tokens++
+			more, stopped := stream.Push(token)
+			if text.Tokens == o.tokens && !stopped {
+				text.FinishReason = "length"
+			}
+			out.write(text, more)
+			return !stopped && out.err == nil
+		},
+		End: func() {
+			text.ended = true
+			out.write(text, stream.Rest())
+		},
+	}, err
+}
+
+// textWriter writes texts in the order of their prompts: the first that hasn't ended as
+// it comes, those behind it when their turn is there.
+type textWriter struct {
+	w       io.Writer
+	echo    bool
+	output  outputForm
+	texts   []*generatedText
+	turn    int
+	written int // bytes of the text whose turn it is
+	err     error
+}
+
+func (t *textWriter) add(prompt string, tokens int) *generatedText {
+	g := &generatedText{Prompt: prompt, PromptTokens: tokens, FinishReason: "stop"}
+	t.texts = append(t.texts, g)
+	return g
+}
+
+// start writes what comes before the text whose turn it is.
+func (t *textWriter) start() {
+	g := t.texts[t.turn]
+	if len(t.texts) > 1 {
+		t.print(fmt.Sprintf("--- prompt %d ---\n", t.turn+1))
+	}
+	if t.echo {
+		t.print(g.Prompt)
+	}
+}
+
+func (t *textWriter) print(s string) {
+	if t.err == nil && s != "" {
+		_, t.err = io.WriteString(t.w, s)
+	}
+}
+
+// write takes more of a text.
+func (t *textWriter) write(g *generatedText, more []byte) {
+	g.Text += string(more)
+	for t.turn < len(t.texts) {
+		now := t.texts[t.turn]
+		if t.output == outputText {
+			t.print(now.Text[t.written:])
+			t.written = len(now.Text)
+		}
+		if !now.ended {
+			return
+		}
+		t.turn, t.written = t.turn+1, 0
+		if t.output == outputText {
+			t.print("\n")
+			if t.turn < len(t.texts) {
+				t.start()
+			}
+		}
+	}
+}
+
+// finish writes JSON, when all texts are there.
+func (t *textWriter) finish() error {
+	if t.err == nil && t.output == outputJSON {
+		e := json.NewEncoder(t.w)
+		e.SetIndent("", "  ")
+		t.err = e.Encode(t.texts)
+	}
+	return t.err
 }

@@ -56,12 +56,14 @@ func greedy(t *testing.T, run string, prompt []int32, n int) []int32 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := generate.New(m.Device, m.Memory, m.Model, generate.Config{Positions: len(prompt) + n})
+	g, err := generate.NewBatch(m.Device, m.Memory, m.Model, generate.Config{Positions: len(prompt) + n})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var list []int32
-	if err := g.Continue(prompt, n, -1, sampler, func(token int32) bool { list = append(list, token); return true }); err != nil {
+	q := generate.Request{Prompt: prompt, Tokens: n, EOS: -1, Sampler: sampler,
+		Emit: func(token int32, _ []float32) bool { list = append(list, token); return true }}
+	if err := g.Run(t.Context(), []generate.Request{q}); err != nil {
 		t.Fatal(err)
 	}
 	return list

@@ -128,10 +128,27 @@ type Program struct {
 	workspace []float32
 	kernels   []func()
 	failure   error // of a kernel in the run under way
+	closed    bool
 }
 
 // Load implements graph.Device.
 func (d *Device) Load(p *graph.Plan, m graph.Memory) (graph.Program, error) {
+	return d.load(p, m, nil)
+}
+
+// LoadBeside implements graph.Device.
+func (d *Device) LoadBeside(p *graph.Plan, m graph.Memory, other graph.Program) (graph.Program, error) {
+	own, ok := other.(*Program)
+	if !ok || own.pool != d.pool {
+		return nil, fmt.Errorf("cpu: the other program belongs to another device (%T)", other)
+	}
+	if err := p.SameStates(own.plan); err != nil {
+		return nil, fmt.Errorf("cpu: %w", err)
+	}
+	return d.load(p, m, own)
+}
+
+func (d *Device) load(p *graph.Plan, m graph.Memory, other *Program) (graph.Program, error) {
 	prog := &Program{plan: p, pool: d.pool}
 	if m != nil {
 		own, ok := m.(*Memory)
@@ -145,8 +162,11 @@ func (d *Device) Load(p *graph.Plan, m graph.Memory) (graph.Program, error) {
 			return nil, fmt.Errorf("cpu: region %v has %d elements, the plan wants %d", r, len(prog.regions[r]), p.Sizes[r])
 		}
 	}
+	if other != nil {
+		prog.regions[graph.Arena], prog.regions[graph.States] = other.regions[graph.Arena], other.regions[graph.States]
+	}
 	for _, r := range []graph.Region{graph.Arena, graph.Inputs, graph.States} {
-		if r == graph.Arena && len(prog.regions[r]) >= p.Sizes[r] {
+		if r != graph.Inputs && prog.regions[r] != nil && len(prog.regions[r]) >= p.Sizes[r] {
 			continue
 		}
 		if p.Sizes[r] < 0 || p.Sizes[r] > maxElements {
@@ -202,12 +222,26 @@ func (p *Program) buffer(s graph.Slot) graph.Buffer {
 // Plan implements graph.Program.
 func (p *Program) Plan() *graph.Plan { return p.plan }
 
-var errClosed = errors.New("cpu: the device is closed")
+var (
+	errClosed        = errors.New("cpu: the device is closed")
+	errProgramClosed = errors.New("cpu: the program is closed")
+)
+
+// ready is an error where the program can't run any more.
+func (p *Program) ready() error {
+	switch {
+	case p.pool.Closed():
+		return errClosed
+	case p.closed:
+		return errProgramClosed
+	}
+	return nil
+}
 
 // Run implements graph.Program. It allocates nothing.
 func (p *Program) Run() error {
-	if p.pool.Closed() {
-		return errClosed
+	if err := p.ready(); err != nil {
+		return err
 	}
 	for _, k := range p.kernels {
 		k()
@@ -234,8 +268,8 @@ func (p *Program) RunTimed(times []time.Duration) error {
 	if len(times) != len(p.kernels) {
 		return fmt.Errorf("cpu: %d times for %d steps", len(times), len(p.kernels))
 	}
-	if p.pool.Closed() {
-		return errClosed
+	if err := p.ready(); err != nil {
+		return err
 	}
 	last := time.Now()
 	for i, k := range p.kernels {
@@ -250,6 +284,29 @@ func (p *Program) RunTimed(times []time.Duration) error {
 // ResetStates implements graph.Program.
 func (p *Program) ResetStates() error {
 	clear(p.regions[graph.States])
+	return nil
+}
+
+// TakeState implements graph.Program.
+func (p *Program) TakeState(row int, from graph.Program, fromRow int) error {
+	own, ok := from.(*Program)
+	if !ok || own.pool != p.pool {
+		return fmt.Errorf("cpu: the other program belongs to another device (%T)", from)
+	}
+	list, err := p.plan.TakeState(row, own.plan, fromRow)
+	if err != nil {
+		return fmt.Errorf("cpu: %w", err)
+	}
+	// The CPU's states are float32.
+	for _, c := range list {
+		copy(p.regions[graph.States][c.To/4:(c.To+c.Bytes)/4], own.regions[graph.States][c.From/4:])
+	}
+	return nil
+}
+
+// Close implements graph.Program.
+func (p *Program) Close() error {
+	*p = Program{plan: p.plan, pool: p.pool, closed: true}
 	return nil
 }
 
@@ -280,6 +337,9 @@ func (p *Program) Read(name string, dst []float32) error {
 }
 
 func (p *Program) named(kind string, in map[string]graph.Slot, name string, t graph.DType, n int) (graph.Buffer, error) {
+	if p.closed {
+		return graph.Buffer{}, errProgramClosed
+	}
 	s, ok := in[name]
 	if !ok {
 		return graph.Buffer{}, fmt.Errorf("cpu: the plan has no %s %s", kind, name)

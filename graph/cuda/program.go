@@ -15,17 +15,17 @@ import (
 
 // Program is a plan whose launches are captured in a CUDA graph.
 type Program struct {
-	d           *Device
-	plan        *graph.Plan
-	regions     [graph.Regions]uint64
-	sizes       [graph.Regions]int
-	sharesArena bool
-	workspace   uint64
-	inputs      unsafe.Pointer // pinned host copy of region Inputs, which Go's collector doesn't know
-	steps       [][]command
-	open        bool // a call to other processes is waited for at the end
-	exec        uintptr
-	events      []uintptr
+	d         *Device
+	plan      *graph.Plan
+	regions   [graph.Regions]uint64
+	sizes     [graph.Regions]int
+	borrowed  [graph.Regions]bool // memory of another's, which the program doesn't free
+	workspace uint64
+	inputs    unsafe.Pointer // pinned host copy of region Inputs, which Go's collector doesn't know
+	steps     [][]command
+	open      bool // a call to other processes is waited for at the end
+	exec      uintptr
+	events    []uintptr
 }
 
 // command is one thing on the stream.
@@ -35,6 +35,22 @@ type command interface {
 
 // Load implements graph.Device.
 func (d *Device) Load(p *graph.Plan, m graph.Memory) (graph.Program, error) {
+	return d.load(p, m, nil)
+}
+
+// LoadBeside implements graph.Device.
+func (d *Device) LoadBeside(p *graph.Plan, m graph.Memory, other graph.Program) (graph.Program, error) {
+	own, ok := other.(*Program)
+	if !ok || own.d != d {
+		return nil, fmt.Errorf("cuda: the other program belongs to another device (%T)", other)
+	}
+	if err := p.SameStates(own.plan); err != nil {
+		return nil, fmt.Errorf("cuda: %w", err)
+	}
+	return d.load(p, m, own)
+}
+
+func (d *Device) load(p *graph.Plan, m graph.Memory, other *Program) (graph.Program, error) {
 	leave, err := d.enter()
 	if err != nil {
 		return nil, err
@@ -54,11 +70,17 @@ func (d *Device) Load(p *graph.Plan, m graph.Memory) (graph.Program, error) {
 			return nil, fmt.Errorf("cuda: region %v has %d elements, the plan wants %d", r, prog.sizes[r], p.Sizes[r])
 		}
 	}
-	prog.sharesArena = p.Sizes[graph.Arena] <= prog.sizes[graph.Arena]
+	if other != nil {
+		for _, r := range []graph.Region{graph.Arena, graph.States} {
+			prog.regions[r], prog.sizes[r] = other.regions[r], other.sizes[r]
+		}
+	}
 	for _, r := range []graph.Region{graph.Arena, graph.Inputs, graph.States} {
-		if r == graph.Arena && prog.sharesArena {
+		if r != graph.Inputs && prog.regions[r] != 0 && p.Sizes[r] <= prog.sizes[r] {
+			prog.borrowed[r] = true
 			continue
 		}
+		prog.sizes[r] = p.Sizes[r]
 		if prog.regions[r], err = d.alloc(4 * p.Sizes[r]); err != nil {
 			return nil, fmt.Errorf("%v: %w", r, err)
 		}
@@ -315,6 +337,45 @@ func (p *Program) ResetStates() error {
 	return p.d.driver.call("cuMemsetD8", p.d.driver.memset, uintptr(p.regions[graph.States]), 0, uintptr(4*p.plan.Sizes[graph.States]))
 }
 
+// TakeState implements graph.Program. It is ordered with the programs' runs.
+func (p *Program) TakeState(row int, from graph.Program, fromRow int) error {
+	own, ok := from.(*Program)
+	if !ok || own.d != p.d {
+		return fmt.Errorf("cuda: the other program belongs to another device (%T)", from)
+	}
+	list, err := p.plan.TakeState(row, own.plan, fromRow)
+	if err != nil {
+		return fmt.Errorf("cuda: %w", err)
+	}
+	leave, err := p.d.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	for _, c := range list {
+		err := p.d.driver.call("cuMemcpyDtoDAsync", p.d.driver.copyDtoDAsync,
+			uintptr(p.regions[graph.States])+uintptr(c.To), uintptr(own.regions[graph.States])+uintptr(c.From), uintptr(c.Bytes), p.d.stream)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close implements graph.Program.
+func (p *Program) Close() error {
+	leave, err := p.d.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := p.d.synchronize(); err != nil {
+		return err
+	}
+	p.release()
+	return nil
+}
+
 // staging is the pinned memory of an input. The GPU must not be reading it.
 func (p *Program) staging(name string, t graph.DType, n int) (unsafe.Pointer, error) {
 	s, ok := p.plan.Inputs[name]
@@ -414,10 +475,9 @@ func (p *Program) release() {
 		}
 	}
 	for _, r := range []graph.Region{graph.Arena, graph.Inputs, graph.States} {
-		if r == graph.Arena && p.sharesArena {
-			continue
+		if !p.borrowed[r] {
+			p.d.free(p.regions[r])
 		}
-		p.d.free(p.regions[r])
 	}
 	p.d.free(p.workspace)
 	if p.inputs != nil {

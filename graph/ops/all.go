@@ -17,6 +17,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/gated_head_norm"
 	"github.com/sambatrain/sambatrain/graph/ops/gated_update"
 	"github.com/sambatrain/sambatrain/graph/ops/grad_norm"
+	"github.com/sambatrain/sambatrain/graph/ops/last_token"
 	"github.com/sambatrain/sambatrain/graph/ops/linear"
 	"github.com/sambatrain/sambatrain/graph/ops/linear_cross_entropy"
 	"github.com/sambatrain/sambatrain/graph/ops/linear_recurrence"
@@ -56,6 +57,7 @@ func All() []Op {
 		{"gated_head_norm", gated_head_norm.Cases},
 		{"gated_update", gated_update.Cases},
 		{"grad_norm", grad_norm.Cases},
+		{"last_token", last_token.Cases},
 		{"linear", linear.Cases},
 		{"linear_cross_entropy", linear_cross_entropy.Cases},
 		{"linear_recurrence", linear_recurrence.Cases},

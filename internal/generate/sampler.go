@@ -1,12 +1,10 @@
 package generate
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"slices"
 )
 
 // SamplerConfig says how a token is drawn from its scores.
@@ -27,12 +25,19 @@ type SamplerConfig struct {
 type Sampler struct {
 	config SamplerConfig
 	rng    *rand.Rand
-	order  []candidate
+	heap   []candidate
+	order  []candidate // what was taken from the heap
 }
 
 type candidate struct {
 	token int32
-	score float64 // then its probability
+	score float32
+}
+
+// before orders candidates, the likeliest first. Ties go by the ids, so that the draw is
+// the same everywhere.
+func (c candidate) before(d candidate) bool {
+	return c.score > d.score || c.score == d.score && c.token < d.token
 }
 
 // NewSampler checks the settings.
@@ -51,38 +56,89 @@ func NewSampler(c SamplerConfig) (*Sampler, error) {
 }
 
 // Next draws one token. logits has at least Vocab scores.
+//
+// Tokens are taken from a heap, the likeliest first, as far as the draw needs them: a few
+// of them as a rule, so that the vocabulary is not sorted for each token.
 func (s *Sampler) Next(logits []float32) int32 {
-	s.order = s.order[:0]
-	for i, x := range logits[:s.config.Vocab] {
-		s.order = append(s.order, candidate{int32(i), float64(x)})
-	}
-	// Ties keep the order of the ids, so that the draw is the same everywhere.
-	slices.SortStableFunc(s.order, func(a, b candidate) int { return cmp.Compare(b.score, a.score) })
+	logits = logits[:s.config.Vocab]
+	best := Best(logits)
 	if s.config.Temperature == 0 {
-		return s.order[0].token
+		return best
 	}
-	kept := s.order
-	if k := s.config.TopK; k > 0 && k < len(kept) {
-		kept = kept[:k]
+	s.order, s.heap = s.order[:0], s.heap[:0]
+	for i, x := range logits {
+		s.heap = append(s.heap, candidate{int32(i), x})
 	}
-	sum, top := 0.0, kept[0].score
-	for i := range kept {
-		kept[i].score = math.Exp((kept[i].score - top) / s.config.Temperature)
-		sum += kept[i].score
+	for i := len(s.heap)/2 - 1; i >= 0; i-- {
+		sift(s.heap, i)
 	}
-	mass := 0.0
-	for i := range kept {
-		mass += kept[i].score
-		if mass >= s.config.TopP*sum {
-			kept = kept[:i+1]
-			break
+	weight := func(x float32) float64 {
+		return math.Exp((float64(x) - float64(logits[best])) / s.config.Temperature)
+	}
+	kept, sum := len(logits), 0.0
+	if k := s.config.TopK; k > 0 && k < kept {
+		kept = k
+		for i := range kept {
+			sum += weight(s.likeliest(i).score)
+		}
+	} else {
+		for _, x := range logits {
+			sum += weight(x)
 		}
 	}
-	draw := s.rng.Float64() * mass
-	for _, c := range kept {
-		if draw -= c.score; draw < 0 {
-			return c.token
+	if s.config.TopP < 1 {
+		mass, n := 0.0, 0
+		for ; n < kept && mass < s.config.TopP*sum; n++ {
+			mass += weight(s.likeliest(n).score)
+		}
+		kept, sum = n, mass
+	}
+	draw := s.rng.Float64() * sum
+	for i := range kept {
+		if draw -= weight(s.likeliest(i).score); draw < 0 {
+			return s.likeliest(i).token
 		}
 	}
-	return kept[len(kept)-1].token
+	return s.likeliest(max(0, kept-1)).token
+}
+
+// likeliest is candidate i of all in their order. Those before it were asked for before.
+func (s *Sampler) likeliest(i int) candidate {
+	if i == len(s.order) {
+		last := len(s.heap) - 1
+		s.order = append(s.order, s.heap[0])
+		s.heap[0] = s.heap[last]
+		s.heap = s.heap[:last]
+		sift(s.heap, 0)
+	}
+	return s.order[i]
+}
+
+// sift moves element i of a heap down to where it belongs.
+func sift(heap []candidate, i int) {
+	for {
+		child := 2*i + 1
+		if child >= len(heap) {
+			return
+		}
+		if child+1 < len(heap) && heap[child+1].before(heap[child]) {
+			child++
+		}
+		if !heap[child].before(heap[i]) {
+			return
+		}
+		heap[i], heap[child] = heap[child], heap[i]
+		i = child
+	}
+}
+
+// Best is the first of the tokens with the highest score.
+func Best(logits []float32) int32 {
+	best := 0
+	for i, x := range logits {
+		if x > logits[best] {
+			best = i
+		}
+	}
+	return int32(best)
 }

@@ -1,6 +1,8 @@
 package train
 
 import (
+	"context"
+
 	"github.com/sambatrain/sambatrain/internal/generate"
 )
 
@@ -13,14 +15,18 @@ func (s *session) sample() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	g, err := generate.New(s.dev, s.engine.Memory(), s.engine.Model(), generate.Config{Positions: len(prompt) + c.Tokens, Mixed: s.engine.Mixed()})
+	g, err := generate.NewBatch(s.dev, s.engine.Memory(), s.engine.Model(), generate.Config{Positions: len(prompt) + c.Tokens, Mixed: s.engine.Mixed()})
 	if err != nil {
 		return "", err
 	}
+	defer g.Close()
 	text := []byte(c.Prompt)
-	err = g.Continue(prompt, c.Tokens, tok.EOS(), sampler, func(token int32) bool {
-		text = tok.Decode(text, []int32{token})
-		return true
-	})
-	return string(text), err
+	stream := generate.NewStream(tok.Decode, prompt, nil)
+	err = g.Run(context.Background(), []generate.Request{{Prompt: prompt, Tokens: c.Tokens, EOS: tok.EOS(), Sampler: sampler,
+		Emit: func(token int32, _ []float32) bool {
+			more, _ := stream.Push(token)
+			text = append(text, more...)
+			return true
+		}}})
+	return string(append(text, stream.Rest()...)), err
 }

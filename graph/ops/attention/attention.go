@@ -36,7 +36,7 @@ func Apply(b *graph.Builder, q, k, v graph.Tensor, c Config) graph.Tensor {
 	}
 	key := b.State("key", q.Shape()[0], slots, c.KVHeads*c.HeadDim)
 	value := b.State("value", q.Shape()[0], slots, c.KVHeads*c.HeadDim)
-	return b.Apply(CarrySpec(c), q, k, v, key, value, b.Position())
+	return b.Apply(CarrySpec(c), q, k, v, key, value, b.Position(q.Shape()[0]))
 }
 
 // Spec is, for the tokens j that token i sees, i-Window < j <= i,
@@ -99,14 +99,14 @@ func backwardSpec(c Config) *graph.Spec {
 	}
 }
 
-// CarrySpec is Spec for tokens at positions pos, pos+1, ... of a text whose
+// CarrySpec is Spec for tokens at positions pos, pos+1, ... of each row's text, whose
 // earlier tokens' keys and values are in key and value, the token of position p
 // in slot p mod W. W is Window; without a window it is the most tokens that a
 // text can have; where pos+T is beyond it, the CPU kernel panics and CUDA gives NaN.
 func CarrySpec(c Config) *graph.Spec {
 	return &graph.Spec{
 		Name:      "attention_carry",
-		Signature: "q[B T H*D], k[B T K*D], v[B T K*D], key![B W K*D], value![B W K*D], pos:i32[1] -> o[B T H*D]",
+		Signature: "q[B T H*D], k[B T K*D], v[B T K*D], key![B W K*D], value![B W K*D], pos:i32[B] -> o[B T H*D]",
 		Dims:      c.dims(),
 		Derive: func(d graph.Dims) error {
 			if err := c.check(d); err != nil {

@@ -1,5 +1,5 @@
-// Attention of the tokens at positions pos, pos + 1, ... to the ring of the last
-// slots keys and values, token of position p in slot p % slots, and to themselves.
+// Attention of the tokens at positions pos, pos + 1, ... of each row's text, pos [B],
+// to the ring of the last slots keys and values, token of position p in slot p % slots, and to themselves.
 // A query's keys are cut into `splits` parts, so that decoding, which has few
 // queries, keeps the GPU busy: a warp of the grid takes one part of one query of one
 // head.
@@ -17,7 +17,7 @@ attention_carry_parts(const Q_T *q, const K_T *k, const V_T *v, const KEY_T *key
   int64_t row = i / splits / heads, text = row - t, ring = row / tokens * slots;
 
   // Positions [from, to) are this part's; those below pos are in the ring.
-  int start = *pos, first = max(0, start + t - slots + 1);
+  int start = pos[row / tokens], first = max(0, start + t - slots + 1);
   int size = (start + t + 1 - first + splits - 1) / splits;
   int from = first + min((int64_t)part * size, (int64_t)start + t + 1 - first), to = min(start + t + 1, from + size);
 
@@ -61,7 +61,7 @@ attention_carry_join(const float *parts, const int *pos, O_T *o, int rows, int t
       if (c < D) x[n] += weight * parts[p * PART + 2 + c];
     }
   }
-  bool fits = windowed || *pos + tokens <= slots;
+  bool fits = windowed || pos[i / heads / tokens] + tokens <= slots;
   Head<O_T>(o, stride_o, i / heads, i % heads).put(0, x, fits ? 1.f / sum : INF - INF);
 }
 
@@ -71,7 +71,7 @@ extern "C" __global__ void __launch_bounds__(128)
 attention_carry_keep(const K_T *k, const V_T *v, KEY_T *key, VALUE_T *value, const int *pos, int tokens, int slots, int kept,
                      int cols, int64_t stride_k, int64_t stride_v, int64_t stride_key, int64_t stride_value) {
   int b = blockIdx.x / kept, t = tokens - kept + blockIdx.x % kept;
-  int64_t from = (int64_t)b * tokens + t, to = (int64_t)b * slots + (*pos + t) % slots;
+  int64_t from = (int64_t)b * tokens + t, to = (int64_t)b * slots + (pos[b] + t) % slots;
   for (int c = threadIdx.x; c < cols; c += blockDim.x) {
     store(key + to * stride_key + c, to_float(k[from * stride_k + c]));
     store(value + to * stride_value + c, to_float(v[from * stride_v + c]));

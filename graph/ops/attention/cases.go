@@ -4,9 +4,10 @@ import "github.com/sambatrain/sambatrain/graph"
 
 // Cases are the op's shapes under test.
 func Cases() []graph.Case {
-	at := func(position int) map[string]graph.Fill {
-		return map[string]graph.Fill{"pos": graph.Integers(position, position+1)}
+	within := func(low, high int) map[string]graph.Fill {
+		return map[string]graph.Fill{"pos": graph.Integers(low, high)}
 	}
+	at := func(position int) map[string]graph.Fill { return within(position, position+1) }
 	powers := map[string]graph.Fill{"v": graph.Integers(1, 3)}
 	mha := func(heads, headDim, window int) Config { return Config{heads, heads, headDim, window} }
 	return []graph.Case{
@@ -41,6 +42,8 @@ func Cases() []graph.Case {
 		{Name: "cache", Spec: CarrySpec(mha(2, 8, 0)), Dims: graph.Dims{"B": 2, "T": 5, "W": 20}, Fill: at(9)},
 		{Name: "cache to the end", Spec: CarrySpec(mha(2, 8, 0)), Dims: graph.Dims{"B": 1, "T": 5, "W": 20}, Fill: at(15)},
 		{Name: "blocks", Spec: CarrySpec(mha(1, 4, queryBlock+5)), Dims: graph.Dims{"B": 1, "T": queryBlock + 9, "W": queryBlock + 5}, Fill: at(777)},
+		{Name: "texts of their own", Spec: CarrySpec(mha(2, 8, 6)), Dims: graph.Dims{"B": 5, "T": 2, "W": 6}, Fill: within(0, 12)},
+		{Name: "caches of their own", Spec: CarrySpec(mha(2, 8, 0)), Dims: graph.Dims{"B": 4, "T": 5, "W": 20}, Fill: within(0, 16)},
 
 		{Name: "421m", Spec: Spec(mha(12, 128, 2048)), Dims: graph.Dims{"B": 1, "T": 4096}, Bench: true},
 		{Name: "421m micro-batch 8", Spec: Spec(mha(12, 128, 2048)), Dims: graph.Dims{"B": 8, "T": 4096}, Bench: true},

@@ -19,7 +19,7 @@ func (c Config) carryCPU(call *graph.CPUCall) func() {
 	tasks := newQueryTasks(d)
 	attend := func(i, worker int) {
 		b, h, first, n := tasks.at(i)
-		s, row, start := &workers[worker], b*tokens+first, int(position[0])
+		s, row, start := &workers[worker], b*tokens+first, int(position[b])
 		s.begin(at(q, d, row, h), at(o, d, row, h), start+first, n)
 		for j := max(0, start+first-slots+1); j < start; {
 			slot := j % slots
@@ -39,14 +39,16 @@ func (c Config) carryCPU(call *graph.CPUCall) func() {
 		b, lo := i/blocks, i%blocks*slotsPerTask
 		for j := lo; j < min(lo+slotsPerTask, kept); j++ {
 			t := tokens - kept + j
-			slot := (int(position[0]) + t) % slots
+			slot := (int(position[b]) + t) % slots
 			copy(key.Row(b*slots+slot), k.Row(b*tokens+t))
 			copy(value.Row(b*slots+slot), v.Row(b*tokens+t))
 		}
 	}
 	return func() {
-		if p := int(position[0]); p < 0 || c.Window == 0 && p+tokens > slots {
-			panic(fmt.Sprintf("attention_carry: %d tokens from position %d don't fit a cache of %d: begin a new text or build with more positions", tokens, p, slots))
+		for _, p := range position {
+			if p < 0 || c.Window == 0 && int(p)+tokens > slots {
+				panic(fmt.Sprintf("attention_carry: %d tokens from position %d don't fit a cache of %d: begin a new text or build with more positions", tokens, p, slots))
+			}
 		}
 		call.Pool.Run(tasks.number, attend)
 		call.Pool.Run(d["B"]*blocks, keep)

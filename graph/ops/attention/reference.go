@@ -72,11 +72,11 @@ func (c Config) backwardReference(d graph.Dims, in, out []graph.Array) {
 
 func (c Config) carryReference(d graph.Dims, in, out []graph.Array) {
 	q, k, v, key, value, o := in[0], in[1], in[2], in[3], in[4], out[0]
-	first, slots := int(in[5].Data[0]), d["W"]
+	slots := d["W"]
 	// Token by token: write the token's key and value, then attend to the slots.
 	for b := range d["B"] {
 		for t := range d["T"] {
-			row, position := b*d["T"]+t, first+t
+			row, position := b*d["T"]+t, int(in[5].Data[b])+t
 			copy(key.Row(b*slots+position%slots), k.Row(row))
 			copy(value.Row(b*slots+position%slots), v.Row(row))
 			for h := range d["H"] {

@@ -17,7 +17,7 @@ func Apply(b *graph.Builder, q, k, v, bias graph.Tensor) graph.Tensor {
 	}
 	key := b.State("key", s[0], w[0], k.Shape().Cols())
 	value := b.State("value", s[0], w[0], v.Shape().Cols())
-	return b.Apply(CarrySpec(), q, k, v, bias, key, value, b.Position())
+	return b.Apply(CarrySpec(), q, k, v, bias, key, value, b.Position(s[0]))
 }
 
 // Spec is, for the tokens j <= i of token i's chunk,
@@ -66,12 +66,12 @@ func backwardSpec() *graph.Spec {
 	}
 }
 
-// CarrySpec is Spec for tokens at positions pos, pos+1, ... of a text whose current
+// CarrySpec is Spec for tokens at positions pos, pos+1, ... of each row's text, whose current
 // chunk's keys and values are in key and value, the token of position p in slot p mod W.
 func CarrySpec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "chunk_attention_carry",
-		Signature: "q[B T D], k[B T D], v[B T C], bias:f32[W], key![B W D], value![B W C], pos:i32[1] -> o[B T C]",
+		Signature: "q[B T D], k[B T D], v[B T C], bias:f32[W], key![B W D], value![B W C], pos:i32[B] -> o[B T C]",
 		Reference: carryReference,
 		CPU:       carry,
 		Workspace: forwardWorkspace,
@@ -119,6 +119,9 @@ func Cases() []graph.Case {
 		{Name: "over chunks", Spec: CarrySpec(), Dims: graph.Dims{"B": 2, "T": 13, "D": 4, "C": 6, "W": 5}, Fill: at(4)},
 		{Name: "self only", Spec: CarrySpec(), Dims: graph.Dims{"B": 1, "T": 3, "D": 4, "C": 6, "W": 1}, Fill: at(4)},
 		{Name: "blocks", Spec: CarrySpec(), Dims: graph.Dims{"B": 1, "T": block + 9, "D": 4, "C": 6, "W": keyStep + 5}, Fill: at(400)},
+
+		{Name: "texts of their own", Spec: CarrySpec(), Dims: graph.Dims{"B": 4, "T": 3, "D": 4, "C": 6, "W": 5},
+			Fill: map[string]graph.Fill{"pos": graph.Integers(0, 12)}},
 
 		{Name: "mega 422m", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 4096, "D": 128, "C": 1536, "W": 2048}, Bench: true},
 		{Name: "mega 422m decode", Spec: CarrySpec(), Dims: graph.Dims{"B": 1, "T": 1, "D": 128, "C": 1536, "W": 2048}, Fill: at(4095), Bench: true},

@@ -3,6 +3,7 @@ package chunk_attention_test
 import (
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/sambatrain/sambatrain/graph"
@@ -70,7 +71,7 @@ func feed(t *testing.T, x text, pieces []int) {
 		name := fmt.Sprintf("%d tokens from %d", n, from)
 		q, k, v := x.piece(x.in[0], from, from+n), x.piece(x.in[1], from, from+n), x.piece(x.in[2], from, from+n)
 		want, got := x.piece(x.o, from, from+n), graph.NewArray(v.Shape)
-		position := graph.Array{Shape: graph.Shape{1}, Data: []float64{float64(from)}}
+		position := at(from, r.Dims["B"])
 		r.Spec.Reference(r.Dims, []graph.Array{q, k, v, x.in[3], key, value, position}, []graph.Array{got})
 		near(t, "reference: "+name, optest.Buffer(got).F32, want.Data)
 
@@ -78,7 +79,7 @@ func feed(t *testing.T, x text, pieces []int) {
 		r.Spec.CPU(&graph.CPUCall{
 			Dims: r.Dims, Pool: simd.Serial{},
 			In: []graph.Buffer{optest.Buffer(q), optest.Buffer(k), optest.Buffer(v), optest.Buffer(x.in[3]), key32, value32,
-				{Rows: 1, Cols: 1, Stride: 1, I32: []int32{int32(from)}}},
+				{Rows: 1, Cols: x.rows, Stride: x.rows, I32: slices.Repeat([]int32{int32(from)}, x.rows)}},
 			Out:       []graph.Buffer{o},
 			Workspace: make([]float32, r.Spec.Workspace(r.Dims, 1)),
 		})()
@@ -125,7 +126,7 @@ func TestApplyCarries(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := program.WriteInts(graph.PositionInput, []int32{int32(position)}); err != nil {
+		if err := program.WriteInts(graph.PositionInput, slices.Repeat([]int32{int32(position)}, x.rows)); err != nil {
 			t.Fatal(err)
 		}
 		if err := program.Run(); err != nil {
@@ -173,4 +174,9 @@ func near(t *testing.T, name string, got []float32, want []float64) {
 			t.Fatalf("%s: element %d is %v, want %v", name, i, got[i], w)
 		}
 	}
+}
+
+// at is one position for all rows.
+func at(position, rows int) graph.Array {
+	return graph.Array{Shape: graph.Shape{rows}, Data: slices.Repeat([]float64{float64(position)}, rows)}
 }

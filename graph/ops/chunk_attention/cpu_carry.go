@@ -7,13 +7,13 @@ import "github.com/sambatrain/sambatrain/graph"
 func carry(c *graph.CPUCall) func() {
 	a, position := newAttention(c), c.In[6].I32
 	a.key, a.value = c.In[4], c.In[5]
-	attend := func(i, worker int) { a.block(&a.workers[worker], i, int(position[0])) }
+	attend := func(i, worker int) { a.block(&a.workers[worker], i, int(position[i/a.blocks])) }
 	kept := min(a.tokens, a.chunk)
 	keep := func(i, _ int) {
 		b, lo := i/blocks(kept), i%blocks(kept)*block
 		for j := lo; j < min(lo+block, kept); j++ {
 			t := a.tokens - kept + j
-			slot := (int(position[0]) + t) % a.chunk
+			slot := (int(position[b]) + t) % a.chunk
 			copy(a.key.Row(b*a.chunk+slot), a.k.Row(b*a.tokens+t))
 			copy(a.value.Row(b*a.chunk+slot), a.v.Row(b*a.tokens+t))
 		}

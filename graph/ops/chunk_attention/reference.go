@@ -64,7 +64,7 @@ func carryReference(d graph.Dims, in, out []graph.Array) {
 	// Token by token: write the token's key and value, then attend to the chunk.
 	for b := range d["B"] {
 		for t := range d["T"] {
-			i, slot := b*d["T"]+t, (int(in[6].Data[0])+t)%d["W"]
+			i, slot := b*d["T"]+t, (int(in[6].Data[b])+t)%d["W"]
 			copy(key.Row(b*d["W"]+slot), k.Row(i))
 			copy(value.Row(b*d["W"]+slot), v.Row(i))
 			var keys, values [][]float64

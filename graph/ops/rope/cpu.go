@@ -25,13 +25,16 @@ func (r rotation) cpu(c *graph.CPUCall) func() {
 		negated := c.Workspace[worker*d["D"]:][:half]
 		first := c.Workspace[worker*d["D"]+half:][:half]
 		lo, hi := i*tokensPerTask, min((i+1)*tokensPerTask, tokens)
-		if carries {
-			table.fill(lo, hi, int(c.In[1].I32[0]))
-		}
 		for t := lo; t < hi; t++ {
 			cos, sin := table.row(t)
-			simd.Scale(negated, -1, sin)
 			for b := range d["B"] {
+				moved := carries && (b == 0 || c.In[1].I32[b] != c.In[1].I32[b-1])
+				if moved {
+					table.fill(t, t+1, int(c.In[1].I32[b]))
+				}
+				if moved || b == 0 {
+					simd.Scale(negated, -1, sin)
+				}
 				from, to := x.Row(b*tokens+t), y.Row(b*tokens+t)
 				for ; len(from) > 0; from, to = from[2*half:], to[2*half:] {
 					x2, y1, y2 := from[half:2*half], to[:half], to[half:2*half]

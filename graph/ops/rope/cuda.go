@@ -13,10 +13,6 @@ var source string
 
 func (r rotation) launches(c *graph.CUDACall) ([]graph.Launch, error) {
 	x, y, d := c.In[0], c.Out[0], c.Dims
-	var position uint64
-	if len(c.In) > 1 {
-		position = c.In[1].Address
-	}
 	const threads = 256
 	half := d["D"] / 2
 	tokens := min(max(1, threads/half), d["T"]) // of a block: an angle for each thread
@@ -24,6 +20,10 @@ func (r rotation) launches(c *graph.CUDACall) ([]graph.Launch, error) {
 	// Few tokens: the rows are spread over blocks that compute the same angles.
 	spread := min(d["B"], (8*c.Multiprocessors+blocks-1)/blocks)
 	rows := (d["B"] + spread - 1) / spread
+	var position uint64
+	if len(c.In) > 1 {
+		position, rows = c.In[1].Address, 1 // each row has angles of its own
+	}
 	return []graph.Launch{{
 		Kernel:  "rope",
 		Defines: map[string]string{"X_T": x.DType.CType(), "Y_T": y.DType.CType(), "WIDTH": strconv.Itoa(width(half, x, y))},

@@ -4,8 +4,8 @@
 
 extern __shared__ float angles[];
 
-// w_i is base^(-i/half) radians a token; sign -1 turns back. pos, unless it is null,
-// points at the position of token 0.
+// w_i is base^(-i/half) radians a token; sign -1 turns back. pos [rows], unless it is
+// null, is the position of each row's token 0; block_rows is 1 then.
 extern "C" __global__ void __launch_bounds__(256)
 rope(const X_T *x, Y_T *y, const int *pos, uint64_t base_bits, float sign, int rows, int tokens, int heads, int half,
      int block_tokens, int block_rows, int64_t stride_x, int64_t stride_y) {
@@ -14,7 +14,7 @@ rope(const X_T *x, Y_T *y, const int *pos, uint64_t base_bits, float sign, int r
 
   // Angles are double: at position 1e6 a float angle is off by up to 0.03.
   double base = __longlong_as_double((int64_t)base_bits);
-  double first = (pos ? *pos : 0) + t0;
+  double first = (pos ? pos[row0] : 0) + t0;
   float *cosines = angles, *sines = angles + block_tokens * half;
   for (int i = threadIdx.x; i < n * half; i += blockDim.x) {
     double sin, cos;

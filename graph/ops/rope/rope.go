@@ -16,7 +16,7 @@ import (
 // Builder.Position, otherwise at 0.
 func Apply(b *graph.Builder, x graph.Tensor, headDim int, base float64) graph.Tensor {
 	if b.Carries() != nil {
-		return b.Apply(CarrySpec(headDim, base), x, b.Position())
+		return b.Apply(CarrySpec(headDim, base), x, b.Position(x.Shape()[0]))
 	}
 	return b.Apply(Spec(headDim, base), x)
 }
@@ -39,10 +39,10 @@ func backwardSpec(headDim int, base float64) *graph.Spec {
 	return rotation{base: base, sign: -1}.spec("rope_backward", headDim)
 }
 
-// CarrySpec is Spec for tokens at positions pos, pos+1, ...
+// CarrySpec is Spec for tokens at positions pos, pos+1, ... of each row's text.
 func CarrySpec(headDim int, base float64) *graph.Spec {
 	s := rotation{base: base, sign: 1}.spec("rope_carry", headDim)
-	s.Signature = "x[B T H*D], pos:i32[1] -> y[B T H*D]"
+	s.Signature = "x[B T H*D], pos:i32[B] -> y[B T H*D]"
 	return s
 }
 
@@ -79,13 +79,12 @@ func (r rotation) spec(name string, headDim int) *graph.Spec {
 }
 
 func (r rotation) reference(d graph.Dims, in, out []graph.Array) {
-	first := 0.0
-	if len(in) > 1 {
-		first = in[1].Data[0]
-	}
 	half := d["D"] / 2
 	for row := range d["B"] * d["T"] {
-		position := first + float64(row%d["T"])
+		position := float64(row % d["T"])
+		if len(in) > 1 {
+			position += in[1].Data[row/d["T"]]
+		}
 		for h := range d["H"] {
 			x, y := in[0].Row(row)[h*d["D"]:], out[0].Row(row)[h*d["D"]:]
 			for i := range half {
@@ -115,6 +114,8 @@ func Cases() []graph.Case {
 		{Name: "start", Spec: CarrySpec(8, 10000), Dims: graph.Dims{"B": 2, "T": 2*tokensPerTask + 1, "H": 2}, Fill: at(0)},
 		{Name: "one token", Spec: CarrySpec(128, 10000), Dims: graph.Dims{"B": 1, "T": 1, "H": 2}, Fill: at(77)},
 		{Name: "far", Spec: CarrySpec(64, 10000), Dims: graph.Dims{"B": 1, "T": 3, "H": 1}, Fill: at(1_000_000)},
+		{Name: "texts of their own", Spec: CarrySpec(16, 10000), Dims: graph.Dims{"B": 5, "T": tokensPerTask + 2, "H": 2},
+			Fill: map[string]graph.Fill{"pos": graph.Integers(0, 3)}},
 		{Name: "421m", Spec: Spec(128, 10000), Dims: graph.Dims{"B": 1, "T": 4096, "H": 12}, Bench: true},
 		{Name: "421m decode", Spec: CarrySpec(128, 10000), Dims: graph.Dims{"B": 1, "T": 1, "H": 12}, Fill: at(5000), Bench: true},
 	}

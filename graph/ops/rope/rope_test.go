@@ -2,6 +2,7 @@ package rope_test
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -56,7 +57,7 @@ func TestPieces(t *testing.T) {
 
 		part := tokens(in[0], first, n)
 		memory.Write(plan.Inputs["x"], part.Data)
-		memory.Write(plan.Inputs[graph.PositionInput], []float64{float64(first)})
+		memory.Write(plan.Inputs[graph.PositionInput], slices.Repeat([]float64{float64(first)}, rows))
 		if err := memory.Run(plan); err != nil {
 			t.Fatal(err)
 		}
@@ -67,7 +68,7 @@ func TestPieces(t *testing.T) {
 		if err := program.WriteFloats("x", got); err != nil {
 			t.Fatal(err)
 		}
-		if err := program.WriteInts(graph.PositionInput, []int32{int32(first)}); err != nil {
+		if err := program.WriteInts(graph.PositionInput, slices.Repeat([]int32{int32(first)}, rows)); err != nil {
 			t.Fatal(err)
 		}
 		if n := testing.AllocsPerRun(2, func() { program.Run() }); n != 0 {

@@ -1,0 +1,200 @@
+package generate
+
+import (
+	"context"
+	"errors"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/layers"
+)
+
+// Request is a text to be continued.
+type Request struct {
+	// Prompt is the text's first tokens, at least one.
+	Prompt []int32
+	// Tokens is how many more are wanted at most.
+	Tokens int
+	// EOS ends the text; it is not handed to Emit. Below 0 nothing does.
+	EOS int32
+	// Sampler draws the tokens.
+	Sampler *Sampler
+	// Emit gets each new token and the scores that it was drawn from, which are good
+	// until it returns. False ends the text.
+	Emit func(token int32, scores []float32) bool
+	// End, where not nil, is called when the text has ended.
+	End func()
+	// Read, where not nil, gets the scores of what follows tokens [at, at+n) of the prompt
+	// [n V], as they are computed. It costs the prompt's product with the vocabulary.
+	Read func(at, n int, scores []float32) error
+}
+
+// Batch continues several texts together, each from its own beginning to its own end.
+// It is for one goroutine.
+type Batch struct {
+	prompts, texts *Engine // the same where there is one row
+	rows           []*row
+	next           []int32
+	vocab          int
+}
+
+// row is a text that goes on, and the token that it takes next.
+type row struct {
+	Request
+	left int
+}
+
+func (r *row) end() {
+	if r.End != nil {
+		r.End()
+	}
+}
+
+// NewBatch makes a batch of up to c.Rows texts.
+func NewBatch(dev graph.Device, mem graph.Memory, m *layers.Model, c Config) (*Batch, error) {
+	c, err := c.resolved()
+	if err != nil {
+		return nil, err
+	}
+	b := &Batch{rows: make([]*row, c.Rows), next: make([]int32, c.Rows), vocab: m.VocabSize}
+	one, all := c, c
+	one.Rows, all.Chunk = 1, 1
+	if b.prompts, err = New(dev, mem, m, one); err != nil {
+		return nil, err
+	}
+	b.texts = b.prompts
+	if c.Rows > 1 {
+		if b.texts, err = New(dev, mem, m, all); err != nil {
+			return nil, errors.Join(err, b.prompts.Close())
+		}
+		for r := range c.Rows {
+			b.texts.Park(r)
+		}
+	}
+	return b, nil
+}
+
+// Close frees the engines.
+func (b *Batch) Close() error {
+	err := b.prompts.Close()
+	if b.texts != b.prompts {
+		err = errors.Join(err, b.texts.Close())
+	}
+	return err
+}
+
+// Active is how many texts go on.
+func (b *Batch) Active() int {
+	n := 0
+	for _, r := range b.rows {
+		if r != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// Free reports whether there is a row for one more text.
+func (b *Batch) Free() bool { return b.Active() < len(b.rows) }
+
+// Add reads a prompt and draws the first token of its continuation. There must be a free
+// row. It ends early, without an error of the batch, when ctx does.
+func (b *Batch) Add(ctx context.Context, q Request) error {
+	if len(q.Prompt) == 0 {
+		return errors.New("generate: the prompt is empty; give at least one token")
+	}
+	at := 0
+	for b.rows[at] != nil {
+		at++
+	}
+	if err := b.prompts.Reset(); err != nil {
+		return err
+	}
+	scores, err := b.read(ctx, q)
+	if err != nil {
+		return err
+	}
+	r := &row{Request: q, left: q.Tokens}
+	if !b.advance(at, r, scores) {
+		r.end()
+		return nil
+	}
+	if b.texts != b.prompts {
+		if err := b.texts.Take(at, b.prompts, 0); err != nil {
+			return err
+		}
+	}
+	b.rows[at] = r
+	return nil
+}
+
+// read takes a prompt, and returns the scores of what follows it.
+func (b *Batch) read(ctx context.Context, q Request) (scores []float32, err error) {
+	for at := 0; at < len(q.Prompt); at += b.prompts.Chunk {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		piece := q.Prompt[at:min(at+b.prompts.Chunk, len(q.Prompt))]
+		if q.Read == nil {
+			scores, err = b.prompts.Next(piece)
+		} else {
+			err = b.prompts.Logits(piece, func(from, n int, s []float32) error {
+				scores = s[(n-1)*b.vocab:]
+				return q.Read(at+from, n, s)
+			})
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return scores, nil
+}
+
+// advance draws a text's next token, and reports whether the text goes on after it.
+func (b *Batch) advance(at int, r *row, scores []float32) bool {
+	if r.left == 0 {
+		return false
+	}
+	r.left--
+	token := r.Sampler.Next(scores)
+	if token == r.EOS || !r.Emit(token, scores) || r.left == 0 {
+		return false
+	}
+	b.next[at] = token
+	return true
+}
+
+// Step draws one more token for each text. A text that ends leaves its row.
+func (b *Batch) Step() error {
+	scores, err := b.texts.Next(b.next)
+	if err != nil {
+		return err
+	}
+	for i, r := range b.rows {
+		if r != nil && !b.advance(i, r, scores[i*b.vocab:][:b.vocab]) {
+			r.end()
+			b.rows[i] = nil
+			b.texts.Park(i)
+		}
+	}
+	return nil
+}
+
+// Run continues all texts, as many together as there are rows, until each has ended.
+func (b *Batch) Run(ctx context.Context, list []Request) error {
+	for len(list) > 0 || b.Active() > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if len(list) > 0 && b.Free() {
+			if err := b.Add(ctx, list[0]); err != nil {
+				return err
+			}
+			list = list[1:]
+			continue
+		}
+		if err := b.Step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,228 @@
+// Package generate runs trained models over texts of any length. A call continues the
+// texts of the call before: recurrent states, the tails of convolutions and the windows
+// of attention are carried along, so that a token costs the same wherever it stands, and
+// memory does not grow; only full attention keeps all that came before.
+package generate
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/layers"
+)
+
+const (
+	// DefaultChunk is the tokens of a row in one call.
+	DefaultChunk = 512
+	// MaxPositions is the tokens of the longest text: positions are int32.
+	MaxPositions = math.MaxInt32
+	// firstRoom is the positions for which caches of full attention have room at first.
+	firstRoom = 1024
+)
+
+// Config says what an engine is made for.
+type Config struct {
+	// Rows is how many texts go on together, 0 is one.
+	Rows int
+	// Chunk is how many tokens of each text one call takes at most; 0 is DefaultChunk.
+	// A text may be cut anywhere: results differ by rounding alone.
+	Chunk int
+	// Positions bounds a text's length in tokens; 0 is MaxPositions. Caches of full
+	// attention grow up to it.
+	Positions int
+	// Mixed computes matrix products in bfloat16.
+	Mixed bool
+}
+
+func (c Config) resolved() (Config, error) {
+	if c.Rows == 0 {
+		c.Rows = 1
+	}
+	if c.Chunk == 0 {
+		c.Chunk = DefaultChunk
+	}
+	if c.Positions == 0 {
+		c.Positions = MaxPositions
+	}
+	if c.Rows < 1 || c.Chunk < 1 || c.Positions < 1 || c.Positions > MaxPositions {
+		return c, fmt.Errorf("generate: %d rows of chunks of %d tokens, %d positions: each must be at least 1", c.Rows, c.Chunk, c.Positions)
+	}
+	c.Chunk = min(c.Chunk, c.Positions)
+	return c, nil
+}
+
+// Engine continues a fixed number of texts. It is for one goroutine.
+type Engine struct {
+	Config
+	programs  programs
+	positions []int32
+	parked    []bool
+	in        [2][]int32 // tokens and targets of a call
+	scores    []float32
+	vocab     int
+}
+
+// New makes an engine over parameters in mem.
+func New(dev graph.Device, mem graph.Memory, m *layers.Model, c Config) (*Engine, error) {
+	c, err := c.resolved()
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		Config: c, vocab: m.VocabSize,
+		positions: make([]int32, c.Rows), parked: make([]bool, c.Rows),
+		in: [2][]int32{make([]int32, c.Rows*c.Chunk), make([]int32, c.Rows*c.Chunk)},
+		programs: programs{dev: dev, mem: mem, model: m, rows: c.Rows, mixed: c.Mixed,
+			positions: min(c.Positions, max(firstRoom, c.Chunk)), baseShape: shape{wantLast, c.Chunk}},
+	}
+	return e, e.programs.open()
+}
+
+// Close frees the engine's memory.
+func (e *Engine) Close() error { return e.programs.close() }
+
+// Position is how many tokens of a row's text were taken.
+func (e *Engine) Position(row int) int { return int(e.positions[row]) }
+
+// StateBytes is the memory that the texts' states take.
+func (e *Engine) StateBytes() int64 { return 4 * int64(e.programs.base.Plan().Sizes[graph.States]) }
+
+// Reset begins a new text in every row.
+func (e *Engine) Reset() error {
+	clear(e.positions)
+	clear(e.parked)
+	return e.programs.base.ResetStates()
+}
+
+// Park leaves a row out: it has no text until Take gives it one. Its tokens in a call
+// mean nothing, and its results neither.
+func (e *Engine) Park(row int) { e.parked[row], e.positions[row] = true, 0 }
+
+// Take moves the text of a row of another engine of the same model to a row of this
+// one.
+func (e *Engine) Take(row int, from *Engine, fromRow int) error {
+	if e.programs.model.CacheGrows() && from.programs.positions > e.programs.positions {
+		if err := e.programs.grow(from.programs.positions); err != nil {
+			return err
+		}
+	}
+	if err := e.programs.base.TakeState(row, from.programs.base, fromRow); err != nil {
+		return err
+	}
+	e.positions[row], e.parked[row] = from.positions[fromRow], false
+	return nil
+}
+
+// Next takes the next tokens [Rows T] of all texts, any number of them, and returns the
+// scores of what follows each text [Rows V]. They are good until the next call.
+func (e *Engine) Next(tokens []int32) ([]float32, error) {
+	var last []float32
+	err := e.each(wantLast, tokens, nil, func(_, _ int, scores []float32) error {
+		last = scores
+		return nil
+	})
+	return last, err
+}
+
+// Logits takes the next tokens [Rows T] of all texts, and hands on the scores of the
+// successors of tokens [at, at+n) of each row [Rows n V], as they are computed.
+func (e *Engine) Logits(tokens []int32, each func(at, n int, scores []float32) error) error {
+	return e.each(wantAll, tokens, nil, each)
+}
+
+// NLL takes the next tokens [Rows T] of all texts, and hands on the cross-entropy, in
+// nats, of the successors of tokens [at, at+n) of each row [Rows n], as they are
+// computed. A target below 0 is ignored, and its cross-entropy 0.
+func (e *Engine) NLL(tokens, targets []int32, each func(at, n int, nll []float32) error) error {
+	if len(targets) != len(tokens) {
+		return fmt.Errorf("generate: %d tokens and %d targets", len(tokens), len(targets))
+	}
+	return e.each(wantNLL, tokens, targets, each)
+}
+
+// each runs pieces of the texts, largest first.
+func (e *Engine) each(w want, tokens, targets []int32, each func(at, n int, out []float32) error) error {
+	t := len(tokens) / e.Rows
+	if t < 1 || t*e.Rows != len(tokens) {
+		return fmt.Errorf("generate: %d tokens don't make %d rows", len(tokens), e.Rows)
+	}
+	n := e.Chunk
+	for at := 0; at < t; at += n {
+		for n > t-at {
+			n = (n + 3) / 4
+		}
+		out, err := e.call(shape{w, n}, tokens, targets, at, t)
+		if err != nil {
+			return err
+		}
+		if err := each(at, n, out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// call runs tokens [at, at+s.tokens) of each row of t.
+func (e *Engine) call(s shape, tokens, targets []int32, at, t int) ([]float32, error) {
+	if err := e.makeRoom(s.tokens); err != nil {
+		return nil, err
+	}
+	p, err := e.programs.get(s)
+	if err != nil {
+		return nil, err
+	}
+	for i, in := range [][]int32{tokens, targets} {
+		if in == nil {
+			continue
+		}
+		buf := e.in[i][:0]
+		for row := range e.Rows {
+			buf = append(buf, in[row*t+at:row*t+at+s.tokens]...)
+		}
+		if err := p.WriteInts([]string{inputTokens, inputTargets}[i], buf); err != nil {
+			return nil, err
+		}
+	}
+	if _, ok := p.Plan().Inputs[graph.PositionInput]; ok {
+		if err := p.WriteInts(graph.PositionInput, e.positions); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.Run(); err != nil {
+		return nil, err
+	}
+	for row := range e.positions {
+		if !e.parked[row] {
+			e.positions[row] += int32(s.tokens)
+		}
+	}
+	result, size := resultLogits, e.Rows*e.vocab
+	switch s.want {
+	case wantAll:
+		size *= s.tokens
+	case wantNLL:
+		result, size = resultNLL, e.Rows*s.tokens
+	}
+	if cap(e.scores) < size {
+		e.scores = make([]float32, size)
+	}
+	out := e.scores[:size]
+	return out, p.Read(result, out)
+}
+
+// makeRoom grows the caches of full attention where n more tokens want it. They double,
+// so that a text's keys and values are moved a few times at most.
+func (e *Engine) makeRoom(n int) error {
+	need := 0
+	for _, p := range e.positions {
+		need = max(need, int(p)+n)
+	}
+	if need > e.Positions {
+		return fmt.Errorf("generate: the text is longer than the %d tokens that there is room for", e.Positions)
+	}
+	if need <= e.programs.positions || !e.programs.model.CacheGrows() {
+		return nil
+	}
+	return e.programs.grow(min(e.Positions, max(need, 2*e.programs.positions)))
+}

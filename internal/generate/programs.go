@@ -1,0 +1,129 @@
+package generate
+
+import (
+	"fmt"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/layers"
+)
+
+// Names of the programs' inputs and results.
+const (
+	inputTokens  = "tokens"
+	inputTargets = "targets"
+	resultLogits = "logits"
+	resultNLL    = "nll"
+)
+
+// want is what a program computes of the tokens that it is given.
+type want uint8
+
+const (
+	wantLast want = iota // scores of the last token's successors [B V]
+	wantAll              // of every token's [B T V]
+	wantNLL              // the cross-entropy of given successors [B T]
+)
+
+// shape is a program's purpose and the tokens of a row that it takes.
+type shape struct {
+	want   want
+	tokens int
+}
+
+// Plan is one call of a model that carries its state: b texts, t tokens each.
+// positions bounds the length of a text where the model has full attention.
+func Plan(m *layers.Model, b, t, positions int, mixed bool) (*graph.Plan, error) {
+	return plan(m, b, shape{wantLast, t}, positions, mixed)
+}
+
+func plan(m *layers.Model, b int, s shape, positions int, mixed bool) (*graph.Plan, error) {
+	g := layers.NewBuilder(mixed)
+	g.SetCarry(graph.Carry{Positions: positions})
+	tokens := g.Input(inputTokens, graph.Int32, b, s.tokens)
+	switch s.want {
+	case wantLast:
+		g.Result(resultLogits, m.LastLogits(g, tokens))
+	case wantAll:
+		g.Result(resultLogits, m.Logits(g, tokens))
+	case wantNLL:
+		loss := m.EvalLoss(g, tokens, g.Input(inputTargets, graph.Int32, b, s.tokens))
+		g.Result(resultNLL, loss.Output(1))
+	}
+	return g.Compile()
+}
+
+// programs are an engine's, made when they are first wanted. All have the states of
+// base.
+type programs struct {
+	dev       graph.Device
+	mem       graph.Memory
+	model     *layers.Model
+	rows      int
+	mixed     bool
+	positions int // that the caches of full attention hold
+	baseShape shape
+	base      graph.Program
+	loaded    map[shape]graph.Program
+}
+
+// open loads the base, the program of the largest arena.
+func (p *programs) open() error {
+	plan, err := plan(p.model, p.rows, p.baseShape, p.positions, p.mixed)
+	if err != nil {
+		return err
+	}
+	if p.base, err = p.dev.Load(plan, p.mem); err != nil {
+		return err
+	}
+	p.loaded = map[shape]graph.Program{p.baseShape: p.base}
+	return nil
+}
+
+func (p *programs) get(s shape) (graph.Program, error) {
+	if prog, ok := p.loaded[s]; ok {
+		return prog, nil
+	}
+	plan, err := plan(p.model, p.rows, s, p.positions, p.mixed)
+	if err != nil {
+		return nil, err
+	}
+	prog, err := p.dev.LoadBeside(plan, p.mem, p.base)
+	if err != nil {
+		return nil, err
+	}
+	p.loaded[s] = prog
+	return prog, nil
+}
+
+// grow gives the caches room for more positions: programs with larger states, to which
+// the texts move.
+func (p *programs) grow(positions int) error {
+	larger := *p
+	larger.positions = positions
+	if err := larger.open(); err != nil {
+		return fmt.Errorf("room for %d tokens: %w", positions, err)
+	}
+	for row := range p.rows {
+		if err := larger.base.TakeState(row, p.base, row); err != nil {
+			return err
+		}
+	}
+	if err := p.close(); err != nil {
+		return err
+	}
+	*p = larger
+	return nil
+}
+
+// close frees the programs, the base last: the others have its states.
+func (p *programs) close() error {
+	for s, prog := range p.loaded {
+		if s == p.baseShape {
+			continue
+		}
+		if err := prog.Close(); err != nil {
+			return err
+		}
+	}
+	return p.base.Close()
+}

@@ -25,6 +25,9 @@ type Config struct {
 	// when it was made from the same settings. $NAME and ${NAME} are replaced as in TextConfig.Path.
 	Shards string `yaml:"shards"`
 
+	// Mixture has the sources that training rows are drawn from by weight, instead of Text and Shards.
+	Mixture []WeightedSource `yaml:"mixture"`
+
 	// Tokenizer names the tokenizer, see NewTokenizer. The model's vocab_size must be at least its VocabSize.
 	Tokenizer string `yaml:"tokenizer"`
 
@@ -73,6 +76,9 @@ func DefaultConfig() Config {
 
 // Validate reports the first bad key. It looks at no file.
 func (c Config) Validate() error {
+	if len(c.Mixture) > 0 {
+		return c.validateMixture()
+	}
 	if c.Shards == "" {
 		return errors.New("data.shards: is empty: name the folder of token shards")
 	}

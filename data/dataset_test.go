@@ -18,7 +18,7 @@ func shuffledDataset(t testing.TB, seed uint64) *Dataset {
 
 // smallWindow makes spans of 3 blocks, in groups of 4.
 func smallWindow(d *Dataset) *Dataset {
-	d.order.spanBlocks, d.order.groupSpans = 3, 4
+	d.parts[0].order.spanBlocks, d.parts[0].order.groupSpans = 3, 4
 	return d
 }
 
@@ -34,8 +34,8 @@ func row1(t testing.TB, d *Dataset, sample int64) []int32 {
 func TestEpochCoversEveryBlockOnce(t *testing.T) {
 	d := shuffledDataset(t, 3407)
 	tokens := stream(t, d)
-	if d.order.groups() < 3 || len(d.manifest.Train.Shards) < 3 {
-		t.Fatalf("%d groups and %d shards are too few for a test", d.order.groups(), len(d.manifest.Train.Shards))
+	if d.parts[0].order.groups() < 3 || len(d.parts[0].manifest.Train.Shards) < 3 {
+		t.Fatalf("%d groups and %d shards are too few for a test", d.parts[0].order.groups(), len(d.parts[0].manifest.Train.Shards))
 	}
 	if got, want := d.Blocks(), (int64(len(tokens))-1)/16; got != want {
 		t.Fatalf("%d blocks in %d tokens, want %d", got, len(tokens), want)
@@ -47,7 +47,7 @@ func TestEpochCoversEveryBlockOnce(t *testing.T) {
 		var got []int64
 		for i := range d.Blocks() {
 			r := row1(t, d, epoch*d.Blocks()+i)
-			b := d.order.blockOf(epoch*d.Blocks() + i)
+			b := d.parts[0].order.blockOf(epoch*d.Blocks() + i)
 			if !slices.Equal(r, tokens[b*16:b*16+17]) {
 				t.Fatalf("sample %d of epoch %d is not block %d of the stream", i, epoch, b)
 			}
@@ -124,7 +124,7 @@ func TestValidationIsInOrder(t *testing.T) {
 	c.ValidationFraction = 0.4
 	mustPrepare(t, c)
 	d := smallWindow(mustOpen(t, c, Validation))
-	d.order.groupSpans = 1
+	d.parts[0].order.groupSpans = 1
 	tokens := stream(t, d)
 	n := int(d.Blocks())
 	rows := make([]int32, n*17)

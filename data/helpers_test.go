@@ -103,9 +103,9 @@ func mustOpen(t testing.TB, c Config, split Split) *Dataset {
 // stream decodes the whole token stream of a dataset.
 func stream(t testing.TB, d *Dataset) []int32 {
 	t.Helper()
-	files := openShards{dataset: d}
+	files := openShards{split: d.parts[0]}
 	defer files.close()
-	tokens, err := d.appendTokens(context.Background(), &files, nil, 0, d.Tokens())
+	tokens, err := d.parts[0].appendTokens(context.Background(), &files, nil, 0, d.Tokens())
 	if err != nil {
 		t.Fatal(err)
 	}

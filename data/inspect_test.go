@@ -22,7 +22,7 @@ func TestInspect(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := mustOpen(t, c, Train)
-	if r.Train.RowGroups != len(d.index) || r.Train.Files != len(m.Train.Shards) || r.Train.LargestRowGroup > 64 || r.Train.LargestRowGroup < 32 {
+	if r.Train.RowGroups != len(d.parts[0].index) || r.Train.Files != len(m.Train.Shards) || r.Train.LargestRowGroup > 64 || r.Train.LargestRowGroup < 32 {
 		t.Errorf("report of the training split is %+v", r.Train)
 	}
 	var size int64

@@ -11,11 +11,18 @@ import (
 // readAhead is the number of finished batches that wait for the training thread.
 const readAhead = 4
 
-// Loader streams batches in order, decoding and packing them ahead of the training thread: one goroutine decodes
-// the next group of spans while another packs batches from the present one.
+// Share is the part of each global batch that one of several processes trains on: of B rows those from Rank*B/Size
+// to (Rank+1)*B/Size - 1.
+type Share struct {
+	Rank, Size int
+}
+
+// Loader streams batches in order, decoding and packing them ahead of the training thread: for each part of the
+// dataset one goroutine decodes the next group of spans, while another packs batches from the present ones.
 type Loader struct {
-	ds    *Dataset
-	batch int
+	ds   *Dataset
+	rows int   // of a batch, that this process has
+	step int64 // samples from a batch's first row here to that of the next batch
 
 	ready chan packed
 	free  chan []int32 // buffers for packed
@@ -41,38 +48,50 @@ type decoded struct {
 
 // NewLoader starts reading at global batch startStep. Close it when done.
 func NewLoader(ds *Dataset, batch int, startStep int64) (*Loader, error) {
+	return NewShareLoader(ds, Share{0, 1}, batch, startStep)
+}
+
+// NewShareLoader is NewLoader for one of several processes: batches of batch/share.Size rows.
+func NewShareLoader(ds *Dataset, share Share, batch int, startStep int64) (*Loader, error) {
 	first, err := firstSample(startStep, batch)
 	if err != nil {
 		return nil, err
 	}
+	if share.Size < 1 || share.Rank < 0 || share.Rank >= share.Size || batch%share.Size != 0 {
+		return nil, fmt.Errorf("data: a batch of %d rows has no share %d of %d", batch, share.Rank, share.Size)
+	}
+	rows := batch / share.Size
+	first += int64(share.Rank * rows)
 	ctx, stop := context.WithCancel(context.Background())
 	l := &Loader{
-		ds: ds, batch: batch,
+		ds: ds, rows: rows, step: int64(batch),
 		ready: make(chan packed, readAhead),
 		free:  make(chan []int32, readAhead),
 		ctx:   ctx, stop: stop,
 	}
 	for range readAhead {
-		l.free <- make([]int32, batch*(ds.seqLen+1))
+		l.free <- make([]int32, rows*(ds.seqLen+1))
 	}
-
-	groups := make(chan decoded)
-	spare := make(chan *blockGroup, 2) // one to pack from, one to decode into
-	for range cap(spare) {
-		spare <- &blockGroup{}
+	feeds := make([]feed, len(ds.parts))
+	for i, p := range ds.parts {
+		f := feed{split: p, groups: make(chan decoded), spare: make(chan *blockGroup, 2)}
+		for range cap(f.spare) { // one to pack from, one to decode into
+			f.spare <- &blockGroup{}
+		}
+		feeds[i] = f
+		l.work.Go(func() { f.decode(ctx, ds.mix.count(i, first)) })
 	}
-	l.work.Go(func() { l.decode(ctx, first, groups, spare) })
-	l.work.Go(func() { l.pack(ctx, first, groups, spare) })
+	l.work.Go(func() { l.pack(ctx, first, feeds) })
 	return l, nil
 }
 
-// Next copies the next batch into dst, (B, T+1) row-major, and returns how long it waited for it. After an error
+// Next copies the next batch, or this process's share of it, into dst, (rows, T+1) row-major, and returns how long it waited for it. After an error
 // it returns that error again. It is for use by one goroutine.
 func (l *Loader) Next(dst []int32) (time.Duration, error) {
 	if l.err != nil {
 		return 0, l.err
 	}
-	if err := l.ds.checkRows(0, l.batch, len(dst)); err != nil {
+	if err := l.ds.checkRows(0, l.rows, len(dst)); err != nil {
 		return 0, err
 	}
 	begin := time.Now()
@@ -100,18 +119,26 @@ func (l *Loader) Close() {
 	l.work.Wait()
 }
 
+// feed is the stream of one part's groups.
+type feed struct {
+	split  *splitReader
+	window window
+	groups chan decoded
+	spare  chan *blockGroup
+}
+
 // decode sends the groups from that of the first sample on, in order.
-func (l *Loader) decode(ctx context.Context, first int64, out chan<- decoded, spare <-chan *blockGroup) {
-	for id, _ := l.ds.order.locate(first); ; id = l.ds.order.next(id) {
+func (f *feed) decode(ctx context.Context, first int64) {
+	for id, _ := f.split.order.locate(first); ; id = f.split.order.next(id) {
 		d := decoded{id: id}
 		select {
-		case d.group = <-spare:
+		case d.group = <-f.spare:
 		case <-ctx.Done():
 			return
 		}
-		d.err = l.ds.load(ctx, id, d.group)
+		d.err = f.split.load(ctx, id, d.group)
 		select {
-		case out <- d:
+		case f.groups <- d:
 		case <-ctx.Done():
 			return
 		}
@@ -121,32 +148,34 @@ func (l *Loader) decode(ctx context.Context, first int64, out chan<- decoded, sp
 	}
 }
 
-// pack sends the batches from the one of the first sample on, in order, and hands back each group that it is done
-// with.
-func (l *Loader) pack(ctx context.Context, first int64, in <-chan decoded, spare chan<- *blockGroup) {
-	var w window
-	load := func(id groupID, old *blockGroup) (*blockGroup, error) {
-		if old != nil {
-			spare <- old
-		}
+// load trades the window's group for the one with the id. Groups of which this process has no row are passed over.
+func (f *feed) load(ctx context.Context, id groupID, old *blockGroup) (*blockGroup, error) {
+	if old != nil {
+		f.spare <- old
+	}
+	for {
 		select {
-		case d := <-in:
-			if d.err == nil && d.id != id {
-				d.err = fmt.Errorf("data: group %v was decoded where %v comes next", d.id, id)
+		case d := <-f.groups:
+			if d.err != nil || d.id == id {
+				return d.group, d.err
 			}
-			return d.group, d.err
+			f.spare <- d.group
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
-	for ; ; first += int64(l.batch) {
+}
+
+// pack sends the batches from the one of the first sample on, in order.
+func (l *Loader) pack(ctx context.Context, first int64, feeds []feed) {
+	for ; ; first += l.step {
 		var p packed
 		select {
 		case p.tokens = <-l.free:
 		case <-ctx.Done():
 			return
 		}
-		p.err = l.ds.fill(&w, load, first, l.batch, p.tokens)
+		p.err = l.fill(ctx, feeds, first, p.tokens)
 		select {
 		case l.ready <- p:
 		case <-ctx.Done():
@@ -156,4 +185,17 @@ func (l *Loader) pack(ctx context.Context, first int64, in <-chan decoded, spare
 			return
 		}
 	}
+}
+
+func (l *Loader) fill(ctx context.Context, feeds []feed, first int64, dst []int32) error {
+	width := l.ds.seqLen + 1
+	for r := range l.rows {
+		part, sample := l.ds.mix.locate(first + int64(r))
+		f := &feeds[part]
+		load := func(id groupID, old *blockGroup) (*blockGroup, error) { return f.load(ctx, id, old) }
+		if err := f.split.row(&f.window, load, sample, dst[r*width:(r+1)*width]); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -63,8 +63,8 @@ func TestLoaderEnds(t *testing.T) {
 
 func TestLoaderReportsLostShard(t *testing.T) {
 	d := shuffledDataset(t, 1)
-	last := d.manifest.Train.Shards[len(d.manifest.Train.Shards)-1].File
-	if err := os.Remove(filepath.Join(d.dir, last)); err != nil {
+	last := d.parts[0].manifest.Train.Shards[len(d.parts[0].manifest.Train.Shards)-1].File
+	if err := os.Remove(filepath.Join(d.parts[0].dir, last)); err != nil {
 		t.Fatal(err)
 	}
 	synctest.Test(t, func(t *testing.T) {
@@ -78,9 +78,9 @@ func TestLoaderReportsLostShard(t *testing.T) {
 			_, err = l.Next(dst)
 		}
 		want := "data.shards: open DIR/" + last + ": no such file or directory: restore the file, or delete the folder and run `sambatrain data prepare` again"
-		checkError(t, err, d.dir, want)
+		checkError(t, err, d.parts[0].dir, want)
 		_, err = l.Next(dst)
-		checkError(t, err, d.dir, want)
+		checkError(t, err, d.parts[0].dir, want)
 	})
 }
 

@@ -127,10 +127,11 @@ func (o order) spanPermutation(epoch int64) permutation {
 	return newPermutation(uint64(o.spans()), o.seed, streamSpans, uint64(epoch))
 }
 
-// Streams keep the permutations of spans and of blocks apart.
+// Streams keep what is drawn from the seed apart: the permutations of spans and of blocks, and a mixture's phases.
 const (
-	streamSpans  = 1
-	streamBlocks = 2
+	streamSpans   = 1
+	streamBlocks  = 2
+	streamMixture = 3
 )
 
 const feistelRounds = 8

@@ -36,6 +36,16 @@ func Prepare(ctx context.Context, c Config, progress func(Progress)) (Manifest, 
 	return prepare(ctx, c, defaultLayout, progress)
 }
 
+// PrepareAll is Prepare for each source of a mixture, or for c itself without one.
+func PrepareAll(ctx context.Context, c Config, progress func(Progress)) error {
+	for i, s := range c.sources() {
+		if _, err := Prepare(ctx, s.config, progress); err != nil {
+			return c.inSource(i, err)
+		}
+	}
+	return nil
+}
+
 func prepare(ctx context.Context, c Config, l layout, progress func(Progress)) (Manifest, error) {
 	if err := c.Validate(); err != nil {
 		return Manifest{}, err

@@ -23,7 +23,7 @@ func TestDuckDBReadsShards(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	info := d.Manifest().Train
+	info := d.parts[0].manifest.Train
 	args := []string{script}
 	var rows int64
 	for _, s := range info.Shards {

@@ -248,7 +248,7 @@ func TestFlippedBytesAreFound(t *testing.T) {
 
 func TestRowGroupChangedInUse(t *testing.T) {
 	d := shuffledDataset(t, 1)
-	d.index[1].token++
+	d.parts[0].index[1].token++
 	err := d.Rows(0, 1, make([]int32, 17))
 	for sample := int64(0); err == nil && sample < d.Blocks(); sample++ {
 		err = d.Rows(sample, 1, make([]int32, 17))

@@ -16,6 +16,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/token"
 
+	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/layers"
 )
 
@@ -195,7 +196,13 @@ func (c keyChecker) value(path string, n ast.Node, t reflect.Type) error {
 			return c.errorf(n, "%s must be a list such as [a, b], is %s", path, shown(n))
 		}
 		for i, v := range list.Values {
-			if err := c.value(fmt.Sprintf("%s[%d]", path, i), v, t.Elem()); err != nil {
+			at, err := fmt.Sprintf("%s[%d]", path, i), error(nil)
+			if isSection(t.Elem()) && t.Elem() != reflect.TypeFor[layers.Place]() {
+				err = c.section(at+".", v, t.Elem(), keysOf(at+".", t.Elem()))
+			} else {
+				err = c.value(at, v, t.Elem())
+			}
+			if err != nil {
 				return err
 			}
 		}
@@ -360,6 +367,12 @@ func (r *Recipe) takeBack(given map[string]string) {
 	}
 	if only("optim.warmup_fraction", "optim.warmup_steps") {
 		r.Optim.WarmupSteps = nil
+	}
+	if only("data.mixture", "data.shards") && given["data.text.path"] == "" {
+		r.Data.Shards, r.Data.Text = "", data.DefaultConfig().Text
+	}
+	if only("data.shards", "data.mixture") {
+		r.Data.Mixture = nil
 	}
 }
 

@@ -236,6 +236,7 @@ func (r *Recipe) set(assignment string, p positions) error {
 		}
 		f.SetString(value)
 		p[key] = from
+		r.takeBack(map[string]string{key: from})
 		return nil
 	}
 	parts := strings.Split(key, ".")

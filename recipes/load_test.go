@@ -479,3 +479,36 @@ func TestAnyText(t *testing.T) {
 		}
 	}
 }
+
+// TestMixture: a mixture takes the place of an extended recipe's shards, survives being written and read, and gives
+// way to shards again.
+func TestMixture(t *testing.T) {
+	r, err := recipes.Parse([]byte(`
+extends: quickstart
+data:
+  mixture:
+    - {name: code, weight: 0.7, shards: runs/data/code, text: {path: $GOROOT/src, include: ["**/*.go"]}}
+    - {name: books, weight: 0.3, shards: runs/data/books}
+`), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := r.Data; len(d.Mixture) != 2 || d.Mixture[0].Weight != 0.7 || d.Mixture[0].Text.Include[0] != "**/*.go" || d.Shards != "" {
+		t.Errorf("data is %+v", d)
+	}
+	text, err := r.YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := recipes.Parse(text, "test")
+	if err != nil {
+		t.Fatalf("%v in\n%s", err, text)
+	}
+	if second, err := again.YAML(); err != nil || string(second) != string(text) {
+		t.Errorf("written again it is\n%s\nwas\n%s", second, text)
+	}
+	back, err := recipes.Parse(text, "test", "data.shards=runs/data/code")
+	if err != nil || len(back.Data.Mixture) != 0 {
+		t.Errorf("with shards set: %v, %v", err, back)
+	}
+}

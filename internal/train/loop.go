@@ -49,12 +49,12 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 	result := &Result{
 		Run: s.dir, Steps: s.step, Tokens: s.tokensAt(s.step), Parameters: s.parameters(),
 		TrainLoss: s.loss, ValLoss: last[0].Loss, ValBitsPerByte: last[0].BitsPerByte, ValLonger: s.longer(last),
-		Device: s.dev.Name(), Seconds: time.Since(started).Seconds(),
+		Device: s.dev.Name(), Seconds: time.Since(started).Seconds(), Sources: s.train.Epochs(s.position()),
 	}
 	if result.TokensPerSecond, err = medianSpeed(filepath.Join(s.dir, MetricsFile)); err != nil {
 		return nil, err
 	}
-	result.UnigramBitsPerByte, _ = s.train.Manifest().UnigramBitsPerByte()
+	result.UnigramBitsPerByte, _ = s.train.UnigramBitsPerByte()
 	if r.Sample.Tokens > 0 {
 		if result.Sample, err = s.sample(); err != nil {
 			return nil, err
@@ -128,7 +128,7 @@ func (s *session) steps(ctx context.Context) error {
 		started := time.Now()
 		wait, err := loader.Next(batch)
 		if err != nil {
-			return err
+			return s.dataLost(err)
 		}
 		splitRows(batch, tokens, targets, t)
 		loss, norm, err := e.Step(s.step, r.Train.Steps, tokens, targets)
@@ -208,7 +208,7 @@ func (s *session) save() error {
 	if err := s.metrics.Sync(); err != nil {
 		return err
 	}
-	shards, err := json.Marshal(s.train.Manifest().Fingerprint())
+	shards, err := json.Marshal(s.train.Fingerprint())
 	if err != nil {
 		return err
 	}
@@ -220,10 +220,21 @@ func (s *session) save() error {
 	if err != nil {
 		return err
 	}
+	for _, source := range s.train.Epochs(s.position()) {
+		s.options.Log.Info("source", "name", source.Name, "rows", source.Rows, "epochs", fmt.Sprintf("%.3f", source.Epochs))
+	}
 	if _, err := s.lock.Prune(s.recipe.Checkpoint.KeepLast, s.recipe.Checkpoint.KeepEvery); err != nil {
 		return err
 	}
 	return s.record(runlog.EventRecord(int(s.step), time.Now(), runlog.EventCheckpoint, info.Dir))
+}
+
+// dataLost saves, as the steps done so far are good, and says how to go on.
+func (s *session) dataLost(cause error) error {
+	if err := s.save(); err != nil {
+		return errors.Join(cause, err)
+	}
+	return fmt.Errorf("step %d: %w; the steps before it are saved, go on with: sambatrain resume %s", s.step+1, cause, s.dir)
 }
 
 // stop saves, so that the run can be resumed, and says so.

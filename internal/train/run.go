@@ -57,7 +57,9 @@ type Result struct {
 	TokensPerSecond float64 `json:"tokens_per_s"`
 	// Seconds is the time since this process began to train.
 	Seconds float64 `json:"seconds"`
-	Sample  string  `json:"sample,omitempty"`
+	// Sources says how often each source of data.mixture was read.
+	Sources []data.SourceEpochs `json:"sources,omitempty"`
+	Sample  string              `json:"sample,omitempty"`
 }
 
 // Stopped is the error of a run that was asked to stop: it is saved and can be
@@ -227,7 +229,7 @@ func (s *session) openData(ctx context.Context) error {
 	r, log := s.recipe, s.options.Log
 	started := time.Now()
 	last := started
-	_, err := data.Prepare(ctx, r.Data, func(p data.Progress) {
+	err := data.PrepareAll(ctx, r.Data, func(p data.Progress) {
 		if now := time.Now(); now.Sub(last) > time.Second {
 			last = now
 			log.Info("preparing token shards", "files", p.Files, "of", p.FilesTotal, "mb", p.Bytes>>20)
@@ -242,7 +244,7 @@ func (s *session) openData(ctx context.Context) error {
 	if err := s.openValidation(ctx); err != nil {
 		return err
 	}
-	log.Info("data", "shards", r.Data.Shards, "tokens", s.train.Tokens(), "rows", s.train.Blocks(), "took", time.Since(started).Round(time.Millisecond))
+	log.Info("data", "tokens", s.train.Tokens(), "rows", s.train.Blocks(), "took", time.Since(started).Round(time.Millisecond))
 	return nil
 }
 
@@ -317,8 +319,8 @@ func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
 	if err := json.Unmarshal(c.State.Extra[dataKey], &was); err != nil {
 		return fmt.Errorf("%s: its state does not say which data it was trained on: %w", c.Dir, err)
 	}
-	if is := s.train.Manifest().Fingerprint(); is != was {
-		return fmt.Errorf("data.shards: %s holds other data than the run was trained on (%s, was %s); put the run's shards back, or start a new run", s.recipe.Data.Shards, is, was)
+	if is := s.train.Fingerprint(); is != was {
+		return fmt.Errorf("%s other data than the run was trained on (%s, was %s); put the run's shards back, or start a new run", s.recipe.Data.Holder(), is, was)
 	}
 	if c.State.Position != s.position() || c.State.Tokens != s.tokensAt(s.step) {
 		return fmt.Errorf("train.batch_size, data.seq_len: %s ends after %d rows and %d tokens, with this recipe it would be %d and %d; a run keeps its batch size and row length",

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/recipes"
 )
@@ -278,6 +279,73 @@ func TestOtherData(t *testing.T) {
 	}
 	if err := again("bottles"); err != nil {
 		t.Errorf("the same text: %v", err)
+	}
+}
+
+// TestDataLost: a shard that vanishes stops the run with a checkpoint of the steps done, from which it goes on.
+func TestDataLost(t *testing.T) {
+	whole := recipe(t)
+	want, err := Pretrain(t.Context(), whole, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := recipe(t)
+	r.Checkpoint.Every = 1000
+	manifest, err := data.ReadManifest(whole.Data.Shards)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shard := filepath.Join(whole.Data.Shards, manifest.Train.Shards[0].File)
+	r.Data.Shards, r.Data.Text = whole.Data.Shards, whole.Data.Text
+	o := quiet()
+	console := o.Console
+	o.Console = func(c runlog.ConsoleOptions) runlog.Console {
+		if err := os.Rename(shard, shard+".gone"); err != nil {
+			t.Error(err)
+		}
+		return console(c)
+	}
+	_, err = Pretrain(t.Context(), r, o)
+	if err == nil || !strings.Contains(err.Error(), shard) || !strings.HasSuffix(err.Error(), "are saved, go on with: sambatrain resume "+r.Run.Out) {
+		t.Fatalf("error is %v", err)
+	}
+	list, err := checkpoint.List(r.Run.Out)
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%d checkpoints, %v", len(list), err)
+	}
+	if err := os.Rename(shard+".gone", shard); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Resume(t.Context(), r.Run.Out, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.TrainLoss != want.TrainLoss || got.ValLoss != want.ValLoss {
+		t.Errorf("losses are %v and %v, want %v and %v", got.TrainLoss, got.ValLoss, want.TrainLoss, want.ValLoss)
+	}
+}
+
+// TestMixtureRun trains on two sources, and reports how often each was read.
+func TestMixtureRun(t *testing.T) {
+	r := recipe(t)
+	var list []data.WeightedSource
+	for i, things := range []string{"bottles", "apples"} {
+		text := r.Data.Text
+		text.Path = t.TempDir()
+		writeText(t, text.Path, things)
+		list = append(list, data.WeightedSource{Name: things, Weight: float64(3 - 2*i), Shards: filepath.Join(t.TempDir(), "shards"), Text: text})
+	}
+	r.Data.Mixture, r.Data.Shards, r.Data.Text = list, "", data.TextConfig{}
+	got, err := Pretrain(t.Context(), r, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := r.Train.Steps * int64(r.Train.BatchSize)
+	if len(got.Sources) != 2 || got.Sources[0].Rows+got.Sources[1].Rows != rows || got.Sources[0].Rows < got.Sources[1].Rows {
+		t.Errorf("sources are %+v of %d rows", got.Sources, rows)
+	}
+	if _, err := Resume(t.Context(), r.Run.Out, quiet(), "data.mixture=[{name: a, weight: 1, shards: "+list[0].Shards+"}]"); err == nil || !strings.Contains(err.Error(), "data.mixture: its sources hold other data") {
+		t.Errorf("another mixture: %v", err)
 	}
 }
 

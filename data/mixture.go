@@ -1,0 +1,190 @@
+package data
+
+import (
+	"fmt"
+	"math"
+	"math/bits"
+	"strings"
+)
+
+// WeightedSource is one source of `data.mixture`.
+type WeightedSource struct {
+	// Name is what logs call it.
+	Name string `yaml:"name"`
+
+	// Weight is the share of training rows that come from it, over the sum of all weights.
+	Weight float64 `yaml:"weight"`
+
+	// Shards and Text are those of a Config.
+	Shards string     `yaml:"shards"`
+	Text   TextConfig `yaml:"text"`
+}
+
+// namedConfig is a source, as the Config that it would be alone.
+type namedConfig struct {
+	name   string
+	weight float64
+	config Config
+}
+
+// sources are the sources of a mixture, or c alone.
+func (c Config) sources() []namedConfig {
+	if len(c.Mixture) == 0 {
+		return []namedConfig{{weight: 1, config: c}}
+	}
+	list := make([]namedConfig, len(c.Mixture))
+	for i, s := range c.Mixture {
+		one := c
+		one.Mixture, one.Shards, one.Text = nil, s.Shards, s.Text
+		if one.Text.JSONLField == "" {
+			one.Text.JSONLField = DefaultConfig().Text.JSONLField
+		}
+		// Sources of equal size would else be read in the same order.
+		one.Seed = mix64(c.Seed ^ mix64(uint64(i)))
+		list[i] = namedConfig{s.Name, s.Weight, one}
+	}
+	return list
+}
+
+// Holder begins an error about what the shards hold: the key, the folder and "holds", or the key of a mixture and
+// "its sources hold".
+func (c Config) Holder() string {
+	if len(c.Mixture) > 0 {
+		return "data.mixture: its sources hold"
+	}
+	return fmt.Sprintf("data.shards: %s holds", c.Shards)
+}
+
+// inSource names the source that an error is about.
+func (c Config) inSource(i int, err error) error {
+	if len(c.Mixture) == 0 {
+		return err
+	}
+	return fmt.Errorf("data.mixture[%d] (%s): %w", i, c.Mixture[i].Name, err)
+}
+
+func (c Config) validateMixture() error {
+	if c.Shards != "" || c.Text.Path != "" {
+		return fmt.Errorf("data.mixture: replaces data.shards and data.text; move them into a source of it")
+	}
+	names, shards := map[string]bool{}, map[string]bool{}
+	for i, s := range c.Mixture {
+		switch {
+		case s.Name == "":
+			return fmt.Errorf("data.mixture[%d].name: is empty: name the source", i)
+		case names[s.Name]:
+			return fmt.Errorf("data.mixture[%d].name: %q is there twice", i, s.Name)
+		case s.Shards == "":
+			return fmt.Errorf("data.mixture[%d].shards: is empty: name the folder of token shards", i)
+		case shards[s.Shards]:
+			return fmt.Errorf("data.mixture[%d].shards: %s is there twice: add up the weights", i, s.Shards)
+		case !(s.Weight > 0) || math.IsInf(s.Weight, 0):
+			return fmt.Errorf("data.mixture[%d].weight: must be above 0, is %v", i, s.Weight)
+		}
+		names[s.Name], shards[s.Shards] = true, true
+	}
+	for i, s := range c.sources() {
+		if err := s.config.Validate(); err != nil {
+			return c.inSource(i, err)
+		}
+	}
+	return nil
+}
+
+// mixture says which part a sample comes from, and which sample of that part it is: a pure function without state.
+//
+// Parts stand in a chain. Of the samples that reach a link, its part takes those at which its due, a line through the
+// samples with the slope of its share, passes a whole number; the others go on to the next link. So each part's
+// samples come in order, evenly spread, and after n samples their number is within one for each link of n times the
+// part's share.
+type mixture struct {
+	links []link
+}
+
+// link takes samples in [0, end), or all where end is 0.
+type link struct {
+	share, phase uint64 // 1 is whole
+	end          int64
+}
+
+const (
+	wholeBits = 32
+	whole     = uint64(1) << wholeBits
+)
+
+// byWeight is a mixture without end.
+func byWeight(weights []float64, seed uint64) mixture {
+	var m mixture
+	rest := 0.0
+	for i := len(weights) - 1; i >= 0; i-- {
+		rest += weights[i]
+		share := uint64(math.Round(weights[i] / rest * float64(whole)))
+		phase := mix64(seed^mix64(uint64(i)+streamMixture<<32)) % whole
+		m.links = append([]link{{share: min(max(share, 1), whole), phase: phase}}, m.links...)
+	}
+	return m
+}
+
+// inOrder is each part's blocks once, one part after the other, and then again.
+func inOrder(parts []*splitReader) mixture {
+	var m mixture
+	for _, p := range parts {
+		m.links = append(m.links, link{end: p.order.blocks})
+	}
+	return m
+}
+
+// due is how many of the first n samples that reach the link it takes.
+func (l link) due(n int64) int64 {
+	if l.share == whole {
+		return n
+	}
+	high, low := bits.Mul64(uint64(n), l.share)
+	low, carry := bits.Add64(low, l.phase, 0)
+	high += carry
+	return int64(high<<(64-wholeBits) | low>>wholeBits)
+}
+
+func (m mixture) locate(sample int64) (part int, local int64) {
+	if m.links[0].end > 0 {
+		return m.locateInOrder(sample)
+	}
+	for i, l := range m.links {
+		before := l.due(sample)
+		if i == len(m.links)-1 || l.due(sample+1) > before {
+			return i, before
+		}
+		sample -= before
+	}
+	return 0, sample // no part: not reached
+}
+
+func (m mixture) locateInOrder(sample int64) (part int, local int64) {
+	var total int64
+	for _, l := range m.links {
+		total += l.end
+	}
+	epoch, sample := sample/total, sample%total
+	for sample >= m.links[part].end {
+		sample -= m.links[part].end
+		part++
+	}
+	return part, epoch*m.links[part].end + sample
+}
+
+// count is how many of the first n samples come from a part.
+func (m mixture) count(part int, n int64) int64 {
+	for _, l := range m.links[:part] {
+		n -= l.due(n)
+	}
+	return m.links[part].due(n)
+}
+
+// mixtureFingerprint identifies the parts' tokens and their weights.
+func mixtureFingerprint(parts []*splitReader, weights []float64) string {
+	var all strings.Builder
+	for i, p := range parts {
+		fmt.Fprintf(&all, "%s %v\n", p.manifest.Fingerprint(), weights[i])
+	}
+	return checksum([]byte(all.String()))
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -33,23 +34,9 @@ func newPlot() *cobra.Command {
 			if torn != nil {
 				fmt.Fprintln(c.ErrOrStderr(), torn)
 			}
-			trained := plot.Series{Name: "training", Style: plot.Line}
-			validated := plot.Series{Name: "validation", Style: plot.Points}
-			for _, rec := range records {
-				switch rec.Kind {
-				case runlog.KindTrain:
-					trained.X, trained.Y = append(trained.X, float64(rec.Step)), append(trained.Y, rec.Train.BitsPerByte)
-				case runlog.KindVal:
-					validated.X, validated.Y = append(validated.X, float64(rec.Step)), append(validated.Y, rec.Val.BitsPerByte)
-				}
-			}
-			if len(trained.X) == 0 {
+			series := lossCurves(records)
+			if series == nil {
 				return fmt.Errorf("%s: no training steps yet, nothing to draw", filepath.Join(dir, train.MetricsFile))
-			}
-			trained.Smooth = plot.SmoothFor(len(trained.X))
-			series := []plot.Series{trained}
-			if len(validated.X) > 0 {
-				series = append(series, validated)
 			}
 			o := plot.Options{Title: r.Name, XLabel: "step", YLabel: "bits per byte", CutTop: true}
 			// The shards may have stayed on another machine; then there is no line to compare with.
@@ -70,4 +57,40 @@ func newPlot() *cobra.Command {
 	}
 	c.Flags().StringVar(&out, "out", "", "picture to write: .png or .svg (default RUN_DIR/loss.png)")
 	return c
+}
+
+// lossCurves are the training loss and the validation losses, one for each row length,
+// over the steps; nil before the first step.
+func lossCurves(records []runlog.Record) []plot.Series {
+	trained := plot.Series{Name: "training", Style: plot.Line}
+	var validated []plot.Series // by rising row length
+	add := func(times, step int, bitsPerByte float64) {
+		name := "validation"
+		if times > 1 {
+			name = fmt.Sprintf("validation @%dx", times)
+		}
+		i := slices.IndexFunc(validated, func(s plot.Series) bool { return s.Name == name })
+		if i < 0 {
+			i = len(validated)
+			validated = append(validated, plot.Series{Name: name, Style: plot.Points})
+		}
+		s := &validated[i]
+		s.X, s.Y = append(s.X, float64(step)), append(s.Y, bitsPerByte)
+	}
+	for _, r := range records {
+		switch r.Kind {
+		case runlog.KindTrain:
+			trained.X, trained.Y = append(trained.X, float64(r.Step)), append(trained.Y, r.Train.BitsPerByte)
+		case runlog.KindVal:
+			add(1, r.Step, r.Val.BitsPerByte)
+			for _, at := range r.Val.Longer {
+				add(at.Times, r.Step, at.BitsPerByte)
+			}
+		}
+	}
+	if len(trained.X) == 0 {
+		return nil
+	}
+	trained.Smooth = plot.SmoothFor(len(trained.X))
+	return append([]plot.Series{trained}, validated...)
 }

@@ -46,6 +46,9 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 			return nil, err
 		}
 	}
+	if err := s.checkFinite(last); err != nil {
+		return nil, err
+	}
 	result := &Result{
 		Run: s.dir, Steps: s.step, Tokens: s.tokensAt(s.step), Parameters: s.parameters(),
 		TrainLoss: s.loss, ValLoss: last[0].Loss, ValBitsPerByte: last[0].BitsPerByte, ValLonger: s.longer(last),
@@ -68,6 +71,16 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 		return nil, err
 	}
 	return result, writeFile(filepath.Join(s.dir, ResultFile), append(text, '\n'))
+}
+
+// checkFinite refuses a model whose loss is no number, which has no result to report.
+func (s *session) checkFinite(scores []score) error {
+	for i, v := range scores {
+		if math.IsNaN(v.Loss) || math.IsInf(v.Loss, 0) {
+			return fmt.Errorf("step %d: training has diverged, the validation loss on rows of %d tokens is %v; start a new run with a lower optim.lr", s.step, s.recipe.Eval.Lengths[i]*s.recipe.Data.SeqLen, v.Loss)
+		}
+	}
+	return nil
 }
 
 // position is the number of rows trained on.

@@ -3,50 +3,25 @@ package dist
 import (
 	"fmt"
 	"os"
-	"os/exec"
-	"strings"
 	"testing"
 
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/internal/dist/disttest"
 )
 
-// asProcess makes the test binary one of the processes that TestMPI starts.
-const asProcess = "DIST_TEST_PROCESS"
-
 func TestMain(m *testing.M) {
-	if os.Getenv(asProcess) != "" {
-		if err := process(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	os.Exit(m.Run())
+	disttest.Main(m, map[string]func() error{"collectives": collectives})
 }
 
 // TestMPI makes every call with 2 and 4 processes of Open MPI.
 func TestMPI(t *testing.T) {
-	mpirun, err := exec.LookPath("mpirun")
-	if err != nil {
-		t.Skip("no mpirun: install Open MPI 4 (openmpi-bin)")
-	}
 	for _, n := range []int{2, 4} {
-		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			c := exec.Command(mpirun, "--allow-run-as-root", "--oversubscribe", "-n", fmt.Sprint(n), os.Args[0])
-			c.Env = append(os.Environ(), asProcess+"=1")
-			out, err := c.CombinedOutput()
-			if err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			if got := strings.Count(string(out), "all calls right"); got != n {
-				t.Errorf("%d of %d processes are content:\n%s", got, n, out)
-			}
-		})
+		t.Run(fmt.Sprint(n), func(t *testing.T) { disttest.Run(t, n, "collectives") })
 	}
 }
 
-// process checks the communicator from one process of several.
-func process() error {
+// collectives checks the communicator from one process of several.
+func collectives() error {
 	top, err := Detect(NoFlags(), os.LookupEnv, 0)
 	if err != nil {
 		return err
@@ -106,9 +81,6 @@ func process() error {
 	}
 	if c.ReduceScatter(graph.VectorOf(x[:n*piece-1])) == nil || c.AllGather(graph.VectorOf(x[1:])) == nil || c.Broadcast(graph.VectorOf(x), n) == nil {
 		return fmt.Errorf("pieces of different lengths, or a root outside, are accepted")
-	}
-	if _, err := fmt.Printf("process %d: all calls right\n", r); err != nil {
-		return err
 	}
 	return c.Close()
 }

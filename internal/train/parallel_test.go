@@ -3,51 +3,25 @@ package train
 import (
 	"fmt"
 	"math"
-	"os"
-	"os/exec"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/cpu"
 	"github.com/sambatrain/sambatrain/internal/dist"
+	"github.com/sambatrain/sambatrain/internal/dist/disttest"
 )
 
-// asProcess makes the test binary one of the processes that TestProcesses starts.
-const asProcess = "TRAIN_TEST_PROCESS"
-
 func TestMain(m *testing.M) {
-	if os.Getenv(asProcess) != "" {
-		if err := process(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
-	}
-	os.Exit(m.Run())
+	disttest.Main(m, map[string]func() error{"steps": stepsTogether})
 }
 
 // TestProcesses trains a model in 2 and 4 processes, with and without a sharded
 // optimizer, and compares it with one process that sees all rows.
 func TestProcesses(t *testing.T) {
-	mpirun, err := exec.LookPath("mpirun")
-	if err != nil {
-		t.Skip("no mpirun: install Open MPI 4 (openmpi-bin)")
-	}
 	for _, n := range []int{2, 4} {
-		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			c := exec.Command(mpirun, "--allow-run-as-root", "--oversubscribe", "-n", fmt.Sprint(n), os.Args[0])
-			c.Env = append(os.Environ(), asProcess+"=1")
-			out, err := c.CombinedOutput()
-			if err != nil {
-				t.Fatalf("%v\n%s", err, out)
-			}
-			if got := strings.Count(string(out), "as in one process"); got != n {
-				t.Errorf("%d of %d processes are content:\n%s", got, n, out)
-			}
-		})
+		t.Run(fmt.Sprint(n), func(t *testing.T) { disttest.Run(t, n, "steps") })
 	}
 }
 
@@ -93,7 +67,7 @@ func trainRows(comm graph.Comm, shard bool, micro int) (*Engine, *trained, error
 	return e, r, err
 }
 
-func process() error {
+func stepsTogether() error {
 	comm, err := dist.NewMPI()
 	if err != nil {
 		return err
@@ -134,7 +108,6 @@ func process() error {
 			}
 		}
 	}
-	fmt.Printf("process %d: as in one process\n", comm.Rank())
 	return comm.Close()
 }
 

@@ -12,7 +12,7 @@ type gemmRun struct {
 	copiesA []float32 // one of workspaceA elements a worker
 	copyB   []float32
 
-	rowParts, colParts int // tasks: parts of the rows times parts of the columns
+	tasks []gemmTask // into which C's columns [j0, j1) are cut, for several workers
 
 	j0, j1 int // columns of the part
 	k0, k1 int // steps over K of the part
@@ -29,8 +29,6 @@ func (r *gemmRun) init(g Gemm, workers int, a, b, c, workspace []float32) {
 	if need == 0 {
 		return
 	}
-	r.rowParts, r.colParts = r.parts(workers)
-
 	// Vectors of the copies must not straddle cache lines, and a workspace may start anywhere.
 	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(workspace))) / 4 % lineWidth)
 	workspace = workspace[skip:]
@@ -38,31 +36,51 @@ func (r *gemmRun) init(g Gemm, workers int, a, b, c, workspace []float32) {
 	r.copyB = workspace[len(r.copiesA):]
 }
 
-// small says whether the product is over before other workers would have woken up.
+// small says whether the product is over before other workers would have joined in.
 func (r *gemmRun) small() bool { return r.M*r.N*r.K < smallProduct }
 
+// gemmTask is the panels [lo, hi) of A, and the panels of B from column j0 to j1, counted from the run's.
+type gemmTask struct{ lo, hi, j0, j1 int }
+
 const (
-	smallProduct   = 1 << 20 // multiply-adds: 12 us with AVX-512
-	smallTask      = 1 << 19
-	tasksPerWorker = 12 // makes the end even when workers are not equally fast
-	minColPanels   = 8  // of B in a task: with fewer, copying A shows
+	smallProduct   = 1 << 19 // multiply-adds: 5 us with AVX-512
+	smallTask      = 1 << 18
+	tasksPerWorker = 12 // of what is left when a task would be a small share of it
 	panelsPerCopy  = 8  // of B
+	minColPanels   = 8  // of B in a task: with fewer, copying A shows
+	minRowPanels   = 6  // of A in a task: with fewer, reading B from beyond the second-level cache does
 )
 
-// parts returns into how many parts the rows and columns of C are cut for tasks. Every part of the columns
-// copies A again, so there are only as many as it takes to keep the tasks that run at the same time on the
-// same nBlock columns of B, and all workers busy.
-func (r *gemmRun) parts(workers int) (rows, cols int) {
-	rows = ceilDiv(r.rowPanels, maxPanels)
-	if workers == 1 {
-		return rows, 1
-	}
+// cut returns the tasks for several workers. A task of all columns copies its panels of A once, and is a share
+// of the rows that are left, so that early tasks are large. When the shares get small, the rest is cut into
+// columns too, as many as make the end even when workers are not equally fast. Tasks that follow each other
+// read the same columns of B.
+func (r *gemmRun) cut(workers int) (tasks []gemmTask) {
 	n := min(r.N, r.nCopy)
-	cols = ceilDiv(n, r.nBlock)
-	tasks := min(tasksPerWorker*workers, ceilDiv(r.M*n*min(r.K, r.kBlock), smallTask))
-	rows = min(r.rowPanels, max(rows, ceilDiv(tasks, cols)))
-	cols = max(cols, min(ceilDiv(tasks, rows), ceilDiv(n, minColPanels*r.kernels.cols)))
-	return rows, cols
+	lo := 0
+	for {
+		rows := min(maxPanels, (r.rowPanels-lo)/(2*workers))
+		if rows < minRowPanels {
+			break
+		}
+		tasks = append(tasks, gemmTask{lo, lo + rows, 0, n})
+		lo += rows
+	}
+	left := r.rowPanels - lo
+	if left == 0 {
+		return tasks
+	}
+	most := min(tasksPerWorker*workers, ceilDiv(ceilDiv(r.M*left, r.rowPanels)*n*min(r.K, r.kBlock), smallTask))
+	panels := ceilDiv(n, r.kernels.cols)
+	cols := max(1, min(most, panels/minColPanels))
+	rows := min(left, max(ceilDiv(left, maxPanels), most/cols))
+	for col := range cols {
+		for row := range rows {
+			tasks = append(tasks, gemmTask{lo + row*left/rows, lo + (row+1)*left/rows,
+				col * panels / cols * r.kernels.cols, min(n, (col+1)*panels/cols*r.kernels.cols)})
+		}
+	}
+	return tasks
 }
 
 func (r *gemmRun) serial() {
@@ -81,8 +99,8 @@ func (r *gemmRun) serial() {
 			if r.packB {
 				r.packPanelsB(r.j0, r.j1)
 			}
-			for t := range r.rowParts * r.colParts {
-				r.compute(t, 0)
+			for lo := 0; lo < r.rowPanels; lo += maxPanels {
+				r.compute(gemmTask{lo, min(r.rowPanels, lo+maxPanels), 0, r.j1 - r.j0}, 0)
 			}
 		}
 	}
@@ -109,7 +127,8 @@ func (r *gemmRun) bindParallel(p Pool) func() {
 		j := r.j0 + task*width
 		r.packPanelsB(j, min(r.j1, j+width))
 	}
-	compute := r.compute
+	r.tasks = r.cut(p.Workers())
+	compute := func(task, worker int) { r.compute(r.tasks[task], worker) }
 	return func() {
 		for r.j0 = 0; r.j0 < r.N; r.j0 = r.j1 {
 			r.j1 = min(r.N, r.j0+r.nCopy)
@@ -118,7 +137,7 @@ func (r *gemmRun) bindParallel(p Pool) func() {
 				if r.packB {
 					p.Run(ceilDiv(r.j1-r.j0, panelsPerCopy*r.kernels.cols), pack)
 				}
-				p.Run(r.rowParts*r.colParts, compute)
+				p.Run(len(r.tasks), compute)
 			}
 		}
 	}
@@ -184,15 +203,10 @@ func (r *gemmRun) copyOfA(copyA []float32, i int) []float32 {
 	return copyA[i*r.kernels.rows*r.kBlock:][:r.kernels.rows*r.kBlock]
 }
 
-// compute is a task: a part of the rows of C and a part of the columns. Tasks that follow each other read
-// the same part of B.
-func (r *gemmRun) compute(task, worker int) {
-	col, row := task/r.rowParts, task%r.rowParts
-	lo, hi := row*r.rowPanels/r.rowParts, (row+1)*r.rowPanels/r.rowParts
-	panels := ceilDiv(r.j1-r.j0, r.kernels.cols)
-	j0 := r.j0 + col*panels/r.colParts*r.kernels.cols
-	j1 := min(r.j1, r.j0+(col+1)*panels/r.colParts*r.kernels.cols)
-
+// compute does a task.
+func (r *gemmRun) compute(t gemmTask, worker int) {
+	lo, hi := t.lo, t.hi
+	j0, j1 := r.j0+t.j0, min(r.j1, r.j0+t.j1)
 	copyA := r.copiesA[worker*r.workspaceA():][:r.workspaceA()]
 	if r.packA {
 		r.packPanelsA(copyA, lo, hi)

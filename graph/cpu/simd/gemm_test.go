@@ -168,7 +168,7 @@ func TestGemm(t *testing.T) {
 func TestGemmWorkers(t *testing.T) {
 	sizes := [][3]int{
 		{250, 130, 400}, {60, 1100, 20}, {20, 4130, 15}, {1, 5000, 250}, {2, 3001, 200}, {1200, 3, 300},
-		{1500, 40, 20},
+		{1500, 40, 20}, {700, 600, 20},
 	}
 	eachLevel(t, func(t *testing.T) {
 		pools := []Pool{Serial{}, workers(t, 2), workers(t, 3), workers(t, 5)}

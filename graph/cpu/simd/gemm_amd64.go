@@ -3,31 +3,35 @@ package simd
 import "unsafe"
 
 var gemmAVX2 = gemmKernels{
-	lanes:     8,
-	rows:      6,
-	cols:      16,
-	wideRows:  2,
-	wideCols:  32,
-	kBlock:    384,
-	tile:      gemmTileAVX2,
-	dot:       gemmDotAVX2,
-	dotRows:   2,
-	copyRows:  gemmCopyRowsAVX2,
-	transpose: gemmTransposeAVX2,
+	lanes:      8,
+	rows:       6,
+	cols:       16,
+	wideRows:   2,
+	wideCols:   32,
+	kBlock:     384,
+	perElement: 1,
+	widen:      widenAVX2,
+	tile:       gemmTileAVX2,
+	dot:        gemmDotAVX2,
+	dotRows:    2,
+	copyRows:   gemmCopyRowsAVX2,
+	transpose:  gemmTransposeAVX2,
 }
 
 var gemmAVX512 = gemmKernels{
-	lanes:     16,
-	rows:      14,
-	cols:      32,
-	wideRows:  3,
-	wideCols:  64,
-	kBlock:    384,
-	tile:      gemmTileAVX512,
-	dot:       gemmDotAVX512,
-	dotRows:   4,
-	copyRows:  gemmCopyRowsAVX2,
-	transpose: gemmTransposeAVX2,
+	lanes:      16,
+	rows:       14,
+	cols:       32,
+	wideRows:   3,
+	wideCols:   64,
+	kBlock:     384,
+	perElement: 1,
+	widen:      widenAVX512,
+	tile:       gemmTileAVX512,
+	dot:        gemmDotAVX512,
+	dotRows:    4,
+	copyRows:   gemmCopyRowsAVX2,
+	transpose:  gemmTransposeAVX2,
 }
 
 func kernelsOf(l Level) *gemmKernels {
@@ -38,6 +42,38 @@ func kernelsOf(l Level) *gemmKernels {
 		return &gemmAVX2
 	}
 	return &gemmPortable
+}
+
+// gemmBF16 has AVX512-BF16's products of pairs of bfloat16s.
+var gemmBF16 = gemmKernels{
+	lanes:      16,
+	rows:       14,
+	cols:       32,
+	kBlock:     768,
+	perElement: 2,
+	narrow:     gemmPairs,
+	widen:      widenAVX512,
+	tile:       gemmTileBF16,
+	copyRows:   gemmCopyRowsAVX2,
+	transpose:  gemmTransposeAVX2,
+}
+
+var (
+	gemmRoundedAVX2   = gemmAVX2.rounded(roundAVX2)
+	gemmRoundedAVX512 = gemmAVX512.rounded(roundAVX512)
+)
+
+// roundingKernelsOf is kernelsOf for products that round their factors to bfloat16.
+func roundingKernelsOf(l Level) *gemmKernels {
+	switch {
+	case l == AVX512 && activeBF16.Load():
+		return &gemmBF16
+	case l == AVX512:
+		return gemmRoundedAVX512
+	case l == AVX2:
+		return gemmRoundedAVX2
+	}
+	return gemmRoundedPortable
 }
 
 // gemmTile is gemmKernels.tile in assembly, for one number of rows and of vectors in a row: last is the

@@ -3,3 +3,5 @@
 package simd
 
 func kernelsOf(Level) *gemmKernels { return &gemmPortable }
+
+func roundingKernelsOf(Level) *gemmKernels { return gemmRoundedPortable }

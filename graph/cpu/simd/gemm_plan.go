@@ -9,6 +9,14 @@ type gemmKernels struct {
 	wideCols int
 	kBlock   int // steps over K whose panel of B fits the first-level cache
 
+	// perElement is how many steps over K an element of a panel has: 1, or 2 bfloat16s.
+	perElement int
+	// narrow makes a panel of bfloat16 factors from one of float32s: steps times width of them, of which it
+	// may read as many more as make steps a multiple of perElement. nil: factors are float32.
+	narrow func(dst, src []float32, width, steps int)
+	// widen writes bfloat16s as float32s.
+	widen func(dst []float32, src []uint16)
+
 	// tile computes rows x cols elements of C over k steps: row r of A at step p is a[r*aRow + p*aK], and
 	// column j of B is b[p*bK + j]. It reads B in whole vectors, C only with accumulate.
 	tile func(k int, a []float32, aRow, aK int, b []float32, bK int, c []float32, cRow, rows, cols int, accumulate bool)
@@ -32,6 +40,7 @@ type gemmPlan struct {
 	kernels *gemmKernels
 
 	kBlock    int // steps over K in a block, the last one may be shorter
+	depth     int // elements of a panel for a block's steps
 	nCopy     int // columns of B that are copied at once
 	nBlock    int // columns of B that stay in the second-level cache
 	rowPanels int // panels of A: heights differ by at most one
@@ -49,6 +58,8 @@ const (
 	dotCols = 4  // of a tile of dot products
 	dotMaxM = 64 // up to here copying B costs more than adding the lanes of every element's sum
 	dotMaxN = 4  // and copying A
+
+	convertSteps = 64 // over K that are converted at once: they pass through the first-level cache
 )
 
 // fewPanels is how many panels of the other operand an operand may meet and still be read in place: copying
@@ -59,17 +70,22 @@ const (
 	nearSteps = 256
 )
 
-func (g Gemm) plan(k *gemmKernels) gemmPlan {
+func (g Gemm) plan() gemmPlan {
+	k := kernelsOf(Active())
+	if g.RoundFactors {
+		k = roundingKernelsOf(Active())
+	}
 	p := gemmPlan{Gemm: g, kernels: k}
 	if g.M <= 0 || g.N <= 0 || g.K <= 0 {
 		return p
 	}
-	p.dot = g.TransB && !g.TransA && (g.M <= dotMaxM || g.N <= dotMaxN) && g.K >= 8*min(g.M, g.N)
+	p.dot = !g.RoundFactors && !g.BF16B && g.TransB && !g.TransA && (g.M <= dotMaxM || g.N <= dotMaxN) && g.K >= 8*min(g.M, g.N)
 	p.rowPanels = ceilDiv(g.M, k.rows)
 	colPanels := ceilDiv(g.N, k.cols)
-	p.packA = colPanels > fewPanels || g.TransA && (colPanels > 2 || g.LDA > nearSteps)
-	p.packB = g.TransB || p.rowPanels > fewPanels
+	p.packA = g.RoundFactors || colPanels > fewPanels || g.TransA && (colPanels > 2 || g.LDA > nearSteps)
+	p.packB = g.RoundFactors || g.BF16B || g.TransB || p.rowPanels > fewPanels
 	p.kBlock = evenBlock(g.K, k.kBlock, 8)
+	p.depth = ceilDiv(p.kBlock, k.perElement)
 	p.nCopy = evenBlock(g.N, copyCols, k.cols)
 	p.nBlock = evenBlock(p.nCopy, cacheCols, k.cols)
 	return p
@@ -102,23 +118,32 @@ func (p *gemmPlan) workspaceA() int {
 	if !p.packA {
 		return 0
 	}
-	return min(p.rowPanels, maxPanels) * p.kernels.rows * p.kBlock
+	return min(p.rowPanels, maxPanels) * p.kernels.rows * p.depth
 }
 
 // workspaceB is the size of the copy of B that all workers share, or else of one worker's copy
 // of the panel at the right edge, whose rows may not fill a vector.
 func (p *gemmPlan) workspaceB() int {
 	if !p.packB {
-		return p.kernels.cols * p.kBlock
+		return p.kernels.cols * p.depth
 	}
-	return p.nCopy * p.kBlock
+	return p.nCopy * p.depth
+}
+
+// convertSize is the size of each of the two buffers in which a worker has part of a panel as float32s, and of B
+// before it is transposed.
+func (p *gemmPlan) convertSize() int {
+	if !p.RoundFactors && !p.BF16B {
+		return 0
+	}
+	return convertSteps * max(p.kernels.rows, p.kernels.cols)
 }
 
 func (p *gemmPlan) workspace(workers int) int {
 	if p.rowPanels == 0 || p.dot {
 		return 0
 	}
-	n := lineWidth + workers*p.workspaceA()
+	n := lineWidth + workers*(p.workspaceA()+2*p.convertSize())
 	if p.packB {
 		return n + p.workspaceB()
 	}

@@ -1,15 +1,17 @@
 package simd
 
 var gemmPortable = gemmKernels{
-	lanes:     1,
-	rows:      4,
-	cols:      4,
-	kBlock:    256,
-	tile:      gemmTilePortable,
-	dot:       gemmDotPortable,
-	dotRows:   1,
-	copyRows:  gemmCopyRowsPortable,
-	transpose: gemmTransposePortable,
+	lanes:      1,
+	rows:       4,
+	cols:       4,
+	kBlock:     256,
+	perElement: 1,
+	widen:      widenPortable,
+	tile:       gemmTilePortable,
+	dot:        gemmDotPortable,
+	dotRows:    1,
+	copyRows:   gemmCopyRowsPortable,
+	transpose:  gemmTransposePortable,
 }
 
 func gemmTilePortable(k int, a []float32, aRow, aK int, b []float32, bK int, c []float32, cRow, rows, cols int, accumulate bool) {

@@ -9,7 +9,9 @@ import (
 type gemmRun struct {
 	gemmPlan
 	a, b, c []float32
+	b16     []uint16  // B where it is stored in bfloat16
 	copiesA []float32 // one of workspaceA elements a worker
+	convert []float32 // two of convertSize elements a worker
 	copyB   []float32
 
 	tasks []gemmTask // into which C's columns [j0, j1) are cut, for several workers
@@ -18,10 +20,8 @@ type gemmRun struct {
 	k0, k1 int // steps over K of the part
 }
 
-func (r *gemmRun) init(g Gemm, workers int, a, b, c, workspace []float32) {
-	g.check(a, b, c)
-	r.gemmPlan = g.plan(kernelsOf(Active()))
-	r.a, r.b, r.c = a, b, c
+func (r *gemmRun) init(g Gemm, workers int, workspace []float32) {
+	r.gemmPlan = g.plan()
 	need := r.workspace(workers)
 	if len(workspace) < need {
 		panic(fmt.Sprintf("simd: matrix product: the workspace has %d elements, %d are needed", len(workspace), need))
@@ -33,7 +33,9 @@ func (r *gemmRun) init(g Gemm, workers int, a, b, c, workspace []float32) {
 	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(workspace))) / 4 % lineWidth)
 	workspace = workspace[skip:]
 	r.copiesA = workspace[:workers*r.workspaceA()]
-	r.copyB = workspace[len(r.copiesA):]
+	workspace = workspace[len(r.copiesA):]
+	r.convert = workspace[:workers*2*r.convertSize()]
+	r.copyB = workspace[len(r.convert):]
 }
 
 // small says whether the product is over before other workers would have joined in.
@@ -97,7 +99,7 @@ func (r *gemmRun) serial() {
 		for r.k0 = 0; r.k0 < r.K; r.k0 = r.k1 {
 			r.k1 = min(r.K, r.k0+r.kBlock)
 			if r.packB {
-				r.packPanelsB(r.j0, r.j1)
+				r.packPanelsB(r.j0, r.j1, 0)
 			}
 			for lo := 0; lo < r.rowPanels; lo += maxPanels {
 				r.compute(gemmTask{lo, min(r.rowPanels, lo+maxPanels), 0, r.j1 - r.j0}, 0)
@@ -122,10 +124,10 @@ func (r *gemmRun) bindParallel(p Pool) func() {
 		dots := func(task, _ int) { r.computeDots(task, tasks) }
 		return func() { p.Run(tasks, dots) }
 	}
-	pack := func(task, _ int) {
+	pack := func(task, worker int) {
 		width := panelsPerCopy * r.kernels.cols
 		j := r.j0 + task*width
-		r.packPanelsB(j, min(r.j1, j+width))
+		r.packPanelsB(j, min(r.j1, j+width), worker)
 	}
 	r.tasks = r.cut(p.Workers())
 	compute := func(task, worker int) { r.compute(r.tasks[task], worker) }
@@ -144,46 +146,88 @@ func (r *gemmRun) bindParallel(p Pool) func() {
 }
 
 // packPanelsB copies the panels of B between the columns lo and hi.
-func (r *gemmRun) packPanelsB(lo, hi int) {
+func (r *gemmRun) packPanelsB(lo, hi, worker int) {
 	width, steps := r.kernels.cols, r.k1-r.k0
 	chunk := r.stepsPerCopy(r.TransB)
 	for k := 0; k < steps; k += chunk {
 		for j := lo; j < hi; j += width {
-			panel := r.copyB[(j-r.j0)*r.kBlock+k*width:]
-			r.packPanelB(panel, j, r.k0+k, min(chunk, steps-k))
+			panel := r.copyB[(j-r.j0)*r.depth+k/r.kernels.perElement*width:]
+			r.packPanelB(panel, j, r.k0+k, min(chunk, steps-k), worker)
 		}
 	}
 }
 
 // packPanelB copies steps steps from step k of the panel of B at column j. Columns that the panel lacks are
 // zero: they don't reach C, but what lay there before could be subnormal, and slow.
-func (r *gemmRun) packPanelB(panel []float32, j, k, steps int) {
+func (r *gemmRun) packPanelB(panel []float32, j, k, steps, worker int) {
 	width := r.kernels.cols
 	cols := min(width, r.N-j)
+	floats := r.floats(panel, worker)
 	if cols < width {
-		clear(panel[:steps*width])
+		clear(floats[:steps*width])
 	}
-	if r.TransB {
-		r.kernels.transpose(panel, width, r.b[j*r.LDB+k:], r.LDB, cols, steps)
-	} else {
-		r.kernels.copyRows(panel, width, r.b[k*r.LDB+j:], r.LDB, steps, cols)
+	switch {
+	case r.BF16B:
+		r.widenB(floats, j, k, cols, steps, worker)
+	case r.TransB:
+		r.kernels.transpose(floats, width, r.b[j*r.LDB+k:], r.LDB, cols, steps)
+	default:
+		r.kernels.copyRows(floats, width, r.b[k*r.LDB+j:], r.LDB, steps, cols)
 	}
+	r.narrow(panel, floats, width, steps)
+}
+
+// widenB copies steps steps of cols columns of a B in bfloat16 to a panel of float32s.
+func (r *gemmRun) widenB(panel []float32, j, k, cols, steps, worker int) {
+	width := r.kernels.cols
+	if !r.TransB {
+		for s := range steps {
+			r.kernels.widen(panel[s*width:][:cols], r.b16[(k+s)*r.LDB+j:])
+		}
+		return
+	}
+	rows := r.convert[(2*worker+1)*r.convertSize():][:cols*steps]
+	for c := range cols {
+		r.kernels.widen(rows[c*steps:][:steps], r.b16[(j+c)*r.LDB+k:])
+	}
+	r.kernels.transpose(panel, width, rows, steps, cols, steps)
+}
+
+// floats is where a panel is put together in float32: the panel itself where it stays so.
+func (r *gemmRun) floats(panel []float32, worker int) []float32 {
+	if r.kernels.narrow == nil {
+		return panel
+	}
+	return r.convert[2*worker*r.convertSize():][:r.convertSize()]
+}
+
+// narrow makes the panel of what floats returned.
+func (r *gemmRun) narrow(panel, floats []float32, width, steps int) {
+	if r.kernels.narrow == nil {
+		return
+	}
+	if whole := roundUp(steps, r.kernels.perElement); whole > steps {
+		clear(floats[steps*width : whole*width])
+	}
+	r.kernels.narrow(panel, floats, width, steps)
 }
 
 // packPanelsA copies the panels [lo, hi) of A: all rows of a panel at one step are side by side.
-func (r *gemmRun) packPanelsA(copyA []float32, lo, hi int) {
+func (r *gemmRun) packPanelsA(copyA []float32, lo, hi, worker int) {
 	steps := r.k1 - r.k0
 	chunk := r.stepsPerCopy(!r.TransA)
 	for k := 0; k < steps; k += chunk {
 		for i := lo; i < hi; i++ {
 			i0, i1 := r.panelA(i)
 			rows, n := i1-i0, min(chunk, steps-k)
-			panel := r.copyOfA(copyA, i-lo)[k*rows:]
+			panel := r.copyOfA(copyA, i-lo)[k/r.kernels.perElement*rows:]
+			floats := r.floats(panel, worker)
 			if r.TransA {
-				r.kernels.copyRows(panel, rows, r.a[(r.k0+k)*r.LDA+i0:], r.LDA, n, rows)
+				r.kernels.copyRows(floats, rows, r.a[(r.k0+k)*r.LDA+i0:], r.LDA, n, rows)
 			} else {
-				r.kernels.transpose(panel, rows, r.a[i0*r.LDA+r.k0+k:], r.LDA, rows, n)
+				r.kernels.transpose(floats, rows, r.a[i0*r.LDA+r.k0+k:], r.LDA, rows, n)
 			}
+			r.narrow(panel, floats, rows, n)
 		}
 	}
 }
@@ -192,15 +236,18 @@ func (r *gemmRun) packPanelsA(copyA []float32, lo, hi int) {
 // operand's rows run along K, and else a few, as the steps are far apart while neighbouring panels share
 // pages and cache lines.
 func (r *gemmRun) stepsPerCopy(alongK bool) int {
-	if alongK {
-		return r.kBlock
+	switch {
+	case !alongK:
+		return 16
+	case r.convertSize() > 0:
+		return convertSteps
 	}
-	return 16
+	return r.kBlock
 }
 
 // copyOfA returns the copy of the i-th panel of A in a task.
 func (r *gemmRun) copyOfA(copyA []float32, i int) []float32 {
-	return copyA[i*r.kernels.rows*r.kBlock:][:r.kernels.rows*r.kBlock]
+	return copyA[i*r.kernels.rows*r.depth:][:r.kernels.rows*r.depth]
 }
 
 // compute does a task.
@@ -209,7 +256,7 @@ func (r *gemmRun) compute(t gemmTask, worker int) {
 	j0, j1 := r.j0+t.j0, min(r.j1, r.j0+t.j1)
 	copyA := r.copiesA[worker*r.workspaceA():][:r.workspaceA()]
 	if r.packA {
-		r.packPanelsA(copyA, lo, hi)
+		r.packPanelsA(copyA, lo, hi, worker)
 	}
 	for j := j0; j < j1; j += r.nBlock {
 		for i := lo; i < hi; i++ {
@@ -232,7 +279,7 @@ func (r *gemmRun) compute(t gemmTask, worker int) {
 // computeRows computes the columns [j, j1) of rows rows of C from row i. With newB, a copy of the right edge
 // of B is not that of the rows before.
 func (r *gemmRun) computeRows(a []float32, aRow, aK, i, rows, j, j1, worker int, newB bool) {
-	steps := r.k1 - r.k0
+	steps := ceilDiv(r.k1-r.k0, r.kernels.perElement)
 	accumulate := r.Accumulate || r.k0 > 0
 	for j < j1 {
 		width := r.widthB(j)
@@ -241,11 +288,11 @@ func (r *gemmRun) computeRows(a []float32, aRow, aK, i, rows, j, j1, worker int,
 		bK := r.kernels.cols
 		switch {
 		case r.packB:
-			b = r.copyB[(j-r.j0)*r.kBlock:][:bK*steps]
+			b = r.copyB[(j-r.j0)*r.depth:][:bK*steps]
 		case cols%r.kernels.lanes != 0:
 			b = r.copyB[worker*r.workspaceB():][:bK*steps]
 			if newB {
-				r.packPanelB(b, j, r.k0, steps)
+				r.packPanelB(b, j, r.k0, steps, worker)
 			}
 		default:
 			b, bK = r.b[r.k0*r.LDB+j:], r.LDB

@@ -227,6 +227,146 @@ func gemmTile2x64AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int,
 //go:noescape
 func gemmTile3x64AVX512(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
 
+// gemmTile1x16BF16 is the gemmTile of 1 rows and 16 columns.
+//
+//go:noescape
+func gemmTile1x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile2x16BF16 is the gemmTile of 2 rows and 16 columns.
+//
+//go:noescape
+func gemmTile2x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile3x16BF16 is the gemmTile of 3 rows and 16 columns.
+//
+//go:noescape
+func gemmTile3x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile4x16BF16 is the gemmTile of 4 rows and 16 columns.
+//
+//go:noescape
+func gemmTile4x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile5x16BF16 is the gemmTile of 5 rows and 16 columns.
+//
+//go:noescape
+func gemmTile5x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile6x16BF16 is the gemmTile of 6 rows and 16 columns.
+//
+//go:noescape
+func gemmTile6x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile7x16BF16 is the gemmTile of 7 rows and 16 columns.
+//
+//go:noescape
+func gemmTile7x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile8x16BF16 is the gemmTile of 8 rows and 16 columns.
+//
+//go:noescape
+func gemmTile8x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile9x16BF16 is the gemmTile of 9 rows and 16 columns.
+//
+//go:noescape
+func gemmTile9x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile10x16BF16 is the gemmTile of 10 rows and 16 columns.
+//
+//go:noescape
+func gemmTile10x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile11x16BF16 is the gemmTile of 11 rows and 16 columns.
+//
+//go:noescape
+func gemmTile11x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile12x16BF16 is the gemmTile of 12 rows and 16 columns.
+//
+//go:noescape
+func gemmTile12x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile13x16BF16 is the gemmTile of 13 rows and 16 columns.
+//
+//go:noescape
+func gemmTile13x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile14x16BF16 is the gemmTile of 14 rows and 16 columns.
+//
+//go:noescape
+func gemmTile14x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile1x32BF16 is the gemmTile of 1 rows and 32 columns.
+//
+//go:noescape
+func gemmTile1x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile2x32BF16 is the gemmTile of 2 rows and 32 columns.
+//
+//go:noescape
+func gemmTile2x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile3x32BF16 is the gemmTile of 3 rows and 32 columns.
+//
+//go:noescape
+func gemmTile3x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile4x32BF16 is the gemmTile of 4 rows and 32 columns.
+//
+//go:noescape
+func gemmTile4x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile5x32BF16 is the gemmTile of 5 rows and 32 columns.
+//
+//go:noescape
+func gemmTile5x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile6x32BF16 is the gemmTile of 6 rows and 32 columns.
+//
+//go:noescape
+func gemmTile6x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile7x32BF16 is the gemmTile of 7 rows and 32 columns.
+//
+//go:noescape
+func gemmTile7x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile8x32BF16 is the gemmTile of 8 rows and 32 columns.
+//
+//go:noescape
+func gemmTile8x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile9x32BF16 is the gemmTile of 9 rows and 32 columns.
+//
+//go:noescape
+func gemmTile9x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile10x32BF16 is the gemmTile of 10 rows and 32 columns.
+//
+//go:noescape
+func gemmTile10x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile11x32BF16 is the gemmTile of 11 rows and 32 columns.
+//
+//go:noescape
+func gemmTile11x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile12x32BF16 is the gemmTile of 12 rows and 32 columns.
+//
+//go:noescape
+func gemmTile12x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile13x32BF16 is the gemmTile of 13 rows and 32 columns.
+//
+//go:noescape
+func gemmTile13x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
+// gemmTile14x32BF16 is the gemmTile of 14 rows and 32 columns.
+//
+//go:noescape
+func gemmTile14x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+
 // gemmDot1x1AVX2 is the gemmDot of 1 rows and 1 columns.
 //
 //go:noescape
@@ -316,3 +456,28 @@ func gemmCopy3AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int,
 //
 //go:noescape
 func gemmCopy4AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
+
+// gemmWidenAVX2 writes n bfloat16s as float32s, 8 at a time.
+//
+//go:noescape
+func gemmWidenAVX2(dst *float32, src *uint16, n int)
+
+// gemmWidenAVX512 writes n bfloat16s as float32s, 16 at a time.
+//
+//go:noescape
+func gemmWidenAVX512(dst *float32, src *uint16, n int)
+
+// gemmRoundAVX2 rounds n float32s to bfloat16, 8 at a time.
+//
+//go:noescape
+func gemmRoundAVX2(dst *float32, src *float32, n int)
+
+// gemmRoundAVX512 rounds n float32s to bfloat16, 16 at a time.
+//
+//go:noescape
+func gemmRoundAVX512(dst *float32, src *float32, n int)
+
+// gemmPairsBF16 rounds 2*n rows of width float32s, 1 to 32, to n rows of width pairs of bfloat16s.
+//
+//go:noescape
+func gemmPairsBF16(dst *float32, src *float32, width int, n int)

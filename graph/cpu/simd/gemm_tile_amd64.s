@@ -6341,6 +6341,4897 @@ overwrite:
 	VZEROUPPER
 	RET
 
+// func gemmTile1x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile1x16BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), DX
+	MOVQ    aK+24(FP), BX
+	MOVQ    b+32(FP), SI
+	MOVQ    bK+40(FP), DI
+	SHLQ    $0x02, BX
+	SHLQ    $0x02, DI
+	VPXORD  Z0, Z0, Z0
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), R8
+	SHLQ    $0x02, R8
+	MOVQ    $0x00000001, R9
+	CMPQ    R9, CX
+	CMOVQGT CX, R9
+	SUBQ    R9, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         R8, AX
+	VMOVUPS      (SI), Z1
+	PREFETCHT0   (SI)(DI*8)
+	VBROADCASTSS (DX), Z2
+	LONG         $0x486ef262
+	WORD         $0xc152
+	ADDQ         BX, DX
+	ADDQ         DI, SI
+	DECQ         R9
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (SI), Z1
+	PREFETCHT0   (SI)(DI*8)
+	VBROADCASTSS (DX), Z2
+	LONG         $0x486ef262
+	WORD         $0xc152
+	ADDQ         BX, DX
+	ADDQ         DI, SI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), R8
+	SHLQ   $0x02, R8
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, DX
+	SHLL   CL, DX
+	DECL   DX
+	KMOVW  DX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, K1, Z0
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, DX
+	SHLL    CL, DX
+	DECL    DX
+	KMOVW   DX, K1
+	VMOVUPS Z0, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile2x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile2x16BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000002, R10
+	CMPQ    R10, CX
+	CMOVQGT CX, R10
+	SUBQ    R10, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z2
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z3
+	LONG         $0x4866f262
+	WORD         $0xc252
+	VBROADCASTSS (BX)(R9*1), Z3
+	LONG         $0x4866f262
+	WORD         $0xca52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R10
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z2
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z3
+	LONG         $0x4866f262
+	WORD         $0xc252
+	VBROADCASTSS (BX)(R9*1), Z3
+	LONG         $0x4866f262
+	WORD         $0xca52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, K1, Z0
+	ADDQ   DX, CX
+	VADDPS (CX), Z1, K1, Z1
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z1, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile3x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile3x16BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000003, R10
+	CMPQ    R10, CX
+	CMOVQGT CX, R10
+	SUBQ    R10, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z3
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z4
+	LONG         $0x485ef262
+	WORD         $0xc352
+	VBROADCASTSS (BX)(R9*1), Z4
+	LONG         $0x485ef262
+	WORD         $0xcb52
+	VBROADCASTSS (BX)(R9*2), Z4
+	LONG         $0x485ef262
+	WORD         $0xd352
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R10
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z3
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z4
+	LONG         $0x485ef262
+	WORD         $0xc352
+	VBROADCASTSS (BX)(R9*1), Z4
+	LONG         $0x485ef262
+	WORD         $0xcb52
+	VBROADCASTSS (BX)(R9*2), Z4
+	LONG         $0x485ef262
+	WORD         $0xd352
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, K1, Z0
+	ADDQ   DX, CX
+	VADDPS (CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, K1, Z2
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile4x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile4x16BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000004, R11
+	CMPQ    R11, CX
+	CMOVQGT CX, R11
+	SUBQ    R11, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z4
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z5
+	LONG         $0x4856f262
+	WORD         $0xc452
+	VBROADCASTSS (BX)(R9*1), Z5
+	LONG         $0x4856f262
+	WORD         $0xcc52
+	VBROADCASTSS (BX)(R9*2), Z5
+	LONG         $0x4856f262
+	WORD         $0xd452
+	VBROADCASTSS (BX)(R10*1), Z5
+	LONG         $0x4856f262
+	WORD         $0xdc52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R11
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z4
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z5
+	LONG         $0x4856f262
+	WORD         $0xc452
+	VBROADCASTSS (BX)(R9*1), Z5
+	LONG         $0x4856f262
+	WORD         $0xcc52
+	VBROADCASTSS (BX)(R9*2), Z5
+	LONG         $0x4856f262
+	WORD         $0xd452
+	VBROADCASTSS (BX)(R10*1), Z5
+	LONG         $0x4856f262
+	WORD         $0xdc52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, K1, Z0
+	ADDQ   DX, CX
+	VADDPS (CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, K1, Z2
+	ADDQ   DX, CX
+	VADDPS (CX), Z3, K1, Z3
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z3, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile5x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile5x16BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000005, R11
+	CMPQ    R11, CX
+	CMOVQGT CX, R11
+	SUBQ    R11, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z5
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z6
+	LONG         $0x484ef262
+	WORD         $0xc552
+	VBROADCASTSS (BX)(R9*1), Z6
+	LONG         $0x484ef262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R9*2), Z6
+	LONG         $0x484ef262
+	WORD         $0xd552
+	VBROADCASTSS (BX)(R10*1), Z6
+	LONG         $0x484ef262
+	WORD         $0xdd52
+	VBROADCASTSS (BX)(R9*4), Z6
+	LONG         $0x484ef262
+	WORD         $0xe552
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R11
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z5
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z6
+	LONG         $0x484ef262
+	WORD         $0xc552
+	VBROADCASTSS (BX)(R9*1), Z6
+	LONG         $0x484ef262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R9*2), Z6
+	LONG         $0x484ef262
+	WORD         $0xd552
+	VBROADCASTSS (BX)(R10*1), Z6
+	LONG         $0x484ef262
+	WORD         $0xdd52
+	VBROADCASTSS (BX)(R9*4), Z6
+	LONG         $0x484ef262
+	WORD         $0xe552
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, K1, Z0
+	ADDQ   DX, CX
+	VADDPS (CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, K1, Z2
+	ADDQ   DX, CX
+	VADDPS (CX), Z3, K1, Z3
+	ADDQ   DX, CX
+	VADDPS (CX), Z4, K1, Z4
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z4, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile6x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile6x16BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000006, R12
+	CMPQ    R12, CX
+	CMOVQGT CX, R12
+	SUBQ    R12, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z6
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z7
+	LONG         $0x4846f262
+	WORD         $0xc652
+	VBROADCASTSS (BX)(R9*1), Z7
+	LONG         $0x4846f262
+	WORD         $0xce52
+	VBROADCASTSS (BX)(R9*2), Z7
+	LONG         $0x4846f262
+	WORD         $0xd652
+	VBROADCASTSS (BX)(R10*1), Z7
+	LONG         $0x4846f262
+	WORD         $0xde52
+	VBROADCASTSS (BX)(R9*4), Z7
+	LONG         $0x4846f262
+	WORD         $0xe652
+	VBROADCASTSS (BX)(R11*1), Z7
+	LONG         $0x4846f262
+	WORD         $0xee52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R12
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z6
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z7
+	LONG         $0x4846f262
+	WORD         $0xc652
+	VBROADCASTSS (BX)(R9*1), Z7
+	LONG         $0x4846f262
+	WORD         $0xce52
+	VBROADCASTSS (BX)(R9*2), Z7
+	LONG         $0x4846f262
+	WORD         $0xd652
+	VBROADCASTSS (BX)(R10*1), Z7
+	LONG         $0x4846f262
+	WORD         $0xde52
+	VBROADCASTSS (BX)(R9*4), Z7
+	LONG         $0x4846f262
+	WORD         $0xe652
+	VBROADCASTSS (BX)(R11*1), Z7
+	LONG         $0x4846f262
+	WORD         $0xee52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, K1, Z0
+	ADDQ   DX, CX
+	VADDPS (CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, K1, Z2
+	ADDQ   DX, CX
+	VADDPS (CX), Z3, K1, Z3
+	ADDQ   DX, CX
+	VADDPS (CX), Z4, K1, Z4
+	ADDQ   DX, CX
+	VADDPS (CX), Z5, K1, Z5
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z5, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile7x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile7x16BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000007, R12
+	CMPQ    R12, CX
+	CMOVQGT CX, R12
+	SUBQ    R12, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z7
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z8
+	LONG         $0x483ef262
+	WORD         $0xc752
+	VBROADCASTSS (BX)(R9*1), Z8
+	LONG         $0x483ef262
+	WORD         $0xcf52
+	VBROADCASTSS (BX)(R9*2), Z8
+	LONG         $0x483ef262
+	WORD         $0xd752
+	VBROADCASTSS (BX)(R10*1), Z8
+	LONG         $0x483ef262
+	WORD         $0xdf52
+	VBROADCASTSS (BX)(R9*4), Z8
+	LONG         $0x483ef262
+	WORD         $0xe752
+	VBROADCASTSS (BX)(R11*1), Z8
+	LONG         $0x483ef262
+	WORD         $0xef52
+	VBROADCASTSS (BX)(R10*2), Z8
+	LONG         $0x483ef262
+	WORD         $0xf752
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R12
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z7
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z8
+	LONG         $0x483ef262
+	WORD         $0xc752
+	VBROADCASTSS (BX)(R9*1), Z8
+	LONG         $0x483ef262
+	WORD         $0xcf52
+	VBROADCASTSS (BX)(R9*2), Z8
+	LONG         $0x483ef262
+	WORD         $0xd752
+	VBROADCASTSS (BX)(R10*1), Z8
+	LONG         $0x483ef262
+	WORD         $0xdf52
+	VBROADCASTSS (BX)(R9*4), Z8
+	LONG         $0x483ef262
+	WORD         $0xe752
+	VBROADCASTSS (BX)(R11*1), Z8
+	LONG         $0x483ef262
+	WORD         $0xef52
+	VBROADCASTSS (BX)(R10*2), Z8
+	LONG         $0x483ef262
+	WORD         $0xf752
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, K1, Z0
+	ADDQ   DX, CX
+	VADDPS (CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, K1, Z2
+	ADDQ   DX, CX
+	VADDPS (CX), Z3, K1, Z3
+	ADDQ   DX, CX
+	VADDPS (CX), Z4, K1, Z4
+	ADDQ   DX, CX
+	VADDPS (CX), Z5, K1, Z5
+	ADDQ   DX, CX
+	VADDPS (CX), Z6, K1, Z6
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z6, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile8x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile8x16BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000008, R13
+	CMPQ    R13, CX
+	CMOVQGT CX, R13
+	SUBQ    R13, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z8
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z9
+	LONG         $0x4836d262
+	WORD         $0xc052
+	VBROADCASTSS (BX)(R9*1), Z9
+	LONG         $0x4836d262
+	WORD         $0xc852
+	VBROADCASTSS (BX)(R9*2), Z9
+	LONG         $0x4836d262
+	WORD         $0xd052
+	VBROADCASTSS (BX)(R10*1), Z9
+	LONG         $0x4836d262
+	WORD         $0xd852
+	VBROADCASTSS (BX)(R9*4), Z9
+	LONG         $0x4836d262
+	WORD         $0xe052
+	VBROADCASTSS (BX)(R11*1), Z9
+	LONG         $0x4836d262
+	WORD         $0xe852
+	VBROADCASTSS (BX)(R10*2), Z9
+	LONG         $0x4836d262
+	WORD         $0xf052
+	VBROADCASTSS (BX)(R12*1), Z9
+	LONG         $0x4836d262
+	WORD         $0xf852
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R13
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z8
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z9
+	LONG         $0x4836d262
+	WORD         $0xc052
+	VBROADCASTSS (BX)(R9*1), Z9
+	LONG         $0x4836d262
+	WORD         $0xc852
+	VBROADCASTSS (BX)(R9*2), Z9
+	LONG         $0x4836d262
+	WORD         $0xd052
+	VBROADCASTSS (BX)(R10*1), Z9
+	LONG         $0x4836d262
+	WORD         $0xd852
+	VBROADCASTSS (BX)(R9*4), Z9
+	LONG         $0x4836d262
+	WORD         $0xe052
+	VBROADCASTSS (BX)(R11*1), Z9
+	LONG         $0x4836d262
+	WORD         $0xe852
+	VBROADCASTSS (BX)(R10*2), Z9
+	LONG         $0x4836d262
+	WORD         $0xf052
+	VBROADCASTSS (BX)(R12*1), Z9
+	LONG         $0x4836d262
+	WORD         $0xf852
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, K1, Z0
+	ADDQ   DX, CX
+	VADDPS (CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, K1, Z2
+	ADDQ   DX, CX
+	VADDPS (CX), Z3, K1, Z3
+	ADDQ   DX, CX
+	VADDPS (CX), Z4, K1, Z4
+	ADDQ   DX, CX
+	VADDPS (CX), Z5, K1, Z5
+	ADDQ   DX, CX
+	VADDPS (CX), Z6, K1, Z6
+	ADDQ   DX, CX
+	VADDPS (CX), Z7, K1, Z7
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z7, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile9x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile9x16BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000009, R13
+	CMPQ    R13, CX
+	CMOVQGT CX, R13
+	SUBQ    R13, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z9
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z10
+	LONG         $0x482ed262
+	WORD         $0xc152
+	VBROADCASTSS (BX)(R9*1), Z10
+	LONG         $0x482ed262
+	WORD         $0xc952
+	VBROADCASTSS (BX)(R9*2), Z10
+	LONG         $0x482ed262
+	WORD         $0xd152
+	VBROADCASTSS (BX)(R10*1), Z10
+	LONG         $0x482ed262
+	WORD         $0xd952
+	VBROADCASTSS (BX)(R9*4), Z10
+	LONG         $0x482ed262
+	WORD         $0xe152
+	VBROADCASTSS (BX)(R11*1), Z10
+	LONG         $0x482ed262
+	WORD         $0xe952
+	VBROADCASTSS (BX)(R10*2), Z10
+	LONG         $0x482ed262
+	WORD         $0xf152
+	VBROADCASTSS (BX)(R12*1), Z10
+	LONG         $0x482ed262
+	WORD         $0xf952
+	VBROADCASTSS (BX)(R9*8), Z10
+	LONG         $0x482e5262
+	WORD         $0xc152
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R13
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z9
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z10
+	LONG         $0x482ed262
+	WORD         $0xc152
+	VBROADCASTSS (BX)(R9*1), Z10
+	LONG         $0x482ed262
+	WORD         $0xc952
+	VBROADCASTSS (BX)(R9*2), Z10
+	LONG         $0x482ed262
+	WORD         $0xd152
+	VBROADCASTSS (BX)(R10*1), Z10
+	LONG         $0x482ed262
+	WORD         $0xd952
+	VBROADCASTSS (BX)(R9*4), Z10
+	LONG         $0x482ed262
+	WORD         $0xe152
+	VBROADCASTSS (BX)(R11*1), Z10
+	LONG         $0x482ed262
+	WORD         $0xe952
+	VBROADCASTSS (BX)(R10*2), Z10
+	LONG         $0x482ed262
+	WORD         $0xf152
+	VBROADCASTSS (BX)(R12*1), Z10
+	LONG         $0x482ed262
+	WORD         $0xf952
+	VBROADCASTSS (BX)(R9*8), Z10
+	LONG         $0x482e5262
+	WORD         $0xc152
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, K1, Z0
+	ADDQ   DX, CX
+	VADDPS (CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, K1, Z2
+	ADDQ   DX, CX
+	VADDPS (CX), Z3, K1, Z3
+	ADDQ   DX, CX
+	VADDPS (CX), Z4, K1, Z4
+	ADDQ   DX, CX
+	VADDPS (CX), Z5, K1, Z5
+	ADDQ   DX, CX
+	VADDPS (CX), Z6, K1, Z6
+	ADDQ   DX, CX
+	VADDPS (CX), Z7, K1, Z7
+	ADDQ   DX, CX
+	VADDPS (CX), Z8, K1, Z8
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z7, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z8, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile10x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile10x16BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	LEAQ    (R12)(R9*2), R13
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x0000000a, R14
+	CMPQ    R14, CX
+	CMOVQGT CX, R14
+	SUBQ    R14, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z10
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z11
+	LONG         $0x4826d262
+	WORD         $0xc252
+	VBROADCASTSS (BX)(R9*1), Z11
+	LONG         $0x4826d262
+	WORD         $0xca52
+	VBROADCASTSS (BX)(R9*2), Z11
+	LONG         $0x4826d262
+	WORD         $0xd252
+	VBROADCASTSS (BX)(R10*1), Z11
+	LONG         $0x4826d262
+	WORD         $0xda52
+	VBROADCASTSS (BX)(R9*4), Z11
+	LONG         $0x4826d262
+	WORD         $0xe252
+	VBROADCASTSS (BX)(R11*1), Z11
+	LONG         $0x4826d262
+	WORD         $0xea52
+	VBROADCASTSS (BX)(R10*2), Z11
+	LONG         $0x4826d262
+	WORD         $0xf252
+	VBROADCASTSS (BX)(R12*1), Z11
+	LONG         $0x4826d262
+	WORD         $0xfa52
+	VBROADCASTSS (BX)(R9*8), Z11
+	LONG         $0x48265262
+	WORD         $0xc252
+	VBROADCASTSS (BX)(R13*1), Z11
+	LONG         $0x48265262
+	WORD         $0xca52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R14
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z10
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z11
+	LONG         $0x4826d262
+	WORD         $0xc252
+	VBROADCASTSS (BX)(R9*1), Z11
+	LONG         $0x4826d262
+	WORD         $0xca52
+	VBROADCASTSS (BX)(R9*2), Z11
+	LONG         $0x4826d262
+	WORD         $0xd252
+	VBROADCASTSS (BX)(R10*1), Z11
+	LONG         $0x4826d262
+	WORD         $0xda52
+	VBROADCASTSS (BX)(R9*4), Z11
+	LONG         $0x4826d262
+	WORD         $0xe252
+	VBROADCASTSS (BX)(R11*1), Z11
+	LONG         $0x4826d262
+	WORD         $0xea52
+	VBROADCASTSS (BX)(R10*2), Z11
+	LONG         $0x4826d262
+	WORD         $0xf252
+	VBROADCASTSS (BX)(R12*1), Z11
+	LONG         $0x4826d262
+	WORD         $0xfa52
+	VBROADCASTSS (BX)(R9*8), Z11
+	LONG         $0x48265262
+	WORD         $0xc252
+	VBROADCASTSS (BX)(R13*1), Z11
+	LONG         $0x48265262
+	WORD         $0xca52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, K1, Z0
+	ADDQ   DX, CX
+	VADDPS (CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, K1, Z2
+	ADDQ   DX, CX
+	VADDPS (CX), Z3, K1, Z3
+	ADDQ   DX, CX
+	VADDPS (CX), Z4, K1, Z4
+	ADDQ   DX, CX
+	VADDPS (CX), Z5, K1, Z5
+	ADDQ   DX, CX
+	VADDPS (CX), Z6, K1, Z6
+	ADDQ   DX, CX
+	VADDPS (CX), Z7, K1, Z7
+	ADDQ   DX, CX
+	VADDPS (CX), Z8, K1, Z8
+	ADDQ   DX, CX
+	VADDPS (CX), Z9, K1, Z9
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z7, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z9, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile11x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile11x16BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	LEAQ    (R12)(R9*2), R13
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x0000000b, R14
+	CMPQ    R14, CX
+	CMOVQGT CX, R14
+	SUBQ    R14, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z11
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z12
+	LONG         $0x481ed262
+	WORD         $0xc352
+	VBROADCASTSS (BX)(R9*1), Z12
+	LONG         $0x481ed262
+	WORD         $0xcb52
+	VBROADCASTSS (BX)(R9*2), Z12
+	LONG         $0x481ed262
+	WORD         $0xd352
+	VBROADCASTSS (BX)(R10*1), Z12
+	LONG         $0x481ed262
+	WORD         $0xdb52
+	VBROADCASTSS (BX)(R9*4), Z12
+	LONG         $0x481ed262
+	WORD         $0xe352
+	VBROADCASTSS (BX)(R11*1), Z12
+	LONG         $0x481ed262
+	WORD         $0xeb52
+	VBROADCASTSS (BX)(R10*2), Z12
+	LONG         $0x481ed262
+	WORD         $0xf352
+	VBROADCASTSS (BX)(R12*1), Z12
+	LONG         $0x481ed262
+	WORD         $0xfb52
+	VBROADCASTSS (BX)(R9*8), Z12
+	LONG         $0x481e5262
+	WORD         $0xc352
+	VBROADCASTSS (BX)(R13*1), Z12
+	LONG         $0x481e5262
+	WORD         $0xcb52
+	VBROADCASTSS (BX)(R11*2), Z12
+	LONG         $0x481e5262
+	WORD         $0xd352
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R14
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z11
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z12
+	LONG         $0x481ed262
+	WORD         $0xc352
+	VBROADCASTSS (BX)(R9*1), Z12
+	LONG         $0x481ed262
+	WORD         $0xcb52
+	VBROADCASTSS (BX)(R9*2), Z12
+	LONG         $0x481ed262
+	WORD         $0xd352
+	VBROADCASTSS (BX)(R10*1), Z12
+	LONG         $0x481ed262
+	WORD         $0xdb52
+	VBROADCASTSS (BX)(R9*4), Z12
+	LONG         $0x481ed262
+	WORD         $0xe352
+	VBROADCASTSS (BX)(R11*1), Z12
+	LONG         $0x481ed262
+	WORD         $0xeb52
+	VBROADCASTSS (BX)(R10*2), Z12
+	LONG         $0x481ed262
+	WORD         $0xf352
+	VBROADCASTSS (BX)(R12*1), Z12
+	LONG         $0x481ed262
+	WORD         $0xfb52
+	VBROADCASTSS (BX)(R9*8), Z12
+	LONG         $0x481e5262
+	WORD         $0xc352
+	VBROADCASTSS (BX)(R13*1), Z12
+	LONG         $0x481e5262
+	WORD         $0xcb52
+	VBROADCASTSS (BX)(R11*2), Z12
+	LONG         $0x481e5262
+	WORD         $0xd352
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, K1, Z0
+	ADDQ   DX, CX
+	VADDPS (CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, K1, Z2
+	ADDQ   DX, CX
+	VADDPS (CX), Z3, K1, Z3
+	ADDQ   DX, CX
+	VADDPS (CX), Z4, K1, Z4
+	ADDQ   DX, CX
+	VADDPS (CX), Z5, K1, Z5
+	ADDQ   DX, CX
+	VADDPS (CX), Z6, K1, Z6
+	ADDQ   DX, CX
+	VADDPS (CX), Z7, K1, Z7
+	ADDQ   DX, CX
+	VADDPS (CX), Z8, K1, Z8
+	ADDQ   DX, CX
+	VADDPS (CX), Z9, K1, Z9
+	ADDQ   DX, CX
+	VADDPS (CX), Z10, K1, Z10
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z7, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z9, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z10, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile12x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile12x16BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	LEAQ    (R12)(R9*2), R13
+	LEAQ    (R13)(R9*2), R14
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x0000000c, R15
+	CMPQ    R15, CX
+	CMOVQGT CX, R15
+	SUBQ    R15, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z12
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z13
+	LONG         $0x4816d262
+	WORD         $0xc452
+	VBROADCASTSS (BX)(R9*1), Z13
+	LONG         $0x4816d262
+	WORD         $0xcc52
+	VBROADCASTSS (BX)(R9*2), Z13
+	LONG         $0x4816d262
+	WORD         $0xd452
+	VBROADCASTSS (BX)(R10*1), Z13
+	LONG         $0x4816d262
+	WORD         $0xdc52
+	VBROADCASTSS (BX)(R9*4), Z13
+	LONG         $0x4816d262
+	WORD         $0xe452
+	VBROADCASTSS (BX)(R11*1), Z13
+	LONG         $0x4816d262
+	WORD         $0xec52
+	VBROADCASTSS (BX)(R10*2), Z13
+	LONG         $0x4816d262
+	WORD         $0xf452
+	VBROADCASTSS (BX)(R12*1), Z13
+	LONG         $0x4816d262
+	WORD         $0xfc52
+	VBROADCASTSS (BX)(R9*8), Z13
+	LONG         $0x48165262
+	WORD         $0xc452
+	VBROADCASTSS (BX)(R13*1), Z13
+	LONG         $0x48165262
+	WORD         $0xcc52
+	VBROADCASTSS (BX)(R11*2), Z13
+	LONG         $0x48165262
+	WORD         $0xd452
+	VBROADCASTSS (BX)(R14*1), Z13
+	LONG         $0x48165262
+	WORD         $0xdc52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R15
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z12
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z13
+	LONG         $0x4816d262
+	WORD         $0xc452
+	VBROADCASTSS (BX)(R9*1), Z13
+	LONG         $0x4816d262
+	WORD         $0xcc52
+	VBROADCASTSS (BX)(R9*2), Z13
+	LONG         $0x4816d262
+	WORD         $0xd452
+	VBROADCASTSS (BX)(R10*1), Z13
+	LONG         $0x4816d262
+	WORD         $0xdc52
+	VBROADCASTSS (BX)(R9*4), Z13
+	LONG         $0x4816d262
+	WORD         $0xe452
+	VBROADCASTSS (BX)(R11*1), Z13
+	LONG         $0x4816d262
+	WORD         $0xec52
+	VBROADCASTSS (BX)(R10*2), Z13
+	LONG         $0x4816d262
+	WORD         $0xf452
+	VBROADCASTSS (BX)(R12*1), Z13
+	LONG         $0x4816d262
+	WORD         $0xfc52
+	VBROADCASTSS (BX)(R9*8), Z13
+	LONG         $0x48165262
+	WORD         $0xc452
+	VBROADCASTSS (BX)(R13*1), Z13
+	LONG         $0x48165262
+	WORD         $0xcc52
+	VBROADCASTSS (BX)(R11*2), Z13
+	LONG         $0x48165262
+	WORD         $0xd452
+	VBROADCASTSS (BX)(R14*1), Z13
+	LONG         $0x48165262
+	WORD         $0xdc52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, K1, Z0
+	ADDQ   DX, CX
+	VADDPS (CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, K1, Z2
+	ADDQ   DX, CX
+	VADDPS (CX), Z3, K1, Z3
+	ADDQ   DX, CX
+	VADDPS (CX), Z4, K1, Z4
+	ADDQ   DX, CX
+	VADDPS (CX), Z5, K1, Z5
+	ADDQ   DX, CX
+	VADDPS (CX), Z6, K1, Z6
+	ADDQ   DX, CX
+	VADDPS (CX), Z7, K1, Z7
+	ADDQ   DX, CX
+	VADDPS (CX), Z8, K1, Z8
+	ADDQ   DX, CX
+	VADDPS (CX), Z9, K1, Z9
+	ADDQ   DX, CX
+	VADDPS (CX), Z10, K1, Z10
+	ADDQ   DX, CX
+	VADDPS (CX), Z11, K1, Z11
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z7, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z9, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z10, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z11, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile13x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile13x16BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	LEAQ    (R12)(R9*2), R13
+	LEAQ    (R13)(R9*2), R14
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x0000000d, R15
+	CMPQ    R15, CX
+	CMOVQGT CX, R15
+	SUBQ    R15, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z13
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z14
+	LONG         $0x480ed262
+	WORD         $0xc552
+	VBROADCASTSS (BX)(R9*1), Z14
+	LONG         $0x480ed262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R9*2), Z14
+	LONG         $0x480ed262
+	WORD         $0xd552
+	VBROADCASTSS (BX)(R10*1), Z14
+	LONG         $0x480ed262
+	WORD         $0xdd52
+	VBROADCASTSS (BX)(R9*4), Z14
+	LONG         $0x480ed262
+	WORD         $0xe552
+	VBROADCASTSS (BX)(R11*1), Z14
+	LONG         $0x480ed262
+	WORD         $0xed52
+	VBROADCASTSS (BX)(R10*2), Z14
+	LONG         $0x480ed262
+	WORD         $0xf552
+	VBROADCASTSS (BX)(R12*1), Z14
+	LONG         $0x480ed262
+	WORD         $0xfd52
+	VBROADCASTSS (BX)(R9*8), Z14
+	LONG         $0x480e5262
+	WORD         $0xc552
+	VBROADCASTSS (BX)(R13*1), Z14
+	LONG         $0x480e5262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R11*2), Z14
+	LONG         $0x480e5262
+	WORD         $0xd552
+	VBROADCASTSS (BX)(R14*1), Z14
+	LONG         $0x480e5262
+	WORD         $0xdd52
+	VBROADCASTSS (BX)(R10*4), Z14
+	LONG         $0x480e5262
+	WORD         $0xe552
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R15
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z13
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z14
+	LONG         $0x480ed262
+	WORD         $0xc552
+	VBROADCASTSS (BX)(R9*1), Z14
+	LONG         $0x480ed262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R9*2), Z14
+	LONG         $0x480ed262
+	WORD         $0xd552
+	VBROADCASTSS (BX)(R10*1), Z14
+	LONG         $0x480ed262
+	WORD         $0xdd52
+	VBROADCASTSS (BX)(R9*4), Z14
+	LONG         $0x480ed262
+	WORD         $0xe552
+	VBROADCASTSS (BX)(R11*1), Z14
+	LONG         $0x480ed262
+	WORD         $0xed52
+	VBROADCASTSS (BX)(R10*2), Z14
+	LONG         $0x480ed262
+	WORD         $0xf552
+	VBROADCASTSS (BX)(R12*1), Z14
+	LONG         $0x480ed262
+	WORD         $0xfd52
+	VBROADCASTSS (BX)(R9*8), Z14
+	LONG         $0x480e5262
+	WORD         $0xc552
+	VBROADCASTSS (BX)(R13*1), Z14
+	LONG         $0x480e5262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R11*2), Z14
+	LONG         $0x480e5262
+	WORD         $0xd552
+	VBROADCASTSS (BX)(R14*1), Z14
+	LONG         $0x480e5262
+	WORD         $0xdd52
+	VBROADCASTSS (BX)(R10*4), Z14
+	LONG         $0x480e5262
+	WORD         $0xe552
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, K1, Z0
+	ADDQ   DX, CX
+	VADDPS (CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, K1, Z2
+	ADDQ   DX, CX
+	VADDPS (CX), Z3, K1, Z3
+	ADDQ   DX, CX
+	VADDPS (CX), Z4, K1, Z4
+	ADDQ   DX, CX
+	VADDPS (CX), Z5, K1, Z5
+	ADDQ   DX, CX
+	VADDPS (CX), Z6, K1, Z6
+	ADDQ   DX, CX
+	VADDPS (CX), Z7, K1, Z7
+	ADDQ   DX, CX
+	VADDPS (CX), Z8, K1, Z8
+	ADDQ   DX, CX
+	VADDPS (CX), Z9, K1, Z9
+	ADDQ   DX, CX
+	VADDPS (CX), Z10, K1, Z10
+	ADDQ   DX, CX
+	VADDPS (CX), Z11, K1, Z11
+	ADDQ   DX, CX
+	VADDPS (CX), Z12, K1, Z12
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z7, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z9, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z10, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z11, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z12, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile14x16BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile14x16BF16(SB), NOSPLIT, $8-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	LEAQ    (R12)(R9*2), R13
+	LEAQ    (R13)(R9*2), R14
+	LEAQ    (R14)(R9*2), R15
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x0000000e, BP
+	CMPQ    BP, CX
+	CMOVQGT CX, BP
+	SUBQ    BP, CX
+
+touch:
+	PREFETCHT0   (AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z14
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z15
+	LONG         $0x4806d262
+	WORD         $0xc652
+	VBROADCASTSS (BX)(R9*1), Z15
+	LONG         $0x4806d262
+	WORD         $0xce52
+	VBROADCASTSS (BX)(R9*2), Z15
+	LONG         $0x4806d262
+	WORD         $0xd652
+	VBROADCASTSS (BX)(R10*1), Z15
+	LONG         $0x4806d262
+	WORD         $0xde52
+	VBROADCASTSS (BX)(R9*4), Z15
+	LONG         $0x4806d262
+	WORD         $0xe652
+	VBROADCASTSS (BX)(R11*1), Z15
+	LONG         $0x4806d262
+	WORD         $0xee52
+	VBROADCASTSS (BX)(R10*2), Z15
+	LONG         $0x4806d262
+	WORD         $0xf652
+	VBROADCASTSS (BX)(R12*1), Z15
+	LONG         $0x4806d262
+	WORD         $0xfe52
+	VBROADCASTSS (BX)(R9*8), Z15
+	LONG         $0x48065262
+	WORD         $0xc652
+	VBROADCASTSS (BX)(R13*1), Z15
+	LONG         $0x48065262
+	WORD         $0xce52
+	VBROADCASTSS (BX)(R11*2), Z15
+	LONG         $0x48065262
+	WORD         $0xd652
+	VBROADCASTSS (BX)(R14*1), Z15
+	LONG         $0x48065262
+	WORD         $0xde52
+	VBROADCASTSS (BX)(R10*4), Z15
+	LONG         $0x48065262
+	WORD         $0xe652
+	VBROADCASTSS (BX)(R15*1), Z15
+	LONG         $0x48065262
+	WORD         $0xee52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         BP
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z14
+	PREFETCHT0   (DI)(R8*8)
+	VBROADCASTSS (BX), Z15
+	LONG         $0x4806d262
+	WORD         $0xc652
+	VBROADCASTSS (BX)(R9*1), Z15
+	LONG         $0x4806d262
+	WORD         $0xce52
+	VBROADCASTSS (BX)(R9*2), Z15
+	LONG         $0x4806d262
+	WORD         $0xd652
+	VBROADCASTSS (BX)(R10*1), Z15
+	LONG         $0x4806d262
+	WORD         $0xde52
+	VBROADCASTSS (BX)(R9*4), Z15
+	LONG         $0x4806d262
+	WORD         $0xe652
+	VBROADCASTSS (BX)(R11*1), Z15
+	LONG         $0x4806d262
+	WORD         $0xee52
+	VBROADCASTSS (BX)(R10*2), Z15
+	LONG         $0x4806d262
+	WORD         $0xf652
+	VBROADCASTSS (BX)(R12*1), Z15
+	LONG         $0x4806d262
+	WORD         $0xfe52
+	VBROADCASTSS (BX)(R9*8), Z15
+	LONG         $0x48065262
+	WORD         $0xc652
+	VBROADCASTSS (BX)(R13*1), Z15
+	LONG         $0x48065262
+	WORD         $0xce52
+	VBROADCASTSS (BX)(R11*2), Z15
+	LONG         $0x48065262
+	WORD         $0xd652
+	VBROADCASTSS (BX)(R14*1), Z15
+	LONG         $0x48065262
+	WORD         $0xde52
+	VBROADCASTSS (BX)(R10*4), Z15
+	LONG         $0x48065262
+	WORD         $0xe652
+	VBROADCASTSS (BX)(R15*1), Z15
+	LONG         $0x48065262
+	WORD         $0xee52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, K1, Z0
+	ADDQ   DX, CX
+	VADDPS (CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, K1, Z2
+	ADDQ   DX, CX
+	VADDPS (CX), Z3, K1, Z3
+	ADDQ   DX, CX
+	VADDPS (CX), Z4, K1, Z4
+	ADDQ   DX, CX
+	VADDPS (CX), Z5, K1, Z5
+	ADDQ   DX, CX
+	VADDPS (CX), Z6, K1, Z6
+	ADDQ   DX, CX
+	VADDPS (CX), Z7, K1, Z7
+	ADDQ   DX, CX
+	VADDPS (CX), Z8, K1, Z8
+	ADDQ   DX, CX
+	VADDPS (CX), Z9, K1, Z9
+	ADDQ   DX, CX
+	VADDPS (CX), Z10, K1, Z10
+	ADDQ   DX, CX
+	VADDPS (CX), Z11, K1, Z11
+	ADDQ   DX, CX
+	VADDPS (CX), Z12, K1, Z12
+	ADDQ   DX, CX
+	VADDPS (CX), Z13, K1, Z13
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z1, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z3, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z4, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z5, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z6, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z7, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z8, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z9, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z10, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z11, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z12, K1, (AX)
+	ADDQ    DX, AX
+	VMOVUPS Z13, K1, (AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile1x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile1x32BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), DX
+	MOVQ    aK+24(FP), BX
+	MOVQ    b+32(FP), SI
+	MOVQ    bK+40(FP), DI
+	SHLQ    $0x02, BX
+	SHLQ    $0x02, DI
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), R8
+	SHLQ    $0x02, R8
+	MOVQ    $0x00000001, R9
+	CMPQ    R9, CX
+	CMOVQGT CX, R9
+	SUBQ    R9, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         R8, AX
+	VMOVUPS      (SI), Z2
+	VMOVUPS      64(SI), Z3
+	PREFETCHT0   (SI)(DI*8)
+	PREFETCHT0   64(SI)(DI*8)
+	VBROADCASTSS (DX), Z4
+	LONG         $0x485ef262
+	WORD         $0xc252
+	LONG         $0x485ef262
+	WORD         $0xcb52
+	ADDQ         BX, DX
+	ADDQ         DI, SI
+	DECQ         R9
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (SI), Z2
+	VMOVUPS      64(SI), Z3
+	PREFETCHT0   (SI)(DI*8)
+	PREFETCHT0   64(SI)(DI*8)
+	VBROADCASTSS (DX), Z4
+	LONG         $0x485ef262
+	WORD         $0xc252
+	LONG         $0x485ef262
+	WORD         $0xcb52
+	ADDQ         BX, DX
+	ADDQ         DI, SI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), R8
+	SHLQ   $0x02, R8
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, DX
+	SHLL   CL, DX
+	DECL   DX
+	KMOVW  DX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, Z0
+	VADDPS 64(CX), Z1, K1, Z1
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, DX
+	SHLL    CL, DX
+	DECL    DX
+	KMOVW   DX, K1
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, K1, 64(AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile2x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile2x32BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000002, R10
+	CMPQ    R10, CX
+	CMOVQGT CX, R10
+	SUBQ    R10, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z4
+	VMOVUPS      64(DI), Z5
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z6
+	LONG         $0x484ef262
+	WORD         $0xc452
+	LONG         $0x484ef262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R9*1), Z6
+	LONG         $0x484ef262
+	WORD         $0xd452
+	LONG         $0x484ef262
+	WORD         $0xdd52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R10
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z4
+	VMOVUPS      64(DI), Z5
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z6
+	LONG         $0x484ef262
+	WORD         $0xc452
+	LONG         $0x484ef262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R9*1), Z6
+	LONG         $0x484ef262
+	WORD         $0xd452
+	LONG         $0x484ef262
+	WORD         $0xdd52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, Z0
+	VADDPS 64(CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, Z2
+	VADDPS 64(CX), Z3, K1, Z3
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, K1, 64(AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile3x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile3x32BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000003, R10
+	CMPQ    R10, CX
+	CMOVQGT CX, R10
+	SUBQ    R10, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z6
+	VMOVUPS      64(DI), Z7
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z8
+	LONG         $0x483ef262
+	WORD         $0xc652
+	LONG         $0x483ef262
+	WORD         $0xcf52
+	VBROADCASTSS (BX)(R9*1), Z8
+	LONG         $0x483ef262
+	WORD         $0xd652
+	LONG         $0x483ef262
+	WORD         $0xdf52
+	VBROADCASTSS (BX)(R9*2), Z8
+	LONG         $0x483ef262
+	WORD         $0xe652
+	LONG         $0x483ef262
+	WORD         $0xef52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R10
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z6
+	VMOVUPS      64(DI), Z7
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z8
+	LONG         $0x483ef262
+	WORD         $0xc652
+	LONG         $0x483ef262
+	WORD         $0xcf52
+	VBROADCASTSS (BX)(R9*1), Z8
+	LONG         $0x483ef262
+	WORD         $0xd652
+	LONG         $0x483ef262
+	WORD         $0xdf52
+	VBROADCASTSS (BX)(R9*2), Z8
+	LONG         $0x483ef262
+	WORD         $0xe652
+	LONG         $0x483ef262
+	WORD         $0xef52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, Z0
+	VADDPS 64(CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, Z2
+	VADDPS 64(CX), Z3, K1, Z3
+	ADDQ   DX, CX
+	VADDPS (CX), Z4, Z4
+	VADDPS 64(CX), Z5, K1, Z5
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, K1, 64(AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile4x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile4x32BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000004, R11
+	CMPQ    R11, CX
+	CMOVQGT CX, R11
+	SUBQ    R11, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z8
+	VMOVUPS      64(DI), Z9
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z10
+	LONG         $0x482ed262
+	WORD         $0xc052
+	LONG         $0x482ed262
+	WORD         $0xc952
+	VBROADCASTSS (BX)(R9*1), Z10
+	LONG         $0x482ed262
+	WORD         $0xd052
+	LONG         $0x482ed262
+	WORD         $0xd952
+	VBROADCASTSS (BX)(R9*2), Z10
+	LONG         $0x482ed262
+	WORD         $0xe052
+	LONG         $0x482ed262
+	WORD         $0xe952
+	VBROADCASTSS (BX)(R10*1), Z10
+	LONG         $0x482ed262
+	WORD         $0xf052
+	LONG         $0x482ed262
+	WORD         $0xf952
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R11
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z8
+	VMOVUPS      64(DI), Z9
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z10
+	LONG         $0x482ed262
+	WORD         $0xc052
+	LONG         $0x482ed262
+	WORD         $0xc952
+	VBROADCASTSS (BX)(R9*1), Z10
+	LONG         $0x482ed262
+	WORD         $0xd052
+	LONG         $0x482ed262
+	WORD         $0xd952
+	VBROADCASTSS (BX)(R9*2), Z10
+	LONG         $0x482ed262
+	WORD         $0xe052
+	LONG         $0x482ed262
+	WORD         $0xe952
+	VBROADCASTSS (BX)(R10*1), Z10
+	LONG         $0x482ed262
+	WORD         $0xf052
+	LONG         $0x482ed262
+	WORD         $0xf952
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, Z0
+	VADDPS 64(CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, Z2
+	VADDPS 64(CX), Z3, K1, Z3
+	ADDQ   DX, CX
+	VADDPS (CX), Z4, Z4
+	VADDPS 64(CX), Z5, K1, Z5
+	ADDQ   DX, CX
+	VADDPS (CX), Z6, Z6
+	VADDPS 64(CX), Z7, K1, Z7
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, K1, 64(AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile5x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile5x32BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000005, R11
+	CMPQ    R11, CX
+	CMOVQGT CX, R11
+	SUBQ    R11, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z10
+	VMOVUPS      64(DI), Z11
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z12
+	LONG         $0x481ed262
+	WORD         $0xc252
+	LONG         $0x481ed262
+	WORD         $0xcb52
+	VBROADCASTSS (BX)(R9*1), Z12
+	LONG         $0x481ed262
+	WORD         $0xd252
+	LONG         $0x481ed262
+	WORD         $0xdb52
+	VBROADCASTSS (BX)(R9*2), Z12
+	LONG         $0x481ed262
+	WORD         $0xe252
+	LONG         $0x481ed262
+	WORD         $0xeb52
+	VBROADCASTSS (BX)(R10*1), Z12
+	LONG         $0x481ed262
+	WORD         $0xf252
+	LONG         $0x481ed262
+	WORD         $0xfb52
+	VBROADCASTSS (BX)(R9*4), Z12
+	LONG         $0x481e5262
+	WORD         $0xc252
+	LONG         $0x481e5262
+	WORD         $0xcb52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R11
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z10
+	VMOVUPS      64(DI), Z11
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z12
+	LONG         $0x481ed262
+	WORD         $0xc252
+	LONG         $0x481ed262
+	WORD         $0xcb52
+	VBROADCASTSS (BX)(R9*1), Z12
+	LONG         $0x481ed262
+	WORD         $0xd252
+	LONG         $0x481ed262
+	WORD         $0xdb52
+	VBROADCASTSS (BX)(R9*2), Z12
+	LONG         $0x481ed262
+	WORD         $0xe252
+	LONG         $0x481ed262
+	WORD         $0xeb52
+	VBROADCASTSS (BX)(R10*1), Z12
+	LONG         $0x481ed262
+	WORD         $0xf252
+	LONG         $0x481ed262
+	WORD         $0xfb52
+	VBROADCASTSS (BX)(R9*4), Z12
+	LONG         $0x481e5262
+	WORD         $0xc252
+	LONG         $0x481e5262
+	WORD         $0xcb52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, Z0
+	VADDPS 64(CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, Z2
+	VADDPS 64(CX), Z3, K1, Z3
+	ADDQ   DX, CX
+	VADDPS (CX), Z4, Z4
+	VADDPS 64(CX), Z5, K1, Z5
+	ADDQ   DX, CX
+	VADDPS (CX), Z6, Z6
+	VADDPS 64(CX), Z7, K1, Z7
+	ADDQ   DX, CX
+	VADDPS (CX), Z8, Z8
+	VADDPS 64(CX), Z9, K1, Z9
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, K1, 64(AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile6x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile6x32BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000006, R12
+	CMPQ    R12, CX
+	CMOVQGT CX, R12
+	SUBQ    R12, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z12
+	VMOVUPS      64(DI), Z13
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z14
+	LONG         $0x480ed262
+	WORD         $0xc452
+	LONG         $0x480ed262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R9*1), Z14
+	LONG         $0x480ed262
+	WORD         $0xd452
+	LONG         $0x480ed262
+	WORD         $0xdd52
+	VBROADCASTSS (BX)(R9*2), Z14
+	LONG         $0x480ed262
+	WORD         $0xe452
+	LONG         $0x480ed262
+	WORD         $0xed52
+	VBROADCASTSS (BX)(R10*1), Z14
+	LONG         $0x480ed262
+	WORD         $0xf452
+	LONG         $0x480ed262
+	WORD         $0xfd52
+	VBROADCASTSS (BX)(R9*4), Z14
+	LONG         $0x480e5262
+	WORD         $0xc452
+	LONG         $0x480e5262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R11*1), Z14
+	LONG         $0x480e5262
+	WORD         $0xd452
+	LONG         $0x480e5262
+	WORD         $0xdd52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R12
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z12
+	VMOVUPS      64(DI), Z13
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z14
+	LONG         $0x480ed262
+	WORD         $0xc452
+	LONG         $0x480ed262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R9*1), Z14
+	LONG         $0x480ed262
+	WORD         $0xd452
+	LONG         $0x480ed262
+	WORD         $0xdd52
+	VBROADCASTSS (BX)(R9*2), Z14
+	LONG         $0x480ed262
+	WORD         $0xe452
+	LONG         $0x480ed262
+	WORD         $0xed52
+	VBROADCASTSS (BX)(R10*1), Z14
+	LONG         $0x480ed262
+	WORD         $0xf452
+	LONG         $0x480ed262
+	WORD         $0xfd52
+	VBROADCASTSS (BX)(R9*4), Z14
+	LONG         $0x480e5262
+	WORD         $0xc452
+	LONG         $0x480e5262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R11*1), Z14
+	LONG         $0x480e5262
+	WORD         $0xd452
+	LONG         $0x480e5262
+	WORD         $0xdd52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, Z0
+	VADDPS 64(CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, Z2
+	VADDPS 64(CX), Z3, K1, Z3
+	ADDQ   DX, CX
+	VADDPS (CX), Z4, Z4
+	VADDPS 64(CX), Z5, K1, Z5
+	ADDQ   DX, CX
+	VADDPS (CX), Z6, Z6
+	VADDPS 64(CX), Z7, K1, Z7
+	ADDQ   DX, CX
+	VADDPS (CX), Z8, Z8
+	VADDPS 64(CX), Z9, K1, Z9
+	ADDQ   DX, CX
+	VADDPS (CX), Z10, Z10
+	VADDPS 64(CX), Z11, K1, Z11
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, K1, 64(AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile7x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile7x32BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000007, R12
+	CMPQ    R12, CX
+	CMOVQGT CX, R12
+	SUBQ    R12, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z14
+	VMOVUPS      64(DI), Z15
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z16
+	LONG         $0x407ed262
+	WORD         $0xc652
+	LONG         $0x407ed262
+	WORD         $0xcf52
+	VBROADCASTSS (BX)(R9*1), Z16
+	LONG         $0x407ed262
+	WORD         $0xd652
+	LONG         $0x407ed262
+	WORD         $0xdf52
+	VBROADCASTSS (BX)(R9*2), Z16
+	LONG         $0x407ed262
+	WORD         $0xe652
+	LONG         $0x407ed262
+	WORD         $0xef52
+	VBROADCASTSS (BX)(R10*1), Z16
+	LONG         $0x407ed262
+	WORD         $0xf652
+	LONG         $0x407ed262
+	WORD         $0xff52
+	VBROADCASTSS (BX)(R9*4), Z16
+	LONG         $0x407e5262
+	WORD         $0xc652
+	LONG         $0x407e5262
+	WORD         $0xcf52
+	VBROADCASTSS (BX)(R11*1), Z16
+	LONG         $0x407e5262
+	WORD         $0xd652
+	LONG         $0x407e5262
+	WORD         $0xdf52
+	VBROADCASTSS (BX)(R10*2), Z16
+	LONG         $0x407e5262
+	WORD         $0xe652
+	LONG         $0x407e5262
+	WORD         $0xef52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R12
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z14
+	VMOVUPS      64(DI), Z15
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z16
+	LONG         $0x407ed262
+	WORD         $0xc652
+	LONG         $0x407ed262
+	WORD         $0xcf52
+	VBROADCASTSS (BX)(R9*1), Z16
+	LONG         $0x407ed262
+	WORD         $0xd652
+	LONG         $0x407ed262
+	WORD         $0xdf52
+	VBROADCASTSS (BX)(R9*2), Z16
+	LONG         $0x407ed262
+	WORD         $0xe652
+	LONG         $0x407ed262
+	WORD         $0xef52
+	VBROADCASTSS (BX)(R10*1), Z16
+	LONG         $0x407ed262
+	WORD         $0xf652
+	LONG         $0x407ed262
+	WORD         $0xff52
+	VBROADCASTSS (BX)(R9*4), Z16
+	LONG         $0x407e5262
+	WORD         $0xc652
+	LONG         $0x407e5262
+	WORD         $0xcf52
+	VBROADCASTSS (BX)(R11*1), Z16
+	LONG         $0x407e5262
+	WORD         $0xd652
+	LONG         $0x407e5262
+	WORD         $0xdf52
+	VBROADCASTSS (BX)(R10*2), Z16
+	LONG         $0x407e5262
+	WORD         $0xe652
+	LONG         $0x407e5262
+	WORD         $0xef52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, Z0
+	VADDPS 64(CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, Z2
+	VADDPS 64(CX), Z3, K1, Z3
+	ADDQ   DX, CX
+	VADDPS (CX), Z4, Z4
+	VADDPS 64(CX), Z5, K1, Z5
+	ADDQ   DX, CX
+	VADDPS (CX), Z6, Z6
+	VADDPS 64(CX), Z7, K1, Z7
+	ADDQ   DX, CX
+	VADDPS (CX), Z8, Z8
+	VADDPS 64(CX), Z9, K1, Z9
+	ADDQ   DX, CX
+	VADDPS (CX), Z10, Z10
+	VADDPS 64(CX), Z11, K1, Z11
+	ADDQ   DX, CX
+	VADDPS (CX), Z12, Z12
+	VADDPS 64(CX), Z13, K1, Z13
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, K1, 64(AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile8x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile8x32BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	VPXORD  Z14, Z14, Z14
+	VPXORD  Z15, Z15, Z15
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000008, R13
+	CMPQ    R13, CX
+	CMOVQGT CX, R13
+	SUBQ    R13, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z16
+	VMOVUPS      64(DI), Z17
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z18
+	LONG         $0x406eb262
+	WORD         $0xc052
+	LONG         $0x406eb262
+	WORD         $0xc952
+	VBROADCASTSS (BX)(R9*1), Z18
+	LONG         $0x406eb262
+	WORD         $0xd052
+	LONG         $0x406eb262
+	WORD         $0xd952
+	VBROADCASTSS (BX)(R9*2), Z18
+	LONG         $0x406eb262
+	WORD         $0xe052
+	LONG         $0x406eb262
+	WORD         $0xe952
+	VBROADCASTSS (BX)(R10*1), Z18
+	LONG         $0x406eb262
+	WORD         $0xf052
+	LONG         $0x406eb262
+	WORD         $0xf952
+	VBROADCASTSS (BX)(R9*4), Z18
+	LONG         $0x406e3262
+	WORD         $0xc052
+	LONG         $0x406e3262
+	WORD         $0xc952
+	VBROADCASTSS (BX)(R11*1), Z18
+	LONG         $0x406e3262
+	WORD         $0xd052
+	LONG         $0x406e3262
+	WORD         $0xd952
+	VBROADCASTSS (BX)(R10*2), Z18
+	LONG         $0x406e3262
+	WORD         $0xe052
+	LONG         $0x406e3262
+	WORD         $0xe952
+	VBROADCASTSS (BX)(R12*1), Z18
+	LONG         $0x406e3262
+	WORD         $0xf052
+	LONG         $0x406e3262
+	WORD         $0xf952
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R13
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z16
+	VMOVUPS      64(DI), Z17
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z18
+	LONG         $0x406eb262
+	WORD         $0xc052
+	LONG         $0x406eb262
+	WORD         $0xc952
+	VBROADCASTSS (BX)(R9*1), Z18
+	LONG         $0x406eb262
+	WORD         $0xd052
+	LONG         $0x406eb262
+	WORD         $0xd952
+	VBROADCASTSS (BX)(R9*2), Z18
+	LONG         $0x406eb262
+	WORD         $0xe052
+	LONG         $0x406eb262
+	WORD         $0xe952
+	VBROADCASTSS (BX)(R10*1), Z18
+	LONG         $0x406eb262
+	WORD         $0xf052
+	LONG         $0x406eb262
+	WORD         $0xf952
+	VBROADCASTSS (BX)(R9*4), Z18
+	LONG         $0x406e3262
+	WORD         $0xc052
+	LONG         $0x406e3262
+	WORD         $0xc952
+	VBROADCASTSS (BX)(R11*1), Z18
+	LONG         $0x406e3262
+	WORD         $0xd052
+	LONG         $0x406e3262
+	WORD         $0xd952
+	VBROADCASTSS (BX)(R10*2), Z18
+	LONG         $0x406e3262
+	WORD         $0xe052
+	LONG         $0x406e3262
+	WORD         $0xe952
+	VBROADCASTSS (BX)(R12*1), Z18
+	LONG         $0x406e3262
+	WORD         $0xf052
+	LONG         $0x406e3262
+	WORD         $0xf952
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, Z0
+	VADDPS 64(CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, Z2
+	VADDPS 64(CX), Z3, K1, Z3
+	ADDQ   DX, CX
+	VADDPS (CX), Z4, Z4
+	VADDPS 64(CX), Z5, K1, Z5
+	ADDQ   DX, CX
+	VADDPS (CX), Z6, Z6
+	VADDPS 64(CX), Z7, K1, Z7
+	ADDQ   DX, CX
+	VADDPS (CX), Z8, Z8
+	VADDPS 64(CX), Z9, K1, Z9
+	ADDQ   DX, CX
+	VADDPS (CX), Z10, Z10
+	VADDPS 64(CX), Z11, K1, Z11
+	ADDQ   DX, CX
+	VADDPS (CX), Z12, Z12
+	VADDPS 64(CX), Z13, K1, Z13
+	ADDQ   DX, CX
+	VADDPS (CX), Z14, Z14
+	VADDPS 64(CX), Z15, K1, Z15
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, K1, 64(AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile9x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile9x32BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	VPXORD  Z14, Z14, Z14
+	VPXORD  Z15, Z15, Z15
+	VPXORD  Z16, Z16, Z16
+	VPXORD  Z17, Z17, Z17
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x00000009, R13
+	CMPQ    R13, CX
+	CMOVQGT CX, R13
+	SUBQ    R13, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z18
+	VMOVUPS      64(DI), Z19
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z20
+	LONG         $0x405eb262
+	WORD         $0xc252
+	LONG         $0x405eb262
+	WORD         $0xcb52
+	VBROADCASTSS (BX)(R9*1), Z20
+	LONG         $0x405eb262
+	WORD         $0xd252
+	LONG         $0x405eb262
+	WORD         $0xdb52
+	VBROADCASTSS (BX)(R9*2), Z20
+	LONG         $0x405eb262
+	WORD         $0xe252
+	LONG         $0x405eb262
+	WORD         $0xeb52
+	VBROADCASTSS (BX)(R10*1), Z20
+	LONG         $0x405eb262
+	WORD         $0xf252
+	LONG         $0x405eb262
+	WORD         $0xfb52
+	VBROADCASTSS (BX)(R9*4), Z20
+	LONG         $0x405e3262
+	WORD         $0xc252
+	LONG         $0x405e3262
+	WORD         $0xcb52
+	VBROADCASTSS (BX)(R11*1), Z20
+	LONG         $0x405e3262
+	WORD         $0xd252
+	LONG         $0x405e3262
+	WORD         $0xdb52
+	VBROADCASTSS (BX)(R10*2), Z20
+	LONG         $0x405e3262
+	WORD         $0xe252
+	LONG         $0x405e3262
+	WORD         $0xeb52
+	VBROADCASTSS (BX)(R12*1), Z20
+	LONG         $0x405e3262
+	WORD         $0xf252
+	LONG         $0x405e3262
+	WORD         $0xfb52
+	VBROADCASTSS (BX)(R9*8), Z20
+	LONG         $0x405ea262
+	WORD         $0xc252
+	LONG         $0x405ea262
+	WORD         $0xcb52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R13
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z18
+	VMOVUPS      64(DI), Z19
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z20
+	LONG         $0x405eb262
+	WORD         $0xc252
+	LONG         $0x405eb262
+	WORD         $0xcb52
+	VBROADCASTSS (BX)(R9*1), Z20
+	LONG         $0x405eb262
+	WORD         $0xd252
+	LONG         $0x405eb262
+	WORD         $0xdb52
+	VBROADCASTSS (BX)(R9*2), Z20
+	LONG         $0x405eb262
+	WORD         $0xe252
+	LONG         $0x405eb262
+	WORD         $0xeb52
+	VBROADCASTSS (BX)(R10*1), Z20
+	LONG         $0x405eb262
+	WORD         $0xf252
+	LONG         $0x405eb262
+	WORD         $0xfb52
+	VBROADCASTSS (BX)(R9*4), Z20
+	LONG         $0x405e3262
+	WORD         $0xc252
+	LONG         $0x405e3262
+	WORD         $0xcb52
+	VBROADCASTSS (BX)(R11*1), Z20
+	LONG         $0x405e3262
+	WORD         $0xd252
+	LONG         $0x405e3262
+	WORD         $0xdb52
+	VBROADCASTSS (BX)(R10*2), Z20
+	LONG         $0x405e3262
+	WORD         $0xe252
+	LONG         $0x405e3262
+	WORD         $0xeb52
+	VBROADCASTSS (BX)(R12*1), Z20
+	LONG         $0x405e3262
+	WORD         $0xf252
+	LONG         $0x405e3262
+	WORD         $0xfb52
+	VBROADCASTSS (BX)(R9*8), Z20
+	LONG         $0x405ea262
+	WORD         $0xc252
+	LONG         $0x405ea262
+	WORD         $0xcb52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, Z0
+	VADDPS 64(CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, Z2
+	VADDPS 64(CX), Z3, K1, Z3
+	ADDQ   DX, CX
+	VADDPS (CX), Z4, Z4
+	VADDPS 64(CX), Z5, K1, Z5
+	ADDQ   DX, CX
+	VADDPS (CX), Z6, Z6
+	VADDPS 64(CX), Z7, K1, Z7
+	ADDQ   DX, CX
+	VADDPS (CX), Z8, Z8
+	VADDPS 64(CX), Z9, K1, Z9
+	ADDQ   DX, CX
+	VADDPS (CX), Z10, Z10
+	VADDPS 64(CX), Z11, K1, Z11
+	ADDQ   DX, CX
+	VADDPS (CX), Z12, Z12
+	VADDPS 64(CX), Z13, K1, Z13
+	ADDQ   DX, CX
+	VADDPS (CX), Z14, Z14
+	VADDPS 64(CX), Z15, K1, Z15
+	ADDQ   DX, CX
+	VADDPS (CX), Z16, Z16
+	VADDPS 64(CX), Z17, K1, Z17
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, K1, 64(AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile10x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile10x32BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	LEAQ    (R12)(R9*2), R13
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	VPXORD  Z14, Z14, Z14
+	VPXORD  Z15, Z15, Z15
+	VPXORD  Z16, Z16, Z16
+	VPXORD  Z17, Z17, Z17
+	VPXORD  Z18, Z18, Z18
+	VPXORD  Z19, Z19, Z19
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x0000000a, R14
+	CMPQ    R14, CX
+	CMOVQGT CX, R14
+	SUBQ    R14, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z20
+	VMOVUPS      64(DI), Z21
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z22
+	LONG         $0x404eb262
+	WORD         $0xc452
+	LONG         $0x404eb262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R9*1), Z22
+	LONG         $0x404eb262
+	WORD         $0xd452
+	LONG         $0x404eb262
+	WORD         $0xdd52
+	VBROADCASTSS (BX)(R9*2), Z22
+	LONG         $0x404eb262
+	WORD         $0xe452
+	LONG         $0x404eb262
+	WORD         $0xed52
+	VBROADCASTSS (BX)(R10*1), Z22
+	LONG         $0x404eb262
+	WORD         $0xf452
+	LONG         $0x404eb262
+	WORD         $0xfd52
+	VBROADCASTSS (BX)(R9*4), Z22
+	LONG         $0x404e3262
+	WORD         $0xc452
+	LONG         $0x404e3262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R11*1), Z22
+	LONG         $0x404e3262
+	WORD         $0xd452
+	LONG         $0x404e3262
+	WORD         $0xdd52
+	VBROADCASTSS (BX)(R10*2), Z22
+	LONG         $0x404e3262
+	WORD         $0xe452
+	LONG         $0x404e3262
+	WORD         $0xed52
+	VBROADCASTSS (BX)(R12*1), Z22
+	LONG         $0x404e3262
+	WORD         $0xf452
+	LONG         $0x404e3262
+	WORD         $0xfd52
+	VBROADCASTSS (BX)(R9*8), Z22
+	LONG         $0x404ea262
+	WORD         $0xc452
+	LONG         $0x404ea262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R13*1), Z22
+	LONG         $0x404ea262
+	WORD         $0xd452
+	LONG         $0x404ea262
+	WORD         $0xdd52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R14
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z20
+	VMOVUPS      64(DI), Z21
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z22
+	LONG         $0x404eb262
+	WORD         $0xc452
+	LONG         $0x404eb262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R9*1), Z22
+	LONG         $0x404eb262
+	WORD         $0xd452
+	LONG         $0x404eb262
+	WORD         $0xdd52
+	VBROADCASTSS (BX)(R9*2), Z22
+	LONG         $0x404eb262
+	WORD         $0xe452
+	LONG         $0x404eb262
+	WORD         $0xed52
+	VBROADCASTSS (BX)(R10*1), Z22
+	LONG         $0x404eb262
+	WORD         $0xf452
+	LONG         $0x404eb262
+	WORD         $0xfd52
+	VBROADCASTSS (BX)(R9*4), Z22
+	LONG         $0x404e3262
+	WORD         $0xc452
+	LONG         $0x404e3262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R11*1), Z22
+	LONG         $0x404e3262
+	WORD         $0xd452
+	LONG         $0x404e3262
+	WORD         $0xdd52
+	VBROADCASTSS (BX)(R10*2), Z22
+	LONG         $0x404e3262
+	WORD         $0xe452
+	LONG         $0x404e3262
+	WORD         $0xed52
+	VBROADCASTSS (BX)(R12*1), Z22
+	LONG         $0x404e3262
+	WORD         $0xf452
+	LONG         $0x404e3262
+	WORD         $0xfd52
+	VBROADCASTSS (BX)(R9*8), Z22
+	LONG         $0x404ea262
+	WORD         $0xc452
+	LONG         $0x404ea262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R13*1), Z22
+	LONG         $0x404ea262
+	WORD         $0xd452
+	LONG         $0x404ea262
+	WORD         $0xdd52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, Z0
+	VADDPS 64(CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, Z2
+	VADDPS 64(CX), Z3, K1, Z3
+	ADDQ   DX, CX
+	VADDPS (CX), Z4, Z4
+	VADDPS 64(CX), Z5, K1, Z5
+	ADDQ   DX, CX
+	VADDPS (CX), Z6, Z6
+	VADDPS 64(CX), Z7, K1, Z7
+	ADDQ   DX, CX
+	VADDPS (CX), Z8, Z8
+	VADDPS 64(CX), Z9, K1, Z9
+	ADDQ   DX, CX
+	VADDPS (CX), Z10, Z10
+	VADDPS 64(CX), Z11, K1, Z11
+	ADDQ   DX, CX
+	VADDPS (CX), Z12, Z12
+	VADDPS 64(CX), Z13, K1, Z13
+	ADDQ   DX, CX
+	VADDPS (CX), Z14, Z14
+	VADDPS 64(CX), Z15, K1, Z15
+	ADDQ   DX, CX
+	VADDPS (CX), Z16, Z16
+	VADDPS 64(CX), Z17, K1, Z17
+	ADDQ   DX, CX
+	VADDPS (CX), Z18, Z18
+	VADDPS 64(CX), Z19, K1, Z19
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, K1, 64(AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile11x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile11x32BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	LEAQ    (R12)(R9*2), R13
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	VPXORD  Z14, Z14, Z14
+	VPXORD  Z15, Z15, Z15
+	VPXORD  Z16, Z16, Z16
+	VPXORD  Z17, Z17, Z17
+	VPXORD  Z18, Z18, Z18
+	VPXORD  Z19, Z19, Z19
+	VPXORD  Z20, Z20, Z20
+	VPXORD  Z21, Z21, Z21
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x0000000b, R14
+	CMPQ    R14, CX
+	CMOVQGT CX, R14
+	SUBQ    R14, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z22
+	VMOVUPS      64(DI), Z23
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z24
+	LONG         $0x403eb262
+	WORD         $0xc652
+	LONG         $0x403eb262
+	WORD         $0xcf52
+	VBROADCASTSS (BX)(R9*1), Z24
+	LONG         $0x403eb262
+	WORD         $0xd652
+	LONG         $0x403eb262
+	WORD         $0xdf52
+	VBROADCASTSS (BX)(R9*2), Z24
+	LONG         $0x403eb262
+	WORD         $0xe652
+	LONG         $0x403eb262
+	WORD         $0xef52
+	VBROADCASTSS (BX)(R10*1), Z24
+	LONG         $0x403eb262
+	WORD         $0xf652
+	LONG         $0x403eb262
+	WORD         $0xff52
+	VBROADCASTSS (BX)(R9*4), Z24
+	LONG         $0x403e3262
+	WORD         $0xc652
+	LONG         $0x403e3262
+	WORD         $0xcf52
+	VBROADCASTSS (BX)(R11*1), Z24
+	LONG         $0x403e3262
+	WORD         $0xd652
+	LONG         $0x403e3262
+	WORD         $0xdf52
+	VBROADCASTSS (BX)(R10*2), Z24
+	LONG         $0x403e3262
+	WORD         $0xe652
+	LONG         $0x403e3262
+	WORD         $0xef52
+	VBROADCASTSS (BX)(R12*1), Z24
+	LONG         $0x403e3262
+	WORD         $0xf652
+	LONG         $0x403e3262
+	WORD         $0xff52
+	VBROADCASTSS (BX)(R9*8), Z24
+	LONG         $0x403ea262
+	WORD         $0xc652
+	LONG         $0x403ea262
+	WORD         $0xcf52
+	VBROADCASTSS (BX)(R13*1), Z24
+	LONG         $0x403ea262
+	WORD         $0xd652
+	LONG         $0x403ea262
+	WORD         $0xdf52
+	VBROADCASTSS (BX)(R11*2), Z24
+	LONG         $0x403ea262
+	WORD         $0xe652
+	LONG         $0x403ea262
+	WORD         $0xef52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R14
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z22
+	VMOVUPS      64(DI), Z23
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z24
+	LONG         $0x403eb262
+	WORD         $0xc652
+	LONG         $0x403eb262
+	WORD         $0xcf52
+	VBROADCASTSS (BX)(R9*1), Z24
+	LONG         $0x403eb262
+	WORD         $0xd652
+	LONG         $0x403eb262
+	WORD         $0xdf52
+	VBROADCASTSS (BX)(R9*2), Z24
+	LONG         $0x403eb262
+	WORD         $0xe652
+	LONG         $0x403eb262
+	WORD         $0xef52
+	VBROADCASTSS (BX)(R10*1), Z24
+	LONG         $0x403eb262
+	WORD         $0xf652
+	LONG         $0x403eb262
+	WORD         $0xff52
+	VBROADCASTSS (BX)(R9*4), Z24
+	LONG         $0x403e3262
+	WORD         $0xc652
+	LONG         $0x403e3262
+	WORD         $0xcf52
+	VBROADCASTSS (BX)(R11*1), Z24
+	LONG         $0x403e3262
+	WORD         $0xd652
+	LONG         $0x403e3262
+	WORD         $0xdf52
+	VBROADCASTSS (BX)(R10*2), Z24
+	LONG         $0x403e3262
+	WORD         $0xe652
+	LONG         $0x403e3262
+	WORD         $0xef52
+	VBROADCASTSS (BX)(R12*1), Z24
+	LONG         $0x403e3262
+	WORD         $0xf652
+	LONG         $0x403e3262
+	WORD         $0xff52
+	VBROADCASTSS (BX)(R9*8), Z24
+	LONG         $0x403ea262
+	WORD         $0xc652
+	LONG         $0x403ea262
+	WORD         $0xcf52
+	VBROADCASTSS (BX)(R13*1), Z24
+	LONG         $0x403ea262
+	WORD         $0xd652
+	LONG         $0x403ea262
+	WORD         $0xdf52
+	VBROADCASTSS (BX)(R11*2), Z24
+	LONG         $0x403ea262
+	WORD         $0xe652
+	LONG         $0x403ea262
+	WORD         $0xef52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, Z0
+	VADDPS 64(CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, Z2
+	VADDPS 64(CX), Z3, K1, Z3
+	ADDQ   DX, CX
+	VADDPS (CX), Z4, Z4
+	VADDPS 64(CX), Z5, K1, Z5
+	ADDQ   DX, CX
+	VADDPS (CX), Z6, Z6
+	VADDPS 64(CX), Z7, K1, Z7
+	ADDQ   DX, CX
+	VADDPS (CX), Z8, Z8
+	VADDPS 64(CX), Z9, K1, Z9
+	ADDQ   DX, CX
+	VADDPS (CX), Z10, Z10
+	VADDPS 64(CX), Z11, K1, Z11
+	ADDQ   DX, CX
+	VADDPS (CX), Z12, Z12
+	VADDPS 64(CX), Z13, K1, Z13
+	ADDQ   DX, CX
+	VADDPS (CX), Z14, Z14
+	VADDPS 64(CX), Z15, K1, Z15
+	ADDQ   DX, CX
+	VADDPS (CX), Z16, Z16
+	VADDPS 64(CX), Z17, K1, Z17
+	ADDQ   DX, CX
+	VADDPS (CX), Z18, Z18
+	VADDPS 64(CX), Z19, K1, Z19
+	ADDQ   DX, CX
+	VADDPS (CX), Z20, Z20
+	VADDPS 64(CX), Z21, K1, Z21
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z20, (AX)
+	VMOVUPS Z21, K1, 64(AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile12x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile12x32BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	LEAQ    (R12)(R9*2), R13
+	LEAQ    (R13)(R9*2), R14
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	VPXORD  Z14, Z14, Z14
+	VPXORD  Z15, Z15, Z15
+	VPXORD  Z16, Z16, Z16
+	VPXORD  Z17, Z17, Z17
+	VPXORD  Z18, Z18, Z18
+	VPXORD  Z19, Z19, Z19
+	VPXORD  Z20, Z20, Z20
+	VPXORD  Z21, Z21, Z21
+	VPXORD  Z22, Z22, Z22
+	VPXORD  Z23, Z23, Z23
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x0000000c, R15
+	CMPQ    R15, CX
+	CMOVQGT CX, R15
+	SUBQ    R15, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z24
+	VMOVUPS      64(DI), Z25
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z26
+	LONG         $0x402e9262
+	WORD         $0xc052
+	LONG         $0x402e9262
+	WORD         $0xc952
+	VBROADCASTSS (BX)(R9*1), Z26
+	LONG         $0x402e9262
+	WORD         $0xd052
+	LONG         $0x402e9262
+	WORD         $0xd952
+	VBROADCASTSS (BX)(R9*2), Z26
+	LONG         $0x402e9262
+	WORD         $0xe052
+	LONG         $0x402e9262
+	WORD         $0xe952
+	VBROADCASTSS (BX)(R10*1), Z26
+	LONG         $0x402e9262
+	WORD         $0xf052
+	LONG         $0x402e9262
+	WORD         $0xf952
+	VBROADCASTSS (BX)(R9*4), Z26
+	LONG         $0x402e1262
+	WORD         $0xc052
+	LONG         $0x402e1262
+	WORD         $0xc952
+	VBROADCASTSS (BX)(R11*1), Z26
+	LONG         $0x402e1262
+	WORD         $0xd052
+	LONG         $0x402e1262
+	WORD         $0xd952
+	VBROADCASTSS (BX)(R10*2), Z26
+	LONG         $0x402e1262
+	WORD         $0xe052
+	LONG         $0x402e1262
+	WORD         $0xe952
+	VBROADCASTSS (BX)(R12*1), Z26
+	LONG         $0x402e1262
+	WORD         $0xf052
+	LONG         $0x402e1262
+	WORD         $0xf952
+	VBROADCASTSS (BX)(R9*8), Z26
+	LONG         $0x402e8262
+	WORD         $0xc052
+	LONG         $0x402e8262
+	WORD         $0xc952
+	VBROADCASTSS (BX)(R13*1), Z26
+	LONG         $0x402e8262
+	WORD         $0xd052
+	LONG         $0x402e8262
+	WORD         $0xd952
+	VBROADCASTSS (BX)(R11*2), Z26
+	LONG         $0x402e8262
+	WORD         $0xe052
+	LONG         $0x402e8262
+	WORD         $0xe952
+	VBROADCASTSS (BX)(R14*1), Z26
+	LONG         $0x402e8262
+	WORD         $0xf052
+	LONG         $0x402e8262
+	WORD         $0xf952
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R15
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z24
+	VMOVUPS      64(DI), Z25
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z26
+	LONG         $0x402e9262
+	WORD         $0xc052
+	LONG         $0x402e9262
+	WORD         $0xc952
+	VBROADCASTSS (BX)(R9*1), Z26
+	LONG         $0x402e9262
+	WORD         $0xd052
+	LONG         $0x402e9262
+	WORD         $0xd952
+	VBROADCASTSS (BX)(R9*2), Z26
+	LONG         $0x402e9262
+	WORD         $0xe052
+	LONG         $0x402e9262
+	WORD         $0xe952
+	VBROADCASTSS (BX)(R10*1), Z26
+	LONG         $0x402e9262
+	WORD         $0xf052
+	LONG         $0x402e9262
+	WORD         $0xf952
+	VBROADCASTSS (BX)(R9*4), Z26
+	LONG         $0x402e1262
+	WORD         $0xc052
+	LONG         $0x402e1262
+	WORD         $0xc952
+	VBROADCASTSS (BX)(R11*1), Z26
+	LONG         $0x402e1262
+	WORD         $0xd052
+	LONG         $0x402e1262
+	WORD         $0xd952
+	VBROADCASTSS (BX)(R10*2), Z26
+	LONG         $0x402e1262
+	WORD         $0xe052
+	LONG         $0x402e1262
+	WORD         $0xe952
+	VBROADCASTSS (BX)(R12*1), Z26
+	LONG         $0x402e1262
+	WORD         $0xf052
+	LONG         $0x402e1262
+	WORD         $0xf952
+	VBROADCASTSS (BX)(R9*8), Z26
+	LONG         $0x402e8262
+	WORD         $0xc052
+	LONG         $0x402e8262
+	WORD         $0xc952
+	VBROADCASTSS (BX)(R13*1), Z26
+	LONG         $0x402e8262
+	WORD         $0xd052
+	LONG         $0x402e8262
+	WORD         $0xd952
+	VBROADCASTSS (BX)(R11*2), Z26
+	LONG         $0x402e8262
+	WORD         $0xe052
+	LONG         $0x402e8262
+	WORD         $0xe952
+	VBROADCASTSS (BX)(R14*1), Z26
+	LONG         $0x402e8262
+	WORD         $0xf052
+	LONG         $0x402e8262
+	WORD         $0xf952
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, Z0
+	VADDPS 64(CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, Z2
+	VADDPS 64(CX), Z3, K1, Z3
+	ADDQ   DX, CX
+	VADDPS (CX), Z4, Z4
+	VADDPS 64(CX), Z5, K1, Z5
+	ADDQ   DX, CX
+	VADDPS (CX), Z6, Z6
+	VADDPS 64(CX), Z7, K1, Z7
+	ADDQ   DX, CX
+	VADDPS (CX), Z8, Z8
+	VADDPS 64(CX), Z9, K1, Z9
+	ADDQ   DX, CX
+	VADDPS (CX), Z10, Z10
+	VADDPS 64(CX), Z11, K1, Z11
+	ADDQ   DX, CX
+	VADDPS (CX), Z12, Z12
+	VADDPS 64(CX), Z13, K1, Z13
+	ADDQ   DX, CX
+	VADDPS (CX), Z14, Z14
+	VADDPS 64(CX), Z15, K1, Z15
+	ADDQ   DX, CX
+	VADDPS (CX), Z16, Z16
+	VADDPS 64(CX), Z17, K1, Z17
+	ADDQ   DX, CX
+	VADDPS (CX), Z18, Z18
+	VADDPS 64(CX), Z19, K1, Z19
+	ADDQ   DX, CX
+	VADDPS (CX), Z20, Z20
+	VADDPS 64(CX), Z21, K1, Z21
+	ADDQ   DX, CX
+	VADDPS (CX), Z22, Z22
+	VADDPS 64(CX), Z23, K1, Z23
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z20, (AX)
+	VMOVUPS Z21, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z22, (AX)
+	VMOVUPS Z23, K1, 64(AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile13x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile13x32BF16(SB), NOSPLIT, $0-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	LEAQ    (R12)(R9*2), R13
+	LEAQ    (R13)(R9*2), R14
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	VPXORD  Z14, Z14, Z14
+	VPXORD  Z15, Z15, Z15
+	VPXORD  Z16, Z16, Z16
+	VPXORD  Z17, Z17, Z17
+	VPXORD  Z18, Z18, Z18
+	VPXORD  Z19, Z19, Z19
+	VPXORD  Z20, Z20, Z20
+	VPXORD  Z21, Z21, Z21
+	VPXORD  Z22, Z22, Z22
+	VPXORD  Z23, Z23, Z23
+	VPXORD  Z24, Z24, Z24
+	VPXORD  Z25, Z25, Z25
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x0000000d, R15
+	CMPQ    R15, CX
+	CMOVQGT CX, R15
+	SUBQ    R15, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z26
+	VMOVUPS      64(DI), Z27
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z28
+	LONG         $0x401e9262
+	WORD         $0xc252
+	LONG         $0x401e9262
+	WORD         $0xcb52
+	VBROADCASTSS (BX)(R9*1), Z28
+	LONG         $0x401e9262
+	WORD         $0xd252
+	LONG         $0x401e9262
+	WORD         $0xdb52
+	VBROADCASTSS (BX)(R9*2), Z28
+	LONG         $0x401e9262
+	WORD         $0xe252
+	LONG         $0x401e9262
+	WORD         $0xeb52
+	VBROADCASTSS (BX)(R10*1), Z28
+	LONG         $0x401e9262
+	WORD         $0xf252
+	LONG         $0x401e9262
+	WORD         $0xfb52
+	VBROADCASTSS (BX)(R9*4), Z28
+	LONG         $0x401e1262
+	WORD         $0xc252
+	LONG         $0x401e1262
+	WORD         $0xcb52
+	VBROADCASTSS (BX)(R11*1), Z28
+	LONG         $0x401e1262
+	WORD         $0xd252
+	LONG         $0x401e1262
+	WORD         $0xdb52
+	VBROADCASTSS (BX)(R10*2), Z28
+	LONG         $0x401e1262
+	WORD         $0xe252
+	LONG         $0x401e1262
+	WORD         $0xeb52
+	VBROADCASTSS (BX)(R12*1), Z28
+	LONG         $0x401e1262
+	WORD         $0xf252
+	LONG         $0x401e1262
+	WORD         $0xfb52
+	VBROADCASTSS (BX)(R9*8), Z28
+	LONG         $0x401e8262
+	WORD         $0xc252
+	LONG         $0x401e8262
+	WORD         $0xcb52
+	VBROADCASTSS (BX)(R13*1), Z28
+	LONG         $0x401e8262
+	WORD         $0xd252
+	LONG         $0x401e8262
+	WORD         $0xdb52
+	VBROADCASTSS (BX)(R11*2), Z28
+	LONG         $0x401e8262
+	WORD         $0xe252
+	LONG         $0x401e8262
+	WORD         $0xeb52
+	VBROADCASTSS (BX)(R14*1), Z28
+	LONG         $0x401e8262
+	WORD         $0xf252
+	LONG         $0x401e8262
+	WORD         $0xfb52
+	VBROADCASTSS (BX)(R10*4), Z28
+	LONG         $0x401e0262
+	WORD         $0xc252
+	LONG         $0x401e0262
+	WORD         $0xcb52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         R15
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z26
+	VMOVUPS      64(DI), Z27
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z28
+	LONG         $0x401e9262
+	WORD         $0xc252
+	LONG         $0x401e9262
+	WORD         $0xcb52
+	VBROADCASTSS (BX)(R9*1), Z28
+	LONG         $0x401e9262
+	WORD         $0xd252
+	LONG         $0x401e9262
+	WORD         $0xdb52
+	VBROADCASTSS (BX)(R9*2), Z28
+	LONG         $0x401e9262
+	WORD         $0xe252
+	LONG         $0x401e9262
+	WORD         $0xeb52
+	VBROADCASTSS (BX)(R10*1), Z28
+	LONG         $0x401e9262
+	WORD         $0xf252
+	LONG         $0x401e9262
+	WORD         $0xfb52
+	VBROADCASTSS (BX)(R9*4), Z28
+	LONG         $0x401e1262
+	WORD         $0xc252
+	LONG         $0x401e1262
+	WORD         $0xcb52
+	VBROADCASTSS (BX)(R11*1), Z28
+	LONG         $0x401e1262
+	WORD         $0xd252
+	LONG         $0x401e1262
+	WORD         $0xdb52
+	VBROADCASTSS (BX)(R10*2), Z28
+	LONG         $0x401e1262
+	WORD         $0xe252
+	LONG         $0x401e1262
+	WORD         $0xeb52
+	VBROADCASTSS (BX)(R12*1), Z28
+	LONG         $0x401e1262
+	WORD         $0xf252
+	LONG         $0x401e1262
+	WORD         $0xfb52
+	VBROADCASTSS (BX)(R9*8), Z28
+	LONG         $0x401e8262
+	WORD         $0xc252
+	LONG         $0x401e8262
+	WORD         $0xcb52
+	VBROADCASTSS (BX)(R13*1), Z28
+	LONG         $0x401e8262
+	WORD         $0xd252
+	LONG         $0x401e8262
+	WORD         $0xdb52
+	VBROADCASTSS (BX)(R11*2), Z28
+	LONG         $0x401e8262
+	WORD         $0xe252
+	LONG         $0x401e8262
+	WORD         $0xeb52
+	VBROADCASTSS (BX)(R14*1), Z28
+	LONG         $0x401e8262
+	WORD         $0xf252
+	LONG         $0x401e8262
+	WORD         $0xfb52
+	VBROADCASTSS (BX)(R10*4), Z28
+	LONG         $0x401e0262
+	WORD         $0xc252
+	LONG         $0x401e0262
+	WORD         $0xcb52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, Z0
+	VADDPS 64(CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, Z2
+	VADDPS 64(CX), Z3, K1, Z3
+	ADDQ   DX, CX
+	VADDPS (CX), Z4, Z4
+	VADDPS 64(CX), Z5, K1, Z5
+	ADDQ   DX, CX
+	VADDPS (CX), Z6, Z6
+	VADDPS 64(CX), Z7, K1, Z7
+	ADDQ   DX, CX
+	VADDPS (CX), Z8, Z8
+	VADDPS 64(CX), Z9, K1, Z9
+	ADDQ   DX, CX
+	VADDPS (CX), Z10, Z10
+	VADDPS 64(CX), Z11, K1, Z11
+	ADDQ   DX, CX
+	VADDPS (CX), Z12, Z12
+	VADDPS 64(CX), Z13, K1, Z13
+	ADDQ   DX, CX
+	VADDPS (CX), Z14, Z14
+	VADDPS 64(CX), Z15, K1, Z15
+	ADDQ   DX, CX
+	VADDPS (CX), Z16, Z16
+	VADDPS 64(CX), Z17, K1, Z17
+	ADDQ   DX, CX
+	VADDPS (CX), Z18, Z18
+	VADDPS 64(CX), Z19, K1, Z19
+	ADDQ   DX, CX
+	VADDPS (CX), Z20, Z20
+	VADDPS 64(CX), Z21, K1, Z21
+	ADDQ   DX, CX
+	VADDPS (CX), Z22, Z22
+	VADDPS 64(CX), Z23, K1, Z23
+	ADDQ   DX, CX
+	VADDPS (CX), Z24, Z24
+	VADDPS 64(CX), Z25, K1, Z25
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z20, (AX)
+	VMOVUPS Z21, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z22, (AX)
+	VMOVUPS Z23, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z24, (AX)
+	VMOVUPS Z25, K1, 64(AX)
+	VZEROUPPER
+	RET
+
+// func gemmTile14x32BF16(k int, a *float32, aRow int, aK int, b *float32, bK int, c *float32, cRow int, last int, accumulate bool)
+// Requires: AVX, AVX512F, AVX512_BF16, CMOV, MMX+
+TEXT ·gemmTile14x32BF16(SB), NOSPLIT, $8-73
+	MOVQ    k+0(FP), CX
+	MOVQ    a+8(FP), BX
+	MOVQ    aK+24(FP), SI
+	MOVQ    b+32(FP), DI
+	MOVQ    bK+40(FP), R8
+	SHLQ    $0x02, SI
+	SHLQ    $0x02, R8
+	MOVQ    aRow+16(FP), R9
+	SHLQ    $0x02, R9
+	LEAQ    (R9)(R9*2), R10
+	LEAQ    (R10)(R9*2), R11
+	LEAQ    (R11)(R9*2), R12
+	LEAQ    (R12)(R9*2), R13
+	LEAQ    (R13)(R9*2), R14
+	LEAQ    (R14)(R9*2), R15
+	VPXORD  Z0, Z0, Z0
+	VPXORD  Z1, Z1, Z1
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	VPXORD  Z14, Z14, Z14
+	VPXORD  Z15, Z15, Z15
+	VPXORD  Z16, Z16, Z16
+	VPXORD  Z17, Z17, Z17
+	VPXORD  Z18, Z18, Z18
+	VPXORD  Z19, Z19, Z19
+	VPXORD  Z20, Z20, Z20
+	VPXORD  Z21, Z21, Z21
+	VPXORD  Z22, Z22, Z22
+	VPXORD  Z23, Z23, Z23
+	VPXORD  Z24, Z24, Z24
+	VPXORD  Z25, Z25, Z25
+	VPXORD  Z26, Z26, Z26
+	VPXORD  Z27, Z27, Z27
+	MOVQ    c+48(FP), AX
+	MOVQ    cRow+56(FP), DX
+	SHLQ    $0x02, DX
+	MOVQ    $0x0000000e, BP
+	CMPQ    BP, CX
+	CMOVQGT CX, BP
+	SUBQ    BP, CX
+
+touch:
+	PREFETCHT0   (AX)
+	PREFETCHT0   64(AX)
+	ADDQ         DX, AX
+	VMOVUPS      (DI), Z28
+	VMOVUPS      64(DI), Z29
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R9*1), Z30
+	LONG         $0x400e9262
+	WORD         $0xd452
+	LONG         $0x400e9262
+	WORD         $0xdd52
+	VBROADCASTSS (BX)(R9*2), Z30
+	LONG         $0x400e9262
+	WORD         $0xe452
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS (BX)(R10*1), Z30
+	LONG         $0x400e9262
+	WORD         $0xf452
+	LONG         $0x400e9262
+	WORD         $0xfd52
+	VBROADCASTSS (BX)(R9*4), Z30
+	LONG         $0x400e1262
+	WORD         $0xc452
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R11*1), Z30
+	LONG         $0x400e1262
+	WORD         $0xd452
+	LONG         $0x400e1262
+	WORD         $0xdd52
+	VBROADCASTSS (BX)(R10*2), Z30
+	LONG         $0x400e1262
+	WORD         $0xe452
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS (BX)(R12*1), Z30
+	LONG         $0x400e1262
+	WORD         $0xf452
+	LONG         $0x400e1262
+	WORD         $0xfd52
+	VBROADCASTSS (BX)(R9*8), Z30
+	LONG         $0x400e8262
+	WORD         $0xc452
+	LONG         $0x400e8262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R13*1), Z30
+	LONG         $0x400e8262
+	WORD         $0xd452
+	LONG         $0x400e8262
+	WORD         $0xdd52
+	VBROADCASTSS (BX)(R11*2), Z30
+	LONG         $0x400e8262
+	WORD         $0xe452
+	LONG         $0x400e8262
+	WORD         $0xed52
+	VBROADCASTSS (BX)(R14*1), Z30
+	LONG         $0x400e8262
+	WORD         $0xf452
+	LONG         $0x400e8262
+	WORD         $0xfd52
+	VBROADCASTSS (BX)(R10*4), Z30
+	LONG         $0x400e0262
+	WORD         $0xc452
+	LONG         $0x400e0262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R15*1), Z30
+	LONG         $0x400e0262
+	WORD         $0xd452
+	LONG         $0x400e0262
+	WORD         $0xdd52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         BP
+	JNZ          touch
+	TESTQ        CX, CX
+	JZ           store
+
+loop:
+	VMOVUPS      (DI), Z28
+	VMOVUPS      64(DI), Z29
+	PREFETCHT0   (DI)(R8*8)
+	PREFETCHT0   64(DI)(R8*8)
+	VBROADCASTSS (BX), Z30
+	LONG         $0x400e9262
+	WORD         $0xc452
+	LONG         $0x400e9262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R9*1), Z30
+	LONG         $0x400e9262
+	WORD         $0xd452
+	LONG         $0x400e9262
+	WORD         $0xdd52
+	VBROADCASTSS (BX)(R9*2), Z30
+	LONG         $0x400e9262
+	WORD         $0xe452
+	LONG         $0x400e9262
+	WORD         $0xed52
+	VBROADCASTSS (BX)(R10*1), Z30
+	LONG         $0x400e9262
+	WORD         $0xf452
+	LONG         $0x400e9262
+	WORD         $0xfd52
+	VBROADCASTSS (BX)(R9*4), Z30
+	LONG         $0x400e1262
+	WORD         $0xc452
+	LONG         $0x400e1262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R11*1), Z30
+	LONG         $0x400e1262
+	WORD         $0xd452
+	LONG         $0x400e1262
+	WORD         $0xdd52
+	VBROADCASTSS (BX)(R10*2), Z30
+	LONG         $0x400e1262
+	WORD         $0xe452
+	LONG         $0x400e1262
+	WORD         $0xed52
+	VBROADCASTSS (BX)(R12*1), Z30
+	LONG         $0x400e1262
+	WORD         $0xf452
+	LONG         $0x400e1262
+	WORD         $0xfd52
+	VBROADCASTSS (BX)(R9*8), Z30
+	LONG         $0x400e8262
+	WORD         $0xc452
+	LONG         $0x400e8262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R13*1), Z30
+	LONG         $0x400e8262
+	WORD         $0xd452
+	LONG         $0x400e8262
+	WORD         $0xdd52
+	VBROADCASTSS (BX)(R11*2), Z30
+	LONG         $0x400e8262
+	WORD         $0xe452
+	LONG         $0x400e8262
+	WORD         $0xed52
+	VBROADCASTSS (BX)(R14*1), Z30
+	LONG         $0x400e8262
+	WORD         $0xf452
+	LONG         $0x400e8262
+	WORD         $0xfd52
+	VBROADCASTSS (BX)(R10*4), Z30
+	LONG         $0x400e0262
+	WORD         $0xc452
+	LONG         $0x400e0262
+	WORD         $0xcd52
+	VBROADCASTSS (BX)(R15*1), Z30
+	LONG         $0x400e0262
+	WORD         $0xd452
+	LONG         $0x400e0262
+	WORD         $0xdd52
+	ADDQ         SI, BX
+	ADDQ         R8, DI
+	DECQ         CX
+	JNZ          loop
+
+store:
+	MOVQ   c+48(FP), AX
+	MOVQ   cRow+56(FP), DX
+	SHLQ   $0x02, DX
+	MOVQ   last+64(FP), CX
+	MOVL   $0x00000001, BX
+	SHLL   CL, BX
+	DECL   BX
+	KMOVW  BX, K1
+	MOVB   accumulate+72(FP), CL
+	TESTB  CL, CL
+	JZ     overwrite
+	MOVQ   AX, CX
+	VADDPS (CX), Z0, Z0
+	VADDPS 64(CX), Z1, K1, Z1
+	ADDQ   DX, CX
+	VADDPS (CX), Z2, Z2
+	VADDPS 64(CX), Z3, K1, Z3
+	ADDQ   DX, CX
+	VADDPS (CX), Z4, Z4
+	VADDPS 64(CX), Z5, K1, Z5
+	ADDQ   DX, CX
+	VADDPS (CX), Z6, Z6
+	VADDPS 64(CX), Z7, K1, Z7
+	ADDQ   DX, CX
+	VADDPS (CX), Z8, Z8
+	VADDPS 64(CX), Z9, K1, Z9
+	ADDQ   DX, CX
+	VADDPS (CX), Z10, Z10
+	VADDPS 64(CX), Z11, K1, Z11
+	ADDQ   DX, CX
+	VADDPS (CX), Z12, Z12
+	VADDPS 64(CX), Z13, K1, Z13
+	ADDQ   DX, CX
+	VADDPS (CX), Z14, Z14
+	VADDPS 64(CX), Z15, K1, Z15
+	ADDQ   DX, CX
+	VADDPS (CX), Z16, Z16
+	VADDPS 64(CX), Z17, K1, Z17
+	ADDQ   DX, CX
+	VADDPS (CX), Z18, Z18
+	VADDPS 64(CX), Z19, K1, Z19
+	ADDQ   DX, CX
+	VADDPS (CX), Z20, Z20
+	VADDPS 64(CX), Z21, K1, Z21
+	ADDQ   DX, CX
+	VADDPS (CX), Z22, Z22
+	VADDPS 64(CX), Z23, K1, Z23
+	ADDQ   DX, CX
+	VADDPS (CX), Z24, Z24
+	VADDPS 64(CX), Z25, K1, Z25
+	ADDQ   DX, CX
+	VADDPS (CX), Z26, Z26
+	VADDPS 64(CX), Z27, K1, Z27
+
+overwrite:
+	MOVQ    last+64(FP), CX
+	MOVL    $0x00000001, BX
+	SHLL    CL, BX
+	DECL    BX
+	KMOVW   BX, K1
+	VMOVUPS Z0, (AX)
+	VMOVUPS Z1, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z2, (AX)
+	VMOVUPS Z3, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z4, (AX)
+	VMOVUPS Z5, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z6, (AX)
+	VMOVUPS Z7, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z8, (AX)
+	VMOVUPS Z9, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z10, (AX)
+	VMOVUPS Z11, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z12, (AX)
+	VMOVUPS Z13, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z14, (AX)
+	VMOVUPS Z15, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z16, (AX)
+	VMOVUPS Z17, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z18, (AX)
+	VMOVUPS Z19, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z20, (AX)
+	VMOVUPS Z21, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z22, (AX)
+	VMOVUPS Z23, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z24, (AX)
+	VMOVUPS Z25, K1, 64(AX)
+	ADDQ    DX, AX
+	VMOVUPS Z26, (AX)
+	VMOVUPS Z27, K1, 64(AX)
+	VZEROUPPER
+	RET
+
 // func gemmDot1x1AVX2(k int, a *float32, aRow int, b *float32, bRow int, c *float32, cRow int, accumulate bool)
 // Requires: AVX, FMA3
 TEXT ·gemmDot1x1AVX2(SB), NOSPLIT, $0-57
@@ -7647,5 +12538,176 @@ row:
 	ADDQ    CX, AX
 	DECQ    SI
 	JNZ     row
+	VZEROUPPER
+	RET
+
+// func gemmWidenAVX2(dst *float32, src *uint16, n int)
+// Requires: AVX, AVX2
+TEXT ·gemmWidenAVX2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	VPMOVZXWD (CX), Y0
+	VPSLLD    $0x10, Y0, Y0
+	VMOVUPS   Y0, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x08, DX
+	JG        loop
+	VZEROUPPER
+	RET
+
+// func gemmWidenAVX512(dst *float32, src *uint16, n int)
+// Requires: AVX, AVX512F
+TEXT ·gemmWidenAVX512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	VPMOVZXWD (CX), Z0
+	VPSLLD    $0x10, Z0, Z0
+	VMOVUPS   Z0, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x40, AX
+	SUBQ      $0x10, DX
+	JG        loop
+	VZEROUPPER
+	RET
+
+// func gemmRoundAVX2(dst *float32, src *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·gemmRoundAVX2(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVL         $0x00000001, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Y0
+	MOVL         $0x00007fff, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Y1
+	MOVL         $0xffff0000, BX
+	VMOVD        BX, X2
+	VPBROADCASTD X2, Y2
+
+loop:
+	VMOVUPS   (CX), Y3
+	VPSRLD    $0x10, Y3, Y4
+	VCMPPS    $0x03, Y3, Y3, Y5
+	VPAND     Y0, Y4, Y4
+	VPADDD    Y1, Y4, Y4
+	VPADDD    Y3, Y4, Y4
+	VPAND     Y2, Y4, Y4
+	VBLENDVPS Y5, Y3, Y4, Y4
+	VMOVUPS   Y4, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x20, AX
+	SUBQ      $0x08, DX
+	JG        loop
+	VZEROUPPER
+	RET
+
+// func gemmRoundAVX512(dst *float32, src *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·gemmRoundAVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVL         $0x00000001, BX
+	VMOVD        BX, X0
+	VPBROADCASTD X0, Z0
+	MOVL         $0x00007fff, BX
+	VMOVD        BX, X1
+	VPBROADCASTD X1, Z1
+	MOVL         $0xffff0000, BX
+	VMOVD        BX, X2
+	VPBROADCASTD X2, Z2
+
+loop:
+	VMOVUPS (CX), Z3
+	VPSRLD  $0x10, Z3, Z4
+	VCMPPS  $0x03, Z3, Z3, K1
+	VPANDD  Z0, Z4, Z4
+	VPADDD  Z1, Z4, Z4
+	VPADDD  Z3, Z4, Z4
+	VPANDD  Z2, Z4, Z4
+	VMOVAPS Z3, K1, Z4
+	VMOVUPS Z4, (AX)
+	ADDQ    $0x40, CX
+	ADDQ    $0x40, AX
+	SUBQ    $0x10, DX
+	JG      loop
+	VZEROUPPER
+	RET
+
+// func gemmPairsBF16(dst *float32, src *float32, width int, n int)
+// Requires: AVX, AVX512F, AVX512_BF16
+TEXT ·gemmPairsBF16(SB), NOSPLIT, $0-32
+	MOVQ  dst+0(FP), AX
+	MOVQ  src+8(FP), DX
+	MOVQ  width+16(FP), BX
+	MOVQ  n+24(FP), SI
+	LEAQ  (BX)(BX*1), DI
+	SHLQ  $0x01, DI
+	MOVQ  BX, CX
+	MOVQ  $0x00000001, R9
+	MOVQ  R9, R8
+	SHLQ  CL, R8
+	SUBQ  R9, R8
+	KMOVW R8, K1
+	SHRQ  $0x10, R8
+	KMOVW R8, K2
+	CMPQ  BX, $0x10
+	JG    wide
+
+narrow:
+	VMOVUPS.Z (DX), K1, Z0
+	VMOVUPS.Z (DX)(DI*1), K1, Z1
+	LONG      $0x487ef262
+	WORD      $0xc072
+	LONG      $0x487ef262
+	WORD      $0xc972
+	VPMOVZXWD Y0, Z0
+	VPMOVZXWD Y1, Z1
+	VPSLLD    $0x10, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, K1, (AX)
+	LEAQ      (DX)(DI*2), DX
+	ADDQ      DI, AX
+	DECQ      SI
+	JNZ       narrow
+	VZEROUPPER
+	RET
+
+wide:
+	VMOVUPS.Z (DX), K1, Z0
+	VMOVUPS.Z (DX)(DI*1), K1, Z1
+	LONG      $0x487ef262
+	WORD      $0xc072
+	LONG      $0x487ef262
+	WORD      $0xc972
+	VPMOVZXWD Y0, Z0
+	VPMOVZXWD Y1, Z1
+	VPSLLD    $0x10, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, K1, (AX)
+	VMOVUPS.Z 64(DX), K2, Z0
+	VMOVUPS.Z 64(DX)(DI*1), K2, Z1
+	LONG      $0x487ef262
+	WORD      $0xc072
+	LONG      $0x487ef262
+	WORD      $0xc972
+	VPMOVZXWD Y0, Z0
+	VPMOVZXWD Y1, Z1
+	VPSLLD    $0x10, Z1, Z1
+	VPORD     Z0, Z1, Z1
+	VMOVDQU32 Z1, K2, 64(AX)
+	LEAQ      (DX)(DI*2), DX
+	ADDQ      DI, AX
+	DECQ      SI
+	JNZ       wide
 	VZEROUPPER
 	RET

@@ -10,7 +10,7 @@ import (
 )
 
 // LevelVariable is the environment variable that lowers the instruction set, for tests and for
-// bisecting a numerical difference: portable, avx2 or avx512.
+// bisecting a numerical difference: portable, avx2, avx512 or avx512_bf16.
 const LevelVariable = "SAMBATRAIN_SIMD"
 
 // Level is an instruction set that kernels are written for. Levels are ordered: a CPU that runs one
@@ -39,16 +39,23 @@ func (l Level) String() string {
 	return fmt.Sprintf("level %d", int(l))
 }
 
+// withBF16 names AVX512 with AVX512-BF16, which only products of bfloat16 factors use.
+const withBF16 = "avx512_bf16"
+
 var (
 	best       Level // of this CPU
+	bestBF16   bool  // it has AVX512-BF16
 	active     atomic.Int32
+	activeBF16 atomic.Bool
 	levelError error
 )
 
 func init() {
 	best = detect()
-	l, err := choose(best, os.Getenv(LevelVariable))
+	bestBF16 = best == AVX512 && cpu.X86.HasAVX512BF16
+	l, bf16, err := choose(best, bestBF16, os.Getenv(LevelVariable))
 	active.Store(int32(l))
+	activeBF16.Store(bf16)
 	levelError = err
 }
 
@@ -63,22 +70,33 @@ func detect() Level {
 	return AVX512
 }
 
-// choose returns the level that name asks for on a CPU whose highest is best, and best itself with an
-// error where it can't.
-func choose(best Level, name string) (Level, error) {
+// choose returns the level that name asks for on a CPU whose highest is best, and whether to use AVX512-BF16,
+// which it may have. It returns the CPU's best with an error where it can't.
+func choose(best Level, bf16 bool, name string) (Level, bool, error) {
 	if name == "" {
-		return best, nil
+		return best, bf16, nil
+	}
+	highest := best.String()
+	if bf16 {
+		highest = withBF16
+	}
+	tooHigh := fmt.Errorf("%s=%s: this CPU runs %s at most; set that or unset the variable", LevelVariable, name, highest)
+	if strings.EqualFold(name, withBF16) {
+		if !bf16 {
+			return best, bf16, tooHigh
+		}
+		return AVX512, true, nil
 	}
 	for l := Portable; l <= AVX512; l++ {
 		if !strings.EqualFold(name, l.String()) {
 			continue
 		}
 		if l > best {
-			return best, fmt.Errorf("%s=%s: this CPU runs %s at most; set that or unset the variable", LevelVariable, name, best)
+			return best, bf16, tooHigh
 		}
-		return l, nil
+		return l, false, nil
 	}
-	return best, fmt.Errorf("%s=%q: not an instruction set; use portable, avx2 or avx512", LevelVariable, name)
+	return best, bf16, fmt.Errorf("%s=%q: not an instruction set; use portable, avx2, avx512 or %s", LevelVariable, name, withBF16)
 }
 
 // Active returns the level that kernels use: the CPU's highest, lowered by LevelVariable.
@@ -106,3 +124,19 @@ func Force(l Level) (restore func()) {
 	old := active.Swap(int32(l))
 	return func() { active.Store(old) }
 }
+
+// BF16 says whether products of bfloat16 factors use AVX512-BF16.
+func BF16() bool { return activeBF16.Load() && Active() == AVX512 }
+
+// ForceBF16 makes such products use AVX512-BF16 where the CPU has it, or not, until restore is called, for
+// tests. It panics where the CPU lacks it.
+func ForceBF16(on bool) (restore func()) {
+	if on && !bestBF16 {
+		panic("simd: force AVX512-BF16: this CPU lacks it")
+	}
+	old := activeBF16.Swap(on)
+	return func() { activeBF16.Store(old) }
+}
+
+// HasBF16 says whether this CPU has AVX512-BF16.
+func HasBF16() bool { return bestBF16 }

@@ -8,23 +8,28 @@ import (
 func TestChoose(t *testing.T) {
 	for _, c := range []struct {
 		best  Level
+		bf16  bool
 		name  string
 		want  Level
+		use   bool
 		error string
 	}{
-		{AVX512, "", AVX512, ""},
-		{AVX2, "", AVX2, ""},
-		{AVX512, "avx512", AVX512, ""},
-		{AVX512, "AVX2", AVX2, ""},
-		{AVX512, "portable", Portable, ""},
-		{AVX2, "avx512", AVX2, "SAMBATRAIN_SIMD=avx512: this CPU runs avx2 at most"},
-		{Portable, "avx2", Portable, "this CPU runs portable at most"},
-		{AVX2, "sse9", AVX2, `SAMBATRAIN_SIMD="sse9": not an instruction set`},
-		{AVX2, " ", AVX2, "not an instruction set"},
+		{AVX512, false, "", AVX512, false, ""},
+		{AVX512, true, "", AVX512, true, ""},
+		{AVX2, false, "", AVX2, false, ""},
+		{AVX512, true, "avx512", AVX512, false, ""},
+		{AVX512, true, "AVX512_BF16", AVX512, true, ""},
+		{AVX512, true, "AVX2", AVX2, false, ""},
+		{AVX512, false, "portable", Portable, false, ""},
+		{AVX512, false, "avx512_bf16", AVX512, false, "SAMBATRAIN_SIMD=avx512_bf16: this CPU runs avx512 at most"},
+		{AVX2, false, "avx512", AVX2, false, "SAMBATRAIN_SIMD=avx512: this CPU runs avx2 at most"},
+		{Portable, false, "avx2", Portable, false, "this CPU runs portable at most"},
+		{AVX512, true, "sse9", AVX512, true, `SAMBATRAIN_SIMD="sse9": not an instruction set`},
+		{AVX2, false, " ", AVX2, false, "not an instruction set"},
 	} {
-		got, err := choose(c.best, c.name)
-		if got != c.want {
-			t.Errorf("choose(%s, %q) = %s, want %s", c.best, c.name, got, c.want)
+		got, use, err := choose(c.best, c.bf16, c.name)
+		if got != c.want || use != c.use {
+			t.Errorf("choose(%s, %t, %q) = %s, %t, want %s, %t", c.best, c.bf16, c.name, got, use, c.want, c.use)
 		}
 		switch {
 		case c.error == "" && err != nil:

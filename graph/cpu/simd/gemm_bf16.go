@@ -1,0 +1,29 @@
+package simd
+
+import "math"
+
+// rounded are the kernels for factors that are rounded to bfloat16 when they are copied to panels of float32s.
+func (k gemmKernels) rounded(round func(dst, src []float32)) *gemmKernels {
+	k.narrow = func(dst, src []float32, width, steps int) { round(dst[:width*steps], src[:width*steps]) }
+	return &k
+}
+
+var gemmRoundedPortable = gemmPortable.rounded(roundPortable)
+
+// roundPortable rounds to bfloat16, to nearest even. NaN stays NaN.
+func roundPortable(dst, src []float32) {
+	for i, x := range src {
+		if x == x {
+			b := math.Float32bits(x)
+			x = math.Float32frombits((b + 0x7fff + b>>16&1) &^ 0xffff)
+		}
+		dst[i] = x
+	}
+}
+
+// widenPortable writes len(dst) bfloat16s as float32s.
+func widenPortable(dst []float32, src []uint16) {
+	for i := range dst {
+		dst[i] = math.Float32frombits(uint32(src[i]) << 16)
+	}
+}

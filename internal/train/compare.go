@@ -176,6 +176,7 @@ func (c *Compared) report(res *Result, r *recipes.Recipe) {
 	all := append([]runlog.ValAt{{Times: 1, Loss: res.ValLoss, BitsPerByte: res.ValBitsPerByte}}, res.ValLonger...)
 	for _, v := range all {
 		c.Validation = append(c.Validation, Measured{Times: v.Times, Length: v.Times * r.Data.SeqLen,
-			Loss: v.Loss, Perplexity: math.Exp(v.Loss), BitsPerByte: v.BitsPerByte})
+			// JSON has no infinity.
+			Loss: v.Loss, Perplexity: min(math.Exp(v.Loss), math.MaxFloat64), BitsPerByte: v.BitsPerByte})
 	}
 }

@@ -39,7 +39,7 @@ recipe, with compare.json, compare.png and compare.svg beside them.
 Stop it at any time: the same command goes on. Runs that are finished are not trained
 again, so that some recipes may be trained on another device before.`,
 		Example:           "  sambatrain compare ablation-samba ablation-mamba --out runs/ablation\n  sambatrain compare 'ablation-*' --steps 4000 --device cuda --output markdown",
-		Args:              atLeastOneArg("RECIPE"),
+		Args:              atLeastOneArg("recipe"),
 		ValidArgsFunction: completeRecipe,
 		RunE: func(c *cobra.Command, args []string) error {
 			out := "runs/compare"
@@ -125,6 +125,10 @@ func matchingRecipes(name string) ([]string, error) {
 func writeComparison(dir string, result *train.Comparison) error {
 	text, err := json.MarshalIndent(result, "", "  ")
 	if err != nil {
+		return err
+	}
+	// Where no run could begin, there is no folder yet.
+	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(dir, comparisonFile), append(text, '\n'), 0o666); err != nil {

@@ -24,12 +24,7 @@ func newVerify(a *app) *cobra.Command {
 model's parameters, and the logits, loss, gradients and first AdamW steps that an
 independent float64 program computed. Prints one row a file with the largest
 relative errors. Exit status 1 if any fails.`,
-		Args: func(c *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return &usageError{fmt.Errorf("verify wants files or folders")}
-			}
-			return nil
-		},
+		Args: atLeastOneArg("file or folder"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := run.Validate(); err != nil {
 				return &usageError{flagNames(err)}

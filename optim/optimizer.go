@@ -15,6 +15,10 @@ var ErrNotFinite = errors.New("the gradient is not finite")
 
 // Optimizer runs AdamW over a device's memory.
 type Optimizer struct {
+	// Skipped is the updates left out so far: the bias correction counts those that were
+	// done.
+	Skipped int64
+
 	settings AdamW
 	update   graph.Program
 	hyper    [adamw.HyperSize]float32
@@ -45,7 +49,7 @@ func (o *Optimizer) Step(step, totalSteps int64, microBatches int) (gradNorm flo
 		return 0, fmt.Errorf("optimizer: step %d: %d micro-batches make no gradient", step, microBatches)
 	}
 	scale := 1 / float64(microBatches)
-	t := float64(step + 1)
+	t := float64(step + 1 - o.Skipped)
 	o.hyper[adamw.LR] = float32(o.settings.LR(step, totalSteps))
 	o.hyper[adamw.BiasCorrection1] = float32(1 - math.Pow(o.settings.Betas[0], t))
 	o.hyper[adamw.BiasCorrection2] = float32(1 - math.Pow(o.settings.Betas[1], t))

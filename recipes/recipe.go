@@ -46,7 +46,8 @@ type Train struct {
 	// BatchSize; 0 is BatchSize.
 	MicroBatch int `yaml:"micro_batch" json:"micro_batch"`
 	// Seed draws the parameters.
-	Seed uint64 `yaml:"seed" json:"seed"`
+	Seed  uint64 `yaml:"seed" json:"seed"`
+	Guard Guard  `yaml:"guard" json:"guard"`
 }
 
 // Eval says how often, and on how much of the validation split, the loss is
@@ -132,7 +133,7 @@ func Defaults() Recipe {
 		Model:      layers.Defaults(),
 		Data:       data.DefaultConfig(),
 		Optim:      optim.DefaultAdamW(),
-		Train:      Train{BatchSize: 512, Seed: 3407},
+		Train:      Train{BatchSize: 512, Seed: 3407, Guard: DefaultGuard()},
 		Eval:       Eval{Every: 1000, Rows: 200, Lengths: []int{1}},
 		Checkpoint: checkpoint.DefaultConfig(),
 		Sample:     Sample{Tokens: 0, Temperature: 0.8, TopP: 1, Seed: 1},
@@ -198,7 +199,7 @@ func (r *Recipe) train() error {
 	case t.Tokens != 0 && t.Tokens/perStep != t.Steps:
 		return fmt.Errorf("train.tokens: %d tokens are %d steps of %d, but train.steps is %d; give one of them", t.Tokens, t.Tokens/perStep, perStep, t.Steps)
 	}
-	return nil
+	return t.Guard.Validate()
 }
 
 func risingFromOne(list []int) bool {

@@ -30,6 +30,7 @@ const (
 	EventCheckpoint = "checkpoint"
 	EventResumed    = "resumed"
 	EventStopped    = "stopped"
+	EventSkipped    = "skipped"
 )
 
 // A Record is one line of metrics.jsonl: a training step, a validation or an event, as Kind says.
@@ -80,8 +81,10 @@ type ValAt struct {
 
 // Event is something that happened to the run.
 type Event struct {
-	Name   string // EventCheckpoint, EventResumed, EventStopped
-	Detail string // for people: a checkpoint's folder, a signal's name
+	Name   string // EventCheckpoint, EventResumed, EventStopped, EventSkipped
+	Detail string // for people: a checkpoint's folder, why a step was skipped
+	// StallMS is how long training waited for a checkpoint; nil for other events.
+	StallMS *float64
 }
 
 // TrainRecord returns the record of a training step.
@@ -151,10 +154,13 @@ const (
 // fields are those of the record's kind, and two for each of the longer rows.
 func (r *Record) fields() []field {
 	fields := fieldsOf[r.Kind]
+	last := len(fields) - 1 // the time
+	if r.Kind == KindEvent && r.Event.StallMS != nil {
+		return slices.Concat(fields[:last], []field{{key: stallKey, at: func(r *Record) any { return r.Event.StallMS }, clock: true}}, fields[last:])
+	}
 	if len(r.Val.Longer) == 0 || r.Kind != KindVal {
 		return fields
 	}
-	last := len(fields) - 1 // the time
 	list := slices.Clone(fields[:last])
 	for i, at := range r.Val.Longer {
 		list = append(list,
@@ -163,6 +169,9 @@ func (r *Record) fields() []field {
 	}
 	return append(list, fields[last])
 }
+
+// stallKey is the key of Event.StallMS.
+const stallKey = "checkpoint_stall_ms"
 
 // longerIn are the lengths that a validation's keys name, without their numbers.
 func longerIn(values map[string]json.RawMessage) []ValAt {
@@ -287,6 +296,9 @@ func (r *Record) UnmarshalJSON(b []byte) error {
 		got.Kind, got.Val.Longer = KindVal, longerIn(values)
 	case values["event"] != nil:
 		got.Kind = KindEvent
+		if values[stallKey] != nil {
+			got.Event.StallMS = new(float64)
+		}
 	default:
 		return errors.New(`no "loss", "val_loss" or "event": not a training step, validation or event`)
 	}

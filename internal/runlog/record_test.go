@@ -22,6 +22,8 @@ func TestRecordJSON(t *testing.T) {
 	float32Loss := TrainRecord(1, noon, Train{Loss: float64(float32(2.3)), LR: 1e-7, GradNorm: math.NaN(), BitsPerByte: math.Inf(1)})
 	rounded := sampleTrain(12)
 	rounded.Train.TokensPerSecond, rounded.Train.StepMS = 12345.6789, 331.77712
+	waited, stall := EventRecord(7, noon, EventCheckpoint, "step-7"), 12.3456
+	waited.Event.StallMS = &stall
 	for name, c := range map[string]struct {
 		r              Record
 		json, computed string
@@ -38,6 +40,9 @@ func TestRecordJSON(t *testing.T) {
 		"validation on longer rows": {ValRecord(9, noon, Val{Loss: 2, BitsPerByte: 3, Longer: []ValAt{{2, 1.5, 2.25}, {16, math.NaN(), 1}}}),
 			`{"step":9,"val_loss":2,"val_bits_per_byte":3,"val_loss@2x":1.5,"val_bits_per_byte@2x":2.25,"val_loss@16x":"NaN","val_bits_per_byte@16x":1,"time":"2026-03-04T12:00:00.250Z"}`,
 			`{"step":9,"val_loss":2,"val_bits_per_byte":3,"val_loss@2x":1.5,"val_bits_per_byte@2x":2.25,"val_loss@16x":"NaN","val_bits_per_byte@16x":1}`},
+		"a checkpoint that training waited for": {waited,
+			`{"step":7,"event":"checkpoint","detail":"step-7","checkpoint_stall_ms":12.346,"time":"2026-03-04T12:00:00.250Z"}`,
+			`{"step":7,"event":"checkpoint","detail":"step-7"}`},
 		"event in another time zone": {EventRecord(7, noon.In(time.FixedZone("", 3600)), EventStopped, `signal "terminated"`),
 			`{"step":7,"event":"stopped","detail":"signal \"terminated\"","time":"2026-03-04T12:00:00.250Z"}`,
 			`{"step":7,"event":"stopped","detail":"signal \"terminated\""}`},

@@ -5,6 +5,7 @@ package train
 import (
 	"fmt"
 	"hash/fnv"
+	"math"
 	"math/rand/v2"
 	"slices"
 
@@ -44,6 +45,7 @@ type Engine struct {
 	more   graph.Program // of those before it
 	cast   graph.Program // weights to bfloat16, in mixed precision
 	loss   [1]float32
+	judge  func(loss float64) string // why an update should be left out; nil: none is
 	params []graph.ParamSlot
 	floats int // the length of Params and Grads
 
@@ -239,6 +241,9 @@ func (e *Engine) Step(step, total int64, tokens, targets []int32) (loss, norm fl
 	if loss, err = e.Mean(loss); err != nil {
 		return 0, 0, err
 	}
+	if e.judge != nil && e.judge(loss) != "" {
+		return loss, math.NaN(), errSkipped
+	}
 	norm, err = e.optim.Step(step, total, micro*e.Processes())
 	return loss, norm, err
 }
@@ -351,19 +356,24 @@ func (e *Engine) Params() []graph.ParamSlot { return e.params }
 // moments that are sharded, all processes must ask together.
 func (e *Engine) Tensors(r graph.Region, prefix string) ([]checkpoint.Tensor, error) {
 	list := hostTensors(e.params, prefix)
+	return list, e.readRegion(r, list)
+}
+
+// readRegion is Tensors into memory that is there.
+func (e *Engine) readRegion(r graph.Region, list []checkpoint.Tensor) error {
 	if e.sharded(r) {
 		whole, err := e.gather(r)
 		for i, t := range list {
 			copy(t.Data, whole[e.params[i].Offset:])
 		}
-		return list, err
+		return err
 	}
 	for i, t := range list {
 		if err := e.mem.Read(r, e.params[i].Offset, t.Data); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return list, nil
+	return nil
 }
 
 // hostTensors is room on the host for all parameters, named prefix and the parameter.
@@ -385,18 +395,36 @@ func writeTensors(mem graph.Memory, r graph.Region, params []graph.ParamSlot, li
 	return nil
 }
 
+// snapshot is a copy of parameters and moments on the host, as a checkpoint has them.
+type snapshot struct{ model, moments []checkpoint.Tensor }
+
 // Snapshot copies parameters and moments to the host.
 func (e *Engine) Snapshot() (model, moments []checkpoint.Tensor, err error) {
-	if model, err = e.Tensors(graph.Params, ""); err != nil {
-		return nil, nil, err
-	}
-	first, err := e.Tensors(graph.ExpAvg, checkpoint.ExpAvgPrefix)
-	if err != nil {
-		return nil, nil, err
-	}
-	second, err := e.Tensors(graph.ExpAvgSq, checkpoint.ExpAvgSqPrefix)
-	return model, slices.Concat(first, second), err
+	var s snapshot
+	err = e.snapshotTo(&s)
+	return s.model, s.moments, err
 }
+
+// snapshotTo is Snapshot into memory that is made the first time.
+func (e *Engine) snapshotTo(s *snapshot) error {
+	if s.model == nil {
+		s.model = hostTensors(e.params, "")
+		s.moments = slices.Concat(hostTensors(e.params, checkpoint.ExpAvgPrefix), hostTensors(e.params, checkpoint.ExpAvgSqPrefix))
+	}
+	n := len(e.params)
+	for _, part := range []struct {
+		r    graph.Region
+		list []checkpoint.Tensor
+	}{{graph.Params, s.model}, {graph.ExpAvg, s.moments[:n]}, {graph.ExpAvgSq, s.moments[n:]}} {
+		if err := e.readRegion(part.r, part.list); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// CountSkipped tells AdamW's bias correction how many updates were left out so far.
+func (e *Engine) CountSkipped(n int64) { e.optim.Skipped = n }
 
 // Restore loads parameters and moments from a checkpoint.
 func (e *Engine) Restore(c *checkpoint.Checkpoint) error {

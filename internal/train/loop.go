@@ -13,7 +13,6 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/internal/runlog"
-	"github.com/sambatrain/sambatrain/optim"
 )
 
 // run does the steps that are left, and what ends a run.
@@ -43,6 +42,9 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 			return nil, err
 		}
 		if err := s.save(); err != nil {
+			return nil, err
+		}
+		if err := s.finishSave(); err != nil {
 			return nil, err
 		}
 	}
@@ -145,7 +147,8 @@ func (s *session) steps(ctx context.Context) error {
 		}
 		splitRows(batch, tokens, targets, t)
 		loss, norm, err := e.Step(s.step, r.Train.Steps, tokens, targets)
-		diverged := errors.Is(err, optim.ErrNotFinite) || math.IsNaN(loss) || math.IsInf(loss, 0)
+		skipped, err := s.guard.verdict(loss, norm, err)
+		diverged := errors.Is(err, errDiverged)
 		if err != nil && !diverged {
 			return err
 		}
@@ -169,6 +172,14 @@ func (s *session) steps(ctx context.Context) error {
 		if diverged {
 			return fmt.Errorf("step %d: training has diverged, the loss is %v and the gradient's norm %v; delete the last checkpoint if it is spoilt too, and go on with `sambatrain resume %s --set optim.lr=...` and a rate below %v", s.step, loss, norm, s.dir, r.Optim.PeakLR)
 		}
+		if err := s.skip(skipped); err != nil {
+			return err
+		}
+		if v, ok := s.saver.ended(false); ok {
+			if err := s.recordSaved(v); err != nil {
+				return err
+			}
+		}
 		if r.Eval.Every > 0 && s.step%r.Eval.Every == 0 && s.step < r.Train.Steps {
 			v, err := s.val.run()
 			if err != nil {
@@ -185,6 +196,20 @@ func (s *session) steps(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// skip counts the step, and tells of it where its update was left out for a reason.
+func (s *session) skip(reason string) error {
+	s.guard.count(s.loss, reason != "")
+	if reason == "" {
+		return nil
+	}
+	s.engine.CountSkipped(s.guard.Skipped)
+	s.options.Log.Warn("step skipped", "step", s.step, "reason", reason, "skipped_so_far", s.guard.Skipped)
+	if err := s.record(runlog.EventRecord(int(s.step), time.Now(), runlog.EventSkipped, reason)); err != nil {
+		return err
+	}
+	return s.abortion(reason)
 }
 
 // record writes to every log at once.
@@ -211,40 +236,65 @@ func (s *session) longer(scores []score) []runlog.ValAt {
 	return list
 }
 
-// save writes a checkpoint of the current step. The metrics are on disk before
-// it, so that a resumed run has all of theirs.
+// save begins to write a checkpoint of the current step. One at a time is written: where
+// the one before isn't whole yet, training waits for it.
 func (s *session) save() error {
-	model, moments, err := s.engine.Snapshot()
-	if err != nil {
+	started := time.Now()
+	if s.saver.underway != nil {
+		if v, ok := s.saver.ended(false); ok {
+			if err := s.recordSaved(v); err != nil {
+				return err
+			}
+		} else {
+			s.options.Log.Warn("training waits: the checkpoint before is still being written", "step", s.step, "checkpoint_of_step", s.saver.step)
+			if err := s.finishSave(); err != nil {
+				return err
+			}
+		}
+	}
+	if err := s.engine.snapshotTo(&s.saver.snapshot); err != nil {
 		return err
 	}
-	if err := s.metrics.Sync(); err != nil {
-		return err
+	extra := map[string]json.RawMessage{}
+	for key, value := range map[string]any{dataKey: s.train.Fingerprint(), guardKey: s.guard.guardState} {
+		text, err := json.Marshal(value)
+		if err != nil {
+			return err
+		}
+		extra[key] = text
 	}
-	shards, err := json.Marshal(s.train.Fingerprint())
-	if err != nil {
-		return err
-	}
-	info, err := s.lock.Save(checkpoint.State{
-		Extra: map[string]json.RawMessage{dataKey: shards},
-		Step:  s.step, Tokens: s.tokensAt(s.step), Position: s.position(),
+	s.saver.start(checkpoint.State{
+		Extra: extra, Step: s.step, Tokens: s.tokensAt(s.step), Position: s.position(),
 		CodeVersion: s.options.CodeVersion, RecipeSHA256: checkpoint.RecipeSHA256(s.resolved),
-	}, model, moments)
-	if err != nil {
-		return err
-	}
+	}, time.Since(started))
 	for _, source := range s.train.Epochs(s.position()) {
 		s.options.Log.Info("source", "name", source.Name, "rows", source.Rows, "epochs", fmt.Sprintf("%.3f", source.Epochs))
 	}
-	if _, err := s.lock.Prune(s.recipe.Checkpoint.KeepLast, s.recipe.Checkpoint.KeepEvery); err != nil {
-		return err
+	return nil
+}
+
+// finishSave waits for the save that is under way.
+func (s *session) finishSave() error {
+	if v, ok := s.saver.ended(true); ok {
+		return s.recordSaved(v)
 	}
-	return s.record(runlog.EventRecord(int(s.step), time.Now(), runlog.EventCheckpoint, info.Dir))
+	return nil
+}
+
+// recordSaved records how a save ended.
+func (s *session) recordSaved(v saved) error {
+	if v.err != nil {
+		return v.err
+	}
+	r := runlog.EventRecord(int(v.step), time.Now(), runlog.EventCheckpoint, v.dir)
+	stall := float64(v.stall) / float64(time.Millisecond)
+	r.Event.StallMS = &stall
+	return s.record(r)
 }
 
 // dataLost saves, as the steps done so far are good, and says how to go on.
 func (s *session) dataLost(cause error) error {
-	if err := s.save(); err != nil {
+	if err := errors.Join(s.save(), s.finishSave()); err != nil {
 		return errors.Join(cause, err)
 	}
 	return fmt.Errorf("step %d: %w; the steps before it are saved, go on with: sambatrain resume %s", s.step+1, cause, s.dir)
@@ -253,6 +303,9 @@ func (s *session) dataLost(cause error) error {
 // stop saves, so that the run can be resumed, and says so.
 func (s *session) stop() error {
 	if err := s.save(); err != nil {
+		return err
+	}
+	if err := s.finishSave(); err != nil {
 		return err
 	}
 	if err := s.record(runlog.EventRecord(int(s.step), time.Now(), runlog.EventStopped, "")); err != nil {

@@ -95,10 +95,6 @@ func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error
 		return nil, err
 	}
 	defer lock.Unlock()
-	// Again, because another process may have begun a run before the lock was taken.
-	if err := checkVacant(dir); err != nil {
-		return nil, err
-	}
 	s := &session{recipe: r, options: o, lock: lock, dir: dir}
 	defer s.close()
 	if err := s.open(ctx); err != nil {
@@ -177,11 +173,17 @@ type session struct {
 	metrics *runlog.Metrics
 	events  *runlog.Events
 	console runlog.Console
+	saver   *saver
+	guard   guard
 	step    int64 // optimizer steps done
 	loss    float64
 }
 
 func (s *session) close() {
+	// After an error: what is being written is written to its end.
+	if v, ok := s.saver.ended(true); ok && v.err != nil {
+		s.options.Log.Error("the checkpoint that was being written failed", "step", v.step, "reason", v.err)
+	}
 	if s.console != nil {
 		s.console.Close()
 	}
@@ -216,6 +218,11 @@ func (s *session) open(ctx context.Context) (err error) {
 	if s.engine, err = NewEngine(s.dev, &r.Model, r.Optim, ConfigOf(r)); err != nil {
 		return err
 	}
+	s.guard = guard{Guard: r.Train.Guard}
+	if s.guard.SkipNonFinite || s.guard.MaxZ > 0 {
+		s.engine.judge = s.guard.objection
+	}
+	s.saver = &saver{lock: s.lock, keep: r.Checkpoint, sync: func() error { return s.metrics.Sync() }}
 	if err := s.openData(ctx); err != nil {
 		return err
 	}
@@ -303,8 +310,11 @@ func (s *session) restore() error {
 	return s.metrics.Append(runlog.EventRecord(int(s.step), time.Now(), runlog.EventResumed, ""))
 }
 
-// dataKey is the key of a checkpoint's state that identifies the shards.
-const dataKey = "data"
+// Keys of a checkpoint's state: what identifies the shards, and what the guard remembers.
+const (
+	dataKey  = "data"
+	guardKey = "guard"
+)
 
 // continueFrom loads a checkpoint. The shards must be those that the run was trained
 // on, and the position in them what the recipe gives for the checkpoint's step:
@@ -325,6 +335,12 @@ func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
 	if c.State.Position != s.position() || c.State.Tokens != s.tokensAt(s.step) {
 		return fmt.Errorf("train.batch_size, data.seq_len: %s ends after %d rows and %d tokens, with this recipe it would be %d and %d; a run keeps its batch size and row length",
 			c.Dir, c.State.Position, c.State.Tokens, s.position(), s.tokensAt(s.step))
+	}
+	if text, ok := c.State.Extra[guardKey]; ok {
+		if err := json.Unmarshal(text, &s.guard.guardState); err != nil {
+			return fmt.Errorf("%s: state.%s: %w", c.Dir, guardKey, err)
+		}
+		s.engine.CountSkipped(s.guard.Skipped)
 	}
 	return s.engine.Restore(c)
 }

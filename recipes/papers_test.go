@@ -143,6 +143,40 @@ func asPaper(t *testing.T, r *recipes.Recipe) {
 	}
 }
 
+// TestGroupsAreOneTask: what the paper compares, `sambatrain compare` can.
+func TestGroupsAreOneTask(t *testing.T) {
+	for name, b := range map[string]budget{"samba-421m": b20, "samba-1.3b": b100, "samba-1.7b": b230} {
+		base, err := recipes.Load(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for other, c := range paper {
+			if c.budget != b {
+				continue
+			}
+			r, err := recipes.Load(other)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sameButModel(t, base, r)
+		}
+	}
+}
+
+// sameButModel fails where a recipe trains or measures its model in another way.
+func sameButModel(t *testing.T, base, r *recipes.Recipe) {
+	t.Helper()
+	different, err := recipes.Differences(base, r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range different {
+		if d.Key != "name" && d.Key != "run.out" && !strings.HasPrefix(d.Key, "model.") {
+			t.Errorf("%s differs from %s in %v", r.Name, base.Name, d)
+		}
+	}
+}
+
 // parameters are those of a model, in all and without embeddings.
 func parameters(t *testing.T, m *layers.Model) (total, nonEmbedding int) {
 	t.Helper()
@@ -178,15 +212,7 @@ func TestAblationsAreOneTask(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		different, err := recipes.Differences(base, r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, d := range different {
-			if d.Key != "name" && d.Key != "run.out" && !strings.HasPrefix(d.Key, "model.") {
-				t.Errorf("%s differs from ablation-samba in %v", name, d)
-			}
-		}
+		sameButModel(t, base, r)
 		total, _ := parameters(t, &r.Model)
 		share, want := float64(total)/float64(samba), float64(paper[like].total)/float64(paper["samba-1.3b"].total)
 		if share < want-0.06 || share > want+0.06 {

@@ -41,6 +41,9 @@ type Config struct {
 	// Seed sets the order of the training blocks, and nothing else.
 	Seed uint64 `yaml:"seed"`
 
+	// Generate makes rows up instead of reading shards.
+	Generate Generated `yaml:"generate"`
+
 	// SkipVerify leaves out the checksum of whole shards when a dataset is opened, which reads every byte of
 	// them. Sizes, schemas and counts are checked all the same.
 	SkipVerify bool `yaml:"skip_verify"`
@@ -71,15 +74,19 @@ func DefaultConfig() Config {
 		SeqLen:             512,
 		ValidationFraction: 0.01,
 		Seed:               3407,
+		Generate:           Generated{Loss: LossAnswer},
 	}
 }
 
 // Validate reports the first bad key. It looks at no file.
 func (c Config) Validate() error {
+	if err := c.Generate.validate(); err != nil {
+		return err
+	}
 	if len(c.Mixture) > 0 {
 		return c.validateMixture()
 	}
-	if c.Shards == "" {
+	if c.Shards == "" && c.Generate.Task == "" {
 		return errors.New("data.shards: is empty: name the folder of token shards")
 	}
 	if _, err := tokenizerOpener(c.Tokenizer); err != nil {

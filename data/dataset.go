@@ -21,6 +21,8 @@ type Dataset struct {
 	mix    mixture
 	print  string
 
+	generated *generator // in place of parts
+
 	mu      sync.Mutex
 	windows []window // of Rows, one for each part
 }
@@ -36,6 +38,9 @@ func Open(ctx context.Context, c Config, split Split) (*Dataset, error) {
 		return nil, fmt.Errorf("data.tokenizer: %w", err)
 	}
 	d := &Dataset{tok: tok, seqLen: c.SeqLen}
+	if c.Generate.Task != "" {
+		return d, d.generate(c, split)
+	}
 	var weights []float64
 	for i, s := range c.sources() {
 		part, err := openSplit(ctx, s.config, split)
@@ -69,6 +74,15 @@ func Open(ctx context.Context, c Config, split Split) (*Dataset, error) {
 	return d, nil
 }
 
+// generate gives the dataset rows that are made up.
+func (d *Dataset) generate(c Config, split Split) (err error) {
+	if d.generated, err = newGenerator(c, d.tok, split); err != nil {
+		return err
+	}
+	d.print, d.names = d.generated.fingerprint(), []string{""}
+	return d.Rows(0, 1, make([]int32, c.SeqLen+1)) // refuses rows that are too short
+}
+
 // Tokenizer is the tokenizer of the shards.
 func (d *Dataset) Tokenizer() Tokenizer { return d.tok }
 
@@ -76,9 +90,10 @@ func (d *Dataset) Tokenizer() Tokenizer { return d.tok }
 // seq_len and seed see the same batches.
 func (d *Dataset) Fingerprint() string { return d.print }
 
-// UnigramBitsPerByte is that of the manifest, see there; ok is false for a mixture.
+// UnigramBitsPerByte is that of the manifest, see there; ok is false for a mixture, and for
+// generated rows.
 func (d *Dataset) UnigramBitsPerByte() (bits float64, ok bool) {
-	if len(d.parts) > 1 {
+	if len(d.parts) != 1 {
 		return 0, false
 	}
 	return d.parts[0].manifest.UnigramBitsPerByte()
@@ -91,7 +106,12 @@ func (d *Dataset) SeqLen() int { return d.seqLen }
 func (d *Dataset) Tokens() int64 { return d.sum(func(p *splitReader) int64 { return p.tokens }) }
 
 // Blocks is the number of blocks in the split, or in all parts: without a mixture, the rows of an epoch.
-func (d *Dataset) Blocks() int64 { return d.sum(func(p *splitReader) int64 { return p.order.blocks }) }
+func (d *Dataset) Blocks() int64 {
+	if d.generated != nil {
+		return generatedRows
+	}
+	return d.sum(func(p *splitReader) int64 { return p.order.blocks })
+}
 
 // LeftOver is the number of tokens at the end of the streams that are no block's target.
 func (d *Dataset) LeftOver() int64 {
@@ -153,6 +173,9 @@ func (d *Dataset) Rows(first int64, n int, dst []int32) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.generated != nil {
+		return d.generated.fill(first, n, dst)
+	}
 	width := d.seqLen + 1
 	for r := range n {
 		part, sample := d.mix.locate(first + int64(r))

@@ -188,6 +188,9 @@ func (l *Loader) pack(ctx context.Context, first int64, feeds []feed) {
 }
 
 func (l *Loader) fill(ctx context.Context, feeds []feed, first int64, dst []int32) error {
+	if l.ds.generated != nil {
+		return l.ds.Rows(first, l.rows, dst)
+	}
 	width := l.ds.seqLen + 1
 	for r := range l.rows {
 		part, sample := l.ds.mix.locate(first + int64(r))

@@ -50,6 +50,9 @@ func prepare(ctx context.Context, c Config, l layout, progress func(Progress)) (
 	if err := c.Validate(); err != nil {
 		return Manifest{}, err
 	}
+	if c.Generate.Task != "" {
+		return Manifest{}, nil
+	}
 	dir, err := expand("data.shards", c.Shards)
 	if err != nil {
 		return Manifest{}, err

@@ -113,6 +113,11 @@ func build(s source, sets []string) (*Recipe, error) {
 	if err := r.read(s, p, nil); err != nil {
 		return nil, err
 	}
+	return r.finish(s, p, sets)
+}
+
+// finish applies sets to what was read from s, and validates the whole.
+func (r *Recipe) finish(s source, p positions, sets []string) (*Recipe, error) {
 	for _, set := range sets {
 		if err := r.set(set, p); err != nil {
 			return nil, err
@@ -121,7 +126,7 @@ func build(s source, sets []string) (*Recipe, error) {
 	if err := r.Validate(); err != nil {
 		return nil, fmt.Errorf("%s: %w", p.of(err, s.from), err)
 	}
-	return &r, nil
+	return r, nil
 }
 
 // positions are where keys were given last: file:line, or a flag.

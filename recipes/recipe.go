@@ -48,6 +48,9 @@ type Train struct {
 	// Seed draws the parameters.
 	Seed  uint64 `yaml:"seed" json:"seed"`
 	Guard Guard  `yaml:"guard" json:"guard"`
+	// From is a run whose newest good checkpoint gives the parameters instead; empty
+	// draws them.
+	From string `yaml:"from" json:"from"`
 }
 
 // Eval says how often, and on how much of the validation split, the loss is
@@ -217,6 +220,8 @@ func (r *Recipe) rest() error {
 		return fmt.Errorf("eval.every: must be at least 1, or 0 for the end only, is %d", r.Eval.Every)
 	case r.Eval.Rows < 1:
 		return fmt.Errorf("eval.rows: must be at least 1, is %d", r.Eval.Rows)
+	case r.Data.Generate.Task != "" && len(r.Eval.Lengths) > 1:
+		return fmt.Errorf("eval.lengths: rows of data.generate end in their answer, so their first tokens can't be measured alone; use [1], not %v", r.Eval.Lengths)
 	case !risingFromOne(r.Eval.Lengths):
 		return fmt.Errorf("eval.lengths: must be rising multiples of data.seq_len from 1 to %d, such as [1, 2, 4], is %v", maxLengths, r.Eval.Lengths)
 	case r.Sample.Tokens < 0 || r.Sample.Tokens > maxSample:

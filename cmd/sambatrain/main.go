@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/sambatrain/sambatrain/internal/evaluate"
 	"github.com/sambatrain/sambatrain/internal/train"
 )
 
@@ -41,9 +42,10 @@ func run(args []string) int {
 		fmt.Fprintln(os.Stderr, "sambatrain:", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	var stopped *train.Stopped
+	var measured *evaluate.Stopped
 	var usage *usageError
 	switch {
-	case errors.As(err, &stopped):
+	case errors.As(err, &stopped), errors.As(err, &measured):
 		return exitStopped
 	case errors.As(err, &usage):
 		return exitUsage

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/internal/train"
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 func newPretrain(a *app) *cobra.Command {
@@ -28,22 +29,27 @@ a TensorBoard event file, checkpoints and a generated sample.`,
 			if err != nil {
 				return err
 			}
-			o, err := a.trainOptions()
-			if err != nil {
-				return err
-			}
-			ctx, stop := untilSignal(c.Context())
-			defer stop()
-			result, err := train.Pretrain(ctx, r, o)
-			if err != nil {
-				return err
-			}
-			return printRun(c, output, result)
+			return a.pretrain(c, r, output)
 		},
 	}
 	flags.add(c)
 	outputFlag(c, &output)
 	return c
+}
+
+// pretrain does a recipe's run.
+func (a *app) pretrain(c *cobra.Command, r *recipes.Recipe, output outputForm) error {
+	o, err := a.trainOptions()
+	if err != nil {
+		return err
+	}
+	ctx, stop := untilSignal(c.Context())
+	defer stop()
+	result, err := train.Pretrain(ctx, r, o)
+	if err != nil {
+		return err
+	}
+	return printRun(c, output, result)
 }
 
 func (a *app) trainOptions() (train.Options, error) {

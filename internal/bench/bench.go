@@ -5,6 +5,7 @@ package bench
 import (
 	"errors"
 	"fmt"
+	"github.com/sambatrain/sambatrain/internal/rss"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
@@ -102,7 +103,7 @@ func Run(r *recipes.Recipe, o Options) (*Result, error) {
 			return nil, err
 		}
 	}
-	res.PeakRSS = peakRSS()
+	res.PeakRSS = rss.Peak()
 	if threads := s.rec.threads(); threads > 0 {
 		s.close() // measured beside nothing else
 		res.setPeak(peak.Measure(threads))

@@ -31,9 +31,17 @@ type Options struct {
 	Title          string // "" for none
 	XLabel, YLabel string
 	References     []Reference
+	// XMarks are the x axis' marks; without any they are round numbers.
+	XMarks []Mark
 	// CutTop ends the y axis a little above where the curves spend their time, so that the first
 	// steps' losses don't press the rest flat. What is cut off is told below the picture.
 	CutTop bool
+}
+
+// Mark is a mark of an axis, for series whose X is not what its labels say (a logarithm).
+type Mark struct {
+	X     float64
+	Label string
 }
 
 // Reference is a horizontal line to compare with, such as the loss of a byte-unigram.
@@ -63,6 +71,11 @@ type Series struct {
 
 // Curves draws the series to path, as PNG or SVG by its extension. The same input gives the same bytes.
 func Curves(path string, options Options, series []Series) error {
+	return drawTo(path, func() error { return check(options, series) }, func(c draw.Canvas) { drawFigure(c, options, series) })
+}
+
+// drawTo makes a picture's file, by its extension, unless check finds a mistake.
+func drawTo(path string, check func() error, paint func(c draw.Canvas)) error {
 	var out interface {
 		vg.CanvasSizer
 		io.WriterTo
@@ -75,10 +88,10 @@ func Curves(path string, options Options, series []Series) error {
 	default:
 		return fmt.Errorf("%s: can't draw a %q file; give it the extension %s", path, ext, strings.Join(Extensions, " or "))
 	}
-	if err := check(options, series); err != nil {
+	if err := check(); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	drawFigure(draw.New(out), options, series)
+	paint(draw.New(out))
 	var buf bytes.Buffer
 	if _, err := out.WriteTo(&buf); err != nil {
 		return fmt.Errorf("%s: %w", path, err)

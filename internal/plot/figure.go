@@ -114,6 +114,9 @@ func newAxes(options Options) *plot.Plot {
 	p.BackgroundColor = nil
 	p.X.Label.Text, p.Y.Label.Text = options.XLabel, options.YLabel
 	p.X.Tick.Marker, p.Y.Tick.Marker = ticks{most: 8, whole: true}, ticks{most: 6}
+	if len(options.XMarks) > 0 {
+		p.X.Tick.Marker = marks(options.XMarks)
+	}
 	for _, axis := range []*plot.Axis{&p.X, &p.Y} {
 		axis.Label.TextStyle.Font = style(labelSize, ink).Font
 		axis.Label.TextStyle.Color = ink

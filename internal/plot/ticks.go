@@ -29,6 +29,20 @@ func (t ticks) Ticks(lo, hi float64) []plot.Tick {
 	return marks
 }
 
+// marks are given, those of them that the axis spans are drawn.
+type marks []Mark
+
+// Ticks implements plot.Ticker.
+func (m marks) Ticks(lo, hi float64) []plot.Tick {
+	var list []plot.Tick
+	for _, mark := range m {
+		if mark.X >= lo && mark.X <= hi {
+			list = append(list, plot.Tick{Value: mark.X, Label: mark.Label})
+		}
+	}
+	return list
+}
+
 // niceStep is the smallest round number that is not below x.
 func niceStep(x float64, whole bool) float64 {
 	power := math.Pow(10, math.Floor(math.Log10(x)))

@@ -67,7 +67,7 @@ func (v *validation) run() ([]score, error) {
 		for i := range n {
 			for k, times := range v.lengths {
 				from, to := i*long, i*long+times*v.unit
-				sums[k].add(nll[from:to], data.TextBytes(v.set.Tokenizer(), v.targets[from:to]))
+				sums[k].add(nll[from:to], v.targets[from:to], data.TextBytes(v.set.Tokenizer(), v.targets[from:to]))
 			}
 		}
 	}
@@ -84,11 +84,11 @@ type sum struct {
 	tokens, bytes int64
 }
 
-func (s *sum) add(nll []float32, bytes int64) {
+func (s *sum) add(nll []float32, targets []int32, bytes int64) {
 	for _, x := range nll {
 		s.nats += float64(x)
 	}
-	s.tokens += int64(len(nll))
+	s.tokens += int64(counted(targets))
 	s.bytes += bytes
 }
 
@@ -96,7 +96,17 @@ func (s *sum) add(nll []float32, bytes int64) {
 func splitRows(rows, tokens, targets []int32, t int) {
 	for i := range len(tokens) / t {
 		row := rows[i*(t+1) : (i+1)*(t+1)]
-		copy(tokens[i*t:], row[:t])
-		copy(targets[i*t:(i+1)*t], row[1:])
+		data.SplitRow(row, tokens[i*t:(i+1)*t], targets[i*t:(i+1)*t])
 	}
+}
+
+// counted is how many targets count.
+func counted(targets []int32) int {
+	n := 0
+	for _, id := range targets {
+		if id >= 0 {
+			n++
+		}
+	}
+	return n
 }

@@ -89,7 +89,7 @@ func TestValidationLengths(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want.add(nll, 0)
+			want.add(nll, block[1:n+1], 0)
 		}
 		loss := want.nats / float64(want.tokens)
 		if got := scores[k]; got.Tokens != int64(5*n) || math.Abs(got.Loss-loss) > 1e-6*loss || !(got.BitsPerByte > 0) {

@@ -158,7 +158,7 @@ func (s *session) steps(ctx context.Context) error {
 		s.loss = loss
 		err = s.record(runlog.TrainRecord(int(s.step), time.Now(), runlog.Train{
 			Loss:            loss,
-			BitsPerByte:     data.BitsPerByte(loss*float64(len(targets)), data.TextBytes(s.train.Tokenizer(), targets)),
+			BitsPerByte:     data.BitsPerByte(loss*float64(counted(targets)), data.TextBytes(s.train.Tokenizer(), targets)),
 			LR:              lr,
 			GradNorm:        norm,
 			Tokens:          s.tokensAt(s.step),

@@ -100,7 +100,7 @@ func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error
 	if err := s.open(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.engine.Init(r.Train.Seed); err != nil {
+	if err := s.begin(); err != nil {
 		return nil, err
 	}
 	// The config comes last: a folder that has one holds a run.
@@ -251,6 +251,10 @@ func (s *session) openData(ctx context.Context) error {
 	if err := s.openValidation(ctx); err != nil {
 		return err
 	}
+	if task := r.Data.Generate.Task; task != "" {
+		log.Info("data", "generated", task)
+		return nil
+	}
 	log.Info("data", "tokens", s.train.Tokens(), "rows", s.train.Blocks(), "took", time.Since(started).Round(time.Millisecond))
 	return nil
 }
@@ -287,7 +291,7 @@ func (s *session) restore() error {
 	switch {
 	case errors.Is(err, checkpoint.ErrNoCheckpoint) && len(skipped) == 0:
 		s.options.Log.Info("no checkpoint yet: starting again from step 0")
-		if err := s.engine.Init(s.recipe.Train.Seed); err != nil {
+		if err := s.begin(); err != nil {
 			return err
 		}
 	case errors.Is(err, checkpoint.ErrNoCheckpoint):

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sambatrain/sambatrain/internal/generate"
+	"github.com/sambatrain/sambatrain/internal/plot"
+)
+
+func newEval(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "eval",
+		Short: "Measure a trained model on long texts",
+	}
+	c.AddCommand(newEvalPPL(a), newEvalPasskey(a), newEvalPhonebook(a))
+	return c
+}
+
+// evalFlags are what all measurements share.
+type evalFlags struct {
+	model       modelFlags
+	lengths     []string
+	rows, chunk int
+	out, format string
+	output      outputForm
+}
+
+func (f *evalFlags) add(c *cobra.Command, name, lengths string) {
+	c.Flags().StringSliceVar(&f.lengths, "lengths", strings.Split(lengths, ","), "context lengths in tokens, rising; 4k is 4096, 1m 1048576")
+	c.Flags().IntVar(&f.rows, "rows", 1, "how many texts are read together")
+	c.Flags().IntVar(&f.chunk, "chunk", generate.DefaultChunk, "how many tokens of a text are computed at once")
+	c.Flags().StringVar(&f.out, "out", "", "folder for tables and pictures (default RUN_DIR/eval/"+name+")")
+	c.Flags().StringVar(&f.format, "picture", "png", "form of the pictures: png or svg")
+	f.model.add(c)
+	outputFlag(c, &f.output)
+}
+
+// check returns the lengths.
+func (f *evalFlags) check() ([]int, error) {
+	if f.format != "png" && f.format != "svg" {
+		return nil, &usageError{fmt.Errorf("--picture: must be png or svg, is %q", f.format)}
+	}
+	if f.rows < 1 || f.chunk < 1 {
+		return nil, &usageError{fmt.Errorf("--rows, --chunk: must be at least 1, are %d and %d", f.rows, f.chunk)}
+	}
+	var lengths []int
+	for _, s := range f.lengths {
+		n, err := parseLength(s)
+		if err != nil {
+			return nil, &usageError{fmt.Errorf("--lengths: %w", err)}
+		}
+		if len(lengths) > 0 && n <= lengths[len(lengths)-1] {
+			return nil, &usageError{fmt.Errorf("--lengths: must rise, but %s comes after %s", s, lengthName(lengths[len(lengths)-1]))}
+		}
+		lengths = append(lengths, n)
+	}
+	if len(lengths) == 0 {
+		return nil, &usageError{errors.New("--lengths: names no length")}
+	}
+	return lengths, nil
+}
+
+// parseLength reads a number of tokens: 3000, 4k or 1m.
+func parseLength(s string) (int, error) {
+	digits, unit := s, 1
+	switch {
+	case strings.HasSuffix(strings.ToLower(s), "k"):
+		digits, unit = s[:len(s)-1], 1<<10
+	case strings.HasSuffix(strings.ToLower(s), "m"):
+		digits, unit = s[:len(s)-1], 1<<20
+	}
+	n, err := strconv.Atoi(digits)
+	if err != nil || n < 1 || n > generate.MaxPositions/unit-1 {
+		return 0, fmt.Errorf("%q is no number of tokens such as 3000, 4k or 1m", s)
+	}
+	return n * unit, nil
+}
+
+// lengthName writes a number of tokens as parseLength reads it.
+func lengthName(n int) string {
+	switch {
+	case n%(1<<20) == 0:
+		return strconv.Itoa(n>>20) + "m"
+	case n%(1<<10) == 0:
+		return strconv.Itoa(n>>10) + "k"
+	}
+	return strconv.Itoa(n)
+}
+
+// folder makes the folder for results.
+func (f *evalFlags) folder(run, name string) (string, error) {
+	dir := f.out
+	if dir == "" {
+		dir = filepath.Join(run, "eval", name)
+	}
+	return dir, os.MkdirAll(dir, 0o777)
+}
+
+// writeTable writes a CSV file.
+func writeTable(path string, rows [][]string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(csv.NewWriter(f).WriteAll(rows), f.Close())
+}
+
+// number is a figure of a table.
+func number(x float64) string { return strconv.FormatFloat(x, 'g', 6, 64) }
+
+// logLengths are lengths as a picture's axis has them, a doubling a step, and its marks.
+func logLengths(lengths []int) (x []float64, marks []plot.Mark) {
+	for _, n := range lengths {
+		x = append(x, math.Log2(float64(n)))
+	}
+	for e := math.Floor(x[0]); e <= x[len(x)-1]+1e-9; e++ {
+		if e >= x[0]-1e-9 {
+			marks = append(marks, plot.Mark{X: e, Label: lengthName(1 << int(e))})
+		}
+	}
+	return x, marks
+}
+
+// progressLine tells on standard error how far a measurement is, every few seconds.
+func progressLine(w io.Writer, what string) func(done, total int64) {
+	started := time.Now()
+	last := started
+	return func(done, total int64) {
+		now := time.Now()
+		if now.Sub(last) < 5*time.Second || done == 0 {
+			return
+		}
+		last = now
+		left := time.Duration(float64(now.Sub(started)) / float64(done) * float64(total-done))
+		fmt.Fprintf(w, "%d/%d %s  eta %s\n", done, total, what, left.Round(time.Second))
+	}
+}

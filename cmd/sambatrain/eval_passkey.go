@@ -1,0 +1,138 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"path/filepath"
+	"strconv"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sambatrain/sambatrain/internal/evaluate"
+	"github.com/sambatrain/sambatrain/internal/plot"
+)
+
+// retrievalFlags are those of both tasks.
+type retrievalFlags struct {
+	samples int
+	seed    uint64
+}
+
+func (f *retrievalFlags) add(c *cobra.Command, samples int) {
+	c.Flags().IntVar(&f.samples, "samples", samples, "how many questions for each cell")
+	c.Flags().Uint64Var(&f.seed, "seed", 1, "seed of the questions")
+}
+
+func (f *retrievalFlags) options(c *cobra.Command, e *evalFlags) (evaluate.RetrievalOptions, error) {
+	o := evaluate.RetrievalOptions{Samples: f.samples, Seed: f.seed, Rows: e.rows, Chunk: e.chunk,
+		Progress: progressLine(c.ErrOrStderr(), "questions")}
+	if f.samples < 1 {
+		return o, &usageError{fmt.Errorf("--samples: must be at least 1, is %d", f.samples)}
+	}
+	return o, nil
+}
+
+func newEvalPasskey(a *app) *cobra.Command {
+	var f evalFlags
+	var q retrievalFlags
+	var depths int
+	c := &cobra.Command{
+		Use:   "passkey RUN_DIR",
+		Short: "Recall of a number hidden in a long document, by length and depth",
+		Long: `Ask a run's newest good checkpoint for a number of five digits that is hidden in a
+document of filler (arXiv 2305.16300), at depths from 0, the beginning, to 1, the end.
+The likeliest tokens must spell exactly that number. scores.csv has a line for each
+length and depth, and heat.png the picture. The questions depend on the seed, the length
+and the depth alone. Models learn the task from a recipe with data.generate, see
+` + "`sambatrain finetune --help`" + `.`,
+		Example: "  sambatrain eval passkey runs/samba-passkey --lengths 4k,8k,16k,32k,64k,128k,256k",
+		Args:    exactArgs("RUN_DIR"),
+		RunE: func(c *cobra.Command, args []string) error {
+			lengths, err := f.check()
+			if err != nil {
+				return err
+			}
+			if depths < 2 {
+				return &usageError{fmt.Errorf("--depths: must be at least 2, is %d", depths)}
+			}
+			o, err := q.options(c, &f)
+			if err != nil {
+				return err
+			}
+			m, err := f.model.load(a, args[0])
+			if err != nil {
+				return err
+			}
+			defer m.Close()
+			ctx, stop := untilSignal(c.Context())
+			defer stop()
+			var at []float64
+			for i := range depths {
+				at = append(at, float64(i)/float64(depths-1))
+			}
+			r, err := evaluate.Passkey(ctx, m, lengths, at, o)
+			var stopped *evaluate.Stopped
+			if err != nil && !errors.As(err, &stopped) {
+				return err
+			}
+			return errors.Join(f.reportPasskey(c, m.Recipe.Name, args[0], at, r), err)
+		},
+	}
+	f.add(c, "passkey", "1k,2k,4k,8k")
+	q.add(c, 5)
+	c.Flags().IntVar(&depths, "depths", 11, "how many depths, from 0 to 1")
+	return c
+}
+
+func (f *evalFlags) reportPasskey(c *cobra.Command, name, run string, depths []float64, r *evaluate.Retrieval) error {
+	dir, err := f.folder(run, "passkey")
+	if err != nil {
+		return err
+	}
+	table := [][]string{{"length", "depth", "asked", "right", "share"}}
+	heat := plot.Heat{Title: name + ": passkeys found, %", XLabel: "document length, tokens", YLabel: "depth of the key",
+		Values: make([][]float64, len(depths))}
+	for _, d := range depths {
+		heat.Rows = append(heat.Rows, number(math.Round(100*d)/100))
+	}
+	var lengths []int
+	for i := 0; i+len(depths) <= len(r.Cells); i += len(depths) { // whole columns, where it was stopped
+		lengths = append(lengths, r.Cells[i].Length)
+		heat.Columns = append(heat.Columns, lengthName(r.Cells[i].Length))
+		for j, cell := range r.Cells[i : i+len(depths)] {
+			heat.Values[j] = append(heat.Values[j], cell.Share())
+		}
+	}
+	for _, cell := range r.Cells {
+		table = append(table, []string{strconv.Itoa(cell.Length), number(cell.Depth), strconv.Itoa(cell.Asked), strconv.Itoa(cell.Right), number(cell.Share())})
+	}
+	if err := writeTable(filepath.Join(dir, "scores.csv"), table); err != nil {
+		return err
+	}
+	if len(lengths) > 0 {
+		if err := plot.HeatMap(filepath.Join(dir, "heat."+f.format), heat); err != nil {
+			return err
+		}
+	}
+	return printResult(c, f.output, r, func(w io.Writer) error {
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+		fmt.Fprintln(t, "length\tright\tworst depth\t")
+		for j, n := range lengths {
+			worst, at := 2.0, 0
+			for i := range depths {
+				if v := heat.Values[i][j]; v < worst {
+					worst, at = v, i
+				}
+			}
+			fmt.Fprintf(t, "%s\t%.1f%%\t%s (%.0f%%)\t\n", lengthName(n), 100*r.Share(func(c evaluate.Cell) bool { return c.Length == n }), heat.Rows[at], 100*worst)
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(w, "\ntable and picture: %s\n", dir)
+		return err
+	})
+}

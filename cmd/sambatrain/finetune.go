@@ -1,0 +1,68 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sambatrain/sambatrain/data"
+	"github.com/sambatrain/sambatrain/internal/train"
+	"github.com/sambatrain/sambatrain/recipes"
+)
+
+func newFinetune(a *app) *cobra.Command {
+	var flags recipeFlags
+	var output outputForm
+	var task string
+	c := &cobra.Command{
+		Use:   "finetune RUN_DIR [RECIPE]",
+		Short: "Train a run's model further, on another task or text",
+		Long: `Start a new run from the parameters of another run's newest good checkpoint. The recipe
+is that run's own, changed by a task, by RECIPE (a recipe without a model section) and
+by --set, in this order; the optimizer starts anew.
+
+--task passkey and --task phonebook make documents up as they are read, no two alike,
+and train on their answers (Samba, arXiv 2406.07522, section 3.3 and appendix C: 500 and 100
+steps, rate 1e-4); the batch and the row length are the run's. Measure the result with
+` + "`sambatrain eval passkey`" + ` and ` + "`sambatrain eval phonebook`" + `.`,
+		Example: "  sambatrain finetune runs/samba --task passkey --out runs/samba-passkey",
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) != 1 && len(args) != 2 {
+				return exactArgs("RUN_DIR [RECIPE]")(c, args)
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			tasks := []string{data.TaskPasskey, data.TaskPhonebook}
+			if task != "" && !slices.Contains(tasks, task) {
+				return &usageError{fmt.Errorf("--task: must be passkey or phonebook, is %q", task)}
+			}
+			recipe := ""
+			if len(args) == 2 {
+				recipe = args[1]
+			}
+			if task == "" && recipe == "" {
+				return &usageError{errors.New("finetune: name a --task or a RECIPE to train on")}
+			}
+			sets := flags.assignments(c)
+			if err := checkSets(sets); err != nil {
+				return err
+			}
+			base, err := train.LoadConfig(args[0])
+			if err != nil {
+				return err
+			}
+			r, err := recipes.FineTune(base, args[0], task, recipe, sets...)
+			if err != nil {
+				return err
+			}
+			return a.pretrain(c, r, output)
+		},
+	}
+	c.Flags().StringVar(&task, "task", "", "what to train on: passkey or phonebook")
+	flags.add(c)
+	outputFlag(c, &output)
+	return c
+}

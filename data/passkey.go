@@ -1,0 +1,93 @@
+package data
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+)
+
+// The passkey task of Mohtashami and Jaggi (arXiv 2305.16300), in the words of their program, with a key of five
+// digits as in Samba (arXiv 2406.07522, section 3.3): five parts with a line break between them, of which the second
+// and the fourth are beginnings of the filler.
+const (
+	passkeyTask     = "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. I will quiz you about the important information there."
+	passkeyFiller   = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+	passkeyKey      = "The pass key is %[1]d. Remember it. %[1]d is the pass key."
+	passkeyQuestion = "What is the pass key? The pass key is"
+)
+
+// Passkeys makes passkey documents. It is for one goroutine.
+type Passkeys struct {
+	tok      Tokenizer
+	begin    []int32 // end of text, the task and a line break
+	filler   []int32 // grows
+	question []int32 // a line break and the question
+}
+
+// NewPasskeys makes documents in the tokens of tok.
+func NewPasskeys(tok Tokenizer) (*Passkeys, error) {
+	p := &Passkeys{tok: tok, begin: tok.Encode([]int32{tok.EOS()}, []byte(passkeyTask+"\n"))}
+	var err error
+	p.question, err = inside(tok, passkeyFiller, "\n"+passkeyQuestion)
+	return p, err
+}
+
+// Question is a document whose prompt has exactly length tokens, with the key at a depth from 0, before all filler,
+// to 1, behind it. The filler is cut between tokens.
+func (p *Passkeys) Question(r *rand.Rand, length int, depth float64) (Question, error) {
+	return p.document(r, length, 0, func(filler int) int { return int(math.Round(depth * float64(filler))) })
+}
+
+// row implements task: the depth is uniform.
+func (p *Passkeys) row(r *rand.Rand, n int) (Question, error) {
+	return p.document(r, n, 1, func(filler int) int { return r.IntN(filler + 1) })
+}
+
+// document is a question of n tokens: its prompt's, or, where end is 1, those of the prompt, the answer and an end
+// of text. before chooses how many tokens of the filler come before the key.
+func (p *Passkeys) document(r *rand.Rand, n, end int, before func(filler int) int) (Question, error) {
+	key := 10000 + r.IntN(90000)
+	q := Question{Answer: strconv.Itoa(key)}
+	var err error
+	if q.answer, err = inside(p.tok, passkeyQuestion, " "+q.Answer); err != nil {
+		return q, err
+	}
+	line, err := inside(p.tok, passkeyFiller, "\n"+fmt.Sprintf(passkeyKey, key)+"\n")
+	if err != nil {
+		return q, err
+	}
+	filler := n - len(p.begin) - len(line) - len(p.question) - end*(len(q.answer)+1)
+	if filler < 0 {
+		return q, fmt.Errorf("a passkey document of %d tokens has no room for the key: it wants %d more", n, -filler)
+	}
+	if err := p.grow(filler); err != nil {
+		return q, err
+	}
+	first := before(filler)
+	q.Prompt = slices.Concat(p.begin, p.filler[:first], line, p.filler[:filler-first], p.question)
+	return q, nil
+}
+
+// grow makes at least n tokens of filler. Sentences are joined by spaces.
+func (p *Passkeys) grow(n int) error {
+	if len(p.filler) >= n {
+		return nil
+	}
+	first, err := inside(p.tok, passkeyTask+"\n", passkeyFiller)
+	if err != nil {
+		return err
+	}
+	again, err := inside(p.tok, passkeyFiller, " "+passkeyFiller)
+	if err != nil {
+		return err
+	}
+	if len(p.filler) == 0 {
+		p.filler = first
+	}
+	for len(p.filler) < n {
+		p.filler = append(p.filler, again...)
+	}
+	return nil
+}

@@ -1,0 +1,13 @@
+// Package rss knows how much memory the process has had.
+package rss
+
+import "golang.org/x/sys/unix"
+
+// Peak is the most memory that this process has had at once, in bytes.
+func Peak() int64 {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return u.Maxrss << 10
+}

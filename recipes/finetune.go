@@ -1,0 +1,52 @@
+package recipes
+
+import (
+	"fmt"
+
+	"github.com/sambatrain/sambatrain/data"
+)
+
+// FineTune is a recipe that goes on from a run, whose recipe is base and whose folder is
+// from: base with the changes of a task of data.generate (empty: none), of a recipe
+// without a model section (empty: none), and of sets, in this order.
+func FineTune(base *Recipe, from, task, name string, sets ...string) (*Recipe, error) {
+	r := *base
+	r.Train.From, r.Train.Steps, r.Train.Tokens = from, 0, 0
+	r.Run.Out = ""
+	p := positions{}
+	for _, set := range taskSets(base, task) {
+		if err := r.set(set, p); err != nil {
+			return nil, err
+		}
+	}
+	s := source{from: from}
+	if name != "" {
+		var err error
+		if s, err = open(name); err != nil {
+			return nil, err
+		}
+		if err := r.read(s, p, nil); err != nil {
+			return nil, err
+		}
+	}
+	return r.finish(s, p, sets)
+}
+
+// taskSets are the settings of Samba's fine-tuning for long retrieval (arXiv 2406.07522,
+// appendix C); the batch is the run's own.
+func taskSets(base *Recipe, task string) []string {
+	if task == "" {
+		return nil
+	}
+	steps, warmup := 500, 250
+	if task == data.TaskPhonebook {
+		steps, warmup = 100, 50
+	}
+	return []string{
+		fmt.Sprintf("name=%s-%s", base.Name, task),
+		"data.generate.task=" + task,
+		fmt.Sprintf("train.steps=%d", steps), fmt.Sprintf("optim.warmup_steps=%d", warmup),
+		"optim.lr=1e-4", "optim.min_lr=1e-5", "optim.weight_decay=0.1",
+		"eval.lengths=[1]", "eval.every=100", "sample.tokens=0",
+	}
+}

@@ -138,11 +138,13 @@ func finish(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error) 
 	if err != nil {
 		return nil, err
 	}
+	var sets []string
 	for _, d := range different {
 		// Where it computes may change between a stop and going on.
 		if !strings.HasPrefix(d.Key, "run.") {
 			return nil, fmt.Errorf("%s: holds a run of another recipe (%v); choose another folder with --out, or delete it", dir, d)
 		}
+		sets = append(sets, d.Key+"="+d.B)
 	}
 	res, err := ReadResult(dir)
 	switch {
@@ -152,8 +154,7 @@ func finish(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error) 
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	return Resume(ctx, dir, o,
-		"run.device="+r.Run.Device, "run.dtype="+r.Run.DType, fmt.Sprintf("run.threads=%d", r.Run.Threads))
+	return Resume(ctx, dir, o, sets...)
 }
 
 // ReadResult is the result of a run that has done all its steps; fs.ErrNotExist where it

@@ -58,6 +58,14 @@ func TestCompare(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", row.Name, row.Validation, want)
 		}
 	}
+	// A process that died before it could report is asked to report again.
+	if err := os.Remove(filepath.Join(list[1].Run.Out, ResultFile)); err != nil {
+		t.Fatal(err)
+	}
+	reported, err := Compare(t.Context(), list, quiet())
+	if err != nil || !reflect.DeepEqual(reported, c) {
+		t.Errorf("reported again: %+v, %v; was %+v", reported, err, c)
+	}
 	// What is finished is not trained again, on whatever device it would be.
 	before := records(t, list[0].Run.Out)
 	list[0].Run.Threads = 2
@@ -95,9 +103,14 @@ func TestCompareStopped(t *testing.T) {
 	if _, err := Compare(ctx, list, o); !errors.As(err, &stopped) || stopped.Step != -1 || !strings.Contains(err.Error(), "nothing is lost; go on with the same command") {
 		t.Fatalf("%v", err)
 	}
+	// On other workers and in less memory than before.
+	list[1].Run.Threads, list[1].Run.MemoryBudget = 2, 1<<30
 	c, err := Compare(t.Context(), list, quiet())
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !strings.HasPrefix(c.Runs[1].Device, "cpu (2 threads") {
+		t.Errorf("went on with %s, %s", c.Runs[1].Device, c.Runs[1].Error)
 	}
 	for i, row := range c.Runs {
 		if !reflect.DeepEqual(row.Validation, want.Runs[i].Validation) {

@@ -52,8 +52,11 @@ var gemmBF16 = gemmKernels{
 	kBlock:     768,
 	perElement: 2,
 	narrow:     gemmPairs,
+	round:      roundAVX512,
 	widen:      widenAVX512,
 	tile:       gemmTileBF16,
+	dot:        gemmDotAVX512,
+	dotRows:    4,
 	copyRows:   gemmCopyRowsAVX2,
 	transpose:  gemmTransposeAVX2,
 }

@@ -4,6 +4,7 @@ import "math"
 
 // rounded are the kernels for factors that are rounded to bfloat16 when they are copied to panels of float32s.
 func (k gemmKernels) rounded(round func(dst, src []float32)) *gemmKernels {
+	k.round = round
 	k.narrow = func(dst, src []float32, width, steps int) { round(dst[:width*steps], src[:width*steps]) }
 	return &k
 }

@@ -14,6 +14,8 @@ type gemmKernels struct {
 	// narrow makes a panel of bfloat16 factors from one of float32s: steps times width of them, of which it
 	// may read as many more as make steps a multiple of perElement. nil: factors are float32.
 	narrow func(dst, src []float32, width, steps int)
+	// round rounds float32s to bfloat16, where narrow is not nil.
+	round func(dst, src []float32)
 	// widen writes bfloat16s as float32s.
 	widen func(dst []float32, src []uint16)
 
@@ -79,7 +81,7 @@ func (g Gemm) plan() gemmPlan {
 	if g.M <= 0 || g.N <= 0 || g.K <= 0 {
 		return p
 	}
-	p.dot = !g.RoundFactors && !g.BF16B && g.TransB && !g.TransA && (g.M <= dotMaxM || g.N <= dotMaxN) && g.K >= 8*min(g.M, g.N)
+	p.dot = !g.BF16B && g.TransB && !g.TransA && (g.M <= dotMaxM || g.N <= dotMaxN && !g.RoundFactors) && g.K >= 8*min(g.M, g.N)
 	p.rowPanels = ceilDiv(g.M, k.rows)
 	colPanels := ceilDiv(g.N, k.cols)
 	p.packA = g.RoundFactors || colPanels > fewPanels || g.TransA && (colPanels > 2 || g.LDA > nearSteps)
@@ -139,9 +141,15 @@ func (p *gemmPlan) convertSize() int {
 	return convertSteps * max(p.kernels.rows, p.kernels.cols)
 }
 
+// dotStride is the distance of rounded rows of dot products.
+func (p *gemmPlan) dotStride() int { return roundUp(p.K, lineWidth) }
+
 func (p *gemmPlan) workspace(workers int) int {
-	if p.rowPanels == 0 || p.dot {
+	switch {
+	case p.rowPanels == 0 || p.dot && !p.RoundFactors:
 		return 0
+	case p.dot:
+		return lineWidth + (p.M+workers*dotCols)*p.dotStride()
 	}
 	n := lineWidth + workers*(p.workspaceA()+2*p.convertSize())
 	if p.packB {

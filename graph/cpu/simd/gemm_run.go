@@ -10,8 +10,8 @@ type gemmRun struct {
 	gemmPlan
 	a, b, c []float32
 	b16     []uint16  // B where it is stored in bfloat16
-	copiesA []float32 // one of workspaceA elements a worker
-	convert []float32 // two of convertSize elements a worker
+	copiesA []float32 // one of workspaceA elements a worker; for dot products all of A, rounded
+	convert []float32 // two of convertSize elements a worker; for dot products dotCols rows of B, rounded
 	copyB   []float32
 
 	tasks []gemmTask // into which C's columns [j0, j1) are cut, for several workers
@@ -32,6 +32,11 @@ func (r *gemmRun) init(g Gemm, workers int, workspace []float32) {
 	// Vectors of the copies must not straddle cache lines, and a workspace may start anywhere.
 	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(workspace))) / 4 % lineWidth)
 	workspace = workspace[skip:]
+	if r.dot {
+		r.copiesA = workspace[:r.M*r.dotStride()]
+		r.convert = workspace[len(r.copiesA):]
+		return
+	}
 	r.copiesA = workspace[:workers*r.workspaceA()]
 	workspace = workspace[len(r.copiesA):]
 	r.convert = workspace[:workers*2*r.convertSize()]
@@ -91,7 +96,8 @@ func (r *gemmRun) serial() {
 		return
 	}
 	if r.dot {
-		r.computeDots(0, 1)
+		r.roundA()
+		r.computeDots(0, 1, 0)
 		return
 	}
 	for r.j0 = 0; r.j0 < r.N; r.j0 = r.j1 {
@@ -121,8 +127,11 @@ func (r *gemmRun) empty() {
 func (r *gemmRun) bindParallel(p Pool) func() {
 	if r.dot {
 		tasks := min(tasksPerWorker*p.Workers(), ceilDiv(r.M*r.N*r.K, smallTask))
-		dots := func(task, _ int) { r.computeDots(task, tasks) }
-		return func() { p.Run(tasks, dots) }
+		dots := func(task, worker int) { r.computeDots(task, tasks, worker) }
+		return func() {
+			r.roundA()
+			p.Run(tasks, dots)
+		}
 	}
 	pack := func(task, worker int) {
 		width := panelsPerCopy * r.kernels.cols
@@ -302,8 +311,18 @@ func (r *gemmRun) computeRows(a []float32, aRow, aK, i, rows, j, j1, worker int,
 	}
 }
 
+// roundA rounds the few rows of A for dot products that want it.
+func (r *gemmRun) roundA() {
+	if !r.RoundFactors {
+		return
+	}
+	for i := range r.M {
+		r.kernels.round(r.copiesA[i*r.dotStride():][:r.K], r.a[i*r.LDA:][:r.K])
+	}
+}
+
 // computeDots computes part of parts of C in tiles of dot products.
-func (r *gemmRun) computeDots(part, parts int) {
+func (r *gemmRun) computeDots(part, parts, worker int) {
 	i0, i1, j0, j1 := 0, r.M, 0, r.N
 	if r.N <= dotMaxN {
 		i0, i1 = part*r.M/parts, (part+1)*r.M/parts
@@ -311,15 +330,32 @@ func (r *gemmRun) computeDots(part, parts int) {
 		groups := ceilDiv(r.N, dotCols)
 		j0, j1 = part*groups/parts*dotCols, min(r.N, (part+1)*groups/parts*dotCols)
 	}
+	a, aRow := r.a, r.LDA
+	if r.RoundFactors {
+		a, aRow = r.copiesA, r.dotStride()
+	}
 	for j := j0; j < j1; {
 		cols := dotCols
 		if j1-j < dotCols {
 			cols = 1
 		}
+		b, bRow := r.b[j*r.LDB:], r.LDB
+		if r.RoundFactors {
+			b, bRow = r.roundB(j, cols, worker), r.dotStride()
+		}
 		for i := i0; i < i1; i += r.kernels.dotRows {
 			rows := min(r.kernels.dotRows, i1-i)
-			r.kernels.dot(r.K, r.a[i*r.LDA:], r.LDA, r.b[j*r.LDB:], r.LDB, r.c[i*r.LDC+j:], r.LDC, rows, cols, r.Accumulate)
+			r.kernels.dot(r.K, a[i*aRow:], aRow, b, bRow, r.c[i*r.LDC+j:], r.LDC, rows, cols, r.Accumulate)
 		}
 		j += cols
 	}
+}
+
+// roundB returns rows rows of a transposed B, rounded and dotStride apart.
+func (r *gemmRun) roundB(row, rows, worker int) []float32 {
+	to := r.convert[worker*dotCols*r.dotStride():][:dotCols*r.dotStride()]
+	for i := range rows {
+		r.kernels.round(to[i*r.dotStride():][:r.K], r.b[(row+i)*r.LDB:][:r.K])
+	}
+	return to
 }

@@ -102,6 +102,8 @@ type CPUCall struct {
 	Pool    Pool
 	// Workspace has the size that the Spec asked for.
 	Workspace []float32
+	// RoundFactors: products with a weight round both factors to bfloat16.
+	RoundFactors bool
 	// Comm joins the processes of a run; nil is a run of one.
 	Comm Comm
 	// Fail makes the program's run return err. A kernel calls it where other processes

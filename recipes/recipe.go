@@ -120,8 +120,6 @@ func (r Run) Validate() error {
 		return fmt.Errorf("run.device: must be one of %s, is %q", strings.Join(Devices, ", "), r.Device)
 	case !slices.Contains(DTypes, r.DType):
 		return fmt.Errorf("run.dtype: must be one of %s, is %q", strings.Join(DTypes, ", "), r.DType)
-	case r.Mixed() && r.Device == CPU:
-		return fmt.Errorf("run.dtype: the CPU computes in %s; %s wants run.device cuda", Float32, BFloat16)
 	case r.Threads < 0 || r.Threads > maxThreads:
 		return fmt.Errorf("run.threads: must be 1 to %d, or 0 for one a core, is %d", maxThreads, r.Threads)
 	case r.LogEvery < 1:

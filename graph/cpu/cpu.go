@@ -16,8 +16,9 @@ import (
 
 // Device is a CPU with a number of worker threads. It runs one program at a time.
 type Device struct {
-	pool *workers
-	comm graph.Comm
+	pool         *workers
+	roundFactors bool
+	comm         graph.Comm
 }
 
 // New starts a device. threads <= 0 means one a core. The results of a run don't
@@ -32,9 +33,20 @@ func New(threads int) (*Device, error) {
 	return &Device{pool: &workers{Pool: pool.New(threads)}}, nil
 }
 
+// RoundFactors makes the products with a weight, in programs that are loaded from
+// now on, round both factors to bfloat16. All else stays float32.
+func (d *Device) RoundFactors() { d.roundFactors = true }
+
 // Name implements graph.Device.
 func (d *Device) Name() string {
-	return fmt.Sprintf("cpu (%d threads, %v)", d.pool.Workers(), simd.Active())
+	precision := ""
+	switch {
+	case d.roundFactors && simd.BF16():
+		precision = ", bfloat16 products"
+	case d.roundFactors:
+		precision = ", bfloat16 products at float32's speed"
+	}
+	return fmt.Sprintf("cpu (%d threads, %v%s)", d.pool.Workers(), simd.Active(), precision)
 }
 
 // Threads is the number of workers.
@@ -190,7 +202,7 @@ func (d *Device) load(p *graph.Plan, m graph.Memory, other *Program) (graph.Prog
 	}
 	prog.workspace = aligned(size)
 	for _, s := range p.Steps {
-		c := &graph.CPUCall{Dims: s.Dims, Pool: d.pool, Comm: d.comm, Fail: prog.fail}
+		c := &graph.CPUCall{Dims: s.Dims, Pool: d.pool, Comm: d.comm, Fail: prog.fail, RoundFactors: d.roundFactors}
 		for _, in := range s.In {
 			c.In = append(c.In, prog.buffer(in))
 		}

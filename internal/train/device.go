@@ -20,8 +20,6 @@ func NewDevice(r recipes.Run, log *slog.Logger) (graph.Device, error) {
 			return dev, nil
 		case r.Device == recipes.CUDA:
 			return nil, fmt.Errorf("run.device: %w", err)
-		case r.Mixed():
-			return nil, fmt.Errorf("run.dtype: %s wants a GPU, and run.device auto found none: %w", r.DType, err)
 		}
 		log.Info("no GPU to use: computing on the CPU", "reason", err)
 	}
@@ -29,5 +27,15 @@ func NewDevice(r recipes.Run, log *slog.Logger) (graph.Device, error) {
 	if err != nil {
 		return nil, err // not dev, a nil pointer that would be no nil device
 	}
+	if r.Mixed() {
+		dev.RoundFactors()
+	}
 	return dev, nil
+}
+
+// mixedPlan reports whether a run of that precision keeps tensors in bfloat16. On the
+// CPU it doesn't: there, products round their factors (docs/adr/0006).
+func mixedPlan(dev graph.Device, bfloat16 bool) bool {
+	_, onHost := dev.(*cpu.Device)
+	return bfloat16 && !onHost
 }

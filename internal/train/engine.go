@@ -107,7 +107,8 @@ type EngineConfig struct {
 	// Accumulate: a step has several micro-batches, whose gradients are summed.
 	Accumulate bool
 	// Mixed computes matrix products in bfloat16, and keeps weights, moments and the
-	// residual stream in float32.
+	// residual stream in float32. On the CPU, which must have been told to round the
+	// factors of its products, everything is kept in float32.
 	Mixed bool
 	// MemoryBudget is the bytes that parameters, gradients, moments and activations may
 	// take together: where they would take more, the backward pass computes activations
@@ -125,11 +126,12 @@ type EngineConfig struct {
 // ConfigOf is what a recipe's training is made for.
 func ConfigOf(r *recipes.Recipe) EngineConfig {
 	return EngineConfig{MicroBatch: r.Train.MicroBatch, SeqLen: r.Data.SeqLen, Accumulate: r.Train.MicroBatch < r.Train.BatchSize,
-		Mixed: r.Run.Mixed(), MemoryBudget: int64(r.Run.MemoryBudget)}
+		Mixed: r.Run.Mixed() && r.Run.Device != recipes.CPU, MemoryBudget: int64(r.Run.MemoryBudget)}
 }
 
 // NewEngine compiles the programs of m and allocates all memory that training takes.
 func NewEngine(dev graph.Device, m *layers.Model, o optim.AdamW, c EngineConfig) (*Engine, error) {
+	c.Mixed = mixedPlan(dev, c.Mixed)
 	if c.MemoryBudget == 0 {
 		free, err := dev.FreeMemory()
 		if err != nil {
@@ -346,7 +348,7 @@ func (e *Engine) Memory() graph.Memory { return e.mem }
 // Model is what the engine trains.
 func (e *Engine) Model() *layers.Model { return e.model }
 
-// Mixed reports whether the engine computes in mixed precision.
+// Mixed reports whether the engine's programs keep tensors in bfloat16.
 func (e *Engine) Mixed() bool { return e.mixed }
 
 // Params are the parameters' names and places.

@@ -19,6 +19,8 @@ type Model struct {
 	Tokenizer  data.Tokenizer
 	Device     graph.Device
 	Memory     graph.Memory
+	// Mixed: programs of the model keep tensors in bfloat16.
+	Mixed bool
 }
 
 // Close frees the device.
@@ -49,12 +51,14 @@ func LoadModel(dir string, log *slog.Logger, sets ...string) (*Model, error) {
 	if m.Tokenizer, err = data.NewTokenizer(r.Data.Tokenizer); err != nil {
 		return nil, err
 	}
-	// Any program of the model has the parameters' layout.
-	plan, err := generate.Plan(m.Model, 1, 1, 1, r.Run.Mixed())
-	if err != nil {
+	if m.Device, err = NewDevice(r.Run, log); err != nil {
 		return nil, err
 	}
-	if m.Device, err = NewDevice(r.Run, log); err != nil {
+	m.Mixed = mixedPlan(m.Device, r.Run.Mixed())
+	// Any program of the model has the parameters' layout.
+	plan, err := generate.Plan(m.Model, 1, 1, 1, m.Mixed)
+	if err != nil {
+		m.Device.Close()
 		return nil, err
 	}
 	if m.Memory, err = m.Device.NewMemory(plan.Sizes); err == nil {
@@ -63,7 +67,7 @@ func LoadModel(dir string, log *slog.Logger, sets ...string) (*Model, error) {
 			err = writeTensors(m.Memory, graph.Params, plan.Params, list)
 		}
 	}
-	if err == nil && r.Run.Mixed() {
+	if err == nil && m.Mixed {
 		var cast graph.Program
 		if cast, err = loadCast(m.Device, m.Memory, plan.Sizes[graph.Params]); err == nil {
 			err = cast.Run()
@@ -78,5 +82,5 @@ func LoadModel(dir string, log *slog.Logger, sets ...string) (*Model, error) {
 
 // Logits are the scores [T V] of each token's successors.
 func (m *Model) Logits(tokens []int32) ([]float32, error) {
-	return runLogits(m.Device, m.Memory, m.Model, 1, tokens, m.Recipe.Run.Mixed())
+	return runLogits(m.Device, m.Memory, m.Model, 1, tokens, m.Mixed)
 }

@@ -33,6 +33,15 @@ func (g Gemm) Workspace(workers int) int {
 	return p.workspace(workers)
 }
 
+// WorkspaceEither is Workspace with RoundFactors or without, whichever is more, for callers that ask before they
+// know.
+func (g Gemm) WorkspaceEither(workers int) int {
+	g.RoundFactors = false
+	float32s := g.Workspace(workers)
+	g.RoundFactors = true
+	return max(float32s, g.Workspace(workers))
+}
+
 // Bind returns the product of these operands as a function that allocates nothing and can be called any
 // number of times, though not by two goroutines at once. The work is shared between the pool's workers.
 // C must not overlap A or B. The workspace holds at least g.Workspace(p.Workers()) elements, and nothing

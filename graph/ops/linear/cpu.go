@@ -9,28 +9,31 @@ import (
 // depends on the sizes alone.
 
 func forwardWorkspace(d graph.Dims, workers int) int {
-	return simd.Gemm{M: d["B"] * d["T"], N: d["M"], K: d["K"], TransB: true}.Workspace(workers)
+	return simd.Gemm{M: d["B"] * d["T"], N: d["M"], K: d["K"], TransB: true}.WorkspaceEither(workers)
 }
 
 func forward(c *graph.CPUCall) func() {
 	x, w, y := c.In[0], c.In[1], c.Out[0]
-	g := simd.Gemm{M: x.Rows, N: w.Rows, K: x.Cols, TransB: true, LDA: x.Stride, LDB: w.Stride, LDC: y.Stride}
+	g := simd.Gemm{M: x.Rows, N: w.Rows, K: x.Cols, TransB: true, LDA: x.Stride, LDB: w.Stride, LDC: y.Stride,
+		RoundFactors: c.RoundFactors}
 	return g.Bind(c.Pool, x.F32, w.F32, y.F32, c.Workspace)
 }
 
 func dxWorkspace(d graph.Dims, workers int) int {
-	return simd.Gemm{M: d["B"] * d["T"], N: d["K"], K: d["M"]}.Workspace(workers)
+	return simd.Gemm{M: d["B"] * d["T"], N: d["K"], K: d["M"]}.WorkspaceEither(workers)
 }
 
 func dx(c *graph.CPUCall) func() {
 	dy, w, dx := c.In[0], c.In[1], c.Out[0]
-	g := simd.Gemm{M: dy.Rows, N: w.Cols, K: w.Rows, LDA: dy.Stride, LDB: w.Stride, LDC: dx.Stride}
+	g := simd.Gemm{M: dy.Rows, N: w.Cols, K: w.Rows, LDA: dy.Stride, LDB: w.Stride, LDC: dx.Stride,
+		RoundFactors: c.RoundFactors}
 	return g.Bind(c.Pool, dy.F32, w.F32, dx.F32, c.Workspace)
 }
 
 func dxAdd(c *graph.CPUCall) func() {
 	dy, w, dx := c.In[0], c.In[1], c.Out[0]
-	g := simd.Gemm{M: dy.Rows, N: w.Cols, K: w.Rows, LDA: dy.Stride, LDB: w.Stride, LDC: dx.Stride, Accumulate: true}
+	g := simd.Gemm{M: dy.Rows, N: w.Cols, K: w.Rows, LDA: dy.Stride, LDB: w.Stride, LDC: dx.Stride, Accumulate: true,
+		RoundFactors: c.RoundFactors}
 	return from(c, c.In[2], g.Bind(c.Pool, dy.F32, w.F32, dx.F32, c.Workspace))
 }
 
@@ -54,17 +57,19 @@ func from(c *graph.CPUCall, z graph.Buffer, product func()) func() {
 }
 
 func dwWorkspace(d graph.Dims, workers int) int {
-	return simd.Gemm{M: d["M"], N: d["K"], K: d["B"] * d["T"], TransA: true}.Workspace(workers)
+	return simd.Gemm{M: d["M"], N: d["K"], K: d["B"] * d["T"], TransA: true}.WorkspaceEither(workers)
 }
 
 func dw(c *graph.CPUCall) func() {
 	dy, x, dw := c.In[0], c.In[1], c.Out[0]
-	g := simd.Gemm{M: dy.Cols, N: x.Cols, K: x.Rows, TransA: true, LDA: dy.Stride, LDB: x.Stride, LDC: dw.Stride}
+	g := simd.Gemm{M: dy.Cols, N: x.Cols, K: x.Rows, TransA: true, LDA: dy.Stride, LDB: x.Stride, LDC: dw.Stride,
+		RoundFactors: c.RoundFactors}
 	return g.Bind(c.Pool, dy.F32, x.F32, dw.F32, c.Workspace)
 }
 
 func dwAdd(c *graph.CPUCall) func() {
 	dy, x, dw := c.In[0], c.In[1], c.Out[0]
-	g := simd.Gemm{M: dy.Cols, N: x.Cols, K: x.Rows, TransA: true, LDA: dy.Stride, LDB: x.Stride, LDC: dw.Stride, Accumulate: true}
+	g := simd.Gemm{M: dy.Cols, N: x.Cols, K: x.Rows, TransA: true, LDA: dy.Stride, LDB: x.Stride, LDC: dw.Stride, Accumulate: true,
+		RoundFactors: c.RoundFactors}
 	return from(c, c.In[2], g.Bind(c.Pool, dy.F32, x.F32, dw.F32, c.Workspace))
 }

@@ -53,14 +53,19 @@ func chunks(d graph.Dims, strideX, strideDX int) []chunk {
 	return list
 }
 
+// round makes the products round their factors to bfloat16, or not.
+func (c *chunk) round(factors bool) {
+	c.logits.RoundFactors, c.dx.RoundFactors, c.dw.RoundFactors = factors, factors, factors
+}
+
 func trainWorkspace(d graph.Dims, workers int) int {
 	return workspace(d, func(c chunk) int {
-		return max(c.logits.Workspace(workers), c.dx.Workspace(workers), c.dw.Workspace(workers))
+		return max(c.logits.WorkspaceEither(workers), c.dx.WorkspaceEither(workers), c.dw.WorkspaceEither(workers))
 	})
 }
 
 func evalWorkspace(d graph.Dims, workers int) int {
-	return workspace(d, func(c chunk) int { return c.logits.Workspace(workers) })
+	return workspace(d, func(c chunk) int { return c.logits.WorkspaceEither(workers) })
 }
 
 // workspace is the logits of a chunk and what the largest product wants.
@@ -77,6 +82,7 @@ func train(c *graph.CPUCall) func() {
 	s := newSoftmax(c, true)
 	runs := make([]func(), 0, 4)
 	for _, k := range chunks(c.Dims, x.Stride, dx.Stride) {
+		k.round(c.RoundFactors)
 		part := x.F32[k.first*x.Stride:]
 		runs = append(runs,
 			k.logits.Bind(c.Pool, part, w.F32, s.logits, s.rest),
@@ -92,6 +98,7 @@ func eval(c *graph.CPUCall) func() {
 	s := newSoftmax(c, false)
 	var runs []func()
 	for _, k := range chunks(c.Dims, x.Stride, x.Stride) {
+		k.round(c.RoundFactors)
 		runs = append(runs,
 			k.logits.Bind(c.Pool, x.F32[k.first*x.Stride:], w.F32, s.logits, s.rest),
 			s.bind(c.Pool, k))

@@ -1,0 +1,57 @@
+package train
+
+import (
+	"log/slog"
+	"math"
+	"testing"
+
+	"github.com/sambatrain/sambatrain/recipes"
+)
+
+// TestBFloat16OnCPU: with run.dtype bfloat16 the CPU trains to losses near those of
+// float32 but not the same, with the same bits for any number of threads, and with no
+// rounded copy of the weights.
+func TestBFloat16OnCPU(t *testing.T) {
+	const rows, seq, steps = 2, 40, 4
+	losses := func(dtype string, threads int) []float64 {
+		run := recipes.Defaults().Run
+		run.DType, run.Threads = dtype, threads
+		if err := run.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		dev, err := NewDevice(run, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dev.Close()
+		e, err := NewEngine(dev, samba(), adamw(), EngineConfig{MicroBatch: rows, SeqLen: seq, Mixed: run.Mixed()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Mixed() {
+			t.Error("the engine's programs keep tensors in bfloat16")
+		}
+		if err := e.Init(1); err != nil {
+			t.Fatal(err)
+		}
+		var list []float64
+		for step := range int64(steps) {
+			tokens, targets := batch(uint64(step), rows, seq, 61)
+			loss, norm, err := e.Step(step, steps, tokens, targets)
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, loss, norm)
+		}
+		return list
+	}
+	exact, rounded, threads := losses(recipes.Float32, 2), losses(recipes.BFloat16, 2), losses(recipes.BFloat16, 1)
+	for i := range exact {
+		if rounded[i] != threads[i] {
+			t.Errorf("number %d is %v with two threads and %v with one", i, rounded[i], threads[i])
+		}
+		if d := math.Abs(rounded[i]-exact[i]) / exact[i]; d == 0 || d > 0.05 {
+			t.Errorf("number %d is %v, and %v in float32", i, rounded[i], exact[i])
+		}
+	}
+}

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sambatrain/sambatrain/internal/generate"
+	"github.com/sambatrain/sambatrain/internal/serve"
+)
+
+func newServe(a *app) *cobra.Command {
+	var f modelFlags
+	var o serve.Options
+	var listen string
+	c := &cobra.Command{
+		Use:   "serve RUN_DIR",
+		Short: "Answer OpenAI's completions API with a trained model",
+		Long: `Answer POST /v1/completions (streaming, echo and logprobs too), GET /v1/models and
+GET /healthz with a run's newest good checkpoint, so that clients and evaluation
+harnesses of that API can use it. Prompts that arrive together go on together. A prompt
+is a text, or token ids; each begins a new text.
+
+There is no authentication and no encryption: the default address is reachable from
+this machine alone. SIGINT or SIGTERM finishes the requests under way.`,
+		Example: "  sambatrain serve runs/quickstart\n  curl localhost:8000/v1/completions -d '{\"prompt\": \"func main\", \"max_tokens\": 50}'",
+		Args:    exactArgs("RUN_DIR"),
+		RunE: func(c *cobra.Command, args []string) error {
+			for _, n := range []struct {
+				flag  string
+				value int
+			}{{"batch", o.Rows}, {"queue", o.Queue}, {"context", o.Context}, {"chunk", o.Chunk}, {"max-body", int(o.Body)}} {
+				if n.value < 1 {
+					return &usageError{fmt.Errorf("--%s: must be at least 1, is %d", n.flag, n.value)}
+				}
+			}
+			log, err := a.logger()
+			if err != nil {
+				return err
+			}
+			o.Log = log
+			ctx, stop := untilSignal(c.Context())
+			defer stop()
+			m, err := f.load(a, args[0])
+			if err != nil {
+				return err
+			}
+			defer m.Close()
+			l, err := net.Listen("tcp", listen)
+			if err != nil {
+				return fmt.Errorf("--listen: %w", err)
+			}
+			if at, ok := l.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() {
+				log.Warn("other machines can reach this address, and there is no authentication", "address", l.Addr().String())
+			}
+			log.Info("serving", "model", m.Recipe.Name, "url", "http://"+l.Addr().String()+"/v1", "device", m.Device.Name())
+			return serve.New(m, o).Serve(ctx, l)
+		},
+	}
+	c.Flags().StringVar(&listen, "listen", "127.0.0.1:8000", "address to listen on; port 0 takes a free one")
+	c.Flags().IntVar(&o.Rows, "batch", 8, "how many prompts go on together")
+	c.Flags().IntVar(&o.Queue, "queue", 64, "how many more prompts may wait; others are refused with status 429")
+	c.Flags().IntVar(&o.Context, "context", 32<<10, "how many tokens a prompt and its continuation may have")
+	c.Flags().IntVar(&o.Chunk, "chunk", generate.DefaultChunk, "how many tokens of a prompt are computed at once")
+	c.Flags().Int64Var(&o.Body, "max-body", 8<<20, "how many bytes a request may have")
+	c.Flags().DurationVar(&o.Grace, "grace", 30*time.Second, "how long requests may take when the server is to stop")
+	f.add(c)
+	return c
+}

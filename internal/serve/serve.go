@@ -1,0 +1,208 @@
+// Package serve answers OpenAI's completions API with a trained model: what clients and
+// evaluation harnesses of that API send, and clear errors for the rest of it.
+package serve
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/sambatrain/sambatrain/internal/generate"
+	"github.com/sambatrain/sambatrain/internal/train"
+)
+
+// Options are a server's limits.
+type Options struct {
+	// Rows is how many prompts go on together, and Chunk the tokens of a prompt in one call.
+	Rows, Chunk int
+	// Queue is how many prompts may wait beside those; more are refused with 429.
+	Queue int
+	// Context is the tokens of a prompt and its continuation at most.
+	Context int
+	// Body is the bytes of a request at most.
+	Body int64
+	// Grace is how long requests under way may take when the server is to stop.
+	Grace time.Duration
+	Log   *slog.Logger
+}
+
+// Server answers requests with one model.
+type Server struct {
+	model   *train.Model
+	options Options
+	name    string
+	jobs    chan *job
+	waiting atomic.Int64 // prompts accepted and not yet answered
+	closing atomic.Bool
+	created int64
+}
+
+// New makes a server. Serve runs it.
+func New(m *train.Model, o Options) *Server {
+	return &Server{model: m, options: o, name: m.Recipe.Name, created: time.Now().Unix(), jobs: make(chan *job, o.Rows+o.Queue)}
+}
+
+// Serve answers on a listener until ctx ends; then it takes no new request, finishes
+// those under way, at most for the time of grace, and returns nil.
+func (s *Server) Serve(ctx context.Context, l net.Listener) error {
+	b, err := generate.NewBatch(s.model.Device, s.model.Memory, s.model.Model, generate.Config{
+		Rows: s.options.Rows, Chunk: s.options.Chunk, Positions: s.options.Context, Mixed: s.model.Recipe.Run.Mixed()})
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	work, stopWork := context.WithCancel(context.Background())
+	worker := make(chan error, 1)
+	go func() { worker <- s.work(work, b) }()
+	web := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	failed := make(chan error, 1)
+	go func() { failed <- web.Serve(l) }()
+
+	var result error
+	select {
+	case result = <-worker:
+		worker <- nil
+	case result = <-failed:
+	case <-ctx.Done():
+		s.closing.Store(true)
+		s.options.Log.Info("stopping: finishing the requests under way", "at_most", s.options.Grace)
+		grace, cancel := context.WithTimeout(context.Background(), s.options.Grace)
+		defer cancel()
+		if err := web.Shutdown(grace); err != nil {
+			s.options.Log.Warn("requests were cut off", "after", s.options.Grace)
+		}
+	}
+	stopWork()
+	web.Close()
+	<-worker
+	return result
+}
+
+// Handler answers the API's paths.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /v1/completions", s.completions)
+	mux.HandleFunc("GET /v1/models", s.models)
+	mux.HandleFunc("GET /v1/models/{name}", s.oneModel)
+	mux.HandleFunc("GET /healthz", s.health)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/v1/completions", "/v1/models", "/healthz":
+			fail(w, http.StatusMethodNotAllowed, "invalid_request_error", "", fmt.Sprintf("%s %s: the method is not allowed", r.Method, r.URL.Path))
+		default:
+			fail(w, http.StatusNotFound, "invalid_request_error", "", fmt.Sprintf("%s: no such path; there are /v1/completions, /v1/models and /healthz", r.URL.Path))
+		}
+	})
+	return mux
+}
+
+type modelInfo struct {
+	ID      string `json:"id"`
+	Object  string `json:"object"`
+	Created int64  `json:"created"`
+	OwnedBy string `json:"owned_by"`
+}
+
+func (s *Server) info() modelInfo { return modelInfo{s.name, "model", s.created, "sambatrain"} }
+
+func (s *Server) models(w http.ResponseWriter, _ *http.Request) {
+	answer(w, http.StatusOK, map[string]any{"object": "list", "data": []modelInfo{s.info()}})
+}
+
+func (s *Server) oneModel(w http.ResponseWriter, r *http.Request) {
+	if r.PathValue("name") != s.name {
+		fail(w, http.StatusNotFound, "invalid_request_error", "model", fmt.Sprintf("no model %q; there is %q", r.PathValue("name"), s.name))
+		return
+	}
+	answer(w, http.StatusOK, s.info())
+}
+
+func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
+	if s.closing.Load() {
+		answer(w, http.StatusServiceUnavailable, map[string]string{"status": "stopping"})
+		return
+	}
+	answer(w, http.StatusOK, map[string]string{"status": "ok"})
+}
+
+// work continues texts until ctx ends: prompts join those under way as soon as there is
+// a row for them.
+func (s *Server) work(ctx context.Context, b *generate.Batch) error {
+	for {
+		if b.Active() == 0 {
+			select {
+			case j := <-s.jobs:
+				if err := j.add(b); err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return nil
+			}
+			continue
+		}
+		if b.Free() {
+			select {
+			case j := <-s.jobs:
+				if err := j.add(b); err != nil {
+					return err
+				}
+				continue
+			default:
+			}
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err := b.Step(); err != nil {
+			return err
+		}
+	}
+}
+
+// job is one prompt.
+type job struct {
+	ctx     context.Context
+	request generate.Request
+	failed  func(error)
+}
+
+// add begins a job. Its own errors are its own; only those of the device end the work.
+func (j *job) add(b *generate.Batch) error {
+	err := b.Add(j.ctx, j.request)
+	if err == nil {
+		return nil
+	}
+	j.failed(err)
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return nil
+	}
+	return err
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	json.NewEncoder(w).Encode(v) // the client may be gone; there is nobody else to tell
+}
+
+// apiError is the API's form of an error.
+type apiError struct {
+	Message string  `json:"message"`
+	Type    string  `json:"type"`
+	Param   *string `json:"param"`
+	Code    *string `json:"code"`
+}
+
+func fail(w http.ResponseWriter, status int, kind, param, message string) {
+	e := apiError{Message: message, Type: kind}
+	if param != "" {
+		e.Param = &param
+	}
+	answer(w, status, map[string]apiError{"error": e})
+}

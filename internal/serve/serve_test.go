@@ -1,0 +1,399 @@
+package serve
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/data"
+	"github.com/sambatrain/sambatrain/graph/cpu"
+	"github.com/sambatrain/sambatrain/internal/generate"
+	"github.com/sambatrain/sambatrain/internal/train"
+	"github.com/sambatrain/sambatrain/layers"
+	"github.com/sambatrain/sambatrain/optim"
+	"github.com/sambatrain/sambatrain/recipes"
+)
+
+// model is an untrained model. Its head is untied: a tied one would repeat a token for
+// ever.
+func model(t testing.TB) *train.Model {
+	t.Helper()
+	r := recipes.Defaults()
+	r.Name = "tiny"
+	m := &r.Model
+	m.VocabSize, m.DModel, m.TieEmbeddings = 272, 16, false
+	for _, name := range []string{"mamba", "mlp", "swa", "mlp"} {
+		m.Layers.Pattern = append(m.Layers.Pattern, layers.Place{Mixer: name})
+	}
+	m.Attention.Heads, m.Attention.Window, m.MLP.DFF = 2, 16, 32
+	dev, err := cpu.New(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dev.Close() })
+	e, err := train.NewEngine(dev, m, optim.DefaultAdamW(), train.EngineConfig{MicroBatch: 1, SeqLen: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Init(1); err != nil {
+		t.Fatal(err)
+	}
+	tok, err := data.NewTokenizer("bytes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &train.Model{Recipe: &r, Checkpoint: &checkpoint.Checkpoint{}, Model: m, Tokenizer: tok, Device: dev, Memory: e.Memory()}
+}
+
+// running starts a server and returns its address, and what stops it and gives its error.
+func running(t testing.TB, m *train.Model, change func(o *Options)) (url string, stop func() error) {
+	t.Helper()
+	_, url, stop = serving(t, m, change)
+	return url, stop
+}
+
+func serving(t testing.TB, m *train.Model, change func(o *Options)) (s *Server, url string, stop func() error) {
+	t.Helper()
+	o := Options{Rows: 3, Chunk: 8, Queue: 20, Context: 400, Body: 1 << 14, Grace: 5 * time.Second, Log: slog.New(slog.DiscardHandler)}
+	if change != nil {
+		change(&o)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	s = New(m, o)
+	go func() { ended <- s.Serve(ctx, l) }()
+	stop = sync.OnceValue(func() error { cancel(); return <-ended })
+	t.Cleanup(func() { stop() })
+	return s, "http://" + l.Addr().String(), stop
+}
+
+func post(t testing.TB, url, body string) (int, string) {
+	t.Helper()
+	r, err := http.Post(url+"/v1/completions", "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.StatusCode, string(text)
+}
+
+func complete(t testing.TB, url, body string) completion {
+	t.Helper()
+	status, text := post(t, url, body)
+	var c completion
+	if err := json.Unmarshal([]byte(text), &c); err != nil || status != http.StatusOK {
+		t.Fatalf("%s: %d %s", body, status, text)
+	}
+	return c
+}
+
+// alone is what the model makes of a prompt by itself.
+func alone(t testing.TB, m *train.Model, prompt string, n int) string {
+	t.Helper()
+	b, err := generate.NewBatch(m.Device, m.Memory, m.Model, generate.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	greedy, err := generate.NewSampler(generate.SamplerConfig{TopP: 1, Vocab: m.Tokenizer.VocabSize()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ids []int32
+	q := generate.Request{Prompt: m.Tokenizer.Encode([]int32{m.Tokenizer.EOS()}, []byte(prompt)), Tokens: n, EOS: m.Tokenizer.EOS(), Sampler: greedy,
+		Emit: func(token int32, _ []float32) bool { ids = append(ids, token); return true }}
+	if err := b.Run(t.Context(), []generate.Request{q}); err != nil {
+		t.Fatal(err)
+	}
+	return valid(m.Tokenizer.Decode(nil, ids))
+}
+
+// TestCompletions: several clients at once get what each would get alone.
+func TestCompletions(t *testing.T) {
+	m := model(t)
+	want := map[string]string{}
+	for i := range 6 {
+		prompt := strings.Repeat("abc ", i) + "x"
+		want[prompt] = alone(t, m, prompt, 20)
+	}
+	url, _ := running(t, m, nil)
+	var all sync.WaitGroup
+	for prompt, text := range want {
+		all.Go(func() {
+			c := complete(t, url, fmt.Sprintf(`{"model": "tiny", "prompt": %q, "max_tokens": 20, "temperature": 0}`, prompt))
+			if len(c.Choices) != 1 || c.Choices[0].Text != text || *c.Choices[0].FinishReason != "length" {
+				t.Errorf("%q: %+v, want %q", prompt, c.Choices, text)
+			}
+			if c.Object != "text_completion" || c.Model != "tiny" || !strings.HasPrefix(c.ID, "cmpl-") || c.Usage.PromptTokens != len(prompt) || c.Usage.CompletionTokens != 20 || c.Usage.TotalTokens != len(prompt)+20 {
+				t.Errorf("%q: %+v %+v", prompt, c, c.Usage)
+			}
+		})
+	}
+	all.Wait()
+	c := complete(t, url, `{"prompt": ["x", "abc x"], "max_tokens": 20, "temperature": 0}`)
+	if len(c.Choices) != 2 || c.Choices[0].Text != want["x"] || c.Choices[1].Text != want["abc x"] || c.Choices[1].Index != 1 {
+		t.Errorf("two prompts: %+v", c.Choices)
+	}
+	c = complete(t, url, `{"prompt": [97, 98, 99, 32, 120], "max_tokens": 20, "temperature": 0}`)
+	if c.Choices[0].Text != want["abc x"] {
+		t.Errorf("ids: %+v", c.Choices)
+	}
+	at := strings.IndexFunc(want["x"], func(r rune) bool { return r < 0x80 })
+	if at < 0 {
+		t.Fatalf("%q has no character to stop at", want["x"])
+	}
+	stop, err := json.Marshal(want["x"][at : at+1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	c = complete(t, url, fmt.Sprintf(`{"prompt": "x", "max_tokens": 20, "temperature": 0, "stop": [%s]}`, stop))
+	if before := want["x"][:at]; c.Choices[0].Text != before || *c.Choices[0].FinishReason != "stop" {
+		t.Errorf("stop %s: %+v", stop, c.Choices)
+	}
+	seeded := `{"prompt": "x", "max_tokens": 20, "seed": 7}`
+	if a, b := complete(t, url, seeded), complete(t, url, seeded); a.Choices[0].Text != b.Choices[0].Text {
+		t.Error("one seed, two texts")
+	}
+}
+
+// TestLogprobs: those of an echoed prompt are the model's, which is what evaluation
+// harnesses add up.
+func TestLogprobs(t *testing.T) {
+	m := model(t)
+	url, _ := running(t, m, nil)
+	const prompt = "hello é, world"
+	ids := m.Tokenizer.Encode([]int32{m.Tokenizer.EOS()}, []byte(prompt))
+	e, err := generate.New(m.Device, m.Memory, m.Model, generate.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	var want []float64
+	var best []bool
+	err = e.Logits(ids, func(at, n int, scores []float32) error {
+		for i := range n {
+			row := scores[i*272:][:257]
+			if next := at + i + 1; next < len(ids) {
+				sum := 0.0
+				for _, x := range row {
+					sum += math.Exp(float64(x) - float64(row[ids[next]]))
+				}
+				want, best = append(want, -math.Log(sum)), append(best, generate.Best(row) == ids[next])
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{0, 1} {
+		c := complete(t, url, fmt.Sprintf(`{"prompt": %q, "max_tokens": %d, "temperature": 0, "logprobs": 1, "echo": true}`, prompt, n))
+		l := c.Choices[0].Logprobs
+		if len(l.Tokens) != len(want)+n || len(l.TokenLogprobs) != len(want)+n || len(l.TopLogprobs) != len(want)+n || len(l.TextOffset) != len(want)+n {
+			t.Fatalf("%d new tokens: %+v", n, l)
+		}
+		for i := range want {
+			if math.Abs(l.TokenLogprobs[i]-want[i]) > 1e-4 {
+				t.Errorf("token %d: %v, want %v", i, l.TokenLogprobs[i], want[i])
+			}
+			for _, top := range l.TopLogprobs[i] {
+				if (top == l.TokenLogprobs[i]) != best[i] || top < l.TokenLogprobs[i] {
+					t.Errorf("token %d: %v, the likeliest has %v", i, l.TokenLogprobs[i], top)
+				}
+			}
+		}
+		if l.Tokens[0] != "h" || l.Tokens[6] != `bytes:\xc3` || !strings.HasPrefix(c.Choices[0].Text, prompt) {
+			t.Errorf("tokens %q of %q", l.Tokens, c.Choices[0].Text)
+		}
+	}
+}
+
+// TestStream: the parts are the whole, and end as the API says.
+func TestStream(t *testing.T) {
+	m := model(t)
+	want := alone(t, m, "abc", 30)
+	url, _ := running(t, m, nil)
+	r, err := http.Post(url+"/v1/completions", "application/json", strings.NewReader(`{"prompt": "abc", "max_tokens": 30, "temperature": 0, "stream": true, "stream_options": {"include_usage": true}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if got := r.Header.Get("Content-Type"); got != "text/event-stream" {
+		t.Errorf("content type %s", got)
+	}
+	var text string
+	var reasons, parts int
+	var last *usage
+	done := false
+	for lines := bufio.NewScanner(r.Body); lines.Scan(); {
+		line, ok := strings.CutPrefix(lines.Text(), "data: ")
+		if !ok {
+			continue
+		}
+		if line == "[DONE]" {
+			done = true
+			break
+		}
+		var c completion
+		if err := json.Unmarshal([]byte(line), &c); err != nil {
+			t.Fatal(err)
+		}
+		last = c.Usage
+		for _, choice := range c.Choices {
+			text += choice.Text
+			parts++
+			if choice.FinishReason != nil {
+				reasons++
+			}
+		}
+	}
+	if text != want || reasons != 1 || !done || last == nil || last.CompletionTokens != 30 || parts < 10 {
+		t.Errorf("%q in %d parts, want %q; %d reasons, done %v, usage %+v", text, parts, want, reasons, done, last)
+	}
+}
+
+func TestRefuses(t *testing.T) {
+	url, _ := running(t, model(t), nil)
+	for _, c := range []struct {
+		body   string
+		status int
+		param  string
+		want   string
+	}{
+		{`{`, 400, "", "the request is not what this API takes: unexpected EOF"},
+		{`{"prompt": "x"} {}`, 400, "", "text after its JSON"},
+		{`{"promt": "x"}`, 400, "", `unknown field "promt"`},
+		{`{"prompt": 7}`, 400, "prompt", "must be a string, a list"},
+		{`{"prompt": []}`, 400, "prompt", "empty list"},
+		{`{"prompt": [1, 999]}`, 400, "prompt", "no token 999; ids are 0 to 256"},
+		{`{"model": "gpt", "prompt": "x"}`, 404, "model", `no model "gpt"; there is "tiny"`},
+		{`{"prompt": "x", "max_tokens": -1}`, 400, "max_tokens", "must not be negative"},
+		{`{"prompt": "x", "max_tokens": 400}`, 400, "max_tokens", "more than the 400"},
+		{`{"prompt": "x", "temperature": -1}`, 400, "temperature", "must be 0 to 100"},
+		{`{"prompt": "x", "top_p": 0}`, 400, "top_p", "must be above 0"},
+		{`{"prompt": "x", "top_k": -1}`, 400, "top_k", "must be at least 1"},
+		{`{"prompt": "x", "logprobs": 99}`, 400, "logprobs", "must be 0 to 20"},
+		{`{"prompt": "x", "stop": 7}`, 400, "stop", "must be a string or a list"},
+		{`{"prompt": "x", "n": 2}`, 400, "n", "one completion"},
+		{`{"prompt": "x", "best_of": 2}`, 400, "best_of", "one completion"},
+		{`{"prompt": "x", "suffix": "y"}`, 400, "suffix", "does not insert"},
+		{`{"prompt": "x", "logit_bias": {"5": 1}}`, 400, "logit_bias", "no biases"},
+		{`{"prompt": "x", "presence_penalty": 1}`, 400, "presence_penalty", "no penalties"},
+		{`{"prompt": ["x", "y"], "stream": true}`, 400, "stream", "one prompt, not 2"},
+		{`{"prompt": "x", "stream_options": {}}`, 400, "stream_options", "only with stream"},
+		{`{"prompt": "` + strings.Repeat("x", 1<<14) + `"}`, 413, "", "longer than 16384 bytes"},
+	} {
+		status, text := post(t, url, c.body)
+		var e struct{ Error apiError }
+		if err := json.Unmarshal([]byte(text), &e); err != nil || status != c.status || !strings.Contains(e.Error.Message, c.want) || e.Error.Type != "invalid_request_error" {
+			t.Errorf("%.60s: %d %s, want %d %s", c.body, status, text, c.status, c.want)
+		}
+		if c.param != "" && (e.Error.Param == nil || *e.Error.Param != c.param) {
+			t.Errorf("%.60s: %s, want param %s", c.body, text, c.param)
+		}
+	}
+}
+
+func TestOtherPaths(t *testing.T) {
+	url, _ := running(t, model(t), nil)
+	for _, c := range []struct {
+		method, path string
+		status       int
+		want         string
+	}{
+		{"GET", "/healthz", 200, `{"status":"ok"}`},
+		{"GET", "/v1/models", 200, `"id":"tiny"`},
+		{"GET", "/v1/models/tiny", 200, `"id":"tiny"`},
+		{"GET", "/v1/models/other", 404, `no model \"other\"`},
+		{"GET", "/v1/completions", 405, "the method is not allowed"},
+		{"POST", "/v1/chat/completions", 404, "no such path"},
+	} {
+		r, err := http.NewRequest(c.method, url+c.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, _ := io.ReadAll(got.Body)
+		got.Body.Close()
+		if got.StatusCode != c.status || !bytes.Contains(text, []byte(c.want)) || got.Header.Get("Content-Type") != "application/json" {
+			t.Errorf("%s %s: %d %s, want %d %s", c.method, c.path, got.StatusCode, text, c.status, c.want)
+		}
+	}
+}
+
+// TestQueueIsBounded: what does not fit is refused at once, and a client that goes away
+// makes room.
+func TestQueueIsBounded(t *testing.T) {
+	s, url, _ := serving(t, model(t), func(o *Options) { o.Rows, o.Queue, o.Context = 1, 1, 1<<20 })
+	ctx, cancel := context.WithCancel(t.Context())
+	var ended sync.WaitGroup
+	for range 2 {
+		ended.Go(func() {
+			r, _ := http.NewRequestWithContext(ctx, "POST", url+"/v1/completions", strings.NewReader(`{"prompt": "x", "max_tokens": 1000000, "temperature": 0, "stream": true}`))
+			if got, err := http.DefaultClient.Do(r); err == nil {
+				io.Copy(io.Discard, got.Body)
+				got.Body.Close()
+			}
+		})
+	}
+	waiting := func(n int64) {
+		t.Helper()
+		for deadline := time.Now().Add(10 * time.Second); s.waiting.Load() != n; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d prompts wait, want %d", s.waiting.Load(), n)
+			}
+		}
+	}
+	waiting(2)
+	if status, text := post(t, url, `{"prompt": "x"}`); status != http.StatusTooManyRequests || !strings.Contains(text, "rate_limit_error") {
+		t.Errorf("%d %s, want 429", status, text)
+	}
+	cancel()
+	ended.Wait()
+	waiting(0)
+	if status, text := post(t, url, `{"prompt": "x"}`); status != http.StatusOK {
+		t.Errorf("%d %s, want 200", status, text)
+	}
+}
+
+// TestStop: a request under way is finished, and no new one taken.
+func TestStop(t *testing.T) {
+	m := model(t)
+	url, stop := running(t, m, nil)
+	want := alone(t, m, "abc", 300)
+	answered := make(chan completion)
+	go func() { answered <- complete(t, url, `{"prompt": "abc", "max_tokens": 300, "temperature": 0}`) }()
+	time.Sleep(10 * time.Millisecond)
+	if err := stop(); err != nil {
+		t.Errorf("stopped with %v", err)
+	}
+	if c := <-answered; c.Choices[0].Text != want {
+		t.Error("the request under way was cut off")
+	}
+	if _, err := http.Get(url + "/healthz"); err == nil {
+		t.Error("the server still answers")
+	}
+}

@@ -43,8 +43,10 @@ again, so that some recipes may be trained on another device before.`,
 		ValidArgsFunction: completeRecipe,
 		RunE: func(c *cobra.Command, args []string) error {
 			out := "runs/compare"
-			if f := c.Flags().Lookup("out"); f.Changed {
-				out = f.Value.String()
+			for _, set := range flags.assignments(c) {
+				if dir, ok := strings.CutPrefix(set, "run.out="); ok {
+					out = dir
+				}
 			}
 			list, err := comparedRecipes(c, flags, lengths, out, args)
 			if err != nil {

@@ -44,6 +44,10 @@ type Config struct {
 	// Generate makes rows up instead of reading shards.
 	Generate Generated `yaml:"generate"`
 
+	// ResetState keeps the documents of a row apart: what a model remembers is reset where one ends, so that each is
+	// seen as it would be alone. Without it a token sees what stands before it in the row, other documents included.
+	ResetState bool `yaml:"reset_state"`
+
 	// SkipVerify leaves out the checksum of whole shards when a dataset is opened, which reads every byte of
 	// them. Sizes, schemas and counts are checked all the same.
 	SkipVerify bool `yaml:"skip_verify"`

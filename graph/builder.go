@@ -65,6 +65,8 @@ type Builder struct {
 	ids    uint64
 	seed   *gorgonia.Node
 	carry  *Carry
+	// documents are the starts of each token's document; the zero Tensor without.
+	documents Tensor
 	// round is the op that makes bfloat16 of float32; nil computes in float32.
 	round *Spec
 	// blocks is how many there are, and block the one being added, 0 outside.

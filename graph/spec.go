@@ -27,6 +27,8 @@ type Spec struct {
 	// CPU binds the kernel to its buffers and returns what runs it. All that a run
 	// needs is made here: the returned function allocates nothing.
 	CPU func(c *CPUCall) func()
+	// Allocates: the CPU kernel allocates as it runs, all the same.
+	Allocates bool
 	// Workspace is the number of float32s of scratch that the CPU kernel wants for
 	// this many workers. Its contents don't survive the call. Optional.
 	Workspace func(d Dims, workers int) int

@@ -116,7 +116,7 @@ func describe(r *recipes.Recipe) (Compared, error) {
 		return Compared{}, err
 	}
 	// Parameters don't depend on rows and their length.
-	plan, err := evalPlan(&r.Model, 1, 1, r.Run.Mixed())
+	plan, err := evalPlan(&r.Model, EngineConfig{Mixed: r.Run.Mixed()}, 1, 1)
 	if err != nil {
 		return Compared{}, err
 	}

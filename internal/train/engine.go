@@ -21,6 +21,7 @@ import (
 const (
 	inputTokens    = "tokens"
 	inputTargets   = "targets"
+	inputStarts    = "starts" // of documents, see EngineConfig.ResetState
 	resultLoss     = "loss"
 	resultNLL      = "nll"
 	resultLogits   = "logits"
@@ -49,6 +50,9 @@ type Engine struct {
 	params []graph.ParamSlot
 	floats int // the length of Params and Grads
 
+	config EngineConfig
+	starts []int32 // of the documents in a micro-batch; nil where they are not kept apart
+
 	comm     graph.Comm
 	shard    optim.Shard
 	exchange graph.Program // sums a number over the processes
@@ -66,6 +70,7 @@ func TrainPlan(m *layers.Model, c EngineConfig) (*graph.Plan, error) {
 func trainPlan(m *layers.Model, c EngineConfig, last bool) (*graph.Plan, error) {
 	g := layers.NewBuilder(c.Mixed)
 	tokens, targets := g.Input(inputTokens, graph.Int32, c.MicroBatch, c.SeqLen), g.Input(inputTargets, graph.Int32, c.MicroBatch, c.SeqLen)
+	c.documents(g, c.MicroBatch, c.SeqLen)
 	loss := m.Loss(g, tokens, targets)
 	g.Result(resultLoss, loss)
 	g.Result(resultNLL, loss.Output(1))
@@ -85,9 +90,18 @@ func trainPlan(m *layers.Model, c EngineConfig, last bool) (*graph.Plan, error) 
 	return plan, explainLimit(err, c)
 }
 
-func evalPlan(m *layers.Model, b, t int, mixed bool) (*graph.Plan, error) {
-	g := layers.NewBuilder(mixed)
+// documents declares where documents start, if they are to be kept apart.
+func (c EngineConfig) documents(g *graph.Builder, b, t int) {
+	if c.ResetState {
+		g.SetDocuments(g.Input(inputStarts, graph.Int32, b, t))
+	}
+}
+
+// evalPlan is the forward pass over b rows of t tokens, in c's form.
+func evalPlan(m *layers.Model, c EngineConfig, b, t int) (*graph.Plan, error) {
+	g := layers.NewBuilder(c.Mixed)
 	tokens, targets := g.Input(inputTokens, graph.Int32, b, t), g.Input(inputTargets, graph.Int32, b, t)
+	c.documents(g, b, t)
 	loss := m.EvalLoss(g, tokens, targets)
 	g.Result(resultLoss, loss)
 	g.Result(resultNLL, loss.Output(1))
@@ -120,13 +134,18 @@ type EngineConfig struct {
 	// ShardOptimizer leaves each process a part of the moments and of the update.
 	ShardOptimizer bool
 
+	// ResetState keeps the documents of a row apart: no token sees another document.
+	// Each ends with the token EOS.
+	ResetState bool
+	EOS        int32
+
 	bucket int // elements; 0 is bucketElements
 }
 
 // ConfigOf is what a recipe's training is made for.
 func ConfigOf(r *recipes.Recipe) EngineConfig {
 	return EngineConfig{MicroBatch: r.Train.MicroBatch, SeqLen: r.Data.SeqLen, Accumulate: r.Train.MicroBatch < r.Train.BatchSize,
-		Mixed: r.Run.Mixed() && r.Run.Device != recipes.CPU, MemoryBudget: int64(r.Run.MemoryBudget)}
+		Mixed: r.Run.Mixed() && r.Run.Device != recipes.CPU, MemoryBudget: int64(r.Run.MemoryBudget), ResetState: r.Data.ResetState}
 }
 
 // NewEngine compiles the programs of m and allocates all memory that training takes.
@@ -143,8 +162,11 @@ func NewEngine(dev graph.Device, m *layers.Model, o optim.AdamW, c EngineConfig)
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{comm: c.Comm, MicroBatch: c.MicroBatch, SeqLen: c.SeqLen, accumulate: c.Accumulate, mixed: c.Mixed, dev: dev, model: m, params: plan.Params,
+	e := &Engine{config: c, comm: c.Comm, MicroBatch: c.MicroBatch, SeqLen: c.SeqLen, accumulate: c.Accumulate, mixed: c.Mixed, dev: dev, model: m, params: plan.Params,
 		floats: plan.Sizes[graph.Params]}
+	if _, used := plan.Inputs[inputStarts]; used {
+		e.starts = make([]int32, c.MicroBatch*c.SeqLen)
+	}
 	if c.Comm != nil {
 		if err := e.join(c); err != nil {
 			return nil, err
@@ -235,7 +257,7 @@ func (e *Engine) Step(step, total int64, tokens, targets []int32) (loss, norm fl
 		if i == micro-1 {
 			program = e.train
 		}
-		if err := e.run(program, tokens[i*n:(i+1)*n], targets[i*n:(i+1)*n]); err != nil {
+		if err := e.run(program, e.SeqLen, tokens[i*n:(i+1)*n], targets[i*n:(i+1)*n]); err != nil {
 			return 0, 0, err
 		}
 		loss += float64(e.loss[0]) / float64(micro)
@@ -258,18 +280,43 @@ func (e *Engine) clearGradients() error {
 	return e.mem.Clear(graph.Grads)
 }
 
-// run does one program on one micro-batch and reads its loss.
-func (e *Engine) run(p graph.Program, tokens, targets []int32) error {
+// run does one program on one micro-batch of rows of t tokens and reads its loss.
+func (e *Engine) run(p graph.Program, t int, tokens, targets []int32) error {
 	if err := p.WriteInts(inputTokens, tokens); err != nil {
 		return err
 	}
 	if err := p.WriteInts(inputTargets, targets); err != nil {
 		return err
 	}
+	if err := e.writeStarts(p, t, tokens); err != nil {
+		return err
+	}
 	if err := p.Run(); err != nil {
 		return err
 	}
 	return p.Read(resultLoss, e.loss[:])
+}
+
+// writeStarts says where documents start in rows of t tokens, if that is asked for.
+func (e *Engine) writeStarts(p graph.Program, t int, tokens []int32) error {
+	if e.starts == nil {
+		return nil
+	}
+	if len(e.starts) < len(tokens) {
+		e.starts = make([]int32, len(tokens))
+	}
+	starts := e.starts[:len(tokens)]
+	for i := range starts {
+		switch {
+		case i%t == 0:
+			starts[i] = 0
+		case tokens[i-1] == e.config.EOS:
+			starts[i] = int32(i % t)
+		default:
+			starts[i] = starts[i-1]
+		}
+	}
+	return p.WriteInts(inputStarts, starts)
 }
 
 // Evaluator measures losses with an engine's parameters as they stand. Its rows may
@@ -284,7 +331,7 @@ type Evaluator struct {
 
 // NewEvaluator compiles the forward pass over b rows of t tokens.
 func (e *Engine) NewEvaluator(b, t int) (*Evaluator, error) {
-	plan, err := evalPlan(e.model, b, t, e.mixed)
+	plan, err := evalPlan(e.model, e.config, b, t)
 	if err != nil {
 		return nil, err
 	}
@@ -298,7 +345,7 @@ func (e *Engine) NewEvaluator(b, t int) (*Evaluator, error) {
 // Run returns each token's cross-entropy in nats, Rows x SeqLen. The slice is good
 // until the next call.
 func (v *Evaluator) Run(tokens, targets []int32) ([]float32, error) {
-	if err := v.engine.run(v.program, tokens, targets); err != nil {
+	if err := v.engine.run(v.program, v.SeqLen, tokens, targets); err != nil {
 		return nil, err
 	}
 	return v.nll, v.program.Read(resultNLL, v.nll)
@@ -335,7 +382,7 @@ func (e *Engine) Forward(tokens, targets []int32) (float64, error) {
 	if err := e.clearGradients(); err != nil {
 		return 0, err
 	}
-	err := e.run(e.train, tokens, targets)
+	err := e.run(e.train, e.SeqLen, tokens, targets)
 	return float64(e.loss[0]), err
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/cpu"
 	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/recipes"
 )
@@ -215,7 +216,12 @@ func (s *session) open(ctx context.Context) (err error) {
 	if s.dev, err = NewDevice(r.Run, log); err != nil {
 		return err
 	}
-	if s.engine, err = NewEngine(s.dev, &r.Model, r.Optim, ConfigOf(r)); err != nil {
+	if _, onCPU := s.dev.(*cpu.Device); r.Data.ResetState && !onCPU {
+		return fmt.Errorf("data.reset_state: has no GPU kernels yet, and run.device %s found a GPU; set it to %s", r.Run.Device, recipes.CPU)
+	}
+	c := ConfigOf(r)
+	c.EOS = tok.EOS()
+	if s.engine, err = NewEngine(s.dev, &r.Model, r.Optim, c); err != nil {
 		return err
 	}
 	s.guard = guard{Guard: r.Train.Guard}

@@ -28,7 +28,7 @@ type Config struct {
 func Apply(b *graph.Builder, q, k, v graph.Tensor, c Config) graph.Tensor {
 	carry := b.Carries()
 	if carry == nil || len(q.Shape()) != 3 {
-		return b.Apply(Spec(c), q, k, v)
+		return b.ApplyByDocument(Spec(c), backwardSpec(c), savedOutputs, q, k, v)
 	}
 	slots := c.Window
 	if slots == 0 {
@@ -38,6 +38,9 @@ func Apply(b *graph.Builder, q, k, v graph.Tensor, c Config) graph.Tensor {
 	value := b.State("value", q.Shape()[0], slots, c.KVHeads*c.HeadDim)
 	return b.Apply(CarrySpec(c), q, k, v, key, value, b.Position(q.Shape()[0]))
 }
+
+// savedOutputs are those that the backward op reads.
+var savedOutputs = []int{0, 1}
 
 // Spec is, for the tokens j that token i sees, i-Window < j <= i,
 //

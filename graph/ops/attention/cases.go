@@ -23,6 +23,10 @@ func Cases() []graph.Case {
 		{Name: "window is T", Spec: Spec(mha(1, 8, 6)), Dims: graph.Dims{"B": 1, "T": 6}},
 		{Name: "gqa", Spec: Spec(Config{4, 2, 16, 0}), Dims: graph.Dims{"B": 1, "T": 17}},
 		{Name: "mqa wide", Spec: Spec(Config{3, 1, 128, 20}), Dims: graph.Dims{"B": 1, "T": 37}},
+		{Name: "documents", Spec: byDocument(Config{4, 2, 16, 0}), Dims: graph.Dims{"B": 2, "T": 29},
+			Fill: map[string]graph.Fill{"start": graph.DocumentStarts(12)}},
+		{Name: "documents and window", Spec: byDocument(mha(2, 8, 4)), Dims: graph.Dims{"B": 1, "T": 31},
+			Fill: map[string]graph.Fill{"start": graph.DocumentStarts(15)}},
 		{Name: "large scores", Spec: Spec(mha(1, 4, 0)), Dims: graph.Dims{"B": 1, "T": 12},
 			Fill: map[string]graph.Fill{"q": graph.Uniform(-12, 12), "k": graph.Uniform(-12, 12)}},
 		{Name: "blocks", Spec: Spec(mha(1, 4, 0)), Dims: graph.Dims{"B": 1, "T": queryBlock + keyStep + 1}},
@@ -50,4 +54,8 @@ func Cases() []graph.Case {
 		{Name: "small model", Spec: Spec(mha(4, 64, 256)), Dims: graph.Dims{"B": 1, "T": 1024}, Bench: true},
 		{Name: "421m decode", Spec: CarrySpec(mha(12, 128, 2048)), Dims: graph.Dims{"B": 1, "T": 1, "W": 2048}, Fill: at(5000), Bench: true},
 	}
+}
+
+func byDocument(c Config) *graph.Spec {
+	return graph.ByDocument(Spec(c), backwardSpec(c), savedOutputs)
 }

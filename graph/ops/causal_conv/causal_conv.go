@@ -17,7 +17,7 @@ func Apply(b *graph.Builder, x, w, bias graph.Tensor) graph.Tensor {
 	if s := x.Shape(); b.Carries() != nil && past > 0 && len(s) == 3 {
 		return b.Apply(CarrySpec(), x, w, bias, b.State("tail", s[0], past, s.Cols()))
 	}
-	return b.Apply(Spec(), x, w, bias)
+	return b.ApplyByDocument(Spec(), backwardSpec(), nil, x, w, bias)
 }
 
 // Spec is y[t,c] = silu(bias[c] + sum_j w[c,j] * x[t-J+1+j,c]), with zeros before
@@ -167,6 +167,8 @@ func Cases() []graph.Case {
 		{Name: "421m", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 1024, "C": 3072, "J": 4}, Bench: true},
 		{Name: "batch", Spec: Spec(), Dims: graph.Dims{"B": 8, "T": 512, "C": 512, "J": 4}, Bench: true},
 	}
+	cases = append(cases, graph.Case{Name: "documents", Spec: graph.ByDocument(Spec(), backwardSpec(), nil),
+		Dims: graph.Dims{"B": 2, "T": 19, "C": 37, "J": 4}, Fill: map[string]graph.Fill{"start": graph.DocumentStarts(8)}})
 	for _, c := range []graph.Case{
 		{Name: "small", Dims: graph.Dims{"B": 2, "T": 9, "C": 16, "J": 4}},
 		{Name: "odd", Dims: graph.Dims{"B": 3, "T": 5, "C": 37, "J": 3}},

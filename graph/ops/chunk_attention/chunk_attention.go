@@ -13,12 +13,15 @@ import "github.com/sambatrain/sambatrain/graph"
 func Apply(b *graph.Builder, q, k, v, bias graph.Tensor) graph.Tensor {
 	s, w := q.Shape(), bias.Shape()
 	if b.Carries() == nil || len(s) != 3 || len(w) != 1 {
-		return b.Apply(Spec(), q, k, v, bias)
+		return b.ApplyByDocument(Spec(), backwardSpec(), savedOutputs, q, k, v, bias)
 	}
 	key := b.State("key", s[0], w[0], k.Shape().Cols())
 	value := b.State("value", s[0], w[0], v.Shape().Cols())
 	return b.Apply(CarrySpec(), q, k, v, bias, key, value, b.Position(s[0]))
 }
+
+// savedOutputs are those that the backward op reads.
+var savedOutputs = []int{0, 1}
 
 // Spec is, for the tokens j <= i of token i's chunk,
 //
@@ -111,6 +114,9 @@ func Cases() []graph.Case {
 			Fill: map[string]graph.Fill{"q": graph.Uniform(-12, 12), "k": graph.Uniform(-12, 12)}},
 		{Name: "blocks", Spec: Spec(), Dims: graph.Dims{"B": 2, "T": 2*block + 9, "D": 4, "C": 6, "W": block + 5}},
 		{Name: "blocks of a chunk", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": keyStep + block + 3, "D": 3, "C": 4, "W": 1000}},
+
+		{Name: "documents", Spec: graph.ByDocument(Spec(), backwardSpec(), savedOutputs), Dims: graph.Dims{"B": 2, "T": 37, "D": 5, "C": 13, "W": 7},
+			Fill: map[string]graph.Fill{"start": graph.DocumentStarts(17)}},
 
 		{Name: "start", Spec: CarrySpec(), Dims: graph.Dims{"B": 2, "T": 3, "D": 5, "C": 8, "W": 4}, Fill: at(0)},
 		{Name: "decode", Spec: CarrySpec(), Dims: graph.Dims{"B": 2, "T": 1, "D": 4, "C": 6, "W": 6}, Fill: at(1001)},

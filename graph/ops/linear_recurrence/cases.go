@@ -46,6 +46,12 @@ func Cases() []graph.Case {
 		dims := graph.Dims{"B": 1, "T": 2*c + 5, "Dk": 6, "Dv": 8}
 		cases = append(cases, graph.Case{Name: s.name, Spec: Spec(2), Dims: dims, Fill: decays(s.low, s.high)})
 	}
+	documents := decays(-1, 0)
+	documents["start"] = graph.DocumentStarts(c + 9)
+	for _, f := range []*form{{heads: 2}, fixedForm(retention(2))} {
+		cases = append(cases, graph.Case{Name: "documents", Spec: graph.ByDocument(f.spec(), f.backwardSpec(), nil), Fill: documents,
+			Dims: graph.Dims{"B": 2, "T": 2*c + 7, "Dk": 5, "Dv": 7}})
+	}
 	return append(cases,
 		graph.Case{Name: "more chunks than at once on a GPU", Spec: Spec(130), Dims: graph.Dims{"B": 2, "T": c + 1, "Dk": 1, "Dv": 1}, Fill: decays(-1, 0)},
 		graph.Case{Name: "long", Spec: Spec(1), Dims: graph.Dims{"B": 1, "T": 1000, "Dk": 3, "Dv": 2}, Fill: decays(-1e-3, -0.9e-3)},

@@ -19,7 +19,8 @@ func Apply(b *graph.Builder, q, k, v, g graph.Tensor, heads int) graph.Tensor {
 	if b.Carries() != nil && len(q.Shape()) == 3 && len(v.Shape()) == 3 && heads > 0 {
 		return b.Apply(CarrySpec(heads), q, k, v, g, state(b, q, v, heads))
 	}
-	return b.Apply(Spec(heads), q, k, v, g)
+	f := &form{heads: heads}
+	return b.ApplyByDocument(f.spec(), f.backwardSpec(), nil, q, k, v, g)
 }
 
 // ApplyFixed is Apply under a log decay a head, at most 0, that is the same for all
@@ -28,7 +29,8 @@ func ApplyFixed(b *graph.Builder, q, k, v graph.Tensor, logDecay []float64) grap
 	if heads := len(logDecay); b.Carries() != nil && len(q.Shape()) == 3 && len(v.Shape()) == 3 && heads > 0 {
 		return b.Apply(FixedCarrySpec(logDecay), q, k, v, state(b, q, v, heads))
 	}
-	return b.Apply(FixedSpec(logDecay), q, k, v)
+	f := fixedForm(logDecay)
+	return b.ApplyByDocument(f.spec(), f.backwardSpec(), nil, q, k, v)
 }
 
 func state(b *graph.Builder, q, v graph.Tensor, heads int) graph.Tensor {

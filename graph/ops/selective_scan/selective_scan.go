@@ -26,8 +26,11 @@ func Apply(b *graph.Builder, u, dt, dtBias, aLog, bm, cm, d, z graph.Tensor) gra
 		h := b.State("h", s[0], aLog.Shape().Cols(), s.Cols())
 		return b.Apply(CarrySpec(gated), append(in, h)...)
 	}
-	return b.Apply(Spec(gated), in...)
+	return b.ApplyByDocument(Spec(gated), backwardSpec(gated), savedOutputs, in...)
 }
+
+// savedOutputs are those that the backward op reads.
+var savedOutputs = []int{1}
 
 // Spec is, with delta = softplus(dt + dt_bias), A = -exp(A_log) and h[-1] = 0,
 //
@@ -194,6 +197,12 @@ func Cases() []graph.Case {
 			piece.Spec, piece.Fill = CarrySpec(gated), trained()
 			cases = append(cases, whole, piece)
 		}
+	}
+	documents := trained()
+	documents["start"] = graph.DocumentStarts(chunk + 5)
+	for _, gated := range []bool{true, false} {
+		cases = append(cases, graph.Case{Name: "documents", Spec: graph.ByDocument(Spec(gated), backwardSpec(gated), savedOutputs),
+			Fill: documents, Dims: graph.Dims{"B": 2, "T": 3*chunk + 1, "C": 37, "N": 5}})
 	}
 	// Steps so long that states are forgotten at once, exp gives 0 and softplus is a line.
 	long := trained()

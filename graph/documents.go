@@ -1,0 +1,315 @@
+package graph
+
+import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"strings"
+)
+
+// SetDocuments makes ops that mix tokens treat each document of a row as a row of its own: nothing is seen across a
+// border. starts [B T] holds, for each token, where its document begins in the row.
+func (b *Builder) SetDocuments(starts Tensor) { b.documents = starts }
+
+// ApplyByDocument adds a call of forward or, where documents are set, of its form by document. backward is the op of
+// forward's gradient; its inputs are those of forward, the outputs of forward that saved numbers, and the gradient of
+// output 0; its output i is the gradient of input i.
+func (b *Builder) ApplyByDocument(forward, backward *Spec, saved []int, in ...Tensor) Tensor {
+	if !b.documents.Valid() {
+		return b.Apply(forward, in...)
+	}
+	return b.Apply(ByDocument(forward, backward, saved), append(in[:len(in):len(in)], b.documents)...)
+}
+
+// ByDocument is an op in which each document of a row is computed as it would be alone, see ApplyByDocument. Its
+// last input is start [B T]. Its output is forward's output 0; what forward saves is computed again for the backward
+// pass. It has no GPU kernel, and its CPU kernels bind forward's to each document as they run.
+func ByDocument(forward, backward *Spec, saved []int) *Spec {
+	op := newDocumentOp(forward, nil, nil)
+	return &Spec{
+		Name:      forward.Name + "_by_document",
+		Signature: documentSignature(forward, nil),
+		Dims:      forward.Dims,
+		Derive:    forward.Derive,
+		Reference: op.reference,
+		CPU:       op.bind,
+		Allocates: true,
+		Workspace: op.workspace,
+		Gradient: func(g *Gradient) []Tensor {
+			last := len(g.In) - 1
+			in := append(append([]Tensor{}, g.In[:last]...), g.DOut, g.In[last])
+			grads := []Tensor{g.Builder().Apply(documentBackward(forward, backward, saved), in...)}
+			for i := 1; i < last; i++ {
+				grads = append(grads, grads[0].Output(i))
+			}
+			return append(grads, Tensor{})
+		},
+		Cost: forward.Cost,
+	}
+}
+
+func documentBackward(forward, backward *Spec, saved []int) *Spec {
+	op := newDocumentOp(forward, backward, saved)
+	return &Spec{
+		Name:      backward.Name + "_by_document",
+		Signature: documentSignature(forward, backward),
+		Dims:      backward.Dims,
+		Derive:    backward.Derive,
+		Reference: op.reference,
+		CPU:       op.bind,
+		Allocates: true,
+		Workspace: op.workspace,
+		Cost:      backward.Cost,
+	}
+}
+
+const startOperand = "start:i32[B T]"
+
+// documentSignature is that of forward's form by document, or of backward's.
+func documentSignature(forward, backward *Spec) string {
+	in, out, _ := strings.Cut(forward.Signature, "->")
+	if backward == nil {
+		first, _, _ := strings.Cut(out, ",")
+		return in + ", " + startOperand + " -> " + first
+	}
+	backwardIn, backwardOut, _ := strings.Cut(backward.Signature, "->")
+	gradient := backwardIn[strings.LastIndex(backwardIn, ",")+1:]
+	return in + "," + gradient + ", " + startOperand + " -> " + backwardOut
+}
+
+// documentOp runs an op once for each document.
+type documentOp struct {
+	forward, backward *Spec // backward is nil in the forward op
+	saved             []int
+	in, out           []operand // forward's
+	grads             []operand // backward's outputs
+}
+
+func newDocumentOp(forward, backward *Spec, saved []int) *documentOp {
+	o := &documentOp{forward: forward, backward: backward, saved: saved}
+	sig, err := parseSignature(forward.Signature)
+	if err != nil {
+		panic(err) // the signature is a constant, which the op's own tests parse
+	}
+	o.in, o.out = sig.in, sig.out
+	if backward != nil {
+		if sig, err = parseSignature(backward.Signature); err != nil {
+			panic(err)
+		}
+		o.grads = sig.out
+	}
+	return o
+}
+
+// alone is the sizes of one document of n tokens as a batch of its own.
+func (o *documentOp) alone(d Dims, n int) Dims {
+	one := Dims{}
+	maps.Copy(one, o.forward.Dims)
+	for _, x := range o.in {
+		for _, e := range x.dims {
+			for _, symbol := range e {
+				if size, ok := d[symbol]; ok {
+					one[symbol] = size
+				}
+			}
+		}
+	}
+	one["B"], one["T"] = 1, n
+	for _, s := range []*Spec{o.forward, o.backward} {
+		if s != nil && s.Derive != nil {
+			if err := s.Derive(one); err != nil {
+				panic(fmt.Sprintf("%s: %v", s.Name, err)) // refuses no length that a row's is no shorter than
+			}
+		}
+	}
+	return one
+}
+
+// eachDocument calls f with the row and the tokens [from, to) of each document.
+func eachDocument[N int32 | float64](d Dims, start []N, f func(row, from, to int)) {
+	for b := range d["B"] {
+		row := start[b*d["T"] : (b+1)*d["T"]]
+		from := 0
+		for t := 1; t <= len(row); t++ {
+			if t == len(row) || int(row[t]) == t {
+				f(b, from, t)
+				from = t
+			}
+		}
+	}
+}
+
+func shapeOf(o operand, d Dims) Shape {
+	s, err := o.shape(d)
+	if err != nil {
+		panic(err) // all symbols are known
+	}
+	return s
+}
+
+// reference is the op in float64.
+func (o *documentOp) reference(d Dims, in, out []Array) {
+	part := func(x Array, op operand, row, from, to int) Array {
+		if !op.strided() {
+			return x
+		}
+		size := x.Shape.Cols()
+		first := (row*d["T"] + from) * size
+		return Array{Shape: Shape{1, to - from, size}, Data: x.Data[first : first+(to-from)*size]}
+	}
+	eachDocument(d, in[len(in)-1].Data, func(row, from, to int) {
+		one := o.alone(d, to-from)
+		var ins, outs []Array
+		for i, op := range o.in {
+			ins = append(ins, part(in[i], op, row, from, to))
+		}
+		for _, op := range o.out {
+			outs = append(outs, NewArray(shapeOf(op, one)))
+		}
+		if o.backward == nil {
+			outs[0] = part(out[0], o.out[0], row, from, to)
+		}
+		o.forward.Reference(one, ins, outs)
+		if o.backward == nil {
+			return
+		}
+		for _, i := range o.saved {
+			ins = append(ins, outs[i])
+		}
+		ins = append(ins, part(in[len(o.in)], o.out[0], row, from, to))
+		var grads []Array
+		for _, op := range o.grads {
+			grads = append(grads, NewArray(shapeOf(op, one)))
+		}
+		o.backward.Reference(one, ins, grads)
+		for i, op := range o.grads {
+			to := part(out[i], op, row, from, to)
+			for j, g := range grads[i].Data {
+				to.Data[j] += g // of zeros, or of what earlier documents gave a parameter
+			}
+		}
+	})
+}
+
+// workspace is enough for a document of any length.
+func (o *documentOp) workspace(d Dims, workers int) int {
+	most := 0
+	for n := 1; n <= d["T"]; n++ {
+		one := o.alone(d, n)
+		for _, s := range []*Spec{o.forward, o.backward} {
+			if s != nil && s.Workspace != nil {
+				most = max(most, s.Workspace(one, workers))
+			}
+		}
+	}
+	return most
+}
+
+// bind is the CPU kernel.
+func (o *documentOp) bind(c *CPUCall) func() {
+	whole := o.alone(c.Dims, c.Dims["T"])
+	outs, grads := o.room(o.out, whole), o.room(o.grads, whole)
+	var params []int // gradients that all documents add to
+	for i, op := range o.grads {
+		if !op.strided() {
+			params = append(params, i)
+		}
+	}
+	return func() {
+		for _, i := range params {
+			for r := range c.Out[i].Rows {
+				clear(c.Out[i].Row(r))
+			}
+		}
+		eachDocument(c.Dims, c.In[len(c.In)-1].I32, func(row, from, to int) {
+			o.run(c, documentAt{row, from, to}, outs, grads)
+			for _, i := range params {
+				for r := range c.Out[i].Rows {
+					dst, src := c.Out[i].Row(r), grads[i][r*c.Out[i].Cols:]
+					for j := range dst {
+						dst[j] += src[j]
+					}
+				}
+			}
+		})
+	}
+}
+
+// room is memory for results that go to no buffer of the plan.
+func (o *documentOp) room(list []operand, d Dims) [][]float32 {
+	room := make([][]float32, len(list))
+	for i, op := range list {
+		room[i] = make([]float32, shapeOf(op, d).Size())
+	}
+	return room
+}
+
+type documentAt struct{ row, from, to int }
+
+// run computes one document. What the plan has no buffer for goes to outs and grads.
+func (o *documentOp) run(c *CPUCall, at documentAt, outs, grads [][]float32) {
+	one := o.alone(c.Dims, at.to-at.from)
+	part := func(x Buffer, op operand) Buffer {
+		if !op.strided() {
+			return x
+		}
+		first := at.row*c.Dims["T"] + at.from
+		return Buffer{Rows: at.to - at.from, Cols: x.Cols, Stride: x.Stride, F32: x.F32[first*x.Stride:]}
+	}
+	own := func(room []float32, op operand) Buffer {
+		s := shapeOf(op, one)
+		return Buffer{Rows: s.Rows(), Cols: s.Cols(), Stride: s.Cols(), F32: room[:s.Size()]}
+	}
+	call := func(s *Spec, in, out []Buffer) {
+		scratch := 0
+		if s.Workspace != nil {
+			scratch = s.Workspace(one, c.Pool.Workers())
+		}
+		s.CPU(&CPUCall{Dims: one, In: in, Out: out, Pool: c.Pool, Workspace: c.Workspace[:scratch:scratch], Comm: c.Comm, Fail: c.Fail})()
+	}
+	var ins, results []Buffer
+	for i, op := range o.in {
+		ins = append(ins, part(c.In[i], op))
+	}
+	for i, op := range o.out {
+		results = append(results, own(outs[i], op))
+	}
+	if o.backward == nil {
+		results[0] = part(c.Out[0], o.out[0])
+	}
+	if o.backward == nil || len(o.saved) > 0 {
+		call(o.forward, ins, results)
+	}
+	if o.backward == nil {
+		return
+	}
+	for _, i := range o.saved {
+		ins = append(ins, results[i])
+	}
+	ins = append(ins, part(c.In[len(o.in)], o.out[0]))
+	var to []Buffer
+	for i, op := range o.grads {
+		if op.strided() {
+			to = append(to, part(c.Out[i], op))
+		} else {
+			to = append(to, own(grads[i], op))
+		}
+	}
+	call(o.backward, ins, to)
+}
+
+// DocumentStarts fills start [B T] with documents of 1 to most tokens.
+func DocumentStarts(most int) Fill {
+	return func(r *rand.Rand, a Array) {
+		for b := range a.Shape.Rows() {
+			start, left := 0, 0
+			for t := range a.Row(b) {
+				if left == 0 {
+					start, left = t, 1+r.IntN(most)
+				}
+				a.Row(b)[t] = float64(start)
+				left--
+			}
+		}
+	}
+}

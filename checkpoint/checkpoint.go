@@ -69,6 +69,16 @@ func Load(dir string) (*Checkpoint, error) {
 	return &Checkpoint{Dir: dir, State: m.state(), SavedAt: m.SavedAt, files: m.Files}, nil
 }
 
+// Describe opens the checkpoint folder dir by its manifest, which is compared with its sum. The tensors are not read:
+// they may be damaged.
+func Describe(dir string) (*Checkpoint, error) {
+	m, err := readManifest(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Checkpoint{Dir: dir, State: m.state(), SavedAt: m.SavedAt, files: m.Files}, nil
+}
+
 // Read fills the Data of every tensor in place, all bits as they were saved. The names and shapes must be exactly
 // those of the checkpoint: a missing, additional or differently shaped tensor is an error that names it, and is found
 // before any Data is touched.

@@ -38,6 +38,8 @@ type Run struct {
 	fs   fileSystem
 	now  func() time.Time
 
+	maxFile int64 // bytes of tensors in one file
+
 	mu       sync.Mutex
 	verified map[string]string // the stamps of folders known to be good
 }
@@ -59,7 +61,7 @@ func Lock(runDir string) (*Run, error) {
 	if !held {
 		return nil, inUse(runDir)
 	}
-	r := &Run{dir: runDir, lock: l, fs: osFS{}, now: time.Now, verified: map[string]string{}}
+	r := &Run{dir: runDir, lock: l, fs: osFS{}, now: time.Now, maxFile: maxFileBytes, verified: map[string]string{}}
 	if err := r.writeOwner(); err != nil {
 		r.Unlock()
 		return nil, err

@@ -92,15 +92,18 @@ func (r *Run) fill(dir string, s State, model, optimizer []Tensor) error {
 	}
 	var files []fileRecord
 	for _, p := range []struct {
-		name, part string
-		tensors    []Tensor
-	}{{modelFile, partModel, model}, {optimizerFile, partOptimizer, optimizer}} {
-		f, err := writeFile(r.fs, dir, p.name, func(w io.Writer) error { return writeTensors(w, p.tensors) })
-		if err != nil {
-			return err
+		part    string
+		tensors []Tensor
+	}{{partModel, model}, {partOptimizer, optimizer}} {
+		shards := shardTensors(p.tensors, r.maxFile)
+		for i, tensors := range shards {
+			f, err := writeFile(r.fs, dir, shardName(p.part, i, len(shards)), func(w io.Writer) error { return writeTensors(w, tensors) })
+			if err != nil {
+				return err
+			}
+			f.Part = p.part
+			files = append(files, f)
 		}
-		f.Part = p.part
-		files = append(files, f)
 	}
 	text, sumLine, err := newManifest(s, r.now(), files).encode()
 	if err != nil {
@@ -113,6 +116,33 @@ func (r *Run) fill(dir string, s State, model, optimizer []Tensor) error {
 		return err
 	}
 	return r.fs.SyncDir(dir)
+}
+
+// maxFileBytes is the most bytes of tensors in one file: small enough for any file system, and for files to be copied
+// and checked side by side.
+const maxFileBytes = 4 << 30
+
+// shardTensors cuts tensors, in their order, into files of at most limit bytes. A tensor that is larger has its own.
+func shardTensors(tensors []Tensor, limit int64) [][]Tensor {
+	shards, left := [][]Tensor{nil}, limit
+	for _, t := range tensors {
+		size := 4 * int64(len(t.Data))
+		if last := len(shards) - 1; size > left && len(shards[last]) > 0 {
+			shards, left = append(shards, nil), limit
+		}
+		last := len(shards) - 1
+		shards[last] = append(shards[last], t)
+		left -= size
+	}
+	return shards
+}
+
+// shardName is the name of file i of a part's n.
+func shardName(part string, i, n int) string {
+	if n == 1 {
+		return part + ".safetensors"
+	}
+	return fmt.Sprintf("%s-%05d-of-%05d.safetensors", part, i+1, n)
 }
 
 func writeTensors(w io.Writer, tensors []Tensor) error {

@@ -45,6 +45,7 @@ func TestDamagedCheckpoint(t *testing.T) {
 		{"truncated manifest", "manifest.json", truncate, []int{12}, 10},
 		{"flipped bit of the manifest", "manifest.json", flip, []int{12}, 10},
 		{"missing manifest", "manifest.json", remove, []int{12}, 10},
+		{"flipped bit of the manifest's sum", "manifest.json.sha256", flip, []int{12}, 10},
 		{"the two newest", "model.safetensors", flip, []int{10, 12}, 8},
 	} {
 		t.Run(test.name, func(t *testing.T) {

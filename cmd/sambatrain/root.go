@@ -64,6 +64,7 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and s
 	root.AddCommand(
 		newPretrain(a), newResume(a), newFinetune(a), newCompare(a), newGenerate(a), newEval(a), newServe(a), newExport(a), newImport(a), newLogits(a), newVerify(a),
 		newData(a), newTokenizer(a), newRecipes(), newConfig(), newInspect(), newBench(a), newPlot(), newDoctor(), newVersion(),
+		newCheckpoint(a),
 	)
 	for _, c := range root.Commands() {
 		if c.HasSubCommands() && c.RunE == nil {

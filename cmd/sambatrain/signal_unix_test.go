@@ -20,17 +20,27 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/internal/runlog"
 )
 
 // TestKilled kills a run again and again, at any moment and in the middle of saves,
 // resumes it each time, and compares its end with that of a run that was never
-// stopped.
+// stopped. Its guard leaves steps out, the same ones in both.
 func TestKilled(t *testing.T) {
-	const steps, every, kills, fewest = 120, 2, 12, 8
+	const steps, every, kills = 500, 2, 50
 	dir := workspace(t, steps, every)
+	guard := []string{"--set", "train.guard.max_z=2.5", "--set", "train.guard.window=8", "--set", "train.guard.abort_after=0"}
 	began := time.Now()
-	want := reference(t, dir)
+	want := reference(t, dir, guard...)
 	whole := time.Since(began)
+	began = time.Now()
+	if e := start(t, dir, "resume", "ref"); e.code != exitOK {
+		t.Fatalf("%+v", e)
+	}
+	startup := time.Since(began)
+	if n := skips(t, filepath.Join(dir, "ref")); n < 10 {
+		t.Errorf("the guard left out %d steps only", n)
+	}
 	run := filepath.Join(dir, "run")
 	rng := rand.New(rand.NewPCG(2024, 6))
 
@@ -39,7 +49,7 @@ func TestKilled(t *testing.T) {
 		// Until its config is there, a folder holds no run that could be resumed.
 		args := []string{"resume", "run", "--set", fmt.Sprintf("run.threads=%d", 1+attempt%2)}
 		if _, err := os.Stat(filepath.Join(run, "config.resolved.yaml")); errors.Is(err, fs.ErrNotExist) {
-			args = []string{"pretrain", "tiny.yaml"}
+			args = append([]string{"pretrain", "tiny.yaml"}, guard...)
 		}
 		c := program(dir, nil, args...)
 		stderr, err := c.StderrPipe()
@@ -53,7 +63,7 @@ func TestKilled(t *testing.T) {
 		var text []string
 		switch attempt % 3 {
 		case 0: // at any time, the start included; which one decides no result
-			time.AfterFunc(time.Duration(rng.Int64N(int64(whole/8))), func() { c.Process.Kill() })
+			time.AfterFunc(time.Duration(rng.Int64N(int64(startup+whole/20))), func() { c.Process.Kill() })
 		case 1: // after some lines of its log
 			for n := 1 + rng.IntN(20); n > 0 && log.Scan(); n-- {
 				text = append(text, log.Text())
@@ -93,7 +103,7 @@ func TestKilled(t *testing.T) {
 		}
 	}
 	t.Logf("%d kills, %d of them inside a save; the last checkpoint was of step %d of %d", killed, insideSave, saved, steps)
-	if killed < fewest || insideSave == 0 {
+	if killed < kills || insideSave == 0 {
 		t.Errorf("%d kills, %d inside a save: too few to show anything", killed, insideSave)
 	}
 	if e := start(t, dir, "resume", "run"); e.code != exitOK {
@@ -103,6 +113,18 @@ func TestKilled(t *testing.T) {
 	if left := unfinished(t, run); len(left) > 0 {
 		t.Errorf("left behind: %q", left)
 	}
+}
+
+// skips are the steps that a run's guard left out.
+func skips(t *testing.T, dir string) int {
+	t.Helper()
+	n := 0
+	for _, r := range records(t, dir) {
+		if r.Event.Name == runlog.EventSkipped {
+			n++
+		}
+	}
+	return n
 }
 
 // killInSave kills a program when it sees it save for the nth time.

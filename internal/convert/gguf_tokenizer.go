@@ -50,7 +50,11 @@ const (
 // ggufTokenizer describes the run's tokenizer, by the tokenizer.json that it exports, in
 // llama.cpp's keys. A text begins with the end-of-text token, as rows of training do.
 func ggufTokenizer(s *Source) ([]gguf.Pair, error) {
-	text, ok := s.Tokenizer.ExportFiles()["tokenizer.json"]
+	files := s.Tokenizer.ExportFiles()
+	text, ok := files["tokenizer.json"]
+	if raw, sentencePiece := files["tokenizer.model"]; sentencePiece && !ok {
+		return ggufSentencePiece(s, raw)
+	}
 	if !ok {
 		return nil, fmt.Errorf("%s has no tokenizer.json to describe it by", s.Tokenizer.Name())
 	}
@@ -59,7 +63,7 @@ func ggufTokenizer(s *Source) ([]gguf.Pair, error) {
 		return nil, fmt.Errorf("tokenizer.json: %w", err)
 	}
 	if t.Model.Type != "BPE" {
-		return nil, fmt.Errorf("a tokenizer of type %s can't be written; only byte-level BPE can", t.Model.Type)
+		return nil, fmt.Errorf("a tokenizer.json of type %s can't be written; only byte-level BPE, or a tokenizer.model, can", t.Model.Type)
 	}
 	pre, err := t.preType()
 	if err != nil {
@@ -85,8 +89,9 @@ func ggufTokenizer(s *Source) ([]gguf.Pair, error) {
 
 // preType is llama.cpp's name of how the tokenizer cuts text into words.
 func (t tokenizerJSON) preType() (string, error) {
+	notByteLevel := errors.New("it is no byte-level BPE; of others, only a tokenizer.model can be written")
 	if t.PreTokenizer == nil || t.Model.ByteFallback {
-		return "", errors.New("it is no byte-level BPE")
+		return "", notByteLevel
 	}
 	parts := []preTokenizer{*t.PreTokenizer}
 	if t.PreTokenizer.Type == "Sequence" {
@@ -94,7 +99,7 @@ func (t tokenizerJSON) preType() (string, error) {
 	}
 	last := parts[max(0, len(parts)-1):]
 	if len(last) == 0 || last[0].Type != "ByteLevel" {
-		return "", errors.New("it is no byte-level BPE")
+		return "", notByteLevel
 	}
 	regex := last[0].UseRegex == nil || *last[0].UseRegex
 	switch {
@@ -107,6 +112,9 @@ func (t tokenizerJSON) preType() (string, error) {
 	return "", errors.New("llama.cpp has no name for how it cuts text into words")
 }
 
+// padText stands for what has no text: a number that pads the vocabulary to a multiple.
+func padText(id int) string { return fmt.Sprintf("[PAD%d]", id) }
+
 // tokens lists the texts of all n ids, and their types.
 func (t tokenizerJSON) tokens(n int) (tokens []string, types []int32, err error) {
 	var vocab map[string]int
@@ -115,8 +123,7 @@ func (t tokenizerJSON) tokens(n int) (tokens []string, types []int32, err error)
 	}
 	tokens, types = make([]string, n), make([]int32, n)
 	for i := range n {
-		// What pads the vocabulary to a multiple has no text.
-		tokens[i], types[i] = fmt.Sprintf("[PAD%d]", i), tokenUnused
+		tokens[i], types[i] = padText(i), tokenUnused
 	}
 	put := func(text string, id int, kind int32) {
 		if id < 0 || id >= n {

@@ -205,8 +205,8 @@ func (s *session) skip(reason string) error {
 		return nil
 	}
 	s.engine.CountSkipped(s.guard.Skipped)
-	s.options.Log.Warn("step skipped", "step", s.step, "reason", reason, "skipped_so_far", s.guard.Skipped)
-	if err := s.record(runlog.EventRecord(int(s.step), time.Now(), runlog.EventSkipped, reason)); err != nil {
+	detail := fmt.Sprintf("%s; %d skipped so far", reason, s.guard.Skipped)
+	if err := s.record(runlog.EventRecord(int(s.step), time.Now(), runlog.EventSkipped, detail)); err != nil {
 		return err
 	}
 	return s.abortion(reason)

@@ -1,0 +1,253 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/internal/train"
+)
+
+func newCheckpoint(a *app) *cobra.Command {
+	c := &cobra.Command{Use: "checkpoint", Short: "List, check, remove and compare checkpoints", Args: cobra.ArbitraryArgs}
+	c.AddCommand(newCheckpointList(), newCheckpointVerify(), newCheckpointPrune(a), newCheckpointDiff())
+	return c
+}
+
+// checkpointStatus is one checkpoint in a command's result.
+type checkpointStatus struct {
+	Step    int64      `json:"step"`
+	Tokens  int64      `json:"tokens"`
+	SavedAt *time.Time `json:"saved_at,omitempty"`
+	Bytes   int64      `json:"bytes"`
+	Dir     string     `json:"dir"`
+	Error   string     `json:"error,omitempty"`
+}
+
+// statusOf describes a checkpoint by its manifest; err is what is wrong with it.
+func statusOf(info checkpoint.Info, c *checkpoint.Checkpoint, err error) checkpointStatus {
+	s := checkpointStatus{Step: info.Step, Bytes: info.Bytes, Dir: info.Dir}
+	if err != nil {
+		s.Error = err.Error()
+		return s
+	}
+	s.Step, s.Tokens, s.SavedAt = c.Step, c.Tokens, &c.SavedAt
+	return s
+}
+
+func newCheckpointList() *cobra.Command {
+	var output outputForm
+	c := &cobra.Command{
+		Use:   "ls RUN_DIR",
+		Short: "List a run's checkpoints, without reading their tensors",
+		Args:  exactArgs("RUN_DIR"),
+		RunE: func(c *cobra.Command, args []string) error {
+			infos, err := checkpoint.List(args[0])
+			if err != nil {
+				return err
+			}
+			list := []checkpointStatus{}
+			for _, info := range infos {
+				described, err := checkpoint.Describe(info.Dir)
+				list = append(list, statusOf(info, described, err))
+			}
+			return printResult(c, output, list, func(w io.Writer) error { return listText(w, list) })
+		},
+	}
+	outputFlag(c, &output)
+	return c
+}
+
+func listText(w io.Writer, list []checkpointStatus) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "step\ttokens\tsaved\tsize\tfolder")
+	for _, s := range list {
+		if s.Error != "" {
+			fmt.Fprintf(t, "%d\t\tDAMAGED\t%s\t%s\n", s.Step, megabytes(s.Bytes), s.Error)
+			continue
+		}
+		fmt.Fprintf(t, "%d\t%d\t%s\t%s\t%s\n", s.Step, s.Tokens, s.SavedAt.Format(time.DateTime), megabytes(s.Bytes), s.Dir)
+	}
+	return t.Flush()
+}
+
+func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
+
+func newCheckpointVerify() *cobra.Command {
+	var output outputForm
+	c := &cobra.Command{
+		Use:   "verify DIR...",
+		Short: "Read checkpoints whole and compare them with their sums",
+		Long: `Read the checkpoints of runs, or single ones, and compare every file with its size,
+SHA-256 and format. Exit status 1 if one is damaged.`,
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return exactArgs("DIR...")(c, args)
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			list := []checkpointStatus{}
+			damaged := 0
+			for _, dir := range args {
+				infos, err := checkpointsIn(dir)
+				if err != nil {
+					return err
+				}
+				for _, info := range infos {
+					loaded, err := checkpoint.Load(info.Dir)
+					if err != nil {
+						damaged++
+					}
+					list = append(list, statusOf(info, loaded, err))
+				}
+			}
+			err := printResult(c, output, list, func(w io.Writer) error {
+				for _, s := range list {
+					if s.Error != "" {
+						fmt.Fprintf(w, "DAMAGED  %s\n", s.Error)
+					} else {
+						fmt.Fprintf(w, "good     %s\n", s.Dir)
+					}
+				}
+				return nil
+			})
+			if err == nil && damaged > 0 {
+				err = fmt.Errorf("%d of %d checkpoints are damaged: %w", damaged, len(list), errReported)
+			}
+			return err
+		},
+	}
+	outputFlag(c, &output)
+	return c
+}
+
+// checkpointsIn are those of a run directory, or dir itself where it is a checkpoint.
+func checkpointsIn(dir string) ([]checkpoint.Info, error) {
+	if _, err := os.Stat(filepath.Join(dir, train.ConfigFile)); err == nil {
+		infos, err := checkpoint.List(dir)
+		if err == nil && len(infos) == 0 {
+			err = fmt.Errorf("%s: the run has saved no checkpoint yet", dir)
+		}
+		return infos, err
+	}
+	if _, err := os.Stat(dir); err != nil {
+		return nil, err
+	}
+	return []checkpoint.Info{{Dir: dir}}, nil
+}
+
+func newCheckpointPrune(a *app) *cobra.Command {
+	var last, every int
+	c := &cobra.Command{
+		Use:   "prune RUN_DIR",
+		Short: "Remove a run's older checkpoints",
+		Long: `Remove all checkpoints but the newest ones, and those whose step is a multiple of
+--keep-every. Left out, both numbers are those of the run's recipe. The newest good
+checkpoint is never removed.`,
+		Args: exactArgs("RUN_DIR"),
+		RunE: func(c *cobra.Command, args []string) error {
+			r, err := train.LoadConfig(args[0])
+			if err != nil {
+				return err
+			}
+			if !c.Flags().Changed("keep-last") {
+				last = r.Checkpoint.KeepLast
+			}
+			if !c.Flags().Changed("keep-every") {
+				every = r.Checkpoint.KeepEvery
+			}
+			if last < 1 || every < 0 {
+				return &usageError{fmt.Errorf("--keep-last: must be at least 1, and --keep-every not negative; they are %d and %d", last, every)}
+			}
+			log, err := a.logger()
+			if err != nil {
+				return err
+			}
+			run, err := checkpoint.Lock(args[0])
+			if err != nil {
+				return err
+			}
+			defer run.Unlock()
+			for _, note := range run.Recovered {
+				log.Warn(note)
+			}
+			removed, err := run.Prune(last, every)
+			for _, info := range removed {
+				fmt.Fprintf(c.OutOrStdout(), "removed %s (%s)\n", info.Dir, megabytes(info.Bytes))
+			}
+			return err
+		},
+	}
+	c.Flags().IntVar(&last, "keep-last", 0, "how many of the newest to keep (default: checkpoint.keep_last of the recipe)")
+	c.Flags().IntVar(&every, "keep-every", 0, "also keep steps that are a multiple of this (default: checkpoint.keep_every of the recipe)")
+	return c
+}
+
+func newCheckpointDiff() *cobra.Command {
+	var output outputForm
+	c := &cobra.Command{
+		Use:   "diff A B",
+		Short: "Compare two checkpoints, tensor by tensor",
+		Long: `Compare two checkpoints, or the newest good ones of two runs. Exit status 0 if all
+tensors are the same bit for bit, 1 if not.`,
+		Args: exactArgs("A", "B"),
+		RunE: func(c *cobra.Command, args []string) error {
+			var pair [2]*checkpoint.Checkpoint
+			for i, dir := range args {
+				var err error
+				if pair[i], err = oneCheckpoint(dir); err != nil {
+					return err
+				}
+			}
+			d, err := checkpoint.Diff(pair[0], pair[1])
+			if err != nil {
+				return err
+			}
+			err = printResult(c, output, d, func(w io.Writer) error { return diffText(w, d) })
+			if err == nil && !d.Same {
+				err = fmt.Errorf("the checkpoints differ: %w", errReported)
+			}
+			return err
+		},
+	}
+	outputFlag(c, &output)
+	return c
+}
+
+// oneCheckpoint is dir, or the newest good checkpoint of the run in dir.
+func oneCheckpoint(dir string) (*checkpoint.Checkpoint, error) {
+	if _, err := os.Stat(filepath.Join(dir, train.ConfigFile)); err == nil {
+		c, _, err := checkpoint.Newest(dir)
+		return c, err
+	}
+	return checkpoint.Load(dir)
+}
+
+func diffText(w io.Writer, d *checkpoint.Difference) error {
+	for _, line := range d.State {
+		fmt.Fprintln(w, line)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	if len(d.Tensors) > 0 {
+		fmt.Fprintln(t, "tensor\tlargest difference\t||a-b||/||b||")
+	}
+	for _, x := range d.Tensors {
+		if x.Note != "" {
+			fmt.Fprintf(t, "%s\t%s\t\n", x.Name, x.Note)
+			continue
+		}
+		fmt.Fprintf(t, "%s\t%.3g\t%.3g\n", x.Name, float64(x.Max), float64(x.Relative))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "%d of %d tensors are the same, bit for bit\n", d.Equal, d.Equal+len(d.Tensors))
+	return err
+}

@@ -1,0 +1,126 @@
+package convert
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/sambatrain/sambatrain/checkpoint/gguf"
+	"github.com/sambatrain/sambatrain/data"
+	"github.com/sambatrain/sambatrain/layers"
+)
+
+// described is a tokenizer by the files that it exports.
+type described struct {
+	data.Tokenizer
+	files map[string][]byte
+}
+
+func (d described) EOS() int32                     { return 2 }
+func (d described) Name() string                   { return "described" }
+func (d described) ExportFiles() map[string][]byte { return d.files }
+
+func tokenizerOf(name, text string, vocab int) *Source {
+	return &Source{Model: &layers.Model{VocabSize: vocab}, Tokenizer: described{files: map[string][]byte{name: []byte(text)}}}
+}
+
+func values(pairs []gguf.Pair) map[string]any {
+	m := map[string]any{}
+	for _, p := range pairs {
+		m[strings.TrimPrefix(p.Key, "tokenizer.ggml.")] = p.Value
+	}
+	return m
+}
+
+// byteLevel is a tokenizer.json with a pre-tokenizer and merges.
+func byteLevel(pre, merges string) string {
+	return `{"added_tokens": [{"id": 2, "content": "<end>", "special": true}, {"id": 4, "content": "<user>"}], "pre_tokenizer": ` + pre +
+		`, "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 3}, "merges": ` + merges + `}}`
+}
+
+func TestTokenizers(t *testing.T) {
+	const level = `{"type": "ByteLevel", "use_regex": false}`
+	split := func(regex string) string {
+		return `{"type": "Sequence", "pretokenizers": [{"type": "Split", "pattern": {"Regex": "` + strings.ReplaceAll(regex, `\`, `\\`) + `"}}, ` + level + `]}`
+	}
+	var llama3 string
+	for regex, name := range preTypes {
+		if name == "llama-bpe" {
+			llama3 = regex
+		}
+	}
+	for _, c := range []struct{ text, pre, want string }{
+		{byteLevel(`{"type": "ByteLevel"}`, `["a b"]`), "gpt-2", ""},
+		{byteLevel(level, `[]`), "gpt-2", ""},
+		{byteLevel(split(llama3), `[["a", "b"]]`), "llama-bpe", ""},
+		{byteLevel(level, `["a b"]`), "", "llama.cpp has no name for how it cuts text into words"},
+		{byteLevel(split("x+"), `["a b"]`), "", "no name for how it cuts"},
+		{byteLevel(`{"type": "Metaspace"}`, `[]`), "", "it is no byte-level BPE"},
+		{byteLevel(`null`, `[]`), "", "it is no byte-level BPE"},
+		{byteLevel(`{"type": "ByteLevel"}`, `[3]`), "", "merges[0]"},
+		{`{"model": {"type": "Unigram"}}`, "", "a tokenizer.json of type Unigram can't be written"},
+	} {
+		pairs, err := ggufTokenizer(tokenizerOf("tokenizer.json", c.text, 6))
+		if c.want != "" {
+			wantError(t, err, c.want)
+			continue
+		}
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		got := values(pairs)
+		if got["pre"] != c.pre || fmt.Sprint(got["tokens"]) != "[a b <end> ab <user> [PAD5]]" || fmt.Sprint(got["token_type"]) != "[1 1 3 1 4 5]" ||
+			got["bos_token_id"] != uint32(2) || got["eos_token_id"] != uint32(2) {
+			t.Errorf("%v", got)
+		}
+		if merges := got["merges"].([]string); len(merges) > 0 && merges[0] != "a b" {
+			t.Errorf("merges %q", merges)
+		}
+	}
+	_, err := ggufTokenizer(tokenizerOf("tokenizer.json", byteLevel(level, `[]`), 3))
+	wantError(t, err, "has id ", " of 3")
+	_, err = ggufTokenizer(tokenizerOf("vocab.txt", "", 3))
+	wantError(t, err, "described has no tokenizer.json to describe it by")
+}
+
+// spModel is a tokenizer.model of four pieces.
+func spModel(charsMap string, removeSpaces bool) string {
+	piece := func(text string, score float32, kind uint64) []byte {
+		var p []byte
+		p = protowire.AppendString(protowire.AppendTag(p, spPieceText, protowire.BytesType), text)
+		p = protowire.AppendFixed32(protowire.AppendTag(p, spPieceScore, protowire.Fixed32Type), uint32(int32(score)))
+		if kind != 1 {
+			p = protowire.AppendVarint(protowire.AppendTag(p, spPieceType, protowire.VarintType), kind)
+		}
+		return p
+	}
+	var m []byte
+	for _, p := range [][]byte{piece("<unk>", 0, 2), piece("<s>", 0, 3), piece("</s>", 0, 3), piece("▁a", 0, 1)} {
+		m = protowire.AppendBytes(protowire.AppendTag(m, spPieces, protowire.BytesType), p)
+	}
+	var n []byte
+	n = protowire.AppendString(protowire.AppendTag(n, spCharsMap, protowire.BytesType), charsMap)
+	n = protowire.AppendVarint(protowire.AppendTag(n, spExtraSpaces, protowire.VarintType), protowire.EncodeBool(removeSpaces))
+	return string(protowire.AppendBytes(protowire.AppendTag(m, spNormalizer, protowire.BytesType), n))
+}
+
+func TestSentencePiece(t *testing.T) {
+	pairs, err := ggufTokenizer(tokenizerOf("tokenizer.model", spModel("", false), 5))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := values(pairs)
+	if got["model"] != "llama" || fmt.Sprint(got["tokens"]) != "[<unk> <s> </s> ▁a [PAD4]]" || fmt.Sprint(got["token_type"]) != "[2 3 3 1 5]" ||
+		fmt.Sprint(got["scores"]) != "[0 0 0 0 -10000]" || got["add_space_prefix"] != true || got["unknown_token_id"] != uint32(0) {
+		t.Errorf("%v", got)
+	}
+	for _, text := range []string{spModel("x", false), spModel("", true)} {
+		_, err := ggufTokenizer(tokenizerOf("tokenizer.model", text, 5))
+		wantError(t, err, "it normalizes text")
+	}
+	_, err = ggufTokenizer(tokenizerOf("tokenizer.model", "\xff", 5))
+	wantError(t, err, "tokenizer.model: ")
+}

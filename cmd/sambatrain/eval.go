@@ -54,21 +54,11 @@ func (f *evalFlags) check() ([]int, error) {
 	if f.rows < 1 || f.chunk < 1 {
 		return nil, &usageError{fmt.Errorf("--rows, --chunk: must be at least 1, are %d and %d", f.rows, f.chunk)}
 	}
-	var lengths []int
-	for _, s := range f.lengths {
-		n, err := parseLength(s)
-		if err != nil {
-			return nil, &usageError{fmt.Errorf("--lengths: %w", err)}
-		}
-		if len(lengths) > 0 && n <= lengths[len(lengths)-1] {
-			return nil, &usageError{fmt.Errorf("--lengths: must rise, but %s comes after %s", s, lengthName(lengths[len(lengths)-1]))}
-		}
-		lengths = append(lengths, n)
+	lengths, err := parseLengths("--lengths", f.lengths, 1)
+	if err == nil && len(lengths) == 0 {
+		err = &usageError{errors.New("--lengths: names no length")}
 	}
-	if len(lengths) == 0 {
-		return nil, &usageError{errors.New("--lengths: names no length")}
-	}
-	return lengths, nil
+	return lengths, err
 }
 
 // parseLength reads a number of tokens: 3000, 4k or 1m.
@@ -87,9 +77,30 @@ func parseLength(s string) (int, error) {
 	return n * unit, nil
 }
 
+// parseLengths reads numbers of tokens that rise, the first at least least.
+func parseLengths(flag string, names []string, least int) ([]int, error) {
+	var list []int
+	for _, s := range names {
+		n := 0
+		if s != "0" || least > 0 {
+			var err error
+			if n, err = parseLength(s); err != nil {
+				return nil, &usageError{fmt.Errorf("%s: %w", flag, err)}
+			}
+		}
+		if len(list) > 0 && n <= list[len(list)-1] {
+			return nil, &usageError{fmt.Errorf("%s: must rise, but %s comes after %s", flag, s, lengthName(list[len(list)-1]))}
+		}
+		list = append(list, n)
+	}
+	return list, nil
+}
+
 // lengthName writes a number of tokens as parseLength reads it.
 func lengthName(n int) string {
 	switch {
+	case n == 0:
+		return "0"
 	case n%(1<<20) == 0:
 		return strconv.Itoa(n>>20) + "m"
 	case n%(1<<10) == 0:

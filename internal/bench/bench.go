@@ -5,13 +5,13 @@ package bench
 import (
 	"errors"
 	"fmt"
-	"github.com/sambatrain/sambatrain/internal/rss"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"time"
 
 	"github.com/sambatrain/sambatrain/graph/cpu/peak"
+	"github.com/sambatrain/sambatrain/internal/rss"
 	"github.com/sambatrain/sambatrain/internal/train"
 	"github.com/sambatrain/sambatrain/recipes"
 )

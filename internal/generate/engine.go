@@ -7,6 +7,8 @@ package generate
 import (
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/layers"
@@ -31,6 +33,9 @@ type Config struct {
 	// Positions bounds a text's length in tokens; 0 is MaxPositions. Caches of full
 	// attention grow up to it.
 	Positions int
+	// Room is the positions for which caches of full attention have room at first; 0 is a
+	// thousand or so.
+	Room int
 	// Mixed computes matrix products in bfloat16.
 	Mixed bool
 }
@@ -49,6 +54,7 @@ func (c Config) resolved() (Config, error) {
 		return c, fmt.Errorf("generate: %d rows of chunks of %d tokens, %d positions: each must be at least 1", c.Rows, c.Chunk, c.Positions)
 	}
 	c.Chunk = min(c.Chunk, c.Positions)
+	c.Room = min(c.Positions, max(c.Room, firstRoom, c.Chunk))
 	return c, nil
 }
 
@@ -74,7 +80,7 @@ func New(dev graph.Device, mem graph.Memory, m *layers.Model, c Config) (*Engine
 		positions: make([]int32, c.Rows), parked: make([]bool, c.Rows),
 		in: [2][]int32{make([]int32, c.Rows*c.Chunk), make([]int32, c.Rows*c.Chunk)},
 		programs: programs{dev: dev, mem: mem, model: m, rows: c.Rows, mixed: c.Mixed,
-			positions: min(c.Positions, max(firstRoom, c.Chunk)), baseShape: shape{wantLast, c.Chunk}},
+			positions: c.Room, baseShape: shape{wantLast, c.Chunk}},
 	}
 	return e, e.programs.open()
 }
@@ -87,6 +93,21 @@ func (e *Engine) Position(row int) int { return int(e.positions[row]) }
 
 // StateBytes is the memory that the texts' states take.
 func (e *Engine) StateBytes() int64 { return 4 * int64(e.programs.base.Plan().Sizes[graph.States]) }
+
+// HeldBytes is the part of StateBytes that the texts have filled: of the keys and values
+// of attention, those of tokens that were taken.
+func (e *Engine) HeldBytes() int64 {
+	n := int64(0)
+	for name, s := range e.programs.base.Plan().States {
+		bytes := int64(s.Shape.Size() * s.DType.Size())
+		if strings.HasSuffix(name, ".key") || strings.HasSuffix(name, ".value") {
+			slots := int64(s.Shape[1])
+			bytes = bytes / slots * min(slots, int64(slices.Max(e.positions)))
+		}
+		n += bytes
+	}
+	return n
+}
 
 // Reset begins a new text in every row.
 func (e *Engine) Reset() error {

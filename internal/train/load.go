@@ -2,6 +2,7 @@ package train
 
 import (
 	"log/slog"
+	"math/rand/v2"
 
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/data"
@@ -19,6 +20,7 @@ type Model struct {
 	Tokenizer  data.Tokenizer
 	Device     graph.Device
 	Memory     graph.Memory
+	Params     []graph.ParamSlot
 	// Mixed: programs of the model keep tensors in bfloat16.
 	Mixed bool
 }
@@ -51,33 +53,73 @@ func LoadModel(dir string, log *slog.Logger, sets ...string) (*Model, error) {
 	if m.Tokenizer, err = data.NewTokenizer(r.Data.Tokenizer); err != nil {
 		return nil, err
 	}
-	if m.Device, err = NewDevice(r.Run, log); err != nil {
-		return nil, err
-	}
-	m.Mixed = mixedPlan(m.Device, r.Run.Mixed())
-	// Any program of the model has the parameters' layout.
-	plan, err := generate.Plan(m.Model, 1, 1, 1, m.Mixed)
-	if err != nil {
-		m.Device.Close()
-		return nil, err
-	}
-	if m.Memory, err = m.Device.NewMemory(plan.Sizes); err == nil {
-		list := hostTensors(plan.Params, "")
-		if err = c.ReadModel(list); err == nil {
-			err = writeTensors(m.Memory, graph.Params, plan.Params, list)
+	err = m.open(log, func(*graph.Plan) error {
+		list := hostTensors(m.Params, "")
+		if err := c.ReadModel(list); err != nil {
+			return err
 		}
-	}
-	if err == nil && m.Mixed {
-		var cast graph.Program
-		if cast, err = loadCast(m.Device, m.Memory, plan.Sizes[graph.Params]); err == nil {
-			err = cast.Run()
-		}
-	}
+		return writeTensors(m.Memory, graph.Params, m.Params, list)
+	})
 	if err != nil {
-		m.Device.Close()
 		return nil, err
 	}
 	return m, nil
+}
+
+// ArbitraryModel has weights that mean nothing, for measurements of speed.
+func ArbitraryModel(r *recipes.Recipe, log *slog.Logger) (*Model, error) {
+	m := &Model{Recipe: r, Checkpoint: &checkpoint.Checkpoint{}, Model: &r.Model}
+	err := m.open(log, func(p *graph.Plan) error {
+		part := make([]float32, 1<<20)
+		rng := rand.New(rand.NewPCG(r.Train.Seed, 1))
+		for i := range part {
+			part[i] = 0.02 * (2*rng.Float32() - 1)
+		}
+		for at := 0; at < p.Sizes[graph.Params]; at += len(part) {
+			if err := m.Memory.Write(graph.Params, at, part[:min(len(part), p.Sizes[graph.Params]-at)]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// open opens the recipe's device and memory, which write fills. After an error the
+// device is closed.
+func (m *Model) open(log *slog.Logger, write func(*graph.Plan) error) (err error) {
+	if m.Device, err = NewDevice(m.Recipe.Run, log); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			m.Device.Close()
+		}
+	}()
+	m.Mixed = mixedPlan(m.Device, m.Recipe.Run.Mixed())
+	// Any program of the model has the parameters' layout.
+	plan, err := generate.Plan(m.Model, 1, 1, 1, m.Mixed)
+	if err != nil {
+		return err
+	}
+	m.Params = plan.Params
+	if m.Memory, err = m.Device.NewMemory(plan.Sizes); err != nil {
+		return err
+	}
+	if err := write(plan); err != nil {
+		return err
+	}
+	if !m.Mixed {
+		return nil
+	}
+	cast, err := loadCast(m.Device, m.Memory, plan.Sizes[graph.Params])
+	if err != nil {
+		return err
+	}
+	return cast.Run()
 }
 
 // Logits are the scores [T V] of each token's successors.

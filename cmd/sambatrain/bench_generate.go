@@ -1,0 +1,107 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sambatrain/sambatrain/internal/bench"
+)
+
+func newBenchGenerate(a *app) *cobra.Command {
+	var flags recipeFlags
+	var output outputForm
+	var o bench.GenerateOptions
+	var prompts, positions []string
+	c := &cobra.Command{
+		Use:   "generate RECIPE",
+		Short: "Time prompts and decoding of a recipe's model",
+		Long: `Time a recipe's model, with arbitrary weights: how fast it takes prompts of several
+lengths, each measurement with the same number of tokens in all, and how fast it goes on,
+token by token, at several positions of a batch of texts.
+
+Prompts are compared with the limit of matrix products (the operations of the model's
+products and of attention, over the time), decoding with that of memory (the bytes of
+weights and states). A CPU's limits are measured, a known GPU's come from its data sheet;
+--peak-tflops and --peak-gbs give others.`,
+		Example:           "  sambatrain bench generate quickstart --tokens 8k --prompts 1k,2k,4k,8k --positions 0,1k --rows 4\n  sambatrain bench generate samba-1.7b --device cuda --dtype bfloat16",
+		Args:              exactArgs("RECIPE"),
+		ValidArgsFunction: completeRecipe,
+		RunE: func(c *cobra.Command, args []string) error {
+			var err error
+			if o.Prompts, err = parseLengths("--prompts", prompts, 1); err != nil {
+				return err
+			}
+			if o.Positions, err = parseLengths("--positions", positions, 0); err != nil {
+				return err
+			}
+			if o.Tokens, err = parseLength(c.Flags().Lookup("tokens").Value.String()); err != nil {
+				return &usageError{fmt.Errorf("--tokens: %w", err)}
+			}
+			if o.Rows < 1 || o.Steps < 1 || o.Runs < 1 || o.CallTokens < 1 {
+				return &usageError{errors.New("--rows, --steps, --runs, --call-tokens: must be at least 1")}
+			}
+			if !(o.TFLOPs >= 0 && o.GBs >= 0) {
+				return &usageError{errors.New("--peak-tflops, --peak-gbs: must not be negative")}
+			}
+			r, err := flags.load(c, args[0])
+			if err != nil {
+				return err
+			}
+			if o.Log, err = a.logger(); err != nil {
+				return err
+			}
+			g, err := bench.Generate(r, o)
+			if err != nil {
+				return err
+			}
+			return printResult(c, output, g, func(w io.Writer) error { return generationText(w, g) })
+		},
+	}
+	f := c.Flags()
+	f.StringSliceVar(&prompts, "prompts", []string{"1k", "2k", "4k", "8k", "16k", "32k", "64k", "128k"}, "lengths of prompts, rising")
+	f.String("tokens", "128k", "tokens of one measurement of prompts: this over the length is its rows")
+	f.IntVar(&o.CallTokens, "call-tokens", 16<<10, "tokens of all rows that are computed at once")
+	f.StringSliceVar(&positions, "positions", []string{"0", "1k", "4k", "16k", "64k"}, "positions at which decoding is timed, rising; empty for none")
+	f.IntVar(&o.Rows, "rows", 16, "texts that are decoded together")
+	f.IntVar(&o.Steps, "decode-steps", 50, "tokens that are timed at each position")
+	f.IntVar(&o.Runs, "runs", 5, "how often prompts are timed")
+	f.Float64Var(&o.TFLOPs, "peak-tflops", 0, "limit of matrix products; 0 measures it, or looks it up")
+	f.Float64Var(&o.GBs, "peak-gbs", 0, "limit of memory in GB/s; 0 measures it, or looks it up")
+	flags.add(c)
+	outputFlag(c, &output)
+	return c
+}
+
+func generationText(w io.Writer, g *bench.Generation) error {
+	fmt.Fprintf(w, "%s on %s\n", g.Name, g.Device)
+	if g.TFLOPs > 0 {
+		fmt.Fprintf(w, "limits (%s): %sFLOP/s, %.0f GB/s\n", g.Limits, metric(1e12*g.TFLOPs), g.GBs)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	percent := func(share float64) string {
+		if share == 0 {
+			return "-"
+		}
+		return fmt.Sprintf("%.1f%%", 100*share)
+	}
+	if len(g.Prompts) > 0 {
+		fmt.Fprintln(t, "\nprompt\trows\ts\tmin\tmax\ttokens/s\tof products' limit\t")
+		for _, p := range g.Prompts {
+			fmt.Fprintf(t, "%s\t%d\t%.3f\t%.3f\t%.3f\t%.0f\t%s\t\n", lengthName(p.Length), p.Rows, p.Seconds, p.MinSeconds, p.MaxSeconds, p.TokensPerSecond, percent(p.Share))
+		}
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if len(g.Decode) > 0 {
+		fmt.Fprintln(t, "\nposition\trows\tms a step\ttokens/s\tuntil here\tstate MB\tof memory's limit\t")
+		for _, d := range g.Decode {
+			fmt.Fprintf(t, "%s\t%d\t%.3f\t%.0f\t%.0f\t%.1f\t%s\t\n", lengthName(d.Position), d.Rows, d.StepMS, d.TokensPerSecond, d.Until, float64(d.StateBytes)/1e6, percent(d.Share))
+		}
+	}
+	return t.Flush()
+}

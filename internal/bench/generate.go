@@ -1,0 +1,254 @@
+package bench
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/sambatrain/sambatrain/graph/cpu/peak"
+	"github.com/sambatrain/sambatrain/internal/generate"
+	"github.com/sambatrain/sambatrain/internal/train"
+	"github.com/sambatrain/sambatrain/recipes"
+)
+
+// GenerateOptions say what to measure of a model that continues texts.
+type GenerateOptions struct {
+	// Prompts are the prompts' lengths. Each measurement has Tokens tokens in all: Tokens
+	// over the length is its rows.
+	Prompts []int
+	Tokens  int
+	// CallTokens is how many tokens of all rows one call takes at most.
+	CallTokens int
+	// Positions, rising from 0, are where decoding is timed, in Rows texts, for Steps tokens
+	// each.
+	Positions   []int
+	Rows, Steps int
+	// Runs is how often a prompt is timed, after one time to warm up.
+	Runs int
+	// TFLOPs and GBs are the machine's limits: of matrix products, and of memory. 0 measures
+	// a CPU's, and takes a known GPU's.
+	TFLOPs, GBs float64
+	Log         *slog.Logger
+}
+
+// Generation is the speed of a model that continues texts.
+type Generation struct {
+	Device string  `json:"device"`
+	Name   string  `json:"name"`
+	TFLOPs float64 `json:"limit_tflops,omitempty"`
+	GBs    float64 `json:"limit_gb_per_s,omitempty"`
+	// Limits says where the limits come from.
+	Limits  string        `json:"limits"`
+	Prompts []PromptSpeed `json:"prompts"`
+	Decode  []DecodeSpeed `json:"decode"`
+}
+
+// PromptSpeed is how fast prompts of a length are taken.
+type PromptSpeed struct {
+	Length          int     `json:"length"`
+	Rows            int     `json:"rows"`
+	Seconds         float64 `json:"seconds"` // the median of all runs
+	MinSeconds      float64 `json:"min_seconds"`
+	MaxSeconds      float64 `json:"max_seconds"`
+	TokensPerSecond float64 `json:"tokens_per_second"`
+	// Share is the model's operations over the limit's.
+	Share float64 `json:"share_of_limit,omitempty"`
+}
+
+// DecodeSpeed is how fast texts go on from a position.
+type DecodeSpeed struct {
+	Position int     `json:"position"`
+	Rows     int     `json:"rows"`
+	StepMS   float64 `json:"step_ms"` // the median
+	// TokensPerSecond is that of all rows at this position; Until the mean from the start
+	// to here, which is what generating so many tokens takes.
+	TokensPerSecond float64 `json:"tokens_per_second"`
+	Until           float64 `json:"tokens_per_second_until"`
+	StateBytes      int64   `json:"state_bytes"`
+	// Share is the bytes of weights and states that a step must read over the limit's.
+	Share float64 `json:"share_of_limit,omitempty"`
+}
+
+// gpus are the limits of GPUs by a part of their names: dense bfloat16 products and
+// memory, from NVIDIA's data sheets of the SXM forms.
+var gpus = []struct {
+	name        string
+	tflops, gbs float64
+}{{"H200", 989.4, 4800}, {"H100", 989.4, 3350}, {"A100", 312, 2039}}
+
+// Generate measures a recipe's model with arbitrary weights.
+func Generate(r *recipes.Recipe, o GenerateOptions) (*Generation, error) {
+	m, err := train.ArbitraryModel(r, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	res := &Generation{Device: m.Device.Name(), Name: r.Name}
+	res.limits(r, o)
+	w := weigh(m)
+	for _, n := range o.Prompts {
+		p, err := promptSpeed(m, o, n)
+		if err != nil {
+			return nil, fmt.Errorf("prompts of %d tokens: %w", n, err)
+		}
+		if res.TFLOPs > 0 {
+			p.Share = w.prompt(n, p.Rows) / p.Seconds / (res.TFLOPs * 1e12)
+		}
+		o.Log.Info("prompts", "length", n, "rows", p.Rows, "tokens/s", int(p.TokensPerSecond))
+		res.Prompts = append(res.Prompts, p)
+	}
+	if len(o.Positions) > 0 {
+		if res.Decode, err = decodeSpeeds(m, o, res.GBs, w); err != nil {
+			return nil, fmt.Errorf("decoding: %w", err)
+		}
+	}
+	return res, nil
+}
+
+func (g *Generation) limits(r *recipes.Recipe, o GenerateOptions) {
+	g.TFLOPs, g.GBs, g.Limits = o.TFLOPs, o.GBs, "given"
+	if g.TFLOPs > 0 && g.GBs > 0 {
+		return
+	}
+	if strings.HasPrefix(g.Device, "cpu") {
+		threads := r.Run.Threads
+		if threads == 0 {
+			threads = runtime.GOMAXPROCS(0)
+		}
+		p := peak.Measure(threads)
+		g.TFLOPs, g.GBs, g.Limits = p.GFLOPs/1e3, p.Bandwidth(), "measured"
+		return
+	}
+	for _, gpu := range gpus {
+		if strings.Contains(g.Device, gpu.name) {
+			g.TFLOPs, g.GBs, g.Limits = gpu.tflops, gpu.gbs, "data sheet of the "+gpu.name+" SXM"
+			return
+		}
+	}
+	g.Limits = "unknown"
+}
+
+// weights is what a model's work and memory are made of.
+type weights struct {
+	model *train.Model
+	head  float64 // parameters of the head, which a prompt needs for its last token alone
+	bytes float64 // of the weights that a decoding step reads
+}
+
+func weigh(m *train.Model) weights {
+	w := weights{model: m, head: float64(m.Model.VocabSize * m.Model.DModel)}
+	size := 4.0
+	if m.Mixed {
+		size = 2
+	}
+	for _, p := range m.Params {
+		if m.Model.TieEmbeddings || !strings.HasPrefix(p.Name, "model.embeddings.") {
+			w.bytes += size * float64(p.Shape.Size())
+		}
+	}
+	return w
+}
+
+// prompt is the operations of rows prompts of n tokens.
+func (w weights) prompt(n, rows int) float64 {
+	stack, err := w.model.Model.Sublayers()
+	if err != nil {
+		return 0 // the recipe was validated
+	}
+	token := train.FLOPsPerToken(w.model.Model, w.model.Params, stack, n) / 3 // forward alone
+	return float64(rows) * (float64(n)*token - 2*float64(n-1)*w.head)
+}
+
+// callChunk is the tokens of a row in one call.
+func callChunk(o GenerateOptions, rows, length int) int {
+	return max(1, min(length, o.CallTokens/rows))
+}
+
+func randomTokens(n, vocab int) []int32 {
+	rng := rand.New(rand.NewPCG(1, 1))
+	list := make([]int32, n)
+	for i := range list {
+		list[i] = int32(rng.IntN(vocab))
+	}
+	return list
+}
+
+func promptSpeed(m *train.Model, o GenerateOptions, n int) (PromptSpeed, error) {
+	p := PromptSpeed{Length: n, Rows: max(1, o.Tokens/n)}
+	e, err := generate.New(m.Device, m.Memory, m.Model, generate.Config{
+		Rows: p.Rows, Chunk: callChunk(o, p.Rows, n), Room: n, Mixed: m.Mixed})
+	if err != nil {
+		return p, err
+	}
+	defer e.Close()
+	tokens := randomTokens(p.Rows*n, m.Model.VocabSize)
+	var took []float64
+	for i := range o.Runs + 1 {
+		if err := e.Reset(); err != nil {
+			return p, err
+		}
+		started := time.Now()
+		if _, err := e.Next(tokens); err != nil { // reads the scores, so the device is done
+			return p, err
+		}
+		if i > 0 {
+			took = append(took, time.Since(started).Seconds())
+		}
+	}
+	p.Seconds, p.MinSeconds, p.MaxSeconds = median(took), slices.Min(took), slices.Max(took)
+	p.TokensPerSecond = float64(p.Rows*n) / p.Seconds
+	return p, nil
+}
+
+func decodeSpeeds(m *train.Model, o GenerateOptions, gbs float64, w weights) ([]DecodeSpeed, error) {
+	last := o.Positions[len(o.Positions)-1]
+	e, err := generate.New(m.Device, m.Memory, m.Model, generate.Config{
+		Rows: o.Rows, Chunk: callChunk(o, o.Rows, max(1, last)), Room: last + o.Steps + 1, Mixed: m.Mixed})
+	if err != nil {
+		return nil, err
+	}
+	defer e.Close()
+	one := randomTokens(o.Rows, m.Model.VocabSize)
+	var list []DecodeSpeed
+	seconds, at := 0.0, 0 // that all tokens up to a position took
+	for _, position := range o.Positions {
+		if n := position - e.Position(0); n > 0 {
+			if _, err := e.Next(randomTokens(o.Rows*n, m.Model.VocabSize)); err != nil {
+				return nil, err
+			}
+		}
+		var took []float64
+		for i := range o.Steps + 1 {
+			started := time.Now()
+			if _, err := e.Next(one); err != nil {
+				return nil, err
+			}
+			if i > 0 {
+				took = append(took, time.Since(started).Seconds())
+			}
+		}
+		step := median(took)
+		d := DecodeSpeed{Position: position, Rows: o.Rows, StepMS: 1e3 * step, TokensPerSecond: float64(o.Rows) / step, StateBytes: e.HeldBytes()}
+		// Between two positions the time of a step is taken to change evenly.
+		before := step
+		if len(list) > 0 {
+			before = list[len(list)-1].StepMS / 1e3
+		}
+		seconds += float64(position-at) * (before + step) / 2
+		at = position
+		d.Until = d.TokensPerSecond
+		if seconds > 0 {
+			d.Until = float64(o.Rows*position) / seconds
+		}
+		if gbs > 0 {
+			d.Share = (w.bytes + float64(d.StateBytes)) / step / (gbs * 1e9)
+		}
+		o.Log.Info("decoding", "position", position, "rows", o.Rows, "ms", fmt.Sprintf("%.3f", d.StepMS))
+		list = append(list, d)
+	}
+	return list, nil
+}

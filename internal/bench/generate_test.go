@@ -1,0 +1,61 @@
+package bench
+
+import (
+	"math"
+	"testing"
+
+	"github.com/sambatrain/sambatrain/layers"
+)
+
+// TestGenerate checks the sums, not the speed.
+func TestGenerate(t *testing.T) {
+	r := tiny(t)
+	o := GenerateOptions{Prompts: []int{16, 64, 256}, Tokens: 128, CallTokens: 32, Positions: []int{0, 4, 100}, Rows: 3, Steps: 2, Runs: 2, TFLOPs: 2, GBs: 50, Log: quiet}
+	g, err := Generate(r, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, rows := range []int{8, 2, 1} {
+		p := g.Prompts[i]
+		if p.Length != o.Prompts[i] || p.Rows != rows || !(p.MinSeconds > 0 && p.MinSeconds <= p.Seconds && p.Seconds <= p.MaxSeconds) ||
+			math.Abs(p.TokensPerSecond*p.Seconds-float64(rows*p.Length)) > 1e-6 || !(p.Share > 0) {
+			t.Errorf("%+v", p)
+		}
+	}
+	for i, d := range g.Decode {
+		if d.Position != o.Positions[i] || d.Rows != 3 || !(d.StepMS > 0) || math.Abs(d.TokensPerSecond*d.StepMS-3000) > 1e-6 || !(d.Share > 0) {
+			t.Errorf("%+v", d)
+		}
+	}
+	if a, b, c := g.Decode[0], g.Decode[1], g.Decode[2]; a.StateBytes >= b.StateBytes || b.StateBytes > c.StateBytes || c.StateBytes-b.StateBytes > 4*3*8*2*32 {
+		t.Errorf("states of %d, %d and %d bytes: the window holds 8 tokens", a.StateBytes, b.StateBytes, c.StateBytes)
+	}
+	if g.Limits != "given" || g.Name != "tiny" {
+		t.Errorf("%+v", g)
+	}
+	// Full attention holds all tokens.
+	r.Model.Layers.Pattern = []layers.Place{{Mixer: "attn"}, {Mixer: "mlp"}}
+	o.Prompts, o.TFLOPs, o.GBs = nil, 0, 0
+	if g, err = Generate(r, o); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := g.Decode[2].StateBytes, int64(4*3*103*2*32); got != want || g.Limits != "measured" || !(g.TFLOPs > 0 && g.GBs > 0) {
+		t.Errorf("%d bytes of state, want %d; %+v", got, want, g)
+	}
+}
+
+// TestPromptWork: a prompt's operations are those of its tokens' products, and of the
+// head once.
+func TestPromptWork(t *testing.T) {
+	r := tiny(t)
+	r.Model.Layers.Pattern = []layers.Place{{Mixer: "mlp"}}
+	g, err := Generate(r, GenerateOptions{Prompts: []int{10}, Tokens: 20, CallTokens: 20, Runs: 1, TFLOPs: 1, GBs: 1, Log: quiet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := g.Prompts[0]
+	want := 2 * (10*2*3*32*64 + 2*272*32)
+	if got := p.Share * p.Seconds * 1e12; math.Abs(got-float64(want)) > 1e-3*float64(want) {
+		t.Errorf("%v operations, want %d", got, want)
+	}
+}

@@ -89,6 +89,9 @@ type Run struct {
 	// activations. Where they would take more, activations are computed again in the
 	// backward pass, which changes no bit. auto is what the device has free.
 	MemoryBudget Bytes `yaml:"memory_budget" json:"memory_budget"`
+	// Shard says what each of several processes keeps a part of: none, or optimizer, the
+	// moments and the update (ZeRO stage 1).
+	Shard string `yaml:"shard" json:"shard"`
 	// Threads is the number of workers; 0 is one a core. Results don't depend on it.
 	Threads int `yaml:"threads" json:"threads"`
 	// LogEvery is the steps between two lines on a console that is no terminal.
@@ -104,10 +107,17 @@ const (
 	BFloat16 = "bfloat16"
 )
 
+// Values of run.shard.
+const (
+	ShardNone      = "none"
+	ShardOptimizer = "optimizer"
+)
+
 // Devices and DTypes are what run.device and run.dtype may be.
 var (
 	Devices = []string{CPU, CUDA, Auto}
 	DTypes  = []string{Float32, BFloat16}
+	Shards  = []string{ShardNone, ShardOptimizer}
 )
 
 // Mixed reports whether the run computes in mixed precision.
@@ -120,6 +130,8 @@ func (r Run) Validate() error {
 		return fmt.Errorf("run.device: must be one of %s, is %q", strings.Join(Devices, ", "), r.Device)
 	case !slices.Contains(DTypes, r.DType):
 		return fmt.Errorf("run.dtype: must be one of %s, is %q", strings.Join(DTypes, ", "), r.DType)
+	case !slices.Contains(Shards, r.Shard):
+		return fmt.Errorf("run.shard: must be one of %s, is %q", strings.Join(Shards, ", "), r.Shard)
 	case r.Threads < 0 || r.Threads > maxThreads:
 		return fmt.Errorf("run.threads: must be 1 to %d, or 0 for one a core, is %d", maxThreads, r.Threads)
 	case r.LogEvery < 1:
@@ -138,7 +150,7 @@ func Defaults() Recipe {
 		Eval:       Eval{Every: 1000, Rows: 200, Lengths: []int{1}},
 		Checkpoint: checkpoint.DefaultConfig(),
 		Sample:     Sample{Tokens: 0, Temperature: 0.8, TopP: 1, Seed: 1},
-		Run:        Run{Device: CPU, DType: Float32, LogEvery: 10},
+		Run:        Run{Device: CPU, DType: Float32, Shard: ShardNone, LogEvery: 10},
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sambatrain/sambatrain/graph/cuda"
+	"github.com/sambatrain/sambatrain/internal/dist"
 	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/internal/train"
 	"github.com/sambatrain/sambatrain/recipes"
@@ -53,15 +55,30 @@ func (a *app) pretrain(c *cobra.Command, r *recipes.Recipe, output outputForm) e
 }
 
 func (a *app) trainOptions() (train.Options, error) {
+	place, err := dist.Detect(dist.NoFlags(), os.LookupEnv, cuda.Count())
+	if err != nil {
+		return train.Options{}, err
+	}
+	if place.Spawn > 0 {
+		return train.Options{}, fmt.Errorf("%s: asks for %d processes a node; start each of them with SAMBATRAIN_RANK, SAMBATRAIN_WORLD_SIZE and SAMBATRAIN_LOCAL_RANK", place.Source, place.Spawn)
+	}
+	if place.Rank > 0 && a.logLevel == "info" {
+		a.logLevel = "warn" // the first process speaks for all
+	}
 	log, err := a.logger()
 	return train.Options{
+		Place:       place,
 		Log:         log,
 		Console:     func(o runlog.ConsoleOptions) runlog.Console { return runlog.NewConsole(os.Stderr, o) },
 		CodeVersion: version(),
 	}, err
 }
 
+// printRun prints a run's result. Of several processes the first has one.
 func printRun(c *cobra.Command, output outputForm, r *train.Result) error {
+	if r == nil {
+		return nil
+	}
 	return printResult(c, output, r, func(w io.Writer) error {
 		fmt.Fprintf(w, "run              %s\n", r.Run)
 		fmt.Fprintf(w, "trained          %d steps, %d tokens, %d parameters, %.0f s\n", r.Steps, r.Tokens, r.Parameters, r.Seconds)

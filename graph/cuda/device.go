@@ -103,6 +103,19 @@ func New(ordinal int) (*Device, error) {
 	return d, err
 }
 
+// Count is how many GPUs the driver shows; 0 where there is none, or no driver.
+func Count() int {
+	drv, err := openDriver()
+	if err != nil {
+		return 0
+	}
+	var count int32
+	if err := drv.call("cuDeviceGetCount", drv.deviceGetCount, uintptr(unsafe.Pointer(&count))); err != nil {
+		return 0
+	}
+	return int(count)
+}
+
 // enter makes the GPU's context current for the calling thread, which the
 // goroutine keeps until leave.
 func (d *Device) enter() (leave func(), err error) {

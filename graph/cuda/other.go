@@ -14,6 +14,12 @@ type Device struct{ graph.Device }
 // Libraries says which libraries are in use.
 func (*Device) Libraries() []string { return nil }
 
+// Count is how many GPUs there are.
+func Count() int { return 0 }
+
+// Within runs f.
+func (*Device) Within(f func() error) error { return f() }
+
 // New fails: CUDA is reached on Linux only.
 func New(int) (*Device, error) {
 	return nil, errors.New("cuda: this build reaches NVIDIA GPUs on Linux only; use --device cpu")

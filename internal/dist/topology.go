@@ -23,7 +23,7 @@ type Topology struct {
 }
 
 // Single reports whether the run is one process, which needs no library.
-func (t Topology) Single() bool { return t.Size == 1 }
+func (t Topology) Single() bool { return t.Size <= 1 }
 
 func (t Topology) String() string {
 	return fmt.Sprintf("rank %d of %d, local rank %d, from %s", t.Rank, t.Size, t.LocalRank, t.Source)

@@ -54,6 +54,9 @@ type Measured struct {
 // resumed. When one fails, the others are trained all the same, and its error stands
 // where its results would. Stopped is the error when ctx ends.
 func Compare(ctx context.Context, list []*recipes.Recipe, o Options) (*Comparison, error) {
+	if !o.Place.Single() {
+		return nil, fmt.Errorf("compare: trains in one process, this is %v", o.Place)
+	}
 	if err := sameTokens(list); err != nil {
 		return nil, err
 	}

@@ -12,9 +12,17 @@ import (
 
 // NewDevice opens the device that a recipe's run section names. auto is the GPU
 // where there is one; log hears which it became.
-func NewDevice(r recipes.Run, log *slog.Logger) (graph.Device, error) {
+func NewDevice(r recipes.Run, log *slog.Logger) (graph.Device, error) { return newDevice(r, 0, log) }
+
+// newDevice is NewDevice for one of several processes of this machine, each with a GPU
+// of its own. A launcher may show each process its own GPU alone.
+func newDevice(r recipes.Run, localRank int, log *slog.Logger) (graph.Device, error) {
 	if r.Device != recipes.CPU {
-		dev, err := cuda.New(0)
+		ordinal := localRank
+		if cuda.Count() == 1 {
+			ordinal = 0
+		}
+		dev, err := cuda.New(ordinal)
 		switch {
 		case err == nil:
 			return dev, nil

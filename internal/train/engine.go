@@ -55,7 +55,8 @@ type Engine struct {
 
 	comm     graph.Comm
 	shard    optim.Shard
-	exchange graph.Program // sums a number over the processes
+	exchange graph.Program // sums a few numbers over the processes
+	share    [exchanged]float32
 	whole    graph.Program // gathers a bucket; nil until it is wanted
 }
 

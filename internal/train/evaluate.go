@@ -8,6 +8,7 @@ import (
 
 // validation is a fixed part of the validation split, in rows of the longest length.
 type validation struct {
+	engine          *Engine
 	set             *data.Dataset
 	eval            *Evaluator
 	rows            int
@@ -37,7 +38,7 @@ func newValidation(e *Engine, set *data.Dataset, rows int, lengths []int) (*vali
 		return nil, err
 	}
 	n := eval.Rows * eval.SeqLen
-	return &validation{set: set, eval: eval, rows: rows, lengths: lengths, unit: e.SeqLen,
+	return &validation{engine: e, set: set, eval: eval, rows: rows, lengths: lengths, unit: e.SeqLen,
 		buf: make([]int32, n+eval.Rows), tokens: make([]int32, n), targets: make([]int32, n)}, nil
 }
 
@@ -48,7 +49,9 @@ func newValidation(e *Engine, set *data.Dataset, rows int, lengths []int) (*vali
 func (v *validation) run() ([]score, error) {
 	long := v.eval.SeqLen
 	sums := make([]sum, len(v.lengths))
-	for row := 0; row < v.rows; row += v.eval.Rows {
+	// Each process has every so manyth pass.
+	each := v.eval.Rows * v.engine.Processes()
+	for row := v.eval.Rows * v.engine.rank(); row < v.rows; row += each {
 		n := min(v.eval.Rows, v.rows-row)
 		for i := range n {
 			block := int64(row+i) * v.set.Blocks() / int64(v.rows)
@@ -73,6 +76,9 @@ func (v *validation) run() ([]score, error) {
 	}
 	scores := make([]score, len(sums))
 	for k, s := range sums {
+		if err := s.overProcesses(v.engine); err != nil {
+			return nil, err
+		}
 		scores[k] = score{Loss: s.nats / float64(s.tokens), BitsPerByte: data.BitsPerByte(s.nats, s.bytes), Tokens: s.tokens}
 	}
 	return scores, nil
@@ -82,6 +88,17 @@ func (v *validation) run() ([]score, error) {
 type sum struct {
 	nats          float64
 	tokens, bytes int64
+}
+
+// overProcesses adds the sums of all processes.
+func (s *sum) overProcesses(e *Engine) error {
+	if e.comm == nil {
+		return nil
+	}
+	x := [exchanged]float32{float32(s.nats), float32(s.tokens), float32(s.bytes)}
+	err := e.sums(&x)
+	s.nats, s.tokens, s.bytes = float64(x[0]), int64(x[1]), int64(x[2])
+	return err
 }
 
 func (s *sum) add(nll []float32, targets []int32, bytes int64) {

@@ -19,10 +19,12 @@ import (
 func (s *session) run(ctx context.Context) (*Result, error) {
 	r := s.recipe
 	var err error
-	if s.events, err = runlog.CreateEvents(s.dir, int(s.step)+1); err != nil {
-		return nil, err
+	if s.first() {
+		if s.events, err = runlog.CreateEvents(s.dir, int(s.step)+1); err != nil {
+			return nil, err
+		}
+		s.console = s.options.Console(runlog.ConsoleOptions{Total: int(r.Train.Steps), LogEvery: int(r.Run.LogEvery)})
 	}
-	s.console = s.options.Console(runlog.ConsoleOptions{Total: int(r.Train.Steps), LogEvery: int(r.Run.LogEvery)})
 	started := time.Now()
 	finished := s.step >= r.Train.Steps // resumed for what follows the last checkpoint
 	if finished {
@@ -50,6 +52,10 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 	}
 	if err := s.checkFinite(last); err != nil {
 		return nil, err
+	}
+	s.ended = true
+	if !s.first() {
+		return nil, nil
 	}
 	result := &Result{
 		Run: s.dir, Steps: s.step, Tokens: s.tokensAt(s.step), Parameters: s.parameters(),
@@ -128,8 +134,8 @@ func (s *session) tokensAt(step int64) int64 {
 // steps trains until the last step, or until ctx ends.
 func (s *session) steps(ctx context.Context) error {
 	r, e := s.recipe, s.engine
-	t, rows := e.SeqLen, r.Train.BatchSize
-	loader, err := data.NewLoader(s.train, rows, s.step)
+	t, rows := e.SeqLen, r.Train.BatchSize/s.processes()
+	loader, err := data.NewShareLoader(s.train, data.Share{Rank: s.options.Place.Rank, Size: s.processes()}, r.Train.BatchSize, s.step)
 	if err != nil {
 		return err
 	}
@@ -137,7 +143,7 @@ func (s *session) steps(ctx context.Context) error {
 	batch := make([]int32, rows*(t+1))
 	tokens, targets := make([]int32, rows*t), make([]int32, rows*t)
 	for s.step < r.Train.Steps {
-		if ctx.Err() != nil {
+		if s.alone() && ctx.Err() != nil {
 			return s.stop()
 		}
 		started := time.Now()
@@ -152,17 +158,21 @@ func (s *session) steps(ctx context.Context) error {
 		if err != nil && !diverged {
 			return err
 		}
+		bytes, count, stopping, err := s.exchange(ctx, data.TextBytes(s.train.Tokenizer(), targets), counted(targets))
+		if err != nil {
+			return err
+		}
 		took := time.Since(started)
 		lr := r.Optim.LR(s.step, r.Train.Steps)
 		s.step++
 		s.loss = loss
 		err = s.record(runlog.TrainRecord(int(s.step), time.Now(), runlog.Train{
 			Loss:            loss,
-			BitsPerByte:     data.BitsPerByte(loss*float64(counted(targets)), data.TextBytes(s.train.Tokenizer(), targets)),
+			BitsPerByte:     data.BitsPerByte(loss*float64(count), bytes),
 			LR:              lr,
 			GradNorm:        norm,
 			Tokens:          s.tokensAt(s.step),
-			TokensPerSecond: float64(len(tokens)) / took.Seconds(),
+			TokensPerSecond: float64(len(tokens)*s.processes()) / took.Seconds(),
 			StepMS:          float64(took) / float64(time.Millisecond),
 			DataWaitMS:      float64(wait) / float64(time.Millisecond),
 		}))
@@ -194,6 +204,9 @@ func (s *session) steps(ctx context.Context) error {
 				return err
 			}
 		}
+		if stopping && s.step < r.Train.Steps {
+			return s.stop()
+		}
 	}
 	return nil
 }
@@ -214,6 +227,9 @@ func (s *session) skip(reason string) error {
 
 // record writes to every log at once.
 func (s *session) record(r runlog.Record) error {
+	if !s.first() {
+		return nil
+	}
 	s.console.Step(r)
 	if err := s.metrics.Append(r); err != nil {
 		return err
@@ -239,6 +255,10 @@ func (s *session) longer(scores []score) []runlog.ValAt {
 // save begins to write a checkpoint of the current step. One at a time is written: where
 // the one before isn't whole yet, training waits for it.
 func (s *session) save() error {
+	if !s.first() {
+		// The first process gathers what is sharded, and writes.
+		return s.engine.shareMoments()
+	}
 	started := time.Now()
 	if s.saver.underway != nil {
 		if v, ok := s.saver.ended(false); ok {
@@ -294,6 +314,9 @@ func (s *session) recordSaved(v saved) error {
 
 // dataLost saves, as the steps done so far are good, and says how to go on.
 func (s *session) dataLost(cause error) error {
+	if !s.alone() {
+		return fmt.Errorf("step %d: %w; go on from the last checkpoint with: sambatrain resume %s", s.step+1, cause, s.dir)
+	}
 	if err := errors.Join(s.save(), s.finishSave()); err != nil {
 		return errors.Join(cause, err)
 	}
@@ -311,5 +334,6 @@ func (s *session) stop() error {
 	if err := s.record(runlog.EventRecord(int(s.step), time.Now(), runlog.EventStopped, "")); err != nil {
 		return err
 	}
+	s.ended = true
 	return &Stopped{Run: s.dir, Step: s.step}
 }

@@ -35,7 +35,7 @@ func (e *Engine) join(c EngineConfig) error {
 	if err := e.dev.Join(c.Comm); err != nil {
 		return err
 	}
-	plan, err := optim.BuildSum(1)
+	plan, err := optim.BuildSum(exchanged)
 	if err != nil {
 		return err
 	}
@@ -64,20 +64,39 @@ func (e *Engine) Processes() int {
 	return e.comm.Size()
 }
 
-// Sum is x summed over the processes, which must all ask. It is computed in float32.
+// exchanged is how many numbers the processes sum at a time.
+const exchanged = 3
+
+// sums replaces x by its sum over the processes, which must all ask.
+func (e *Engine) sums(x *[exchanged]float32) error {
+	if e.comm == nil {
+		return nil
+	}
+	if err := e.exchange.WriteFloats(optim.SumInput, x[:]); err != nil {
+		return err
+	}
+	if err := e.exchange.Run(); err != nil {
+		return err
+	}
+	return e.exchange.Read(optim.SumResult, x[:])
+}
+
+func (e *Engine) rank() int {
+	if e.comm == nil {
+		return 0
+	}
+	return e.comm.Rank()
+}
+
+// Sum is x summed over the processes, which must all ask. With several it is computed in
+// float32.
 func (e *Engine) Sum(x float64) (float64, error) {
 	if e.comm == nil {
 		return x, nil
 	}
-	share := [1]float32{float32(x)}
-	if err := e.exchange.WriteFloats(optim.SumInput, share[:]); err != nil {
-		return 0, err
-	}
-	if err := e.exchange.Run(); err != nil {
-		return 0, err
-	}
-	err := e.exchange.Read(optim.SumResult, share[:])
-	return float64(share[0]), err
+	e.share = [exchanged]float32{float32(x)}
+	err := e.sums(&e.share)
+	return float64(e.share[0]), err
 }
 
 // Mean is x averaged over the processes, which must all ask.
@@ -125,6 +144,19 @@ func (e *Engine) gather(r graph.Region) ([]float32, error) {
 		}
 	}
 	return all, nil
+}
+
+// shareMoments is what the other processes do while the first takes a snapshot.
+func (e *Engine) shareMoments() error {
+	for _, r := range []graph.Region{graph.ExpAvg, graph.ExpAvgSq} {
+		if !e.sharded(r) {
+			continue
+		}
+		if _, err := e.gather(r); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // writeRegion copies a tensor for each parameter from the host to a region.

@@ -14,7 +14,9 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	disttest.Main(m, map[string]func() error{"steps": stepsTogether})
+	disttest.Main(m, map[string]func() error{
+		"steps": stepsTogether, "pretrain and stop": pretrainAndStop, "resume": resumeTogether,
+	})
 }
 
 // TestProcesses trains a model in 2 and 4 processes, with and without a sharded

@@ -16,6 +16,7 @@ import (
 	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/cpu"
+	"github.com/sambatrain/sambatrain/internal/dist"
 	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/recipes"
 )
@@ -36,6 +37,8 @@ type Options struct {
 	Console func(runlog.ConsoleOptions) runlog.Console
 	// CodeVersion goes into every checkpoint.
 	CodeVersion string
+	// Place is this process among those of the run.
+	Place dist.Topology
 }
 
 // Result is what a finished run reports.
@@ -88,15 +91,17 @@ func (s *Stopped) Error() string {
 }
 
 // Pretrain starts the recipe's run in its own directory, which must not hold a
-// run already.
+// run already. Of several processes the first one has the result, and the others nil.
 func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error) {
-	dir := r.Run.Out
-	lock, err := claim(dir)
-	if err != nil {
-		return nil, err
+	s := &session{recipe: r, options: o, dir: r.Run.Out}
+	if s.first() {
+		lock, err := claim(s.dir)
+		if err != nil {
+			return nil, err
+		}
+		defer lock.Unlock()
+		s.lock = lock
 	}
-	defer lock.Unlock()
-	s := &session{recipe: r, options: o, lock: lock, dir: dir}
 	defer s.close()
 	if err := s.open(ctx); err != nil {
 		return nil, err
@@ -104,32 +109,37 @@ func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error
 	if err := s.begin(); err != nil {
 		return nil, err
 	}
-	// The config comes last: a folder that has one holds a run.
-	if s.metrics, err = createMetrics(dir); err != nil {
-		return nil, err
-	}
-	if err := writeFile(filepath.Join(dir, ConfigFile), s.resolved); err != nil {
+	err := s.together("begin the run", func() (err error) {
+		if s.metrics, err = createMetrics(s.dir); err != nil {
+			return err
+		}
+		// The config comes last: a folder that has one holds a run.
+		return writeFile(filepath.Join(s.dir, ConfigFile), s.resolved)
+	})
+	if err != nil {
 		return nil, err
 	}
 	return s.run(ctx)
 }
 
 // Resume goes on from the newest good checkpoint of a run directory, or from the
-// start where none was saved yet.
+// start where none was saved yet. Of several processes the first one has the result,
+// and the others nil. There may be more or fewer of them than before.
 func Resume(ctx context.Context, dir string, o Options, sets ...string) (*Result, error) {
 	r, err := LoadConfig(dir, sets...)
 	if err != nil {
 		return nil, err
 	}
-	lock, err := checkpoint.Lock(dir)
-	if err != nil {
-		return nil, err
+	s := &session{recipe: r, options: o, dir: dir}
+	if s.first() {
+		if s.lock, err = checkpoint.Lock(dir); err != nil {
+			return nil, err
+		}
+		defer s.lock.Unlock()
+		for _, note := range s.lock.Recovered {
+			o.Log.Warn(note)
+		}
 	}
-	defer lock.Unlock()
-	for _, note := range lock.Recovered {
-		o.Log.Warn(note)
-	}
-	s := &session{recipe: r, options: o, lock: lock, dir: dir}
 	defer s.close()
 	if err := s.open(ctx); errors.Is(err, context.Canceled) {
 		return nil, &Stopped{Run: dir, Step: -1}
@@ -174,16 +184,25 @@ type session struct {
 	metrics *runlog.Metrics
 	events  *runlog.Events
 	console runlog.Console
-	saver   *saver
+	saver   *saver // of the first process
+	comm    graph.Comm
 	guard   guard
 	step    int64 // optimizer steps done
 	loss    float64
+	// ended: all processes come to their end together. One that leaves without a word to
+	// the others makes their launcher end them.
+	ended bool
 }
 
 func (s *session) close() {
 	// After an error: what is being written is written to its end.
 	if v, ok := s.saver.ended(true); ok && v.err != nil {
 		s.options.Log.Error("the checkpoint that was being written failed", "step", v.step, "reason", v.err)
+	}
+	if s.comm != nil && s.ended {
+		if err := s.comm.Close(); err != nil {
+			s.options.Log.Error("leaving the other processes", "reason", err)
+		}
 	}
 	if s.console != nil {
 		s.console.Close()
@@ -213,13 +232,19 @@ func (s *session) open(ctx context.Context) (err error) {
 	if tok.VocabSize() > r.Model.VocabSize {
 		return fmt.Errorf("model.vocab_size: %d is less than the %d of tokenizer %s", r.Model.VocabSize, tok.VocabSize(), tok.Name())
 	}
-	if s.dev, err = NewDevice(r.Run, log); err != nil {
+	if err := checkShares(r, s.processes()); err != nil {
+		return err
+	}
+	if s.dev, err = newDevice(r.Run, s.options.Place.LocalRank, log); err != nil {
+		return err
+	}
+	if s.comm, err = joinProcesses(ctx, s.options.Place, s.dev, s.resolved); err != nil {
 		return err
 	}
 	if _, onCPU := s.dev.(*cpu.Device); r.Data.ResetState && !onCPU {
 		return fmt.Errorf("data.reset_state: has no GPU kernels yet, and run.device %s found a GPU; set it to %s", r.Run.Device, recipes.CPU)
 	}
-	c := ConfigOf(r)
+	c := s.config()
 	c.EOS = tok.EOS()
 	if s.engine, err = NewEngine(s.dev, &r.Model, r.Optim, c); err != nil {
 		return err
@@ -228,7 +253,9 @@ func (s *session) open(ctx context.Context) (err error) {
 	if s.guard.SkipNonFinite || s.guard.MaxZ > 0 {
 		s.engine.judge = s.guard.objection
 	}
-	s.saver = &saver{lock: s.lock, keep: r.Checkpoint, sync: func() error { return s.metrics.Sync() }}
+	if s.first() {
+		s.saver = &saver{lock: s.lock, keep: r.Checkpoint, sync: func() error { return s.metrics.Sync() }}
+	}
 	if err := s.openData(ctx); err != nil {
 		return err
 	}
@@ -242,11 +269,13 @@ func (s *session) openData(ctx context.Context) error {
 	r, log := s.recipe, s.options.Log
 	started := time.Now()
 	last := started
-	err := data.PrepareAll(ctx, r.Data, func(p data.Progress) {
-		if now := time.Now(); now.Sub(last) > time.Second {
-			last = now
-			log.Info("preparing token shards", "files", p.Files, "of", p.FilesTotal, "mb", p.Bytes>>20)
-		}
+	err := s.together("prepare the data", func() error {
+		return data.PrepareAll(ctx, r.Data, func(p data.Progress) {
+			if now := time.Now(); now.Sub(last) > time.Second {
+				last = now
+				log.Info("preparing token shards", "files", p.Files, "of", p.FilesTotal, "mb", p.Bytes>>20)
+			}
+		})
 	})
 	if err != nil {
 		return err
@@ -309,6 +338,14 @@ func (s *session) restore() error {
 			return err
 		}
 	}
+	if err := s.agree("the step that the run goes on from", float64(s.step)); err != nil {
+		return err
+	}
+	return s.together("take the metrics back to that step", s.reopenMetrics)
+}
+
+// reopenMetrics takes the metrics back to the step that the run goes on from.
+func (s *session) reopenMetrics() (err error) {
 	metrics := filepath.Join(s.dir, MetricsFile)
 	var cut runlog.Cut
 	if s.metrics, cut, err = runlog.Reopen(metrics, int(s.step)); err != nil {

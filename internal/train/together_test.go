@@ -1,0 +1,150 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/sambatrain/sambatrain/internal/dist"
+	"github.com/sambatrain/sambatrain/internal/dist/disttest"
+	"github.com/sambatrain/sambatrain/internal/runlog"
+	"github.com/sambatrain/sambatrain/recipes"
+)
+
+// togetherRecipe names the recipe of the processes that TestTogether starts.
+const togetherRecipe = "TRAIN_TEST_RECIPE"
+
+// TestTogether begins a run in two processes, one of which is asked to stop, goes on in
+// four with a sharded optimizer, and ends as a run of one process does.
+func TestTogether(t *testing.T) {
+	alone := recipe(t, "train.batch_size=8", "train.micro_batch=2", "eval.rows=7", "optim.eps=1e-2")
+	want, err := Pretrain(t.Context(), alone, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	together := *alone
+	together.Run.Out = filepath.Join(t.TempDir(), "run")
+	text, err := together.YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "recipe.yaml")
+	if err := os.WriteFile(file, text, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(togetherRecipe, file)
+	disttest.Run(t, 2, "pretrain and stop")
+	first := records(t, together.Run.Out)
+	if last := first[len(first)-1]; last.Event.Name != runlog.EventStopped || last.Step != 1 {
+		t.Errorf("the run of two ends with %+v, not with a stop behind step 1", last)
+	}
+	disttest.Run(t, 4, "resume")
+	got, err := ReadResult(together.Run.Out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Steps != want.Steps || got.Tokens != want.Tokens || got.Parameters != want.Parameters {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	losses := map[int]float64{}
+	for _, r := range records(t, alone.Run.Out) {
+		if r.Kind == runlog.KindTrain {
+			losses[r.Step] = r.Train.Loss
+		}
+	}
+	steps := 0
+	for _, r := range records(t, together.Run.Out) {
+		switch {
+		case r.Kind == runlog.KindTrain:
+			steps++
+			if math.Abs(r.Train.Loss-losses[r.Step]) > 1e-5 {
+				t.Errorf("step %d: loss %v, alone %v", r.Step, r.Train.Loss, losses[r.Step])
+			}
+		case r.Kind == runlog.KindVal && r.Step == 6:
+			if math.Abs(r.Val.Loss-want.ValLoss) > 1e-5 || math.Abs(r.Val.BitsPerByte-want.ValBitsPerByte) > 1e-5 {
+				t.Errorf("validation %+v, alone %v nats and %v bits per byte", r.Val, want.ValLoss, want.ValBitsPerByte)
+			}
+		}
+	}
+	if steps != len(losses) {
+		t.Errorf("%d steps on record, want %d", steps, len(losses))
+	}
+}
+
+// TestSharesRefused: a batch that does not divide among the processes is refused before
+// anything is made.
+func TestSharesRefused(t *testing.T) {
+	r := recipe(t, "train.batch_size=6", "train.micro_batch=2")
+	for processes, ok := range map[int]bool{1: true, 2: false, 3: true, 4: false, 6: true} {
+		if err := checkShares(r, processes); (err == nil) != ok {
+			t.Errorf("%d processes: %v", processes, err)
+		}
+	}
+}
+
+func placed() (*recipes.Recipe, Options, error) {
+	o := quiet()
+	var err error
+	if o.Place, err = dist.Detect(dist.NoFlags(), os.LookupEnv, 0); err != nil {
+		return nil, o, err
+	}
+	text, err := os.ReadFile(os.Getenv(togetherRecipe))
+	if err != nil {
+		return nil, o, err
+	}
+	r, err := recipes.Parse(text, "recipe.yaml")
+	return r, o, err
+}
+
+// stopAtModel is a log that ends a context once the model is there.
+type stopAtModel struct {
+	slog.Handler
+	cancel context.CancelFunc
+}
+
+func (s stopAtModel) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == "model" {
+		s.cancel()
+	}
+	return nil
+}
+
+func (s stopAtModel) Enabled(context.Context, slog.Level) bool { return true }
+
+func pretrainAndStop() error {
+	r, o, err := placed()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if o.Place.Rank == 1 {
+		o.Log = slog.New(stopAtModel{slog.DiscardHandler, cancel})
+	}
+	_, err = Pretrain(ctx, r, o)
+	var stopped *Stopped
+	if !errors.As(err, &stopped) || stopped.Step != 1 {
+		return fmt.Errorf("rank %d: %w, not a stop behind step 1", o.Place.Rank, err)
+	}
+	return nil
+}
+
+func resumeTogether() error {
+	r, o, err := placed()
+	if err != nil {
+		return err
+	}
+	res, err := Resume(context.Background(), r.Run.Out, o, "run.shard=optimizer")
+	if err != nil {
+		return err
+	}
+	if (res != nil) != (o.Place.Rank == 0) {
+		return fmt.Errorf("rank %d has the result %+v", o.Place.Rank, res)
+	}
+	return nil
+}

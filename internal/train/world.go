@@ -1,0 +1,127 @@
+package train
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/cuda"
+	"github.com/sambatrain/sambatrain/internal/dist"
+	"github.com/sambatrain/sambatrain/recipes"
+)
+
+// meeting is how long the processes of a run wait for each other at the start.
+const meeting = 5 * time.Minute
+
+// joinProcesses connects the processes of a run: NCCL moves the data of GPUs, Open MPI
+// that of CPUs. It is nil for a run of one.
+func joinProcesses(ctx context.Context, place dist.Topology, dev graph.Device, recipe []byte) (graph.Comm, error) {
+	if place.Single() {
+		return nil, nil
+	}
+	gpu, ok := dev.(*cuda.Device)
+	if !ok {
+		c, err := dist.NewMPI()
+		if err == nil && (c.Rank() != place.Rank || c.Size() != place.Size) {
+			err = fmt.Errorf("%v; Open MPI says rank %d of %d: start CPU processes with mpirun, or srun of a Slurm with Open MPI", place, c.Rank(), c.Size())
+		}
+		return c, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, meeting)
+	defer cancel()
+	token := sha256.Sum256(recipe)
+	var c graph.StreamComm
+	err := gpu.Within(func() (err error) {
+		c, err = dist.NewNCCL(ctx, place, hex.EncodeToString(token[:]))
+		return err
+	})
+	return c, err
+}
+
+// checkShares refuses a batch that does not divide among the processes.
+func checkShares(r *recipes.Recipe, processes int) error {
+	share := r.Train.BatchSize / processes
+	switch {
+	case r.Train.BatchSize%processes != 0:
+		return fmt.Errorf("train.batch_size: %d rows do not divide among %d processes", r.Train.BatchSize, processes)
+	case share%min(r.Train.MicroBatch, share) != 0:
+		return fmt.Errorf("train.micro_batch: %d does not divide the %d rows that each of %d processes has", r.Train.MicroBatch, share, processes)
+	}
+	return nil
+}
+
+// processes is how many train together.
+func (s *session) processes() int { return max(s.options.Place.Size, 1) }
+
+func (s *session) alone() bool { return s.processes() == 1 }
+
+// config is what the engine of this process is made for.
+func (s *session) config() EngineConfig {
+	c := ConfigOf(s.recipe)
+	share := s.recipe.Train.BatchSize / s.processes()
+	c.MicroBatch = min(c.MicroBatch, share)
+	c.Accumulate = c.MicroBatch < share
+	c.Comm = s.comm
+	c.ShardOptimizer = s.comm != nil && s.recipe.Run.Shard == recipes.ShardOptimizer
+	return c
+}
+
+// exchange sums what a step's record says of its tokens over the processes, and reports
+// whether any of them was asked to stop: all stop behind the same step.
+func (s *session) exchange(ctx context.Context, bytes int64, counted int) (allBytes int64, allCounted int, stopping bool, err error) {
+	if s.alone() {
+		return bytes, counted, false, nil
+	}
+	x := [exchanged]float32{float32(bytes), float32(counted)}
+	if ctx.Err() != nil {
+		x[2] = 1
+	}
+	err = s.engine.sums(&x)
+	return int64(x[0]), int(x[1]), x[2] > 0, err
+}
+
+// first reports whether this process writes the run's files and speaks for it.
+func (s *session) first() bool { return s.options.Place.Rank == 0 }
+
+// together does what only the first process does, and waits for it in the others. All
+// fail where the first does.
+func (s *session) together(what string, f func() error) error {
+	var err error
+	if s.first() {
+		err = f()
+	}
+	failed := 0.0
+	if err != nil {
+		failed = 1
+	}
+	n, sumErr := s.engine.Sum(failed)
+	switch {
+	case err != nil || sumErr != nil:
+		return errors.Join(err, sumErr)
+	case n > 0:
+		return fmt.Errorf("process 0 failed to %s; its own message says why", what)
+	}
+	return nil
+}
+
+// agree fails in all processes where x is not the same in all.
+func (s *session) agree(what string, x float64) error {
+	mean, err := s.engine.Mean(x)
+	if err == nil && mean != x {
+		err = fmt.Errorf("the processes don't agree on %s: %v here, %v on average; do they all see the same run directory?", what, x, mean)
+	}
+	return err
+}
+
+// lockRun takes the run directory for the process that writes to it.
+func lockRun(dir string, place dist.Topology) (*checkpoint.Run, error) {
+	if place.Rank > 0 {
+		return nil, nil
+	}
+	return checkpoint.Lock(dir)
+}

@@ -94,6 +94,15 @@ func InPlaceCollective(kind CollectiveKind) func(c *CUDACall) ([]Launch, error) 
 	}
 }
 
+// RowTiles is the grid of a kernel whose blocks take 8 elements a thread of one row:
+// tiles of them make a row of cols.
+func RowTiles(rows, cols int) (blocks, threads, tiles int) {
+	const share = 8
+	threads = min(256, (cols+32*share-1)/(32*share)*32)
+	tiles = (cols + threads*share - 1) / (threads * share)
+	return rows * tiles, threads, tiles
+}
+
 // Product is the row-major C[M N] = op(A)[M K] op(B)[K N] + Beta From, with float32
 // accumulation. From is a matrix of C's type, C itself where it is 0. LDA, LDB and LDC are the distances between rows, in elements. With
 // TransA, A is stored as [K M], and with TransB, B as [N K].

@@ -177,6 +177,29 @@ __device__ __forceinline__ double block_sum(double x, double *shared) {
   return shared[32];
 }
 
+// warps_sum adds the x of a lane over a block's warps, in their order, for warp 0 alone.
+// shared holds a float for each thread.
+__device__ __forceinline__ float warps_sum(float x, float *shared) {
+  __syncthreads();
+  shared[threadIdx.x] = x;
+  __syncthreads();
+  if (threadIdx.x < WARP)
+    for (int i = threadIdx.x + WARP; i < blockDim.x; i += WARP) x += shared[i];
+  return x;
+}
+
+// sum_parts adds parts [parts][cols] of a sum: a block of 1024 threads has 32 columns, each
+// of its warps every 32nd part, and then the warps in order.
+__device__ __forceinline__ void sum_parts(const float *partials, float *to, int parts, int cols) {
+  __shared__ float shared[1024];
+  int j = blockIdx.x * WARP + threadIdx.x % WARP;
+  float sum = 0.f;
+  if (j < cols)
+    for (int i = threadIdx.x / WARP; i < parts; i += 32) sum += partials[(int64_t)i * cols + j];
+  sum = warps_sum(sum, shared);
+  if (threadIdx.x < WARP && j < cols) to[j] = sum;
+}
+
 #define LOG2E 1.4426950408889634f
 
 // fast_exp2 is 2^x of the special-function unit: 2 ulp, 0 for very negative x.

@@ -17,7 +17,8 @@ func Spec() *graph.Spec {
 				out[0].Data[i] = x + in[1].Data[i%d["C"]]
 			}
 		},
-		CPU: forward,
+		CPU:  forward,
+		CUDA: &graph.CUDA{Source: source, Launches: cudaForward},
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			return []graph.Tensor{g.DOut, g.Builder().Apply(backwardSpec(), g.DOut)}
 		},
@@ -39,6 +40,7 @@ func backwardSpec() *graph.Spec {
 			}
 		},
 		CPU:       backward,
+		CUDA:      &graph.CUDA{Source: source, Launches: cudaBackward, Workspace: backwardWorkspaceCUDA},
 		Workspace: func(d graph.Dims, _ int) int { return blocks(d["B"]*d["T"]) * d["C"] },
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["C"])

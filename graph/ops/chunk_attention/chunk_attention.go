@@ -7,7 +7,7 @@ import "github.com/sambatrain/sambatrain/graph"
 
 // Apply is attention of q [B T D] over k [B T D] and v [B T C], within chunks of W
 // tokens that are counted from the text's start: [B T C]. bias [W] has the biases for
-// the distances 0 to W-1.. In the builder's stateful form the
+// the distances 0 to W-1. In the builder's stateful form the
 // chunk that a call ends in is kept in the states "key" and "value" under the builder's
 // scope, for the next call to go on with.
 func Apply(b *graph.Builder, q, k, v, bias graph.Tensor) graph.Tensor {
@@ -33,9 +33,10 @@ var savedOutputs = []int{0, 1}
 func Spec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "chunk_attention",
-		Signature: "q[B T D], k[B T D], v[B T C], bias:f32[W] -> o[B T C], lse:f32[B T]",
+		Signature: "q:mm[B T D], k:mm[B T D], v:mm[B T C], bias:f32[W] -> o[B T C], lse:f32[B T]",
 		Reference: reference,
 		CPU:       forward,
+		CUDA:      &graph.CUDA{Source: source, Launches: cudaForward, Workspace: forwardWorkspaceCUDA},
 		Workspace: forwardWorkspace,
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			in := append(append([]graph.Tensor{}, g.In...), g.Out[0], g.Out[1], g.DOut)
@@ -58,10 +59,11 @@ func Spec() *graph.Spec {
 func backwardSpec() *graph.Spec {
 	return &graph.Spec{
 		Name: "chunk_attention_backward",
-		Signature: "q[B T D], k[B T D], v[B T C], bias:f32[W], o[B T C], lse:f32[B T], do[B T C]" +
+		Signature: "q:mm[B T D], k:mm[B T D], v:mm[B T C], bias:f32[W], o[B T C], lse:f32[B T], do:mm[B T C]" +
 			" -> dq[B T D], dk[B T D], dv[B T C], dbias:f32[W]",
 		Reference: backwardReference,
 		CPU:       backward,
+		CUDA:      &graph.CUDA{Source: source, Launches: cudaBackward, Workspace: backwardWorkspaceCUDA},
 		Workspace: backwardWorkspace,
 		Cost: func(d graph.Dims) graph.Cost {
 			return graph.Cost{FLOPs: 2 * visible(d) * float64(3*d["D"]+2*d["C"]), Bytes: 16 * elements(d)}
@@ -77,6 +79,7 @@ func CarrySpec() *graph.Spec {
 		Signature: "q[B T D], k[B T D], v[B T C], bias:f32[W], key![B W D], value![B W C], pos:i32[B] -> o[B T C]",
 		Reference: carryReference,
 		CPU:       carry,
+		CUDA:      &graph.CUDA{Source: source, Launches: cudaCarry, Workspace: carryWorkspaceCUDA},
 		Workspace: forwardWorkspace,
 		// The position isn't known: the cost is that of a whole chunk.
 		Cost: func(d graph.Dims) graph.Cost {

@@ -20,6 +20,7 @@ func Spec() *graph.Spec {
 		Name:      "gated_update",
 		Signature: "x[B T C], gate[B T C], h[B T C] -> y[B T C]",
 		InPlace:   []int{0, 1, 2},
+		Promote:   true,
 		Reference: func(_ graph.Dims, in, out []graph.Array) {
 			for i, x := range in[0].Data {
 				h := in[2].Data[i]
@@ -27,6 +28,7 @@ func Spec() *graph.Spec {
 			}
 		},
 		CPU:       forward,
+		CUDA:      &graph.CUDA{Source: source, Launches: cudaForward},
 		Workspace: func(d graph.Dims, workers int) int { return 2 * workers * d["C"] },
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			dx := g.Builder().Apply(backwardSpec(), g.In[0], g.In[1], g.In[2], g.DOut)
@@ -49,6 +51,7 @@ func backwardSpec() *graph.Spec {
 		Name:      "gated_update_backward",
 		Signature: "x[B T C], gate[B T C], h[B T C], dy[B T C] -> dx[B T C], dgate[B T C], dh[B T C]",
 		InPlace:   []int{0, 1, 2, 3},
+		Promote:   true,
 		Reference: func(_ graph.Dims, in, out []graph.Array) {
 			for i, x := range in[0].Data {
 				h, dy := in[2].Data[i], in[3].Data[i]
@@ -59,6 +62,7 @@ func backwardSpec() *graph.Spec {
 			}
 		},
 		CPU:       backward,
+		CUDA:      &graph.CUDA{Source: source, Launches: cudaBackward},
 		Workspace: func(d graph.Dims, workers int) int { return 2 * workers * d["C"] },
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["C"])

@@ -25,7 +25,8 @@ func Spec() *graph.Spec {
 				}
 			}
 		},
-		CPU: forward,
+		CPU:  forward,
+		CUDA: &graph.CUDA{Source: source, Launches: cudaForward},
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			dx := g.Builder().Apply(backwardSpec(), g.In[0], g.In[1], g.DOut)
 			return []graph.Tensor{dx, dx.Output(1), dx.Output(2)}
@@ -60,6 +61,7 @@ func backwardSpec() *graph.Spec {
 			}
 		},
 		CPU:       backward,
+		CUDA:      &graph.CUDA{Source: source, Launches: cudaBackward, Workspace: backwardWorkspaceCUDA},
 		Workspace: func(d graph.Dims, _ int) int { return blocks(d["B"]*d["T"]) * 2 * d["H"] * d["D"] },
 		Cost: func(d graph.Dims) graph.Cost {
 			x := float64(d["B"] * d["T"] * d["D"])

@@ -39,6 +39,7 @@ func Spec(distances int) *graph.Spec {
 			}
 		},
 		CPU:       forward,
+		CUDA:      &graph.CUDA{Source: source, Launches: cudaForward},
 		Workspace: func(d graph.Dims, _ int) int { return d["D"] },
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			dalpha := g.Builder().Apply(backwardSpec(), g.In[0], g.In[1], g.DOut)
@@ -73,6 +74,7 @@ func backwardSpec() *graph.Spec {
 			}
 		},
 		CPU:       backward,
+		CUDA:      &graph.CUDA{Source: source, Launches: cudaBackward},
 		Workspace: func(d graph.Dims, _ int) int { return d["D"] },
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["W"] * d["D"])

@@ -21,7 +21,8 @@ func Spec() *graph.Spec {
 				out[0].Data[i] = x * sigmoid(x)
 			}
 		},
-		CPU: forward,
+		CPU:  forward,
+		CUDA: &graph.CUDA{Source: source, Launches: cudaForward},
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			return []graph.Tensor{g.Builder().Apply(backwardSpec(), g.In[0], g.DOut)}
 		},
@@ -44,7 +45,8 @@ func backwardSpec() *graph.Spec {
 				out[0].Data[i] = in[1].Data[i] * (s + x*s*(1-s))
 			}
 		},
-		CPU: backward,
+		CPU:  backward,
+		CUDA: &graph.CUDA{Source: source, Launches: cudaBackward},
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["C"])
 			return graph.Cost{FLOPs: 8 * n, Bytes: 12 * n}

@@ -1,0 +1,128 @@
+// What lies between a chunk's matrix products. Scores are float [n][ld] for the chunk's n
+// queries and keys; P_T is the type of the factors that are made of them.
+
+#ifdef P_T
+// A block takes one query i: of its scores q k it makes the weights of the keys 0 to i, and
+// zeros for the rest of the row. lse is the chunk's.
+extern "C" __global__ void __launch_bounds__(256)
+chunk_attention_softmax(const float *scores, const float *bias, P_T *weights, float *lse, int n, int ld, float scale) {
+  __shared__ float shared[33];
+  int i = blockIdx.x;
+  scores += (int64_t)i * ld, weights += (int64_t)i * ld;
+  float greatest = -INF, sum = 0.f;
+  for (int j = threadIdx.x; j <= i; j += blockDim.x) greatest = fmaxf(greatest, scores[j] * scale + bias[i - j]);
+  greatest = block_max(greatest, shared);
+  for (int j = threadIdx.x; j <= i; j += blockDim.x) sum += expf(scores[j] * scale + bias[i - j] - greatest);
+  sum = block_sum(sum, shared);
+  float total = greatest + logf(sum), inverse = 1.f / sum;
+  for (int j = threadIdx.x; j < n; j += blockDim.x)
+    store(weights + j, j <= i ? expf(scores[j] * scale + bias[i - j] - greatest) * inverse : 0.f);
+  if (threadIdx.x == 0) lse[i] = total;
+}
+#endif
+
+#ifdef DS_T
+// A block takes one query i. Of its scores q k and the products do v it makes the weights P
+// and dS / sqrt(D), with zeros beyond i, and writes dS over the scores.
+extern "C" __global__ void __launch_bounds__(256)
+chunk_attention_softmax_backward(float *scores, const float *products, const float *bias, const float *lse, const O_T *o, const DO_T *dout,
+                                 DS_T *weights, DS_T *ds, int64_t stride_o, int64_t stride_do, int n, int ld, int channels, float scale) {
+  __shared__ float shared[33];
+  int i = blockIdx.x;
+  float delta = 0.f;
+  for (int c = threadIdx.x; c < channels; c += blockDim.x) delta += load(o + i * stride_o + c) * load(dout + i * stride_do + c);
+  delta = block_sum(delta, shared);
+  scores += (int64_t)i * ld, products += (int64_t)i * ld, weights += (int64_t)i * ld, ds += (int64_t)i * ld;
+  float own = lse[i];
+  for (int j = threadIdx.x; j < n; j += blockDim.x) {
+    float p = 0.f, d = 0.f;
+    if (j <= i) {
+      p = expf(scores[j] * scale + bias[i - j] - own), d = p * (products[j] - delta);
+      scores[j] = d;
+    }
+    store(weights + j, p), store(ds + j, d * scale);
+  }
+}
+
+// chunk_attention_distances adds dS[i][i-d] over every PARTS-th i to parts [PARTS][most] of
+// dbias: the first chunk begins them.
+extern "C" __global__ void __launch_bounds__(128)
+chunk_attention_distances(const float *ds, float *parts, int n, int ld, int most, int begin) {
+  int d = blockIdx.x * blockDim.x + threadIdx.x, part = blockIdx.y;
+  if (d >= n) return;
+  float sum = 0.f;
+  for (int i = d + (part - d % PARTS + PARTS) % PARTS; i < n; i += PARTS) sum += ds[(int64_t)i * ld + i - d];
+  float *to = parts + (int64_t)part * most + d;
+  *to = begin ? sum : *to + sum;
+}
+
+// chunk_attention_dbias adds the parts up. No query and key are more than most apart.
+extern "C" __global__ void __launch_bounds__(256)
+chunk_attention_dbias(const float *parts, float *dbias, int most, int distances) {
+  int d = blockIdx.x * blockDim.x + threadIdx.x;
+  if (d >= distances) return;
+  float sum = 0.f;
+  if (d < most)
+    for (int p = 0; p < PARTS; p++) sum += parts[(int64_t)p * most + d];
+  dbias[d] = sum;
+}
+#endif
+
+#ifdef KEY_T
+// A text in pieces: the token of position p is in slot p % slots of key and value, and sees
+// the tokens of its chunk from position p - p % slots on.
+
+// chunk_attention_carry_weights makes weights [B T][slots] of a token, which a block takes.
+extern "C" __global__ void __launch_bounds__(256)
+chunk_attention_carry_weights(const Q_T *q, const K_T *k, const KEY_T *key, const float *bias, const int *pos, float *weights, int tokens,
+                              int slots, int width, float scale, int64_t stride_q, int64_t stride_k, int64_t stride_key) {
+  __shared__ float shared[33];
+  int row = blockIdx.x, b = row / tokens, start = *pos, p = start + row % tokens, first = p - p % slots, count = p - first + 1;
+  int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+  q += row * stride_q;
+  weights += (int64_t)row * slots;
+  for (int j = warp; j < count; j += 8) {
+    const K_T *fresh = k + ((int64_t)b * tokens + first + j - start) * stride_k;
+    const KEY_T *kept = key + ((int64_t)b * slots + j) * stride_key;
+    float dot = 0.f;
+    for (int c = lane; c < width; c += WARP) dot += load(q + c) * (first + j < start ? load(kept + c) : load(fresh + c));
+    dot = warp_sum(dot);
+    if (lane == 0) weights[j] = dot * scale + bias[count - 1 - j];
+  }
+  __syncthreads();
+  float greatest = -INF, sum = 0.f;
+  for (int j = threadIdx.x; j < count; j += blockDim.x) greatest = fmaxf(greatest, weights[j]);
+  greatest = block_max(greatest, shared);
+  for (int j = threadIdx.x; j < count; j += blockDim.x) sum += weights[j] = expf(weights[j] - greatest);
+  float inverse = 1.f / block_sum(sum, shared);
+  for (int j = threadIdx.x; j < count; j += blockDim.x) weights[j] *= inverse;
+}
+
+// chunk_attention_carry: a block takes 32 channels of a token, and its warps the keys in turns.
+extern "C" __global__ void __launch_bounds__(256)
+chunk_attention_carry(const V_T *v, const VALUE_T *value, const float *weights, const int *pos, O_T *o, int tokens, int slots, int channels,
+                      int64_t stride_v, int64_t stride_value, int64_t stride_o) {
+  __shared__ float shared[256];
+  int row = blockIdx.x, b = row / tokens, start = *pos, p = start + row % tokens, first = p - p % slots, count = p - first + 1;
+  int c = blockIdx.y * WARP + threadIdx.x % WARP;
+  weights += (int64_t)row * slots;
+  float sum = 0.f;
+  if (c < channels)
+    for (int j = threadIdx.x / WARP; j < count; j += 8)
+      sum += weights[j] * (first + j < start ? load(value + ((int64_t)b * slots + j) * stride_value + c)
+                                             : load(v + ((int64_t)b * tokens + first + j - start) * stride_v + c));
+  sum = warps_sum(sum, shared);
+  if (threadIdx.x < WARP && c < channels) store(o + row * stride_o + c, sum);
+}
+
+// chunk_attention_keep writes the last kept tokens' keys and values to their slots. A block
+// takes one token.
+extern "C" __global__ void __launch_bounds__(128)
+chunk_attention_keep(const K_T *k, const V_T *v, KEY_T *key, VALUE_T *value, const int *pos, int tokens, int slots, int kept, int width,
+                     int channels, int64_t stride_k, int64_t stride_v, int64_t stride_key, int64_t stride_value) {
+  int b = blockIdx.x / kept, t = tokens - kept + blockIdx.x % kept;
+  int64_t from = (int64_t)b * tokens + t, to = (int64_t)b * slots + (*pos + t) % slots;
+  for (int c = threadIdx.x; c < width; c += blockDim.x) store(key + to * stride_key + c, load(k + from * stride_k + c));
+  for (int c = threadIdx.x; c < channels; c += blockDim.x) store(value + to * stride_value + c, load(v + from * stride_v + c));
+}
+#endif

@@ -247,6 +247,9 @@ func (c *compiler) node(n *gorgonia.Node) (*value, error) {
 		for _, k := range c.b.children(n) {
 			in = append(in, c.values[k])
 		}
+		if sum, err := c.residual(n, op, in); sum != nil || err != nil {
+			return sum, err
+		}
 		out, err := c.step(n, op, in)
 		c.outputs[n] = out
 		if err != nil || len(out) == 0 {
@@ -262,6 +265,17 @@ func (c *compiler) node(n *gorgonia.Node) (*value, error) {
 		return c.join(op.shape(), []*gorgonia.Node{n})
 	}
 	return nil, fmt.Errorf("graph: no rule to run %v", n)
+}
+
+// residual lets the op that makes the later one of a sum's terms add the other one, in
+// the forward pass in mixed precision: the term is then never rounded. nil where it can't.
+// In float32 there is nothing to gain but a pass over the stream.
+func (c *compiler) residual(n *gorgonia.Node, op *call, in []*value) (*value, error) {
+	if c.b.round == nil || op.backward || op.Spec.Name != c.b.add(1).Name {
+		return nil, nil
+	}
+	terms := c.b.children(n)
+	return c.addInto(in[0], in[1], terms[0], terms[1])
 }
 
 // step adds one call, whose output 0 is n's value; n is nil for a part of a sum.
@@ -312,17 +326,53 @@ func (c *compiler) asWanted(op *call, i int, v *value) (*value, error) {
 	if r := c.rounded[v]; r != nil {
 		return r, nil
 	}
-	res, err := c.b.round.Resolve([]Shape{v.shape})
-	if err != nil {
-		return nil, err
-	}
 	r := newStorage(Arena, v.shape, BFloat16).hold(v.shape, 0)
-	round := &call{Resolved: res, path: op.path, backward: op.backward, block: op.block}
-	c.steps = append(c.steps, pending{call: round, in: []*value{v}, out: []*value{r}})
+	if done, err := c.roundAtOnce(v, r); err != nil {
+		return nil, err
+	} else if !done {
+		res, err := c.b.round.Resolve([]Shape{v.shape})
+		if err != nil {
+			return nil, err
+		}
+		round := &call{Resolved: res, path: op.path, backward: op.backward, block: op.block}
+		c.steps = append(c.steps, pending{call: round, in: []*value{v}, out: []*value{r}})
+	}
 	if v.st.region != States { // a state may change between two readers
 		c.rounded[v] = r
 	}
 	return r, nil
+}
+
+// roundAtOnce lets the op that makes v make r of it as well, where it can.
+func (c *compiler) roundAtOnce(v, r *value) (bool, error) {
+	i := slices.IndexFunc(c.steps, func(s pending) bool { return len(s.out) > 0 && s.out[0] == v })
+	if i < 0 || c.steps[i].Spec.Rounded == nil {
+		return false, nil
+	}
+	s := &c.steps[i]
+	res, err := s.Spec.Rounded().Resolve(s.shapes())
+	if err != nil {
+		return false, err
+	}
+	s.replace(res)
+	s.out = append(slices.Clone(s.out), r)
+	return true, nil
+}
+
+// shapes are those of a step's inputs.
+func (s *pending) shapes() []Shape {
+	shapes := make([]Shape, 0, len(s.In)+1)
+	for _, in := range s.In {
+		shapes = append(shapes, in.Shape)
+	}
+	return shapes
+}
+
+// replace makes a step another op's, in the same place of the model.
+func (s *pending) replace(r *Resolved) {
+	other := *s.call
+	other.Resolved = r
+	s.call = &other
 }
 
 // sum adds gradients that meet, left to right. Those of x's columns are joined.
@@ -404,17 +454,12 @@ func (c *compiler) addInto(x, y *value, a, b *gorgonia.Node) (*value, error) {
 
 // addTo makes a step add z to its output 0.
 func (c *compiler) addTo(s *pending, z *value) error {
-	shapes := make([]Shape, 0, len(s.in)+1)
-	for _, in := range s.In {
-		shapes = append(shapes, in.Shape)
-	}
-	res, err := s.Spec.Added().Resolve(append(shapes, z.shape))
+	res, err := s.Spec.Added().Resolve(append(s.shapes(), z.shape))
 	if err != nil {
 		return err
 	}
-	fused := *s.call
-	fused.Resolved = res
-	s.call, s.in = &fused, append(slices.Clone(s.in), z)
+	s.replace(res)
+	s.in = append(slices.Clone(s.in), z)
 	if z.st.dtype == Float32 {
 		s.out[0].st.dtype = Float32
 	}

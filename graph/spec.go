@@ -43,6 +43,9 @@ type Spec struct {
 	// Added is the op that also adds a tensor z, its last input, to output 0. A plan
 	// runs it in place of this op and a sum. nil: there is none.
 	Added func() *Spec
+	// Rounded is the op that also gives output 0 in bfloat16, as its last output. A plan
+	// runs it in place of this op and a rounding. nil: there is none.
+	Rounded func() *Spec
 	// InPlace names the inputs whose buffer output 0 may take over when nothing
 	// reads them afterwards. They must have output 0's shape.
 	InPlace []int

@@ -19,6 +19,12 @@ func forward(c *graph.CPUCall) func() {
 	return g.Bind(c.Pool, x.F32, w.F32, y.F32, c.Workspace)
 }
 
+func forwardAdd(c *graph.CPUCall) func() {
+	x, w, y := c.In[0], c.In[1], c.Out[0]
+	g := simd.Gemm{M: x.Rows, N: w.Rows, K: x.Cols, TransB: true, LDA: x.Stride, LDB: w.Stride, LDC: y.Stride, Accumulate: true}
+	return from(c, c.In[2], g.Bind(c.Pool, x.F32, w.F32, y.F32, c.Workspace))
+}
+
 func dxWorkspace(d graph.Dims, workers int) int {
 	return simd.Gemm{M: d["B"] * d["T"], N: d["K"], K: d["M"]}.WorkspaceEither(workers)
 }

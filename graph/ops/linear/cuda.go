@@ -30,10 +30,13 @@ func dxProduct(c *graph.CUDACall) graph.Product {
 	}
 }
 
-func dxAddProduct(c *graph.CUDACall) graph.Product {
-	p, z := dxProduct(&graph.CUDACall{In: c.In[:2], Out: c.Out}), c.In[2]
-	p.Beta, p.From, p.LDFrom = 1, z.Address, z.Stride
-	return p
+// added is a product with z, the last input, added.
+func added(product func(*graph.CUDACall) graph.Product) func(*graph.CUDACall) graph.Product {
+	return func(c *graph.CUDACall) graph.Product {
+		p, z := product(&graph.CUDACall{In: c.In[:2], Out: c.Out}), c.In[2]
+		p.Beta, p.From, p.LDFrom = 1, z.Address, z.Stride
+		return p
+	}
 }
 
 func dwProduct(c *graph.CUDACall) graph.Product {
@@ -44,10 +47,4 @@ func dwProduct(c *graph.CUDACall) graph.Product {
 		B: x.Address, LDB: x.Stride, TypeB: x.DType,
 		C: dw.Address, LDC: dw.Stride, TypeC: dw.DType,
 	}
-}
-
-func dwAddProduct(c *graph.CUDACall) graph.Product {
-	p, z := dwProduct(&graph.CUDACall{In: c.In[:2], Out: c.Out}), c.In[2]
-	p.Beta, p.From, p.LDFrom = 1, z.Address, z.Stride
-	return p
 }

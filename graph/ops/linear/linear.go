@@ -24,6 +24,7 @@ func Spec() *graph.Spec {
 		},
 		CPU:       forward,
 		CUDA:      products(forwardProduct),
+		Added:     addSpec,
 		Workspace: forwardWorkspace,
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			x, w, dy := g.In[0], g.In[1], g.DOut
@@ -33,6 +34,31 @@ func Spec() *graph.Spec {
 			}
 		},
 		Cost: cost,
+	}
+}
+
+// addSpec is y = x w^T + z: what a sublayer's last product makes of the stream.
+func addSpec() *graph.Spec {
+	product := Spec().Reference
+	return &graph.Spec{
+		Name:      "linear_add",
+		Signature: "x:mm[B T K], w:mm[M K], z[B T M] -> y[B T M]",
+		Reference: func(d graph.Dims, in, out []graph.Array) {
+			product(d, in[:2], out)
+			addTo(out[0], in[2])
+		},
+		CPU:       forwardAdd,
+		CUDA:      products(added(forwardProduct)),
+		Workspace: forwardWorkspace,
+		Promote:   true,
+		InPlace:   []int{2},
+		Cost:      cost,
+	}
+}
+
+func addTo(y, z graph.Array) {
+	for i, v := range z.Data {
+		y.Data[i] += v
 	}
 }
 
@@ -68,12 +94,10 @@ func dxAddSpec() *graph.Spec {
 		Signature: "dy:mm[B T M], w:mm[M K], z[B T K] -> dx[B T K]",
 		Reference: func(d graph.Dims, in, out []graph.Array) {
 			product(d, in[:2], out)
-			for i, v := range in[2].Data {
-				out[0].Data[i] += v
-			}
+			addTo(out[0], in[2])
 		},
 		CPU:       dxAdd,
-		CUDA:      products(dxAddProduct),
+		CUDA:      products(added(dxProduct)),
 		Workspace: dxWorkspace,
 		InPlace:   []int{2},
 		Cost:      cost,
@@ -111,12 +135,10 @@ func dwAddSpec() *graph.Spec {
 		Signature: "dy:mm[B T M], x:mm[B T K], z:f32[M K] -> dw:f32[M K]",
 		Reference: func(d graph.Dims, in, out []graph.Array) {
 			product(d, in[:2], out)
-			for i, v := range in[2].Data {
-				out[0].Data[i] += v
-			}
+			addTo(out[0], in[2])
 		},
 		CPU:       dwAdd,
-		CUDA:      products(dwAddProduct),
+		CUDA:      products(added(dwProduct)),
 		Workspace: dwWorkspace,
 		InPlace:   []int{2},
 		Cost:      cost,
@@ -138,6 +160,8 @@ func Cases() []graph.Case {
 		{Name: "one token", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 1, "M": 33, "K": 70}},
 		{Name: "x_proj", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 64, "M": 40, "K": 96}},
 		{Name: "dt_proj", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 64, "M": 96, "K": 8}},
+		{Name: "stream small", Spec: addSpec(), Dims: graph.Dims{"B": 2, "T": 5, "M": 8, "K": 16}},
+		{Name: "stream odd", Spec: addSpec(), Dims: graph.Dims{"B": 3, "T": 37, "M": 19, "K": 37}},
 		{Name: "added small", Spec: dxAddSpec(), Dims: graph.Dims{"B": 2, "T": 5, "M": 8, "K": 16}},
 		{Name: "added odd", Spec: dxAddSpec(), Dims: graph.Dims{"B": 3, "T": 37, "M": 19, "K": 37}},
 		{Name: "summed small", Spec: dwAddSpec(), Dims: graph.Dims{"B": 2, "T": 5, "M": 8, "K": 16}},

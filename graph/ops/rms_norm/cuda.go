@@ -69,6 +69,18 @@ func backwardAddCUDA(c *graph.CUDACall) ([]graph.Launch, error) {
 	return list, err
 }
 
+// roundedCUDA is a backward op's launches with dx written to output 2, too.
+func roundedCUDA(launches func(*graph.CUDACall) ([]graph.Launch, error)) func(*graph.CUDACall) ([]graph.Launch, error) {
+	return func(c *graph.CUDACall) ([]graph.Launch, error) {
+		list, err := launches(c)
+		to := c.Out[2]
+		list[0].Defines = maps.Clone(list[0].Defines)
+		list[0].Defines["ROUNDED_T"] = to.DType.CType()
+		list[0].Args = append(list[0].Args, to.Address, uint64(to.Stride))
+		return list, err
+	}
+}
+
 func backwardCUDA(c *graph.CUDACall) ([]graph.Launch, error) {
 	x, w, rstd, dy, dx, dw := c.In[0], c.In[1], c.In[2], c.In[3], c.Out[0], c.Out[1]
 	rows := blockRows(c.Dims, backwardWarps)

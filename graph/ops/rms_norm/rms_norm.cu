@@ -62,11 +62,22 @@ rms_norm(const X_T *x, const float *w, Y_T *y, float *rstd, int64_t stride_x, in
 #define Z_ALIGNED
 #endif
 
+// With a ROUNDED_T, dx is written there, too.
+#ifdef ROUNDED_T
+#define ROUNDED_PARAMETERS , ROUNDED_T *rounded, int64_t stride_rounded
+#define ROUNDED_ARGUMENTS , rounded, stride_rounded
+#define ROUNDED_ALIGNED &&aligned<4>(rounded, stride_rounded)
+#else
+#define ROUNDED_PARAMETERS
+#define ROUNDED_ARGUMENTS
+#define ROUNDED_ALIGNED
+#endif
+
 // A block takes every gridDim'th group of ROWS rows, and leaves its part of dw in
 // partials[blockIdx]. dx may be dy or z itself: a row is read before it is written.
 template <int Width>
 __device__ __forceinline__ void backward_rows(const X_T *x, const float *w, const float *rstd, const DY_T *dy, float *dx, float *partials,
-                                              int64_t stride_x, int64_t stride_dy, int64_t stride_dx, int rows Z_PARAMETERS) {
+                                              int64_t stride_x, int64_t stride_dy, int64_t stride_dx, int rows Z_PARAMETERS ROUNDED_PARAMETERS) {
   // Two sets of sums: the next row's are written while some threads still read.
   __shared__ float shared[2][ROWS * WARPS];
   __shared__ __align__(16) float other[ROWS > 1 ? D : 4];
@@ -102,6 +113,9 @@ __device__ __forceinline__ void backward_rows(const X_T *x, const float *w, cons
     for (int i = 0; i < SHARE; i++) g[i] += v[i];
 #endif
     store_share<Width, SHARE>(dx + row * stride_dx, thread, THREADS, row < rows ? D : 0, g);
+#ifdef ROUNDED_T
+    store_share<Width, SHARE>(rounded + row * stride_rounded, thread, THREADS, row < rows ? D : 0, g);
+#endif
 #pragma unroll
     for (int i = 0; i < SHARE; i++) v[i] = next_v[i], g[i] = next_g[i];
     r = next_r;
@@ -122,12 +136,12 @@ __device__ __forceinline__ void backward_rows(const X_T *x, const float *w, cons
 
 extern "C" __global__ void __launch_bounds__(THREADS *ROWS)
 rms_norm_backward(const X_T *x, const float *w, const float *rstd, const DY_T *dy, float *dx, float *partials, int64_t stride_x,
-                  int64_t stride_dy, int64_t stride_dx, int rows Z_PARAMETERS) {
+                  int64_t stride_dy, int64_t stride_dx, int rows Z_PARAMETERS ROUNDED_PARAMETERS) {
   if (D % 4 == 0 && aligned<4>(x, stride_x) && aligned<4>(w, 0) && aligned<4>(dy, stride_dy) && aligned<4>(dx, stride_dx) &&
-      aligned<4>(partials, D) Z_ALIGNED)
-    backward_rows<4>(x, w, rstd, dy, dx, partials, stride_x, stride_dy, stride_dx, rows Z_ARGUMENTS);
+      aligned<4>(partials, D) Z_ALIGNED ROUNDED_ALIGNED)
+    backward_rows<4>(x, w, rstd, dy, dx, partials, stride_x, stride_dy, stride_dx, rows Z_ARGUMENTS ROUNDED_ARGUMENTS);
   else
-    backward_rows<1>(x, w, rstd, dy, dx, partials, stride_x, stride_dy, stride_dx, rows Z_ARGUMENTS);
+    backward_rows<1>(x, w, rstd, dy, dx, partials, stride_x, stride_dy, stride_dx, rows Z_ARGUMENTS ROUNDED_ARGUMENTS);
 }
 
 // rms_norm_dw adds the blocks' parts of 32 columns: each warp every 32nd part, and

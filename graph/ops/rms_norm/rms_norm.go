@@ -74,6 +74,7 @@ func backwardSpec() *graph.Spec {
 		Workspace: func(d graph.Dims, _ int) int { return blocks(d["B"]*d["T"]) * d["D"] },
 		InPlace:   []int{3},
 		Added:     backwardAddSpec,
+		Rounded:   func() *graph.Spec { return rounded(backwardSpec()) },
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["D"])
 			return graph.Cost{FLOPs: 9 * n, Bytes: 12 * n}
@@ -89,6 +90,7 @@ func backwardAddSpec() *graph.Spec {
 	s.Name = "rms_norm_backward_add"
 	s.Signature = "x[B T D], w:f32[D], rstd:f32[B T], dy[B T D], z[B T D] -> dx:f32[B T D], dw:f32[D]"
 	s.Added = nil
+	s.Rounded = func() *graph.Spec { return rounded(backwardAddSpec()) }
 	s.Reference = func(d graph.Dims, in, out []graph.Array) {
 		alone(d, in[:4], out)
 		for i, v := range in[4].Data {
@@ -106,6 +108,36 @@ func backwardAddSpec() *graph.Spec {
 	return s
 }
 
+// rounded is a backward op that also gives dx in bfloat16, for the products that the
+// gradient goes into next.
+func rounded(s *graph.Spec) *graph.Spec {
+	exact, cpu, cuda, cost := s.Reference, s.CPU, *s.CUDA, s.Cost
+	s.Name += "_rounded"
+	s.Signature += ", rounded[B T D]"
+	s.Added, s.Rounded = nil, nil
+	s.Reference = func(d graph.Dims, in, out []graph.Array) {
+		exact(d, in, out[:2])
+		copy(out[2].Data, out[0].Data)
+	}
+	s.CPU = func(c *graph.CPUCall) func() {
+		run := cpu(c)
+		return func() {
+			run()
+			for r := range c.Out[0].Rows {
+				copy(c.Out[2].Row(r), c.Out[0].Row(r))
+			}
+		}
+	}
+	s.CUDA = &cuda
+	s.CUDA.Launches = roundedCUDA(cuda.Launches)
+	s.Cost = func(d graph.Dims) graph.Cost {
+		c := cost(d)
+		c.Bytes += 4 * float64(d["B"]*d["T"]*d["D"])
+		return c
+	}
+	return s
+}
+
 // Cases are the op's shapes under test.
 func Cases() []graph.Case {
 	added := func(name string, b, t, d int) graph.Case {
@@ -113,6 +145,10 @@ func Cases() []graph.Case {
 			Fill: map[string]graph.Fill{"rstd": graph.Uniform(0.5, 2)}}
 	}
 	return []graph.Case{
+		{Name: "rounded", Spec: rounded(backwardSpec()), Dims: graph.Dims{"B": 3, "T": 7, "D": 36},
+			Fill: map[string]graph.Fill{"rstd": graph.Uniform(0.5, 2)}},
+		{Name: "rounded odd", Spec: rounded(backwardAddSpec()), Dims: graph.Dims{"B": 2, "T": 9, "D": 13},
+			Fill: map[string]graph.Fill{"rstd": graph.Uniform(0.5, 2)}},
 		added("added small", 2, 5, 32),
 		added("added odd", 3, 7, 13),
 		added("added many blocks", 1, 2*rowsPerBlock+3, 600),

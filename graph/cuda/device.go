@@ -90,8 +90,10 @@ func New(ordinal int) (*Device, error) {
 		return nil, err
 	}
 	defer leave()
-	const nonBlocking = 1
-	if err := drv.call("cuStreamCreate", drv.streamCreate, uintptr(unsafe.Pointer(&d.stream)), nonBlocking); err != nil {
+	// Copies and fills that take no stream go to the default one, and may return before
+	// they are done: this stream waits for it, and it for this one.
+	const waitsForDefault = 0
+	if err := drv.call("cuStreamCreate", drv.streamCreate, uintptr(unsafe.Pointer(&d.stream)), waitsForDefault); err != nil {
 		return nil, err
 	}
 	if d.blas.handle == 0 {

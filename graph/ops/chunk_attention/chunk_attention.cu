@@ -77,7 +77,7 @@ extern "C" __global__ void __launch_bounds__(256)
 chunk_attention_carry_weights(const Q_T *q, const K_T *k, const KEY_T *key, const float *bias, const int *pos, float *weights, int tokens,
                               int slots, int width, float scale, int64_t stride_q, int64_t stride_k, int64_t stride_key) {
   __shared__ float shared[33];
-  int row = blockIdx.x, b = row / tokens, start = *pos, p = start + row % tokens, first = p - p % slots, count = p - first + 1;
+  int row = blockIdx.x, b = row / tokens, start = pos[b], p = start + row % tokens, first = p - p % slots, count = p - first + 1;
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
   q += row * stride_q;
   weights += (int64_t)row * slots;
@@ -103,7 +103,7 @@ extern "C" __global__ void __launch_bounds__(256)
 chunk_attention_carry(const V_T *v, const VALUE_T *value, const float *weights, const int *pos, O_T *o, int tokens, int slots, int channels,
                       int64_t stride_v, int64_t stride_value, int64_t stride_o) {
   __shared__ float shared[256];
-  int row = blockIdx.x, b = row / tokens, start = *pos, p = start + row % tokens, first = p - p % slots, count = p - first + 1;
+  int row = blockIdx.x, b = row / tokens, start = pos[b], p = start + row % tokens, first = p - p % slots, count = p - first + 1;
   int c = blockIdx.y * WARP + threadIdx.x % WARP;
   weights += (int64_t)row * slots;
   float sum = 0.f;
@@ -121,7 +121,7 @@ extern "C" __global__ void __launch_bounds__(128)
 chunk_attention_keep(const K_T *k, const V_T *v, KEY_T *key, VALUE_T *value, const int *pos, int tokens, int slots, int kept, int width,
                      int channels, int64_t stride_k, int64_t stride_v, int64_t stride_key, int64_t stride_value) {
   int b = blockIdx.x / kept, t = tokens - kept + blockIdx.x % kept;
-  int64_t from = (int64_t)b * tokens + t, to = (int64_t)b * slots + (*pos + t) % slots;
+  int64_t from = (int64_t)b * tokens + t, to = (int64_t)b * slots + (pos[b] + t) % slots;
   for (int c = threadIdx.x; c < width; c += blockDim.x) store(key + to * stride_key + c, load(k + from * stride_k + c));
   for (int c = threadIdx.x; c < channels; c += blockDim.x) store(value + to * stride_value + c, load(v + from * stride_v + c));
 }

@@ -35,19 +35,20 @@ func newTiling(d graph.Dims, per, lanes, tile, channels, threads, wanted int) ti
 }
 
 // forwardTiling has 4 states of 2 channels a thread where it can, so that one wave of
-// blocks holds the channels of a large batch. Segments cost each exp twice: only few
-// channels are cut into them.
+// blocks holds the channels of a large batch. Segments cost each exp twice: only where
+// there are few blocks are rows cut into them.
 func forwardTiling(d graph.Dims) tiling {
-	const threads, wanted, worthwhile = 512, 384, 8
+	const tile, threads, wanted, few = 2, 512, 1056, 264 // blocks of 64 channels are few, of 32 wanted
 	per, channels := 4, 64
 	if d["N"] > 32 {
 		per = 8
 	}
-	if ceilDiv(d["C"], channels)*d["B"] < wanted/2 {
-		channels = 32
+	lanes := lanesFor(d["N"], per)
+	if ceilDiv(d["C"], channels)*d["B"] < few || busiest(d, 32) < busiest(d, 64) {
+		channels = max(32, 32*tile/lanes) // at least a warp
 	}
-	t := newTiling(d, per, lanesFor(d["N"], per), 2, channels, threads, wanted)
-	if t.slices*d["B"]*worthwhile > wanted {
+	t := newTiling(d, per, lanes, tile, channels, threads, wanted)
+	if t.slices*t.channels*d["B"] > 64*few {
 		t.segments, t.length = 1, ceilDiv(d["T"], simd.ScanChunk)
 	}
 	return t
@@ -56,15 +57,28 @@ func forwardTiling(d graph.Dims) tiling {
 // backwardTiling keeps a block's shared memory below 99 KB, of up to 16 states three blocks'
 // below 227 KB, and its registers below the 168 of 384 threads.
 func backwardTiling(d graph.Dims) tiling {
-	const wanted = 264
+	const wanted = 396
 	switch n := d["N"]; {
 	case n <= 16:
-		return newTiling(d, 4, lanesFor(n, 4), 2, 64, 384, wanted)
+		const tile = 2
+		lanes := lanesFor(n, 4)
+		t := newTiling(d, 4, lanes, tile, 64, 384, wanted)
+		if t.segments == 1 && lanes > 1 && busiest(d, 32) < busiest(d, 64) {
+			t = newTiling(d, 4, lanes, tile, 32, 384, 2*wanted)
+		}
+		return t
 	case n <= 32:
 		return newTiling(d, 8, 4, 1, 32, 384, wanted)
 	default:
 		return newTiling(d, 8, 8, 1, 16, 384, wanted)
 	}
+}
+
+// busiest is how many channels of all rows the busiest multiprocessor of an H100 walks, in
+// blocks of some. With smaller blocks it is no more, but each reads Bm and Cm.
+func busiest(d graph.Dims, channels int) int {
+	const multiprocessors = 132
+	return ceilDiv(ceilDiv(d["C"], channels)*d["B"], multiprocessors) * channels
 }
 
 // lanesFor is the power of 2 of threads that hold n states, per each.

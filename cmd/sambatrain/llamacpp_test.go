@@ -19,6 +19,15 @@ import (
 // open our files with.
 const references = "SAMBATRAIN_REFERENCES"
 
+// testdata is absolute, for tests that change their folder.
+var testdata = func() string {
+	path, err := filepath.Abs("testdata")
+	if err != nil {
+		panic(err)
+	}
+	return path
+}()
+
 // nodeScript is a script of testdata with its arguments, beside the packages it needs.
 func nodeScript(t *testing.T, packages []string, script string, args ...string) *exec.Cmd {
 	t.Helper()
@@ -36,12 +45,23 @@ func nodeScript(t *testing.T, packages []string, script string, args ...string) 
 		t.Fatal(err)
 	}
 	path := filepath.Join(dir, script)
-	write(t, path, string(read(t, filepath.Join("testdata", script))))
+	write(t, path, string(read(t, filepath.Join(testdata, script))))
 	return exec.Command("node", append([]string{path}, args...)...)
 }
 
-// greedy continues tokens with the likeliest ones.
-func greedy(t *testing.T, run string, prompt []int32, n int) []int32 {
+// foreignModel is an exported model, and what another program should make of it.
+type foreignModel struct {
+	Path   string  `json:"path"`
+	Prompt []int32 `json:"prompt"`
+
+	run, arch, dtype string
+	continued        []int32 // the prompt, with the likeliest tokens
+	tokens           []int32 // of a text
+}
+
+// expect fills in what this program makes of a run: a continuation of prompt by n tokens,
+// and the tokens of text.
+func (f *foreignModel) expect(t *testing.T, run, prompt, text string, n int) {
 	t.Helper()
 	log, err := runlog.NewLogger(os.Stderr, "error", "text")
 	if err != nil {
@@ -52,83 +72,105 @@ func greedy(t *testing.T, run string, prompt []int32, n int) []int32 {
 		t.Fatal(err)
 	}
 	defer m.Close()
+	f.Prompt = m.Tokenizer.Encode([]int32{m.Tokenizer.EOS()}, []byte(prompt))
+	f.tokens = m.Tokenizer.Encode(nil, []byte(text))
 	sampler, err := generate.NewSampler(generate.SamplerConfig{TopP: 1, Vocab: m.Tokenizer.VocabSize()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := generate.NewBatch(m.Device, m.Memory, m.Model, generate.Config{Positions: len(prompt) + n})
+	g, err := generate.NewBatch(m.Device, m.Memory, m.Model, generate.Config{Positions: len(f.Prompt) + n})
 	if err != nil {
 		t.Fatal(err)
 	}
-	var list []int32
-	q := generate.Request{Prompt: prompt, Tokens: n, EOS: -1, Sampler: sampler,
-		Emit: func(token int32, _ []float32) bool { list = append(list, token); return true }}
+	q := generate.Request{Prompt: f.Prompt, Tokens: n, EOS: -1, Sampler: sampler,
+		Emit: func(token int32, _ []float32) bool { f.continued = append(f.continued, token); return true }}
 	if err := g.Run(t.Context(), []generate.Request{q}); err != nil {
 		t.Fatal(err)
 	}
-	return list
 }
 
-// TestLlamaCpp: llama.cpp loads what was exported and continues a text as this program
-// does, token for token. With weights in q8_0 it rounds what they are multiplied with
-// too, so that of these it is only asked that they run.
+// must runs the program, which must succeed.
+func must(t *testing.T, dir string, args ...string) {
+	t.Helper()
+	if e := start(t, dir, args...); e.code != exitOK {
+		t.Fatalf("%v: %+v", args, e)
+	}
+}
+
+// TestLlamaCpp: llama.cpp loads what was exported, reads a text as the same tokens, and
+// continues it as this program does, token for token. With weights in q8_0 it rounds what
+// they are multiplied with too, so that of these it is only asked that they run.
 func TestLlamaCpp(t *testing.T) {
-	const count, text = 40, "tab\té \"x\"\n<|no|> 12"
+	const count, prompt, text = 40, "7 g", "tab\té \"x\"\n<|no|> 12 green  bottles, it's 345"
 	dir := workspace(t, 300, 1000)
-	prompt := []int32{256, '7', ' ', 'g'}
-	var paths, names []string
-	want := map[string][]int32{}
-	for arch, pattern := range map[string]string{"mamba": "[mamba]", "llama": "[attn, mlp]"} {
-		e := start(t, dir, "pretrain", "tiny.yaml", "--out", arch, "--set", "model.layers.pattern="+pattern, "--set", "model.layers.repeat=2",
-			"--set", "model.d_model=64", "--set", "model.mlp.d_ff=128", "--set", "model.attention={heads: 4, kv_heads: 2}", "--set", "data.seq_len=64", "--set", "eval.every=0")
-		if e.code != exitOK {
-			t.Fatalf("%+v", e)
-		}
-		for _, dtype := range []string{"float32", "float16", "bfloat16", "q8_0"} {
-			out := filepath.Join(dir, arch+"-"+dtype)
-			if e := start(t, dir, "export", arch, "--format", "gguf", "--dtype", dtype, "--out", out); e.code != exitOK {
-				t.Fatalf("%+v", e)
-			}
-			paths, names = append(paths, filepath.Join(out, "model.gguf")), append(names, arch+" "+dtype)
-		}
-		want[arch] = greedy(t, filepath.Join(dir, arch), prompt, count)
-		if len(slices.Compact(slices.Sorted(slices.Values(want[arch])))) < 8 {
-			t.Errorf("%s: the text %v is too dull to show anything", arch, want[arch])
+	must(t, dir, "tokenizer", "train", "--text", "text", "--vocab-size", "300", "--out", "bpe")
+	var models []foreignModel
+	for _, c := range []struct {
+		run, pattern, tokenizer string
+		dtypes                  []string
+	}{
+		{"mamba", "[mamba]", "bytes", []string{"float32", "float16", "bfloat16", "q8_0"}},
+		{"llama", "[attn, mlp]", "bytes", []string{"float32", "float16", "bfloat16", "q8_0"}},
+		{"bpe-mamba", "[mamba]", "bpe/tokenizer.json", []string{"float32"}},
+	} {
+		must(t, dir, "pretrain", "tiny.yaml", "--out", c.run, "--set", "model.layers.pattern="+c.pattern, "--set", "model.layers.repeat=2",
+			"--set", "model.d_model=64", "--set", "model.mlp.d_ff=128", "--set", "model.attention={heads: 4, kv_heads: 2}", "--set", "data.seq_len=32", "--set", "eval.every=0",
+			"--set", "model.vocab_size=304", "--set", "data.tokenizer="+c.tokenizer, "--set", "data.shards=shards-"+c.run)
+		arch := c.run[strings.Index(c.run, "-")+1:]
+		for _, dtype := range c.dtypes {
+			out := c.run + "-" + dtype
+			must(t, dir, "export", c.run, "--format", "gguf", "--dtype", dtype, "--out", out)
+			f := foreignModel{Path: filepath.Join(dir, out, "model.gguf"), run: c.run, arch: arch, dtype: dtype}
+			t.Chdir(dir) // a tokenizer's path may be relative
+			f.expect(t, c.run, prompt, text, count)
+			models = append(models, f)
 		}
 	}
-	c := nodeScript(t, []string{"node-llama-cpp", "@node-llama-cpp/linux-x64", "@huggingface/gguf"}, "llamacpp.mjs", append([]string{strings.Trim(strings.ReplaceAll(fmt.Sprint(prompt), " ", ","), "[]"), fmt.Sprint(count), text}, paths...)...)
+	for i, r := range runLlamaCpp(t, models, count, text) {
+		f := models[i]
+		name := f.run + " in " + f.dtype
+		if r.Architecture != f.arch {
+			t.Errorf("%s: architecture %q", name, r.Architecture)
+		}
+		if len(slices.Compact(slices.Sorted(slices.Values(f.continued)))) < 8 {
+			t.Errorf("%s: the text %v is too dull to show anything", name, f.continued)
+		}
+		if same := slices.Equal(r.Continued, f.continued); !same && f.dtype != "q8_0" || len(r.Continued) != count {
+			t.Errorf("%s: llama.cpp continues with\n%v, this program with\n%v", name, r.Continued, f.continued)
+		}
+		if !slices.Equal(r.Tokens, f.tokens) || r.Text != text {
+			t.Errorf("%s: the text became %v, and %q, here %v", name, r.Tokens, r.Text, f.tokens)
+		}
+		// GGML's numbers of types.
+		kind := map[string]int{"float32": 0, "float16": 1, "bfloat16": 30, "q8_0": 8}[f.dtype]
+		if r.Types["token_embd.weight"] != kind || r.Types["output_norm.weight"] != 0 {
+			t.Errorf("%s: types %v", name, r.Types)
+		}
+	}
+}
+
+// foreignResult is what another program made of a model.
+type foreignResult struct {
+	Continued, Tokens  []int32
+	Text, Architecture string
+	Types              map[string]int // by a tensor's name
+}
+
+func runLlamaCpp(t *testing.T, models []foreignModel, count int, text string) []foreignResult {
+	t.Helper()
+	jobs, err := json.Marshal(models)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := nodeScript(t, []string{"node-llama-cpp", "@node-llama-cpp/linux-x64", "@huggingface/gguf"}, "llamacpp.mjs", string(jobs), fmt.Sprint(count), text)
 	c.Stderr = os.Stderr
 	out, err := c.Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var results []struct {
-		Continued, Tokens  []int32
-		Text, Architecture string
-		Types              map[string]int
-	}
-	if err := json.Unmarshal(out, &results); err != nil || len(results) != len(names) {
+	var results []foreignResult
+	if err := json.Unmarshal(out, &results); err != nil || len(results) != len(models) {
 		t.Fatalf("%d results (%v): %s", len(results), err, out)
 	}
-	for i, r := range results {
-		arch, dtype, _ := strings.Cut(names[i], " ")
-		if r.Architecture != arch {
-			t.Errorf("%s: architecture %q", names[i], r.Architecture)
-		}
-		if same := slices.Equal(r.Continued, want[arch]); !same && dtype != "q8_0" || len(r.Continued) != count {
-			t.Errorf("%s: llama.cpp continues with\n%v, this program with\n%v", names[i], r.Continued, want[arch])
-		}
-		var bytes []int32
-		for _, b := range []byte(text) {
-			bytes = append(bytes, int32(b))
-		}
-		if !slices.Equal(r.Tokens, bytes) || r.Text != text {
-			t.Errorf("%s: the text became %v, and %q", names[i], r.Tokens, r.Text)
-		}
-		// GGML's numbers of types.
-		kind := map[string]int{"float32": 0, "float16": 1, "bfloat16": 30, "q8_0": 8}[dtype]
-		if r.Types["token_embd.weight"] != kind || r.Types["output_norm.weight"] != 0 {
-			t.Errorf("%s: types %v", names[i], r.Types)
-		}
-	}
+	return results
 }

@@ -1,12 +1,14 @@
 package convert
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -190,18 +192,25 @@ func (x *Imported) sameHead(parameters []checkpoint.Tensor) error {
 	return nil
 }
 
-// SameTokenizer reports whether the folder's tokenizer.json is one of files. A folder
-// without any is the same.
+// SameTokenizer reports whether the folder's tokenizer.json, or tokenizer.model, is that
+// of files. A folder without any is the same.
 func (x *Imported) SameTokenizer(files map[string][]byte) bool {
-	theirs, err := os.ReadFile(filepath.Join(x.dir, "tokenizer.json"))
-	if err != nil {
-		return true
+	found := false
+	for _, name := range []string{"tokenizer.json", "tokenizer.model"} {
+		theirs, err := os.ReadFile(filepath.Join(x.dir, name))
+		if err != nil {
+			continue
+		}
+		found = true
+		if bytes.Equal(theirs, files[name]) || sameJSON(theirs, files[name]) {
+			return true
+		}
 	}
-	var a, b any
-	if json.Unmarshal(theirs, &a) != nil || json.Unmarshal(files["tokenizer.json"], &b) != nil {
-		return false
-	}
-	one, _ := json.Marshal(a)
-	two, _ := json.Marshal(b)
-	return string(one) == string(two)
+	return !found
+}
+
+// sameJSON reports whether two texts are the same JSON, however it is laid out.
+func sameJSON(a, b []byte) bool {
+	var x, y any
+	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)
 }

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 # Of float32, and of exports whose weights were rounded to bfloat16 or float16.
-LIMITS = {"float32": 1e-4, "bfloat16": 5e-2, "float16": 5e-3}
+LIMITS = {"float32": 1e-4, "bfloat16": 1e-2, "float16": 2e-3}
 
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "I32": torch.int32}
 

@@ -1,18 +1,18 @@
-// Continues tokens greedily with llama.cpp: node llamacpp.mjs TOKENS COUNT TEXT MODEL...
-// Prints, for each model, the tokens of TEXT and of the continuation, and what
-// @huggingface/gguf reads of the file.
+// Continues tokens greedily with llama.cpp: node llamacpp.mjs MODELS COUNT TEXT, where
+// MODELS is [{"path", "prompt": [token, ...]}, ...]. Prints, for each model, the tokens of
+// TEXT and of the continuation, and what @huggingface/gguf reads of the file.
 import { getLlama } from "node-llama-cpp";
 import { gguf } from "@huggingface/gguf";
 
-const [prompt, count, text, ...paths] = process.argv.slice(2);
+const [models, count, text] = process.argv.slice(2);
 const llama = await getLlama({ gpu: false, build: "never", skipDownload: true, logLevel: "error", maxThreads: 1 });
 const results = [];
-for (const path of paths) {
+for (const { path, prompt } of JSON.parse(models)) {
   const model = await llama.loadModel({ modelPath: path, useMmap: false });
   const context = await model.createContext({ contextSize: 128, threads: 1 });
   const sequence = context.getSequence();
   const continued = [];
-  let input = prompt.split(",").map(Number);
+  let input = [...prompt];
   while (continued.length < Number(count)) {
     const last = input.pop();
     const options = { generateNext: { token: true, options: { temperature: 0 } } };

@@ -53,7 +53,7 @@ func RunThreads(r *recipes.Recipe, threads []int, rounds int, log *slog.Logger) 
 	took := make([][]float64, len(steppers))
 	for range rounds {
 		for i, s := range steppers {
-			ms, err := s.timed(1, nil)
+			ms, err := s.timed(1, off, nil)
 			if err != nil {
 				return nil, err
 			}

@@ -29,7 +29,7 @@ const layerLane = 0
 func writeTrace(w io.Writer, r *recorder) error {
 	events := slices.Clone(r.events)
 	slices.SortStableFunc(events, func(a, b event) int { return int(a.start - b.start) })
-	lanes := 0
+	lanes := r.threads() // those who had nothing to do, too
 	for _, e := range events {
 		lanes = max(lanes, e.worker+1)
 	}

@@ -223,8 +223,10 @@ func (e *Engine) WeightsWritten() error {
 // Init draws all parameters. A parameter's values depend on the seed, its name
 // and its shape alone.
 func (e *Engine) Init(seed uint64) error {
+	var buf []float32
 	for _, p := range e.params {
-		w := make([]float32, p.Shape.Size())
+		buf = slices.Grow(buf[:0], p.Shape.Size())
+		w := buf[:p.Shape.Size()]
 		h := fnv.New64a()
 		h.Write([]byte(p.Name))
 		p.Init(rand.New(rand.NewPCG(seed, h.Sum64())), w)

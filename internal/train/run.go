@@ -249,6 +249,7 @@ func (s *session) open(ctx context.Context) (err error) {
 	if s.engine, err = NewEngine(s.dev, &r.Model, r.Optim, c); err != nil {
 		return err
 	}
+	boundGarbage()
 	s.guard = guard{Guard: r.Train.Guard}
 	if s.guard.SkipNonFinite || s.guard.MaxZ > 0 {
 		s.engine.judge = s.guard.objection

@@ -59,7 +59,7 @@ done
 [ -n "${agreed:-}" ] || { echo "step.sh: the peer computes something else: its loss is $theirs, ours $ours" >&2 && exit 1; }
 
 for ((round = 0; round < rounds; round++)); do
-  ours=$("${prefix[@]}" "$bin" bench samba-30m --set train.batch_size=4 --threads "$threads" --runs "$steps" --output json --log-level error)
+  ours=$("${prefix[@]}" "$bin" bench samba-30m --set train.batch_size=4 --set train.micro_batch=4 --threads "$threads" --runs "$steps" --output json --log-level error)
   theirs=$(tuned_peer)
   echo "$(field tokens_per_second <<<"$ours") $(field peak_rss_bytes <<<"$ours") $(field tokens_per_second <<<"$theirs") $(field peak_rss_bytes <<<"$theirs") $(field mfu <<<"$ours")"
 done >"$work/rounds"

@@ -91,17 +91,6 @@ func (d *Device) NewMemory(sizes [graph.Regions]int) (graph.Memory, error) {
 // panics at.
 const maxElements = 1 << 45
 
-// aligned is a zeroed slice that starts on a cache line.
-func aligned(n int) []float32 {
-	const line = 64
-	s := make([]float32, n+line/4)
-	skip := 0
-	if r := int(uintptr(unsafe.Pointer(&s[0])) % line); r != 0 {
-		skip = (line - r) / 4
-	}
-	return s[skip : skip+n : skip+n]
-}
-
 // Region is a region's memory itself: a CPU's host memory is the device's.
 func (m *Memory) Region(r graph.Region) []float32 { return m.regions[r] }
 

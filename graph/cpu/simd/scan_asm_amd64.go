@@ -15,12 +15,12 @@ func scanDeltaAVX512(work []float32, u []float32, uStride int, dt []float32, dtS
 // scanStatesAVX2 is scanStatesGo on vectors of 8.
 //
 //go:noescape
-func scanStatesAVX2(work []float32, h []float32, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps int, n int)
+func scanStatesAVX2(work []float32, h []float32, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps int, n int, ahead []uintptr)
 
 // scanStatesAVX512 is scanStatesGo on vectors of 16.
 //
 //go:noescape
-func scanStatesAVX512(work []float32, h []float32, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps int, n int)
+func scanStatesAVX512(work []float32, h []float32, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps int, n int, ahead []uintptr)
 
 // scanGateAVX2 is scanGateGo on vectors of 8.
 //
@@ -35,12 +35,12 @@ func scanGateAVX512(out []float32, outStride int, y []float32, yStride int, z []
 // scanStatesGradAVX2 is scanStatesGradGo on vectors of 8.
 //
 //go:noescape
-func scanStatesGradAVX2(work []float32, sums []float32, dDecay []float32, dh []float32, h []float32, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps int, n int)
+func scanStatesGradAVX2(work []float32, sums []float32, dDecay []float32, dh []float32, h []float32, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps int, n int, ahead []uintptr)
 
 // scanStatesGradAVX512 is scanStatesGradGo on vectors of 16.
 //
 //go:noescape
-func scanStatesGradAVX512(work []float32, sums []float32, dDecay []float32, dh []float32, h []float32, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps int, n int)
+func scanStatesGradAVX512(work []float32, sums []float32, dDecay []float32, dh []float32, h []float32, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps int, n int, ahead []uintptr)
 
 // scanGateGradAVX2 is scanGateGradGo on vectors of 8.
 //

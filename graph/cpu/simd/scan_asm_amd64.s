@@ -3,7 +3,7 @@
 #include "textflag.h"
 
 // func scanDeltaAVX2(work []float32, u []float32, uStride int, dt []float32, dtStride int, bias []float32, skip []float32, steps int)
-// Requires: AVX, AVX2, FMA3, MMX+
+// Requires: AVX, AVX2, FMA3
 TEXT ·scanDeltaAVX2(SB), NOSPLIT, $0-144
 	MOVQ    work_base+0(FP), AX
 	MOVQ    u_base+24(FP), CX
@@ -20,8 +20,6 @@ TEXT ·scanDeltaAVX2(SB), NOSPLIT, $0-144
 	XORQ    R8, R8
 
 step:
-	PREFETCHT0   64(CX)
-	PREFETCHT0   64(BX)
 	VADDPS       (BX), Y0, Y2
 	VORPS        splat80000000AVX2<>+0(SB), Y2, Y3
 	VMOVUPS      splatc2d00000AVX2<>+0(SB), Y4
@@ -260,7 +258,7 @@ DATA splat3e0f650cAVX2<>+28(SB)/4, $0x3e0f650c
 GLOBL splat3e0f650cAVX2<>(SB), RODATA|NOPTR, $32
 
 // func scanDeltaAVX512(work []float32, u []float32, uStride int, dt []float32, dtStride int, bias []float32, skip []float32, steps int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
+// Requires: AVX, AVX512DQ, AVX512F
 TEXT ·scanDeltaAVX512(SB), NOSPLIT, $0-144
 	MOVQ         work_base+0(FP), AX
 	MOVQ         u_base+24(FP), CX
@@ -290,8 +288,6 @@ TEXT ·scanDeltaAVX512(SB), NOSPLIT, $0-144
 	XORQ         R8, R8
 
 step:
-	PREFETCHT0       64(CX)
-	PREFETCHT0       64(BX)
 	VADDPS           (BX), Z0, Z15
 	VORPS.BCST       splat80000000AVX512<>+0(SB), Z15, Z16
 	VMOVAPS          Z12, Z17
@@ -396,46 +392,56 @@ GLOBL splat3e0f6020AVX512<>(SB), RODATA|NOPTR, $4
 DATA splat3e0f650cAVX512<>+0(SB)/4, $0x3e0f650c
 GLOBL splat3e0f650cAVX512<>(SB), RODATA|NOPTR, $4
 
-// func scanStatesAVX2(work []float32, h []float32, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps int, n int)
-// Requires: AVX, AVX2, FMA3
-TEXT ·scanStatesAVX2(SB), NOSPLIT, $0-160
+// func scanStatesAVX2(work []float32, h []float32, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps int, n int, ahead []uintptr)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·scanStatesAVX2(SB), NOSPLIT, $0-184
 	MOVQ work_base+0(FP), AX
 	MOVQ width+72(FP), CX
 	SHLQ $0x02, CX
-	MOVQ steps+144(FP), DX
-	MOVQ b_base+80(FP), BX
 	MOVQ bStride+104(FP), SI
 	SHLQ $0x02, SI
-	MOVQ c_base+112(FP), DI
-	MOVQ cStride+136(FP), R8
-	SHLQ $0x02, R8
-	XORQ R9, R9
-	MOVQ n+152(FP), R10
-	CMPQ R10, $0x02
+	MOVQ cStride+136(FP), DI
+	SHLQ $0x02, DI
+	XORQ R8, R8
+	MOVQ n+152(FP), R9
+	CMPQ R9, $0x02
 	JLT  states2End
 
 states2:
-	MOVQ    decay_base+48(FP), R11
-	ADDQ    R9, R11
-	VMOVUPS (R11), Y0
-	ADDQ    CX, R11
-	VMOVUPS (R11), Y1
-	ADDQ    CX, R11
+	MOVQ    decay_base+48(FP), DX
+	ADDQ    R8, DX
+	VMOVUPS (DX), Y0
+	ADDQ    CX, DX
+	VMOVUPS (DX), Y1
+	ADDQ    CX, DX
 	VMULPS  splat3fb8aa3bAVX2<>+0(SB), Y0, Y0
 	VMULPS  splat3fb8aa3bAVX2<>+0(SB), Y1, Y1
-	MOVQ    h_base+24(FP), R11
-	ADDQ    R9, R11
-	MOVQ    R11, R12
-	VMOVUPS (R12), Y2
-	ADDQ    CX, R12
-	VMOVUPS (R12), Y3
-	ADDQ    CX, R12
-	MOVQ    BX, R12
-	MOVQ    DI, R13
-	XORQ    R14, R14
-	MOVQ    DX, R15
+	MOVQ    h_base+24(FP), R10
+	ADDQ    R8, R10
+	MOVQ    R10, DX
+	VMOVUPS (DX), Y2
+	ADDQ    CX, DX
+	VMOVUPS (DX), Y3
+	ADDQ    CX, DX
+	MOVQ    b_base+80(FP), R11
+	MOVQ    c_base+112(FP), R12
+	MOVQ    ahead_base+160(FP), R13
+	MOVQ    (R13), DX
+	MOVQ    8(R13), BX
+	ADDQ    $0x10, R13
+	TESTQ   DX, DX
+	JNE     states2ahead
+	MOVQ    AX, DX
+	SUBQ    $0x10, R13
+
+states2ahead:
+	MOVQ R13, ahead_base+160(FP)
+	MOVQ steps+144(FP), R13
+	XORQ R14, R14
 
 states2step:
+	PREFETCHT1   (DX)
+	ADDQ         BX, DX
 	VMOVUPS      (AX)(R14*1), Y4
 	VMOVUPS      1024(AX)(R14*1), Y5
 	VMOVUPS      3072(AX)(R14*1), Y6
@@ -453,10 +459,10 @@ states2step:
 	VFMADD213PS  splat3f800000AVX2<>+0(SB), Y7, Y9
 	VPSLLD       $0x17, Y8, Y8
 	VPADDD       Y8, Y9, Y9
-	VBROADCASTSS (R12), Y7
+	VBROADCASTSS (R11), Y7
 	VMULPS       Y7, Y5, Y7
 	VFMADD213PS  Y7, Y9, Y2
-	VBROADCASTSS (R13), Y7
+	VBROADCASTSS (R12), Y7
 	VFMADD231PS  Y7, Y2, Y6
 	VMULPS       Y1, Y4, Y4
 	VMOVUPS      splatc2fc0000AVX2<>+0(SB), Y7
@@ -472,50 +478,63 @@ states2step:
 	VFMADD213PS  splat3f800000AVX2<>+0(SB), Y4, Y8
 	VPSLLD       $0x17, Y7, Y7
 	VPADDD       Y7, Y8, Y8
-	VBROADCASTSS 4(R12), Y4
+	VBROADCASTSS 4(R11), Y4
 	VMULPS       Y4, Y5, Y4
 	VFMADD213PS  Y4, Y8, Y3
-	VBROADCASTSS 4(R13), Y4
+	VBROADCASTSS 4(R12), Y4
 	VFMADD231PS  Y4, Y3, Y6
 	VMOVUPS      Y6, 3072(AX)(R14*1)
-	ADDQ         SI, R12
-	ADDQ         R8, R13
+	ADDQ         SI, R11
+	ADDQ         DI, R12
 	ADDQ         $0x20, R14
-	DECQ         R15
+	DECQ         R13
 	JNZ          states2step
-	VMOVUPS      Y2, (R11)
-	ADDQ         CX, R11
-	VMOVUPS      Y3, (R11)
-	ADDQ         CX, R11
-	ADDQ         $0x08, BX
-	ADDQ         $0x08, DI
-	ADDQ         CX, R9
-	ADDQ         CX, R9
-	SUBQ         $0x02, R10
-	CMPQ         R10, $0x02
+	VMOVUPS      Y2, (R10)
+	ADDQ         CX, R10
+	VMOVUPS      Y3, (R10)
+	ADDQ         CX, R10
+	ADDQ         $0x08, b_base+80(FP)
+	ADDQ         $0x08, c_base+112(FP)
+	ADDQ         CX, R8
+	ADDQ         CX, R8
+	SUBQ         $0x02, R9
+	CMPQ         R9, $0x02
 	JGE          states2
 
 states2End:
-	CMPQ R10, $0x01
+	CMPQ R9, $0x01
 	JLT  states1End
 
 states1:
-	MOVQ    decay_base+48(FP), R11
-	ADDQ    R9, R11
-	VMOVUPS (R11), Y0
-	ADDQ    CX, R11
+	MOVQ    decay_base+48(FP), DX
+	ADDQ    R8, DX
+	VMOVUPS (DX), Y0
+	ADDQ    CX, DX
 	VMULPS  splat3fb8aa3bAVX2<>+0(SB), Y0, Y0
-	MOVQ    h_base+24(FP), R11
-	ADDQ    R9, R11
-	MOVQ    R11, R12
-	VMOVUPS (R12), Y1
-	ADDQ    CX, R12
-	MOVQ    BX, R12
-	MOVQ    DI, R13
-	XORQ    R14, R14
-	MOVQ    DX, R15
+	MOVQ    h_base+24(FP), R10
+	ADDQ    R8, R10
+	MOVQ    R10, DX
+	VMOVUPS (DX), Y1
+	ADDQ    CX, DX
+	MOVQ    b_base+80(FP), R11
+	MOVQ    c_base+112(FP), R12
+	MOVQ    ahead_base+160(FP), R13
+	MOVQ    (R13), DX
+	MOVQ    8(R13), BX
+	ADDQ    $0x10, R13
+	TESTQ   DX, DX
+	JNE     states1ahead
+	MOVQ    AX, DX
+	SUBQ    $0x10, R13
+
+states1ahead:
+	MOVQ R13, ahead_base+160(FP)
+	MOVQ steps+144(FP), R13
+	XORQ R14, R14
 
 states1step:
+	PREFETCHT1   (DX)
+	ADDQ         BX, DX
 	VMOVUPS      (AX)(R14*1), Y2
 	VMOVUPS      1024(AX)(R14*1), Y3
 	VMOVUPS      3072(AX)(R14*1), Y4
@@ -533,24 +552,24 @@ states1step:
 	VFMADD213PS  splat3f800000AVX2<>+0(SB), Y2, Y6
 	VPSLLD       $0x17, Y5, Y5
 	VPADDD       Y5, Y6, Y6
-	VBROADCASTSS (R12), Y2
+	VBROADCASTSS (R11), Y2
 	VMULPS       Y2, Y3, Y2
 	VFMADD213PS  Y2, Y6, Y1
-	VBROADCASTSS (R13), Y2
+	VBROADCASTSS (R12), Y2
 	VFMADD231PS  Y2, Y1, Y4
 	VMOVUPS      Y4, 3072(AX)(R14*1)
-	ADDQ         SI, R12
-	ADDQ         R8, R13
+	ADDQ         SI, R11
+	ADDQ         DI, R12
 	ADDQ         $0x20, R14
-	DECQ         R15
+	DECQ         R13
 	JNZ          states1step
-	VMOVUPS      Y1, (R11)
-	ADDQ         CX, R11
-	ADDQ         $0x04, BX
-	ADDQ         $0x04, DI
-	ADDQ         CX, R9
-	SUBQ         $0x01, R10
-	CMPQ         R10, $0x01
+	VMOVUPS      Y1, (R10)
+	ADDQ         CX, R10
+	ADDQ         $0x04, b_base+80(FP)
+	ADDQ         $0x04, c_base+112(FP)
+	ADDQ         CX, R8
+	SUBQ         $0x01, R9
+	CMPQ         R9, $0x01
 	JGE          states1
 
 states1End:
@@ -617,52 +636,62 @@ DATA splatc2fc0000AVX2<>+24(SB)/4, $0xc2fc0000
 DATA splatc2fc0000AVX2<>+28(SB)/4, $0xc2fc0000
 GLOBL splatc2fc0000AVX2<>(SB), RODATA|NOPTR, $32
 
-// func scanStatesAVX512(work []float32, h []float32, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps int, n int)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·scanStatesAVX512(SB), NOSPLIT, $0-160
+// func scanStatesAVX512(work []float32, h []float32, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps int, n int, ahead []uintptr)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·scanStatesAVX512(SB), NOSPLIT, $0-184
 	MOVQ         work_base+0(FP), AX
 	MOVQ         width+72(FP), CX
 	SHLQ         $0x02, CX
-	MOVQ         steps+144(FP), DX
-	MOVQ         b_base+80(FP), BX
 	MOVQ         bStride+104(FP), SI
 	SHLQ         $0x02, SI
-	MOVQ         c_base+112(FP), DI
-	MOVQ         cStride+136(FP), R8
-	SHLQ         $0x02, R8
+	MOVQ         cStride+136(FP), DI
+	SHLQ         $0x02, DI
 	VBROADCASTSS splat3f800000AVX512<>+0(SB), Z0
 	VBROADCASTSS splat3f317215AVX512<>+0(SB), Z1
 	VBROADCASTSS splat3e75fce1AVX512<>+0(SB), Z2
 	VBROADCASTSS splat3d635b6dAVX512<>+0(SB), Z3
 	VBROADCASTSS splat3c1e745aAVX512<>+0(SB), Z4
 	VBROADCASTSS splat3aadecb0AVX512<>+0(SB), Z5
-	XORQ         R9, R9
-	MOVQ         n+152(FP), R10
-	CMPQ         R10, $0x02
+	XORQ         R8, R8
+	MOVQ         n+152(FP), R9
+	CMPQ         R9, $0x02
 	JLT          states2End
 
 states2:
-	MOVQ        decay_base+48(FP), R11
-	ADDQ        R9, R11
-	VMOVUPS     (R11), Z6
-	ADDQ        CX, R11
-	VMOVUPS     (R11), Z7
-	ADDQ        CX, R11
+	MOVQ        decay_base+48(FP), DX
+	ADDQ        R8, DX
+	VMOVUPS     (DX), Z6
+	ADDQ        CX, DX
+	VMOVUPS     (DX), Z7
+	ADDQ        CX, DX
 	VMULPS.BCST splat3fb8aa3bAVX512<>+0(SB), Z6, Z6
 	VMULPS.BCST splat3fb8aa3bAVX512<>+0(SB), Z7, Z7
-	MOVQ        h_base+24(FP), R11
-	ADDQ        R9, R11
-	MOVQ        R11, R12
-	VMOVUPS     (R12), Z8
-	ADDQ        CX, R12
-	VMOVUPS     (R12), Z9
-	ADDQ        CX, R12
-	MOVQ        BX, R12
-	MOVQ        DI, R13
-	XORQ        R14, R14
-	MOVQ        DX, R15
+	MOVQ        h_base+24(FP), R10
+	ADDQ        R8, R10
+	MOVQ        R10, DX
+	VMOVUPS     (DX), Z8
+	ADDQ        CX, DX
+	VMOVUPS     (DX), Z9
+	ADDQ        CX, DX
+	MOVQ        b_base+80(FP), R11
+	MOVQ        c_base+112(FP), R12
+	MOVQ        ahead_base+160(FP), R13
+	MOVQ        (R13), DX
+	MOVQ        8(R13), BX
+	ADDQ        $0x10, R13
+	TESTQ       DX, DX
+	JNE         states2ahead
+	MOVQ        AX, DX
+	SUBQ        $0x10, R13
+
+states2ahead:
+	MOVQ R13, ahead_base+160(FP)
+	MOVQ steps+144(FP), R13
+	XORQ R14, R14
 
 states2step:
+	PREFETCHT1       (DX)
+	ADDQ             BX, DX
 	VMOVUPS          (AX)(R14*1), Z10
 	VMOVUPS          2048(AX)(R14*1), Z11
 	VMOVUPS          6144(AX)(R14*1), Z12
@@ -676,9 +705,9 @@ states2step:
 	VFMADD213PS      Z1, Z14, Z15
 	VFMADD213PS      Z0, Z14, Z15
 	VSCALEFPS        Z13, Z15, Z15
-	VMULPS.BCST      (R12), Z11, Z13
+	VMULPS.BCST      (R11), Z11, Z13
 	VFMADD213PS      Z13, Z15, Z8
-	VFMADD231PS.BCST (R13), Z8, Z12
+	VFMADD231PS.BCST (R12), Z8, Z12
 	VMULPS           Z7, Z10, Z10
 	VREDUCEPS        $0x00, Z10, Z13
 	VSUBPS           Z13, Z10, Z10
@@ -689,48 +718,61 @@ states2step:
 	VFMADD213PS      Z1, Z13, Z14
 	VFMADD213PS      Z0, Z13, Z14
 	VSCALEFPS        Z10, Z14, Z14
-	VMULPS.BCST      4(R12), Z11, Z10
+	VMULPS.BCST      4(R11), Z11, Z10
 	VFMADD213PS      Z10, Z14, Z9
-	VFMADD231PS.BCST 4(R13), Z9, Z12
+	VFMADD231PS.BCST 4(R12), Z9, Z12
 	VMOVUPS          Z12, 6144(AX)(R14*1)
-	ADDQ             SI, R12
-	ADDQ             R8, R13
+	ADDQ             SI, R11
+	ADDQ             DI, R12
 	ADDQ             $0x40, R14
-	DECQ             R15
+	DECQ             R13
 	JNZ              states2step
-	VMOVUPS          Z8, (R11)
-	ADDQ             CX, R11
-	VMOVUPS          Z9, (R11)
-	ADDQ             CX, R11
-	ADDQ             $0x08, BX
-	ADDQ             $0x08, DI
-	ADDQ             CX, R9
-	ADDQ             CX, R9
-	SUBQ             $0x02, R10
-	CMPQ             R10, $0x02
+	VMOVUPS          Z8, (R10)
+	ADDQ             CX, R10
+	VMOVUPS          Z9, (R10)
+	ADDQ             CX, R10
+	ADDQ             $0x08, b_base+80(FP)
+	ADDQ             $0x08, c_base+112(FP)
+	ADDQ             CX, R8
+	ADDQ             CX, R8
+	SUBQ             $0x02, R9
+	CMPQ             R9, $0x02
 	JGE              states2
 
 states2End:
-	CMPQ R10, $0x01
+	CMPQ R9, $0x01
 	JLT  states1End
 
 states1:
-	MOVQ        decay_base+48(FP), R11
-	ADDQ        R9, R11
-	VMOVUPS     (R11), Z6
-	ADDQ        CX, R11
+	MOVQ        decay_base+48(FP), DX
+	ADDQ        R8, DX
+	VMOVUPS     (DX), Z6
+	ADDQ        CX, DX
 	VMULPS.BCST splat3fb8aa3bAVX512<>+0(SB), Z6, Z6
-	MOVQ        h_base+24(FP), R11
-	ADDQ        R9, R11
-	MOVQ        R11, R12
-	VMOVUPS     (R12), Z7
-	ADDQ        CX, R12
-	MOVQ        BX, R12
-	MOVQ        DI, R13
-	XORQ        R14, R14
-	MOVQ        DX, R15
+	MOVQ        h_base+24(FP), R10
+	ADDQ        R8, R10
+	MOVQ        R10, DX
+	VMOVUPS     (DX), Z7
+	ADDQ        CX, DX
+	MOVQ        b_base+80(FP), R11
+	MOVQ        c_base+112(FP), R12
+	MOVQ        ahead_base+160(FP), R13
+	MOVQ        (R13), DX
+	MOVQ        8(R13), BX
+	ADDQ        $0x10, R13
+	TESTQ       DX, DX
+	JNE         states1ahead
+	MOVQ        AX, DX
+	SUBQ        $0x10, R13
+
+states1ahead:
+	MOVQ R13, ahead_base+160(FP)
+	MOVQ steps+144(FP), R13
+	XORQ R14, R14
 
 states1step:
+	PREFETCHT1       (DX)
+	ADDQ             BX, DX
 	VMOVUPS          (AX)(R14*1), Z8
 	VMOVUPS          2048(AX)(R14*1), Z9
 	VMOVUPS          6144(AX)(R14*1), Z10
@@ -744,22 +786,22 @@ states1step:
 	VFMADD213PS      Z1, Z11, Z12
 	VFMADD213PS      Z0, Z11, Z12
 	VSCALEFPS        Z8, Z12, Z12
-	VMULPS.BCST      (R12), Z9, Z8
+	VMULPS.BCST      (R11), Z9, Z8
 	VFMADD213PS      Z8, Z12, Z7
-	VFMADD231PS.BCST (R13), Z7, Z10
+	VFMADD231PS.BCST (R12), Z7, Z10
 	VMOVUPS          Z10, 6144(AX)(R14*1)
-	ADDQ             SI, R12
-	ADDQ             R8, R13
+	ADDQ             SI, R11
+	ADDQ             DI, R12
 	ADDQ             $0x40, R14
-	DECQ             R15
+	DECQ             R13
 	JNZ              states1step
-	VMOVUPS          Z7, (R11)
-	ADDQ             CX, R11
-	ADDQ             $0x04, BX
-	ADDQ             $0x04, DI
-	ADDQ             CX, R9
-	SUBQ             $0x01, R10
-	CMPQ             R10, $0x01
+	VMOVUPS          Z7, (R10)
+	ADDQ             CX, R10
+	ADDQ             $0x04, b_base+80(FP)
+	ADDQ             $0x04, c_base+112(FP)
+	ADDQ             CX, R8
+	SUBQ             $0x01, R9
+	CMPQ             R9, $0x01
 	JGE              states1
 
 states1End:
@@ -785,7 +827,7 @@ DATA splatc2fc0000AVX512<>+0(SB)/4, $0xc2fc0000
 GLOBL splatc2fc0000AVX512<>(SB), RODATA|NOPTR, $4
 
 // func scanGateAVX2(out []float32, outStride int, y []float32, yStride int, z []float32, zStride int, steps int)
-// Requires: AVX, AVX2, FMA3, MMX+
+// Requires: AVX, AVX2, FMA3
 TEXT ·scanGateAVX2(SB), NOSPLIT, $0-104
 	MOVQ out_base+0(FP), AX
 	MOVQ outStride+24(FP), CX
@@ -800,8 +842,6 @@ TEXT ·scanGateAVX2(SB), NOSPLIT, $0-104
 	XORQ R9, R9
 
 step:
-	PREFETCHT0   64(SI)
-	PREFETCHT0   64(AX)
 	VMOVUPS      (SI), Y0
 	VORPS        splat80000000AVX2<>+0(SB), Y0, Y1
 	VMOVUPS      splatc2d00000AVX2<>+0(SB), Y2
@@ -844,7 +884,7 @@ step:
 	RET
 
 // func scanGateAVX512(out []float32, outStride int, y []float32, yStride int, z []float32, zStride int, steps int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
+// Requires: AVX, AVX512DQ, AVX512F
 TEXT ·scanGateAVX512(SB), NOSPLIT, $0-104
 	MOVQ         out_base+0(FP), AX
 	MOVQ         outStride+24(FP), CX
@@ -872,8 +912,6 @@ TEXT ·scanGateAVX512(SB), NOSPLIT, $0-104
 	XORQ         R9, R9
 
 step:
-	PREFETCHT0   64(SI)
-	PREFETCHT0   64(AX)
 	VMOVUPS      (SI), Z12
 	VORPS.BCST   splat80000000AVX512<>+0(SB), Z12, Z13
 	VMOVAPS      Z10, Z14
@@ -908,9 +946,9 @@ step:
 	VZEROUPPER
 	RET
 
-// func scanStatesGradAVX2(work []float32, sums []float32, dDecay []float32, dh []float32, h []float32, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps int, n int)
-// Requires: AVX, AVX2, FMA3
-TEXT ·scanStatesGradAVX2(SB), NOSPLIT, $0-232
+// func scanStatesGradAVX2(work []float32, sums []float32, dDecay []float32, dh []float32, h []float32, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps int, n int, ahead []uintptr)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·scanStatesGradAVX2(SB), NOSPLIT, $0-256
 	MOVQ work_base+0(FP), AX
 	MOVQ sums_base+24(FP), CX
 	MOVQ width+144(FP), DX
@@ -921,32 +959,43 @@ TEXT ·scanStatesGradAVX2(SB), NOSPLIT, $0-232
 	MOVQ c_base+184(FP), DI
 	MOVQ cStride+208(FP), R8
 	SHLQ $0x02, R8
-	XORQ R9, R9
-	MOVQ n+224(FP), R10
-	CMPQ R10, $0x02
+	XORQ R11, R11
+	MOVQ n+224(FP), R12
+	CMPQ R12, $0x02
 	JLT  states2End
 
 states2:
-	MOVQ    BX, R11
-	MOVQ    DI, R12
-	MOVQ    decay_base+120(FP), R13
-	ADDQ    R9, R13
-	VMOVUPS (R13), Y0
-	ADDQ    DX, R13
-	VMOVUPS (R13), Y1
-	ADDQ    DX, R13
+	MOVQ    decay_base+120(FP), R9
+	ADDQ    R11, R9
+	VMOVUPS (R9), Y0
+	ADDQ    DX, R9
+	VMOVUPS (R9), Y1
+	ADDQ    DX, R9
 	VMULPS  splat3fb8aa3bAVX2<>+0(SB), Y0, Y0
 	VMULPS  splat3fb8aa3bAVX2<>+0(SB), Y1, Y1
-	MOVQ    h_base+96(FP), R13
-	ADDQ    R9, R13
-	VMOVUPS (R13), Y2
-	ADDQ    DX, R13
-	VMOVUPS (R13), Y3
-	ADDQ    DX, R13
-	MOVQ    steps+216(FP), R13
-	XORQ    R14, R14
+	MOVQ    h_base+96(FP), R9
+	ADDQ    R11, R9
+	VMOVUPS (R9), Y2
+	ADDQ    DX, R9
+	VMOVUPS (R9), Y3
+	ADDQ    DX, R9
+	MOVQ    ahead_base+232(FP), R13
+	MOVQ    (R13), R9
+	MOVQ    8(R13), R10
+	ADDQ    $0x10, R13
+	TESTQ   R9, R9
+	JNE     states2forwardahead
+	MOVQ    AX, R9
+	SUBQ    $0x10, R13
+
+states2forwardahead:
+	MOVQ R13, ahead_base+232(FP)
+	MOVQ steps+216(FP), R13
+	XORQ R14, R14
 
 states2forward:
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (AX)(R14*1), Y4
 	VMOVUPS      1024(AX)(R14*1), Y5
 	VMOVUPS      3072(AX)(R14*1), Y6
@@ -968,9 +1017,9 @@ states2forward:
 	VMOVUPS      Y10, 7168(AX)(R14*1)
 	VMULPS       Y10, Y2, Y2
 	VMOVUPS      Y2, 8192(AX)(R14*1)
-	VBROADCASTSS (R11), Y8
+	VBROADCASTSS (BX), Y8
 	VFMADD231PS  Y8, Y5, Y2
-	VBROADCASTSS (R12), Y8
+	VBROADCASTSS (DI), Y8
 	VFMADD231PS  Y8, Y2, Y6
 	VMULPS       Y7, Y2, Y8
 	VMULPS       Y1, Y4, Y4
@@ -990,9 +1039,9 @@ states2forward:
 	VMOVUPS      Y10, 9216(AX)(R14*1)
 	VMULPS       Y10, Y3, Y3
 	VMOVUPS      Y3, 10240(AX)(R14*1)
-	VBROADCASTSS 4(R11), Y4
+	VBROADCASTSS 4(BX), Y4
 	VFMADD231PS  Y4, Y5, Y3
-	VBROADCASTSS 4(R12), Y4
+	VBROADCASTSS 4(DI), Y4
 	VFMADD231PS  Y4, Y3, Y6
 	VMULPS       Y7, Y3, Y4
 	VUNPCKLPS    Y4, Y8, Y5
@@ -1001,55 +1050,68 @@ states2forward:
 	VADDPS       1024(CX)(R14*1), Y5, Y5
 	VMOVUPS      Y5, 1024(CX)(R14*1)
 	VMOVUPS      Y6, 3072(AX)(R14*1)
-	ADDQ         SI, R11
-	ADDQ         R8, R12
+	ADDQ         SI, BX
+	ADDQ         R8, DI
 	ADDQ         $0x20, R14
 	DECQ         R13
 	JNZ          states2forward
-	MOVQ         decay_base+120(FP), R13
-	ADDQ         R9, R13
-	VMOVUPS      (R13), Y0
-	ADDQ         DX, R13
-	VMOVUPS      (R13), Y1
-	ADDQ         DX, R13
+	MOVQ         decay_base+120(FP), R9
+	ADDQ         R11, R9
+	VMOVUPS      (R9), Y0
+	ADDQ         DX, R9
+	VMOVUPS      (R9), Y1
+	ADDQ         DX, R9
 	MOVQ         dh_base+72(FP), R13
-	ADDQ         R9, R13
+	ADDQ         R11, R13
 	MOVQ         dDecay_base+48(FP), R14
-	ADDQ         R9, R14
-	MOVQ         R13, R15
-	VMOVUPS      (R15), Y2
-	ADDQ         DX, R15
-	VMOVUPS      (R15), Y3
-	ADDQ         DX, R15
-	MOVQ         R14, R15
-	VMOVUPS      (R15), Y4
-	ADDQ         DX, R15
-	VMOVUPS      (R15), Y5
-	ADDQ         DX, R15
-	MOVQ         steps+216(FP), R15
-	IMUL3Q       $0x00000020, R15, R15
+	ADDQ         R11, R14
+	MOVQ         R13, R9
+	VMOVUPS      (R9), Y2
+	ADDQ         DX, R9
+	VMOVUPS      (R9), Y3
+	ADDQ         DX, R9
+	MOVQ         R14, R9
+	VMOVUPS      (R9), Y4
+	ADDQ         DX, R9
+	VMOVUPS      (R9), Y5
+	ADDQ         DX, R9
+	MOVQ         ahead_base+232(FP), R15
+	MOVQ         (R15), R9
+	MOVQ         8(R15), R10
+	ADDQ         $0x10, R15
+	TESTQ        R9, R9
+	JNE          states2backwardahead
+	MOVQ         AX, R9
+	SUBQ         $0x10, R15
+
+states2backwardahead:
+	MOVQ   R15, ahead_base+232(FP)
+	MOVQ   steps+216(FP), R15
+	IMUL3Q $0x00000020, R15, R15
 
 states2backward:
 	SUBQ         $0x20, R15
-	SUBQ         SI, R11
-	SUBQ         R8, R12
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
+	SUBQ         SI, BX
+	SUBQ         R8, DI
 	VMOVUPS      (AX)(R15*1), Y6
 	VMOVUPS      1024(AX)(R15*1), Y7
 	VMOVUPS      4096(AX)(R15*1), Y8
 	VMOVUPS      5120(AX)(R15*1), Y9
 	VMOVUPS      6144(AX)(R15*1), Y10
-	VBROADCASTSS (R12), Y11
+	VBROADCASTSS (DI), Y11
 	VFMADD231PS  Y11, Y8, Y2
-	VBROADCASTSS (R11), Y11
+	VBROADCASTSS (BX), Y11
 	VFMADD231PS  Y11, Y2, Y9
 	VMULPS       Y7, Y2, Y11
 	VMULPS       8192(AX)(R15*1), Y2, Y12
 	VFMADD231PS  Y0, Y12, Y10
 	VFMADD231PS  Y6, Y12, Y4
 	VMULPS       7168(AX)(R15*1), Y2, Y2
-	VBROADCASTSS 4(R12), Y12
+	VBROADCASTSS 4(DI), Y12
 	VFMADD231PS  Y12, Y8, Y3
-	VBROADCASTSS 4(R11), Y8
+	VBROADCASTSS 4(BX), Y8
 	VFMADD231PS  Y8, Y3, Y9
 	VMULPS       Y7, Y3, Y7
 	VMULPS       10240(AX)(R15*1), Y3, Y8
@@ -1076,32 +1138,43 @@ states2backward:
 	ADDQ         $0x00000800, CX
 	ADDQ         $0x08, BX
 	ADDQ         $0x08, DI
-	ADDQ         DX, R9
-	ADDQ         DX, R9
-	SUBQ         $0x02, R10
-	CMPQ         R10, $0x02
+	ADDQ         DX, R11
+	ADDQ         DX, R11
+	SUBQ         $0x02, R12
+	CMPQ         R12, $0x02
 	JGE          states2
 
 states2End:
-	CMPQ R10, $0x01
+	CMPQ R12, $0x01
 	JLT  states1End
 
 states1:
-	MOVQ    BX, R11
-	MOVQ    DI, R12
-	MOVQ    decay_base+120(FP), R13
-	ADDQ    R9, R13
-	VMOVUPS (R13), Y0
-	ADDQ    DX, R13
+	MOVQ    decay_base+120(FP), R9
+	ADDQ    R11, R9
+	VMOVUPS (R9), Y0
+	ADDQ    DX, R9
 	VMULPS  splat3fb8aa3bAVX2<>+0(SB), Y0, Y0
-	MOVQ    h_base+96(FP), R13
-	ADDQ    R9, R13
-	VMOVUPS (R13), Y1
-	ADDQ    DX, R13
-	MOVQ    steps+216(FP), R13
-	XORQ    R14, R14
+	MOVQ    h_base+96(FP), R9
+	ADDQ    R11, R9
+	VMOVUPS (R9), Y1
+	ADDQ    DX, R9
+	MOVQ    ahead_base+232(FP), R13
+	MOVQ    (R13), R9
+	MOVQ    8(R13), R10
+	ADDQ    $0x10, R13
+	TESTQ   R9, R9
+	JNE     states1forwardahead
+	MOVQ    AX, R9
+	SUBQ    $0x10, R13
+
+states1forwardahead:
+	MOVQ R13, ahead_base+232(FP)
+	MOVQ steps+216(FP), R13
+	XORQ R14, R14
 
 states1forward:
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
 	VMOVUPS      (AX)(R14*1), Y2
 	VMOVUPS      1024(AX)(R14*1), Y3
 	VMOVUPS      3072(AX)(R14*1), Y4
@@ -1123,48 +1196,61 @@ states1forward:
 	VMOVUPS      Y7, 7168(AX)(R14*1)
 	VMULPS       Y7, Y1, Y1
 	VMOVUPS      Y1, 8192(AX)(R14*1)
-	VBROADCASTSS (R11), Y2
+	VBROADCASTSS (BX), Y2
 	VFMADD231PS  Y2, Y3, Y1
-	VBROADCASTSS (R12), Y2
+	VBROADCASTSS (DI), Y2
 	VFMADD231PS  Y2, Y1, Y4
 	VMULPS       Y5, Y1, Y2
 	VADDPS       1024(CX)(R14*1), Y2, Y2
 	VMOVUPS      Y2, 1024(CX)(R14*1)
 	VMOVUPS      Y4, 3072(AX)(R14*1)
-	ADDQ         SI, R11
-	ADDQ         R8, R12
+	ADDQ         SI, BX
+	ADDQ         R8, DI
 	ADDQ         $0x20, R14
 	DECQ         R13
 	JNZ          states1forward
-	MOVQ         decay_base+120(FP), R13
-	ADDQ         R9, R13
-	VMOVUPS      (R13), Y0
-	ADDQ         DX, R13
+	MOVQ         decay_base+120(FP), R9
+	ADDQ         R11, R9
+	VMOVUPS      (R9), Y0
+	ADDQ         DX, R9
 	MOVQ         dh_base+72(FP), R13
-	ADDQ         R9, R13
+	ADDQ         R11, R13
 	MOVQ         dDecay_base+48(FP), R14
-	ADDQ         R9, R14
-	MOVQ         R13, R15
-	VMOVUPS      (R15), Y1
-	ADDQ         DX, R15
-	MOVQ         R14, R15
-	VMOVUPS      (R15), Y2
-	ADDQ         DX, R15
-	MOVQ         steps+216(FP), R15
-	IMUL3Q       $0x00000020, R15, R15
+	ADDQ         R11, R14
+	MOVQ         R13, R9
+	VMOVUPS      (R9), Y1
+	ADDQ         DX, R9
+	MOVQ         R14, R9
+	VMOVUPS      (R9), Y2
+	ADDQ         DX, R9
+	MOVQ         ahead_base+232(FP), R15
+	MOVQ         (R15), R9
+	MOVQ         8(R15), R10
+	ADDQ         $0x10, R15
+	TESTQ        R9, R9
+	JNE          states1backwardahead
+	MOVQ         AX, R9
+	SUBQ         $0x10, R15
+
+states1backwardahead:
+	MOVQ   R15, ahead_base+232(FP)
+	MOVQ   steps+216(FP), R15
+	IMUL3Q $0x00000020, R15, R15
 
 states1backward:
 	SUBQ         $0x20, R15
-	SUBQ         SI, R11
-	SUBQ         R8, R12
+	PREFETCHT1   (R9)
+	ADDQ         R10, R9
+	SUBQ         SI, BX
+	SUBQ         R8, DI
 	VMOVUPS      (AX)(R15*1), Y3
 	VMOVUPS      1024(AX)(R15*1), Y4
 	VMOVUPS      4096(AX)(R15*1), Y5
 	VMOVUPS      5120(AX)(R15*1), Y6
 	VMOVUPS      6144(AX)(R15*1), Y7
-	VBROADCASTSS (R12), Y8
+	VBROADCASTSS (DI), Y8
 	VFMADD231PS  Y8, Y5, Y1
-	VBROADCASTSS (R11), Y5
+	VBROADCASTSS (BX), Y5
 	VFMADD231PS  Y5, Y1, Y6
 	VMULPS       Y4, Y1, Y4
 	VMULPS       8192(AX)(R15*1), Y1, Y5
@@ -1184,18 +1270,18 @@ states1backward:
 	ADDQ         $0x00000800, CX
 	ADDQ         $0x04, BX
 	ADDQ         $0x04, DI
-	ADDQ         DX, R9
-	SUBQ         $0x01, R10
-	CMPQ         R10, $0x01
+	ADDQ         DX, R11
+	SUBQ         $0x01, R12
+	CMPQ         R12, $0x01
 	JGE          states1
 
 states1End:
 	VZEROUPPER
 	RET
 
-// func scanStatesGradAVX512(work []float32, sums []float32, dDecay []float32, dh []float32, h []float32, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps int, n int)
-// Requires: AVX, AVX512DQ, AVX512F
-TEXT ·scanStatesGradAVX512(SB), NOSPLIT, $0-232
+// func scanStatesGradAVX512(work []float32, sums []float32, dDecay []float32, dh []float32, h []float32, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps int, n int, ahead []uintptr)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·scanStatesGradAVX512(SB), NOSPLIT, $0-256
 	MOVQ         work_base+0(FP), AX
 	MOVQ         sums_base+24(FP), CX
 	MOVQ         width+144(FP), DX
@@ -1212,32 +1298,43 @@ TEXT ·scanStatesGradAVX512(SB), NOSPLIT, $0-232
 	VBROADCASTSS splat3d635b6dAVX512<>+0(SB), Z3
 	VBROADCASTSS splat3c1e745aAVX512<>+0(SB), Z4
 	VBROADCASTSS splat3aadecb0AVX512<>+0(SB), Z5
-	XORQ         R9, R9
-	MOVQ         n+224(FP), R10
-	CMPQ         R10, $0x02
+	XORQ         R11, R11
+	MOVQ         n+224(FP), R12
+	CMPQ         R12, $0x02
 	JLT          states2End
 
 states2:
-	MOVQ        BX, R11
-	MOVQ        DI, R12
-	MOVQ        decay_base+120(FP), R13
-	ADDQ        R9, R13
-	VMOVUPS     (R13), Z6
-	ADDQ        DX, R13
-	VMOVUPS     (R13), Z7
-	ADDQ        DX, R13
+	MOVQ        decay_base+120(FP), R9
+	ADDQ        R11, R9
+	VMOVUPS     (R9), Z6
+	ADDQ        DX, R9
+	VMOVUPS     (R9), Z7
+	ADDQ        DX, R9
 	VMULPS.BCST splat3fb8aa3bAVX512<>+0(SB), Z6, Z6
 	VMULPS.BCST splat3fb8aa3bAVX512<>+0(SB), Z7, Z7
-	MOVQ        h_base+96(FP), R13
-	ADDQ        R9, R13
-	VMOVUPS     (R13), Z8
-	ADDQ        DX, R13
-	VMOVUPS     (R13), Z9
-	ADDQ        DX, R13
-	MOVQ        steps+216(FP), R13
-	XORQ        R14, R14
+	MOVQ        h_base+96(FP), R9
+	ADDQ        R11, R9
+	VMOVUPS     (R9), Z8
+	ADDQ        DX, R9
+	VMOVUPS     (R9), Z9
+	ADDQ        DX, R9
+	MOVQ        ahead_base+232(FP), R13
+	MOVQ        (R13), R9
+	MOVQ        8(R13), R10
+	ADDQ        $0x10, R13
+	TESTQ       R9, R9
+	JNE         states2forwardahead
+	MOVQ        AX, R9
+	SUBQ        $0x10, R13
+
+states2forwardahead:
+	MOVQ R13, ahead_base+232(FP)
+	MOVQ steps+216(FP), R13
+	XORQ R14, R14
 
 states2forward:
+	PREFETCHT1       (R9)
+	ADDQ             R10, R9
 	VMOVUPS          (AX)(R14*1), Z10
 	VMOVUPS          2048(AX)(R14*1), Z11
 	VMOVUPS          6144(AX)(R14*1), Z12
@@ -1255,8 +1352,8 @@ states2forward:
 	VMOVUPS          Z16, 14336(AX)(R14*1)
 	VMULPS           Z16, Z8, Z8
 	VMOVUPS          Z8, 16384(AX)(R14*1)
-	VFMADD231PS.BCST (R11), Z11, Z8
-	VFMADD231PS.BCST (R12), Z8, Z12
+	VFMADD231PS.BCST (BX), Z11, Z8
+	VFMADD231PS.BCST (DI), Z8, Z12
 	VMULPS           Z13, Z8, Z14
 	VMULPS           Z7, Z10, Z10
 	VREDUCEPS        $0x00, Z10, Z15
@@ -1271,8 +1368,8 @@ states2forward:
 	VMOVUPS          Z16, 18432(AX)(R14*1)
 	VMULPS           Z16, Z9, Z9
 	VMOVUPS          Z9, 20480(AX)(R14*1)
-	VFMADD231PS.BCST 4(R11), Z11, Z9
-	VFMADD231PS.BCST 4(R12), Z9, Z12
+	VFMADD231PS.BCST 4(BX), Z11, Z9
+	VFMADD231PS.BCST 4(DI), Z9, Z12
 	VMULPS           Z13, Z9, Z10
 	VUNPCKLPS        Z10, Z14, Z11
 	VUNPCKHPS        Z10, Z14, Z10
@@ -1280,52 +1377,65 @@ states2forward:
 	VADDPS           2048(CX)(R14*1), Z11, Z11
 	VMOVUPS          Z11, 2048(CX)(R14*1)
 	VMOVUPS          Z12, 6144(AX)(R14*1)
-	ADDQ             SI, R11
-	ADDQ             R8, R12
+	ADDQ             SI, BX
+	ADDQ             R8, DI
 	ADDQ             $0x40, R14
 	DECQ             R13
 	JNZ              states2forward
-	MOVQ             decay_base+120(FP), R13
-	ADDQ             R9, R13
-	VMOVUPS          (R13), Z6
-	ADDQ             DX, R13
-	VMOVUPS          (R13), Z7
-	ADDQ             DX, R13
+	MOVQ             decay_base+120(FP), R9
+	ADDQ             R11, R9
+	VMOVUPS          (R9), Z6
+	ADDQ             DX, R9
+	VMOVUPS          (R9), Z7
+	ADDQ             DX, R9
 	MOVQ             dh_base+72(FP), R13
-	ADDQ             R9, R13
+	ADDQ             R11, R13
 	MOVQ             dDecay_base+48(FP), R14
-	ADDQ             R9, R14
-	MOVQ             R13, R15
-	VMOVUPS          (R15), Z8
-	ADDQ             DX, R15
-	VMOVUPS          (R15), Z9
-	ADDQ             DX, R15
-	MOVQ             R14, R15
-	VMOVUPS          (R15), Z10
-	ADDQ             DX, R15
-	VMOVUPS          (R15), Z11
-	ADDQ             DX, R15
-	MOVQ             steps+216(FP), R15
-	IMUL3Q           $0x00000040, R15, R15
+	ADDQ             R11, R14
+	MOVQ             R13, R9
+	VMOVUPS          (R9), Z8
+	ADDQ             DX, R9
+	VMOVUPS          (R9), Z9
+	ADDQ             DX, R9
+	MOVQ             R14, R9
+	VMOVUPS          (R9), Z10
+	ADDQ             DX, R9
+	VMOVUPS          (R9), Z11
+	ADDQ             DX, R9
+	MOVQ             ahead_base+232(FP), R15
+	MOVQ             (R15), R9
+	MOVQ             8(R15), R10
+	ADDQ             $0x10, R15
+	TESTQ            R9, R9
+	JNE              states2backwardahead
+	MOVQ             AX, R9
+	SUBQ             $0x10, R15
+
+states2backwardahead:
+	MOVQ   R15, ahead_base+232(FP)
+	MOVQ   steps+216(FP), R15
+	IMUL3Q $0x00000040, R15, R15
 
 states2backward:
 	SUBQ             $0x40, R15
-	SUBQ             SI, R11
-	SUBQ             R8, R12
+	PREFETCHT1       (R9)
+	ADDQ             R10, R9
+	SUBQ             SI, BX
+	SUBQ             R8, DI
 	VMOVUPS          (AX)(R15*1), Z12
 	VMOVUPS          2048(AX)(R15*1), Z13
 	VMOVUPS          8192(AX)(R15*1), Z14
 	VMOVUPS          10240(AX)(R15*1), Z15
 	VMOVUPS          12288(AX)(R15*1), Z16
-	VFMADD231PS.BCST (R12), Z14, Z8
-	VFMADD231PS.BCST (R11), Z8, Z15
+	VFMADD231PS.BCST (DI), Z14, Z8
+	VFMADD231PS.BCST (BX), Z8, Z15
 	VMULPS           Z13, Z8, Z17
 	VMULPS           16384(AX)(R15*1), Z8, Z18
 	VFMADD231PS      Z6, Z18, Z16
 	VFMADD231PS      Z12, Z18, Z10
 	VMULPS           14336(AX)(R15*1), Z8, Z8
-	VFMADD231PS.BCST 4(R12), Z14, Z9
-	VFMADD231PS.BCST 4(R11), Z9, Z15
+	VFMADD231PS.BCST 4(DI), Z14, Z9
+	VFMADD231PS.BCST 4(BX), Z9, Z15
 	VMULPS           Z13, Z9, Z13
 	VMULPS           20480(AX)(R15*1), Z9, Z14
 	VFMADD231PS      Z7, Z14, Z16
@@ -1351,32 +1461,43 @@ states2backward:
 	ADDQ             $0x00001000, CX
 	ADDQ             $0x08, BX
 	ADDQ             $0x08, DI
-	ADDQ             DX, R9
-	ADDQ             DX, R9
-	SUBQ             $0x02, R10
-	CMPQ             R10, $0x02
+	ADDQ             DX, R11
+	ADDQ             DX, R11
+	SUBQ             $0x02, R12
+	CMPQ             R12, $0x02
 	JGE              states2
 
 states2End:
-	CMPQ R10, $0x01
+	CMPQ R12, $0x01
 	JLT  states1End
 
 states1:
-	MOVQ        BX, R11
-	MOVQ        DI, R12
-	MOVQ        decay_base+120(FP), R13
-	ADDQ        R9, R13
-	VMOVUPS     (R13), Z6
-	ADDQ        DX, R13
+	MOVQ        decay_base+120(FP), R9
+	ADDQ        R11, R9
+	VMOVUPS     (R9), Z6
+	ADDQ        DX, R9
 	VMULPS.BCST splat3fb8aa3bAVX512<>+0(SB), Z6, Z6
-	MOVQ        h_base+96(FP), R13
-	ADDQ        R9, R13
-	VMOVUPS     (R13), Z7
-	ADDQ        DX, R13
-	MOVQ        steps+216(FP), R13
-	XORQ        R14, R14
+	MOVQ        h_base+96(FP), R9
+	ADDQ        R11, R9
+	VMOVUPS     (R9), Z7
+	ADDQ        DX, R9
+	MOVQ        ahead_base+232(FP), R13
+	MOVQ        (R13), R9
+	MOVQ        8(R13), R10
+	ADDQ        $0x10, R13
+	TESTQ       R9, R9
+	JNE         states1forwardahead
+	MOVQ        AX, R9
+	SUBQ        $0x10, R13
+
+states1forwardahead:
+	MOVQ R13, ahead_base+232(FP)
+	MOVQ steps+216(FP), R13
+	XORQ R14, R14
 
 states1forward:
+	PREFETCHT1       (R9)
+	ADDQ             R10, R9
 	VMOVUPS          (AX)(R14*1), Z8
 	VMOVUPS          2048(AX)(R14*1), Z9
 	VMOVUPS          6144(AX)(R14*1), Z10
@@ -1394,45 +1515,58 @@ states1forward:
 	VMOVUPS          Z13, 14336(AX)(R14*1)
 	VMULPS           Z13, Z7, Z7
 	VMOVUPS          Z7, 16384(AX)(R14*1)
-	VFMADD231PS.BCST (R11), Z9, Z7
-	VFMADD231PS.BCST (R12), Z7, Z10
+	VFMADD231PS.BCST (BX), Z9, Z7
+	VFMADD231PS.BCST (DI), Z7, Z10
 	VMULPS           Z11, Z7, Z8
 	VADDPS           2048(CX)(R14*1), Z8, Z8
 	VMOVUPS          Z8, 2048(CX)(R14*1)
 	VMOVUPS          Z10, 6144(AX)(R14*1)
-	ADDQ             SI, R11
-	ADDQ             R8, R12
+	ADDQ             SI, BX
+	ADDQ             R8, DI
 	ADDQ             $0x40, R14
 	DECQ             R13
 	JNZ              states1forward
-	MOVQ             decay_base+120(FP), R13
-	ADDQ             R9, R13
-	VMOVUPS          (R13), Z6
-	ADDQ             DX, R13
+	MOVQ             decay_base+120(FP), R9
+	ADDQ             R11, R9
+	VMOVUPS          (R9), Z6
+	ADDQ             DX, R9
 	MOVQ             dh_base+72(FP), R13
-	ADDQ             R9, R13
+	ADDQ             R11, R13
 	MOVQ             dDecay_base+48(FP), R14
-	ADDQ             R9, R14
-	MOVQ             R13, R15
-	VMOVUPS          (R15), Z7
-	ADDQ             DX, R15
-	MOVQ             R14, R15
-	VMOVUPS          (R15), Z8
-	ADDQ             DX, R15
-	MOVQ             steps+216(FP), R15
-	IMUL3Q           $0x00000040, R15, R15
+	ADDQ             R11, R14
+	MOVQ             R13, R9
+	VMOVUPS          (R9), Z7
+	ADDQ             DX, R9
+	MOVQ             R14, R9
+	VMOVUPS          (R9), Z8
+	ADDQ             DX, R9
+	MOVQ             ahead_base+232(FP), R15
+	MOVQ             (R15), R9
+	MOVQ             8(R15), R10
+	ADDQ             $0x10, R15
+	TESTQ            R9, R9
+	JNE              states1backwardahead
+	MOVQ             AX, R9
+	SUBQ             $0x10, R15
+
+states1backwardahead:
+	MOVQ   R15, ahead_base+232(FP)
+	MOVQ   steps+216(FP), R15
+	IMUL3Q $0x00000040, R15, R15
 
 states1backward:
 	SUBQ             $0x40, R15
-	SUBQ             SI, R11
-	SUBQ             R8, R12
+	PREFETCHT1       (R9)
+	ADDQ             R10, R9
+	SUBQ             SI, BX
+	SUBQ             R8, DI
 	VMOVUPS          (AX)(R15*1), Z9
 	VMOVUPS          2048(AX)(R15*1), Z10
 	VMOVUPS          8192(AX)(R15*1), Z11
 	VMOVUPS          10240(AX)(R15*1), Z12
 	VMOVUPS          12288(AX)(R15*1), Z13
-	VFMADD231PS.BCST (R12), Z11, Z7
-	VFMADD231PS.BCST (R11), Z7, Z12
+	VFMADD231PS.BCST (DI), Z11, Z7
+	VFMADD231PS.BCST (BX), Z7, Z12
 	VMULPS           Z10, Z7, Z10
 	VMULPS           16384(AX)(R15*1), Z7, Z11
 	VFMADD231PS      Z6, Z11, Z13
@@ -1451,9 +1585,9 @@ states1backward:
 	ADDQ             $0x00001000, CX
 	ADDQ             $0x04, BX
 	ADDQ             $0x04, DI
-	ADDQ             DX, R9
-	SUBQ             $0x01, R10
-	CMPQ             R10, $0x01
+	ADDQ             DX, R11
+	SUBQ             $0x01, R12
+	CMPQ             R12, $0x01
 	JGE              states1
 
 states1End:
@@ -1461,7 +1595,7 @@ states1End:
 	RET
 
 // func scanGateGradAVX2(dz []float32, dzStride int, work []float32, dy []float32, dyStride int, z []float32, zStride int, steps int)
-// Requires: AVX, AVX2, FMA3, MMX+
+// Requires: AVX, AVX2, FMA3
 TEXT ·scanGateGradAVX2(SB), NOSPLIT, $0-128
 	MOVQ work_base+32(FP), AX
 	MOVQ dz_base+0(FP), CX
@@ -1477,8 +1611,6 @@ TEXT ·scanGateGradAVX2(SB), NOSPLIT, $0-128
 	XORQ R10, R10
 
 step:
-	PREFETCHT0   64(CX)
-	PREFETCHT0   64(BX)
 	VMOVUPS      (DI), Y0
 	VORPS        splat80000000AVX2<>+0(SB), Y0, Y1
 	VMOVUPS      splatc2d00000AVX2<>+0(SB), Y2
@@ -1527,7 +1659,7 @@ step:
 	RET
 
 // func scanGateGradAVX512(dz []float32, dzStride int, work []float32, dy []float32, dyStride int, z []float32, zStride int, steps int)
-// Requires: AVX, AVX512DQ, AVX512F, MMX+
+// Requires: AVX, AVX512DQ, AVX512F
 TEXT ·scanGateGradAVX512(SB), NOSPLIT, $0-128
 	MOVQ         work_base+32(FP), AX
 	MOVQ         dz_base+0(FP), CX
@@ -1556,8 +1688,6 @@ TEXT ·scanGateGradAVX512(SB), NOSPLIT, $0-128
 	XORQ         R10, R10
 
 step:
-	PREFETCHT0   64(CX)
-	PREFETCHT0   64(BX)
 	VMOVUPS      (DI), Z12
 	VORPS.BCST   splat80000000AVX512<>+0(SB), Z12, Z13
 	VMOVAPS      Z10, Z14
@@ -1599,7 +1729,7 @@ step:
 	RET
 
 // func scanDeltaGradAVX2(du []float32, duStride int, ddt []float32, ddtStride int, dBias []float32, dSkip []float32, work []float32, u []float32, uStride int, skip []float32, steps int)
-// Requires: AVX, FMA3, MMX+
+// Requires: AVX, FMA3
 TEXT ·scanDeltaGradAVX2(SB), NOSPLIT, $0-200
 	MOVQ    work_base+112(FP), AX
 	MOVQ    du_base+0(FP), CX
@@ -1624,8 +1754,6 @@ step:
 	VMOVUPS     (DI), Y3
 	VMOVUPS     4096(AX)(R10*1), Y4
 	VMOVUPS     5120(AX)(R10*1), Y5
-	PREFETCHT0  64(CX)
-	PREFETCHT0  64(BX)
 	VMOVUPS     6144(AX)(R10*1), Y6
 	VFMADD231PS Y5, Y3, Y6
 	VMULPS      2048(AX)(R10*1), Y6, Y6
@@ -1649,7 +1777,7 @@ step:
 	RET
 
 // func scanDeltaGradAVX512(du []float32, duStride int, ddt []float32, ddtStride int, dBias []float32, dSkip []float32, work []float32, u []float32, uStride int, skip []float32, steps int)
-// Requires: AVX, AVX512F, MMX+
+// Requires: AVX, AVX512F
 TEXT ·scanDeltaGradAVX512(SB), NOSPLIT, $0-200
 	MOVQ    work_base+112(FP), AX
 	MOVQ    du_base+0(FP), CX
@@ -1674,8 +1802,6 @@ step:
 	VMOVUPS     (DI), Z3
 	VMOVUPS     8192(AX)(R10*1), Z4
 	VMOVUPS     10240(AX)(R10*1), Z5
-	PREFETCHT0  64(CX)
-	PREFETCHT0  64(BX)
 	VMOVUPS     12288(AX)(R10*1), Z6
 	VFMADD231PS Z5, Z3, Z6
 	VMULPS      4096(AX)(R10*1), Z6, Z6

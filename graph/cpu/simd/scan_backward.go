@@ -10,7 +10,7 @@ func ScanBackwardScratch(channels, n int) int {
 		sums   = 2 // products whose lanes add up to dB and dC, for each state
 	)
 	return (panels*n+rows)*roundUp(channels, scanMaxLanes) +
-		(scanBackwardWork+stages+sums*n)*ScanChunk*scanMaxLanes
+		(scanBackwardWork+stages+sums*n)*ScanChunk*scanMaxLanes + scanAheadSize
 }
 
 // ScanBackward computes the gradients of channels [c0, c1) from the states in Saved. Y and State are not
@@ -49,6 +49,7 @@ func ScanBackward(a *ScanArgs, g *ScanGrads, c0, c1 int, scratch []float32) {
 		clear(p.data)
 	}
 
+	ahead := arena.ahead()
 	gy, sGrads := scanRow(work, k.lanes, scanGY), work[scanS*span:scanHistory*span]
 	for chunk := (a.T - 1) / ScanChunk; chunk >= 0 && a.T > 0; chunk-- {
 		t0 := chunk * ScanChunk
@@ -68,8 +69,9 @@ func ScanBackward(a *ScanArgs, g *ScanGrads, c0, c1 int, scratch []float32) {
 				scanPanel{gy, k.lanes}.gather(dy, steps, 0, k.lanes)
 			}
 			clear(sGrads)
+			next := ahead.of(t0-ScanChunk, a.T, c0+col, a.U, a.Dt, a.Z, g.DY, g.DU, g.DDt, g.DZ)
 			k.statesGrad(work, sums, dDecay.from(col), dh.from(col), h.from(col), decay.from(col), width,
-				b.Data, b.Stride, c.Data, c.Stride, steps, a.N)
+				b.Data, b.Stride, c.Data, c.Stride, steps, a.N, next)
 			if a.gated() {
 				dz := s.output(g.DZ, dzStage)
 				k.gateGrad(dz.Data, dz.Stride, work, dy.Data, dy.Stride, z.Data, z.Stride, steps)

@@ -8,7 +8,7 @@ func ScanForwardScratch(channels, n int) int {
 		rows   = 2 // D and DtBias, [width]
 		stages = 4 // u, dt, z and Y where a vector is cut short
 	)
-	return (panels*n+rows)*roundUp(channels, scanMaxLanes) + (scanForwardWork+stages)*ScanChunk*scanMaxLanes
+	return (panels*n+rows)*roundUp(channels, scanMaxLanes) + (scanForwardWork+stages)*ScanChunk*scanMaxLanes + scanAheadSize
 }
 
 // ScanForward computes channels [c0, c1) of Y, State and Saved. Calls on disjoint ranges may run at once,
@@ -42,7 +42,7 @@ func ScanForward(a *ScanArgs, c0, c1 int, scratch []float32) {
 	}
 
 	y := scanRow(work, k.lanes, scanY)
-
+	ahead := arena.ahead()
 	for t0 := 0; t0 < a.T; t0 += ScanChunk {
 		steps := min(ScanChunk, a.T-t0)
 		if a.Saved != nil {
@@ -53,7 +53,8 @@ func ScanForward(a *ScanArgs, c0, c1 int, scratch []float32) {
 			s := scanSpan{t0, steps, c0 + col, c1, k.lanes}
 			u, dt := s.input(a.U, uStage), s.input(a.Dt, dtStage)
 			k.delta(work, u.Data, u.Stride, dt.Data, dt.Stride, bias.from(col), skip.from(col), steps)
-			k.states(work, h.from(col), decay.from(col), width, b.Data, b.Stride, c.Data, c.Stride, steps, a.N)
+			next := ahead.of(t0+ScanChunk, a.T, c0+col, a.U, a.Dt, a.Z, a.Y)
+			k.states(work, h.from(col), decay.from(col), width, b.Data, b.Stride, c.Data, c.Stride, steps, a.N, next)
 			out := s.output(a.Y, yStage)
 			if a.gated() {
 				z := s.input(a.Z, zStage)

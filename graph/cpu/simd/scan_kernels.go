@@ -26,15 +26,16 @@ const scanMaxLanes = 16
 
 // scanKernels are the selective scan's inner loops of one Level. Each works on one vector of lanes
 // channels over steps timesteps, at least 1 and at most ScanChunk; the Go versions in scan_portable.go say
-// what each computes. Operands that lie [N][channels] have width between their rows.
+// what each computes. Operands that lie [N][channels] have width between their rows. ahead is what to prefetch
+// meanwhile: see scanAhead.
 type scanKernels struct {
 	lanes        int
 	statesAtOnce int // states whose products for dB share a row of sums, and those for dC
 
 	delta      func(work, u []float32, uStride int, dt []float32, dtStride int, bias, skip []float32, steps int)
-	states     func(work, h, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps, n int)
+	states     func(work, h, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps, n int, ahead []uintptr)
 	gate       func(out []float32, outStride int, y []float32, yStride int, z []float32, zStride, steps int)
-	statesGrad func(work, sums, dDecay, dh, h, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps, n int)
+	statesGrad func(work, sums, dDecay, dh, h, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps, n int, ahead []uintptr)
 	gateGrad   func(dz []float32, dzStride int, work, dy []float32, dyStride int, z []float32, zStride, steps int)
 	deltaGrad  func(du []float32, duStride int, ddt []float32, ddtStride int, dBias, dSkip, work, u []float32, uStride int, skip []float32, steps int)
 	addLanes   func(dB []float32, dBStride int, dC []float32, dCStride int, sums []float32, steps, n int)

@@ -19,7 +19,7 @@ func scanDeltaGo(work, u []float32, uStride int, dt []float32, dtStride int, bia
 
 // scanStatesGo advances the states, h[n] = exp(delta[t]*decay[n])*h[n] + deltaU[t]*b[t,n], and adds
 // c[t,n]*h[n] to y[t].
-func scanStatesGo(work, h, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps, n int) {
+func scanStatesGo(work, h, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps, n int, _ []uintptr) {
 	delta, deltaU, y := scanRowGo(work, scanDelta), scanRowGo(work, scanDeltaU), scanRowGo(work, scanY)
 	for j := range n {
 		for i := range scanLanesGo {
@@ -51,7 +51,7 @@ func scanGateGo(out []float32, outStride int, y []float32, yStride int, z []floa
 // ddelta[t] and sum_t w[t]*delta[t] to dDecay. It adds dh[t]*deltaU[t] and gy[t]*h[t], whose lanes add up
 // to dB[t,n] and dC[t,n], to sums, [n][2][ScanChunk][lanes] here. (The assembly folds the products of
 // scanStatesAtOnce states into the lanes of one vector first, to have fewer of them to load and store.)
-func scanStatesGradGo(work, sums, dDecay, dh, h, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps, n int) {
+func scanStatesGradGo(work, sums, dDecay, dh, h, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps, n int, _ []uintptr) {
 	delta, deltaU, y := scanRowGo(work, scanDelta), scanRowGo(work, scanDeltaU), scanRowGo(work, scanY)
 	gy, s, ddelta := scanRowGo(work, scanGY), scanRowGo(work, scanS), scanRowGo(work, scanDDelta)
 	rate, decayed := scanRowGo(work, scanHistory), scanRowGo(work, scanHistory+1)

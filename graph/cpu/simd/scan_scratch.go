@@ -1,6 +1,9 @@
 package simd
 
-import "fmt"
+import (
+	"fmt"
+	"unsafe"
+)
 
 // scanPanel is a matrix over the channels of one call, [rows][width], in scratch: width is the number of
 // channels rounded up to whole vectors, and what lies past the range is zero.
@@ -94,4 +97,35 @@ func (s *scanArena) take(n int) []float32 {
 
 func (s *scanArena) panel(rows, width int) scanPanel {
 	return scanPanel{s.take(rows * width), width}
+}
+
+// scanAhead lists rows to prefetch, for each operand the address of the first one and the bytes between rows,
+// and ends with two zeros. An address is no reference: nothing is read or written through it, so that it may
+// lie beyond the operand's end.
+type scanAhead []uintptr
+
+const (
+	scanOperands  = 7                                     // with timesteps and channels that a pass has at most
+	scanAheadSize = 2 * (scanOperands + 1) * wordElements // elements of scratch
+	wordElements  = 2                                     // of scratch in a uintptr
+)
+
+// ahead takes the memory of a list.
+func (s *scanArena) ahead() scanAhead {
+	x := s.take(scanAheadSize)
+	return unsafe.Slice((*uintptr)(unsafe.Pointer(unsafe.SliceData(x))), len(x)/wordElements)
+}
+
+// of lists columns from c on of the operands that are there, from timestep t on, or none where a sequence of
+// tokens has no such timestep.
+func (p scanAhead) of(t, tokens, c int, operands ...Rows) []uintptr {
+	n := 0
+	for _, r := range operands {
+		if t >= 0 && t < tokens && r.Data != nil {
+			p[n], p[n+1] = uintptr(unsafe.Pointer(&r.Data[t*r.Stride+c])), uintptr(4*r.Stride)
+			n += 2
+		}
+	}
+	p[n], p[n+1] = 0, 0
+	return p[:n+2]
 }

@@ -72,12 +72,44 @@ func advance(bytes int, pointers ...Register) {
 	}
 }
 
-// prefetch brings in the cache line after the one at each pointer, which a row's next vectors of channels
-// are in: the hardware's prefetchers don't follow a stride of more than a page. The row's page is in the TLB now.
-func prefetch(pointers ...Register) {
-	for _, p := range pointers {
-		PREFETCHT0(at(p).Offset(64))
+// ahead goes through parameter ahead, pairs of the address of a row and the bytes to the next one: rows that
+// the next chunk reads or writes, which lie too far apart for the hardware's prefetchers. A pass over a
+// chunk's timesteps brings in a line of each row of one pair, so that memory works while the states are
+// computed; from the pair of zeros at the end on it touches the work array, which is in the cache.
+type ahead struct {
+	idle        Register
+	row, stride Register
+}
+
+func newAhead(idle Register) *ahead { return &ahead{idle, GP64(), GP64()} }
+
+// begin takes the next pair. The parameter itself is the pointer to it: registers are scarce.
+func (a *ahead) begin(label string) {
+	parameter, next := base("ahead"), Ptr("ahead")
+	MOVQ(at(next), a.row)
+	MOVQ(at(next).Offset(8), a.stride)
+	ADDQ(Imm(16), next)
+	TESTQ(a.row, a.row)
+	JNE(LabelRef(label + "ahead"))
+	MOVQ(a.idle, a.row)
+	SUBQ(Imm(16), next)
+	Label(label + "ahead")
+	MOVQ(next, parameter)
+}
+
+// base is where the pointer of slice parameter name lies.
+func base(name string) Mem {
+	b, err := Param(name).Base().Resolve()
+	if err != nil {
+		panic(err)
 	}
+	return b.Addr
+}
+
+// line prefetches a line of the pair's next row.
+func (a *ahead) line() {
+	PREFETCHT1(at(a.row))
+	ADDQ(a.stride, a.row)
 }
 
 // timesteps runs body for each of steps, with offset the byte offset of the timestep in packed operands.
@@ -158,7 +190,6 @@ func delta(s ISA) {
 	bias, skip := s.Load(at(Ptr("bias"))), s.Load(at(Ptr("skip")))
 	softplus := s.NewSoftplus()
 	timesteps(s, "step", Int("steps"), func(offset Register) {
-		prefetch(u, dt)
 		d, sig := softplus.WithSlope(s.Add(bias, at(dt)))
 		v := s.Load(at(u))
 		s.Store(d, w.of(workDelta, offset))
@@ -172,9 +203,10 @@ func delta(s ISA) {
 }
 
 func states(s ISA) {
-	s.Func("scanStates", "(work, h, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps, n int)")
-	w, width, steps := work{s, Ptr("work")}, ByteStride("width"), Int("steps")
-	b, bStride, c, cStride := Ptr("b"), ByteStride("bStride"), Ptr("c"), ByteStride("cStride")
+	s.Func("scanStates", "(work, h, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps, n int, ahead []uintptr)")
+	w, width := work{s, Ptr("work")}, ByteStride("width")
+	next := newAhead(w.base)
+	bStride, cStride := ByteStride("bStride"), ByteStride("cStride")
 	exp2 := s.NewExp2()
 	eachPanelBlock(s, width, func(states int, row Register, label string) {
 		rates := rowsOf(s, "decay", row, width).load(states)
@@ -183,20 +215,23 @@ func states(s ISA) {
 		}
 		hRows := rowsOf(s, "h", row, width)
 		h := hRows.load(states)
-		bt, ct := copyOf(b), copyOf(c)
-		timesteps(s, label+"step", steps, func(offset Register) {
+		b, c := Ptr("b"), Ptr("c")
+		next.begin(label)
+		timesteps(s, label+"step", Int("steps"), func(offset Register) {
+			next.line()
 			d, du, y := s.Load(w.of(workDelta, offset)), s.Load(w.of(workDeltaU, offset)), s.Load(w.of(workY, offset))
 			for i := range states {
 				e := exp2.Of(s.Mul(d, rates[i]))
-				s.MulAdd(h[i], e, s.Mul(du, splat(bt, i)))
-				s.FMA(y, h[i], splat(ct, i))
+				s.MulAdd(h[i], e, s.Mul(du, splat(b, i)))
+				s.FMA(y, h[i], splat(c, i))
 			}
 			s.Store(y, w.of(workY, offset))
-			ADDQ(bStride, bt)
-			ADDQ(cStride, ct)
+			ADDQ(bStride, b)
+			ADDQ(cStride, c)
 		})
 		hRows.store(h)
-		advance(4*states, b, c)
+		ADDQ(Imm(uint64(4*states)), base("b"))
+		ADDQ(Imm(uint64(4*states)), base("c"))
 	})
 	End()
 }
@@ -207,7 +242,6 @@ func gate(s ISA) {
 	z, zStride := Ptr("z"), ByteStride("zStride")
 	sigmoid := s.NewSigmoid()
 	timesteps(s, "step", Int("steps"), func(Register) {
-		prefetch(z, out)
 		s.Store(s.Mul(sigmoid.SiLU(s.Load(at(z))), at(y)), at(out))
 		ADDQ(outStride, out)
 		ADDQ(yStride, y)
@@ -217,12 +251,13 @@ func gate(s ISA) {
 }
 
 func statesGrad(s ISA) {
-	s.Func("scanStatesGrad", "(work, sums, dDecay, dh, h, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps, n int)")
+	s.Func("scanStatesGrad", "(work, sums, dDecay, dh, h, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps, n int, ahead []uintptr)")
 	w, sums, width := work{s, Ptr("work")}, work{s, Ptr("sums")}, ByteStride("width")
 	b, bStride, c, cStride := Ptr("b"), ByteStride("bStride"), Ptr("c"), ByteStride("cStride")
 	exp2 := s.NewExp2()
 	rate := func(i int) int { return workHistory + 2*i }
 	decayed := func(i int) int { return workHistory + 2*i + 1 }
+	next := newAhead(w.base)
 	add := func(row int, offset Register, products []VecVirtual) {
 		sum := products[0]
 		if len(products) == statesAtOnce {
@@ -233,14 +268,14 @@ func statesGrad(s ISA) {
 	}
 
 	eachPanelBlock(s, width, func(states int, row Register, label string) {
-		bt, ct := copyOf(b), copyOf(c)
-
 		rates := rowsOf(s, "decay", row, width).load(states)
 		for _, a := range rates {
 			s.MulBy(a, s.Const(math.Log2E))
 		}
 		h := rowsOf(s, "h", row, width).load(states)
+		next.begin(label + "forward")
 		timesteps(s, label+"forward", Int("steps"), func(offset Register) {
+			next.line()
 			d, du, y := s.Load(w.of(workDelta, offset)), s.Load(w.of(workDeltaU, offset)), s.Load(w.of(workY, offset))
 			gy := s.Load(w.of(workGY, offset))
 			products := make([]VecVirtual, states)
@@ -249,28 +284,30 @@ func statesGrad(s ISA) {
 				s.Store(e, w.of(rate(i), offset))
 				s.MulBy(h[i], e)
 				s.Store(h[i], w.of(decayed(i), offset))
-				s.FMA(h[i], du, splat(bt, i))
-				s.FMA(y, h[i], splat(ct, i))
+				s.FMA(h[i], du, splat(b, i))
+				s.FMA(y, h[i], splat(c, i))
 				products[i] = s.Mul(h[i], gy)
 			}
 			add(sumC, offset, products)
 			s.Store(y, w.of(workY, offset))
-			ADDQ(bStride, bt)
-			ADDQ(cStride, ct)
+			ADDQ(bStride, b)
+			ADDQ(cStride, c)
 		})
 
 		a := rowsOf(s, "decay", row, width).load(states)
 		dhRows, dDecayRows := rowsOf(s, "dh", row, width), rowsOf(s, "dDecay", row, width)
 		dh, dDecay := dhRows.load(states), dDecayRows.load(states)
+		next.begin(label + "backward")
 		stepsBack(s, label+"backward", Int("steps"), func(offset Register) {
-			SUBQ(bStride, bt)
-			SUBQ(cStride, ct)
+			next.line()
+			SUBQ(bStride, b)
+			SUBQ(cStride, c)
 			d, du, gy := s.Load(w.of(workDelta, offset)), s.Load(w.of(workDeltaU, offset)), s.Load(w.of(workGY, offset))
 			t, dd := s.Load(w.of(workS, offset)), s.Load(w.of(workDDelta, offset))
 			products := make([]VecVirtual, states)
 			for i := range states {
-				s.FMA(dh[i], gy, splat(ct, i))
-				s.FMA(t, dh[i], splat(bt, i))
+				s.FMA(dh[i], gy, splat(c, i))
+				s.FMA(t, dh[i], splat(b, i))
 				products[i] = s.Mul(dh[i], du)
 				x := s.Mul(dh[i], w.of(decayed(i), offset))
 				s.FMA(dd, x, a[i])
@@ -307,7 +344,6 @@ func gateGrad(s ISA) {
 	z, zStride := Ptr("z"), ByteStride("zStride")
 	sigmoid := s.NewSigmoid()
 	timesteps(s, "step", Int("steps"), func(offset Register) {
-		prefetch(dz, dy)
 		_, slope := sigmoid.SiLUSlope(s.Load(at(z)))
 		s.MulBy(slope, at(dy))
 		s.MulBy(slope, w.of(workY, offset))
@@ -328,7 +364,6 @@ func deltaGrad(s ISA) {
 	dBias, dSkip := s.Load(at(Ptr("dBias"))), s.Load(at(Ptr("dSkip")))
 	timesteps(s, "step", Int("steps"), func(offset Register) {
 		v, g, t := s.Load(at(u)), s.Load(w.of(workGY, offset)), s.Load(w.of(workS, offset))
-		prefetch(du, ddt)
 		x := s.Load(w.of(workDDelta, offset))
 		s.FMA(x, v, t)
 		s.MulBy(x, w.of(workSig, offset))

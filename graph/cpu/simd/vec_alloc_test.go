@@ -28,6 +28,7 @@ func TestVectorAllocations(t *testing.T) {
 			"Add": func() { Add(x, y, z) }, "Mul": func() { Mul(x, y, z) }, "MulAdd": func() { MulAdd(x, y, z) },
 			"Scale": func() { Scale(x, 2, y) }, "Axpy": func() { Axpy(2, x, y) },
 			"SwiGLU": func() { SwiGLU(x, y, z) }, "SwiGLUGrad": func() { SwiGLUGrad(x, y, z, w, v) },
+			"GatedUpdate": func() { GatedUpdate(x, y, z, w) }, "Rotate": func() { Rotate(x, y, z[:n/2], w[:n/2]) },
 			"Dot": func() { Dot(x, y) }, "Sum": func() { Sum(x) }, "SumSquares": func() { SumSquares(x) }, "Max": func() { Max(x) },
 			"SoftmaxExp": func() { SoftmaxExp(x, y, 1) },
 			"RMSNormRow": func() { RMSNormRow(x, y, z, 1) }, "RMSNormRowGrad": func() { RMSNormRowGrad(x, y, z, w, v, 1) },

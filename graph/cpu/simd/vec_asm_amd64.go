@@ -122,6 +122,36 @@ func swiGLUAVX512(dst []float32, gate []float32, up []float32)
 //go:noescape
 func swiGLUGradAVX512(dgate []float32, dup []float32, gate []float32, up []float32, dy []float32)
 
+// gatedUpdateAVX2 is gatedUpdateGo on vectors of 8.
+//
+//go:noescape
+func gatedUpdateAVX2(dst []float32, x []float32, gate []float32, h []float32)
+
+// gatedUpdateGradAVX2 is gatedUpdateGradGo on vectors of 8.
+//
+//go:noescape
+func gatedUpdateGradAVX2(dx []float32, dgate []float32, dh []float32, x []float32, gate []float32, h []float32, dy []float32)
+
+// gatedUpdateAVX512 is gatedUpdateGo on vectors of 16.
+//
+//go:noescape
+func gatedUpdateAVX512(dst []float32, x []float32, gate []float32, h []float32)
+
+// gatedUpdateGradAVX512 is gatedUpdateGradGo on vectors of 16.
+//
+//go:noescape
+func gatedUpdateGradAVX512(dx []float32, dgate []float32, dh []float32, x []float32, gate []float32, h []float32, dy []float32)
+
+// rotateAVX2 is rotateGo on vectors of 8.
+//
+//go:noescape
+func rotateAVX2(y []float32, x []float32, cos []float32, sin []float32)
+
+// rotateAVX512 is rotateGo on vectors of 16.
+//
+//go:noescape
+func rotateAVX512(y []float32, x []float32, cos []float32, sin []float32)
+
 // dotAVX2 is dotGo on vectors of 8.
 //
 //go:noescape
@@ -241,6 +271,16 @@ func convSiLUGradAVX512(dpre []float32, dw []float32, dbias []float32, dy []floa
 //
 //go:noescape
 func convInputAVX512(dx []float32, w []float32, wStride int, dpre []float32, dpreStride int, taps int)
+
+// convSiLUColumnAVX512 is convSiLUColumnGo on vectors of 16.
+//
+//go:noescape
+func convSiLUColumnAVX512(y []float32, yStride int, bias []float32, w []float32, wStride int, x []float32, xStride int, steps int)
+
+// convSiLUGradColumnAVX512 is convSiLUGradColumnGo on vectors of 16.
+//
+//go:noescape
+func convSiLUGradColumnAVX512(dx []float32, dxStride int, dw []float32, dbias []float32, dy []float32, dyStride int, bias []float32, w []float32, wStride int, x []float32, xStride int, steps int)
 
 // fmasAVX2 is fmasGo on vectors of 8.
 //

@@ -2170,6 +2170,799 @@ done:
 	VZEROUPPER
 	RET
 
+// func gatedUpdateAVX2(dst []float32, x []float32, gate []float32, h []float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·gatedUpdateAVX2(SB), NOSPLIT, $0-96
+	MOVQ dst_base+0(FP), AX
+	MOVQ x_base+24(FP), CX
+	MOVQ gate_base+48(FP), DX
+	MOVQ h_base+72(FP), BX
+	MOVQ dst_len+8(FP), SI
+	XORQ DI, DI
+	CMPQ SI, $0x08
+	JLT  singleEnd
+
+single:
+	VMOVUPS      (CX)(DI*1), Y0
+	VMOVUPS      (BX)(DI*1), Y1
+	VORPS        splat80000000AVX2<>+0(SB), Y1, Y2
+	VMOVUPS      splatc2d00000AVX2<>+0(SB), Y3
+	VMAXPS       Y2, Y3, Y2
+	VMOVUPS      splat4b400000AVX2<>+0(SB), Y3
+	VFMADD231PS  splat3fb8aa3bAVX2<>+0(SB), Y2, Y3
+	VSUBPS       splat4b400000AVX2<>+0(SB), Y3, Y4
+	VMOVAPS      Y2, Y2
+	VFNMADD231PS splat3f317218AVX2<>+0(SB), Y4, Y2
+	VFNMADD231PS splatb102e308AVX2<>+0(SB), Y4, Y2
+	VMOVUPS      splat3ab563a2AVX2<>+0(SB), Y4
+	VFMADD213PS  splat3c091ef0AVX2<>+0(SB), Y2, Y4
+	VFMADD213PS  splat3d2aac2cAVX2<>+0(SB), Y2, Y4
+	VFMADD213PS  splat3e2aaa46AVX2<>+0(SB), Y2, Y4
+	VFMADD213PS  splat3efffffeAVX2<>+0(SB), Y2, Y4
+	VFMADD213PS  splat3f800000AVX2<>+0(SB), Y2, Y4
+	VFMADD213PS  splat3f800000AVX2<>+0(SB), Y2, Y4
+	VPSLLD       $0x17, Y3, Y3
+	VPSRAD       $0x18, Y3, Y2
+	VPSLLD       $0x17, Y2, Y2
+	VPSUBD       Y2, Y3, Y3
+	VPADDD       splat3f800000AVX2<>+0(SB), Y2, Y2
+	VPADDD       splat3f800000AVX2<>+0(SB), Y3, Y3
+	VMULPS       Y2, Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VMOVUPS      splat3f800000AVX2<>+0(SB), Y2
+	VBLENDVPS    Y1, Y4, Y2, Y2
+	VADDPS       splat3f800000AVX2<>+0(SB), Y4, Y3
+	VDIVPS       Y3, Y2, Y2
+	VMULPS       Y1, Y2, Y1
+	VSUBPS       Y0, Y1, Y1
+	VMOVUPS      (DX)(DI*1), Y2
+	VORPS        splat80000000AVX2<>+0(SB), Y2, Y3
+	VMOVUPS      splatc2d00000AVX2<>+0(SB), Y4
+	VMAXPS       Y3, Y4, Y3
+	VMOVUPS      splat4b400000AVX2<>+0(SB), Y4
+	VFMADD231PS  splat3fb8aa3bAVX2<>+0(SB), Y3, Y4
+	VSUBPS       splat4b400000AVX2<>+0(SB), Y4, Y5
+	VMOVAPS      Y3, Y3
+	VFNMADD231PS splat3f317218AVX2<>+0(SB), Y5, Y3
+	VFNMADD231PS splatb102e308AVX2<>+0(SB), Y5, Y3
+	VMOVUPS      splat3ab563a2AVX2<>+0(SB), Y5
+	VFMADD213PS  splat3c091ef0AVX2<>+0(SB), Y3, Y5
+	VFMADD213PS  splat3d2aac2cAVX2<>+0(SB), Y3, Y5
+	VFMADD213PS  splat3e2aaa46AVX2<>+0(SB), Y3, Y5
+	VFMADD213PS  splat3efffffeAVX2<>+0(SB), Y3, Y5
+	VFMADD213PS  splat3f800000AVX2<>+0(SB), Y3, Y5
+	VFMADD213PS  splat3f800000AVX2<>+0(SB), Y3, Y5
+	VPSLLD       $0x17, Y4, Y4
+	VPSRAD       $0x18, Y4, Y3
+	VPSLLD       $0x17, Y3, Y3
+	VPSUBD       Y3, Y4, Y4
+	VPADDD       splat3f800000AVX2<>+0(SB), Y3, Y3
+	VPADDD       splat3f800000AVX2<>+0(SB), Y4, Y4
+	VMULPS       Y3, Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VMOVUPS      splat3f800000AVX2<>+0(SB), Y3
+	VBLENDVPS    Y2, Y5, Y3, Y3
+	VADDPS       splat3f800000AVX2<>+0(SB), Y5, Y2
+	VDIVPS       Y2, Y3, Y2
+	VMULPS       Y2, Y1, Y1
+	VADDPS       Y1, Y0, Y0
+	VMOVUPS      Y0, (AX)(DI*1)
+	ADDQ         $0x20, DI
+	SUBQ         $0x08, SI
+	CMPQ         SI, $0x08
+	JGE          single
+
+singleEnd:
+	TESTQ        SI, SI
+	JE           done
+	LEAQ         laneMasks<>+32(SB), R8
+	NEGQ         SI
+	VMOVUPS      (R8)(SI*4), Y0
+	VMASKMOVPS   (CX)(DI*1), Y0, Y1
+	VMASKMOVPS   (BX)(DI*1), Y0, Y2
+	VORPS        splat80000000AVX2<>+0(SB), Y2, Y3
+	VMOVUPS      splatc2d00000AVX2<>+0(SB), Y4
+	VMAXPS       Y3, Y4, Y3
+	VMOVUPS      splat4b400000AVX2<>+0(SB), Y4
+	VFMADD231PS  splat3fb8aa3bAVX2<>+0(SB), Y3, Y4
+	VSUBPS       splat4b400000AVX2<>+0(SB), Y4, Y5
+	VMOVAPS      Y3, Y3
+	VFNMADD231PS splat3f317218AVX2<>+0(SB), Y5, Y3
+	VFNMADD231PS splatb102e308AVX2<>+0(SB), Y5, Y3
+	VMOVUPS      splat3ab563a2AVX2<>+0(SB), Y5
+	VFMADD213PS  splat3c091ef0AVX2<>+0(SB), Y3, Y5
+	VFMADD213PS  splat3d2aac2cAVX2<>+0(SB), Y3, Y5
+	VFMADD213PS  splat3e2aaa46AVX2<>+0(SB), Y3, Y5
+	VFMADD213PS  splat3efffffeAVX2<>+0(SB), Y3, Y5
+	VFMADD213PS  splat3f800000AVX2<>+0(SB), Y3, Y5
+	VFMADD213PS  splat3f800000AVX2<>+0(SB), Y3, Y5
+	VPSLLD       $0x17, Y4, Y4
+	VPSRAD       $0x18, Y4, Y3
+	VPSLLD       $0x17, Y3, Y3
+	VPSUBD       Y3, Y4, Y4
+	VPADDD       splat3f800000AVX2<>+0(SB), Y3, Y3
+	VPADDD       splat3f800000AVX2<>+0(SB), Y4, Y4
+	VMULPS       Y3, Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VMOVUPS      splat3f800000AVX2<>+0(SB), Y3
+	VBLENDVPS    Y2, Y5, Y3, Y3
+	VADDPS       splat3f800000AVX2<>+0(SB), Y5, Y4
+	VDIVPS       Y4, Y3, Y3
+	VMULPS       Y2, Y3, Y2
+	VSUBPS       Y1, Y2, Y2
+	VMASKMOVPS   (DX)(DI*1), Y0, Y3
+	VORPS        splat80000000AVX2<>+0(SB), Y3, Y4
+	VMOVUPS      splatc2d00000AVX2<>+0(SB), Y5
+	VMAXPS       Y4, Y5, Y4
+	VMOVUPS      splat4b400000AVX2<>+0(SB), Y5
+	VFMADD231PS  splat3fb8aa3bAVX2<>+0(SB), Y4, Y5
+	VSUBPS       splat4b400000AVX2<>+0(SB), Y5, Y6
+	VMOVAPS      Y4, Y4
+	VFNMADD231PS splat3f317218AVX2<>+0(SB), Y6, Y4
+	VFNMADD231PS splatb102e308AVX2<>+0(SB), Y6, Y4
+	VMOVUPS      splat3ab563a2AVX2<>+0(SB), Y6
+	VFMADD213PS  splat3c091ef0AVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  splat3d2aac2cAVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  splat3e2aaa46AVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  splat3efffffeAVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  splat3f800000AVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  splat3f800000AVX2<>+0(SB), Y4, Y6
+	VPSLLD       $0x17, Y5, Y5
+	VPSRAD       $0x18, Y5, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VPSUBD       Y4, Y5, Y5
+	VPADDD       splat3f800000AVX2<>+0(SB), Y4, Y4
+	VPADDD       splat3f800000AVX2<>+0(SB), Y5, Y5
+	VMULPS       Y4, Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VMOVUPS      splat3f800000AVX2<>+0(SB), Y4
+	VBLENDVPS    Y3, Y6, Y4, Y4
+	VADDPS       splat3f800000AVX2<>+0(SB), Y6, Y3
+	VDIVPS       Y3, Y4, Y3
+	VMULPS       Y3, Y2, Y2
+	VADDPS       Y2, Y1, Y1
+	VMASKMOVPS   Y1, Y0, (AX)(DI*1)
+
+done:
+	VZEROUPPER
+	RET
+
+// func gatedUpdateGradAVX2(dx []float32, dgate []float32, dh []float32, x []float32, gate []float32, h []float32, dy []float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·gatedUpdateGradAVX2(SB), NOSPLIT, $0-168
+	MOVQ dx_base+0(FP), AX
+	MOVQ dgate_base+24(FP), CX
+	MOVQ dh_base+48(FP), DX
+	MOVQ x_base+72(FP), BX
+	MOVQ gate_base+96(FP), SI
+	MOVQ h_base+120(FP), DI
+	MOVQ dy_base+144(FP), R8
+	MOVQ dx_len+8(FP), R9
+	XORQ R10, R10
+	CMPQ R9, $0x08
+	JLT  singleEnd
+
+single:
+	VMOVUPS      (SI)(R10*1), Y0
+	VORPS        splat80000000AVX2<>+0(SB), Y0, Y1
+	VMOVUPS      splatc2d00000AVX2<>+0(SB), Y2
+	VMAXPS       Y1, Y2, Y1
+	VMOVUPS      splat4b400000AVX2<>+0(SB), Y2
+	VFMADD231PS  splat3fb8aa3bAVX2<>+0(SB), Y1, Y2
+	VSUBPS       splat4b400000AVX2<>+0(SB), Y2, Y3
+	VMOVAPS      Y1, Y1
+	VFNMADD231PS splat3f317218AVX2<>+0(SB), Y3, Y1
+	VFNMADD231PS splatb102e308AVX2<>+0(SB), Y3, Y1
+	VMOVUPS      splat3ab563a2AVX2<>+0(SB), Y3
+	VFMADD213PS  splat3c091ef0AVX2<>+0(SB), Y1, Y3
+	VFMADD213PS  splat3d2aac2cAVX2<>+0(SB), Y1, Y3
+	VFMADD213PS  splat3e2aaa46AVX2<>+0(SB), Y1, Y3
+	VFMADD213PS  splat3efffffeAVX2<>+0(SB), Y1, Y3
+	VFMADD213PS  splat3f800000AVX2<>+0(SB), Y1, Y3
+	VFMADD213PS  splat3f800000AVX2<>+0(SB), Y1, Y3
+	VPSLLD       $0x17, Y2, Y2
+	VPSRAD       $0x18, Y2, Y1
+	VPSLLD       $0x17, Y1, Y1
+	VPSUBD       Y1, Y2, Y2
+	VPADDD       splat3f800000AVX2<>+0(SB), Y1, Y1
+	VPADDD       splat3f800000AVX2<>+0(SB), Y2, Y2
+	VMULPS       Y1, Y3, Y3
+	VMULPS       Y2, Y3, Y3
+	VMOVUPS      splat3f800000AVX2<>+0(SB), Y1
+	VADDPS       splat3f800000AVX2<>+0(SB), Y3, Y2
+	VDIVPS       Y2, Y1, Y1
+	VMOVUPS      splat3f800000AVX2<>+0(SB), Y2
+	VBLENDVPS    Y0, Y3, Y2, Y2
+	VMULPS       Y1, Y2, Y2
+	VPXOR        Y4, Y4, Y4
+	VSUBPS       Y0, Y4, Y0
+	VMOVUPS      splat3f800000AVX2<>+0(SB), Y4
+	VBLENDVPS    Y0, Y3, Y4, Y4
+	VMULPS       Y1, Y4, Y0
+	VMULPS       (R8)(R10*1), Y2, Y2
+	VMOVUPS      (DI)(R10*1), Y1
+	VORPS        splat80000000AVX2<>+0(SB), Y1, Y3
+	VMOVUPS      splatc2d00000AVX2<>+0(SB), Y4
+	VMAXPS       Y3, Y4, Y3
+	VMOVUPS      splat4b400000AVX2<>+0(SB), Y4
+	VFMADD231PS  splat3fb8aa3bAVX2<>+0(SB), Y3, Y4
+	VSUBPS       splat4b400000AVX2<>+0(SB), Y4, Y5
+	VMOVAPS      Y3, Y3
+	VFNMADD231PS splat3f317218AVX2<>+0(SB), Y5, Y3
+	VFNMADD231PS splatb102e308AVX2<>+0(SB), Y5, Y3
+	VMOVUPS      splat3ab563a2AVX2<>+0(SB), Y5
+	VFMADD213PS  splat3c091ef0AVX2<>+0(SB), Y3, Y5
+	VFMADD213PS  splat3d2aac2cAVX2<>+0(SB), Y3, Y5
+	VFMADD213PS  splat3e2aaa46AVX2<>+0(SB), Y3, Y5
+	VFMADD213PS  splat3efffffeAVX2<>+0(SB), Y3, Y5
+	VFMADD213PS  splat3f800000AVX2<>+0(SB), Y3, Y5
+	VFMADD213PS  splat3f800000AVX2<>+0(SB), Y3, Y5
+	VPSLLD       $0x17, Y4, Y4
+	VPSRAD       $0x18, Y4, Y3
+	VPSLLD       $0x17, Y3, Y3
+	VPSUBD       Y3, Y4, Y4
+	VPADDD       splat3f800000AVX2<>+0(SB), Y3, Y3
+	VPADDD       splat3f800000AVX2<>+0(SB), Y4, Y4
+	VMULPS       Y3, Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VMOVUPS      splat3f800000AVX2<>+0(SB), Y3
+	VADDPS       splat3f800000AVX2<>+0(SB), Y5, Y4
+	VDIVPS       Y4, Y3, Y3
+	VMOVUPS      splat3f800000AVX2<>+0(SB), Y4
+	VBLENDVPS    Y1, Y5, Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VMOVAPS      Y4, Y6
+	VMULPS       Y3, Y5, Y5
+	VMULPS       Y3, Y5, Y5
+	VFMADD231PS  Y1, Y5, Y6
+	VMULPS       Y2, Y6, Y6
+	VMULPS       Y1, Y4, Y4
+	VSUBPS       (BX)(R10*1), Y4, Y1
+	VMULPS       Y1, Y2, Y2
+	VMULPS       Y0, Y2, Y2
+	VMULPS       (R8)(R10*1), Y0, Y0
+	VMOVUPS      Y2, (CX)(R10*1)
+	VMOVUPS      Y6, (DX)(R10*1)
+	VMOVUPS      Y0, (AX)(R10*1)
+	ADDQ         $0x20, R10
+	SUBQ         $0x08, R9
+	CMPQ         R9, $0x08
+	JGE          single
+
+singleEnd:
+	TESTQ        R9, R9
+	JE           done
+	LEAQ         laneMasks<>+32(SB), R11
+	NEGQ         R9
+	VMOVUPS      (R11)(R9*4), Y0
+	VMASKMOVPS   (SI)(R10*1), Y0, Y1
+	VORPS        splat80000000AVX2<>+0(SB), Y1, Y2
+	VMOVUPS      splatc2d00000AVX2<>+0(SB), Y3
+	VMAXPS       Y2, Y3, Y2
+	VMOVUPS      splat4b400000AVX2<>+0(SB), Y3
+	VFMADD231PS  splat3fb8aa3bAVX2<>+0(SB), Y2, Y3
+	VSUBPS       splat4b400000AVX2<>+0(SB), Y3, Y4
+	VMOVAPS      Y2, Y2
+	VFNMADD231PS splat3f317218AVX2<>+0(SB), Y4, Y2
+	VFNMADD231PS splatb102e308AVX2<>+0(SB), Y4, Y2
+	VMOVUPS      splat3ab563a2AVX2<>+0(SB), Y4
+	VFMADD213PS  splat3c091ef0AVX2<>+0(SB), Y2, Y4
+	VFMADD213PS  splat3d2aac2cAVX2<>+0(SB), Y2, Y4
+	VFMADD213PS  splat3e2aaa46AVX2<>+0(SB), Y2, Y4
+	VFMADD213PS  splat3efffffeAVX2<>+0(SB), Y2, Y4
+	VFMADD213PS  splat3f800000AVX2<>+0(SB), Y2, Y4
+	VFMADD213PS  splat3f800000AVX2<>+0(SB), Y2, Y4
+	VPSLLD       $0x17, Y3, Y3
+	VPSRAD       $0x18, Y3, Y2
+	VPSLLD       $0x17, Y2, Y2
+	VPSUBD       Y2, Y3, Y3
+	VPADDD       splat3f800000AVX2<>+0(SB), Y2, Y2
+	VPADDD       splat3f800000AVX2<>+0(SB), Y3, Y3
+	VMULPS       Y2, Y4, Y4
+	VMULPS       Y3, Y4, Y4
+	VMOVUPS      splat3f800000AVX2<>+0(SB), Y2
+	VADDPS       splat3f800000AVX2<>+0(SB), Y4, Y3
+	VDIVPS       Y3, Y2, Y2
+	VMOVUPS      splat3f800000AVX2<>+0(SB), Y3
+	VBLENDVPS    Y1, Y4, Y3, Y3
+	VMULPS       Y2, Y3, Y3
+	VPXOR        Y5, Y5, Y5
+	VSUBPS       Y1, Y5, Y1
+	VMOVUPS      splat3f800000AVX2<>+0(SB), Y5
+	VBLENDVPS    Y1, Y4, Y5, Y5
+	VMULPS       Y2, Y5, Y1
+	VMASKMOVPS   (R8)(R10*1), Y0, Y2
+	VMULPS       Y2, Y3, Y3
+	VMASKMOVPS   (DI)(R10*1), Y0, Y2
+	VORPS        splat80000000AVX2<>+0(SB), Y2, Y4
+	VMOVUPS      splatc2d00000AVX2<>+0(SB), Y5
+	VMAXPS       Y4, Y5, Y4
+	VMOVUPS      splat4b400000AVX2<>+0(SB), Y5
+	VFMADD231PS  splat3fb8aa3bAVX2<>+0(SB), Y4, Y5
+	VSUBPS       splat4b400000AVX2<>+0(SB), Y5, Y6
+	VMOVAPS      Y4, Y4
+	VFNMADD231PS splat3f317218AVX2<>+0(SB), Y6, Y4
+	VFNMADD231PS splatb102e308AVX2<>+0(SB), Y6, Y4
+	VMOVUPS      splat3ab563a2AVX2<>+0(SB), Y6
+	VFMADD213PS  splat3c091ef0AVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  splat3d2aac2cAVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  splat3e2aaa46AVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  splat3efffffeAVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  splat3f800000AVX2<>+0(SB), Y4, Y6
+	VFMADD213PS  splat3f800000AVX2<>+0(SB), Y4, Y6
+	VPSLLD       $0x17, Y5, Y5
+	VPSRAD       $0x18, Y5, Y4
+	VPSLLD       $0x17, Y4, Y4
+	VPSUBD       Y4, Y5, Y5
+	VPADDD       splat3f800000AVX2<>+0(SB), Y4, Y4
+	VPADDD       splat3f800000AVX2<>+0(SB), Y5, Y5
+	VMULPS       Y4, Y6, Y6
+	VMULPS       Y5, Y6, Y6
+	VMOVUPS      splat3f800000AVX2<>+0(SB), Y4
+	VADDPS       splat3f800000AVX2<>+0(SB), Y6, Y5
+	VDIVPS       Y5, Y4, Y4
+	VMOVUPS      splat3f800000AVX2<>+0(SB), Y5
+	VBLENDVPS    Y2, Y6, Y5, Y5
+	VMULPS       Y4, Y5, Y5
+	VMOVAPS      Y5, Y7
+	VMULPS       Y4, Y6, Y6
+	VMULPS       Y4, Y6, Y6
+	VFMADD231PS  Y2, Y6, Y7
+	VMULPS       Y3, Y7, Y7
+	VMULPS       Y2, Y5, Y5
+	VMASKMOVPS   (BX)(R10*1), Y0, Y2
+	VSUBPS       Y2, Y5, Y2
+	VMULPS       Y2, Y3, Y3
+	VMULPS       Y1, Y3, Y3
+	VMASKMOVPS   (R8)(R10*1), Y0, Y2
+	VMULPS       Y2, Y1, Y1
+	VMASKMOVPS   Y3, Y0, (CX)(R10*1)
+	VMASKMOVPS   Y7, Y0, (DX)(R10*1)
+	VMASKMOVPS   Y1, Y0, (AX)(R10*1)
+
+done:
+	VZEROUPPER
+	RET
+
+// func gatedUpdateAVX512(dst []float32, x []float32, gate []float32, h []float32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·gatedUpdateAVX512(SB), NOSPLIT, $0-96
+	MOVQ         dst_base+0(FP), AX
+	MOVQ         x_base+24(FP), DX
+	MOVQ         gate_base+48(FP), BX
+	MOVQ         h_base+72(FP), SI
+	VBROADCASTSS splat3f800000AVX512<>+0(SB), Z0
+	VBROADCASTSS splat3f800000AVX512<>+0(SB), Z1
+	VBROADCASTSS splat3efffffeAVX512<>+0(SB), Z2
+	VBROADCASTSS splat3e2aaa46AVX512<>+0(SB), Z3
+	VBROADCASTSS splat3d2aac2cAVX512<>+0(SB), Z4
+	VBROADCASTSS splat3c091ef0AVX512<>+0(SB), Z5
+	VBROADCASTSS splat3ab563a2AVX512<>+0(SB), Z6
+	VBROADCASTSS splat3fb8aa3bAVX512<>+0(SB), Z7
+	VBROADCASTSS splat3f317218AVX512<>+0(SB), Z8
+	VBROADCASTSS splatb102e308AVX512<>+0(SB), Z9
+	VBROADCASTSS splatc2d00000AVX512<>+0(SB), Z10
+	VBROADCASTSS splat42b20000AVX512<>+0(SB), Z11
+	VBROADCASTSS splat3f800000AVX512<>+0(SB), Z11
+	MOVQ         dst_len+8(FP), CX
+	XORQ         DI, DI
+	CMPQ         CX, $0x10
+	JLT          singleEnd
+
+single:
+	VMOVUPS      (DX)(DI*1), Z12
+	VMOVUPS      (SI)(DI*1), Z13
+	VORPS.BCST   splat80000000AVX512<>+0(SB), Z13, Z14
+	VMOVAPS      Z10, Z15
+	VMAXPS       Z14, Z15, Z14
+	VMULPS       Z7, Z14, Z15
+	VRNDSCALEPS  $0x00, Z15, Z15
+	VMOVAPS      Z14, Z14
+	VFNMADD231PS Z8, Z15, Z14
+	VFNMADD231PS Z9, Z15, Z14
+	VMOVAPS      Z6, Z16
+	VFMADD213PS  Z5, Z14, Z16
+	VFMADD213PS  Z4, Z14, Z16
+	VFMADD213PS  Z3, Z14, Z16
+	VFMADD213PS  Z2, Z14, Z16
+	VFMADD213PS  Z1, Z14, Z16
+	VFMADD213PS  Z0, Z14, Z16
+	VSCALEFPS    Z15, Z16, Z16
+	VMOVAPS      Z11, Z14
+	VPMOVD2M     Z13, K1
+	VMOVAPS      Z16, K1, Z14
+	VADDPS       Z11, Z16, Z15
+	VDIVPS       Z15, Z14, Z14
+	VMULPS       Z13, Z14, Z13
+	VSUBPS       Z12, Z13, Z13
+	VMOVUPS      (BX)(DI*1), Z14
+	VORPS.BCST   splat80000000AVX512<>+0(SB), Z14, Z15
+	VMOVAPS      Z10, Z16
+	VMAXPS       Z15, Z16, Z15
+	VMULPS       Z7, Z15, Z16
+	VRNDSCALEPS  $0x00, Z16, Z16
+	VMOVAPS      Z15, Z15
+	VFNMADD231PS Z8, Z16, Z15
+	VFNMADD231PS Z9, Z16, Z15
+	VMOVAPS      Z6, Z17
+	VFMADD213PS  Z5, Z15, Z17
+	VFMADD213PS  Z4, Z15, Z17
+	VFMADD213PS  Z3, Z15, Z17
+	VFMADD213PS  Z2, Z15, Z17
+	VFMADD213PS  Z1, Z15, Z17
+	VFMADD213PS  Z0, Z15, Z17
+	VSCALEFPS    Z16, Z17, Z17
+	VMOVAPS      Z11, Z15
+	VPMOVD2M     Z14, K1
+	VMOVAPS      Z17, K1, Z15
+	VADDPS       Z11, Z17, Z14
+	VDIVPS       Z14, Z15, Z14
+	VMULPS       Z14, Z13, Z13
+	VADDPS       Z13, Z12, Z12
+	VMOVUPS      Z12, (AX)(DI*1)
+	ADDQ         $0x40, DI
+	SUBQ         $0x10, CX
+	CMPQ         CX, $0x10
+	JGE          single
+
+singleEnd:
+	TESTQ        CX, CX
+	JE           done
+	MOVQ         $0x00000001, R8
+	SHLQ         CL, R8
+	DECQ         R8
+	KMOVW        R8, K1
+	VMOVUPS.Z    (DX)(DI*1), K1, Z12
+	VMOVUPS.Z    (SI)(DI*1), K1, Z13
+	VORPS.BCST   splat80000000AVX512<>+0(SB), Z13, Z14
+	VMOVAPS      Z10, Z15
+	VMAXPS       Z14, Z15, Z14
+	VMULPS       Z7, Z14, Z15
+	VRNDSCALEPS  $0x00, Z15, Z15
+	VMOVAPS      Z14, Z14
+	VFNMADD231PS Z8, Z15, Z14
+	VFNMADD231PS Z9, Z15, Z14
+	VMOVAPS      Z6, Z16
+	VFMADD213PS  Z5, Z14, Z16
+	VFMADD213PS  Z4, Z14, Z16
+	VFMADD213PS  Z3, Z14, Z16
+	VFMADD213PS  Z2, Z14, Z16
+	VFMADD213PS  Z1, Z14, Z16
+	VFMADD213PS  Z0, Z14, Z16
+	VSCALEFPS    Z15, Z16, Z16
+	VMOVAPS      Z11, Z14
+	VPMOVD2M     Z13, K2
+	VMOVAPS      Z16, K2, Z14
+	VADDPS       Z11, Z16, Z15
+	VDIVPS       Z15, Z14, Z14
+	VMULPS       Z13, Z14, Z13
+	VSUBPS       Z12, Z13, Z13
+	VMOVUPS.Z    (BX)(DI*1), K1, Z14
+	VORPS.BCST   splat80000000AVX512<>+0(SB), Z14, Z15
+	VMOVAPS      Z10, Z10
+	VMAXPS       Z15, Z10, Z10
+	VMULPS       Z7, Z10, Z7
+	VRNDSCALEPS  $0x00, Z7, Z7
+	VMOVAPS      Z10, Z10
+	VFNMADD231PS Z8, Z7, Z10
+	VFNMADD231PS Z9, Z7, Z10
+	VMOVAPS      Z6, Z6
+	VFMADD213PS  Z5, Z10, Z6
+	VFMADD213PS  Z4, Z10, Z6
+	VFMADD213PS  Z3, Z10, Z6
+	VFMADD213PS  Z2, Z10, Z6
+	VFMADD213PS  Z1, Z10, Z6
+	VFMADD213PS  Z0, Z10, Z6
+	VSCALEFPS    Z7, Z6, Z6
+	VMOVAPS      Z11, Z0
+	VPMOVD2M     Z14, K2
+	VMOVAPS      Z6, K2, Z0
+	VADDPS       Z11, Z6, Z1
+	VDIVPS       Z1, Z0, Z0
+	VMULPS       Z0, Z13, Z13
+	VADDPS       Z13, Z12, Z0
+	VMOVUPS      Z0, K1, (AX)(DI*1)
+
+done:
+	VZEROUPPER
+	RET
+
+// func gatedUpdateGradAVX512(dx []float32, dgate []float32, dh []float32, x []float32, gate []float32, h []float32, dy []float32)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·gatedUpdateGradAVX512(SB), NOSPLIT, $0-168
+	MOVQ         dx_base+0(FP), AX
+	MOVQ         dgate_base+24(FP), DX
+	MOVQ         dh_base+48(FP), BX
+	MOVQ         x_base+72(FP), SI
+	MOVQ         gate_base+96(FP), DI
+	MOVQ         h_base+120(FP), R8
+	MOVQ         dy_base+144(FP), R9
+	VBROADCASTSS splat3f800000AVX512<>+0(SB), Z0
+	VBROADCASTSS splat3f800000AVX512<>+0(SB), Z1
+	VBROADCASTSS splat3efffffeAVX512<>+0(SB), Z2
+	VBROADCASTSS splat3e2aaa46AVX512<>+0(SB), Z3
+	VBROADCASTSS splat3d2aac2cAVX512<>+0(SB), Z4
+	VBROADCASTSS splat3c091ef0AVX512<>+0(SB), Z5
+	VBROADCASTSS splat3ab563a2AVX512<>+0(SB), Z6
+	VBROADCASTSS splat3fb8aa3bAVX512<>+0(SB), Z7
+	VBROADCASTSS splat3f317218AVX512<>+0(SB), Z8
+	VBROADCASTSS splatb102e308AVX512<>+0(SB), Z9
+	VBROADCASTSS splatc2d00000AVX512<>+0(SB), Z10
+	VBROADCASTSS splat42b20000AVX512<>+0(SB), Z11
+	VBROADCASTSS splat3f800000AVX512<>+0(SB), Z11
+	MOVQ         dx_len+8(FP), CX
+	XORQ         R10, R10
+	CMPQ         CX, $0x10
+	JLT          singleEnd
+
+single:
+	VMOVUPS      (DI)(R10*1), Z14
+	VORPS.BCST   splat80000000AVX512<>+0(SB), Z14, Z15
+	VMOVAPS      Z10, Z16
+	VMAXPS       Z15, Z16, Z15
+	VMULPS       Z7, Z15, Z16
+	VRNDSCALEPS  $0x00, Z16, Z16
+	VMOVAPS      Z15, Z15
+	VFNMADD231PS Z8, Z16, Z15
+	VFNMADD231PS Z9, Z16, Z15
+	VMOVAPS      Z6, Z17
+	VFMADD213PS  Z5, Z15, Z17
+	VFMADD213PS  Z4, Z15, Z17
+	VFMADD213PS  Z3, Z15, Z17
+	VFMADD213PS  Z2, Z15, Z17
+	VFMADD213PS  Z1, Z15, Z17
+	VFMADD213PS  Z0, Z15, Z17
+	VSCALEFPS    Z16, Z17, Z17
+	VMOVAPS      Z11, Z15
+	VADDPS       Z11, Z17, Z16
+	VDIVPS       Z16, Z15, Z15
+	VMOVAPS      Z11, Z16
+	VPMOVD2M     Z14, K1
+	VMOVAPS      Z17, K1, Z16
+	VMULPS       Z15, Z16, Z16
+	VPXORD       Z12, Z12, Z12
+	VSUBPS       Z14, Z12, Z14
+	VMOVAPS      Z11, Z18
+	VPMOVD2M     Z14, K1
+	VMOVAPS      Z17, K1, Z18
+	VMULPS       Z15, Z18, Z14
+	VMULPS       (R9)(R10*1), Z16, Z16
+	VMOVUPS      (R8)(R10*1), Z15
+	VORPS.BCST   splat80000000AVX512<>+0(SB), Z15, Z17
+	VMOVAPS      Z10, Z18
+	VMAXPS       Z17, Z18, Z17
+	VMULPS       Z7, Z17, Z18
+	VRNDSCALEPS  $0x00, Z18, Z18
+	VMOVAPS      Z17, Z17
+	VFNMADD231PS Z8, Z18, Z17
+	VFNMADD231PS Z9, Z18, Z17
+	VMOVAPS      Z6, Z19
+	VFMADD213PS  Z5, Z17, Z19
+	VFMADD213PS  Z4, Z17, Z19
+	VFMADD213PS  Z3, Z17, Z19
+	VFMADD213PS  Z2, Z17, Z19
+	VFMADD213PS  Z1, Z17, Z19
+	VFMADD213PS  Z0, Z17, Z19
+	VSCALEFPS    Z18, Z19, Z19
+	VMOVAPS      Z11, Z17
+	VADDPS       Z11, Z19, Z18
+	VDIVPS       Z18, Z17, Z17
+	VMOVAPS      Z11, Z18
+	VPMOVD2M     Z15, K1
+	VMOVAPS      Z19, K1, Z18
+	VMULPS       Z17, Z18, Z18
+	VMOVAPS      Z18, Z20
+	VMULPS       Z17, Z19, Z19
+	VMULPS       Z17, Z19, Z19
+	VFMADD231PS  Z15, Z19, Z20
+	VMULPS       Z16, Z20, Z20
+	VMULPS       Z15, Z18, Z18
+	VSUBPS       (SI)(R10*1), Z18, Z15
+	VMULPS       Z15, Z16, Z16
+	VMULPS       Z14, Z16, Z16
+	VMULPS       (R9)(R10*1), Z14, Z14
+	VMOVUPS      Z16, (DX)(R10*1)
+	VMOVUPS      Z20, (BX)(R10*1)
+	VMOVUPS      Z14, (AX)(R10*1)
+	ADDQ         $0x40, R10
+	SUBQ         $0x10, CX
+	CMPQ         CX, $0x10
+	JGE          single
+
+singleEnd:
+	TESTQ        CX, CX
+	JE           done
+	MOVQ         $0x00000001, R11
+	SHLQ         CL, R11
+	DECQ         R11
+	KMOVW        R11, K1
+	VMOVUPS.Z    (DI)(R10*1), K1, Z12
+	VORPS.BCST   splat80000000AVX512<>+0(SB), Z12, Z14
+	VMOVAPS      Z10, Z15
+	VMAXPS       Z14, Z15, Z14
+	VMULPS       Z7, Z14, Z15
+	VRNDSCALEPS  $0x00, Z15, Z15
+	VMOVAPS      Z14, Z14
+	VFNMADD231PS Z8, Z15, Z14
+	VFNMADD231PS Z9, Z15, Z14
+	VMOVAPS      Z6, Z16
+	VFMADD213PS  Z5, Z14, Z16
+	VFMADD213PS  Z4, Z14, Z16
+	VFMADD213PS  Z3, Z14, Z16
+	VFMADD213PS  Z2, Z14, Z16
+	VFMADD213PS  Z1, Z14, Z16
+	VFMADD213PS  Z0, Z14, Z16
+	VSCALEFPS    Z15, Z16, Z16
+	VMOVAPS      Z11, Z14
+	VADDPS       Z11, Z16, Z15
+	VDIVPS       Z15, Z14, Z14
+	VMOVAPS      Z11, Z15
+	VPMOVD2M     Z12, K2
+	VMOVAPS      Z16, K2, Z15
+	VMULPS       Z14, Z15, Z15
+	VPXORD       Z13, Z13, Z13
+	VSUBPS       Z12, Z13, Z12
+	VMOVAPS      Z11, Z13
+	VPMOVD2M     Z12, K2
+	VMOVAPS      Z16, K2, Z13
+	VMULPS       Z14, Z13, Z12
+	VMOVUPS.Z    (R9)(R10*1), K1, Z13
+	VMULPS       Z13, Z15, Z15
+	VMOVUPS.Z    (R8)(R10*1), K1, Z13
+	VORPS.BCST   splat80000000AVX512<>+0(SB), Z13, Z14
+	VMOVAPS      Z10, Z10
+	VMAXPS       Z14, Z10, Z10
+	VMULPS       Z7, Z10, Z7
+	VRNDSCALEPS  $0x00, Z7, Z7
+	VMOVAPS      Z10, Z10
+	VFNMADD231PS Z8, Z7, Z10
+	VFNMADD231PS Z9, Z7, Z10
+	VMOVAPS      Z6, Z6
+	VFMADD213PS  Z5, Z10, Z6
+	VFMADD213PS  Z4, Z10, Z6
+	VFMADD213PS  Z3, Z10, Z6
+	VFMADD213PS  Z2, Z10, Z6
+	VFMADD213PS  Z1, Z10, Z6
+	VFMADD213PS  Z0, Z10, Z6
+	VSCALEFPS    Z7, Z6, Z6
+	VMOVAPS      Z11, Z0
+	VADDPS       Z11, Z6, Z1
+	VDIVPS       Z1, Z0, Z0
+	VMOVAPS      Z11, Z1
+	VPMOVD2M     Z13, K2
+	VMOVAPS      Z6, K2, Z1
+	VMULPS       Z0, Z1, Z1
+	VMOVAPS      Z1, Z2
+	VMULPS       Z0, Z6, Z6
+	VMULPS       Z0, Z6, Z6
+	VFMADD231PS  Z13, Z6, Z2
+	VMULPS       Z15, Z2, Z2
+	VMULPS       Z13, Z1, Z1
+	VMOVUPS.Z    (SI)(R10*1), K1, Z0
+	VSUBPS       Z0, Z1, Z0
+	VMULPS       Z0, Z15, Z15
+	VMULPS       Z12, Z15, Z15
+	VMOVUPS.Z    (R9)(R10*1), K1, Z0
+	VMULPS       Z0, Z12, Z12
+	VMOVUPS      Z15, K1, (DX)(R10*1)
+	VMOVUPS      Z2, K1, (BX)(R10*1)
+	VMOVUPS      Z12, K1, (AX)(R10*1)
+
+done:
+	VZEROUPPER
+	RET
+
+// func rotateAVX2(y []float32, x []float32, cos []float32, sin []float32)
+// Requires: AVX, FMA3
+TEXT ·rotateAVX2(SB), NOSPLIT, $0-96
+	MOVQ y_base+0(FP), AX
+	MOVQ x_base+24(FP), CX
+	MOVQ cos_base+48(FP), DX
+	MOVQ sin_base+72(FP), BX
+	MOVQ AX, SI
+	MOVQ CX, DI
+	MOVQ cos_len+56(FP), R8
+	MOVQ R8, R9
+	SHLQ $0x02, R9
+	ADDQ R9, SI
+	ADDQ R9, DI
+	XORQ R9, R9
+	CMPQ R8, $0x08
+	JLT  singleEnd
+
+single:
+	VMOVUPS      (CX)(R9*1), Y0
+	VMOVUPS      (DI)(R9*1), Y1
+	VMOVUPS      (DX)(R9*1), Y2
+	VMOVUPS      (BX)(R9*1), Y3
+	VMULPS       Y2, Y0, Y4
+	VMULPS       Y2, Y1, Y2
+	VFNMADD231PS Y3, Y1, Y4
+	VFMADD231PS  Y3, Y0, Y2
+	VMOVUPS      Y4, (AX)(R9*1)
+	VMOVUPS      Y2, (SI)(R9*1)
+	ADDQ         $0x20, R9
+	SUBQ         $0x08, R8
+	CMPQ         R8, $0x08
+	JGE          single
+
+singleEnd:
+	TESTQ        R8, R8
+	JE           done
+	LEAQ         laneMasks<>+32(SB), R10
+	NEGQ         R8
+	VMOVUPS      (R10)(R8*4), Y0
+	VMASKMOVPS   (CX)(R9*1), Y0, Y1
+	VMASKMOVPS   (DI)(R9*1), Y0, Y2
+	VMASKMOVPS   (DX)(R9*1), Y0, Y3
+	VMASKMOVPS   (BX)(R9*1), Y0, Y4
+	VMULPS       Y3, Y1, Y5
+	VMULPS       Y3, Y2, Y3
+	VFNMADD231PS Y4, Y2, Y5
+	VFMADD231PS  Y4, Y1, Y3
+	VMASKMOVPS   Y5, Y0, (AX)(R9*1)
+	VMASKMOVPS   Y3, Y0, (SI)(R9*1)
+
+done:
+	VZEROUPPER
+	RET
+
+// func rotateAVX512(y []float32, x []float32, cos []float32, sin []float32)
+// Requires: AVX, AVX512F
+TEXT ·rotateAVX512(SB), NOSPLIT, $0-96
+	MOVQ y_base+0(FP), AX
+	MOVQ x_base+24(FP), DX
+	MOVQ cos_base+48(FP), BX
+	MOVQ sin_base+72(FP), SI
+	MOVQ AX, DI
+	MOVQ DX, R8
+	MOVQ cos_len+56(FP), CX
+	MOVQ CX, R9
+	SHLQ $0x02, R9
+	ADDQ R9, DI
+	ADDQ R9, R8
+	XORQ R9, R9
+	CMPQ CX, $0x10
+	JLT  singleEnd
+
+single:
+	VMOVUPS      (DX)(R9*1), Z0
+	VMOVUPS      (R8)(R9*1), Z1
+	VMOVUPS      (BX)(R9*1), Z2
+	VMOVUPS      (SI)(R9*1), Z3
+	VMULPS       Z2, Z0, Z4
+	VMULPS       Z2, Z1, Z2
+	VFNMADD231PS Z3, Z1, Z4
+	VFMADD231PS  Z3, Z0, Z2
+	VMOVUPS      Z4, (AX)(R9*1)
+	VMOVUPS      Z2, (DI)(R9*1)
+	ADDQ         $0x40, R9
+	SUBQ         $0x10, CX
+	CMPQ         CX, $0x10
+	JGE          single
+
+singleEnd:
+	TESTQ        CX, CX
+	JE           done
+	MOVQ         $0x00000001, R10
+	SHLQ         CL, R10
+	DECQ         R10
+	KMOVW        R10, K1
+	VMOVUPS.Z    (DX)(R9*1), K1, Z0
+	VMOVUPS.Z    (R8)(R9*1), K1, Z1
+	VMOVUPS.Z    (BX)(R9*1), K1, Z2
+	VMOVUPS.Z    (SI)(R9*1), K1, Z3
+	VMULPS       Z2, Z0, Z4
+	VMULPS       Z2, Z1, Z2
+	VFNMADD231PS Z3, Z1, Z4
+	VFMADD231PS  Z3, Z0, Z2
+	VMOVUPS      Z4, K1, (AX)(R9*1)
+	VMOVUPS      Z2, K1, (DI)(R9*1)
+
+done:
+	VZEROUPPER
+	RET
+
 // func dotAVX2(a []float32, b []float32) float32
 // Requires: AVX, AVX2, FMA3, SSE
 TEXT ·dotAVX2(SB), NOSPLIT, $0-52
@@ -4160,6 +4953,232 @@ tap16:
 	VMOVUPS     Z2, K1, (AX)(R8*1)
 
 done:
+	VZEROUPPER
+	RET
+
+// func convSiLUColumnAVX512(y []float32, yStride int, bias []float32, w []float32, wStride int, x []float32, xStride int, steps int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·convSiLUColumnAVX512(SB), NOSPLIT, $0-128
+	MOVQ         x_base+88(FP), AX
+	MOVQ         xStride+112(FP), CX
+	SHLQ         $0x02, CX
+	MOVQ         CX, DX
+	SHLQ         $0x05, DX
+	MOVQ         y_base+0(FP), BX
+	MOVQ         yStride+24(FP), SI
+	SHLQ         $0x02, SI
+	MOVQ         SI, DI
+	SHLQ         $0x05, DI
+	MOVQ         wStride+80(FP), R8
+	SHLQ         $0x02, R8
+	MOVQ         w_base+56(FP), R9
+	VMOVUPS      (R9), Z0
+	ADDQ         R8, R9
+	VMOVUPS      (R9), Z1
+	ADDQ         R8, R9
+	VMOVUPS      (R9), Z2
+	ADDQ         R8, R9
+	VMOVUPS      (R9), Z3
+	ADDQ         R8, R9
+	MOVQ         bias_base+32(FP), R8
+	VMOVUPS      (R8), Z4
+	VBROADCASTSS splat3f800000AVX512<>+0(SB), Z5
+	VBROADCASTSS splat3f800000AVX512<>+0(SB), Z6
+	VBROADCASTSS splat3efffffeAVX512<>+0(SB), Z7
+	VBROADCASTSS splat3e2aaa46AVX512<>+0(SB), Z8
+	VBROADCASTSS splat3d2aac2cAVX512<>+0(SB), Z9
+	VBROADCASTSS splat3c091ef0AVX512<>+0(SB), Z10
+	VBROADCASTSS splat3ab563a2AVX512<>+0(SB), Z11
+	VBROADCASTSS splat3fb8aa3bAVX512<>+0(SB), Z12
+	VBROADCASTSS splat3f317218AVX512<>+0(SB), Z13
+	VBROADCASTSS splatb102e308AVX512<>+0(SB), Z14
+	VBROADCASTSS splatc2d00000AVX512<>+0(SB), Z15
+	VBROADCASTSS splat42b20000AVX512<>+0(SB), Z16
+	VBROADCASTSS splat3f800000AVX512<>+0(SB), Z16
+	VMOVUPS      (AX), Z17
+	ADDQ         CX, AX
+	VMOVUPS      (AX), Z18
+	ADDQ         CX, AX
+	VMOVUPS      (AX), Z19
+	ADDQ         CX, AX
+	MOVQ         steps+120(FP), R8
+
+row:
+	VMOVUPS      (AX), Z20
+	PREFETCHT1   (AX)(DX*1)
+	PREFETCHT1   (BX)(DI*1)
+	VMOVAPS      Z4, Z21
+	VFMADD231PS  Z17, Z0, Z21
+	VFMADD231PS  Z18, Z1, Z21
+	VFMADD231PS  Z19, Z2, Z21
+	VFMADD231PS  Z20, Z3, Z21
+	VORPS.BCST   splat80000000AVX512<>+0(SB), Z21, Z17
+	VMOVAPS      Z15, Z22
+	VMAXPS       Z17, Z22, Z17
+	VMULPS       Z12, Z17, Z22
+	VRNDSCALEPS  $0x00, Z22, Z22
+	VMOVAPS      Z17, Z17
+	VFNMADD231PS Z13, Z22, Z17
+	VFNMADD231PS Z14, Z22, Z17
+	VMOVAPS      Z11, Z23
+	VFMADD213PS  Z10, Z17, Z23
+	VFMADD213PS  Z9, Z17, Z23
+	VFMADD213PS  Z8, Z17, Z23
+	VFMADD213PS  Z7, Z17, Z23
+	VFMADD213PS  Z6, Z17, Z23
+	VFMADD213PS  Z5, Z17, Z23
+	VSCALEFPS    Z22, Z23, Z23
+	VMOVAPS      Z16, Z17
+	VPMOVD2M     Z21, K1
+	VMOVAPS      Z23, K1, Z17
+	VADDPS       Z16, Z23, Z22
+	VDIVPS       Z22, Z17, Z17
+	VMULPS       Z21, Z17, Z17
+	VMOVUPS      Z17, (BX)
+	VMOVAPS      Z18, Z17
+	VMOVAPS      Z19, Z18
+	VMOVAPS      Z20, Z19
+	ADDQ         CX, AX
+	ADDQ         SI, BX
+	DECQ         R8
+	JNZ          row
+	VZEROUPPER
+	RET
+
+// func convSiLUGradColumnAVX512(dx []float32, dxStride int, dw []float32, dbias []float32, dy []float32, dyStride int, bias []float32, w []float32, wStride int, x []float32, xStride int, steps int)
+// Requires: AVX, AVX512DQ, AVX512F, MMX+
+TEXT ·convSiLUGradColumnAVX512(SB), NOSPLIT, $0-208
+	MOVQ    x_base+168(FP), AX
+	MOVQ    xStride+192(FP), CX
+	SHLQ    $0x02, CX
+	MOVQ    CX, DX
+	SHLQ    $0x05, DX
+	MOVQ    dx_base+0(FP), BX
+	MOVQ    dxStride+24(FP), SI
+	SHLQ    $0x02, SI
+	MOVQ    SI, DI
+	SHLQ    $0x05, DI
+	MOVQ    dy_base+80(FP), R8
+	MOVQ    dyStride+104(FP), R9
+	SHLQ    $0x02, R9
+	MOVQ    R9, R10
+	SHLQ    $0x05, R10
+	MOVQ    wStride+160(FP), R11
+	SHLQ    $0x02, R11
+	MOVQ    w_base+136(FP), R12
+	VMOVUPS (R12), Z0
+	ADDQ    R11, R12
+	VMOVUPS (R12), Z1
+	ADDQ    R11, R12
+	VMOVUPS (R12), Z2
+	ADDQ    R11, R12
+	VMOVUPS (R12), Z3
+	ADDQ    R11, R12
+	MOVQ    dw_base+32(FP), R12
+	VMOVUPS (R12), Z4
+	ADDQ    R11, R12
+	VMOVUPS (R12), Z5
+	ADDQ    R11, R12
+	VMOVUPS (R12), Z6
+	ADDQ    R11, R12
+	VMOVUPS (R12), Z7
+	ADDQ    R11, R12
+	MOVQ    bias_base+112(FP), R12
+	VMOVUPS (R12), Z8
+	MOVQ    dbias_base+56(FP), R12
+	VMOVUPS (R12), Z9
+	MOVQ    BX, R12
+	VMOVUPS (AX), Z10
+	VMOVUPS (R12), Z14
+	ADDQ    CX, AX
+	ADDQ    SI, R12
+	VMOVUPS (AX), Z11
+	VMOVUPS (R12), Z15
+	ADDQ    CX, AX
+	ADDQ    SI, R12
+	VMOVUPS (AX), Z12
+	VMOVUPS (R12), Z16
+	ADDQ    CX, AX
+	ADDQ    SI, R12
+	MOVQ    steps+200(FP), R12
+
+row:
+	VMOVUPS           (AX), Z13
+	PREFETCHT1        (AX)(DX*1)
+	PREFETCHT1        (R8)(R10*1)
+	PREFETCHT1        (BX)(DI*1)
+	VMOVAPS           Z8, Z17
+	VFMADD231PS       Z10, Z0, Z17
+	VFMADD231PS       Z11, Z1, Z17
+	VFMADD231PS       Z12, Z2, Z17
+	VFMADD231PS       Z13, Z3, Z17
+	VORPS.BCST        splat80000000AVX512<>+0(SB), Z17, Z18
+	VBROADCASTSS      splatc2d00000AVX512<>+0(SB), Z19
+	VMAXPS            Z18, Z19, Z19
+	VMULPS.BCST       splat3fb8aa3bAVX512<>+0(SB), Z19, Z18
+	VRNDSCALEPS       $0x00, Z18, Z18
+	VMOVAPS           Z19, Z20
+	VFNMADD231PS.BCST splat3f317218AVX512<>+0(SB), Z18, Z20
+	VFNMADD231PS.BCST splatb102e308AVX512<>+0(SB), Z18, Z20
+	VBROADCASTSS      splat3ab563a2AVX512<>+0(SB), Z19
+	VFMADD213PS.BCST  splat3c091ef0AVX512<>+0(SB), Z20, Z19
+	VFMADD213PS.BCST  splat3d2aac2cAVX512<>+0(SB), Z20, Z19
+	VFMADD213PS.BCST  splat3e2aaa46AVX512<>+0(SB), Z20, Z19
+	VFMADD213PS.BCST  splat3efffffeAVX512<>+0(SB), Z20, Z19
+	VFMADD213PS.BCST  splat3f800000AVX512<>+0(SB), Z20, Z19
+	VFMADD213PS.BCST  splat3f800000AVX512<>+0(SB), Z20, Z19
+	VSCALEFPS         Z18, Z19, Z19
+	VBROADCASTSS      splat3f800000AVX512<>+0(SB), Z18
+	VADDPS.BCST       splat3f800000AVX512<>+0(SB), Z19, Z20
+	VDIVPS            Z20, Z18, Z20
+	VBROADCASTSS      splat3f800000AVX512<>+0(SB), Z18
+	VPMOVD2M          Z17, K1
+	VMOVAPS           Z19, K1, Z18
+	VMULPS            Z20, Z18, Z18
+	VMOVAPS           Z18, Z18
+	VMULPS            Z20, Z19, Z19
+	VMULPS            Z20, Z19, Z19
+	VFMADD231PS       Z17, Z19, Z18
+	VMULPS            (R8), Z18, Z18
+	VMOVAPS           Z18, Z17
+	VADDPS            Z18, Z9, Z9
+	VMULPS            Z14, Z3, Z14
+	VFMADD231PS       Z10, Z18, Z4
+	VFMADD231PS       Z11, Z18, Z5
+	VFMADD231PS       Z15, Z2, Z14
+	VFMADD231PS       Z12, Z18, Z6
+	VFMADD231PS       Z16, Z1, Z14
+	VFMADD231PS       Z13, Z18, Z7
+	VFMADD231PS       Z17, Z0, Z14
+	VMOVUPS           Z14, (BX)
+	VMOVAPS           Z11, Z10
+	VMOVAPS           Z12, Z11
+	VMOVAPS           Z13, Z12
+	VMOVAPS           Z15, Z14
+	VMOVAPS           Z16, Z15
+	VMOVAPS           Z17, Z16
+	ADDQ              CX, AX
+	ADDQ              R9, R8
+	ADDQ              SI, BX
+	DECQ              R12
+	JNZ               row
+	VMOVUPS           Z14, (BX)
+	ADDQ              SI, BX
+	VMOVUPS           Z15, (BX)
+	ADDQ              SI, BX
+	VMOVUPS           Z16, (BX)
+	ADDQ              SI, BX
+	MOVQ              dw_base+32(FP), AX
+	VMOVUPS           Z4, (AX)
+	ADDQ              R11, AX
+	VMOVUPS           Z5, (AX)
+	ADDQ              R11, AX
+	VMOVUPS           Z6, (AX)
+	ADDQ              R11, AX
+	VMOVUPS           Z7, (AX)
+	ADDQ              R11, AX
+	MOVQ              dbias_base+56(FP), AX
+	VMOVUPS           Z9, (AX)
 	VZEROUPPER
 	RET
 

@@ -27,6 +27,22 @@ type ConvGrads struct {
 // the next ones: the rows that successive timesteps share, and the taps, stay in the L1 cache.
 const convBlock = 1024
 
+const (
+	// convTaps is the number of taps that columns of channels are gone down with, in registers: Mamba's.
+	convTaps    = 4
+	convColumns = 16 // channels of a column
+	// convRows is how far down before the next column follows: rows that the caches still have then.
+	convRows = 32
+)
+
+// inColumns returns the end of the channels from c0 on that are taken in columns, once the first rows are done.
+func (a *ConvArgs) inColumns(k *vecKernels, c0, c1 int) int {
+	if k.convSiLUColumn == nil || a.K != convTaps || a.T < convTaps {
+		return c0
+	}
+	return c1 - (c1-c0)%convColumns
+}
+
 // ConvTaps transposes taps w [channels][k], as a Conv1d weight has them, to dst [k][channels].
 func ConvTaps(dst, w []float32, channels, k int) {
 	checkSize("ConvTaps: dst", dst, channels*k)
@@ -60,8 +76,25 @@ func ConvSiLUForward(a *ConvArgs, c0, c1 int) {
 
 func (a *ConvArgs) forward(c0, c1 int) {
 	k := vec()
+	end := a.inColumns(k, c0, c1)
+	if c0 < end {
+		a.forwardRows(k, convTaps-1, c0, end)
+	}
+	for t := convTaps - 1; t < a.T; t += convRows {
+		for c := c0; c < end; c += convColumns {
+			k.convSiLUColumn(a.Y.Data[t*a.Y.Stride+c:], a.Y.Stride, a.Bias[c:], a.W[c:], a.Channels,
+				a.X.Data[(t-convTaps+1)*a.X.Stride+c:], a.X.Stride, min(convRows, a.T-t))
+		}
+	}
+	if end < c1 {
+		a.forwardRows(k, a.T, end, c1)
+	}
+}
+
+// forwardRows computes the first rows.
+func (a *ConvArgs) forwardRows(k *vecKernels, rows, c0, c1 int) {
 	bias := a.Bias[c0:c1]
-	for t := range a.T {
+	for t := range rows {
 		y := a.Y.row(t, c0, c1)
 		past := min(t, a.K-1)
 		if past < a.K-1 && a.Tail != nil {
@@ -107,8 +140,30 @@ func ConvSiLUBackward(a *ConvArgs, g *ConvGrads, c0, c1 int) {
 // rows after it are known, and none needs it any more.
 func (a *ConvArgs) backward(g *ConvGrads, c0, c1 int) {
 	k := vec()
+	end := a.inColumns(k, c0, c1)
+	if c0 < end {
+		a.backwardRows(k, g, convTaps-1, c0, end)
+	}
+	for t := convTaps - 1; t < a.T; t += convRows {
+		for c := c0; c < end; c += convColumns {
+			before := t - convTaps + 1
+			k.convSiLUGradColumn(g.DX.Data[before*g.DX.Stride+c:], g.DX.Stride, g.DW[c:], g.DBias[c:],
+				g.DY.Data[t*g.DY.Stride+c:], g.DY.Stride, a.Bias[c:], a.W[c:], a.Channels,
+				a.X.Data[before*a.X.Stride+c:], a.X.Stride, min(convRows, a.T-t))
+		}
+	}
+	if end < c1 {
+		a.backwardRows(k, g, a.T, end, c1)
+	}
+	for t := max(0, a.T-a.K+1); t < a.T; t++ {
+		a.inputGrad(k, g, t, c0, c1)
+	}
+}
+
+// backwardRows takes the first rows, and completes those of DX that it can.
+func (a *ConvArgs) backwardRows(k *vecKernels, g *ConvGrads, rows, c0, c1 int) {
 	bias, dbias := a.Bias[c0:c1], g.DBias[c0:c1]
-	for t := range a.T {
+	for t := range rows {
 		dpre, dy := g.DX.row(t, c0, c1), g.DY.row(t, c0, c1)
 		past := min(t, a.K-1)
 		if past < a.K-1 && a.Tail != nil {
@@ -126,9 +181,6 @@ func (a *ConvArgs) backward(g *ConvGrads, c0, c1 int) {
 		if t >= a.K-1 {
 			a.inputGrad(k, g, t-a.K+1, c0, c1)
 		}
-	}
-	for t := max(0, a.T-a.K+1); t < a.T; t++ {
-		a.inputGrad(k, g, t, c0, c1)
 	}
 }
 

@@ -79,6 +79,36 @@ func SwiGLUGrad(dgate, dup, gate, up, dy []float32) {
 	vec().swiGLUGrad(dgate, dup, gate, up, dy)
 }
 
+// GatedUpdate sets dst[i] = x[i] + sigmoid(gate[i]) * (silu(h[i]) - x[i]).
+func GatedUpdate(dst, x, gate, h []float32) {
+	checkLen("GatedUpdate", len(dst), len(x), len(gate), len(h))
+	vec().gatedUpdate(dst, x, gate, h)
+}
+
+// GatedUpdateGrad is the gradient of GatedUpdate, given dy, the gradient of its dst. With s = sigmoid(gate[i]):
+//
+//	dx[i]    = dy[i] * (1-s)
+//	dgate[i] = dy[i] * (silu(h[i]) - x[i]) * s * (1-s)
+//	dh[i]    = dy[i] * s * silu'(h[i])
+//
+// Each of them may be the same slice as an input, but not as one another.
+func GatedUpdateGrad(dx, dgate, dh, x, gate, h, dy []float32) {
+	checkLen("GatedUpdateGrad", len(dx), len(dgate), len(dh), len(x), len(gate), len(h), len(dy))
+	vec().gatedUpdateGrad(dx, dgate, dh, x, gate, h, dy)
+}
+
+// Rotate turns the pairs (x[i], x[n+i]), of n = len(cos), by angles whose cosines and sines are given:
+//
+//	y[i]   = x[i] cos[i] - x[n+i] sin[i]
+//	y[n+i] = x[n+i] cos[i] + x[i] sin[i]
+//
+// x and y have 2n elements.
+func Rotate(y, x, cos, sin []float32) {
+	checkLen("Rotate", len(y), len(x), 2*len(cos))
+	checkLen("Rotate: sin", len(sin), len(cos))
+	vec().rotate(y, x, cos, sin)
+}
+
 // checkLen panics unless all lengths are the same.
 func checkLen(name string, n int, others ...int) {
 	for _, m := range others {

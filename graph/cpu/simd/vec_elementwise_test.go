@@ -130,6 +130,41 @@ var elementwise = []struct {
 		func(_ float64, in []float64) float64 { return in[2] * in[1] * siluSlope64(in[0]) }},
 	{"SwiGLUGrad.dup", 3, func(d []float32, in [][]float32) { SwiGLUGrad(make([]float32, len(d)), d, in[0], in[1], in[2]) },
 		func(_ float64, in []float64) float64 { return in[2] * silu64(in[0]) }},
+	{"GatedUpdate", 3, func(d []float32, in [][]float32) { GatedUpdate(d, in[0], in[1], in[2]) },
+		func(_ float64, in []float64) float64 { return in[0] + sigmoid64(in[1])*(silu64(in[2])-in[0]) }},
+	{"GatedUpdateGrad.dx", 4, func(d []float32, in [][]float32) {
+		GatedUpdateGrad(d, make([]float32, len(d)), make([]float32, len(d)), in[0], in[1], in[2], in[3])
+	}, func(_ float64, in []float64) float64 { return in[3] * sigmoid64(-in[1]) }},
+	{"GatedUpdateGrad.dgate", 4, func(d []float32, in [][]float32) {
+		GatedUpdateGrad(make([]float32, len(d)), d, make([]float32, len(d)), in[0], in[1], in[2], in[3])
+	}, func(_ float64, in []float64) float64 {
+		return in[3] * (silu64(in[2]) - in[0]) * sigmoid64(in[1]) * sigmoid64(-in[1])
+	}},
+	{"GatedUpdateGrad.dh", 4, func(d []float32, in [][]float32) {
+		GatedUpdateGrad(make([]float32, len(d)), make([]float32, len(d)), d, in[0], in[1], in[2], in[3])
+	}, func(_ float64, in []float64) float64 { return in[3] * sigmoid64(in[1]) * siluSlope64(in[2]) }},
+}
+
+func TestRotate(t *testing.T) {
+	r := rand.New(rand.NewPCG(7, 8))
+	eachLevel(t, func(t *testing.T) {
+		for _, n := range testLengths {
+			x, cos, sin, y := guardedCopy(randomSlice(r, 2*n, 1)), randomSlice(r, n, 1), randomSlice(r, n, 1), newGuarded(2*n)
+			want := make([]float64, 2*n)
+			for i := range n {
+				a, b, c, s := float64(x.x[i]), float64(x.x[n+i]), float64(cos[i]), float64(sin[i])
+				want[i], want[n+i] = a*c-b*s, b*c+a*s
+			}
+			Rotate(y.x, x.x, cos, sin)
+			y.check(t, "Rotate")
+			checkNear(t, "Rotate", y.x, want, 1e-6, 1e-6)
+			Rotate(x.x, x.x, cos, sin)
+			x.check(t, "Rotate in place")
+			if !sameBits(x.x, y.x) {
+				t.Errorf("Rotate of %d pairs differs in place", n)
+			}
+		}
+	})
 }
 
 func TestElementwise(t *testing.T) {
@@ -200,7 +235,9 @@ func TestLengthsPanic(t *testing.T) {
 	a, b := make([]float32, 3), make([]float32, 4)
 	for name, f := range map[string]func(){
 		"Exp": func() { Exp(a, b) }, "Add": func() { Add(a, a, b) }, "Axpy": func() { Axpy(1, a, b) }, "Dot": func() { Dot(a, b) },
-		"SwiGLUGrad": func() { SwiGLUGrad(a, a, a, a, b) }, "SoftmaxExp": func() { SoftmaxExp(a, b, 0) },
+		"SwiGLUGrad": func() { SwiGLUGrad(a, a, a, a, b) }, "GatedUpdate": func() { GatedUpdate(a, a, a, b) },
+		"Rotate": func() { Rotate(b, b, a, a) }, "Triad": func() { Triad(a, 1, b, a) },
+		"SoftmaxExp": func() { SoftmaxExp(a, b, 0) },
 		"RMSNormRow": func() { RMSNormRow(a, a, b, 1) }, "AdamW": func() { AdamW(a, a, b, a, &AdamWStep{}) },
 	} {
 		func() {

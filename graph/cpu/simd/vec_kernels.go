@@ -10,6 +10,9 @@ type vecKernels struct {
 	axpy                         func(a float32, x, y []float32)
 	swiGLU                       func(dst, gate, up []float32)
 	swiGLUGrad                   func(dgate, dup, gate, up, dy []float32)
+	gatedUpdate                  func(dst, x, gate, h []float32)
+	gatedUpdateGrad              func(dx, dgate, dh, x, gate, h, dy []float32)
+	rotate                       func(y, x, cos, sin []float32)
 
 	dot        func(a, b []float32) float32
 	dot3       func(a, b, c []float32) float32
@@ -26,6 +29,12 @@ type vecKernels struct {
 	convSiLUGrad func(dpre, dw, dbias, dy, bias, w []float32, wStride int, x []float32, xStride, taps int)
 	convInput    func(dx, w []float32, wStride int, dpre []float32, dpreStride, taps int)
 
+	// The convolution of convTaps taps, down one vector of 16 channels, steps rows of it; nil where a level has
+	// none. x begins convTaps-1 rows before y and dy, and so does dx: its first rows hold the gradients of the
+	// pre-activation as yet, and so do its last ones afterwards, for the rows that follow.
+	convSiLUColumn     func(y []float32, yStride int, bias, w []float32, wStride int, x []float32, xStride, steps int)
+	convSiLUGradColumn func(dx []float32, dxStride int, dw, dbias, dy []float32, dyStride int, bias, w []float32, wStride int, x []float32, xStride, steps int)
+
 	fmas  func(rounds int)
 	triad func(dst []float32, a float32, x, y []float32)
 }
@@ -40,7 +49,9 @@ var vecPortable = vecKernels{
 	scale:  scaleGo,
 	axpy:   axpyGo,
 	swiGLU: swiGLUGo, swiGLUGrad: swiGLUGradGo,
-	dot: dotGo, dot3: dot3Go, sum: sumGo, sumSquares: sumSquaresGo, max: maxGo,
+	gatedUpdate: gatedUpdateGo, gatedUpdateGrad: gatedUpdateGradGo,
+	rotate: rotateGo,
+	dot:    dotGo, dot3: dot3Go, sum: sumGo, sumSquares: sumSquaresGo, max: maxGo,
 	softmaxExp: softmaxExpGo,
 	scaleMul:   scaleMulGo, rmsNormGrad: rmsNormGradGo,
 	adamW:    adamWGo,

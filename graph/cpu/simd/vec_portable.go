@@ -181,6 +181,29 @@ func adamWGo(p, g, m, v []float32, decay, gradScale, b1, c1, b2, c2, rsqrtBC2, e
 	}
 }
 
+func gatedUpdateGo(dst, x, gate, h []float32) {
+	for i, v := range x {
+		dst[i] = v + sigmoid32(gate[i])*(h[i]*sigmoid32(h[i])-v)
+	}
+}
+
+func gatedUpdateGradGo(dx, dgate, dh, x, gate, h, dy []float32) {
+	for i, v := range x {
+		open, closed, d, w := sigmoid32(gate[i]), sigmoid32(-gate[i]), dy[i], h[i]
+		dgate[i] = d * open * (w*sigmoid32(w) - v) * closed
+		dh[i] = d * open * siluSlope32(w)
+		dx[i] = d * closed
+	}
+}
+
+func rotateGo(y, x, cos, sin []float32) {
+	n := len(cos)
+	for i, c := range cos {
+		a, b := x[i], x[n+i]
+		y[i], y[n+i] = a*c-b*sin[i], b*c+a*sin[i]
+	}
+}
+
 // convPre is the value that the convolution's SiLU takes, for channel c.
 func convPre(c int, bias, w []float32, wStride int, x []float32, xStride, taps int) float32 {
 	s := bias[c]

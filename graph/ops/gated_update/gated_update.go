@@ -27,9 +27,8 @@ func Spec() *graph.Spec {
 				out[0].Data[i] = x + sigmoid(in[1].Data[i])*(h*sigmoid(h)-x)
 			}
 		},
-		CPU:       forward,
-		CUDA:      &graph.CUDA{Source: source, Launches: cudaForward},
-		Workspace: func(d graph.Dims, workers int) int { return 2 * workers * d["C"] },
+		CPU:  forward,
+		CUDA: &graph.CUDA{Source: source, Launches: cudaForward},
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			dx := g.Builder().Apply(backwardSpec(), g.In[0], g.In[1], g.In[2], g.DOut)
 			return []graph.Tensor{dx, dx.Output(1), dx.Output(2)}
@@ -61,9 +60,8 @@ func backwardSpec() *graph.Spec {
 				out[2].Data[i] = dy * s * (r + h*r*(1-r))
 			}
 		},
-		CPU:       backward,
-		CUDA:      &graph.CUDA{Source: source, Launches: cudaBackward},
-		Workspace: func(d graph.Dims, workers int) int { return 2 * workers * d["C"] },
+		CPU:  backward,
+		CUDA: &graph.CUDA{Source: source, Launches: cudaBackward},
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["C"])
 			return graph.Cost{FLOPs: 18 * n, Bytes: 28 * n}

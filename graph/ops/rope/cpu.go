@@ -10,9 +10,6 @@ import (
 // tokensPerTask keeps a task long enough to be worth handing out.
 const tokensPerTask = 16
 
-// workspace is a worker's negated sines and its copy of half a head.
-func workspace(d graph.Dims, workers int) int { return workers * d["D"] }
-
 func (r rotation) cpu(c *graph.CPUCall) func() {
 	x, y, d := c.In[0], c.Out[0], c.Dims
 	tokens, half := d["T"], d["D"]/2
@@ -21,28 +18,17 @@ func (r rotation) cpu(c *graph.CPUCall) func() {
 	if !carries {
 		table.fill(0, tokens, 0)
 	}
-	task := func(i, worker int) {
-		negated := c.Workspace[worker*d["D"]:][:half]
-		first := c.Workspace[worker*d["D"]+half:][:half]
+	task := func(i, _ int) {
 		lo, hi := i*tokensPerTask, min((i+1)*tokensPerTask, tokens)
 		for t := lo; t < hi; t++ {
 			cos, sin := table.row(t)
 			for b := range d["B"] {
-				moved := carries && (b == 0 || c.In[1].I32[b] != c.In[1].I32[b-1])
-				if moved {
+				if carries && (b == 0 || c.In[1].I32[b] != c.In[1].I32[b-1]) {
 					table.fill(t, t+1, int(c.In[1].I32[b]))
-				}
-				if moved || b == 0 {
-					simd.Scale(negated, -1, sin)
 				}
 				from, to := x.Row(b*tokens+t), y.Row(b*tokens+t)
 				for ; len(from) > 0; from, to = from[2*half:], to[2*half:] {
-					x2, y1, y2 := from[half:2*half], to[:half], to[half:2*half]
-					copy(first, from) // y may be x
-					simd.Mul(y1, first, cos)
-					simd.MulAdd(y1, x2, negated)
-					simd.Mul(y2, x2, cos)
-					simd.MulAdd(y2, first, sin)
+					simd.Rotate(to[:2*half], from[:2*half], cos, sin)
 				}
 			}
 		}

@@ -69,7 +69,6 @@ func (r rotation) spec(name string, headDim int) *graph.Spec {
 		Reference: r.reference,
 		CPU:       r.cpu,
 		CUDA:      &graph.CUDA{Source: source, Launches: r.launches},
-		Workspace: workspace,
 		InPlace:   []int{0},
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["H"] * d["D"])

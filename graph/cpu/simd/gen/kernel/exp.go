@@ -172,6 +172,14 @@ func (g *Sigmoid) of(x, e Op) VecVirtual {
 // Of returns sigmoid(x).
 func (g *Sigmoid) Of(x Op) VecVirtual { return g.of(x, g.expNegAbs(x)) }
 
+// Both returns sigmoid(x) and sigmoid(-x), which is 1 - sigmoid(x) without a difference that cancels.
+func (g *Sigmoid) Both(x Op) (sigmoid, rest VecVirtual) {
+	s := g.s
+	e := g.expNegAbs(x)
+	r := s.Div(s.Load(g.one), s.Add(e, g.one))
+	return s.Mul(g.choose(x, e), r), s.Mul(g.choose(s.Sub(s.Zero(), x), e), r)
+}
+
 // SiLU returns x sigmoid(x).
 func (g *Sigmoid) SiLU(x Op) VecVirtual { return g.s.Mul(g.Of(x), x) }
 

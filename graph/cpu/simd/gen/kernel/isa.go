@@ -16,12 +16,13 @@ import (
 type ISA struct {
 	Name  string // as in function names
 	Lanes int    // float32s in a vector
+	busy  bool
 }
 
 // The instruction sets, in the order of simd.Level.
 var (
-	AVX2   = ISA{"AVX2", 8}
-	AVX512 = ISA{"AVX512", 16}
+	AVX2   = ISA{Name: "AVX2", Lanes: 8}
+	AVX512 = ISA{Name: "AVX512", Lanes: 16}
 )
 
 // Each runs emit for every instruction set.
@@ -124,9 +125,15 @@ func (s ISA) bits(v uint32) Op {
 	return m
 }
 
+// Busy returns s for a loop whose variables take most registers.
+func (s ISA) Busy() ISA {
+	s.busy = true
+	return s
+}
+
 // Hoist returns a register with v where s has registers to spare, for the constants of a loop; otherwise v.
 func (s ISA) Hoist(v Op) Op {
-	if s.Wide() {
+	if s.Wide() && !s.busy {
 		return s.Load(v)
 	}
 	return v

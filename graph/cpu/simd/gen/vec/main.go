@@ -20,10 +20,13 @@ func main() {
 	Each(activations)
 	Each(arithmetic)
 	Each(swiGLU)
+	Each(gatedUpdate)
+	Each(rotate)
 	Each(reductions)
 	Each(rmsNorm)
 	Each(adamW)
 	Each(convolution)
+	convolutionColumns(AVX512)
 	Each(limits)
 	Generate()
 }
@@ -106,6 +109,58 @@ func swiGLU(s ISA) {
 		s.MulBy(sig, d)
 		p.Store(slope, dgate)
 		p.Store(sig, dup)
+	})
+	End()
+}
+
+func gatedUpdate(s ISA) {
+	s.Func("gatedUpdate", "(dst, x, gate, h []float32)")
+	dst, x, gate, h, sigmoid := Ptr("dst"), Ptr("x"), Ptr("gate"), Ptr("h"), s.NewSigmoid()
+	s.Slices(length("dst"), 1, func(p Place, _ int) {
+		old := p.Load(x)
+		step := s.Sub(sigmoid.SiLU(p.Load(h)), old)
+		s.MulBy(step, sigmoid.Of(p.Load(gate)))
+		p.Store(s.Add(old, step), dst)
+	})
+	End()
+
+	s.Func("gatedUpdateGrad", "(dx, dgate, dh, x, gate, h, dy []float32)")
+	dx, dgate, dh := Ptr("dx"), Ptr("dgate"), Ptr("dh")
+	x, gate, h = Ptr("x"), Ptr("gate"), Ptr("h")
+	dy := Ptr("dy")
+	sigmoid = s.NewSigmoid()
+	s.Slices(length("dx"), 1, func(p Place, _ int) {
+		open, closed := sigmoid.Both(p.Load(gate))
+		s.MulBy(open, p.Operand(dy))
+		old := p.Load(h)
+		sig, slope := sigmoid.SiLUSlope(old)
+		s.MulBy(slope, open)
+		s.MulBy(sig, old)
+		s.MulBy(open, s.Sub(sig, p.Operand(x)))
+		s.MulBy(open, closed)
+		s.MulBy(closed, p.Operand(dy))
+		p.Store(open, dgate)
+		p.Store(slope, dh)
+		p.Store(closed, dx)
+	})
+	End()
+}
+
+func rotate(s ISA) {
+	s.Func("rotate", "(y, x, cos, sin []float32)")
+	y1, x1, cos, sin := Ptr("y"), Ptr("x"), Ptr("cos"), Ptr("sin")
+	y2, x2, half := copyOf(y1), copyOf(x1), length("cos")
+	bytes := copyOf(half)
+	SHLQ(Imm(2), bytes)
+	ADDQ(bytes, y2)
+	ADDQ(bytes, x2)
+	s.Slices(half, 1, func(p Place, _ int) {
+		a, b, c, d := p.Load(x1), p.Load(x2), p.Load(cos), p.Load(sin)
+		first, second := s.Mul(a, c), s.Mul(b, c)
+		s.FNMA(first, b, d)
+		s.FMA(second, a, d)
+		p.Store(first, y1)
+		p.Store(second, y2)
 	})
 	End()
 }
@@ -315,6 +370,134 @@ func convolution(s ISA) {
 		p.Store(sum, dx)
 	})
 	End()
+}
+
+// columnTaps is simd.convTaps.
+const columnTaps = 4
+
+// column goes down one vector of channels of a matrix: row by row, and prefetches the row that it reaches
+// simd.convRows later, as the hardware's prefetchers don't follow a stride of more than a page.
+type column struct{ pointer, stride, ahead Register }
+
+func newColumn(name string) column {
+	c := column{Ptr(name), ByteStride(name + "Stride"), GP64()}
+	MOVQ(c.stride, c.ahead)
+	SHLQ(Imm(5), c.ahead)
+	return c
+}
+
+func (c column) row() Mem { return Mem{Base: c.pointer} }
+
+func (c column) next() { ADDQ(c.stride, c.pointer) }
+
+func (c column) prefetch() { PREFETCHT1(Mem{Base: c.pointer, Index: c.ahead, Scale: 1}) }
+
+// columnRows loads rows of parameter name, a vector each, and returns what stores them again.
+func columnRows(s ISA, name string, stride Register) (rows []VecVirtual, store func()) {
+	p := Ptr(name)
+	for range columnTaps {
+		rows = append(rows, s.Load(Mem{Base: p}))
+		ADDQ(stride, p)
+	}
+	return rows, func() {
+		p := Ptr(name)
+		for _, v := range rows {
+			s.Store(v, Mem{Base: p})
+			ADDQ(stride, p)
+		}
+	}
+}
+
+// shift forgets the first of successive rows.
+func shift(s ISA, rows []VecVirtual) {
+	for i := range len(rows) - 1 {
+		s.Set(rows[i], rows[i+1])
+	}
+}
+
+func convolutionColumns(s ISA) {
+	s.Func("convSiLUColumn", "(y []float32, yStride int, bias, w []float32, wStride int, x []float32, xStride, steps int)")
+	x, y := newColumn("x"), newColumn("y")
+	w, _ := columnRows(s, "w", ByteStride("wStride"))
+	bias, sigmoid := s.Load(Mem{Base: Ptr("bias")}), s.NewSigmoid()
+	recent := []VecVirtual{s.Vec(), s.Vec(), s.Vec(), s.Vec()} // the inputs of a row, oldest first
+	for _, v := range recent[:columnTaps-1] {
+		s.Set(v, x.row())
+		x.next()
+	}
+	Repeat("row", Int("steps"), func() {
+		s.Set(recent[columnTaps-1], x.row())
+		x.prefetch()
+		y.prefetch()
+		pre := s.Load(bias)
+		for j, v := range recent {
+			s.FMA(pre, w[j], v)
+		}
+		s.Store(sigmoid.SiLU(pre), y.row())
+		shift(s, recent)
+		x.next()
+		y.next()
+	})
+	End()
+
+	s = s.Busy()
+	s.Func("convSiLUGradColumn", "(dx []float32, dxStride int, dw, dbias, dy []float32, dyStride int, bias, w []float32, wStride int, x []float32, xStride, steps int)")
+	x = newColumn("x")
+	dx, dy := newColumn("dx"), newColumn("dy")
+	wStride := ByteStride("wStride")
+	w, _ = columnRows(s, "w", wStride)
+	dw, storeDW := columnRows(s, "dw", wStride)
+	bias, dbias := s.Load(Mem{Base: Ptr("bias")}), s.Load(Mem{Base: Ptr("dbias")})
+	sigmoid = s.NewSigmoid()
+	recent = []VecVirtual{s.Vec(), s.Vec(), s.Vec(), s.Vec()}
+	dpre := []VecVirtual{s.Vec(), s.Vec(), s.Vec(), s.Vec()}
+	started := copyOf(dx.pointer)
+	for i := range columnTaps - 1 {
+		s.Set(recent[i], x.row())
+		s.Set(dpre[i], Mem{Base: started})
+		x.next()
+		ADDQ(dx.stride, started)
+	}
+	Repeat("row", Int("steps"), func() {
+		s.Set(recent[columnTaps-1], x.row())
+		x.prefetch()
+		dy.prefetch()
+		dx.prefetch()
+		pre := s.Load(bias)
+		for j, v := range recent {
+			s.FMA(pre, w[j], v)
+		}
+		_, d := sigmoid.SiLUSlope(pre)
+		s.MulBy(d, dy.row())
+		s.Set(dpre[columnTaps-1], d)
+		s.AddTo(dbias, d)
+		sum := s.Mul(w[columnTaps-1], dpre[0])
+		for j, v := range recent {
+			s.FMA(dw[j], d, v)
+			if j > 0 {
+				s.FMA(sum, w[columnTaps-1-j], dpre[j])
+			}
+		}
+		s.Store(sum, dx.row())
+		shift(s, recent)
+		shift(s, dpre)
+		x.next()
+		dy.next()
+		dx.next()
+	})
+	for _, v := range dpre[:columnTaps-1] {
+		s.Store(v, dx.row())
+		dx.next()
+	}
+	storeDW()
+	s.Store(dbias, Mem{Base: Ptr("dbias")})
+	End()
+}
+
+func copyOf(r Register) Register {
+	c := GP64()
+	MOVQ(r, c)
+	return c
 }
 
 // multiplyAdds is simd.fmaVectors: more than the latency of a multiply-add times those that a core starts in a

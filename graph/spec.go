@@ -51,11 +51,16 @@ type Spec struct {
 	InPlace []int
 }
 
-// Cost is an op's work: floating-point operations (a multiply-add is two), and
-// the bytes that it must at least read and write in float32.
+// Cost is an op's work: floating-point operations, and the bytes that it must at
+// least read and write in float32. A multiply-add is two operations, an exponential
+// or a logarithm ExpFLOPs, any other one.
 type Cost struct {
 	FLOPs, Bytes float64
 }
+
+// ExpFLOPs is what an exponential counts as, eight multiply-adds' time: rounding the
+// exponent, the remainder, a polynomial of five terms, and scaling.
+const ExpFLOPs = 16
 
 // Array is a dense float64 tensor, for references. Integers are held exactly.
 type Array struct {

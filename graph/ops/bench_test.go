@@ -1,6 +1,8 @@
 package ops_test
 
 import (
+	"fmt"
+	"maps"
 	"runtime"
 	"sync"
 	"testing"
@@ -13,8 +15,8 @@ import (
 	"github.com/sambatrain/sambatrain/internal/optest"
 )
 
-// BenchmarkCPU times the cases of a real model's shapes, forward and backward, on
-// all cores: time a call, the rates of the work that the op declares, and the share
+// BenchmarkCPU times the cases of a real model's shapes, of 1,024 and of 4,096 tokens,
+// forward and backward, on all cores: time a call, the rates of the work that the op declares, and the share
 // of the tighter of this machine's limits that it reaches, %FLOPs or %bytes by which
 // of the two limits is the tighter one.
 //
@@ -23,28 +25,49 @@ func BenchmarkCPU(b *testing.B) {
 	for _, op := range ops.All() {
 		b.Run(op.Name, func(b *testing.B) {
 			for _, c := range op.Cases() {
-				if !c.Bench {
-					continue
-				}
-				r, err := c.Spec.ResolveDims(c.Dims)
-				if err != nil {
-					b.Fatal(err)
-				}
-				calls := []*graph.Resolved{r}
-				if c.Spec.Gradient != nil && op.Name != "add" {
-					plan, err := optest.GradientPlan(c, r, make([]float64, r.Out[0].Shape.Size()))
-					if err != nil {
-						b.Fatal(err)
+				if c.Bench {
+					for _, c := range ofLengths(c) {
+						benchCase(b, c)
 					}
-					for _, s := range optest.BackwardSteps(plan) {
-						calls = append(calls, s.Resolved)
-					}
-				}
-				for _, r := range calls {
-					b.Run(r.Spec.Name+"/"+c.Name, func(b *testing.B) { bench(b, c, r) })
 				}
 			}
 		})
+	}
+}
+
+// ofLengths are a case of many tokens with 1,024 and with 4,096 of them.
+func ofLengths(c graph.Case) []graph.Case {
+	if c.Dims["T"] <= 1 {
+		return []graph.Case{c}
+	}
+	var list []graph.Case
+	for _, tokens := range []int{1024, 4096} {
+		longer := c
+		longer.Name = fmt.Sprintf("%s/%d", c.Name, tokens)
+		longer.Dims = maps.Clone(c.Dims)
+		longer.Dims["T"] = tokens
+		list = append(list, longer)
+	}
+	return list
+}
+
+func benchCase(b *testing.B, c graph.Case) {
+	r, err := c.Spec.ResolveDims(c.Dims)
+	if err != nil {
+		b.Fatal(err)
+	}
+	calls := []*graph.Resolved{r}
+	if c.Spec.Gradient != nil && c.Spec.Name != "add" {
+		plan, err := optest.GradientPlan(c, r, make([]float64, r.Out[0].Shape.Size()))
+		if err != nil {
+			b.Fatal(err)
+		}
+		for _, s := range optest.BackwardSteps(plan) {
+			calls = append(calls, s.Resolved)
+		}
+	}
+	for _, r := range calls {
+		b.Run(r.Spec.Name+"/"+c.Name, func(b *testing.B) { bench(b, c, r) })
 	}
 }
 

@@ -46,5 +46,6 @@ func Cases() []graph.Case {
 		{Name: "vector", Spec: Spec(1), Dims: graph.Dims{"N": 1}},
 		{Name: "wide", Spec: Spec(3), Dims: graph.Dims{"B": 1, "T": 2, "N": 2056}},
 		{Name: "421m", Spec: Spec(3), Dims: graph.Dims{"B": 1, "T": 1024, "N": 1536}, Bench: true},
+		{Name: "30m", Spec: Spec(3), Dims: graph.Dims{"B": 1, "T": 1024, "N": 512}, Bench: true},
 	}
 }

@@ -66,7 +66,7 @@ func Spec(c Config) *graph.Spec {
 		},
 		Cost: func(d graph.Dims) graph.Cost {
 			return graph.Cost{
-				FLOPs: 4 * c.visible(d) * float64(d["D"]),
+				FLOPs: c.visible(d) * float64(4*d["D"]+graph.ExpFLOPs),
 				Bytes: 8*(queryElements(d)+keyElements(d)) + 4*float64(d["B"]*d["T"]*d["H"]),
 			}
 		},
@@ -95,7 +95,7 @@ func backwardSpec(c Config) *graph.Spec {
 		InPlace:   []int{3},
 		Cost: func(d graph.Dims) graph.Cost {
 			return graph.Cost{
-				FLOPs: 10 * c.visible(d) * float64(d["D"]),
+				FLOPs: c.visible(d) * float64(10*d["D"]+graph.ExpFLOPs),
 				Bytes: 16*(queryElements(d)+keyElements(d)) + 4*float64(d["B"]*d["T"]*d["H"]),
 			}
 		},
@@ -131,7 +131,7 @@ func CarrySpec(c Config) *graph.Spec {
 		Cost: func(d graph.Dims) graph.Cost {
 			states := float64(d["B"] * d["W"] * d["K"] * d["D"])
 			return graph.Cost{
-				FLOPs: 4 * float64(d["B"]*d["H"]*d["T"]) * float64(d["W"]*d["D"]),
+				FLOPs: float64(d["B"]*d["H"]*d["T"]) * float64(d["W"]*(4*d["D"]+graph.ExpFLOPs)),
 				Bytes: 8*(states+queryElements(d)) + 16*keyElements(d),
 			}
 		},

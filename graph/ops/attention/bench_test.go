@@ -22,7 +22,7 @@ func BenchmarkAttention(b *testing.B) {
 		tokens int
 	}{
 		{"421m", Config{12, 12, 128, 2048}, 4096},
-		{"small model", Config{4, 4, 64, 256}, 1024},
+		{"heads of 64", Config{4, 4, 64, 256}, 1024},
 	} {
 		b.Run(c.name+" backward", func(b *testing.B) { benchmark(b, backwardSpec(c.Config), graph.Dims{"B": 1, "T": c.tokens}) })
 	}

@@ -51,7 +51,8 @@ func Cases() []graph.Case {
 
 		{Name: "421m", Spec: Spec(mha(12, 128, 2048)), Dims: graph.Dims{"B": 1, "T": 4096}, Bench: true},
 		{Name: "421m micro-batch 8", Spec: Spec(mha(12, 128, 2048)), Dims: graph.Dims{"B": 8, "T": 4096}, Bench: true},
-		{Name: "small model", Spec: Spec(mha(4, 64, 256)), Dims: graph.Dims{"B": 1, "T": 1024}, Bench: true},
+		{Name: "30m", Spec: Spec(mha(4, 128, 512)), Dims: graph.Dims{"B": 1, "T": 1024}, Bench: true},
+		{Name: "heads of 64", Spec: Spec(mha(4, 64, 256)), Dims: graph.Dims{"B": 1, "T": 1024}, Bench: true},
 		{Name: "421m decode", Spec: CarrySpec(mha(12, 128, 2048)), Dims: graph.Dims{"B": 1, "T": 1, "W": 2048}, Fill: at(5000), Bench: true},
 	}
 }

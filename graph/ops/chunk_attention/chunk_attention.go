@@ -44,7 +44,7 @@ func Spec() *graph.Spec {
 			return []graph.Tensor{dq, dq.Output(1), dq.Output(2), dq.Output(3)}
 		},
 		Cost: func(d graph.Dims) graph.Cost {
-			return graph.Cost{FLOPs: 2 * visible(d) * float64(d["D"]+d["C"]), Bytes: 8 * elements(d)}
+			return graph.Cost{FLOPs: visible(d) * float64(2*(d["D"]+d["C"])+graph.ExpFLOPs), Bytes: 8 * elements(d)}
 		},
 	}
 }
@@ -66,7 +66,7 @@ func backwardSpec() *graph.Spec {
 		CUDA:      &graph.CUDA{Source: source, Launches: cudaBackward, Workspace: backwardWorkspaceCUDA},
 		Workspace: backwardWorkspace,
 		Cost: func(d graph.Dims) graph.Cost {
-			return graph.Cost{FLOPs: 2 * visible(d) * float64(3*d["D"]+2*d["C"]), Bytes: 16 * elements(d)}
+			return graph.Cost{FLOPs: visible(d) * float64(2*(3*d["D"]+2*d["C"])+graph.ExpFLOPs), Bytes: 16 * elements(d)}
 		},
 	}
 }

@@ -60,8 +60,8 @@ func dwSpec(vocab int) *graph.Spec {
 		Added: func() *graph.Spec { return dwAddSpec(vocab) },
 		Cost: func(d graph.Dims) graph.Cost {
 			tokens, width := float64(d["B"]*d["T"]), float64(d["D"])
-			// dw is cleared, then each token's row is read, added to and written back.
-			return graph.Cost{FLOPs: tokens * width, Bytes: 4*tokens + 4*float64(d["V"])*width + 12*tokens*width}
+			// dw is written whole, with the sums of its tokens' rows.
+			return graph.Cost{FLOPs: tokens * width, Bytes: 4*tokens + 4*float64(d["V"])*width + 4*tokens*width}
 		},
 	}
 }

@@ -47,7 +47,7 @@ func Spec(eps float64) *graph.Spec {
 		},
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["H"] * d["D"])
-			return graph.Cost{FLOPs: 9 * n, Bytes: 12 * n}
+			return graph.Cost{FLOPs: (8 + graph.ExpFLOPs) * n, Bytes: 12 * n}
 		},
 	}
 }
@@ -88,7 +88,7 @@ func backwardSpec() *graph.Spec {
 		Workspace: backwardWorkspace,
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["H"] * d["D"])
-			return graph.Cost{FLOPs: 22 * n, Bytes: 20 * n}
+			return graph.Cost{FLOPs: (21 + graph.ExpFLOPs) * n, Bytes: 20 * n}
 		},
 	}
 }

@@ -35,7 +35,7 @@ func Spec() *graph.Spec {
 		},
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["C"])
-			return graph.Cost{FLOPs: 10 * n, Bytes: 16 * n}
+			return graph.Cost{FLOPs: (8 + 2*graph.ExpFLOPs) * n, Bytes: 16 * n}
 		},
 	}
 }
@@ -64,7 +64,7 @@ func backwardSpec() *graph.Spec {
 		CUDA: &graph.CUDA{Source: source, Launches: cudaBackward},
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["C"])
-			return graph.Cost{FLOPs: 18 * n, Bytes: 28 * n}
+			return graph.Cost{FLOPs: (16 + 2*graph.ExpFLOPs) * n, Bytes: 28 * n}
 		},
 	}
 }

@@ -37,7 +37,7 @@ func Spec(normalizer float64) *graph.Spec {
 		},
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["C"])
-			return graph.Cost{FLOPs: 5 * n, Bytes: 8 * n}
+			return graph.Cost{FLOPs: (3 + 2*graph.ExpFLOPs) * n, Bytes: 8 * n}
 		},
 	}
 }
@@ -65,7 +65,7 @@ func backwardSpec(normalizer float64) *graph.Spec {
 		Workspace: func(d graph.Dims, _ int) int { return blocks(d["B"]*d["T"]) * d["C"] },
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["C"])
-			return graph.Cost{FLOPs: 7 * n, Bytes: 12 * n}
+			return graph.Cost{FLOPs: (6 + graph.ExpFLOPs) * n, Bytes: 12 * n}
 		},
 	}
 }

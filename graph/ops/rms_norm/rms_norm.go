@@ -144,6 +144,11 @@ func Cases() []graph.Case {
 		return graph.Case{Name: name, Spec: backwardAddSpec(), Dims: graph.Dims{"B": b, "T": t, "D": d},
 			Fill: map[string]graph.Fill{"rstd": graph.Uniform(0.5, 2)}}
 	}
+	bench := func(name string, d int) graph.Case {
+		c := added(name, 1, 4096, d)
+		c.Bench = true
+		return c
+	}
 	return []graph.Case{
 		{Name: "rounded", Spec: rounded(backwardSpec()), Dims: graph.Dims{"B": 3, "T": 7, "D": 36},
 			Fill: map[string]graph.Fill{"rstd": graph.Uniform(0.5, 2)}},
@@ -152,6 +157,8 @@ func Cases() []graph.Case {
 		added("added small", 2, 5, 32),
 		added("added odd", 3, 7, 13),
 		added("added many blocks", 1, 2*rowsPerBlock+3, 600),
+		bench("421m", 1536),
+		bench("30m", 512),
 		{Name: "small", Spec: Spec(1e-5), Dims: graph.Dims{"B": 2, "T": 5, "D": 32}},
 		{Name: "odd", Spec: Spec(1e-5), Dims: graph.Dims{"B": 3, "T": 7, "D": 13}},
 		{Name: "two channels", Spec: Spec(1e-5), Dims: graph.Dims{"B": 1, "T": 1, "D": 2}},
@@ -160,5 +167,6 @@ func Cases() []graph.Case {
 		{Name: "three warps a row", Spec: Spec(1e-5), Dims: graph.Dims{"B": 2, "T": 9, "D": 600}},
 		{Name: "wide", Spec: Spec(1e-5), Dims: graph.Dims{"B": 1, "T": 3, "D": 2052}},
 		{Name: "421m", Spec: Spec(1e-5), Dims: graph.Dims{"B": 1, "T": 4096, "D": 1536}, Bench: true},
+		{Name: "30m", Spec: Spec(1e-5), Dims: graph.Dims{"B": 1, "T": 1024, "D": 512}, Bench: true},
 	}
 }

@@ -116,6 +116,7 @@ func Cases() []graph.Case {
 		{Name: "texts of their own", Spec: CarrySpec(16, 10000), Dims: graph.Dims{"B": 5, "T": tokensPerTask + 2, "H": 2},
 			Fill: map[string]graph.Fill{"pos": graph.Integers(0, 3)}},
 		{Name: "421m", Spec: Spec(128, 10000), Dims: graph.Dims{"B": 1, "T": 4096, "H": 12}, Bench: true},
+		{Name: "30m", Spec: Spec(128, 10000), Dims: graph.Dims{"B": 1, "T": 1024, "H": 4}, Bench: true},
 		{Name: "421m decode", Spec: CarrySpec(128, 10000), Dims: graph.Dims{"B": 1, "T": 1, "H": 12}, Fill: at(5000), Bench: true},
 	}
 }

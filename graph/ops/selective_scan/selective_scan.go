@@ -145,29 +145,30 @@ func deriveChunks(d graph.Dims) error {
 	return nil
 }
 
-// forwardCost counts 7 operations a state: the product in the exponent, exp as
-// one, and five to update the state and add it to y; and a channel 8 for softplus,
-// delta * u and D * u, and 6 for the gate.
+// forwardCost counts, a state, an exponential and 6 more: the product in its exponent,
+// and five to update the state and add it to y; a channel, an exponential, a logarithm
+// and 6 for softplus, delta * u and D * u; and an exponential and 5 for the gate.
 func forwardCost(gated bool, d graph.Dims) graph.Cost {
 	n := float64(d["B"] * d["T"] * d["C"])
-	perChannel, arrays := 8.0, 3.0
+	perChannel, arrays := 6.0+2*graph.ExpFLOPs, 3.0
 	if gated {
-		perChannel, arrays = 14, 4
+		perChannel, arrays = 11+3*graph.ExpFLOPs, 4
 	}
 	return graph.Cost{
-		FLOPs: n * (7*float64(d["N"]) + perChannel),
+		FLOPs: n * ((6+graph.ExpFLOPs)*float64(d["N"]) + perChannel),
 		Bytes: 4*arrays*n + 8*float64(d["B"]*d["T"]*d["N"]),
 	}
 }
 
-// backwardCost counts, a state, 5 to compute it again and 14 for its gradients (2
-// for each of dh, dCm, dBm, sum dh*Bm, sum w*A and dA, and 1 for each of w and the
-// step back); gated 2 more for y. A channel has 18, and 14 for the gate.
+// backwardCost counts, a state, an exponential and 4 to compute it again and 14 for its
+// gradients (2 for each of dh, dCm, dBm, sum dh*Bm, sum w*A and dA, and 1 for each of w
+// and the step back); gated 2 more for y. A channel has an exponential, a logarithm and
+// 16, and an exponential and 13 for the gate.
 func backwardCost(gated bool, d graph.Dims) graph.Cost {
 	n := float64(d["B"] * d["T"] * d["C"])
-	perState, perChannel, arrays := 19.0, 18.0, 5.0
+	perState, perChannel, arrays := 18.0+graph.ExpFLOPs, 16.0+2*graph.ExpFLOPs, 5.0
 	if gated {
-		perState, perChannel, arrays = 21, 32, 7
+		perState, perChannel, arrays = 20+graph.ExpFLOPs, 29+3*graph.ExpFLOPs, 7
 	}
 	return graph.Cost{
 		FLOPs: n * (perState*float64(d["N"]) + perChannel),
@@ -210,7 +211,7 @@ func Cases() []graph.Case {
 	return append(cases,
 		graph.Case{Name: "long steps", Spec: Spec(true), Fill: long, Dims: graph.Dims{"B": 1, "T": 20, "C": 16, "N": 16}},
 		graph.Case{Name: "421m", Spec: Spec(true), Fill: trained(), Dims: graph.Dims{"B": 1, "T": 1024, "C": 3072, "N": 16}, Bench: true},
-		graph.Case{Name: "batch", Spec: Spec(true), Fill: trained(), Dims: graph.Dims{"B": 8, "T": 512, "C": 512, "N": 16}, Bench: true},
+		graph.Case{Name: "30m", Spec: Spec(true), Fill: trained(), Dims: graph.Dims{"B": 1, "T": 1024, "C": 1024, "N": 16}, Bench: true},
 		graph.Case{Name: "421m one token", Spec: CarrySpec(true), Fill: trained(), Dims: graph.Dims{"B": 1, "T": 1, "C": 3072, "N": 16}, Bench: true},
 	)
 }

@@ -28,7 +28,7 @@ func Spec() *graph.Spec {
 		},
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["C"])
-			return graph.Cost{FLOPs: 4 * n, Bytes: 8 * n}
+			return graph.Cost{FLOPs: (3 + graph.ExpFLOPs) * n, Bytes: 8 * n}
 		},
 	}
 }
@@ -49,7 +49,7 @@ func backwardSpec() *graph.Spec {
 		CUDA: &graph.CUDA{Source: source, Launches: cudaBackward},
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["C"])
-			return graph.Cost{FLOPs: 8 * n, Bytes: 12 * n}
+			return graph.Cost{FLOPs: (7 + graph.ExpFLOPs) * n, Bytes: 12 * n}
 		},
 	}
 }

@@ -30,7 +30,7 @@ func Spec() *graph.Spec {
 		},
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["F"])
-			return graph.Cost{FLOPs: 5 * n, Bytes: 12 * n}
+			return graph.Cost{FLOPs: (4 + graph.ExpFLOPs) * n, Bytes: 12 * n}
 		},
 	}
 }
@@ -55,7 +55,7 @@ func backwardSpec() *graph.Spec {
 		CUDA: &graph.CUDA{Source: source, Launches: cudaBackward},
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["F"])
-			return graph.Cost{FLOPs: 11 * n, Bytes: 20 * n}
+			return graph.Cost{FLOPs: (10 + graph.ExpFLOPs) * n, Bytes: 20 * n}
 		},
 	}
 }
@@ -73,5 +73,6 @@ func Cases() []graph.Case {
 		{Name: "many tasks", Spec: Spec(), Dims: graph.Dims{"B": 2, "T": 3*rowsPerTask + 1, "F": 5}},
 		{Name: "wide", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 2, "F": 2056}},
 		{Name: "421m", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 4096, "F": 4096}, Bench: true},
+		{Name: "30m", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 1024, "F": 1536}, Bench: true},
 	}
 }

@@ -16,6 +16,7 @@ package checkpoint
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -45,6 +46,10 @@ type State struct {
 	Position     int64  // index of the next training sample
 	CodeVersion  string // version of the program that saves
 	RecipeSHA256 string // of the resolved recipe, from RecipeSHA256
+
+	// Recipe is the resolved recipe's text, which Save puts beside the tensors; nil puts none. Load leaves it nil:
+	// ReadRecipe reads it.
+	Recipe []byte
 
 	// Extra holds whatever else the trainer must find again, such as a schedule's or a metrics file's position.
 	// Each value is a JSON document.
@@ -133,6 +138,16 @@ func (c *Checkpoint) open(part string) (openPart, error) {
 	}
 	set, err := safetensors.OpenSet(paths...)
 	return openPart{c.Dir, part, set}, err
+}
+
+// ReadRecipe is the text of the run's resolved recipe, nil where the checkpoint has none.
+func (c *Checkpoint) ReadRecipe() ([]byte, error) {
+	for _, r := range c.files {
+		if r.Part == partRecipe {
+			return os.ReadFile(filepath.Join(c.Dir, r.Name))
+		}
+	}
+	return nil, nil
 }
 
 // OpenModel opens the parameters for reading one at a time.

@@ -74,6 +74,9 @@ func verify(dir string) (manifest, error) {
 		if err := verifyFile(dir, r); err != nil {
 			return manifest{}, err
 		}
+		if r.Part == partRecipe {
+			continue
+		}
 		f, err := safetensors.Open(filepath.Join(dir, r.Name))
 		if err != nil {
 			return manifest{}, err

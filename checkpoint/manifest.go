@@ -17,6 +17,7 @@ import (
 const (
 	modelFile       = "model.safetensors"
 	optimizerFile   = "optimizer.safetensors"
+	recipeFile      = "recipe.yaml"
 	manifestFile    = "manifest.json"
 	manifestSumFile = "manifest.json.sha256"
 )
@@ -25,6 +26,7 @@ const (
 const (
 	partModel     = "model"
 	partOptimizer = "optimizer"
+	partRecipe    = "recipe"
 )
 
 const (
@@ -151,7 +153,7 @@ func (m manifest) check() error {
 			return fmt.Errorf("files: %q is listed twice", f.Name)
 		}
 		names[f.Name] = true
-		if f.Part != partModel && f.Part != partOptimizer {
+		if f.Part != partModel && f.Part != partOptimizer && f.Part != partRecipe {
 			return fmt.Errorf("files: %s: unknown part %q", f.Name, f.Part)
 		}
 		parts[f.Part] = true

@@ -105,6 +105,14 @@ func (r *Run) fill(dir string, s State, model, optimizer []Tensor) error {
 			files = append(files, f)
 		}
 	}
+	if s.Recipe != nil {
+		f, err := writeBytes(r.fs, dir, recipeFile, s.Recipe)
+		if err != nil {
+			return err
+		}
+		f.Part = partRecipe
+		files = append(files, f)
+	}
 	text, sumLine, err := newManifest(s, r.now(), files).encode()
 	if err != nil {
 		return err

@@ -46,6 +46,7 @@ func TestDamagedCheckpoint(t *testing.T) {
 		{"flipped bit of the manifest", "manifest.json", flip, []int{12}, 10},
 		{"missing manifest", "manifest.json", remove, []int{12}, 10},
 		{"flipped bit of the manifest's sum", "manifest.json.sha256", flip, []int{12}, 10},
+		{"flipped bit of the recipe", "recipe.yaml", flip, []int{12}, 10},
 		{"the two newest", "model.safetensors", flip, []int{10, 12}, 8},
 	} {
 		t.Run(test.name, func(t *testing.T) {

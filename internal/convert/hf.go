@@ -114,7 +114,7 @@ func describe(s *Source, o Options) (family, error) {
 	for _, l := range stack {
 		has[l.Name] = true
 		if !slices.Contains([]string{"mamba", "attn", "swa", "mlp"}, l.Name) {
-			return nil, fmt.Errorf("neither Transformers nor flash-linear-attention has a class for this stack, which has %s", l.Name)
+			return nil, fmt.Errorf("none of MambaForCausalLM, LlamaForCausalLM, MistralForCausalLM and SambaForCausalLM has %s", l.Name)
 		}
 	}
 	switch {

@@ -42,7 +42,7 @@ func Begin(r *recipes.Recipe, o Options, fill func(parameters []checkpoint.Tenso
 		return err
 	}
 	moments := slices.Concat(hostTensors(plan.Params, checkpoint.ExpAvgPrefix), hostTensors(plan.Params, checkpoint.ExpAvgSqPrefix))
-	_, err = lock.Save(checkpoint.State{CodeVersion: o.CodeVersion, RecipeSHA256: checkpoint.RecipeSHA256(resolved)}, parameters, moments)
+	_, err = lock.Save(checkpoint.State{CodeVersion: o.CodeVersion, Recipe: resolved, RecipeSHA256: checkpoint.RecipeSHA256(resolved)}, parameters, moments)
 	if err != nil {
 		return err
 	}

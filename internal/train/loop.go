@@ -285,7 +285,7 @@ func (s *session) save() error {
 	}
 	s.saver.start(checkpoint.State{
 		Extra: extra, Step: s.step, Tokens: s.tokensAt(s.step), Position: s.position(),
-		CodeVersion: s.options.CodeVersion, RecipeSHA256: checkpoint.RecipeSHA256(s.resolved),
+		CodeVersion: s.options.CodeVersion, Recipe: s.resolved, RecipeSHA256: checkpoint.RecipeSHA256(s.resolved),
 	}, time.Since(started))
 	for _, source := range s.train.Epochs(s.position()) {
 		s.options.Log.Info("source", "name", source.Name, "rows", source.Rows, "epochs", fmt.Sprintf("%.3f", source.Epochs))

@@ -143,7 +143,8 @@ def transformers_logits(folder, tokens):
     from transformers import AutoModelForCausalLM
     model, info = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     for key in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        left = [k for k in info[key] if k != "lm_head.weight" or not model.config.tie_word_embeddings]
+        found = info[key] if isinstance(info, dict) else getattr(info, key)
+        left = [k for k in found if k != "lm_head.weight" or not model.config.tie_word_embeddings]
         assert not left, f"{key}: {left}"
     with torch.no_grad():
         return model.eval()(tokens.long()[None], use_cache=False).logits[0], type(model).__name__

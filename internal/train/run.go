@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sambatrain/sambatrain/checkpoint"
@@ -383,6 +384,13 @@ func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
 	if c.State.Position != s.position() || c.State.Tokens != s.tokensAt(s.step) {
 		return fmt.Errorf("train.batch_size, data.seq_len: %s ends after %d rows and %d tokens, with this recipe it would be %d and %d; a run keeps its batch size and row length",
 			c.Dir, c.State.Position, c.State.Tokens, s.position(), s.tokensAt(s.step))
+	}
+	trainedBy, err := c.ReadRecipe()
+	if err != nil {
+		return err
+	}
+	if list := changes(s.resolved, trainedBy); trainedBy != nil && len(list) > 0 {
+		s.options.Log.Warn("the recipe is not the one of the checkpoint", "checkpoint", c.Dir, "changed", strings.Join(list, "; "))
 	}
 	if text, ok := c.State.Extra[guardKey]; ok {
 		if err := json.Unmarshal(text, &s.guard.guardState); err != nil {

@@ -135,16 +135,18 @@ func gemmDotAVX512(k int, a []float32, aRow int, b []float32, bRow int, c []floa
 func gemmCopyRowsAVX2(dst []float32, dstRow int, src []float32, srcRow, rows, cols int) {
 	d, s := unsafe.SliceData(dst), unsafe.SliceData(src)
 	switch {
-	case cols < 8 || cols > 32:
+	case cols <= 4 || cols > 32:
 		gemmCopyRowsPortable(dst, dstRow, src, srcRow, rows, cols)
+	case cols < 8:
+		gemmCopy2x4AVX2(d, dstRow, s, srcRow, rows, cols)
 	case cols == 8:
-		gemmCopy1AVX2(d, dstRow, s, srcRow, rows, cols)
+		gemmCopy1x8AVX2(d, dstRow, s, srcRow, rows, cols)
 	case cols <= 16:
-		gemmCopy2AVX2(d, dstRow, s, srcRow, rows, cols)
+		gemmCopy2x8AVX2(d, dstRow, s, srcRow, rows, cols)
 	case cols <= 24:
-		gemmCopy3AVX2(d, dstRow, s, srcRow, rows, cols)
+		gemmCopy3x8AVX2(d, dstRow, s, srcRow, rows, cols)
 	default:
-		gemmCopy4AVX2(d, dstRow, s, srcRow, rows, cols)
+		gemmCopy4x8AVX2(d, dstRow, s, srcRow, rows, cols)
 	}
 }
 

@@ -437,25 +437,30 @@ func gemmTranspose4AVX2(dst *float32, dstRow int, src *float32, srcRow int, bloc
 //go:noescape
 func gemmTranspose8AVX2(dst *float32, dstRow int, src *float32, srcRow int, blocks int)
 
-// gemmCopy1AVX2 copies rows of 0 < cols <= 8 elements, at least 8.
+// gemmCopy2x4AVX2 copies rows of 5 to 8 elements.
 //
 //go:noescape
-func gemmCopy1AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
+func gemmCopy2x4AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
 
-// gemmCopy2AVX2 copies rows of 8 < cols <= 16 elements, at least 8.
+// gemmCopy1x8AVX2 copies rows of 8 to 8 elements.
 //
 //go:noescape
-func gemmCopy2AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
+func gemmCopy1x8AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
 
-// gemmCopy3AVX2 copies rows of 16 < cols <= 24 elements, at least 8.
+// gemmCopy2x8AVX2 copies rows of 9 to 16 elements.
 //
 //go:noescape
-func gemmCopy3AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
+func gemmCopy2x8AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
 
-// gemmCopy4AVX2 copies rows of 24 < cols <= 32 elements, at least 8.
+// gemmCopy3x8AVX2 copies rows of 17 to 24 elements.
 //
 //go:noescape
-func gemmCopy4AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
+func gemmCopy3x8AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
+
+// gemmCopy4x8AVX2 copies rows of 25 to 32 elements.
+//
+//go:noescape
+func gemmCopy4x8AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
 
 // gemmWidenAVX2 writes n bfloat16s as float32s, 8 at a time.
 //

@@ -12441,9 +12441,33 @@ block:
 	VZEROUPPER
 	RET
 
-// func gemmCopy1AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
+// func gemmCopy2x4AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
 // Requires: AVX
-TEXT ·gemmCopy1AVX2(SB), NOSPLIT, $0-48
+TEXT ·gemmCopy2x4AVX2(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ dstRow+8(FP), CX
+	MOVQ src+16(FP), DX
+	MOVQ srcRow+24(FP), BX
+	MOVQ rows+32(FP), SI
+	MOVQ cols+40(FP), DI
+	SHLQ $0x02, CX
+	SHLQ $0x02, BX
+
+row:
+	VMOVUPS (DX), X0
+	VMOVUPS X0, (AX)
+	VMOVUPS -16(DX)(DI*4), X0
+	VMOVUPS X0, -16(AX)(DI*4)
+	ADDQ    BX, DX
+	ADDQ    CX, AX
+	DECQ    SI
+	JNZ     row
+	VZEROUPPER
+	RET
+
+// func gemmCopy1x8AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
+// Requires: AVX
+TEXT ·gemmCopy1x8AVX2(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ dstRow+8(FP), CX
 	MOVQ src+16(FP), DX
@@ -12463,9 +12487,9 @@ row:
 	VZEROUPPER
 	RET
 
-// func gemmCopy2AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
+// func gemmCopy2x8AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
 // Requires: AVX
-TEXT ·gemmCopy2AVX2(SB), NOSPLIT, $0-48
+TEXT ·gemmCopy2x8AVX2(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ dstRow+8(FP), CX
 	MOVQ src+16(FP), DX
@@ -12487,9 +12511,9 @@ row:
 	VZEROUPPER
 	RET
 
-// func gemmCopy3AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
+// func gemmCopy3x8AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
 // Requires: AVX
-TEXT ·gemmCopy3AVX2(SB), NOSPLIT, $0-48
+TEXT ·gemmCopy3x8AVX2(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ dstRow+8(FP), CX
 	MOVQ src+16(FP), DX
@@ -12513,9 +12537,9 @@ row:
 	VZEROUPPER
 	RET
 
-// func gemmCopy4AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
+// func gemmCopy4x8AVX2(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
 // Requires: AVX
-TEXT ·gemmCopy4AVX2(SB), NOSPLIT, $0-48
+TEXT ·gemmCopy4x8AVX2(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ dstRow+8(FP), CX
 	MOVQ src+16(FP), DX

@@ -83,12 +83,12 @@ func transpose(rows int) {
 	RET()
 }
 
-// copyRows emits the copy of rows that vecs vectors of 8 lanes cover. The last of them may overlap the one
-// before it.
-func copyRows(vecs int) {
-	name := fmt.Sprintf("gemmCopy%dAVX2", vecs)
+// copyRows emits the copy of rows that vecs vectors cover, more than one fewer would and at least one. The last
+// of them may overlap the one before it.
+func copyRows(vecs int, s isa) {
+	name := fmt.Sprintf("gemmCopy%dx%dAVX2", vecs, s.lanes)
 	TEXT(name, NOSPLIT, "func(dst *float32, dstRow int, src *float32, srcRow, rows, cols int)")
-	Doc(fmt.Sprintf("%s copies rows of %d < cols <= %d elements, at least 8.", name, 8*(vecs-1), 8*vecs))
+	Doc(fmt.Sprintf("%s copies rows of %d to %d elements.", name, max(s.lanes, s.lanes*(vecs-1)+1), s.lanes*vecs))
 	Pragma("noescape")
 	dst := Load(Param("dst"), GP64())
 	dstRow := Load(Param("dstRow"), GP64())
@@ -100,11 +100,11 @@ func copyRows(vecs int) {
 	SHLQ(Imm(2), srcRow)
 	Label("row")
 	for v := range vecs {
-		x := YMM()
-		from, to := Mem{Base: src, Disp: 32 * v}, Mem{Base: dst, Disp: 32 * v}
+		x := s.reg()
+		from, to := Mem{Base: src, Disp: s.bytes() * v}, Mem{Base: dst, Disp: s.bytes() * v}
 		if v == vecs-1 {
-			from = Mem{Base: src, Index: cols, Scale: 4, Disp: -32}
-			to = Mem{Base: dst, Index: cols, Scale: 4, Disp: -32}
+			from = Mem{Base: src, Index: cols, Scale: 4, Disp: -s.bytes()}
+			to = Mem{Base: dst, Index: cols, Scale: 4, Disp: -s.bytes()}
 		}
 		VMOVUPS(from, x)
 		VMOVUPS(x, to)

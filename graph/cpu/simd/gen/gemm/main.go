@@ -59,8 +59,9 @@ func main() {
 	}
 	transpose(4)
 	transpose(8)
+	copyRows(2, isa{reg: XMM, lanes: 4}) // AVX2's panels of A are 6 rows high
 	for vecs := 1; vecs <= copyVecs; vecs++ {
-		copyRows(vecs)
+		copyRows(vecs, avx2)
 	}
 	widen(avx2)
 	widen(avx512)

@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # Compares graph/cpu/simd's float32 matrix product with OpenBLAS (Debian: libopenblas-dev) and prints a
 # markdown table: medians and ranges, over rounds in which the two run in turn, of GFLOP/s and of a round's
-# ratio.
+# ratio. -c names OpenBLAS's kernel instead of SkylakeX or Haswell; `-c own` leaves it the choice. With /bf16
+# (both factors rounded to bfloat16) or /bf16b (B stored in bfloat16) the peer is our float32 product.
 #
-#   scripts/bench/gemm.sh [-l avx512|avx2] [-r rounds] [MxNxK/NN|NT|TN|TT/threads ...]
+#   scripts/bench/gemm.sh [-l avx512|avx2] [-c CORE|own] [-r rounds] [MxNxK/NN|NT|TN|TT/threads[/bf16|/bf16b] ...]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-level=avx512 rounds=5
-while getopts l:r: flag; do
+level=avx512 rounds=5 core=
+while getopts c:l:r: flag; do
   case $flag in
+  c) core=$OPTARG ;;
   l) level=$OPTARG ;;
   r) rounds=$OPTARG ;;
   *) exit 2 ;;
@@ -17,8 +19,8 @@ while getopts l:r: flag; do
 done
 shift $((OPTIND - 1))
 case $level in
-avx512) core=SkylakeX ;;
-avx2) core=Haswell ;;
+avx512) core=${core:-SkylakeX} ;;
+avx2) core=${core:-Haswell} ;;
 *) echo "gemm.sh: -l $level: use avx512 or avx2" >&2 && exit 2 ;;
 esac
 
@@ -42,14 +44,27 @@ trap 'rm -rf "$work"' EXIT
 cc -O2 -o "$work/openblas_gemm" scripts/bench/openblas_gemm.c -lopenblas
 go test -c -o "$work/simd.test" ./graph/cpu/simd
 
+# ours SHAPE THREADS prints our GFLOP/s.
+ours() {
+  SAMBATRAIN_SIMD=$set GOMAXPROCS=$2 "$work/simd.test" \
+    -test.run '^$' -test.bench '^BenchmarkGemm$' -test.benchtime 9x -gemm "$1" |
+    awk '/GFLOP/ {for (i = 2; i <= NF; i++) if ($i == "GFLOP/s") print $(i-1)}'
+}
+
 for ((round = 0; round < rounds; round++)); do
   for shape in "${shapes[@]}"; do
-    IFS=x/ read -r m n k transposes threads <<<"$shape"
-    ours=$(SAMBATRAIN_SIMD=$level GOMAXPROCS=$threads "$work/simd.test" \
-      -test.run '^$' -test.bench '^BenchmarkGemm$' -test.benchtime 9x -gemm "$shape" |
-      awk '/GFLOP/ {for (i = 2; i <= NF; i++) if ($i == "GFLOP/s") print $(i-1)}')
-    theirs=$(OPENBLAS_CORETYPE=$core "$work/openblas_gemm" "$m" "$n" "$k" "$transposes" "$threads" 9)
-    echo "$shape $ours ${theirs% *}"
+    IFS=x/ read -r m n k transposes threads bf16 <<<"$shape"
+    set=$level
+    if [ -n "$bf16" ] && [ $level = avx512 ]; then set=; fi # with AVX512-BF16, where the CPU has it
+    mine=$(ours "$shape" $threads)
+    if [ -n "$bf16" ]; then
+      theirs=$(ours "${shape%/*}" $threads)
+    elif [ "$core" = own ]; then
+      theirs=$("$work/openblas_gemm" "$m" "$n" "$k" "$transposes" "$threads" 9)
+    else
+      theirs=$(OPENBLAS_CORETYPE=$core "$work/openblas_gemm" "$m" "$n" "$k" "$transposes" "$threads" 9)
+    fi
+    echo "$shape $mine ${theirs% *}"
   done
 done >"$work/rates"
 
@@ -57,12 +72,14 @@ done >"$work/rates"
 median() {
   sort -n | awk -v d="$1" '{x[NR] = $1} END {f = "%." d "f"; printf f " (" f "-" f ")", x[int((NR + 1) / 2)], x[1], x[NR]}'
 }
-echo "| M x N x K | stored | threads | ours GFLOP/s | OpenBLAS $core GFLOP/s | ratio |"
+peer="OpenBLAS $core"
+if [[ ${shapes[0]} == */*/*/* ]]; then peer="our float32"; fi
+echo "| M x N x K | stored | threads | ours GFLOP/s | $peer GFLOP/s | ratio |"
 echo "|---|---|---|---|---|---|"
 for shape in "${shapes[@]}"; do
-  IFS=/ read -r size transposes threads <<<"$shape"
+  IFS=/ read -r size transposes threads bf16 <<<"$shape"
   ours=$(awk -v s="$shape" '$1 == s {print $2}' "$work/rates" | median 1)
   theirs=$(awk -v s="$shape" '$1 == s {print $3}' "$work/rates" | median 1)
   ratio=$(awk -v s="$shape" '$1 == s {print $2 / $3}' "$work/rates" | median 2)
-  echo "| $size | $transposes | $threads | $ours | $theirs | $ratio |"
+  echo "| $size | $transposes${bf16:+ $bf16} | $threads | $ours | $theirs | $ratio |"
 done

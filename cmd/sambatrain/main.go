@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/sambatrain/sambatrain/internal/evaluate"
 	"github.com/sambatrain/sambatrain/internal/train"
@@ -53,10 +52,10 @@ func run(args []string) int {
 	return exitFailure
 }
 
-// untilSignal is a context that ends with the first SIGINT or SIGTERM, for commands
-// that have something to finish. The second signal ends the process as signals do.
+// untilSignal is a context that ends with the first of stopSignals, for commands that
+// have something to finish. The second signal ends the process as signals do.
 func untilSignal(parent context.Context) (context.Context, context.CancelFunc) {
-	ctx, stop := signal.NotifyContext(parent, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(parent, stopSignals...)
 	context.AfterFunc(ctx, stop)
 	return ctx, stop
 }

@@ -142,7 +142,7 @@ func killInSave(c *exec.Cmd, run string, nth int) {
 	}
 }
 
-// TestSignalled stops a run with SIGTERM and, resumed, with SIGINT.
+// TestSignalled stops a run with SIGTERM and, resumed, with SIGINT and with SIGUSR1.
 func TestSignalled(t *testing.T) {
 	// More steps than a pipe holds lines for: the run can't end before it is read.
 	args := []string{"--steps", "1500", "--set", "eval.every=500", "--set", "checkpoint.every=1000"}
@@ -156,6 +156,7 @@ func TestSignalled(t *testing.T) {
 	}{
 		{syscall.SIGTERM, append([]string{"pretrain", "tiny.yaml"}, args...)},
 		{syscall.SIGINT, []string{"resume", "run"}},
+		{syscall.SIGUSR1, []string{"resume", "run"}},
 	} {
 		c := program(dir, nil, stop.args...)
 		stderr, err := c.StderrPipe()

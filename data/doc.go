@@ -5,6 +5,6 @@
 // [Prepare] writes a folder of shards once, [Inspect] and [Verify] look at one, [Open] makes a [Dataset] of
 // one split, and [NewLoader] streams its batches ahead of the training thread.
 //
-// The batch at step s is a pure function of (shards, seq_len, seed, s), so a checkpoint stores s alone.
-// README.md in this folder has the shard's schema and the rules of packing and order.
+// The batch at step s is a pure function of (shards, mixture, seq_len, seed, s), so a checkpoint stores s alone.
+// docs/data.md has the shard's schema and the rules of packing and order.
 package data

@@ -81,15 +81,15 @@ func FuzzManifest(f *testing.F) {
 	})
 }
 
-func TestManifestOfReadme(t *testing.T) {
-	readme, err := os.ReadFile("README.md")
+func TestManifestOfDocs(t *testing.T) {
+	docs, err := os.ReadFile("../docs/data.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(readme), "```json\n")
+	_, rest, _ := strings.Cut(string(docs), "```json\n")
 	example, _, found := strings.Cut(rest, "```")
 	if !found {
-		t.Fatal("README.md has no example of a manifest")
+		t.Fatal("docs/data.md has no example of a manifest")
 	}
 	if _, err := parseManifest([]byte(example)); err != nil {
 		t.Error(err)

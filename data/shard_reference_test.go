@@ -1,8 +1,10 @@
 package data
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,6 +63,61 @@ func TestDuckDBReadsShards(t *testing.T) {
 			keyVocabSize: "257", keyEOS: "256", keySplit: "train"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestShardsOfAnotherProgram opens a folder whose shard DuckDB wrote.
+func TestShardsOfAnotherProgram(t *testing.T) {
+	dir := reference(t, "@duckdb/node-api")
+	tok := Describe(byteTok(t))
+	type row struct {
+		Document string  `json:"document"`
+		Tokens   []int32 `json:"tokens"`
+		Bytes    int     `json:"bytes"`
+	}
+	shard := struct {
+		Metadata map[string]string `json:"metadata"`
+		Rows     []row             `json:"rows"`
+	}{Metadata: map[string]string{keyFormat: "1", keyTokenizer: tok.Name, keyFingerprint: tok.Fingerprint,
+		keyVocabSize: "257", keyEOS: "256", keySplit: "train"}}
+	var texts []string
+	info := SplitInfo{}
+	for i := range 50 {
+		text := fmt.Sprintf("document %d, it's of another program", i)
+		ids := append(byteTok(t).Encode(nil, []byte(text)), tok.EOS)
+		shard.Rows = append(shard.Rows, row{fmt.Sprint("doc", i), ids, len(text)})
+		texts = append(texts, text)
+		info.Documents++
+		info.Tokens += int64(len(ids))
+		info.Bytes += int64(len(text))
+		info.LongestDocument = max(info.LongestDocument, int64(len(ids)))
+	}
+	c := testConfig(t, "")
+	c.Text.Path, c.Shards = "", t.TempDir()
+	script, err := filepath.Abs("testdata/references/write_shard.mjs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(c.Shards, "other.parquet")
+	command := exec.Command("node", script, path)
+	command.Dir, command.Stderr, command.Stdin = dir, os.Stderr, bytes.NewReader(mustJSON(shard))
+	if err := command.Run(); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info.Shards = []Shard{{File: "other.parquet", Size: int64(len(file)), XXH3: checksum(file), Rows: info.Documents, Tokens: info.Tokens, Bytes: info.Bytes}}
+	m := Manifest{Format: formatVersion, Tokenizer: tok, Train: info, Validation: SplitInfo{Shards: []Shard{}}}
+	if err := os.WriteFile(filepath.Join(c.Shards, manifestName), mustJSON(m), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Verify(context.Background(), c.Shards); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(texts, documents(t, mustOpen(t, c, Train))); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -114,3 +114,21 @@ func TestResetState(t *testing.T) {
 		}
 	}
 }
+
+// TestResetStateRun: a run keeps documents apart where its recipe says so, and learns something else.
+func TestResetStateRun(t *testing.T) {
+	whole, err := Pretrain(t.Context(), recipe(t), quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	apart, err := Pretrain(t.Context(), recipe(t, "data.reset_state=true"), quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if apart.TrainLoss == whole.TrainLoss || apart.ValLoss == whole.ValLoss {
+		t.Errorf("losses are %v and %v with reset_state and without", apart.TrainLoss, apart.ValLoss)
+	}
+	if math.Abs(apart.TrainLoss-whole.TrainLoss) > 0.5 {
+		t.Errorf("losses are %v with reset_state and %v without", apart.TrainLoss, whole.TrainLoss)
+	}
+}

@@ -23,6 +23,7 @@ lengths=("$@")
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'echo "length.sh: line $LINENO: $BASH_COMMAND: failed" >&2' ERR
 go build -o "$work/sambatrain" ./cmd/sambatrain
 field() { grep -o "\"$1\": *[0-9.e+-]*" | head -1 | sed 's/.*: *//'; }
 

@@ -24,6 +24,7 @@ done
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+trap 'echo "step.sh: line $LINENO: $BASH_COMMAND: failed" >&2' ERR
 bin=$work/sambatrain
 go build -o "$bin" ./cmd/sambatrain
 

@@ -23,7 +23,7 @@ func newEval(a *app) *cobra.Command {
 		Use:   "eval",
 		Short: "Measure a trained model on long texts",
 	}
-	c.AddCommand(newEvalPPL(a), newEvalPasskey(a), newEvalPhonebook(a))
+	c.AddCommand(newEvalPPL(a), newEvalPasskey(a), newEvalPhonebook(a), newEvalCurves())
 	return c
 }
 

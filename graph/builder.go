@@ -106,6 +106,9 @@ type output struct {
 type Carry struct {
 	// Positions is how many tokens a cache of full attention holds.
 	Positions int
+	// Begins: all texts begin with this call, so that nothing came before its tokens.
+	// Positions aren't read, nor what attention remembers; other states must be zeros.
+	Begins bool
 }
 
 // NewBuilder starts a graph. add is the op that sums two tensors of a rank:

@@ -80,7 +80,7 @@ func New(dev graph.Device, mem graph.Memory, m *layers.Model, c Config) (*Engine
 		positions: make([]int32, c.Rows), parked: make([]bool, c.Rows),
 		in: [2][]int32{make([]int32, c.Rows*c.Chunk), make([]int32, c.Rows*c.Chunk)},
 		programs: programs{dev: dev, mem: mem, model: m, rows: c.Rows, mixed: c.Mixed,
-			positions: c.Room, baseShape: shape{wantLast, c.Chunk}},
+			positions: c.Room, baseShape: shape{wantLast, c.Chunk, c.Chunk > 1}},
 	}
 	return e, e.programs.open()
 }
@@ -173,7 +173,8 @@ func (e *Engine) each(w want, tokens, targets []int32, each func(at, n int, out 
 		for n > t-at {
 			n = (n + 3) / 4
 		}
-		out, err := e.call(shape{w, n}, tokens, targets, at, t)
+		// Whole texts have faster kernels than texts that go on; one token is too few for them.
+		out, err := e.call(shape{w, n, n > 1 && e.begin()}, tokens, targets, at, t)
 		if err != nil {
 			return err
 		}
@@ -182,6 +183,11 @@ func (e *Engine) each(w want, tokens, targets []int32, each func(at, n int, out 
 		}
 	}
 	return nil
+}
+
+// begin reports whether all texts begin.
+func (e *Engine) begin() bool {
+	return !slices.Contains(e.parked, true) && slices.Max(e.positions) == 0
 }
 
 // call runs tokens [at, at+s.tokens) of each row of t.

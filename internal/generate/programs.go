@@ -24,21 +24,23 @@ const (
 	wantNLL              // the cross-entropy of given successors [B T]
 )
 
-// shape is a program's purpose and the tokens of a row that it takes.
+// shape is a program's purpose and the tokens of a row that it takes. begins: the texts
+// begin with them.
 type shape struct {
 	want   want
 	tokens int
+	begins bool
 }
 
 // Plan is one call of a model that carries its state: b texts, t tokens each.
 // positions bounds the length of a text where the model has full attention.
 func Plan(m *layers.Model, b, t, positions int, mixed bool) (*graph.Plan, error) {
-	return plan(m, b, shape{wantLast, t}, positions, mixed)
+	return plan(m, b, shape{want: wantLast, tokens: t}, positions, mixed)
 }
 
 func plan(m *layers.Model, b int, s shape, positions int, mixed bool) (*graph.Plan, error) {
 	g := layers.NewBuilder(mixed)
-	g.SetCarry(graph.Carry{Positions: positions})
+	g.SetCarry(graph.Carry{Positions: positions, Begins: s.begins})
 	tokens := g.Input(inputTokens, graph.Int32, b, s.tokens)
 	switch s.want {
 	case wantLast:

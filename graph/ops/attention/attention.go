@@ -36,6 +36,10 @@ func Apply(b *graph.Builder, q, k, v graph.Tensor, c Config) graph.Tensor {
 	}
 	key := b.State("key", q.Shape()[0], slots, c.KVHeads*c.HeadDim)
 	value := b.State("value", q.Shape()[0], slots, c.KVHeads*c.HeadDim)
+	if carry.Begins {
+		b.Apply(KeepSpec(c), k, v, key, value)
+		return b.Apply(Spec(c), q, k, v)
+	}
 	return b.Apply(CarrySpec(c), q, k, v, key, value, b.Position(q.Shape()[0]))
 }
 
@@ -111,17 +115,7 @@ func CarrySpec(c Config) *graph.Spec {
 		Name:      "attention_carry",
 		Signature: "q[B T H*D], k[B T K*D], v[B T K*D], key![B W K*D], value![B W K*D], pos:i32[B] -> o[B T H*D]",
 		Dims:      c.dims(),
-		Derive: func(d graph.Dims) error {
-			if err := c.check(d); err != nil {
-				return err
-			}
-			if w := d["W"]; c.Window > 0 && w != c.Window {
-				return fmt.Errorf("window is %d and the key and value states hold %d tokens; they must agree", c.Window, w)
-			} else if w < d["T"] && c.Window == 0 {
-				return fmt.Errorf("%d tokens don't fit key and value states of %d", d["T"], w)
-			}
-			return nil
-		},
+		Derive:    c.checkStates,
 		Reference: c.carryReference,
 		CPU:       c.carryCPU,
 		CUDA:      c.carryCUDA(),
@@ -136,6 +130,44 @@ func CarrySpec(c Config) *graph.Spec {
 			}
 		},
 	}
+}
+
+// KeepSpec is what CarrySpec leaves in key and value after the first T tokens of each
+// row's text. Spec has their attention, with kernels for whole texts.
+func KeepSpec(c Config) *graph.Spec {
+	d := c.dims()
+	delete(d, "H")
+	return &graph.Spec{
+		Name:      "attention_keep",
+		Signature: "k[B T K*D], v[B T K*D], key![B W K*D], value![B W K*D] ->",
+		Dims:      d,
+		Derive:    c.checkStates,
+		Reference: func(d graph.Dims, in, _ []graph.Array) {
+			for row := range d["B"] * d["T"] {
+				slot := row/d["T"]*d["W"] + row%d["T"]%d["W"]
+				copy(in[2].Row(slot), in[0].Row(row))
+				copy(in[3].Row(slot), in[1].Row(row))
+			}
+		},
+		CPU:  keepCPU,
+		CUDA: c.keepCUDA(),
+		Cost: func(d graph.Dims) graph.Cost {
+			return graph.Cost{Bytes: 16 * float64(d["B"]*min(d["T"], d["W"])*d["K"]*d["D"])}
+		},
+	}
+}
+
+// checkStates checks the sizes of key and value.
+func (c Config) checkStates(d graph.Dims) error {
+	if err := c.check(d); err != nil {
+		return err
+	}
+	if w := d["W"]; c.Window > 0 && w != c.Window {
+		return fmt.Errorf("window is %d and the key and value states hold %d tokens; they must agree", c.Window, w)
+	} else if w < d["T"] && c.Window == 0 {
+		return fmt.Errorf("%d tokens don't fit key and value states of %d", d["T"], w)
+	}
+	return nil
 }
 
 func (c Config) dims() graph.Dims {

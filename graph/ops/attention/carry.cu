@@ -66,12 +66,12 @@ attention_carry_join(const float *parts, const int *pos, O_T *o, int rows, int t
 }
 
 // attention_carry_keep writes the last kept tokens' keys and values to the ring. A
-// block takes one token.
+// block takes one token. Without pos all texts begin at 0.
 extern "C" __global__ void __launch_bounds__(128)
 attention_carry_keep(const K_T *k, const V_T *v, KEY_T *key, VALUE_T *value, const int *pos, int tokens, int slots, int kept,
                      int cols, int64_t stride_k, int64_t stride_v, int64_t stride_key, int64_t stride_value) {
   int b = blockIdx.x / kept, t = tokens - kept + blockIdx.x % kept;
-  int64_t from = (int64_t)b * tokens + t, to = (int64_t)b * slots + (pos[b] + t) % slots;
+  int64_t from = (int64_t)b * tokens + t, to = (int64_t)b * slots + ((pos ? pos[b] : 0) + t) % slots;
   for (int c = threadIdx.x; c < cols; c += blockDim.x) {
     store(key + to * stride_key + c, to_float(k[from * stride_k + c]));
     store(value + to * stride_value + c, to_float(v[from * stride_v + c]));

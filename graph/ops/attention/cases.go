@@ -46,6 +46,9 @@ func Cases() []graph.Case {
 		{Name: "cache", Spec: CarrySpec(mha(2, 8, 0)), Dims: graph.Dims{"B": 2, "T": 5, "W": 20}, Fill: at(9)},
 		{Name: "cache to the end", Spec: CarrySpec(mha(2, 8, 0)), Dims: graph.Dims{"B": 1, "T": 5, "W": 20}, Fill: at(15)},
 		{Name: "blocks", Spec: CarrySpec(mha(1, 4, queryBlock+5)), Dims: graph.Dims{"B": 1, "T": queryBlock + 9, "W": queryBlock + 5}, Fill: at(777)},
+		{Name: "below window", Spec: KeepSpec(Config{4, 2, 8, 6}), Dims: graph.Dims{"B": 2, "T": 4, "W": 6}},
+		{Name: "beyond window", Spec: KeepSpec(mha(1, 5, 6)), Dims: graph.Dims{"B": 3, "T": 2*6 + 5, "W": 6}},
+		{Name: "cache", Spec: KeepSpec(mha(1, 8, 0)), Dims: graph.Dims{"B": 2, "T": slotsPerTask + 3, "W": 2 * slotsPerTask}},
 		{Name: "texts of their own", Spec: CarrySpec(mha(2, 8, 6)), Dims: graph.Dims{"B": 5, "T": 2, "W": 6}, Fill: within(0, 12)},
 		{Name: "caches of their own", Spec: CarrySpec(mha(2, 8, 0)), Dims: graph.Dims{"B": 4, "T": 5, "W": 20}, Fill: within(0, 16)},
 

@@ -33,17 +33,8 @@ func (c Config) carryCPU(call *graph.CPUCall) func() {
 		}
 		s.finish()
 	}
-	kept := min(tokens, slots)
-	blocks := (kept + slotsPerTask - 1) / slotsPerTask
-	keep := func(i, _ int) {
-		b, lo := i/blocks, i%blocks*slotsPerTask
-		for j := lo; j < min(lo+slotsPerTask, kept); j++ {
-			t := tokens - kept + j
-			slot := (int(position[b]) + t) % slots
-			copy(key.Row(b*slots+slot), k.Row(b*tokens+t))
-			copy(value.Row(b*slots+slot), v.Row(b*tokens+t))
-		}
-	}
+	ring := newKeeper(d, k, v, key, value, position)
+	kept, keep := ring.tasks(), ring.task
 	return func() {
 		for _, p := range position {
 			if p < 0 || c.Window == 0 && int(p)+tokens > slots {
@@ -51,6 +42,41 @@ func (c Config) carryCPU(call *graph.CPUCall) func() {
 			}
 		}
 		call.Pool.Run(tasks.number, attend)
-		call.Pool.Run(d["B"]*blocks, keep)
+		call.Pool.Run(kept, keep)
 	}
+}
+
+// keeper copies a call's last keys and values to the ring. Without a position all texts
+// begin at 0.
+type keeper struct {
+	k, v, key, value    graph.Buffer
+	position            []int32
+	rows, tokens, slots int
+}
+
+func newKeeper(d graph.Dims, k, v, key, value graph.Buffer, position []int32) *keeper {
+	return &keeper{k, v, key, value, position, d["B"], d["T"], d["W"]}
+}
+
+func (p *keeper) kept() int   { return min(p.tokens, p.slots) }
+func (p *keeper) blocks() int { return (p.kept() + slotsPerTask - 1) / slotsPerTask }
+func (p *keeper) tasks() int  { return p.rows * p.blocks() }
+
+func (p *keeper) task(i, _ int) {
+	b, lo := i/p.blocks(), i%p.blocks()*slotsPerTask
+	first := p.tokens - p.kept()
+	if p.position != nil {
+		first += int(p.position[b])
+	}
+	for j := lo; j < min(lo+slotsPerTask, p.kept()); j++ {
+		slot, row := p.slots*b+(first+j)%p.slots, p.tokens*(b+1)-p.kept()+j
+		copy(p.key.Row(slot), p.k.Row(row))
+		copy(p.value.Row(slot), p.v.Row(row))
+	}
+}
+
+func keepCPU(call *graph.CPUCall) func() {
+	p := newKeeper(call.Dims, call.In[0], call.In[1], call.In[2], call.In[3], nil)
+	tasks, task := p.tasks(), p.task
+	return func() { call.Pool.Run(tasks, task) }
 }

@@ -15,7 +15,7 @@ import (
 // base^(-2i/D) a token. In the builder's stateful form positions start at
 // Builder.Position, otherwise at 0.
 func Apply(b *graph.Builder, x graph.Tensor, headDim int, base float64) graph.Tensor {
-	if b.Carries() != nil {
+	if c := b.Carries(); c != nil && !c.Begins {
 		return b.Apply(CarrySpec(headDim, base), x, b.Position(x.Shape()[0]))
 	}
 	return b.Apply(Spec(headDim, base), x)

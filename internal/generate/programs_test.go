@@ -1,0 +1,37 @@
+package generate
+
+import (
+	"testing"
+
+	"github.com/sambatrain/sambatrain/layers"
+)
+
+// TestProgramsShareStates: all programs of an engine have the same states, in either
+// precision.
+func TestProgramsShareStates(t *testing.T) {
+	m := layers.Defaults()
+	m.VocabSize, m.DModel = 64, 32
+	for _, name := range []string{"mamba", "swa", "attn", "gla", "retention", "mega", "mlp"} {
+		m.Layers.Pattern = append(m.Layers.Pattern, layers.Place{Mixer: name})
+	}
+	m.Attention.Window, m.MLP.DFF = 8, 48
+	m.Mega.ZDim, m.Mega.Chunk = 8, 10
+	for _, mixed := range []bool{false, true} {
+		base, err := plan(&m, 2, shape{wantLast, 16, true}, 100, mixed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(base.States) < 7 {
+			t.Errorf("%d states only", len(base.States))
+		}
+		for _, s := range []shape{{wantLast, 1, false}, {wantLast, 16, false}, {wantAll, 4, true}, {wantNLL, 7, false}} {
+			p, err := plan(&m, 2, s, 100, mixed)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := p.SameStates(base); err != nil {
+				t.Errorf("mixed %v, %+v: %v", mixed, s, err)
+			}
+		}
+	}
+}

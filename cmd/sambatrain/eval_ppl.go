@@ -29,6 +29,8 @@ full attention. A length's figure is the mean over the first so many tokens of e
 text; lengths.csv has one for each length, positions.csv one for each interval of
 positions, and there are pictures of both.
 
+When a signal stops it, the texts that were read to their end are reported (exit status 75).
+
 Texts are taken from the run's validation split, as one stream of documents, or from
 --text files, each cut into texts of the longest length.`,
 		Example: "  sambatrain eval ppl runs/quickstart --lengths 512,1k,2k,4k\n  sambatrain eval ppl runs/samba --lengths 2k,8k,32k,128k,1m --text book.txt --texts 4",

@@ -53,20 +53,15 @@ if [ -n "${TINY:-}" ]; then
 fi
 
 started=$SECONDS
-# within runs a command for as long as there is time; it is stopped so that it can save.
-within() {
-	local left=$((limit - SECONDS + started))
-	[ "$left" -gt 20 ] || { echo "longcontext: no time left in this call; call again for the rest" >&2; exit 75; }
-	timeout -s TERM "$left" "$@"
-}
-
-# step NAME MODEL COMMAND... runs a command once; NAME-MODEL.done says that it ran.
+# step NAME MODEL COMMAND... runs a command once; NAME-MODEL.done says that it ran. Where
+# time runs out, the command is told to stop, so that it can save.
 step() {
-	local done="$runs/$1-$2.done" log="$runs/$1-$2.log" rc=0
+	local done="$runs/$1-$2.done" log="$runs/$1-$2.log" rc=0 left=$((limit - SECONDS + started))
 	shift 2
 	[ ! -e "$done" ] || return 0
+	[ "$left" -gt 20 ] || { echo "longcontext: no time left in this call; call again for the rest" >&2; exit 75; }
 	echo "longcontext: $(basename "$done" .done)" >&2
-	within "$@" >>"$log" 2>&1 || rc=$?
+	timeout -s TERM "$left" "$@" >>"$log" 2>&1 || rc=$?
 	case $rc in
 	0) touch "$done" ;;
 	75 | 124) echo "longcontext: stopped for time; call again for the rest" >&2; exit 75 ;;

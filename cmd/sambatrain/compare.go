@@ -52,7 +52,7 @@ again, so that some recipes may be trained on another device before.`,
 			if err != nil {
 				return err
 			}
-			o, err := a.trainOptions()
+			o, err := a.launchedOptions()
 			if err != nil {
 				return err
 			}

@@ -27,7 +27,7 @@ Exit status 1 if a device computes wrongly; a machine without a GPU is healthy.`
 		RunE: func(c *cobra.Command, _ []string) error {
 			out := c.OutOrStdout()
 			fmt.Fprintf(out, "sambatrain %s, %s/%s\n", version(), runtime.GOOS, runtime.GOARCH)
-			place, err := dist.Detect(dist.NoFlags(), os.LookupEnv, 0)
+			place, err := dist.Detect(dist.NoFlags(), os.LookupEnv, cuda.Count())
 			if err != nil {
 				return err
 			}

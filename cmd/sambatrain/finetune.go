@@ -14,6 +14,7 @@ import (
 
 func newFinetune(a *app) *cobra.Command {
 	var flags recipeFlags
+	var processes processFlags
 	var output outputForm
 	var task string
 	c := &cobra.Command{
@@ -58,11 +59,12 @@ steps, rate 1e-4); the batch and the row length are the run's. Measure the resul
 			if err != nil {
 				return err
 			}
-			return a.pretrain(c, r, output)
+			return a.pretrain(c, r, processes, output)
 		},
 	}
 	c.Flags().StringVar(&task, "task", "", "what to train on: passkey or phonebook")
 	flags.add(c)
+	processes.add(c)
 	outputFlag(c, &output)
 	return c
 }

@@ -31,7 +31,7 @@ recipe says all but the model: its model section becomes that of DIR.`,
 			if err != nil {
 				return err
 			}
-			o, err := a.trainOptions()
+			o, err := a.launchedOptions()
 			if err != nil {
 				return err
 			}

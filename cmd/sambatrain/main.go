@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"strings"
 
+	"github.com/sambatrain/sambatrain/internal/dist"
 	"github.com/sambatrain/sambatrain/internal/evaluate"
 	"github.com/sambatrain/sambatrain/internal/train"
 )
@@ -43,7 +44,10 @@ func run(args []string) int {
 	var stopped *train.Stopped
 	var measured *evaluate.Stopped
 	var usage *usageError
+	var child *dist.ChildError
 	switch {
+	case errors.As(err, &child):
+		return child.Code
 	case errors.As(err, &stopped), errors.As(err, &measured):
 		return exitStopped
 	case errors.As(err, &usage):

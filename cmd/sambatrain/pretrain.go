@@ -3,19 +3,16 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
-	"github.com/sambatrain/sambatrain/graph/cuda"
-	"github.com/sambatrain/sambatrain/internal/dist"
-	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/internal/train"
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
 func newPretrain(a *app) *cobra.Command {
 	var flags recipeFlags
+	var processes processFlags
 	var output outputForm
 	c := &cobra.Command{
 		Use:   "pretrain RECIPE",
@@ -31,47 +28,22 @@ a TensorBoard event file, checkpoints and a generated sample.`,
 			if err != nil {
 				return err
 			}
-			return a.pretrain(c, r, output)
+			return a.pretrain(c, r, processes, output)
 		},
 	}
 	flags.add(c)
+	processes.add(c)
 	outputFlag(c, &output)
 	return c
 }
 
 // pretrain does a recipe's run.
-func (a *app) pretrain(c *cobra.Command, r *recipes.Recipe, output outputForm) error {
-	o, err := a.trainOptions()
-	if err != nil {
-		return err
-	}
-	ctx, stop := untilSignal(c.Context())
-	defer stop()
-	result, err := train.Pretrain(ctx, r, o)
-	if err != nil {
-		return err
-	}
-	return printRun(c, output, result)
-}
-
-func (a *app) trainOptions() (train.Options, error) {
-	place, err := dist.Detect(dist.NoFlags(), os.LookupEnv, cuda.Count())
-	if err != nil {
-		return train.Options{}, err
-	}
-	if place.Spawn > 0 {
-		return train.Options{}, fmt.Errorf("%s: asks for %d processes a node; start each of them with SAMBATRAIN_RANK, SAMBATRAIN_WORLD_SIZE and SAMBATRAIN_LOCAL_RANK", place.Source, place.Spawn)
-	}
-	if place.Rank > 0 && a.logLevel == "info" {
-		a.logLevel = "warn" // the first process speaks for all
-	}
-	log, err := a.logger()
-	return train.Options{
-		Place:       place,
-		Log:         log,
-		Console:     func(o runlog.ConsoleOptions) runlog.Console { return runlog.NewConsole(os.Stderr, o) },
-		CodeVersion: version(),
-	}, err
+func (a *app) pretrain(c *cobra.Command, r *recipes.Recipe, processes processFlags, output outputForm) error {
+	return a.train(c, processes, r.Run.Device, output, func(o train.Options) (*train.Result, error) {
+		ctx, stop := untilSignal(c.Context())
+		defer stop()
+		return train.Pretrain(ctx, r, o)
+	})
 }
 
 // printRun prints a run's result. Of several processes the first has one.

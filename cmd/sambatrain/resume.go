@@ -8,6 +8,7 @@ import (
 
 func newResume(a *app) *cobra.Command {
 	var sets []string
+	var processes processFlags
 	var output outputForm
 	c := &cobra.Command{
 		Use:   "resume RUN_DIR",
@@ -21,20 +22,19 @@ checksums, reported, and passed over.`,
 			if err := checkSets(sets); err != nil {
 				return err
 			}
-			o, err := a.trainOptions()
+			r, err := train.LoadConfig(args[0], sets...)
 			if err != nil {
 				return err
 			}
-			ctx, stop := untilSignal(c.Context())
-			defer stop()
-			result, err := train.Resume(ctx, args[0], o, sets...)
-			if err != nil {
-				return err
-			}
-			return printRun(c, output, result)
+			return a.train(c, processes, r.Run.Device, output, func(o train.Options) (*train.Result, error) {
+				ctx, stop := untilSignal(c.Context())
+				defer stop()
+				return train.Resume(ctx, args[0], o, sets...)
+			})
 		},
 	}
 	c.Flags().StringArrayVar(&sets, "set", nil, "change a key of the run's recipe; may be repeated")
+	processes.add(c)
 	outputFlag(c, &output)
 	return c
 }

@@ -10,7 +10,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	disttest.Main(m, map[string]func() error{"collectives": collectives})
+	disttest.Main(m, map[string]func() error{"collectives": collectives, "spawned": spawnedProcess})
 }
 
 // TestMPI makes every call with 2 and 4 processes of Open MPI.

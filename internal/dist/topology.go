@@ -1,7 +1,6 @@
 package dist
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -26,6 +25,9 @@ type Topology struct {
 func (t Topology) Single() bool { return t.Size <= 1 }
 
 func (t Topology) String() string {
+	if t.Spawn > 0 {
+		return fmt.Sprintf("starts ranks %d to %d of %d, from %s", t.Rank, t.Rank+t.Spawn-1, t.Size, t.Source)
+	}
 	return fmt.Sprintf("rank %d of %d, local rank %d, from %s", t.Rank, t.Size, t.LocalRank, t.Source)
 }
 
@@ -37,7 +39,16 @@ type Environment func(name string) (string, bool)
 type Flags struct {
 	Rank, WorldSize, LocalRank int
 	Master                     string
+	// PerNode asks this process to start others: a number, or auto for one a GPU.
+	PerNode string
 }
+
+// FlagError is a command line that makes no sense.
+type FlagError struct{ text string }
+
+func (e *FlagError) Error() string { return e.text }
+
+func flagError(format string, args ...any) error { return &FlagError{fmt.Sprintf(format, args...)} }
 
 // NoFlags is a command line that says nothing.
 func NoFlags() Flags { return Flags{Rank: -1, WorldSize: -1, LocalRank: -1} }
@@ -50,6 +61,12 @@ type source func(e Environment, gpus int) (t Topology, ok bool, err error)
 // Open MPI, Slurm, Kubeflow's PET_* and an indexed Job of Kubernetes. Where none says
 // anything, the run is one process. gpus is how many GPUs this machine shows.
 func Detect(f Flags, e Environment, gpus int) (Topology, error) {
+	if _, ok := e(spawned); ok {
+		f = NoFlags()
+	}
+	if f.PerNode != "" {
+		return f.node(e, gpus)
+	}
 	for _, s := range []source{f.source, own, torchrun, openMPI, slurm, kubeflow, indexedJob} {
 		t, ok, err := s(e, gpus)
 		if err != nil {
@@ -81,10 +98,13 @@ func checkMaster(master string) error {
 
 func (f Flags) source(Environment, int) (Topology, bool, error) {
 	if f.Rank < 0 && f.WorldSize < 0 && f.LocalRank < 0 {
+		if f.Master != "" {
+			return Topology{}, false, flagError("--master: give --rank and --world-size too, or set SAMBATRAIN_MASTER")
+		}
 		return Topology{}, false, nil
 	}
 	if f.Rank < 0 || f.WorldSize < 0 {
-		return Topology{}, false, errors.New("--rank and --world-size: give both or none")
+		return Topology{}, false, flagError("--rank and --world-size: give both or none")
 	}
 	return Topology{Rank: f.Rank, Size: f.WorldSize, LocalRank: max(f.LocalRank, 0), Master: f.Master, Source: "flags"}, true, nil
 }

@@ -45,6 +45,20 @@ func TestDetect(t *testing.T) {
 		{name: "an indexed Job", env: vars{"JOB_COMPLETION_INDEX": "1", "SAMBATRAIN_NNODES": "3", "SAMBATRAIN_MASTER": "job-0:7000"},
 			want: Topology{Rank: 1, Size: 3, Master: "job-0:7000", Source: "JOB_COMPLETION_INDEX"}},
 		{name: "an indexed Job of single runs", env: vars{"JOB_COMPLETION_INDEX": "1"}, want: Topology{Size: 1, Source: "no launcher"}},
+		{name: "two a node, no launcher", flags: Flags{PerNode: "2"}, want: Topology{Size: 2, Spawn: 2, Source: "no launcher"}},
+		{name: "one a node", flags: Flags{PerNode: "1"}, gpus: 4, want: Topology{Size: 1, Source: "no launcher"}},
+		{name: "one a GPU, Kubeflow says 4", flags: Flags{PerNode: "auto"}, env: with(pet, "PET_NPROC_PER_NODE", "4"), gpus: 2,
+			want: Topology{Rank: 2, Size: 4, Spawn: 2, Master: "job-node-0-0.job:29400", Source: "Kubeflow's PET_*"}},
+		{name: "one a GPU, PyTorchJob", flags: Flags{PerNode: "auto"}, env: vars{"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "m", "MASTER_PORT": "23456"}, gpus: 8,
+			want: Topology{Rank: 8, Size: 16, Spawn: 8, Master: "m:23457", Source: "torchrun's variables"}},
+		{name: "one a GPU, an indexed Job", flags: Flags{PerNode: "auto"}, env: vars{"JOB_COMPLETION_INDEX": "1", "SAMBATRAIN_NNODES": "3", "SAMBATRAIN_MASTER": "job-0:7000"}, gpus: 2,
+			want: Topology{Rank: 2, Size: 6, Spawn: 2, Master: "job-0:7000", Source: "JOB_COMPLETION_INDEX"}},
+		{name: "one a GPU, none", flags: Flags{PerNode: "auto"}, err: "--nproc-per-node auto: no GPU is in sight"},
+		{name: "no count", flags: Flags{PerNode: "all"}, gpus: 1, err: `--nproc-per-node: must be auto or at least 1, is "all"`},
+		{name: "one a GPU under torchrun", flags: Flags{PerNode: "auto"}, env: torch, gpus: 2, err: "torchrun's variables has started several processes"},
+		{name: "a started process", flags: Flags{PerNode: "2"}, env: vars{spawned: "1", "SAMBATRAIN_RANK": "1", "SAMBATRAIN_WORLD_SIZE": "2", "SAMBATRAIN_LOCAL_RANK": "1"}, gpus: 2,
+			want: Topology{Rank: 1, Size: 2, LocalRank: 1, Source: "SAMBATRAIN_*"}},
+		{name: "a master alone", flags: Flags{Master: "a:1"}, err: "--master: give --rank and --world-size too"},
 		{name: "no number", env: vars{"RANK": "one", "WORLD_SIZE": "2"}, err: `RANK: must be a whole number, is "one"`},
 		{name: "a rank too many", env: vars{"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "2"}, err: "rank 2, local rank 0 of 2 processes make no sense"},
 		{name: "no size", env: vars{"OMPI_COMM_WORLD_RANK": "2"}, err: "OMPI_COMM_WORLD_SIZE is not"},
@@ -53,8 +67,10 @@ func TestDetect(t *testing.T) {
 		{name: "no host", env: vars{"SAMBATRAIN_RANK": "0", "SAMBATRAIN_WORLD_SIZE": "1", "SAMBATRAIN_MASTER": "here"}, err: `master "here": must be host:port`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if c.flags == (Flags{}) {
-				c.flags = NoFlags()
+			if c.flags.Rank == 0 && c.flags.WorldSize == 0 {
+				f := NoFlags()
+				f.PerNode, f.Master = c.flags.PerNode, c.flags.Master
+				c.flags = f
 			}
 			got, err := Detect(c.flags, func(name string) (string, bool) { v, ok := c.env[name]; return v, ok }, c.gpus)
 			if c.err != "" {

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sambatrain/sambatrain/graph/cuda"
+	"github.com/sambatrain/sambatrain/internal/dist"
+	"github.com/sambatrain/sambatrain/internal/runlog"
+	"github.com/sambatrain/sambatrain/internal/train"
+	"github.com/sambatrain/sambatrain/recipes"
+)
+
+// processFlags say which process of a run this one is, or have it start them.
+type processFlags struct{ dist.Flags }
+
+func (f *processFlags) add(c *cobra.Command) {
+	s := c.Flags()
+	s.StringVar(&f.PerNode, "nproc-per-node", "", "start so many processes on this machine, each with a GPU: a number, or auto for one a GPU")
+	s.IntVar(&f.Rank, "rank", -1, "this process among those of the run, where no launcher says")
+	s.IntVar(&f.WorldSize, "world-size", -1, "number of the run's processes")
+	s.IntVar(&f.LocalRank, "local-rank", -1, "this process among those on this machine, which is its GPU; 0 if not given")
+	s.StringVar(&f.Master, "master", "", "where process 0 listens, as host:port")
+	for _, name := range []string{"rank", "world-size", "local-rank"} {
+		s.Lookup(name).DefValue = "0" // help has no default to show
+	}
+}
+
+// childGrace is how long processes may take to end when one of them has failed.
+const childGrace = 20 * time.Second
+
+// train runs f as one process of a run on the given device, or starts the processes
+// that do.
+func (a *app) train(c *cobra.Command, flags processFlags, device string, output outputForm, f func(train.Options) (*train.Result, error)) error {
+	gpus := cuda.Count()
+	place, err := dist.Detect(flags.Flags, os.LookupEnv, gpus)
+	var wrong *dist.FlagError
+	if errors.As(err, &wrong) {
+		return &usageError{err}
+	}
+	if err != nil {
+		return err
+	}
+	if place.Spawn > 0 {
+		return spawn(place, gpus, device)
+	}
+	o, err := a.trainOptions(place)
+	if err != nil {
+		return err
+	}
+	result, err := f(o)
+	if err != nil {
+		return err
+	}
+	return printRun(c, output, result)
+}
+
+// launchedOptions are those of a command that leaves processes to a launcher.
+func (a *app) launchedOptions() (train.Options, error) {
+	place, err := dist.Detect(dist.NoFlags(), os.LookupEnv, cuda.Count())
+	if err == nil && place.Spawn > 0 {
+		err = fmt.Errorf("%s asks for %d processes a node: only pretrain, resume and finetune start them", place.Source, place.Spawn)
+	}
+	if err != nil {
+		return train.Options{}, err
+	}
+	return a.trainOptions(place)
+}
+
+func (a *app) trainOptions(place dist.Topology) (train.Options, error) {
+	if place.Rank > 0 && a.logLevel == "info" {
+		a.logLevel = "warn" // the first process speaks for all
+	}
+	log, err := a.logger()
+	return train.Options{
+		Place:       place,
+		Log:         log,
+		Console:     func(o runlog.ConsoleOptions) runlog.Console { return runlog.NewConsole(os.Stderr, o) },
+		CodeVersion: version(),
+	}, err
+}
+
+// spawn starts this machine's processes with this one's own command line.
+func spawn(place dist.Topology, gpus int, device string) error {
+	switch {
+	case gpus == 0 || device == recipes.CPU:
+		return fmt.Errorf("%d processes a node: only those with a GPU each are started here; on CPUs Open MPI starts them: mpirun -n %d sambatrain ...", place.Spawn, place.Spawn)
+	case place.Spawn > gpus:
+		return fmt.Errorf("%d processes a node, but %d GPUs are in sight: each needs its own", place.Spawn, gpus)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	slog.Info("processes", "here", place.Spawn, "first", place.Rank, "of", place.Size, "from", place.Source)
+	return spawnCommand(place, func() *exec.Cmd { return exec.Command(self, os.Args[1:]...) })
+}
+
+// spawnCommand passes signals on, and ends with the processes' own exit code. A stopped
+// one has said so itself.
+func spawnCommand(place dist.Topology, command func() *exec.Cmd) error {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, stopSignals...)
+	defer signal.Stop(signals)
+	s := dist.Spawner{Signals: signals, Stopped: exitStopped, Grace: childGrace, Command: func() *exec.Cmd {
+		c := command()
+		c.Stdout, c.Stderr = os.Stdout, os.Stderr
+		return c
+	}}
+	err := s.Run(place)
+	var child *dist.ChildError
+	if errors.As(err, &child) && child.Code == exitStopped {
+		err = errors.Join(err, errReported)
+	}
+	return err
+}

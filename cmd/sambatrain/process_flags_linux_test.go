@@ -1,0 +1,40 @@
+package main
+
+import (
+	"errors"
+	"os/exec"
+	"testing"
+
+	"github.com/sambatrain/sambatrain/internal/dist"
+)
+
+// TestSpawnExit: a started process's own exit code is that of the run, and only one that
+// did not stop by itself is reported again.
+func TestSpawnExit(t *testing.T) {
+	for script, want := range map[string]struct {
+		code     int
+		reported bool
+	}{
+		"exit 0":                             {},
+		"exit 75":                            {code: exitStopped, reported: true},
+		"[ $SAMBATRAIN_RANK = 0 ] || exit 3": {code: 3},
+	} {
+		err := spawnCommand(dist.Topology{Size: 2, Spawn: 2}, func() *exec.Cmd { return exec.Command("sh", "-c", script) })
+		var child *dist.ChildError
+		if errors.As(err, &child) != (want.code != 0) || child != nil && child.Code != want.code || errors.Is(err, errReported) != want.reported {
+			t.Errorf("%s: %v, want code %d", script, err, want.code)
+		}
+	}
+}
+
+// TestSpawnRefused: what has no GPU of its own is not started.
+func TestSpawnRefused(t *testing.T) {
+	for _, c := range []struct {
+		gpus   int
+		device string
+	}{{0, "auto"}, {2, "cpu"}, {1, "cuda"}} {
+		if err := spawn(dist.Topology{Size: 2, Spawn: 2}, c.gpus, c.device); err == nil {
+			t.Errorf("2 processes on %d GPUs with device %s are started", c.gpus, c.device)
+		}
+	}
+}

@@ -1,0 +1,122 @@
+package dist
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Variables of the processes that TestSpawn starts.
+const (
+	testFolder = "DIST_TEST_FOLDER"
+	testRole   = "DIST_TEST_ROLE"
+)
+
+const testStopped = 75
+
+// TestSpawn starts this test binary as the processes of a machine.
+func TestSpawn(t *testing.T) {
+	node := Topology{Rank: 2, Size: 4, Spawn: 2, Master: "h:1", Source: "test"}
+	for _, c := range []struct {
+		role   string
+		signal bool // once both processes are there
+		want   *ChildError
+	}{
+		{role: "content"},
+		{role: "one stops early", signal: true, want: &ChildError{Rank: 3, Code: testStopped}},
+		{role: "one fails, the other hangs", want: &ChildError{Rank: 3, Code: 9}},
+		{role: "one is killed, the other hangs", want: &ChildError{Rank: 3, Code: 1}},
+	} {
+		t.Run(c.role, func(t *testing.T) {
+			dir := t.TempDir()
+			signals := make(chan os.Signal, 1)
+			if c.signal {
+				go func() {
+					for len(entries(dir)) < 2 {
+						time.Sleep(time.Millisecond)
+					}
+					signals <- syscall.SIGTERM
+				}()
+			}
+			s := Spawner{Signals: signals, Stopped: testStopped, Grace: 100 * time.Millisecond, Command: func() *exec.Cmd {
+				cmd := exec.Command(os.Args[0])
+				cmd.Env = append(os.Environ(), "SAMBATRAIN_TEST_PROCESS=spawned", testFolder+"="+dir, testRole+"="+c.role)
+				cmd.Stderr = t.Output()
+				return cmd
+			}}
+			err := s.Run(node)
+			var got *ChildError
+			if errors.As(err, &got) != (c.want != nil) || c.want != nil && (got.Rank != c.want.Rank || got.Code != c.want.Code) {
+				t.Errorf("ends with %+v, want %+v", err, c.want)
+			}
+			if n := len(entries(dir)); n != 2 {
+				t.Errorf("%d processes wrote their place, want 2", n)
+			}
+		})
+	}
+}
+
+func entries(dir string) []string {
+	list, _ := filepath.Glob(filepath.Join(dir, "*"))
+	return list
+}
+
+// spawnedProcess is one that TestSpawn starts.
+func spawnedProcess() error {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM)
+	// The flags are those of the parent, which asks for processes: the child's place wins.
+	f := NoFlags()
+	f.PerNode = "2"
+	top, err := Detect(f, os.LookupEnv, 2)
+	if err != nil {
+		return err
+	}
+	if want := (Topology{Rank: 2 + top.LocalRank, Size: 4, LocalRank: top.LocalRank, Master: "h:1", Source: "SAMBATRAIN_*"}); top != want {
+		return fmt.Errorf("%+v, want %+v", top, want)
+	}
+	dir := os.Getenv(testFolder)
+	if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(top.Rank)), nil, 0o666); err != nil {
+		return err
+	}
+	for len(entries(dir)) < top.Size/2 {
+		time.Sleep(time.Millisecond)
+	}
+	second := top.LocalRank == 1
+	switch role := os.Getenv(testRole); {
+	case role == "one stops early":
+		<-signals
+		if !second {
+			time.Sleep(300 * time.Millisecond) // longer than failures are waited for: it saves
+		}
+		os.Exit(testStopped)
+	case strings.HasPrefix(role, "one") && !second:
+		select {}
+	case role == "one fails, the other hangs":
+		os.Exit(9)
+	case role == "one is killed, the other hangs":
+		self, _ := os.FindProcess(os.Getpid())
+		return self.Kill()
+	}
+	return nil
+}
+
+// TestSpawnWithoutMaster: processes of several machines must be told where to meet;
+// those of one meet at a free port.
+func TestSpawnWithoutMaster(t *testing.T) {
+	s := Spawner{}
+	if err := s.Run(Topology{Size: 4, Spawn: 2, Source: "test"}); err == nil || !strings.Contains(err.Error(), "set SAMBATRAIN_MASTER") {
+		t.Errorf("2 of 4 processes without a master: %v", err)
+	}
+	top := Topology{Size: 2, Spawn: 2}
+	if err := top.findMaster(); err != nil || !strings.HasPrefix(top.Master, "127.0.0.1:") {
+		t.Errorf("master %q, %v", top.Master, err)
+	}
+}

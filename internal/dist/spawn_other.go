@@ -1,0 +1,7 @@
+//go:build !linux
+
+package dist
+
+import "os/exec"
+
+func setAttributes(*exec.Cmd) {}

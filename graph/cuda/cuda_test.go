@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"flag"
 	"fmt"
 	"math"
 	"testing"
@@ -34,13 +35,20 @@ type precision struct {
 
 var precisions = []precision{{"float32", false, 2e-5}, {"mixed", true, 2e-2}}
 
+var shard = flag.String("shard", "0/1", "i/n: check the i-th of n parts of the ops' cases")
+
 // TestCUDAOps checks every case of every op, and of its backward ops, against the
 // float64 reference.
 func TestCUDAOps(t *testing.T) {
 	d := open(t)
+	var part, parts, count int
+	if _, err := fmt.Sscanf(*shard, "%d/%d", &part, &parts); err != nil || parts < 1 {
+		t.Fatalf("-shard %s is not i/n", *shard)
+	}
 	for _, op := range ops.All() {
 		for _, c := range op.Cases() {
-			if c.Bench {
+			count++
+			if c.Bench || count%parts != part {
 				continue
 			}
 			r, err := c.Spec.ResolveDims(c.Dims)

@@ -9,7 +9,8 @@
 #   CGO_ENABLED=0 go test -c -trimpath -ldflags='-s -w' -o FOLDER/cuda.test ./graph/cuda
 #
 # Without FOLDER both are built here. PYTHON (python3) with PyTorch times the
-# calibration peer; without PyTorch that part is left out and says so.
+# calibration peer; without PyTorch that part is left out and says so. PARTS names the
+# parts to do, of: ops fixtures training steps long peer.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 bin=${1:-}
@@ -31,69 +32,114 @@ block() {
 	[ $rc -eq 0 ] || { failed=1; echo; echo "exit status $rc"; }
 }
 
+# Every op against its float64 reference, in processes side by side: most of the time goes
+# into compiling kernels.
+ops() {
+	section 'Every op against its float64 reference'
+	local logs shards=16
+	logs=$(mktemp -d)
+	for i in $(seq 0 $((shards - 1))); do
+		timeout 400 "$bin/cuda.test" -test.run TestCUDAOps -test.v -shard "$i/$shards" >"$logs/$i" 2>&1 || touch "$logs/failed" &
+	done
+	wait
+	echo "passed $(cat "$logs"/[0-9]* | grep -c -- '    --- PASS'), failed $(cat "$logs"/[0-9]* | grep -c -- '    --- FAIL')"
+	if [ -e "$logs/failed" ]; then
+		failed=1
+		cat "$logs"/[0-9]* | grep -- '    --- FAIL' | sed 's| (.*||' | sort | head -40
+		cat "$logs"/[0-9]* | grep -E '_test.go|^panic' | cut -c1-160 | sort | uniq -c | sort -rn | head -20
+	fi
+	rm -rf "$logs"
+}
+
+fixtures() {
+	local dtype
+	for dtype in float32 bfloat16; do
+		section "Fixtures, $dtype"
+		block "$bin/sambatrain" verify --device cuda --dtype $dtype internal/verify/testdata
+	done
+}
+
+# The same bits twice, after a kill, and from the CPU on to the GPU.
+training() {
+	section 'Training: the same bits twice, after a kill, and from the CPU on to the GPU'
+	local text work dtype pid
+	text=${TEXT:-$("$python" -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')}
+	work=$(mktemp -d)
+	local common=(quickstart --steps 60 --set "data.shards=$work/shards" --set "data.text.path=$text" --set 'data.text.include=["**/*.py"]'
+		--set checkpoint.every=10 --set eval.every=0 --set sample.tokens=0 --log-level warn)
+	result() { # OUT STATUS
+		[ "$2" -eq 0 ] || { failed=1; echo "exit status $2:"; tail -3 "$work/$1.err"; }
+		grep -E 'trained|validation' "$work/$1.out"
+	}
+	train() { # OUT FLAGS...
+		"$bin/sambatrain" pretrain "${common[@]}" --out "$work/$1" "${@:2}" >"$work/$1.out" 2>"$work/$1.err"
+		result "$1" $?
+	}
+	begin() { # OUT FLAGS...: in the background, until its second checkpoint
+		"$bin/sambatrain" pretrain "${common[@]}" --out "$work/$1" "${@:2}" >"$work/$1.out" 2>"$work/$1.err" &
+		pid=$!
+		until [ -d "$work/$1/checkpoints/step-00000020" ] || ! kill -0 $pid 2>/dev/null; do sleep 0.05; done
+	}
+	finish() { # OUT FLAGS...
+		"$bin/sambatrain" resume "$work/$1" "${@:2}" --log-level warn >"$work/$1.out" 2>"$work/$1.err"
+		result "$1" $?
+	}
+	model() { sha256sum "$work/$1/checkpoints/step-00000060/model.safetensors" | cut -c1-16; }
+	echo '```'
+	for dtype in float32 bfloat16; do
+		echo "$dtype, twice:"
+		train $dtype-1 --device cuda --dtype $dtype
+		train $dtype-2 --device cuda --dtype $dtype
+		echo "$dtype, killed and resumed:"
+		begin $dtype-killed --device cuda --dtype $dtype
+		kill -KILL $pid
+		wait $pid 2>/dev/null
+		finish $dtype-killed
+		echo "parameters: $(model $dtype-1) $(model $dtype-2) $(model $dtype-killed)"
+		[ "$(model $dtype-1)" = "$(model $dtype-2)" ] && [ "$(model $dtype-1)" = "$(model $dtype-killed)" ] || failed=1
+	done
+	echo "float32, begun on the CPU and ended on the GPU:"
+	begin moved --device cpu
+	kill -INT $pid
+	wait $pid
+	finish moved --set run.device=cuda
+	echo '```'
+	rm -rf "$work"
+}
+
+# A step of one micro-batch of a recipe, with its optimizer.
+bench() { # RECIPE ROWS STEPS FLAGS...
+	block "$bin/sambatrain" bench "$1" --set "train.batch_size=$2" --set "train.micro_batch=$2" --runs "$3" "${@:4}"
+}
+
+steps() {
+	section 'A training step, bfloat16, rows of 4,096 tokens'
+	bench samba-421m 8 20
+	bench samba-1.3b 4 20
+	section 'The 421M step within 32 GB'
+	bench samba-421m 8 10 --set run.memory_budget=32GB
+	section 'Models that need recomputation'
+	bench samba-1.7b 4 5
+	bench samba-3.8b 1 3
+}
+
+long() {
+	section 'One long row, 421M'
+	bench samba-421m 1 3 --set data.seq_len=65536
+	bench samba-421m 1 2 --set data.seq_len=262144
+}
+
+peer() {
+	section 'Calibration peer'
+	if "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
+		block "$python" scripts/gpu/peer_llama.py
+	else
+		echo 'no PyTorch that sees the GPU: left out'
+	fi
+}
+
 echo "# GPU check, $(date -u +%Y-%m-%d), $("$bin/sambatrain" version)"
 echo
-nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
-
-section 'Every op against its float64 reference'
-log=$(mktemp)
-timeout 400 "$bin/cuda.test" -test.run TestCUDA -test.v >"$log" 2>&1
-status=$?
-echo "passed $(grep -c -- '    --- PASS' "$log"), failed $(grep -c -- '    --- FAIL' "$log"), exit status $status"
-if [ $status -ne 0 ]; then
-	failed=1
-	grep -- '    --- FAIL' "$log" | sed 's|/[^/]*$||' | sort | uniq -c | head -40
-	grep -A1 'cuda_test.go' "$log" | grep -v -- '^--' | cut -c1-160 | sort | uniq -c | sort -rn | head -20
-fi
-rm -f "$log"
-
-section 'Fixtures, float32'
-block "$bin/sambatrain" verify --device cuda --dtype float32 internal/verify/testdata
-section 'Fixtures, bfloat16'
-block "$bin/sambatrain" verify --device cuda --dtype bfloat16 internal/verify/testdata
-
-section 'Training: the same bits twice, after a kill, and from the CPU on to the GPU'
-text=${TEXT:-$("$python" -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')}
-work=$(mktemp -d)
-train() { # OUT FLAGS...
-	local out=$1
-	shift
-	"$bin/sambatrain" pretrain quickstart --steps 60 --out "$work/$out" --set "data.shards=$work/shards" --set "data.text.path=$text" \
-		--set 'data.text.include=["**/*.py"]' --set checkpoint.every=10 --set eval.every=0 --set sample.tokens=0 --log-level warn "$@" >"$work/$out.out" 2>"$work/$out.err" || tail -3 "$work/$out.err"
-	grep -E 'trained|validation' "$work/$out.out"
-}
-model() { sha256sum "$work/$1/checkpoints/step-00000060/model.safetensors" | cut -c1-16; }
-echo '```'
-for dtype in float32 bfloat16; do
-	for out in $dtype-1 $dtype-2; do
-		echo "$out:"
-		train $out --device cuda --dtype $dtype
-	done
-	train $dtype-killed --device cuda --dtype $dtype &
-	until [ -d "$work/$dtype-killed/checkpoints/step-00000020" ]; do sleep 0.05; done
-	pkill -KILL -f "$work/$dtype-killed"
-	wait
-	"$bin/sambatrain" resume "$work/$dtype-killed" --log-level warn 2>/dev/null | grep -E 'trained|validation'
-	echo "$dtype: twice $(model $dtype-1) $(model $dtype-2), killed and resumed $(model $dtype-killed)"
-	[ "$(model $dtype-1)" = "$(model $dtype-2)" ] && [ "$(model $dtype-1)" = "$(model $dtype-killed)" ] || failed=1
-done
-echo "begun on the CPU, ended on the GPU:"
-(train moved --device cpu & until [ -d "$work/moved/checkpoints/step-00000020" ]; do sleep 0.05; done; pkill -INT -f "$work/moved"; wait)
-"$bin/sambatrain" resume "$work/moved" --set run.device=cuda --log-level warn 2>/dev/null | grep -E 'trained|validation'
-echo '```'
-rm -rf "$work"
-
-section 'Ops at a 421M model, mixed precision'
-block "$bin/cuda.test" -test.run '^$' -test.bench BenchmarkCUDA -test.benchtime 20x
-
-section 'A training step'
-block "$bin/sambatrain" bench scripts/gpu/samba-421m.yaml --runs 20
-block "$bin/sambatrain" bench scripts/gpu/samba-1.3b.yaml --runs 20
-
-section 'Calibration peer'
-if "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
-	block "$python" scripts/gpu/peer_llama.py
-else
-	echo 'no PyTorch that sees the GPU: left out'
-fi
+nvidia-smi --query-gpu=name,driver_version,memory.total,power.limit --format=csv,noheader
+for part in ${PARTS:-ops fixtures training steps long peer}; do $part; done
 exit $failed

@@ -51,6 +51,9 @@ func (b *Builder) Compile() (*Plan, error) {
 	if err := c.collect(); err != nil {
 		return nil, err
 	}
+	if err := c.merge(); err != nil {
+		return nil, err
+	}
 	if err := c.placeGradients(p); err != nil {
 		return nil, err
 	}

@@ -46,6 +46,10 @@ type Spec struct {
 	// Rounded is the op that also gives output 0 in bfloat16, as its last output. A plan
 	// runs it in place of this op and a rounding. nil: there is none.
 	Rounded func() *Spec
+	// Merged is, of an op that adds z to what another op makes of its two inputs, that
+	// op, where with z an output of it too, the sum is what it makes of both first inputs
+	// side by side and both second inputs one below the other. nil: it is not.
+	Merged func() *Spec
 	// InPlace names the inputs whose buffer output 0 may take over when nothing
 	// reads them afterwards. They must have output 0's shape.
 	InPlace []int

@@ -98,6 +98,7 @@ func dxAddSpec() *graph.Spec {
 		},
 		CPU:       dxAdd,
 		CUDA:      products(added(dxProduct)),
+		Merged:    dxSpec,
 		Workspace: dxWorkspace,
 		InPlace:   []int{2},
 		Cost:      cost,

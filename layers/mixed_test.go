@@ -1,0 +1,63 @@
+package layers_test
+
+import (
+	"math"
+	"testing"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/reference"
+	"github.com/sambatrain/sambatrain/layers"
+)
+
+// TestMixed: a plan in mixed precision, run in float64 with its roundings, gives float32's
+// gradients about, with weights of a size that amplifies bfloat16's errors. Products take part in sums: the last one of a
+// sublayer adds the stream, gradients of weights that lie together are one product, and no
+// gradient is rounded by an op of its own.
+func TestMixed(t *testing.T) {
+	m := small("mamba mlp swa mlp", 1, true)
+	c := compileSmall(t, m)
+	gradients := func(mixed bool) (*graph.Plan, *reference.Memory) {
+		b := layers.NewBuilder(mixed)
+		loss := m.Loss(b, b.Input("tokens", graph.Int32, rows, tokens), b.Input("targets", graph.Int32, rows, tokens))
+		b.Result("loss", loss)
+		if err := b.Gradients(loss); err != nil {
+			t.Fatal(err)
+		}
+		p, err := b.Compile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		mem := reference.NewMemory(p)
+		for _, q := range p.Params {
+			mem.Write(slot(q, graph.Params), c.w[q.Name])
+		}
+		mem.Write(p.Inputs["tokens"], c.tokens)
+		mem.Write(p.Inputs["targets"], c.tokens)
+		if err := mem.Run(p); err != nil {
+			t.Fatal(err)
+		}
+		return p, mem
+	}
+	_, exact := gradients(false)
+	p, rounded := gradients(true)
+	count := map[string]int{}
+	for _, s := range p.Steps {
+		count[s.Spec.Name]++
+	}
+	for name, want := range map[string]int{"linear_add": 4, "linear_dx_add": 0, "round": 0, "rms_norm_backward_add_rounded": 3, "rms_norm_backward_rounded": 1} {
+		if count[name] != want {
+			t.Errorf("%d %s, want %d: %v", count[name], name, want, count)
+		}
+	}
+	for _, q := range p.Params {
+		want, got := exact.Read(slot(q, graph.Grads)).Data, rounded.Read(slot(q, graph.Grads)).Data
+		var off, all float64
+		for i, w := range want {
+			off += (got[i] - w) * (got[i] - w)
+			all += w * w
+		}
+		if e := math.Sqrt(off / all); !(e < 0.4) {
+			t.Errorf("the gradient of %s is off by %.2g", q.Name, e)
+		}
+	}
+}

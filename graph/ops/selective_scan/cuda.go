@@ -44,7 +44,7 @@ func forwardTiling(d graph.Dims) tiling {
 		per = 8
 	}
 	lanes := lanesFor(d["N"], per)
-	if ceilDiv(d["C"], channels)*d["B"] < few || busiest(d, 32) < busiest(d, 64) {
+	if ceilDiv(d["C"], channels)*d["B"] < few {
 		channels = max(32, 32*tile/lanes) // at least a warp
 	}
 	t := newTiling(d, per, lanes, tile, channels, threads, wanted)
@@ -61,24 +61,12 @@ func backwardTiling(d graph.Dims) tiling {
 	switch n := d["N"]; {
 	case n <= 16:
 		const tile = 2
-		lanes := lanesFor(n, 4)
-		t := newTiling(d, 4, lanes, tile, 64, 384, wanted)
-		if t.segments == 1 && lanes > 1 && busiest(d, 32) < busiest(d, 64) {
-			t = newTiling(d, 4, lanes, tile, 32, 384, 2*wanted)
-		}
-		return t
+		return newTiling(d, 4, lanesFor(n, 4), tile, 64, 384, wanted)
 	case n <= 32:
 		return newTiling(d, 8, 4, 1, 32, 384, wanted)
 	default:
 		return newTiling(d, 8, 8, 1, 16, 384, wanted)
 	}
-}
-
-// busiest is how many channels of all rows the busiest multiprocessor of an H100 walks, in
-// blocks of some. With smaller blocks it is no more, but each reads Bm and Cm.
-func busiest(d graph.Dims, channels int) int {
-	const multiprocessors = 132
-	return ceilDiv(ceilDiv(d["C"], channels)*d["B"], multiprocessors) * channels
 }
 
 // lanesFor is the power of 2 of threads that hold n states, per each.

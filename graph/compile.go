@@ -271,10 +271,10 @@ func (c *compiler) node(n *gorgonia.Node) (*value, error) {
 }
 
 // residual lets the op that makes the later one of a sum's terms add the other one, in
-// the forward pass in mixed precision: the term is then never rounded. nil where it can't.
-// In float32 there is nothing to gain but a pass over the stream.
+// the forward pass: that spares a pass over the stream, and in mixed precision the term
+// is never rounded. nil where it can't.
 func (c *compiler) residual(n *gorgonia.Node, op *call, in []*value) (*value, error) {
-	if c.b.round == nil || op.backward || op.Spec.Name != c.b.add(1).Name {
+	if op.backward || op.Spec.Name != c.b.add(1).Name {
 		return nil, nil
 	}
 	terms := c.b.children(n)

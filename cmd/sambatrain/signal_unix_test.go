@@ -44,14 +44,16 @@ func TestKilled(t *testing.T) {
 	run := filepath.Join(dir, "run")
 	rng := rand.New(rand.NewPCG(2024, 6))
 
-	killed, insideSave, saved := 0, 0, int64(0)
-	for attempt := 0; killed < kills; attempt++ {
-		// Until its config is there, a folder holds no run that could be resumed.
-		args := []string{"resume", "run", "--set", fmt.Sprintf("run.threads=%d", 1+attempt%2)}
+	// Until its config is there, a folder holds no run that could be resumed.
+	args := func(set ...string) []string {
 		if _, err := os.Stat(filepath.Join(run, "config.resolved.yaml")); errors.Is(err, fs.ErrNotExist) {
-			args = append([]string{"pretrain", "tiny.yaml"}, guard...)
+			return append([]string{"pretrain", "tiny.yaml"}, guard...)
 		}
-		c := program(dir, nil, args...)
+		return append([]string{"resume", "run"}, set...)
+	}
+	killed, insideSave, saved := 0, 0, int64(0)
+	for attempt := 0; killed < kills && attempt < 10*kills; attempt++ {
+		c := program(dir, nil, args("--set", fmt.Sprintf("run.threads=%d", 1+attempt%2))...)
 		stderr, err := c.StderrPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -76,10 +78,16 @@ func TestKilled(t *testing.T) {
 			text = append(text, log.Text())
 		}
 		if err := c.Wait(); err == nil {
-			break // the machine was quicker than before
+			// The run came to its end before it was killed: the next one begins anew.
+			mustEqual(t, outcomeOf(t, run), want)
+			if err := os.RemoveAll(run); err != nil {
+				t.Fatal(err)
+			}
+			saved = 0
+			continue
 		}
 		if status := c.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() || status.Signal() != syscall.SIGKILL {
-			t.Fatalf("%s ended by itself, %v:\n%s", args[0], c.ProcessState, strings.Join(text, "\n"))
+			t.Fatalf("attempt %d ended by itself, %v:\n%s", attempt, c.ProcessState, strings.Join(text, "\n"))
 		}
 		killed++
 		if _, err := os.Stat(run); err != nil {
@@ -106,7 +114,7 @@ func TestKilled(t *testing.T) {
 	if killed < kills || insideSave == 0 {
 		t.Errorf("%d kills, %d inside a save: too few to show anything", killed, insideSave)
 	}
-	if e := start(t, dir, "resume", "run"); e.code != exitOK {
+	if e := start(t, dir, args()...); e.code != exitOK {
 		t.Fatalf("%+v", e)
 	}
 	mustEqual(t, outcomeOf(t, run), want)

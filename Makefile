@@ -11,7 +11,7 @@ test: ## run all tests
 	go test ./...
 
 lint: ## format, vet and golangci-lint
-	gofmt -l -w cmd graph layers optim data checkpoint recipes internal
+	gofmt -l -w cmd graph layers optim data checkpoint recipes internal scripts
 	go vet ./...
 	golangci-lint run
 

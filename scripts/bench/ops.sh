@@ -15,7 +15,7 @@ while getopts r:t: flag; do
   esac
 done
 shift $((OPTIND - 1))
-ops=${1:-.}
+ops=${1:-.*}
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

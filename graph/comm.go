@@ -31,9 +31,6 @@ type Comm interface {
 	AllGather(x Vector) error
 	// Broadcast copies root's x to all.
 	Broadcast(x Vector, root int) error
-	// Abort ends a call that other processes never join. Where the library can, it ends
-	// them too, with an exit code.
-	Abort(code int)
 	// Close ends the use of the library.
 	Close() error
 }
@@ -44,4 +41,27 @@ type StreamComm interface {
 	Comm
 	// OnStream chooses the stream of the calls that follow.
 	OnStream(stream uintptr)
+}
+
+// CollectiveKernel is the CPU kernel of an op that makes one of Comm's calls on x [N]: in
+// place, or on y [N] where the op has an output. A run of one process makes none.
+func CollectiveKernel(call func(c Comm, x Vector) error) func(c *CPUCall) func() {
+	return func(c *CPUCall) func() {
+		x := c.In[0].F32
+		y := x
+		if len(c.Out) > 0 {
+			y = c.Out[0].F32
+		}
+		return func() {
+			if &x[0] != &y[0] {
+				copy(y, x)
+			}
+			if c.Comm == nil {
+				return
+			}
+			if err := call(c.Comm, VectorOf(y)); err != nil {
+				c.Fail(err)
+			}
+		}
+	}
 }

@@ -18,9 +18,9 @@ type mpi struct {
 	rank, size int
 	scratch    []float32 // what ReduceScatter receives into
 
-	initThread, finalize, abort, commRank, commSize, setErrorHandler, errorString uintptr
-	allReduce, reduceScatterBlock, allGather, broadcast                           uintptr
-	world, float, sum, errorsReturn                                               uintptr
+	initThread, finalize, commRank, commSize, setErrorHandler, errorString uintptr
+	allReduce, reduceScatterBlock, allGather, broadcast                    uintptr
+	world, float, sum, errorsReturn                                        uintptr
 }
 
 const (
@@ -38,7 +38,7 @@ var openMPILibrary = sync.OnceValues(func() (*mpi, error) {
 	}
 	m := &mpi{lib: lib}
 	err = lib.Symbols(map[*uintptr]string{
-		&m.initThread: "MPI_Init_thread", &m.finalize: "MPI_Finalize", &m.abort: "MPI_Abort",
+		&m.initThread: "MPI_Init_thread", &m.finalize: "MPI_Finalize",
 		&m.commRank: "MPI_Comm_rank", &m.commSize: "MPI_Comm_size",
 		&m.setErrorHandler: "MPI_Comm_set_errhandler", &m.errorString: "MPI_Error_string",
 		&m.allReduce: "MPI_Allreduce", &m.reduceScatterBlock: "MPI_Reduce_scatter_block",
@@ -147,7 +147,5 @@ func (m *mpi) Broadcast(x graph.Vector, root int) error {
 		return m.call("MPI_Bcast", m.broadcast, uintptr(x.Address), uintptr(x.Elements), m.float, uintptr(root), m.world)
 	})
 }
-
-func (m *mpi) Abort(code int) { purego.SyscallN(m.abort, m.world, uintptr(code)) }
 
 func (m *mpi) Close() error { return m.call("MPI_Finalize", m.finalize) }

@@ -20,8 +20,8 @@ type nccl struct {
 	comm       uintptr
 	stream     uintptr
 
-	version, errorString, uniqueID, initRank, destroy, abort uintptr
-	allReduce, reduceScatter, allGather, broadcast           uintptr
+	version, errorString, uniqueID, initRank, destroy uintptr
+	allReduce, reduceScatter, allGather, broadcast    uintptr
 }
 
 const (
@@ -40,7 +40,7 @@ func NewNCCL(ctx context.Context, t Topology, token string) (graph.StreamComm, e
 	n := &nccl{lib: lib, rank: t.Rank, size: t.Size}
 	err = lib.Symbols(map[*uintptr]string{
 		&n.version: "ncclGetVersion", &n.errorString: "ncclGetErrorString", &n.uniqueID: "ncclGetUniqueId",
-		&n.initRank: "ncclCommInitRank", &n.destroy: "ncclCommDestroy", &n.abort: "ncclCommAbort",
+		&n.initRank: "ncclCommInitRank", &n.destroy: "ncclCommDestroy",
 		&n.allReduce: "ncclAllReduce", &n.reduceScatter: "ncclReduceScatter", &n.allGather: "ncclAllGather", &n.broadcast: "ncclBroadcast",
 	})
 	if err != nil {
@@ -124,11 +124,6 @@ func (n *nccl) Broadcast(x graph.Vector, root int) error {
 		return err
 	}
 	return n.call("ncclBroadcast", n.broadcast, uintptr(x.Address), uintptr(x.Address), uintptr(x.Elements), ncclFloat32, uintptr(root), n.comm, n.stream)
-}
-
-func (n *nccl) Abort(int) {
-	purego.SyscallN(n.abort, n.comm)
-	n.comm = 0
 }
 
 func (n *nccl) Close() error {

@@ -340,7 +340,7 @@ func (s *session) restore() error {
 			return err
 		}
 	}
-	if err := s.agree("the step that the run goes on from", float64(s.step)); err != nil {
+	if err := s.agree("the step that the run goes on from", s.step); err != nil {
 		return err
 	}
 	return s.together("take the metrics back to that step", s.reopenMetrics)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/cuda"
 	"github.com/sambatrain/sambatrain/internal/dist"
@@ -109,19 +108,19 @@ func (s *session) together(what string, f func() error) error {
 	return nil
 }
 
-// agree fails in all processes where x is not the same in all.
-func (s *session) agree(what string, x float64) error {
-	mean, err := s.engine.Mean(x)
-	if err == nil && mean != x {
-		err = fmt.Errorf("the processes don't agree on %s: %v here, %v on average; do they all see the same run directory?", what, x, mean)
+// agree fails where n is not the same in all processes. It is sent in two parts, so that
+// sums over thousands of processes are exact in float32.
+func (s *session) agree(what string, n int64) error {
+	const low = 1 << 12
+	own := [exchanged]float32{float32(n % low), float32(n / low)}
+	sum := own
+	if err := s.engine.sums(&sum); err != nil {
+		return err
 	}
-	return err
-}
-
-// lockRun takes the run directory for the process that writes to it.
-func lockRun(dir string, place dist.Topology) (*checkpoint.Run, error) {
-	if place.Rank > 0 {
-		return nil, nil
+	for i, x := range own {
+		if sum[i] != x*float32(s.processes()) {
+			return fmt.Errorf("the processes don't agree on %s, which is %d here; do they all see the same run directory?", what, n)
+		}
 	}
-	return checkpoint.Lock(dir)
+	return nil
 }

@@ -2,18 +2,23 @@ package graph
 
 import "unsafe"
 
-// Vector is float32 elements behind each other in a device's memory: at an address of the
+// Vector is elements behind each other in a device's memory: at an address of the
 // host's for a CPU, of the GPU's for a GPU.
 type Vector struct {
 	Address  unsafe.Pointer
 	Elements int
+	DType    DType
 }
 
 // VectorOf is a host slice. It must stay reachable until the call that takes it is done.
-func VectorOf(x []float32) Vector { return Vector{unsafe.Pointer(unsafe.SliceData(x)), len(x)} }
+func VectorOf(x []float32) Vector {
+	return Vector{Address: unsafe.Pointer(unsafe.SliceData(x)), Elements: len(x)}
+}
 
 // Part is the elements [from, from+n).
-func (v Vector) Part(from, n int) Vector { return Vector{unsafe.Add(v.Address, 4*from), n} }
+func (v Vector) Part(from, n int) Vector {
+	return Vector{unsafe.Add(v.Address, v.DType.Size()*from), n, v.DType}
+}
 
 // Comm moves numbers between the processes that run the same plans; internal/dist makes
 // them. All processes make the same calls in the same order, one at a time. The same
@@ -22,13 +27,14 @@ func (v Vector) Part(from, n int) Vector { return Vector{unsafe.Add(v.Address, 4
 type Comm interface {
 	Rank() int
 	Size() int
-	// AllReduce replaces x by the sum of all processes' x.
-	AllReduce(x Vector) error
-	// ReduceScatter sums all processes' x, of Size() equal pieces, and leaves the sum of
-	// piece Rank() in x. The other pieces of x are spoilt.
-	ReduceScatter(x Vector) error
-	// AllGather makes x, of Size() equal pieces, whole from every process's piece Rank().
-	AllGather(x Vector) error
+	// AllReduce makes to the sum of all processes' from, which it may be itself.
+	AllReduce(from, to Vector) error
+	// ReduceScatter sums all processes' from, of Size() equal pieces, and leaves the sum
+	// of piece Rank() in to, which may be that piece of from. The others are spoilt then.
+	ReduceScatter(from, to Vector) error
+	// AllGather makes to, of Size() equal pieces, of every process's from, which may be
+	// piece Rank() of to.
+	AllGather(from, to Vector) error
 	// Broadcast copies root's x to all.
 	Broadcast(x Vector, root int) error
 	// Close ends the use of the library.
@@ -43,9 +49,39 @@ type StreamComm interface {
 	OnStream(stream uintptr)
 }
 
-// CollectiveKernel is the CPU kernel of an op that makes one of Comm's calls on x [N]: in
-// place, or on y [N] where the op has an output. A run of one process makes none.
-func CollectiveKernel(call func(c Comm, x Vector) error) func(c *CPUCall) func() {
+// CollectiveKind is one of Comm's calls.
+type CollectiveKind uint8
+
+// The calls that a plan makes.
+const (
+	AllReduce CollectiveKind = iota
+	ReduceScatter
+	AllGather
+)
+
+// Do makes the call. Where it is about a piece, and the vector of it is as long as the
+// whole, it is the piece of this process in that vector.
+func (k CollectiveKind) Do(c Comm, from, to Vector) error {
+	switch k {
+	case ReduceScatter:
+		return c.ReduceScatter(from, own(c, to, from.Elements))
+	case AllGather:
+		return c.AllGather(own(c, from, to.Elements), to)
+	}
+	return c.AllReduce(from, to)
+}
+
+func own(c Comm, x Vector, whole int) Vector {
+	if x.Elements < whole {
+		return x
+	}
+	n := whole / c.Size()
+	return x.Part(c.Rank()*n, n)
+}
+
+// CollectiveKernel is the CPU kernel of an op that makes a call: in place on x [N], or from
+// x to y. A run of one process makes none.
+func CollectiveKernel(kind CollectiveKind) func(c *CPUCall) func() {
 	return func(c *CPUCall) func() {
 		x := c.In[0].F32
 		y := x
@@ -53,13 +89,11 @@ func CollectiveKernel(call func(c Comm, x Vector) error) func(c *CPUCall) func()
 			y = c.Out[0].F32
 		}
 		return func() {
-			if &x[0] != &y[0] {
-				copy(y, x)
-			}
 			if c.Comm == nil {
+				copy(y, x)
 				return
 			}
-			if err := call(c.Comm, VectorOf(y)); err != nil {
+			if err := kind.Do(c.Comm, VectorOf(x), VectorOf(y)); err != nil {
 				c.Fail(err)
 			}
 		}

@@ -50,47 +50,27 @@ type Launch struct {
 	// float32.
 	Args []any
 
-	Product *Product
-	// Copy and Collective are no kernels either.
-	Copy       *Copy
+	// Product and Collective are no kernels.
+	Product    *Product
 	Collective *Collective
 }
 
-// Copy moves bytes within the GPU's memory.
-type Copy struct {
-	From, To uint64
-	Bytes    int
-}
-
-// Collective is a call that all processes of a run make on Elements float32s. A run of
-// one leaves it out.
+// Collective is a call that all processes of a run make. A run of one copies From to To.
 type Collective struct {
 	Kind     CollectiveKind
-	Address  uint64
-	Elements int
+	From, To DeviceBuffer
 }
 
-// CollectiveKind is one of Comm's calls.
-type CollectiveKind uint8
-
-// The calls that a plan makes.
-const (
-	AllReduce CollectiveKind = iota
-	ReduceScatter
-	AllGather
-)
-
-// InPlaceCollective is the launches of an op that takes x [N] to y [N]: a copy, where
-// they lie apart, and the call on y.
-func InPlaceCollective(kind CollectiveKind) func(c *CUDACall) ([]Launch, error) {
+// CollectiveLaunch is the launches of an op that makes a call: in place on x [N], or from
+// x to y.
+func CollectiveLaunch(kind CollectiveKind) func(c *CUDACall) ([]Launch, error) {
 	return func(c *CUDACall) ([]Launch, error) {
 		x := c.In[0]
-		var list []Launch
-		if len(c.Out) > 0 && c.Out[0].Address != x.Address {
-			list = append(list, Launch{Copy: &Copy{From: x.Address, To: c.Out[0].Address, Bytes: 4 * x.Cols}})
-			x = c.Out[0]
+		y := x
+		if len(c.Out) > 0 {
+			y = c.Out[0]
 		}
-		return append(list, Launch{Collective: &Collective{Kind: kind, Address: x.Address, Elements: x.Cols}}), nil
+		return []Launch{{Collective: &Collective{Kind: kind, From: x, To: y}}}, nil
 	}
 }
 

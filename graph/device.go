@@ -11,6 +11,9 @@ type Device interface {
 	// Join makes the device's programs part of a run of several processes. It comes
 	// before Load.
 	Join(c Comm) error
+	// Leave ends what Join began, in all processes together: the programs are closed, and
+	// so is c.
+	Leave() error
 	// NewMemory allocates the regions that outlive a run, Params and those with its
 	// layout, zeroed, and an arena that programs share. Sizes of Inputs and States are
 	// ignored.

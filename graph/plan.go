@@ -41,6 +41,22 @@ type Slot struct {
 	DType              DType
 }
 
+// Overlaps reports whether two tensors have memory in common, where neither is columns of
+// a wider one; columns count as all that lies between their first and last element.
+func (s Slot) Overlaps(t Slot) bool {
+	from, to := s.bytes()
+	otherFrom, otherTo := t.bytes()
+	return s.Region == t.Region && from < otherTo && otherFrom < to
+}
+
+// bytes are the first byte of a tensor and the one behind its last, from the beginning of
+// the region.
+func (s Slot) bytes() (from, to int) {
+	size := s.DType.Size()
+	from = 4*s.Offset + size*s.Col
+	return from, from + size*((s.Rows-1)*s.Stride+s.Cols)
+}
+
 // Step is one kernel call of a plan.
 type Step struct {
 	*Resolved

@@ -64,6 +64,16 @@ func (d *Device) Join(c graph.Comm) error {
 	return nil
 }
 
+// Leave implements graph.Device.
+func (d *Device) Leave() error {
+	if d.comm == nil {
+		return nil
+	}
+	c := d.comm
+	d.comm = nil
+	return c.Close()
+}
+
 // FreeMemory implements graph.Device.
 func (d *Device) FreeMemory() (int64, error) { return availableMemory() }
 

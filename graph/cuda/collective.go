@@ -4,7 +4,10 @@ package cuda
 
 import (
 	"errors"
+	"fmt"
 	"unsafe"
+
+	"github.com/ebitengine/purego"
 
 	"github.com/sambatrain/sambatrain/graph"
 )
@@ -20,18 +23,53 @@ func (d *Device) Join(c graph.Comm) error {
 		return err
 	}
 	defer leave()
-	const nonBlocking, withoutTiming = 1, 2
+	const nonBlocking = 1
 	if err := d.driver.call("cuStreamCreate", d.driver.streamCreate, uintptr(unsafe.Pointer(&d.side)), nonBlocking); err != nil {
 		return err
 	}
-	for _, e := range []*uintptr{&d.fork, &d.joined} {
-		if err := d.driver.call("cuEventCreate", d.driver.eventCreate, uintptr(unsafe.Pointer(e)), withoutTiming); err != nil {
-			return err
-		}
+	if d.fork, err = d.newEvent(); err != nil {
+		return err
 	}
 	s.OnStream(d.side)
 	d.comm = s
-	return nil
+	return d.rehearse()
+}
+
+// rehearse makes each call once with few and with many elements: the library makes its
+// connections at the first call of a kind, which must not be within a capture.
+func (d *Device) rehearse() error {
+	for _, each := range []int{4, workspaceBytes / 4 / d.comm.Size()} {
+		x := graph.Vector{Address: pointer(d.scratch), Elements: each * d.comm.Size()}
+		for _, kind := range []graph.CollectiveKind{graph.AllReduce, graph.ReduceScatter, graph.AllGather} {
+			if err := kind.Do(d.comm, x, x); err != nil {
+				return err
+			}
+		}
+	}
+	return d.driver.call("cuStreamSynchronize", d.driver.streamSynchronize, d.side)
+}
+
+// Leave implements graph.Device. The library waits for the end of all graphs that have
+// calls of it.
+func (d *Device) Leave() error {
+	if d.comm == nil {
+		return nil
+	}
+	leave, err := d.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := d.synchronize(); err != nil {
+		return err
+	}
+	for len(d.programs) > 0 {
+		d.programs[0].release()
+	}
+	err = d.comm.Close()
+	d.comm = nil
+	purego.SyscallN(d.driver.streamDestroy, d.side)
+	return err
 }
 
 // Within runs f on a thread for which the GPU's context is current.
@@ -44,89 +82,142 @@ func (d *Device) Within(f func() error) error {
 	return f()
 }
 
-// collective is a call to other processes, on a stream of its own, so that kernels
-// behind it need not wait unless they read what it gives.
+// newEvent is an event that orders streams.
+func (d *Device) newEvent() (e uintptr, err error) {
+	const withoutTiming = 2
+	err = d.driver.call("cuEventCreate", d.driver.eventCreate, uintptr(unsafe.Pointer(&e)), withoutTiming)
+	return e, err
+}
+
+// pointer is an address of the GPU's.
+func pointer(address uint64) unsafe.Pointer {
+	a := uintptr(address)
+	return *(*unsafe.Pointer)(unsafe.Pointer(&a))
+}
+
+// collective is a call to other processes, on a stream of its own: kernels behind it need
+// not wait unless they touch its vectors.
 type collective struct {
 	d *Device
 	graph.Collective
-	// awaited: a later step of the program touches the vector.
-	awaited bool
+	done uintptr // an event; 0 in a run of one process
+}
+
+func (d *Device) newCollective(c graph.Collective) (*collective, error) {
+	call := &collective{d: d, Collective: c}
+	if d.comm == nil {
+		return call, nil
+	}
+	var err error
+	call.done, err = d.newEvent()
+	return call, err
 }
 
 func (c *collective) enqueue(stream uintptr) error {
-	if c.d.comm == nil {
-		return nil
-	}
 	drv := c.d.driver
+	if c.d.comm == nil {
+		if c.From.Address == c.To.Address {
+			return nil
+		}
+		return drv.call("cuMemcpyDtoDAsync", drv.copyDtoDAsync, uintptr(c.To.Address), uintptr(c.From.Address), uintptr(c.To.Cols*c.To.DType.Size()), stream)
+	}
 	if err := drv.call("cuEventRecord", drv.eventRecord, c.d.fork, stream); err != nil {
 		return err
 	}
 	if err := drv.call("cuStreamWaitEvent", drv.streamWaitEvent, c.d.side, c.d.fork, 0); err != nil {
 		return err
 	}
-	address := uintptr(c.Address)
-	x := graph.Vector{Address: *(*unsafe.Pointer)(unsafe.Pointer(&address)), Elements: c.Elements}
-	var err error
-	switch c.Kind {
-	case graph.AllReduce:
-		err = c.d.comm.AllReduce(x)
-	case graph.ReduceScatter:
-		err = c.d.comm.ReduceScatter(x)
-	case graph.AllGather:
-		err = c.d.comm.AllGather(x)
-	}
-	if err != nil {
+	if err := c.Kind.Do(c.d.comm, vector(c.From), vector(c.To)); err != nil {
 		return err
 	}
-	if err := drv.call("cuEventRecord", drv.eventRecord, c.d.joined, c.d.side); err != nil || !c.awaited {
-		return err
+	return drv.call("cuEventRecord", drv.eventRecord, c.done, c.d.side)
+}
+
+func vector(b graph.DeviceBuffer) graph.Vector {
+	return graph.Vector{Address: pointer(b.Address), Elements: b.Cols, DType: b.DType}
+}
+
+// await makes a stream wait for a call to other processes, and for all those before it.
+func (c *collective) await(stream uintptr) error {
+	if c.done == 0 {
+		return nil
 	}
-	return c.d.await(stream)
+	return c.d.driver.call("cuStreamWaitEvent", c.d.driver.streamWaitEvent, stream, c.done, 0)
 }
 
-// await makes a stream wait for all calls to other processes so far.
-func (d *Device) await(stream uintptr) error {
-	return d.driver.call("cuStreamWaitEvent", d.driver.streamWaitEvent, stream, d.joined, 0)
+// schedule says before which steps of a plan the kernels' stream must wait, and for which
+// call: the last one that touches memory which the step touches too. The entry behind the
+// last step is the program's end, where all calls are waited for.
+func schedule(plan *graph.Plan, steps [][]command) []*collective {
+	waits := make([]*collective, len(steps)+1)
+	type call struct {
+		step int
+		*collective
+	}
+	var open []call // not waited for yet, in order
+	for i, commands := range steps {
+		own := collectiveOf(commands)
+		for k := len(open) - 1; k >= 0 && own == nil; k-- {
+			if touch(&plan.Steps[i], &plan.Steps[open[k].step]) {
+				waits[i], open = open[k].collective, open[k+1:]
+				break
+			}
+		}
+		if own != nil {
+			open = append(open, call{i, own})
+		}
+	}
+	if len(open) > 0 {
+		waits[len(steps)] = open[len(open)-1].collective
+	}
+	return waits
 }
 
-// copying moves bytes within the GPU's memory.
-type copying struct {
-	d *Device
-	graph.Copy
+// collectiveOf is the call to other processes that a step consists of. It is ordered with
+// others by their stream.
+func collectiveOf(commands []command) *collective {
+	if len(commands) != 1 {
+		return nil
+	}
+	c, _ := commands[0].(*collective)
+	return c
 }
 
-func (c *copying) enqueue(stream uintptr) error {
-	return c.d.driver.call("cuMemcpyDtoDAsync", c.d.driver.copyDtoDAsync, uintptr(c.To), uintptr(c.From), uintptr(c.Bytes), stream)
-}
-
-// awaits finds the calls to other processes whose result the program itself needs, and
-// reports whether any is left to wait for at its end.
-func awaits(plan *graph.Plan, steps [][]command) (open bool) {
-	touches := func(s graph.Step, of graph.Slot) bool {
-		for _, list := range [][]graph.Slot{s.In, s.Out} {
-			for _, o := range list {
-				if o.Region == of.Region && o.Offset < of.Offset+of.Cols && of.Offset < o.Offset+o.Rows*o.Stride {
-					return true
+// touch reports whether two steps have memory in common.
+func touch(a, b *graph.Step) bool {
+	for _, s := range [][]graph.Slot{a.In, a.Out} {
+		for _, x := range s {
+			for _, t := range [][]graph.Slot{b.In, b.Out} {
+				for _, y := range t {
+					if x.Overlaps(y) {
+						return true
+					}
 				}
 			}
 		}
-		return false
 	}
-	for i, commands := range steps {
-		for _, c := range commands {
-			call, ok := c.(*collective)
-			if !ok {
-				continue
-			}
-			of := plan.Steps[i].In[0]
-			if len(plan.Steps[i].Out) > 0 {
-				of = plan.Steps[i].Out[0]
-			}
-			for _, later := range plan.Steps[i+1:] {
-				call.awaited = call.awaited || touches(later, of)
-			}
-			open = open || !call.awaited
+	return false
+}
+
+// runStep puts step i on the stream.
+func (p *Program) runStep(i int) error {
+	if w := p.waits[i]; w != nil {
+		if err := w.await(p.d.stream); err != nil {
+			return err
 		}
 	}
-	return open
+	for _, c := range p.steps[i] {
+		if err := c.enqueue(p.d.stream); err != nil {
+			return fmt.Errorf("%s: %w", p.plan.Steps[i].Spec.Name, err)
+		}
+	}
+	return nil
+}
+
+// awaitAll makes the stream wait for the calls that are still open at the program's end.
+func (p *Program) awaitAll() error {
+	if w := p.waits[len(p.steps)]; w != nil {
+		return w.await(p.d.stream)
+	}
+	return nil
 }

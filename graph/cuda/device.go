@@ -31,12 +31,11 @@ type Device struct {
 	modules    map[string]uintptr
 	programs   []*Program
 
-	// Several processes: what joins them, the stream of their calls, and the events that
-	// order it with the other one.
-	comm         graph.StreamComm
-	side         uintptr
-	fork, joined uintptr
-	memories     []*Memory
+	// Several processes: what joins them, the stream of their calls, and the event that
+	// makes it wait for the other one.
+	comm       graph.StreamComm
+	side, fork uintptr
+	memories   []*Memory
 }
 
 // New opens the GPU with a number, counted as CUDA_VISIBLE_DEVICES leaves them.

@@ -23,7 +23,7 @@ type Program struct {
 	workspace uint64
 	inputs    unsafe.Pointer // pinned host copy of region Inputs, which Go's collector doesn't know
 	steps     [][]command
-	open      bool // a call to other processes is waited for at the end
+	waits     []*collective // see schedule
 	exec      uintptr
 	events    []uintptr
 }
@@ -109,7 +109,7 @@ func (d *Device) load(p *graph.Plan, m graph.Memory, other *Program) (graph.Prog
 		}
 		prog.steps = append(prog.steps, commands)
 	}
-	prog.open = awaits(p, prog.steps)
+	prog.waits = schedule(p, prog.steps)
 	return prog, prog.capture()
 }
 
@@ -139,12 +139,12 @@ func (p *Program) bind(s graph.Step) ([]command, error) {
 	}
 	var list []command
 	for _, l := range launches {
-		if l.Copy != nil {
-			list = append(list, &copying{p.d, *l.Copy})
-			continue
-		}
 		if l.Collective != nil {
-			list = append(list, &collective{d: p.d, Collective: *l.Collective})
+			c, err := p.d.newCollective(*l.Collective)
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, c)
 			continue
 		}
 		if l.Product != nil {
@@ -231,15 +231,13 @@ func (p *Program) capture() error {
 		return err
 	}
 	err := p.enqueueInputs()
-	for _, step := range p.steps {
-		for _, c := range step {
-			if err == nil {
-				err = c.enqueue(stream)
-			}
+	for i := range p.steps {
+		if err == nil {
+			err = p.runStep(i)
 		}
 	}
-	if err == nil && p.open && p.d.comm != nil {
-		err = p.d.await(stream)
+	if err == nil {
+		err = p.awaitAll()
 	}
 	var graph uintptr
 	if end := drv.call("cuStreamEndCapture", drv.endCapture, stream, uintptr(unsafe.Pointer(&graph))); err == nil {
@@ -298,15 +296,16 @@ func (p *Program) RunTimed(times []time.Duration) error {
 	if err := p.enqueueInputs(); err != nil {
 		return err
 	}
-	for i, step := range p.steps {
+	for i := range p.steps {
 		if err := drv.call("cuEventRecord", drv.eventRecord, p.events[i], p.d.stream); err != nil {
 			return err
 		}
-		for _, c := range step {
-			if err := c.enqueue(p.d.stream); err != nil {
-				return err
-			}
+		if err := p.runStep(i); err != nil {
+			return err
 		}
+	}
+	if err := p.awaitAll(); err != nil {
+		return err
 	}
 	if err := drv.call("cuEventRecord", drv.eventRecord, p.events[len(p.steps)], p.d.stream); err != nil {
 		return err
@@ -469,8 +468,13 @@ func (p *Program) release() {
 	}
 	for _, step := range p.steps {
 		for _, c := range step {
-			if m, ok := c.(*product); ok {
-				m.free()
+			switch c := c.(type) {
+			case *product:
+				c.free()
+			case *collective:
+				if c.done != 0 {
+					purego.SyscallN(drv.eventDestroy, c.done)
+				}
 			}
 		}
 	}

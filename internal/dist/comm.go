@@ -13,10 +13,10 @@ func checkRoot(root, size int) error {
 	return nil
 }
 
-// pieceOf is the length of one of size equal pieces.
-func pieceOf(x graph.Vector, size int) (int, error) {
-	if x.Elements%size != 0 {
-		return 0, fmt.Errorf("dist: %d elements don't divide among %d processes", x.Elements, size)
+// checkPiece refuses a piece that is not one of size equal ones of whole.
+func checkPiece(whole, piece graph.Vector, size int) error {
+	if piece.Elements*size != whole.Elements || piece.DType != whole.DType {
+		return fmt.Errorf("dist: %d elements of %v are no piece of %d of %v among %d processes", piece.Elements, piece.DType, whole.Elements, whole.DType, size)
 	}
-	return x.Elements / size, nil
+	return nil
 }

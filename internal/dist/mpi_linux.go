@@ -1,6 +1,7 @@
 package dist
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -92,50 +93,80 @@ func (m *mpi) Rank() int { return m.rank }
 
 func (m *mpi) Size() int { return m.size }
 
-// inParts makes a call of x that counts in 32 bits.
-func inParts(x graph.Vector, call func(x graph.Vector) error) error {
-	for from := 0; from < x.Elements; from += mpiMost {
-		if err := call(x.Part(from, min(mpiMost, x.Elements-from))); err != nil {
+// words are how many of MPI_FLOAT a vector is, for calls that only move bits.
+func words(x graph.Vector) int { return x.Elements * x.DType.Size() / 4 }
+
+// inParts makes a call for each part [at, at+n) of so many words: Open MPI counts in 32
+// bits.
+func inParts(words int, call func(at, n int) error) error {
+	for at := 0; at < words; at += mpiMost {
+		if err := call(at, min(mpiMost, words-at)); err != nil {
 			return err
 		}
 	}
-	runtime.KeepAlive(x)
 	return nil
 }
 
-func (m *mpi) AllReduce(x graph.Vector) error {
-	return inParts(x, func(x graph.Vector) error {
-		return m.call("MPI_Allreduce", m.allReduce, mpiInPlace, uintptr(x.Address), uintptr(x.Elements), m.float, m.sum, m.world)
-	})
+func address(x graph.Vector, word int) uintptr { return uintptr(x.Address) + uintptr(4*word) }
+
+// summable refuses what Open MPI has no sum for.
+func summable(x graph.Vector) error {
+	if x.DType != graph.Float32 {
+		return fmt.Errorf("Open MPI: no sum of %v; set run.reduce_dtype to float32", x.DType)
+	}
+	return nil
 }
 
-func (m *mpi) ReduceScatter(x graph.Vector) error {
-	n, err := pieceOf(x, m.size)
-	if err != nil || n == 0 {
+func (m *mpi) AllReduce(from, to graph.Vector) error {
+	if err := summable(from); err != nil {
 		return err
 	}
-	if n > mpiMost {
-		return fmt.Errorf("dist: a piece of %d elements is more than Open MPI counts", n)
-	}
-	if len(m.scratch) < n {
-		m.scratch = make([]float32, n)
-	}
-	err = m.call("MPI_Reduce_scatter_block", m.reduceScatterBlock, uintptr(x.Address), uintptr(unsafe.Pointer(&m.scratch[0])), uintptr(n), m.float, m.sum, m.world)
-	copy(unsafe.Slice((*float32)(x.Part(m.rank*n, n).Address), n), m.scratch[:n])
-	runtime.KeepAlive(x)
+	err := inParts(from.Elements, func(at, n int) error {
+		send := address(from, at)
+		if from.Address == to.Address {
+			send = mpiInPlace
+		}
+		return m.call("MPI_Allreduce", m.allReduce, send, address(to, at), uintptr(n), m.float, m.sum, m.world)
+	})
+	runtime.KeepAlive(from)
+	runtime.KeepAlive(to)
 	return err
 }
 
-func (m *mpi) AllGather(x graph.Vector) error {
-	n, err := pieceOf(x, m.size)
-	if err != nil || n == 0 {
+// checkPiece is checkPiece for calls that count a piece's words.
+func (m *mpi) checkPiece(whole, piece graph.Vector) error {
+	if n := words(piece); n > mpiMost {
+		return fmt.Errorf("Open MPI: a piece of %d words is more than it counts", n)
+	}
+	return checkPiece(whole, piece, m.size)
+}
+
+func (m *mpi) ReduceScatter(from, to graph.Vector) error {
+	if err := errors.Join(summable(from), m.checkPiece(from, to)); err != nil || to.Elements == 0 {
 		return err
 	}
-	if n > mpiMost {
-		return fmt.Errorf("dist: a piece of %d elements is more than Open MPI counts", n)
+	// Open MPI does not let a process receive into what it sends.
+	if len(m.scratch) < to.Elements {
+		m.scratch = make([]float32, to.Elements)
 	}
-	err = m.call("MPI_Allgather", m.allGather, mpiInPlace, uintptr(n), m.float, uintptr(x.Address), uintptr(n), m.float, m.world)
-	runtime.KeepAlive(x)
+	err := m.call("MPI_Reduce_scatter_block", m.reduceScatterBlock, uintptr(from.Address), uintptr(unsafe.Pointer(&m.scratch[0])), uintptr(to.Elements), m.float, m.sum, m.world)
+	copy(unsafe.Slice((*float32)(to.Address), to.Elements), m.scratch)
+	runtime.KeepAlive(from)
+	return err
+}
+
+func (m *mpi) AllGather(from, to graph.Vector) error {
+	if err := m.checkPiece(to, from); err != nil || from.Elements == 0 {
+		return err
+	}
+	n := uintptr(words(from))
+	send := uintptr(from.Address)
+	if from.Address == to.Part(m.rank*from.Elements, from.Elements).Address {
+		send = mpiInPlace
+	}
+	err := m.call("MPI_Allgather", m.allGather, send, n, m.float, uintptr(to.Address), n, m.float, m.world)
+	runtime.KeepAlive(from)
+	runtime.KeepAlive(to)
 	return err
 }
 
@@ -143,9 +174,11 @@ func (m *mpi) Broadcast(x graph.Vector, root int) error {
 	if err := checkRoot(root, m.size); err != nil {
 		return err
 	}
-	return inParts(x, func(x graph.Vector) error {
-		return m.call("MPI_Bcast", m.broadcast, uintptr(x.Address), uintptr(x.Elements), m.float, uintptr(root), m.world)
+	err := inParts(words(x), func(at, n int) error {
+		return m.call("MPI_Bcast", m.broadcast, address(x, at), uintptr(n), m.float, uintptr(root), m.world)
 	})
+	runtime.KeepAlive(x)
+	return err
 }
 
 func (m *mpi) Close() error { return m.call("MPI_Finalize", m.finalize) }

@@ -44,7 +44,7 @@ func collectives() error {
 	}
 	sum := func(i int) float32 { return float32(100*n*(n-1)/2 + n*i) }
 	x := own()
-	if err := c.AllReduce(graph.VectorOf(x)); err != nil {
+	if err := c.AllReduce(graph.VectorOf(x), graph.VectorOf(x)); err != nil {
 		return err
 	}
 	for i, v := range x {
@@ -53,22 +53,33 @@ func collectives() error {
 		}
 	}
 	x = own()
-	if err := c.ReduceScatter(graph.VectorOf(x)); err != nil {
-		return err
+	apart := make([]float32, piece)
+	for _, to := range []graph.Vector{graph.VectorOf(apart), graph.VectorOf(x).Part(r*piece, piece)} {
+		if err := c.ReduceScatter(graph.VectorOf(x), to); err != nil {
+			return err
+		}
 	}
-	for i := r * piece; i < (r+1)*piece; i++ {
-		if x[i] != sum(i) {
-			return fmt.Errorf("reduce-scatter: element %d is %v, want %v", i, x[i], sum(i))
+	for i := range piece {
+		if at := r*piece + i; x[at] != sum(at) || apart[i] != sum(at) {
+			return fmt.Errorf("reduce-scatter: element %d is %v in place and %v elsewhere, want %v", at, x[at], apart[i], sum(at))
 		}
 	}
 	x = own()
-	if err := c.AllGather(graph.VectorOf(x)); err != nil {
-		return err
+	gathered := make([]float32, len(x))
+	for _, to := range []graph.Vector{graph.VectorOf(gathered), graph.VectorOf(x)} {
+		if err := c.AllGather(graph.VectorOf(x).Part(r*piece, piece), to); err != nil {
+			return err
+		}
 	}
 	for i, v := range x {
-		if want := float32(100*(i/piece) + i); v != want {
-			return fmt.Errorf("all-gather: element %d is %v, want %v", i, v, want)
+		if want := float32(100*(i/piece) + i); v != want || gathered[i] != want {
+			return fmt.Errorf("all-gather: element %d is %v in place and %v elsewhere, want %v", i, v, gathered[i], want)
 		}
+	}
+	// What only moves bits takes other types too.
+	halves := graph.Vector{Address: graph.VectorOf(x).Address, Elements: 2 * n, DType: graph.BFloat16}
+	if err := c.AllGather(halves.Part(2*r, 2), halves); err != nil {
+		return err
 	}
 	x = own()
 	if err := c.Broadcast(graph.VectorOf(x), n-1); err != nil {
@@ -79,8 +90,9 @@ func collectives() error {
 			return fmt.Errorf("broadcast: element %d is %v, want %v", i, v, want)
 		}
 	}
-	if c.ReduceScatter(graph.VectorOf(x[:n*piece-1])) == nil || c.AllGather(graph.VectorOf(x[1:])) == nil || c.Broadcast(graph.VectorOf(x), n) == nil {
-		return fmt.Errorf("pieces of different lengths, or a root outside, are accepted")
+	odd := graph.VectorOf(x[1:])
+	if c.ReduceScatter(odd, graph.VectorOf(apart)) == nil || c.AllGather(graph.VectorOf(apart), odd) == nil || c.Broadcast(odd, n) == nil || c.AllReduce(halves, halves) == nil {
+		return fmt.Errorf("pieces of different lengths, a root outside, or a sum of bfloat16s are accepted")
 	}
 	return c.Close()
 }

@@ -20,39 +20,30 @@ type nccl struct {
 	comm       uintptr
 	stream     uintptr
 
-	version, errorString, uniqueID, initRank, destroy uintptr
-	allReduce, reduceScatter, allGather, broadcast    uintptr
+	errorString, uniqueID, initRank, destroy       uintptr
+	allReduce, reduceScatter, allGather, broadcast uintptr
 }
 
-const (
-	ncclFloat32 = 7
-	ncclSum     = 0
-	ncclIDBytes = 128
-)
+const ncclSum = 0
+
+// ncclTypes are ncclDataType_t's numbers.
+var ncclTypes = map[graph.DType]uintptr{graph.Int32: 2, graph.Float32: 7, graph.BFloat16: 9}
 
 // NewNCCL joins the processes of a run, each with the GPU whose context is current for
 // the calling thread. token is the same in all of them and in no other run.
 func NewNCCL(ctx context.Context, t Topology, token string) (graph.StreamComm, error) {
-	lib, err := dylib.Open("libnccl.so.2")
-	if err != nil {
-		return nil, fmt.Errorf("NCCL: %w", err)
-	}
-	n := &nccl{lib: lib, rank: t.Rank, size: t.Size}
-	err = lib.Symbols(map[*uintptr]string{
-		&n.version: "ncclGetVersion", &n.errorString: "ncclGetErrorString", &n.uniqueID: "ncclGetUniqueId",
-		&n.initRank: "ncclCommInitRank", &n.destroy: "ncclCommDestroy",
-		&n.allReduce: "ncclAllReduce", &n.reduceScatter: "ncclReduceScatter", &n.allGather: "ncclAllGather", &n.broadcast: "ncclBroadcast",
-	})
+	n, err := openNCCL("libnccl.so.2")
 	if err != nil {
 		return nil, err
 	}
-	id := &[ncclIDBytes / 8]uintptr{}
-	bytes := unsafe.Slice((*byte)(unsafe.Pointer(id)), ncclIDBytes)
+	n.rank, n.size = t.Rank, t.Size
+	id := &uniqueID{}
 	if t.Rank == 0 {
-		if err := n.call("ncclGetUniqueId", n.uniqueID, uintptr(unsafe.Pointer(id))); err != nil {
+		if id, err = n.newID(); err != nil {
 			return nil, err
 		}
 	}
+	bytes := unsafe.Slice((*byte)(unsafe.Pointer(id)), unsafe.Sizeof(*id))
 	shared, err := share(ctx, t, token, bytes)
 	if err != nil {
 		return nil, fmt.Errorf("NCCL: %w", err)
@@ -61,9 +52,31 @@ func NewNCCL(ctx context.Context, t Topology, token string) (graph.StreamComm, e
 	return n, n.init(id)
 }
 
+// openNCCL finds the library and its functions.
+func openNCCL(name string) (*nccl, error) {
+	lib, err := dylib.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("NCCL: %w", err)
+	}
+	n := &nccl{lib: lib}
+	return n, lib.Symbols(map[*uintptr]string{
+		&n.errorString: "ncclGetErrorString", &n.uniqueID: "ncclGetUniqueId",
+		&n.initRank: "ncclCommInitRank", &n.destroy: "ncclCommDestroy",
+		&n.allReduce: "ncclAllReduce", &n.reduceScatter: "ncclReduceScatter", &n.allGather: "ncclAllGather", &n.broadcast: "ncclBroadcast",
+	})
+}
+
+// uniqueID is an ncclUniqueId, 128 bytes.
+type uniqueID [16]uintptr
+
+func (n *nccl) newID() (*uniqueID, error) {
+	id := &uniqueID{}
+	return id, n.call("ncclGetUniqueId", n.uniqueID, uintptr(unsafe.Pointer(id)))
+}
+
 // init passes the id by value: on amd64 that is 16 words on the stack, behind the six
 // that go in registers, and on arm64 its address.
-func (n *nccl) init(id *[ncclIDBytes / 8]uintptr) error {
+func (n *nccl) init(id *uniqueID) error {
 	const name = "ncclCommInitRank"
 	if runtime.GOARCH == "amd64" {
 		return n.call(name, n.initRank, uintptr(unsafe.Pointer(&n.comm)), uintptr(n.size), uintptr(n.rank), 0, 0, 0,
@@ -97,33 +110,29 @@ func (n *nccl) Size() int { return n.size }
 
 func (n *nccl) OnStream(stream uintptr) { n.stream = stream }
 
-func (n *nccl) AllReduce(x graph.Vector) error {
-	return n.call("ncclAllReduce", n.allReduce, uintptr(x.Address), uintptr(x.Address), uintptr(x.Elements), ncclFloat32, ncclSum, n.comm, n.stream)
+func (n *nccl) AllReduce(from, to graph.Vector) error {
+	return n.call("ncclAllReduce", n.allReduce, uintptr(from.Address), uintptr(to.Address), uintptr(from.Elements), ncclTypes[from.DType], ncclSum, n.comm, n.stream)
 }
 
-func (n *nccl) ReduceScatter(x graph.Vector) error {
-	each, err := pieceOf(x, n.size)
-	if err != nil {
+func (n *nccl) ReduceScatter(from, to graph.Vector) error {
+	if err := checkPiece(from, to, n.size); err != nil {
 		return err
 	}
-	own := x.Part(n.rank*each, each)
-	return n.call("ncclReduceScatter", n.reduceScatter, uintptr(x.Address), uintptr(own.Address), uintptr(each), ncclFloat32, ncclSum, n.comm, n.stream)
+	return n.call("ncclReduceScatter", n.reduceScatter, uintptr(from.Address), uintptr(to.Address), uintptr(to.Elements), ncclTypes[from.DType], ncclSum, n.comm, n.stream)
 }
 
-func (n *nccl) AllGather(x graph.Vector) error {
-	each, err := pieceOf(x, n.size)
-	if err != nil {
+func (n *nccl) AllGather(from, to graph.Vector) error {
+	if err := checkPiece(to, from, n.size); err != nil {
 		return err
 	}
-	own := x.Part(n.rank*each, each)
-	return n.call("ncclAllGather", n.allGather, uintptr(own.Address), uintptr(x.Address), uintptr(each), ncclFloat32, n.comm, n.stream)
+	return n.call("ncclAllGather", n.allGather, uintptr(from.Address), uintptr(to.Address), uintptr(from.Elements), ncclTypes[from.DType], n.comm, n.stream)
 }
 
 func (n *nccl) Broadcast(x graph.Vector, root int) error {
 	if err := checkRoot(root, n.size); err != nil {
 		return err
 	}
-	return n.call("ncclBroadcast", n.broadcast, uintptr(x.Address), uintptr(x.Address), uintptr(x.Elements), ncclFloat32, uintptr(root), n.comm, n.stream)
+	return n.call("ncclBroadcast", n.broadcast, uintptr(x.Address), uintptr(x.Address), uintptr(x.Elements), ncclTypes[x.DType], uintptr(root), n.comm, n.stream)
 }
 
 func (n *nccl) Close() error {

@@ -201,7 +201,7 @@ func (s *session) close() {
 		s.options.Log.Error("the checkpoint that was being written failed", "step", v.step, "reason", v.err)
 	}
 	if s.comm != nil && s.ended {
-		if err := s.comm.Close(); err != nil {
+		if err := s.dev.Leave(); err != nil {
 			s.options.Log.Error("leaving the other processes", "reason", err)
 		}
 	}

@@ -14,7 +14,7 @@ func Spec() *graph.Spec {
 		Signature: "x:f32![N] ->",
 		Reference: func(graph.Dims, []graph.Array, []graph.Array) {},
 		CPU:       cpu,
-		CUDA:      &graph.CUDA{Launches: graph.InPlaceCollective(graph.AllGather)},
+		CUDA:      &graph.CUDA{Launches: graph.CollectiveLaunch(graph.AllGather)},
 		Cost:      func(d graph.Dims) graph.Cost { return graph.Cost{Bytes: 4 * float64(d["N"])} },
 	}
 }

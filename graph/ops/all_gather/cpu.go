@@ -2,4 +2,4 @@ package all_gather
 
 import "github.com/sambatrain/sambatrain/graph"
 
-var cpu = graph.CollectiveKernel(graph.Comm.AllGather)
+var cpu = graph.CollectiveKernel(graph.AllGather)

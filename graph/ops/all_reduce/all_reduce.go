@@ -12,7 +12,7 @@ func Spec() *graph.Spec {
 		InPlace:   []int{0},
 		Reference: func(_ graph.Dims, in, out []graph.Array) { copy(out[0].Data, in[0].Data) },
 		CPU:       cpu,
-		CUDA:      &graph.CUDA{Launches: graph.InPlaceCollective(graph.AllReduce)},
+		CUDA:      &graph.CUDA{Launches: graph.CollectiveLaunch(graph.AllReduce)},
 		Cost:      func(d graph.Dims) graph.Cost { return graph.Cost{Bytes: 8 * float64(d["N"])} },
 	}
 }

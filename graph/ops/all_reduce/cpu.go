@@ -2,4 +2,4 @@ package all_reduce
 
 import "github.com/sambatrain/sambatrain/graph"
 
-var cpu = graph.CollectiveKernel(graph.Comm.AllReduce)
+var cpu = graph.CollectiveKernel(graph.AllReduce)

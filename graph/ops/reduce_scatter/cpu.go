@@ -2,4 +2,4 @@ package reduce_scatter
 
 import "github.com/sambatrain/sambatrain/graph"
 
-var cpu = graph.CollectiveKernel(graph.Comm.ReduceScatter)
+var cpu = graph.CollectiveKernel(graph.ReduceScatter)

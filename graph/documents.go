@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 )
 
@@ -22,22 +23,27 @@ func (b *Builder) ApplyByDocument(forward, backward *Spec, saved []int, in ...Te
 }
 
 // ByDocument is an op in which each document of a row is computed as it would be alone, see ApplyByDocument. Its
-// last input is start [B T]. Its output is forward's output 0; what forward saves is computed again for the backward
-// pass. It has no GPU kernel, and its CPU kernels bind forward's to each document as they run.
+// last input is start [B T]. Its outputs are forward's output 0 and what forward saves for each token; what forward
+// saves otherwise is computed again for the backward pass. Its CPU kernels bind forward's to each document as they run.
 func ByDocument(forward, backward *Spec, saved []int) *Spec {
-	op := newDocumentOp(forward, nil, nil)
+	op := newDocumentOp(forward, nil, saved)
 	return &Spec{
 		Name:      forward.Name + "_by_document",
-		Signature: documentSignature(forward, nil),
+		Signature: op.forwardSignature(),
 		Dims:      forward.Dims,
 		Derive:    forward.Derive,
 		Reference: op.reference,
 		CPU:       op.bind,
+		CUDA:      forward.CUDAByDocument,
 		Allocates: true,
 		Workspace: op.workspace,
 		Gradient: func(g *Gradient) []Tensor {
 			last := len(g.In) - 1
-			in := append(append([]Tensor{}, g.In[:last]...), g.DOut, g.In[last])
+			in := slices.Clone(g.In[:last])
+			for _, i := range op.kept() {
+				in = append(in, g.Out[op.outputOf(i)])
+			}
+			in = append(in, g.DOut, g.In[last])
 			grads := []Tensor{g.Builder().Apply(documentBackward(forward, backward, saved), in...)}
 			for i := 1; i < last; i++ {
 				grads = append(grads, grads[0].Output(i))
@@ -52,11 +58,12 @@ func documentBackward(forward, backward *Spec, saved []int) *Spec {
 	op := newDocumentOp(forward, backward, saved)
 	return &Spec{
 		Name:      backward.Name + "_by_document",
-		Signature: documentSignature(forward, backward),
+		Signature: op.backwardSignature(),
 		Dims:      backward.Dims,
 		Derive:    backward.Derive,
 		Reference: op.reference,
 		CPU:       op.bind,
+		CUDA:      backward.CUDAByDocument,
 		Allocates: true,
 		Workspace: op.workspace,
 		Cost:      backward.Cost,
@@ -65,22 +72,43 @@ func documentBackward(forward, backward *Spec, saved []int) *Spec {
 
 const startOperand = "start:i32[B T]"
 
-// documentSignature is that of forward's form by document, or of backward's.
-func documentSignature(forward, backward *Spec) string {
-	in, out, _ := strings.Cut(forward.Signature, "->")
-	if backward == nil {
-		first, _, _ := strings.Cut(out, ",")
-		return in + ", " + startOperand + " -> " + first
+// sides are a signature's inputs and outputs, as written.
+func sides(s string) (in, out []string) {
+	left, right, _ := strings.Cut(s, "->")
+	return strings.Split(left, ","), strings.Split(right, ",")
+}
+
+func (o *documentOp) forwardSignature() string {
+	in, out := sides(o.forward.Signature)
+	list := []string{out[0]}
+	for _, i := range o.kept() {
+		if i > 0 {
+			list = append(list, out[i])
+		}
 	}
-	backwardIn, backwardOut, _ := strings.Cut(backward.Signature, "->")
-	gradient := backwardIn[strings.LastIndex(backwardIn, ",")+1:]
-	return in + "," + gradient + ", " + startOperand + " -> " + backwardOut
+	return strings.Join(append(in, startOperand), ", ") + " -> " + strings.Join(list, ", ")
+}
+
+func (o *documentOp) backwardSignature() string {
+	in, out := sides(o.backward.Signature)
+	list := slices.Clone(in[:len(o.in)])
+	for k, i := range o.saved {
+		if o.out[i].byToken() {
+			list = append(list, in[len(o.in)+k])
+		}
+	}
+	return strings.Join(append(list, in[len(in)-1], startOperand), ", ") + " -> " + strings.Join(out, ", ")
+}
+
+// byToken reports whether the operand has a number, or a row, for each token of a batch.
+func (o operand) byToken() bool {
+	return (len(o.dims) == 2 || len(o.dims) == 3) && o.dims[0].is("B") && o.dims[1].is("T")
 }
 
 // documentOp runs an op once for each document.
 type documentOp struct {
-	forward, backward *Spec // backward is nil in the forward op
-	saved             []int
+	forward, backward *Spec     // backward is nil in the forward op
+	saved             []int     // forward's outputs that backward reads
 	in, out           []operand // forward's
 	grads             []operand // backward's outputs
 }
@@ -100,6 +128,41 @@ func newDocumentOp(forward, backward *Spec, saved []int) *documentOp {
 	}
 	return o
 }
+
+// kept are the saved outputs that the form by document has, too.
+func (o *documentOp) kept() []int {
+	return slices.DeleteFunc(slices.Clone(o.saved), func(i int) bool { return !o.out[i].byToken() })
+}
+
+// outputOf is which output of the form by document forward's output i is.
+func (o *documentOp) outputOf(i int) int {
+	n := 0
+	for _, k := range o.kept() {
+		if 0 < k && k <= i {
+			n++
+		}
+	}
+	return n
+}
+
+// place is where output i of forward is among a form's tensors: its outputs in the forward op, its inputs in the backward
+// op. -1: it is not there.
+func (o *documentOp) place(i int) int {
+	at := slices.Index(o.kept(), i)
+	switch {
+	case o.backward == nil && (i == 0 || at >= 0):
+		return o.outputOf(i)
+	case o.backward != nil && at >= 0:
+		return len(o.in) + at
+	}
+	return -1
+}
+
+// again reports whether the backward op computes what forward saves again.
+func (o *documentOp) again() bool { return len(o.kept()) < len(o.saved) }
+
+// gradientAt is which input of the backward op the gradient of output 0 is.
+func (o *documentOp) gradientAt() int { return len(o.in) + len(o.kept()) }
 
 // alone is the sizes of one document of n tokens as a batch of its own.
 func (o *documentOp) alone(d Dims, n int) Dims {
@@ -150,12 +213,15 @@ func shapeOf(o operand, d Dims) Shape {
 // reference is the op in float64.
 func (o *documentOp) reference(d Dims, in, out []Array) {
 	part := func(x Array, op operand, row, from, to int) Array {
-		if !op.strided() {
+		if !op.byToken() {
 			return x
 		}
-		size := x.Shape.Cols()
+		shape, size := append(Shape{1, to - from}, x.Shape[2:]...), 1
+		for _, n := range x.Shape[2:] {
+			size *= n
+		}
 		first := (row*d["T"] + from) * size
-		return Array{Shape: Shape{1, to - from, size}, Data: x.Data[first : first+(to-from)*size]}
+		return Array{Shape: shape, Data: x.Data[first : first+(to-from)*size]}
 	}
 	eachDocument(d, in[len(in)-1].Data, func(row, from, to int) {
 		one := o.alone(d, to-from)
@@ -163,20 +229,26 @@ func (o *documentOp) reference(d Dims, in, out []Array) {
 		for i, op := range o.in {
 			ins = append(ins, part(in[i], op, row, from, to))
 		}
-		for _, op := range o.out {
-			outs = append(outs, NewArray(shapeOf(op, one)))
+		for i, op := range o.out {
+			if at := o.place(i); o.backward == nil && at >= 0 {
+				outs = append(outs, part(out[at], op, row, from, to))
+			} else {
+				outs = append(outs, NewArray(shapeOf(op, one)))
+			}
 		}
-		if o.backward == nil {
-			outs[0] = part(out[0], o.out[0], row, from, to)
+		if o.backward == nil || o.again() {
+			o.forward.Reference(one, ins, outs)
 		}
-		o.forward.Reference(one, ins, outs)
 		if o.backward == nil {
 			return
 		}
 		for _, i := range o.saved {
+			if at := o.place(i); at >= 0 {
+				outs[i] = part(in[at], o.out[i], row, from, to)
+			}
 			ins = append(ins, outs[i])
 		}
-		ins = append(ins, part(in[len(o.in)], o.out[0], row, from, to))
+		ins = append(ins, part(in[o.gradientAt()], o.out[0], row, from, to))
 		var grads []Array
 		for _, op := range o.grads {
 			grads = append(grads, NewArray(shapeOf(op, one)))
@@ -208,10 +280,14 @@ func (o *documentOp) workspace(d Dims, workers int) int {
 // bind is the CPU kernel.
 func (o *documentOp) bind(c *CPUCall) func() {
 	whole := o.alone(c.Dims, c.Dims["T"])
-	outs, grads := o.room(o.out, whole), o.room(o.grads, whole)
+	grads := o.room(o.grads, whole)
+	var outs [][]float32
+	if o.backward == nil || o.again() {
+		outs = o.room(o.out, whole)
+	}
 	var params []int // gradients that all documents add to
 	for i, op := range o.grads {
-		if !op.strided() {
+		if !op.byToken() {
 			params = append(params, i)
 		}
 	}
@@ -250,11 +326,15 @@ type documentAt struct{ row, from, to int }
 func (o *documentOp) run(c *CPUCall, at documentAt, outs, grads [][]float32) {
 	one := o.alone(c.Dims, at.to-at.from)
 	part := func(x Buffer, op operand) Buffer {
-		if !op.strided() {
+		n := at.to - at.from
+		switch {
+		case !op.byToken():
 			return x
+		case len(op.dims) == 2:
+			return Buffer{Rows: 1, Cols: n, Stride: n, F32: x.F32[at.row*x.Stride+at.from:][:n:n]}
 		}
 		first := at.row*c.Dims["T"] + at.from
-		return Buffer{Rows: at.to - at.from, Cols: x.Cols, Stride: x.Stride, F32: x.F32[first*x.Stride:]}
+		return Buffer{Rows: n, Cols: x.Cols, Stride: x.Stride, F32: x.F32[first*x.Stride:]}
 	}
 	own := func(room []float32, op operand) Buffer {
 		s := shapeOf(op, one)
@@ -272,24 +352,31 @@ func (o *documentOp) run(c *CPUCall, at documentAt, outs, grads [][]float32) {
 		ins = append(ins, part(c.In[i], op))
 	}
 	for i, op := range o.out {
-		results = append(results, own(outs[i], op))
+		switch at := o.place(i); {
+		case o.backward == nil && at >= 0:
+			results = append(results, part(c.Out[at], op))
+		case o.backward == nil || o.again():
+			results = append(results, own(outs[i], op))
+		default:
+			results = append(results, Buffer{})
+		}
 	}
-	if o.backward == nil {
-		results[0] = part(c.Out[0], o.out[0])
-	}
-	if o.backward == nil || len(o.saved) > 0 {
+	if o.backward == nil || o.again() {
 		call(o.forward, ins, results)
 	}
 	if o.backward == nil {
 		return
 	}
 	for _, i := range o.saved {
+		if at := o.place(i); at >= 0 {
+			results[i] = part(c.In[at], o.out[i])
+		}
 		ins = append(ins, results[i])
 	}
-	ins = append(ins, part(c.In[len(o.in)], o.out[0]))
+	ins = append(ins, part(c.In[o.gradientAt()], o.out[0]))
 	var to []Buffer
 	for i, op := range o.grads {
-		if op.strided() {
+		if op.byToken() {
 			to = append(to, part(c.Out[i], op))
 		} else {
 			to = append(to, own(grads[i], op))

@@ -38,6 +38,8 @@ type Spec struct {
 	Cost func(d Dims) Cost
 	// CUDA is how the op runs on an NVIDIA GPU. nil: it has no kernel there.
 	CUDA *CUDA
+	// CUDAByDocument is how its form by document does, see ByDocument.
+	CUDAByDocument *CUDA
 	// Promote gives output 0 of mixed precision the widest type among the inputs.
 	Promote bool
 	// Added is the op that also adds a tensor z, its last input, to output 0. A plan

@@ -37,6 +37,8 @@ type Tensor struct {
 	Name  string
 	Shape []int // empty for a scalar
 	Data  []float32
+	// From is where Data begins among the tensor's elements, for WriteShare. Elsewhere Data is all of them.
+	From int
 }
 
 // State is what a resumed run needs beside its tensors.
@@ -62,7 +64,8 @@ type Checkpoint struct {
 	State
 	SavedAt time.Time
 
-	files []fileRecord
+	files  []fileRecord
+	pieces map[string][]int
 }
 
 // Load verifies the checkpoint folder dir and opens it.
@@ -71,7 +74,7 @@ func Load(dir string) (*Checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Checkpoint{Dir: dir, State: m.state(), SavedAt: m.SavedAt, files: m.Files}, nil
+	return &Checkpoint{Dir: dir, State: m.state(), SavedAt: m.SavedAt, files: m.Files, pieces: m.Pieces}, nil
 }
 
 // Describe opens the checkpoint folder dir by its manifest, which is compared with its sum. The tensors are not read:
@@ -81,52 +84,92 @@ func Describe(dir string) (*Checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Checkpoint{Dir: dir, State: m.state(), SavedAt: m.SavedAt, files: m.Files}, nil
+	return &Checkpoint{Dir: dir, State: m.state(), SavedAt: m.SavedAt, files: m.Files, pieces: m.Pieces}, nil
 }
 
 // Read fills the Data of every tensor in place, all bits as they were saved. The names and shapes must be exactly
 // those of the checkpoint: a missing, additional or differently shaped tensor is an error that names it, and is found
 // before any Data is touched.
 func (c *Checkpoint) Read(model, optimizer []Tensor) error {
-	m, err := c.open(partModel)
-	if err != nil {
-		return err
-	}
-	defer m.Close()
-	o, err := c.open(partOptimizer)
-	if err != nil {
-		return err
-	}
-	defer o.Close()
-	if err := m.match(model); err != nil {
-		return err
-	}
-	if err := o.match(optimizer); err != nil {
-		return err
-	}
-	if err := m.read(model); err != nil {
-		return err
-	}
-	return o.read(optimizer)
+	return c.readAll(map[string][]Tensor{partModel: model, partOptimizer: optimizer})
 }
 
 // ReadModel is Read for the parameters alone, for uses that do not go on training.
 func (c *Checkpoint) ReadModel(model []Tensor) error {
-	m, err := c.open(partModel)
-	if err != nil {
-		return err
+	return c.readAll(map[string][]Tensor{partModel: model})
+}
+
+func (c *Checkpoint) readAll(want map[string][]Tensor) error {
+	for _, list := range want {
+		for _, t := range list {
+			if err := t.check(); err != nil {
+				return err
+			}
+		}
 	}
-	defer m.Close()
-	if err := m.match(model); err != nil {
-		return err
+	return c.read(want, func(p openPart, list []Tensor) error {
+		for _, t := range list {
+			if err := p.ReadFloat32(t.Name, t.Data); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// ReadEach is Read for who has no room for all: visit gets one tensor after the other, whose Data are good until it
+// returns. Those of model and optimizer are not used. Without optimizer only the parameters are read.
+func (c *Checkpoint) ReadEach(model, optimizer []Tensor, visit func(Tensor) error) error {
+	want := map[string][]Tensor{partModel: model}
+	if optimizer != nil {
+		want[partOptimizer] = optimizer
 	}
-	return m.read(model)
+	var room []float32
+	return c.read(want, func(p openPart, list []Tensor) error {
+		for _, t := range list {
+			n := elements(t.Shape)
+			room = slices.Grow(room[:0], n)
+			t.Data = room[:n]
+			if err := p.ReadFloat32(t.Name, t.Data); err != nil {
+				return err
+			}
+			if err := visit(t); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// read opens the parts wanted, compares all with what is wanted, and reads each then.
+func (c *Checkpoint) read(want map[string][]Tensor, read func(openPart, []Tensor) error) error {
+	var open []openPart
+	for _, part := range []string{partModel, partOptimizer} {
+		if _, ok := want[part]; !ok {
+			continue
+		}
+		p, err := c.open(part)
+		if err != nil {
+			return err
+		}
+		defer p.Close()
+		if err := p.match(want[part]); err != nil {
+			return err
+		}
+		open = append(open, p)
+	}
+	for _, p := range open {
+		if err := read(p, want[p.part]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openPart is the open files of one part of a checkpoint. A part may be spread over several files.
 type openPart struct {
 	dir, part string
-	*safetensors.Set
+	*Tensors
 }
 
 func (c *Checkpoint) open(part string) (openPart, error) {
@@ -136,8 +179,8 @@ func (c *Checkpoint) open(part string) (openPart, error) {
 			paths = append(paths, filepath.Join(c.Dir, r.Name))
 		}
 	}
-	set, err := safetensors.OpenSet(paths...)
-	return openPart{c.Dir, part, set}, err
+	t, err := openTensors(c.pieces, paths...)
+	return openPart{c.Dir, part, t}, err
 }
 
 // ReadRecipe is the text of the run's resolved recipe, nil where the checkpoint has none.
@@ -151,9 +194,9 @@ func (c *Checkpoint) ReadRecipe() ([]byte, error) {
 }
 
 // OpenModel opens the parameters for reading one at a time.
-func (c *Checkpoint) OpenModel() (*safetensors.Set, error) {
+func (c *Checkpoint) OpenModel() (*Tensors, error) {
 	p, err := c.open(partModel)
-	return p.Set, err
+	return p.Tensors, err
 }
 
 // match compares the tensors wanted with those that the part holds.
@@ -161,9 +204,6 @@ func (p openPart) match(want []Tensor) error {
 	names := make(map[string]bool, len(want))
 	var missing []string
 	for _, t := range want {
-		if err := t.check(); err != nil {
-			return err
-		}
 		if names[t.Name] {
 			return fmt.Errorf("tensor %q: asked for twice", t.Name)
 		}
@@ -195,15 +235,6 @@ func (p openPart) match(want []Tensor) error {
 	return nil
 }
 
-func (p openPart) read(into []Tensor) error {
-	for _, t := range into {
-		if err := p.ReadFloat32(t.Name, t.Data); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // quoteFirst names the first of several tensors, counts the others, and adds the verb.
 func quoteFirst(names []string) string {
 	slices.Sort(names)
@@ -213,17 +244,33 @@ func quoteFirst(names []string) string {
 	return fmt.Sprintf("%q (and %d more) are", names[0], len(names)-1)
 }
 
-// check compares the tensor's shape with its data.
+// check compares the tensor's shape with its data, which must be all of it.
 func (t Tensor) check() error {
-	n := 1
-	for _, d := range t.Shape {
-		if d < 0 {
-			return fmt.Errorf("tensor %q: shape %v has a negative dimension", t.Name, t.Shape)
-		}
-		n *= d
+	if err := t.checkPiece(); err != nil {
+		return err
 	}
-	if n != len(t.Data) {
+	if n := elements(t.Shape); t.From != 0 || n != len(t.Data) {
 		return fmt.Errorf("tensor %q: shape %v has %d elements, its data %d", t.Name, t.Shape, n, len(t.Data))
+	}
+	return nil
+}
+
+// checkPiece compares the tensor's shape with its data, which may be a piece.
+func (t Tensor) checkPiece() error {
+	if err := checkShape(t.Shape); err != nil {
+		return fmt.Errorf("tensor %q: %w", t.Name, err)
+	}
+	if n := elements(t.Shape); t.From < 0 || t.From+len(t.Data) > n {
+		return fmt.Errorf("tensor %q: shape %v has %d elements, its data is %d from %d", t.Name, t.Shape, n, len(t.Data), t.From)
+	}
+	return nil
+}
+
+func checkShape(shape []int) error {
+	for _, d := range shape {
+		if d < 0 {
+			return fmt.Errorf("shape %v has a negative dimension", shape)
+		}
 	}
 	return nil
 }

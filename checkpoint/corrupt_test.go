@@ -127,7 +127,9 @@ func TestForgedManifest(t *testing.T) {
 		want   string
 	}{
 		"other format":    {func(m *manifest) { m.Format = "x" }, `format is "x"`},
-		"later version":   {func(m *manifest) { m.FormatVersion = 2 }, "format_version is 2, this program reads 1"},
+		"later version":   {func(m *manifest) { m.FormatVersion = 3 }, "format_version is 3, this program reads 1 and 2"},
+		"pieces untold":   {func(m *manifest) { m.FormatVersion = 2 }, "0 tensors lie in pieces, which is not version 2"},
+		"pieces too soon": {func(m *manifest) { m.Pieces = map[string][]int{"a": {1}} }, "1 tensors lie in pieces, which is not version 1"},
 		"negative":        {func(m *manifest) { m.Tokens = -1 }, "tokens: -1 is negative"},
 		"outside":         {func(m *manifest) { m.Files[0].Name = "../model.safetensors" }, "not a file name"},
 		"absolute":        {func(m *manifest) { m.Files[0].Name = "/etc/passwd" }, "not a file name"},
@@ -192,10 +194,7 @@ func TestPartInTwoFiles(t *testing.T) {
 	}
 	m.Files = append(m.Files, record(t, first.Dir, "model-3.safetensors"))
 	writeManifest(t, first.Dir, m)
-	if c, err = Load(first.Dir); err != nil {
-		t.Fatal(err)
-	}
-	wantError(t, c.ReadModel(blank(model)), "model-2.safetensors too")
+	wantError(t, Verify(first.Dir), "model-2.safetensors too")
 }
 
 // record is the true record of a file, as one of the model's.

@@ -6,8 +6,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-
-	"github.com/sambatrain/sambatrain/checkpoint/safetensors"
 )
 
 // Difference is what two checkpoints do not share.
@@ -111,7 +109,7 @@ func (d *Difference) compare(a, b *Checkpoint, part string) error {
 		case !slices.Equal(one, two):
 			d.Tensors = append(d.Tensors, TensorDifference{Name: name, Note: fmt.Sprintf("has shapes %v and %v", one, two)})
 		default:
-			t, same, err := compareTensors(x.Set, y.Set, name)
+			t, same, err := compareTensors(x.Tensors, y.Tensors, name)
 			if err != nil {
 				return err
 			}
@@ -125,7 +123,7 @@ func (d *Difference) compare(a, b *Checkpoint, part string) error {
 	return nil
 }
 
-func compareTensors(a, b *safetensors.Set, name string) (t TensorDifference, same bool, err error) {
+func compareTensors(a, b *Tensors, name string) (t TensorDifference, same bool, err error) {
 	e, _ := a.Entry(name)
 	x, y := make([]float32, e.Bytes()/4), make([]float32, e.Bytes()/4)
 	if err := a.ReadFloat32(name, x); err != nil {

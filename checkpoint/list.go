@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-
-	"github.com/sambatrain/sambatrain/checkpoint/safetensors"
 )
 
 // ErrNoCheckpoint is wrapped by Newest's error when no checkpoint of the run verifies.
@@ -70,18 +68,21 @@ func verify(dir string) (manifest, error) {
 	if err != nil {
 		return manifest{}, err
 	}
+	parts := map[string][]string{}
 	for _, r := range m.Files {
 		if err := verifyFile(dir, r); err != nil {
 			return manifest{}, err
 		}
-		if r.Part == partRecipe {
-			continue
+		if r.Part != partRecipe {
+			parts[r.Part] = append(parts[r.Part], filepath.Join(dir, r.Name))
 		}
-		f, err := safetensors.Open(filepath.Join(dir, r.Name))
+	}
+	for _, paths := range parts {
+		t, err := openTensors(m.Pieces, paths...)
 		if err != nil {
 			return manifest{}, err
 		}
-		f.Close()
+		t.Close()
 	}
 	return m, nil
 }

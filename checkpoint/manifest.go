@@ -30,8 +30,9 @@ const (
 )
 
 const (
-	manifestFormat  = "sambatrain-checkpoint"
-	manifestVersion = 1
+	manifestFormat = "sambatrain-checkpoint"
+	wholeVersion   = 1 // each tensor lies in one file
+	piecesVersion  = 2 // some lie in pieces, by which they are described
 
 	// maxManifest bounds what is read of a manifest that may be anything.
 	maxManifest = 16 << 20
@@ -48,6 +49,7 @@ type manifest struct {
 	SavedAt       time.Time                  `json:"saved_at"`
 	RecipeSHA256  string                     `json:"recipe_sha256"`
 	Files         []fileRecord               `json:"files"`
+	Pieces        map[string][]int           `json:"pieces,omitempty"` // shapes of the tensors that lie in pieces
 	State         map[string]json.RawMessage `json:"state"`
 }
 
@@ -65,16 +67,20 @@ func RecipeSHA256(resolved []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func newManifest(s State, savedAt time.Time, files []fileRecord) manifest {
+func newManifest(s State, savedAt time.Time, files []fileRecord, pieces map[string][]int) manifest {
+	version := wholeVersion
+	if len(pieces) > 0 {
+		version = piecesVersion
+	}
 	state := s.Extra
 	if state == nil {
 		state = map[string]json.RawMessage{}
 	}
 	return manifest{
-		Format: manifestFormat, FormatVersion: manifestVersion,
+		Format: manifestFormat, FormatVersion: version,
 		Step: s.Step, Tokens: s.Tokens, Position: s.Position,
 		CodeVersion: s.CodeVersion, SavedAt: savedAt.UTC(), RecipeSHA256: s.RecipeSHA256,
-		Files: files, State: state,
+		Files: files, Pieces: pieces, State: state,
 	}
 }
 
@@ -118,8 +124,8 @@ func parseManifest(text []byte) (manifest, error) {
 	if version.Format != manifestFormat {
 		return manifest{}, fmt.Errorf("format is %q, want %q", version.Format, manifestFormat)
 	}
-	if version.FormatVersion != manifestVersion {
-		return manifest{}, fmt.Errorf("format_version is %d, this program reads %d", version.FormatVersion, manifestVersion)
+	if v := version.FormatVersion; v != wholeVersion && v != piecesVersion {
+		return manifest{}, fmt.Errorf("format_version is %d, this program reads %d and %d", v, wholeVersion, piecesVersion)
 	}
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
@@ -162,6 +168,14 @@ func (m manifest) check() error {
 		}
 		if !isSHA256(f.SHA256) {
 			return fmt.Errorf("files: %s: %q is not a SHA-256 in lower-case hexadecimal", f.Name, f.SHA256)
+		}
+	}
+	if (m.FormatVersion == piecesVersion) != (len(m.Pieces) > 0) {
+		return fmt.Errorf("pieces: %d tensors lie in pieces, which is not version %d", len(m.Pieces), m.FormatVersion)
+	}
+	for name, shape := range m.Pieces {
+		if err := checkShape(shape); err != nil {
+			return fmt.Errorf("pieces: tensor %q: %w", name, err)
 		}
 	}
 	for _, part := range []string{partModel, partOptimizer} {

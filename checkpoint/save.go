@@ -20,16 +20,10 @@ func (r *Run) Save(s State, model, optimizer []Tensor) (Info, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	info, err := r.save(s, model, optimizer)
-	if err != nil {
-		return Info{}, fmt.Errorf("save checkpoint of step %d: %w", s.Step, err)
-	}
-	return info, nil
+	return info, saving(s.Step, err)
 }
 
 func (r *Run) save(s State, model, optimizer []Tensor) (Info, error) {
-	if err := r.locked(); err != nil {
-		return Info{}, err
-	}
 	if err := s.check(); err != nil {
 		return Info{}, err
 	}
@@ -38,24 +32,24 @@ func (r *Run) save(s State, model, optimizer []Tensor) (Info, error) {
 			return Info{}, err
 		}
 	}
-	root := filepath.Join(r.dir, checkpointsDir)
-	if err := r.fs.Mkdir(root); err != nil && !errors.Is(err, os.ErrExist) {
+	temp, err := r.begin(s.Step)
+	if err != nil {
 		return Info{}, err
 	}
-	// Also when the folder exists: who made it may have been killed before this.
-	if err := r.fs.SyncDir(r.dir); err != nil {
-		return Info{}, err
-	}
-	// A save that failed may not have been able to clean up behind itself.
-	if _, err := r.recover(); err != nil {
-		return Info{}, err
-	}
-
-	name := stepName(s.Step)
-	temp, final, replaced := filepath.Join(root, savingPrefix+name), filepath.Join(root, name), filepath.Join(root, replacedPrefix+name)
-	if err := r.fill(temp, s, model, optimizer); err != nil {
+	share, err := writeShare(r.fs, temp, "", r.maxFile, model, optimizer)
+	if err != nil {
 		return Info{}, discard(r.fs, temp, err)
 	}
+	return r.finish(temp, s, []Share{share})
+}
+
+// finish makes the folder temp, which has the files of the shares, the checkpoint of state s.
+func (r *Run) finish(temp string, s State, shares []Share) (Info, error) {
+	if err := r.describe(temp, s, shares); err != nil {
+		return Info{}, discard(r.fs, temp, err)
+	}
+	root, name := filepath.Join(r.dir, checkpointsDir), stepName(s.Step)
+	final, replaced := filepath.Join(root, name), filepath.Join(root, replacedPrefix+name)
 	displaced := false
 	if _, err := os.Lstat(final); err == nil {
 		if err := r.fs.Rename(final, replaced); err != nil {
@@ -85,24 +79,14 @@ func (r *Run) save(s State, model, optimizer []Tensor) (Info, error) {
 	return inspect(final, s.Step), nil
 }
 
-// fill writes a checkpoint's files into the new folder dir, durably.
-func (r *Run) fill(dir string, s State, model, optimizer []Tensor) error {
-	if err := r.fs.Mkdir(dir); err != nil {
-		return err
-	}
+// describe writes what a checkpoint has beside tensors into the folder dir, the manifest last, durably.
+func (r *Run) describe(dir string, s State, shares []Share) error {
 	var files []fileRecord
-	for _, p := range []struct {
-		part    string
-		tensors []Tensor
-	}{{partModel, model}, {partOptimizer, optimizer}} {
-		shards := shardTensors(p.tensors, r.maxFile)
-		for i, tensors := range shards {
-			f, err := writeFile(r.fs, dir, shardName(p.part, i, len(shards)), func(w io.Writer) error { return writeTensors(w, tensors) })
-			if err != nil {
-				return err
-			}
-			f.Part = p.part
-			files = append(files, f)
+	pieces := map[string][]int{}
+	for _, share := range shares {
+		files = append(files, share.Files...)
+		for _, p := range share.Pieces {
+			pieces[p.Name] = p.Shape
 		}
 	}
 	if s.Recipe != nil {
@@ -113,7 +97,11 @@ func (r *Run) fill(dir string, s State, model, optimizer []Tensor) error {
 		f.Part = partRecipe
 		files = append(files, f)
 	}
-	text, sumLine, err := newManifest(s, r.now(), files).encode()
+	m := newManifest(s, r.now(), files, pieces)
+	if err := m.check(); err != nil {
+		return err
+	}
+	text, sumLine, err := m.encode()
 	if err != nil {
 		return err
 	}

@@ -36,8 +36,14 @@ type Entry struct {
 	begin, end int64 // bytes within the data section
 }
 
-// Bytes is the size of the tensor's data. The entry must come from a File or a Writer.
-func (e Entry) Bytes() int64 { return e.end - e.begin }
+// Bytes is the size of the tensor's data, 0 where type or shape make no sense.
+func (e Entry) Bytes() int64 {
+	n, err := byteSize(e.DType, e.Shape)
+	if err != nil {
+		return 0
+	}
+	return n
+}
 
 // byteSize computes a tensor's size from its type and shape.
 func byteSize(d DType, shape []int) (int64, error) {
@@ -278,8 +284,8 @@ func (p parser) entry(name string) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	if size != e.Bytes() {
-		return Entry{}, fmt.Errorf("%s of shape %v takes %d bytes, data_offsets [%d, %d) hold %d", e.DType, e.Shape, size, e.begin, e.end, e.Bytes())
+	if size != e.end-e.begin {
+		return Entry{}, fmt.Errorf("%s of shape %v takes %d bytes, data_offsets [%d, %d) hold %d", e.DType, e.Shape, size, e.begin, e.end, e.end-e.begin)
 	}
 	return e, nil
 }

@@ -64,7 +64,7 @@ func (d DType) element() safetensors.DType {
 type Source struct {
 	Name        string
 	Model       *layers.Model
-	Parameters  *safetensors.Set
+	Parameters  *checkpoint.Tensors
 	Tokenizer   data.Tokenizer
 	SeqLen      int   // tokens of a row that it was trained on
 	Step        int64 // optimizer steps done

@@ -3,7 +3,6 @@ package optim
 import (
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/ops/add"
-	"github.com/sambatrain/sambatrain/graph/ops/all_gather"
 	"github.com/sambatrain/sambatrain/graph/ops/all_reduce"
 	"github.com/sambatrain/sambatrain/graph/ops/reduce_scatter"
 )
@@ -17,27 +16,16 @@ func Reduction(sharded bool) *graph.Spec {
 	return all_reduce.Spec()
 }
 
-// The names of what BuildSum and BuildGather take and give.
+// The names of what BuildSum takes and gives.
 const (
 	SumInput  = "share"
 	SumResult = "sum"
-	Gathered  = "bucket"
 )
 
 // BuildSum sums n numbers over the processes of a run.
 func BuildSum(n int) (*graph.Plan, error) {
 	b := graph.NewBuilder(add.Spec)
 	b.Result(SumResult, b.Apply(all_reduce.Spec(), b.Input(SumInput, graph.Float32, n)))
-	return b.Compile()
-}
-
-// BuildGather makes a bucket of n numbers whole, of which each process brings the piece
-// that it has.
-func BuildGather(n int) (*graph.Plan, error) {
-	b := graph.NewBuilder(add.Spec)
-	x := b.Input(Gathered, graph.Float32, n)
-	all_gather.Apply(b, x)
-	b.Result(Gathered, x)
 	return b.Compile()
 }
 

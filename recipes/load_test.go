@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -234,6 +235,8 @@ func TestForms(t *testing.T) {
 		{"run: {memory_budget: 1.5 GiB}", recipes.Bytes(3 << 29), func(r *recipes.Recipe) any { return r.Run.MemoryBudget }},
 		{"run: {memory_budget: 12345B}", recipes.Bytes(12345), func(r *recipes.Recipe) any { return r.Run.MemoryBudget }},
 		{"run: {memory_budget: auto}", recipes.Bytes(0), func(r *recipes.Recipe) any { return r.Run.MemoryBudget }},
+		{"run: {timeout: 90s}", recipes.Duration(90 * time.Second), func(r *recipes.Recipe) any { return r.Run.Timeout }},
+		{"run: {timeout: 1h}", recipes.Duration(time.Hour), func(r *recipes.Recipe) any { return r.Run.Timeout }},
 		{"\"train\": {'steps': 7}", int64(7), func(r *recipes.Recipe) any { return r.Train.Steps }},
 		{"train: {}\nrun: {threads: 3}", 3, func(r *recipes.Recipe) any { return r.Run.Threads }},
 		{"train: {steps: 9}\r\nrun: {threads: 3}\r\n", int64(9), func(r *recipes.Recipe) any { return r.Train.Steps }},

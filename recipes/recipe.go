@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/goccy/go-yaml"
@@ -92,6 +93,9 @@ type Run struct {
 	// Shard says what each of several processes keeps a part of: none, or optimizer, the
 	// moments and the update (ZeRO stage 1).
 	Shard string `yaml:"shard" json:"shard"`
+	// Timeout is how long a process may be silent until the others take it for lost and
+	// end.
+	Timeout Duration `yaml:"timeout" json:"timeout"`
 	// Threads is the number of workers; 0 is one a core. Results don't depend on it.
 	Threads int `yaml:"threads" json:"threads"`
 	// LogEvery is the steps between two lines on a console that is no terminal.
@@ -132,6 +136,8 @@ func (r Run) Validate() error {
 		return fmt.Errorf("run.dtype: must be one of %s, is %q", strings.Join(DTypes, ", "), r.DType)
 	case !slices.Contains(Shards, r.Shard):
 		return fmt.Errorf("run.shard: must be one of %s, is %q", strings.Join(Shards, ", "), r.Shard)
+	case time.Duration(r.Timeout) < minTimeout || time.Duration(r.Timeout) > maxTimeout:
+		return fmt.Errorf("run.timeout: must be between %v and %v, is %v", Duration(minTimeout), Duration(maxTimeout), r.Timeout)
 	case r.Threads < 0 || r.Threads > maxThreads:
 		return fmt.Errorf("run.threads: must be 1 to %d, or 0 for one a core, is %d", maxThreads, r.Threads)
 	case r.LogEvery < 1:
@@ -150,7 +156,7 @@ func Defaults() Recipe {
 		Eval:       Eval{Every: 1000, Rows: 200, Lengths: []int{1}},
 		Checkpoint: checkpoint.DefaultConfig(),
 		Sample:     Sample{Tokens: 0, Temperature: 0.8, TopP: 1, Seed: 1},
-		Run:        Run{Device: CPU, DType: Float32, Shard: ShardNone, LogEvery: 10},
+		Run:        Run{Device: CPU, DType: Float32, Shard: ShardNone, Timeout: Duration(2 * time.Minute), LogEvery: 10},
 	}
 }
 
@@ -179,6 +185,9 @@ const (
 	maxThreads = 1 << 12
 	maxSample  = 1 << 20 // tokens of a sample, for which full attention keeps memory
 	maxLengths = 1 << 10 // times seq_len in a validation
+
+	minTimeout = time.Second // several times the beat by which processes show that they live
+	maxTimeout = 24 * time.Hour
 )
 
 func (r *Recipe) train() error {

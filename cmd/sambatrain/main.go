@@ -22,6 +22,8 @@ const (
 	// exitStopped: a signal came, the run was saved and can be resumed. It is
 	// sysexits' EX_TEMPFAIL, which schedulers take as "run me again".
 	exitStopped = 75
+	// exitLost: another process of the run died or hung. The last checkpoint is good.
+	exitLost = 76
 )
 
 func main() { os.Exit(run(os.Args[1:])) }
@@ -30,7 +32,11 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	root := newRoot()
 	root.SetArgs(args)
-	err := root.Execute()
+	return report(root.Execute())
+}
+
+// report says why a command failed, and is its exit code.
+func report(err error) int {
 	if err == nil {
 		return exitOK
 	}
@@ -44,12 +50,15 @@ func run(args []string) int {
 	var stopped *train.Stopped
 	var measured *evaluate.Stopped
 	var usage *usageError
+	var lost *dist.Lost
 	var child *dist.ChildError
 	switch {
 	case errors.As(err, &child):
 		return child.Code
 	case errors.As(err, &stopped), errors.As(err, &measured):
 		return exitStopped
+	case errors.As(err, &lost):
+		return exitLost
 	case errors.As(err, &usage):
 		return exitUsage
 	}

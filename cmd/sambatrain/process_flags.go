@@ -84,6 +84,7 @@ func (a *app) trainOptions(place dist.Topology) (train.Options, error) {
 		Log:         log,
 		Console:     func(o runlog.ConsoleOptions) runlog.Console { return runlog.NewConsole(os.Stderr, o) },
 		CodeVersion: version(),
+		Abort:       func(cause error) { os.Exit(report(cause)) },
 	}, err
 }
 
@@ -109,7 +110,7 @@ func spawnCommand(place dist.Topology, command func() *exec.Cmd) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, stopSignals...)
 	defer signal.Stop(signals)
-	s := dist.Spawner{Signals: signals, Stopped: exitStopped, Grace: childGrace, Command: func() *exec.Cmd {
+	s := dist.Spawner{Signals: signals, Stopped: exitStopped, Lost: exitLost, Grace: childGrace, Command: func() *exec.Cmd {
 		c := command()
 		c.Stdout, c.Stderr = os.Stdout, os.Stderr
 		return c

@@ -18,6 +18,7 @@ func TestSpawnExit(t *testing.T) {
 		"exit 0":                             {},
 		"exit 75":                            {code: exitStopped, reported: true},
 		"[ $SAMBATRAIN_RANK = 0 ] || exit 3": {code: 3},
+		"kill -9 $$":                         {code: exitLost},
 	} {
 		err := spawnCommand(dist.Topology{Size: 2, Spawn: 2}, func() *exec.Cmd { return exec.Command("sh", "-c", script) })
 		var child *dist.ChildError

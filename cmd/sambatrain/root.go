@@ -39,7 +39,8 @@ func newRoot() *cobra.Command {
 		Long: `sambatrain pretrains Samba (arXiv 2406.07522) and its relatives from one recipe.
 
 Results go to standard output, progress and logs to standard error.
-Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and saved.`,
+Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and saved,
+76 another process of the run died or hung.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {

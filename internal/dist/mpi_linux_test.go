@@ -1,9 +1,11 @@
 package dist
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/internal/dist/disttest"
@@ -94,5 +96,15 @@ func collectives() error {
 	if c.ReduceScatter(odd, graph.VectorOf(apart)) == nil || c.AllGather(graph.VectorOf(apart), odd) == nil || c.Broadcast(odd, n) == nil || c.AllReduce(halves, halves) == nil {
 		return fmt.Errorf("pieces of different lengths, a root outside, or a sum of bfloat16s are accepted")
 	}
-	return c.Close()
+	line, err := MeetOver(context.Background(), c, top, "test", time.Minute)
+	if err != nil {
+		return err
+	}
+	all, err := line.Gather([]byte{byte(r)})
+	if err != nil || r == 0 && (len(all) != n || all[n-1][0] != byte(n-1)) {
+		return fmt.Errorf("gathered %v, %w", all, err)
+	}
+	err = c.Close()
+	line.Close()
+	return err
 }

@@ -1,7 +1,6 @@
 package dist
 
 import (
-	"context"
 	"fmt"
 	"runtime"
 	"unsafe"
@@ -29,9 +28,9 @@ const ncclSum = 0
 // ncclTypes are ncclDataType_t's numbers.
 var ncclTypes = map[graph.DType]uintptr{graph.Int32: 2, graph.Float32: 7, graph.BFloat16: 9}
 
-// NewNCCL joins the processes of a run, each with the GPU whose context is current for
-// the calling thread. token is the same in all of them and in no other run.
-func NewNCCL(ctx context.Context, t Topology, token string) (graph.StreamComm, error) {
+// NewNCCL joins the processes that a line connects, each with the GPU whose context is
+// current for the calling thread.
+func NewNCCL(t Topology, line *Line) (graph.StreamComm, error) {
 	n, err := openNCCL("libnccl.so.2")
 	if err != nil {
 		return nil, err
@@ -44,9 +43,12 @@ func NewNCCL(ctx context.Context, t Topology, token string) (graph.StreamComm, e
 		}
 	}
 	bytes := unsafe.Slice((*byte)(unsafe.Pointer(id)), unsafe.Sizeof(*id))
-	shared, err := share(ctx, t, token, bytes)
+	shared, err := line.Share(bytes)
 	if err != nil {
 		return nil, fmt.Errorf("NCCL: %w", err)
+	}
+	if len(shared) != len(bytes) {
+		return nil, fmt.Errorf("NCCL: process 0 sent an id of %d bytes", len(shared))
 	}
 	copy(bytes, shared)
 	return n, n.init(id)

@@ -3,7 +3,6 @@
 package dist
 
 import (
-	"context"
 	"errors"
 
 	"github.com/sambatrain/sambatrain/graph"
@@ -15,6 +14,6 @@ func NewMPI() (graph.Comm, error) {
 }
 
 // NewNCCL fails: NCCL is reached on Linux only.
-func NewNCCL(context.Context, Topology, string) (graph.StreamComm, error) {
+func NewNCCL(Topology, *Line) (graph.StreamComm, error) {
 	return nil, errors.New("NCCL: this build reaches it on Linux only")
 }

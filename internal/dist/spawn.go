@@ -19,6 +19,8 @@ type Spawner struct {
 	// Stopped is the exit code of a process that all agreed to stop: the others are left
 	// to save.
 	Stopped int
+	// Lost is the exit code for a process that a signal killed.
+	Lost int
 	// Grace is how long the others may take to end when one has failed otherwise. They
 	// are killed then: they wait for it inside a library that does not give up.
 	Grace time.Duration
@@ -78,7 +80,11 @@ func (s *Spawner) Run(t Topology) error {
 				continue
 			}
 			if failed == nil {
-				failed = &ChildError{Rank: t.Rank + i, Code: max(state.ExitCode(), 1), State: state.String()}
+				code := state.ExitCode()
+				if code < 0 {
+					code = s.Lost
+				}
+				failed = &ChildError{Rank: t.Rank + i, Code: code, State: state.String()}
 			}
 			if state.ExitCode() != s.Stopped && patience == nil {
 				patience = time.After(s.Grace)

@@ -19,7 +19,7 @@ const (
 	testRole   = "DIST_TEST_ROLE"
 )
 
-const testStopped = 75
+const testStopped, testLost = 75, 76
 
 // TestSpawn starts this test binary as the processes of a machine.
 func TestSpawn(t *testing.T) {
@@ -32,7 +32,7 @@ func TestSpawn(t *testing.T) {
 		{role: "content"},
 		{role: "one stops early", signal: true, want: &ChildError{Rank: 3, Code: testStopped}},
 		{role: "one fails, the other hangs", want: &ChildError{Rank: 3, Code: 9}},
-		{role: "one is killed, the other hangs", want: &ChildError{Rank: 3, Code: 1}},
+		{role: "one is killed, the other hangs", want: &ChildError{Rank: 3, Code: testLost}},
 	} {
 		t.Run(c.role, func(t *testing.T) {
 			dir := t.TempDir()
@@ -45,7 +45,7 @@ func TestSpawn(t *testing.T) {
 					signals <- syscall.SIGTERM
 				}()
 			}
-			s := Spawner{Signals: signals, Stopped: testStopped, Grace: 100 * time.Millisecond, Command: func() *exec.Cmd {
+			s := Spawner{Signals: signals, Stopped: testStopped, Lost: testLost, Grace: 100 * time.Millisecond, Command: func() *exec.Cmd {
 				cmd := exec.Command(os.Args[0])
 				cmd.Env = append(os.Environ(), "SAMBATRAIN_TEST_PROCESS=spawned", testFolder+"="+dir, testRole+"="+c.role)
 				cmd.Stderr = t.Output()

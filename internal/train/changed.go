@@ -7,7 +7,7 @@ import (
 
 // here are keys of a recipe that say where a run happens, and change nothing that it
 // computes.
-var here = []string{"out:", "device:", "threads:", "log_every:", "memory_budget:"}
+var here = []string{"out:", "device:", "threads:", "log_every:", "memory_budget:", "timeout:"}
 
 // changes are the lines of a resolved recipe that differ from those of another.
 func changes(is, was []byte) []string {

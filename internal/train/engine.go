@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"slices"
 
-	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/ops/cast_weights"
 	"github.com/sambatrain/sambatrain/layers"
@@ -57,7 +56,6 @@ type Engine struct {
 	shard    optim.Shard
 	exchange graph.Program // sums a few numbers over the processes
 	share    [exchanged]float32
-	whole    graph.Program // gathers a bucket; nil until it is wanted
 }
 
 // TrainPlan is the forward and backward pass over a step's last micro-batch, or its
@@ -404,93 +402,5 @@ func (e *Engine) Mixed() bool { return e.mixed }
 // Params are the parameters' names and places.
 func (e *Engine) Params() []graph.ParamSlot { return e.params }
 
-// Tensors copies a region to the host, as tensors named prefix and the parameter. Of
-// moments that are sharded, all processes must ask together.
-func (e *Engine) Tensors(r graph.Region, prefix string) ([]checkpoint.Tensor, error) {
-	list := hostTensors(e.params, prefix)
-	return list, e.readRegion(r, list)
-}
-
-// readRegion is Tensors into memory that is there.
-func (e *Engine) readRegion(r graph.Region, list []checkpoint.Tensor) error {
-	if e.sharded(r) {
-		whole, err := e.gather(r)
-		for i, t := range list {
-			copy(t.Data, whole[e.params[i].Offset:])
-		}
-		return err
-	}
-	for i, t := range list {
-		if err := e.mem.Read(r, e.params[i].Offset, t.Data); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// hostTensors is room on the host for all parameters, named prefix and the parameter.
-func hostTensors(params []graph.ParamSlot, prefix string) []checkpoint.Tensor {
-	list := make([]checkpoint.Tensor, len(params))
-	for i, p := range params {
-		list[i] = checkpoint.Tensor{Name: prefix + p.Name, Shape: p.Shape, Data: make([]float32, p.Shape.Size())}
-	}
-	return list
-}
-
-// writeTensors copies a tensor for each parameter from the host to a region.
-func writeTensors(mem graph.Memory, r graph.Region, params []graph.ParamSlot, list []checkpoint.Tensor) error {
-	for i, t := range list {
-		if err := mem.Write(r, params[i].Offset, t.Data); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// snapshot is a copy of parameters and moments on the host, as a checkpoint has them.
-type snapshot struct{ model, moments []checkpoint.Tensor }
-
-// Snapshot copies parameters and moments to the host.
-func (e *Engine) Snapshot() (model, moments []checkpoint.Tensor, err error) {
-	var s snapshot
-	err = e.snapshotTo(&s)
-	return s.model, s.moments, err
-}
-
-// snapshotTo is Snapshot into memory that is made the first time.
-func (e *Engine) snapshotTo(s *snapshot) error {
-	if s.model == nil {
-		s.model = hostTensors(e.params, "")
-		s.moments = slices.Concat(hostTensors(e.params, checkpoint.ExpAvgPrefix), hostTensors(e.params, checkpoint.ExpAvgSqPrefix))
-	}
-	n := len(e.params)
-	for _, part := range []struct {
-		r    graph.Region
-		list []checkpoint.Tensor
-	}{{graph.Params, s.model}, {graph.ExpAvg, s.moments[:n]}, {graph.ExpAvgSq, s.moments[n:]}} {
-		if err := e.readRegion(part.r, part.list); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // CountSkipped tells AdamW's bias correction how many updates were left out so far.
 func (e *Engine) CountSkipped(n int64) { e.optim.Skipped = n }
-
-// Restore loads parameters and moments from a checkpoint.
-func (e *Engine) Restore(c *checkpoint.Checkpoint) error {
-	model, first, second := hostTensors(e.params, ""), hostTensors(e.params, checkpoint.ExpAvgPrefix), hostTensors(e.params, checkpoint.ExpAvgSqPrefix)
-	if err := c.Read(model, slices.Concat(first, second)); err != nil {
-		return err
-	}
-	for _, part := range []struct {
-		r    graph.Region
-		list []checkpoint.Tensor
-	}{{graph.Params, model}, {graph.ExpAvg, first}, {graph.ExpAvgSq, second}} {
-		if err := e.writeRegion(part.r, part.list); err != nil {
-			return err
-		}
-	}
-	return e.WeightsWritten()
-}

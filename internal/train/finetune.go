@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-
-	"github.com/sambatrain/sambatrain/graph"
 )
 
 // begin gives the parameters of step 0: drawn, or those of the newest good checkpoint of
@@ -25,15 +23,11 @@ func (s *session) begin() error {
 	if r.Data.Tokenizer != s.recipe.Data.Tokenizer {
 		return fmt.Errorf("train.from: %s was trained with tokenizer %s, data.tokenizer is %s", from, r.Data.Tokenizer, s.recipe.Data.Tokenizer)
 	}
-	list := hostTensors(s.engine.params, "")
-	if err := c.ReadModel(list); err != nil {
-		return err
-	}
-	if err := s.engine.writeRegion(graph.Params, list); err != nil {
+	if err := s.engine.LoadParameters(c); err != nil {
 		return err
 	}
 	s.options.Log.Info("parameters", "from", c.Dir, "step", c.State.Step)
-	return s.engine.WeightsWritten()
+	return nil
 }
 
 // sameJSON is an error unless a and b are the same as JSON.

@@ -43,10 +43,7 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 		if err := s.recordValidation(last); err != nil {
 			return nil, err
 		}
-		if err := s.save(); err != nil {
-			return nil, err
-		}
-		if err := s.finishSave(); err != nil {
+		if err := s.lastSave(); err != nil {
 			return nil, err
 		}
 	}
@@ -255,10 +252,6 @@ func (s *session) longer(scores []score) []runlog.ValAt {
 // save begins to write a checkpoint of the current step. One at a time is written: where
 // the one before isn't whole yet, training waits for it.
 func (s *session) save() error {
-	if !s.first() {
-		// The first process gathers what is sharded, and writes.
-		return s.engine.shareMoments()
-	}
 	started := time.Now()
 	if s.saver.underway != nil {
 		if v, ok := s.saver.ended(false); ok {
@@ -270,6 +263,11 @@ func (s *session) save() error {
 			if err := s.finishSave(); err != nil {
 				return err
 			}
+		}
+	}
+	if !s.alone() {
+		if err := s.together("begin a checkpoint", func() error { return s.lock.Begin(s.step) }); err != nil {
+			return err
 		}
 	}
 	if err := s.engine.snapshotTo(&s.saver.snapshot); err != nil {
@@ -301,6 +299,20 @@ func (s *session) finishSave() error {
 	return nil
 }
 
+// lastSave saves before the run ends. All processes wait for it: a launcher may end those
+// that are left when one has.
+func (s *session) lastSave() error {
+	if err := s.save(); err != nil {
+		return err
+	}
+	if !s.first() {
+		if err := s.finishSave(); err != nil {
+			return err
+		}
+	}
+	return s.together("save the last checkpoint", s.finishSave)
+}
+
 // recordSaved records how a save ended.
 func (s *session) recordSaved(v saved) error {
 	if v.err != nil {
@@ -325,10 +337,7 @@ func (s *session) dataLost(cause error) error {
 
 // stop saves, so that the run can be resumed, and says so.
 func (s *session) stop() error {
-	if err := s.save(); err != nil {
-		return err
-	}
-	if err := s.finishSave(); err != nil {
+	if err := s.lastSave(); err != nil {
 		return err
 	}
 	if err := s.record(runlog.EventRecord(int(s.step), time.Now(), runlog.EventStopped, "")); err != nil {

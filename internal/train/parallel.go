@@ -1,7 +1,6 @@
 package train
 
 import (
-	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/optim"
 )
@@ -108,71 +107,4 @@ func (e *Engine) Mean(x float64) (float64, error) {
 // sharded reports whether a process has only its pieces of a region.
 func (e *Engine) sharded(r graph.Region) bool {
 	return e.shard.Size > 0 && (r == graph.ExpAvg || r == graph.ExpAvgSq)
-}
-
-// gather is a sharded region in the parameters' layout, from all processes' pieces.
-func (e *Engine) gather(r graph.Region) ([]float32, error) {
-	size := e.shard.Buckets.Size
-	if e.whole == nil {
-		plan, err := optim.BuildGather(size)
-		if err != nil {
-			return nil, err
-		}
-		if e.whole, err = e.dev.Load(plan, nil); err != nil {
-			return nil, err
-		}
-	}
-	all, bucket := make([]float32, e.floats), make([]float32, size)
-	each := size / e.shard.Size // a piece's place, though the last bucket's are shorter
-	for from, n := range e.shard.Buckets.All() {
-		n /= e.shard.Size
-		own := e.shard.Rank * each
-		if err := e.mem.Read(r, from/e.shard.Size, bucket[own:own+n]); err != nil {
-			return nil, err
-		}
-		if err := e.whole.WriteFloats(optim.Gathered, bucket); err != nil {
-			return nil, err
-		}
-		if err := e.whole.Run(); err != nil {
-			return nil, err
-		}
-		if err := e.whole.Read(optim.Gathered, bucket); err != nil {
-			return nil, err
-		}
-		for k := range e.shard.Size {
-			copy(all[from+k*n:from+(k+1)*n], bucket[k*each:])
-		}
-	}
-	return all, nil
-}
-
-// shareMoments is what the other processes do while the first takes a snapshot.
-func (e *Engine) shareMoments() error {
-	for _, r := range []graph.Region{graph.ExpAvg, graph.ExpAvgSq} {
-		if !e.sharded(r) {
-			continue
-		}
-		if _, err := e.gather(r); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// writeRegion copies a tensor for each parameter from the host to a region.
-func (e *Engine) writeRegion(r graph.Region, list []checkpoint.Tensor) error {
-	if !e.sharded(r) {
-		return writeTensors(e.mem, r, e.params, list)
-	}
-	whole := make([]float32, e.floats)
-	for i, t := range list {
-		copy(whole[e.params[i].Offset:], t.Data)
-	}
-	var failed error
-	e.shard.Pieces(func(at, moment, n int) {
-		if failed == nil {
-			failed = e.mem.Write(r, moment, whole[at:at+n])
-		}
-	})
-	return failed
 }

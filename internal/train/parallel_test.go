@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) {
 	disttest.Main(m, map[string]func() error{
-		"steps": stepsTogether, "pretrain and stop": pretrainAndStop, "resume": resumeTogether,
+		"steps": stepsTogether, "pretrain and stop": pretrainAndStop, "pretrain": pretrainTogether, "resume": resumeTogether,
 	})
 }
 
@@ -34,11 +34,11 @@ type trained struct {
 }
 
 // trainRows trains on this process's rows of a batch of 8, so many at a time.
-func trainRows(comm graph.Comm, shard bool, micro int) (*Engine, *trained, error) {
+func trainRows(comm graph.Comm, shard bool, micro int) (*trained, error) {
 	const rows, seq, steps = 8, 24, 3
 	dev, err := cpu.New(1)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	c := EngineConfig{MicroBatch: micro, SeqLen: seq, Comm: comm, ShardOptimizer: shard, bucket: 3000}
 	share, first := rows/c.processes(), 0
@@ -50,10 +50,10 @@ func trainRows(comm graph.Comm, shard bool, micro int) (*Engine, *trained, error
 	o.Eps = 1e-2 // a gradient that is only rounding must not become a whole step
 	e, err := NewEngine(dev, samba(), o, c)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := e.Init(1); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	r := &trained{}
 	for step := range int64(steps) {
@@ -61,12 +61,12 @@ func trainRows(comm graph.Comm, shard bool, micro int) (*Engine, *trained, error
 		from, to := first*seq, (first+share)*seq
 		loss, norm, err := e.Step(step, steps, tokens[from:to], targets[from:to])
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		r.losses, r.norms = append(r.losses, loss), append(r.norms, norm)
 	}
 	r.params, r.moments, err = e.Snapshot()
-	return e, r, err
+	return r, err
 }
 
 func stepsTogether() error {
@@ -74,13 +74,13 @@ func stepsTogether() error {
 	if err != nil {
 		return err
 	}
-	_, alone, err := trainRows(nil, false, 8)
+	alone, err := trainRows(nil, false, 8)
 	if err != nil {
 		return err
 	}
 	for _, shard := range []bool{false, true} {
 		for _, micro := range []int{8 / comm.Size(), 1} {
-			e, got, err := trainRows(comm, shard, micro)
+			got, err := trainRows(comm, shard, micro)
 			if err != nil {
 				return err
 			}
@@ -88,32 +88,19 @@ func stepsTogether() error {
 			if err := got.near(alone); err != nil {
 				return fmt.Errorf("%s: %w", what, err)
 			}
-			_, again, err := trainRows(comm, shard, micro)
+			again, err := trainRows(comm, shard, micro)
 			if err != nil {
 				return err
 			}
 			if err := got.same(again); err != nil {
 				return fmt.Errorf("%s, the second time: %w", what, err)
 			}
-			// What a snapshot has goes back to where it came from.
-			if err := e.writeRegion(graph.ExpAvg, got.moments[:len(got.params)]); err != nil {
-				return err
-			}
-			back, err := e.Tensors(graph.ExpAvg, "")
-			if err != nil {
-				return err
-			}
-			for i, t := range back {
-				if !slices.Equal(t.Data, got.moments[i].Data) {
-					return fmt.Errorf("%s: %s comes back otherwise than it was written", what, t.Name)
-				}
-			}
 		}
 	}
 	return comm.Close()
 }
 
-// near compares with rounding.
+// near compares with rounding. What a process has may be a part of what is wanted.
 func (r *trained) near(want *trained) error {
 	for i := range r.losses {
 		if math.Abs(r.losses[i]-want.losses[i]) > 1e-6*want.losses[i] || math.Abs(r.norms[i]-want.norms[i]) > 1e-5*want.norms[i] {
@@ -121,8 +108,18 @@ func (r *trained) near(want *trained) error {
 		}
 	}
 	for _, part := range [][2][]checkpoint.Tensor{{r.params, want.params}, {r.moments, want.moments}} {
-		if d, name := furthest(byName(part[0]), byName(part[1])); d > 2e-5 {
-			return fmt.Errorf("%s differs by %.1e", name, d)
+		whole := byName(part[1])
+		for _, t := range part[0] {
+			d, top := 0.0, 0.0
+			for i, x := range whole[t.Name] {
+				top = math.Max(top, math.Abs(float64(x)))
+				if at := i - t.From; at >= 0 && at < len(t.Data) {
+					d = math.Max(d, math.Abs(float64(t.Data[at])-float64(x)))
+				}
+			}
+			if d > 2e-5*top {
+				return fmt.Errorf("%s from element %d differs by %.1e of %.1e", t.Name, t.From, d, top)
+			}
 		}
 	}
 	return nil
@@ -134,8 +131,8 @@ func (r *trained) same(want *trained) error {
 		return fmt.Errorf("losses %v and norms %v, want %v and %v", r.losses, r.norms, want.losses, want.norms)
 	}
 	for _, part := range [][2][]checkpoint.Tensor{{r.params, want.params}, {r.moments, want.moments}} {
-		if diff := sameBits(byName(part[0]), byName(part[1])); diff != "" {
-			return fmt.Errorf("%s", diff)
+		if !equal(part[0], part[1]) {
+			return fmt.Errorf("tensors differ")
 		}
 	}
 	return nil

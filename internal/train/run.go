@@ -40,6 +40,9 @@ type Options struct {
 	CodeVersion string
 	// Place is this process among those of the run.
 	Place dist.Topology
+	// Abort ends a process of several that waits inside a library for another one that is
+	// lost. It does not return.
+	Abort func(cause error)
 }
 
 // Result is what a finished run reports.
@@ -93,8 +96,9 @@ func (s *Stopped) Error() string {
 
 // Pretrain starts the recipe's run in its own directory, which must not hold a
 // run already. Of several processes the first one has the result, and the others nil.
-func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error) {
-	s := &session{recipe: r, options: o, dir: r.Run.Out}
+func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (res *Result, err error) {
+	s := newSession(r, o, r.Run.Out)
+	defer func() { err = s.leave(err) }()
 	if s.first() {
 		lock, err := claim(s.dir)
 		if err != nil {
@@ -110,7 +114,7 @@ func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error
 	if err := s.begin(); err != nil {
 		return nil, err
 	}
-	err := s.together("begin the run", func() (err error) {
+	err = s.together("begin the run", func() (err error) {
 		if s.metrics, err = createMetrics(s.dir); err != nil {
 			return err
 		}
@@ -126,12 +130,13 @@ func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error
 // Resume goes on from the newest good checkpoint of a run directory, or from the
 // start where none was saved yet. Of several processes the first one has the result,
 // and the others nil. There may be more or fewer of them than before.
-func Resume(ctx context.Context, dir string, o Options, sets ...string) (*Result, error) {
+func Resume(ctx context.Context, dir string, o Options, sets ...string) (res *Result, err error) {
 	r, err := LoadConfig(dir, sets...)
 	if err != nil {
 		return nil, err
 	}
-	s := &session{recipe: r, options: o, dir: dir}
+	s := newSession(r, o, dir)
+	defer func() { err = s.leave(err) }()
 	if s.first() {
 		if s.lock, err = checkpoint.Lock(dir); err != nil {
 			return nil, err
@@ -185,14 +190,20 @@ type session struct {
 	metrics *runlog.Metrics
 	events  *runlog.Events
 	console runlog.Console
-	saver   *saver // of the first process
+	saver   *saver
 	comm    graph.Comm
+	line    *dist.Line
+	over    chan struct{} // closed when nothing needs to be ended from outside
 	guard   guard
 	step    int64 // optimizer steps done
 	loss    float64
 	// ended: all processes come to their end together. One that leaves without a word to
 	// the others makes their launcher end them.
 	ended bool
+}
+
+func newSession(r *recipes.Recipe, o Options, dir string) *session {
+	return &session{recipe: r, options: o, dir: dir, over: make(chan struct{})}
 }
 
 func (s *session) close() {
@@ -239,7 +250,7 @@ func (s *session) open(ctx context.Context) (err error) {
 	if s.dev, err = newDevice(r.Run, s.options.Place.LocalRank, log); err != nil {
 		return err
 	}
-	if s.comm, err = joinProcesses(ctx, s.options.Place, s.dev, s.resolved); err != nil {
+	if err := s.joinProcesses(ctx); err != nil {
 		return err
 	}
 	if _, onCPU := s.dev.(*cpu.Device); r.Data.ResetState && !onCPU {
@@ -255,9 +266,7 @@ func (s *session) open(ctx context.Context) (err error) {
 	if s.guard.SkipNonFinite || s.guard.MaxZ > 0 {
 		s.engine.judge = s.guard.objection
 	}
-	if s.first() {
-		s.saver = &saver{lock: s.lock, keep: r.Checkpoint, sync: func() error { return s.metrics.Sync() }}
-	}
+	s.saver = &saver{dir: s.dir, place: s.options.Place, line: s.line, lock: s.lock, keep: r.Checkpoint, sync: func() error { return s.metrics.Sync() }}
 	if err := s.openData(ctx); err != nil {
 		return err
 	}

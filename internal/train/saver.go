@@ -1,16 +1,23 @@
 package train
 
 import (
+	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/internal/dist"
 )
 
 // saver writes checkpoints while training goes on, one at a time, from a copy of the
-// parameters and moments on the host.
+// parameters and moments on the host. Of several processes each writes its share, and the
+// first one makes a checkpoint of the shares.
 type saver struct {
-	lock *checkpoint.Run
-	keep checkpoint.Config
+	dir   string
+	place dist.Topology
+	line  *dist.Line
+	lock  *checkpoint.Run // of the first process
+	keep  checkpoint.Config
 	// sync brings the metrics to the disk. They come before the checkpoint, so that a
 	// resumed run has all of theirs.
 	sync func() error
@@ -33,23 +40,82 @@ type saved struct {
 func (w *saver) start(state checkpoint.State, stall time.Duration) {
 	end := make(chan saved, 1)
 	w.underway, w.step = end, state.Step
-	model, moments := w.snapshot.model, w.snapshot.moments
 	go func() {
-		dir, err := w.write(state, model, moments)
+		dir, err := w.write(state)
 		end <- saved{state.Step, dir, stall, err}
 	}()
 }
 
-func (w *saver) write(state checkpoint.State, model, moments []checkpoint.Tensor) (dir string, err error) {
+func (w *saver) write(state checkpoint.State) (dir string, err error) {
+	if w.place.Rank > 0 {
+		return "", w.bring(state.Step)
+	}
 	if err := w.sync(); err != nil {
 		return "", err
 	}
-	info, err := w.lock.Save(state, model, moments)
+	var info checkpoint.Info
+	if w.place.Single() {
+		info, err = w.lock.Save(state, w.snapshot.model, w.snapshot.moments)
+	} else {
+		info, err = w.collect(state)
+	}
 	if err != nil {
 		return "", err
 	}
 	_, err = w.lock.Prune(w.keep.KeepLast, w.keep.KeepEvery)
 	return info.Dir, err
+}
+
+// brought is what a process tells the first one of its share.
+type brought struct {
+	Share checkpoint.Share `json:"share"`
+	Error string           `json:"error,omitempty"`
+}
+
+// bring writes this process's share and tells the first process. Whether that went well
+// is for the first process to say, which ends the run where it didn't.
+func (w *saver) bring(step int64) error {
+	var b brought
+	var err error
+	if b.Share, err = w.share(step); err != nil {
+		b.Error = err.Error()
+	}
+	text, err := json.Marshal(b)
+	if err != nil {
+		return err
+	}
+	_, err = w.line.Gather(text)
+	return err
+}
+
+func (w *saver) share(step int64) (checkpoint.Share, error) {
+	return checkpoint.WriteShare(w.dir, step, w.place.Rank, w.place.Size, w.snapshot.model, w.snapshot.moments)
+}
+
+// collect makes the checkpoint that was begun of the shares of all processes.
+func (w *saver) collect(state checkpoint.State) (checkpoint.Info, error) {
+	own, err := w.share(state.Step)
+	shares := []checkpoint.Share{own}
+	// Also after an error: the others bring theirs, and their next ones must not be taken
+	// for these.
+	all, lineErr := w.line.Gather(nil)
+	if err == nil {
+		err = lineErr
+	}
+	for rank := 1; rank < len(all) && err == nil; rank++ {
+		var b brought
+		if err = json.Unmarshal(all[rank], &b); err == nil && b.Error != "" {
+			err = fmt.Errorf("process %d: %s", rank, b.Error)
+		}
+		shares = append(shares, b.Share)
+	}
+	if err != nil {
+		if left := w.lock.Discard(state.Step); left != nil {
+			err = fmt.Errorf("%w; removing what was written of it failed too: %v", err, left)
+		}
+		return checkpoint.Info{}, err
+	}
+	return w.lock.Finish(state, shares)
 }
 
 // ended is the save that has ended since the last call, if one has; with wait it is the

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/internal/dist"
 	"github.com/sambatrain/sambatrain/internal/dist/disttest"
 	"github.com/sambatrain/sambatrain/internal/runlog"
@@ -76,6 +77,68 @@ func TestTogether(t *testing.T) {
 	}
 }
 
+// TestPieces: with a sharded optimizer each process writes its pieces, a run that stopped
+// ends as one that did not, to the bit, and one process reads all of it.
+func TestPieces(t *testing.T) {
+	runs := map[string]*checkpoint.Checkpoint{}
+	for _, name := range []string{"stopped", "whole"} {
+		r := recipe(t, "train.batch_size=8", "train.micro_batch=2", "eval.rows=7", "run.shard=optimizer", "checkpoint.every=4")
+		text, err := r.YAML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "recipe.yaml")
+		if err := os.WriteFile(file, text, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv(togetherRecipe, file)
+		if name == "stopped" {
+			disttest.Run(t, 4, "pretrain and stop")
+			disttest.Run(t, 4, "resume")
+		} else {
+			disttest.Run(t, 4, "pretrain")
+		}
+		if runs[name], _, err = checkpoint.Newest(r.Run.Out); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d, err := checkpoint.Diff(runs["stopped"], runs["whole"]); err != nil || !d.Same || d.Equal == 0 {
+		t.Errorf("the run that stopped ends otherwise: %+v, %v", d, err)
+	}
+	files, err := filepath.Glob(filepath.Join(runs["whole"].Dir, "optimizer-rank-0000?-of-00004.safetensors"))
+	if err != nil || len(files) != 4 {
+		t.Errorf("moments are in %q (%v), want a file of each process", files, err)
+	}
+	r := recipe(t)
+	e, err := NewEngine(device(t, 1), &r.Model, r.Optim, ConfigOf(r))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Restore(runs["whole"]); err != nil {
+		t.Fatal(err)
+	}
+	model, moments, err := e.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	lock, err := checkpoint.Lock(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Unlock()
+	if _, err := lock.Save(runs["whole"].State, model, moments); err != nil {
+		t.Fatal(err)
+	}
+	alone, _, err := checkpoint.Newest(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, err := checkpoint.Diff(alone, runs["whole"]); err != nil || !d.Same {
+		t.Errorf("one process reads something else: %+v, %v", d, err)
+	}
+}
+
 // TestSharesRefused: a batch that does not divide among the processes is refused before
 // anything is made.
 func TestSharesRefused(t *testing.T) {
@@ -89,6 +152,10 @@ func TestSharesRefused(t *testing.T) {
 
 func placed() (*recipes.Recipe, Options, error) {
 	o := quiet()
+	o.Abort = func(cause error) {
+		fmt.Fprintln(os.Stderr, cause)
+		os.Exit(1)
+	}
 	var err error
 	if o.Place, err = dist.Detect(dist.NoFlags(), os.LookupEnv, 0); err != nil {
 		return nil, o, err
@@ -132,6 +199,15 @@ func pretrainAndStop() error {
 		return fmt.Errorf("rank %d: %w, not a stop behind step 1", o.Place.Rank, err)
 	}
 	return nil
+}
+
+func pretrainTogether() error {
+	r, o, err := placed()
+	if err != nil {
+		return err
+	}
+	_, err = Pretrain(context.Background(), r, o)
+	return err
 }
 
 func resumeTogether() error {

@@ -6,9 +6,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
-	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/cuda"
 	"github.com/sambatrain/sambatrain/internal/dist"
 	"github.com/sambatrain/sambatrain/recipes"
@@ -18,28 +18,97 @@ import (
 const meeting = 5 * time.Minute
 
 // joinProcesses connects the processes of a run: NCCL moves the data of GPUs, Open MPI
-// that of CPUs. It is nil for a run of one.
-func joinProcesses(ctx context.Context, place dist.Topology, dev graph.Device, recipe []byte) (graph.Comm, error) {
+// that of CPUs, and a line beside it tells who is still there.
+func (s *session) joinProcesses(ctx context.Context) (err error) {
+	place, timeout := s.options.Place, time.Duration(s.recipe.Run.Timeout)
 	if place.Single() {
-		return nil, nil
-	}
-	gpu, ok := dev.(*cuda.Device)
-	if !ok {
-		c, err := dist.NewMPI()
-		if err == nil && (c.Rank() != place.Rank || c.Size() != place.Size) {
-			err = fmt.Errorf("%v; Open MPI says rank %d of %d: start CPU processes with mpirun, or srun of a Slurm with Open MPI", place, c.Rank(), c.Size())
-		}
-		return c, err
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, meeting)
 	defer cancel()
-	token := sha256.Sum256(recipe)
-	var c graph.StreamComm
-	err := gpu.Within(func() (err error) {
-		c, err = dist.NewNCCL(ctx, place, hex.EncodeToString(token[:]))
+	sum := sha256.Sum256(s.resolved)
+	token := hex.EncodeToString(sum[:])
+	gpu, ok := s.dev.(*cuda.Device)
+	if !ok {
+		if s.comm, err = dist.NewMPI(); err != nil {
+			return err
+		}
+		if c := s.comm; c.Rank() != place.Rank || c.Size() != place.Size {
+			return fmt.Errorf("%v; Open MPI, which moves the data of CPUs, says rank %d of %d: start CPU processes with mpirun, or srun of a Slurm with Open MPI", place, c.Rank(), c.Size())
+		}
+		if s.line, err = dist.MeetOver(ctx, s.comm, place, token, timeout); err == nil {
+			go s.watch()
+		}
+		return err
+	}
+	if s.line, err = dist.Meet(ctx, place, token, timeout); err != nil {
+		return err
+	}
+	go s.watch()
+	return gpu.Within(func() error {
+		c, err := dist.NewNCCL(place, s.line)
+		if err == nil {
+			s.comm = c
+		}
 		return err
 	})
-	return c, err
+}
+
+// watch ends this process when another one is lost: the library that moves the data may
+// wait for that one without end. grace is for an error of the library to end it otherwise.
+func (s *session) watch() {
+	const grace = time.Second
+	select {
+	case <-s.line.Lost():
+	case <-s.over:
+		return
+	}
+	select {
+	case <-time.After(grace):
+		s.options.Abort(s.lostTo())
+	case <-s.over:
+	}
+}
+
+// leave ends the line to the other processes: in agreement where all come to their end,
+// and otherwise with the reason. It is the error that the session ends with: where another
+// process is the reason of err, it says so.
+func (s *session) leave(err error) error {
+	if s.line == nil {
+		return err
+	}
+	close(s.over)
+	if s.ended {
+		s.line.Close()
+		return err
+	}
+	select {
+	case <-s.line.Lost():
+		err = s.lostTo()
+		s.line.Close()
+	case <-time.After(500 * time.Millisecond): // the library's error is quicker than the news
+		var stopped *Stopped
+		s.line.Fail(firstLine(err), errors.As(err, &stopped))
+	}
+	return err
+}
+
+// lostTo is what another process has done to this one: made it stop, too, failed, or died.
+func (s *session) lostTo() error {
+	err := s.line.Err()
+	var failed *dist.Failed
+	if errors.As(err, &failed) && failed.Stopped {
+		return &Stopped{Run: s.dir, Step: -1}
+	}
+	return err
+}
+
+func firstLine(err error) string {
+	if err == nil {
+		return "it ended"
+	}
+	text, _, _ := strings.Cut(err.Error(), "\n")
+	return text
 }
 
 // checkShares refuses a batch that does not divide among the processes.

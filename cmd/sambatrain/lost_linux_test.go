@@ -1,0 +1,174 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sambatrain/sambatrain/checkpoint"
+)
+
+// launched is several processes of one command under Open MPI. Each runs in a shell that
+// notes its number and its exit code, and stays when it is gone: what the others notice is
+// none of mpirun's doing.
+type launched struct {
+	dir string
+	cmd *exec.Cmd
+	out bytes.Buffer
+}
+
+const launchScript = `"$0" "$@" & echo $! >pid.$OMPI_COMM_WORLD_RANK.new; mv pid.$OMPI_COMM_WORLD_RANK.new pid.$OMPI_COMM_WORLD_RANK
+wait $!; echo $? >code.$OMPI_COMM_WORLD_RANK.new; mv code.$OMPI_COMM_WORLD_RANK.new code.$OMPI_COMM_WORLD_RANK
+until [ -e over ]; do sleep 0.05; done`
+
+func launch(t *testing.T, dir string, n int, args ...string) *launched {
+	t.Helper()
+	mpirun, err := exec.LookPath("mpirun")
+	if err != nil {
+		t.Skip("no mpirun: install Open MPI 4 (openmpi-bin)")
+	}
+	old, _ := filepath.Glob(filepath.Join(dir, "*.[0-9]"))
+	for _, path := range append(old, filepath.Join(dir, "over")) {
+		_ = os.Remove(path)
+	}
+	all := append([]string{"--allow-run-as-root", "--oversubscribe", "-n", strconv.Itoa(n), "sh", "-c", launchScript, os.Args[0]}, args...)
+	l := &launched{dir: dir, cmd: exec.Command(mpirun, all...)}
+	l.cmd.Dir, l.cmd.Env = dir, append(os.Environ(), asProgram+"=1")
+	l.cmd.Stdout, l.cmd.Stderr = &l.out, &l.out
+	if err := l.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.finish(t) })
+	return l
+}
+
+// number waits for what a process's shell notes.
+func (l *launched) number(t *testing.T, what string, rank int) int {
+	t.Helper()
+	path := filepath.Join(l.dir, fmt.Sprintf("%s.%d", what, rank))
+	until(t, 30*time.Second, path, func() bool { _, err := os.Stat(path); return err == nil })
+	n, err := strconv.Atoi(strings.TrimSpace(string(read(t, path))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// finish lets the shells go.
+func (l *launched) finish(t *testing.T) string {
+	t.Helper()
+	if l.cmd.ProcessState == nil {
+		write(t, filepath.Join(l.dir, "over"), "")
+		_ = l.cmd.Wait() // the processes' own exit codes tell more
+	}
+	return l.out.String()
+}
+
+func until(t *testing.T, patience time.Duration, what string, f func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !f(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// TestLost kills, or stops, one of several processes: the others notice, end with their
+// own exit code, and leave good checkpoints, from which the run goes on.
+func TestLost(t *testing.T) {
+	const steps, every = 300, 20
+	for _, c := range []struct {
+		processes, rank int
+		signal          syscall.Signal
+		shard, why      string
+	}{
+		{2, 1, syscall.SIGKILL, "optimizer", "process 1 is lost: it ended without a word; go on from the last checkpoint with resume"},
+		{2, 0, syscall.SIGKILL, "none", "process 0 is lost: it ended without a word"},
+		{4, 3, syscall.SIGSTOP, "optimizer", "process 3 is lost: nothing was heard of it for 1s"},
+	} {
+		t.Run(fmt.Sprintf("%v to %d of %d", c.signal, c.rank, c.processes), func(t *testing.T) {
+			dir := workspace(t, steps, every)
+			run := filepath.Join(dir, "run")
+			l := launch(t, dir, c.processes, "pretrain", "tiny.yaml", "--set", "run.timeout=1s", "--set", "run.threads=1", "--set", "run.shard="+c.shard)
+			until(t, 30*time.Second, "a checkpoint", func() bool {
+				list, err := checkpoint.List(run)
+				return err == nil && len(list) > 0
+			})
+			pid := l.number(t, "pid", c.rank)
+			if err := syscall.Kill(pid, c.signal); err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			for rank := range c.processes {
+				if rank == c.rank {
+					continue
+				}
+				if code := l.number(t, "code", rank); code != exitLost {
+					t.Errorf("process %d ends with %d, want %d", rank, code, exitLost)
+				}
+			}
+			took := time.Since(began)
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+				t.Error(err)
+			}
+			if out := l.finish(t); strings.Count(out, c.why) != c.processes-1 {
+				t.Errorf("want %d times %q in\n%s", c.processes-1, c.why, out)
+			}
+			newest, skipped, err := checkpoint.Newest(run)
+			if err != nil || len(skipped) > 0 || newest.Step%every != 0 {
+				t.Fatalf("newest checkpoint %+v, passed over %v (%v)", newest, skipped, err)
+			}
+			t.Logf("noticed in %v; the last checkpoint is of step %d of %d", took.Round(10*time.Millisecond), newest.Step, steps)
+			l = launch(t, dir, c.processes, "resume", "run")
+			for rank := range c.processes {
+				if code := l.number(t, "code", rank); code != exitOK {
+					t.Errorf("resumed, process %d ends with %d", rank, code)
+				}
+			}
+			out := l.finish(t)
+			if n := lastStep(t, run); n != steps || len(unfinished(t, run)) > 0 {
+				t.Errorf("resumed, the run ends with step %d, unfinished %q\n%s", n, unfinished(t, run), out)
+			}
+		})
+	}
+}
+
+// TestSignalledTogether: a signal to any process stops all behind the same step, saved.
+func TestSignalledTogether(t *testing.T) {
+	dir := workspace(t, 5000, 10000)
+	run := filepath.Join(dir, "run")
+	args := []string{"pretrain", "tiny.yaml", "--set", "run.threads=1", "--set", "run.shard=optimizer"}
+	last := int64(0)
+	for i, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGUSR1} {
+		l := launch(t, dir, 4, args...)
+		until(t, 30*time.Second, "a step", func() bool {
+			_, err := os.Stat(filepath.Join(run, "metrics.jsonl"))
+			return err == nil && int64(lastStep(t, run)) > last
+		})
+		if err := syscall.Kill(l.number(t, "pid", 3-i), signal); err != nil {
+			t.Fatal(err)
+		}
+		for rank := range 4 {
+			if code := l.number(t, "code", rank); code != exitStopped {
+				t.Errorf("%v: process %d ends with %d, want %d", signal, rank, code, exitStopped)
+			}
+		}
+		newest, _, err := checkpoint.Newest(run)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := fmt.Sprintf("stopped after step %d and saved", newest.Step)
+		if out := l.finish(t); newest.Step <= last || strings.Count(out, want) != 4 {
+			t.Errorf("%v: want 4 times %q in\n%s", signal, want, out)
+		}
+		last, args = newest.Step, []string{"resume", "run"}
+	}
+}

@@ -48,6 +48,7 @@ type Param struct {
 	Init  Init
 	node  *gorgonia.Node
 	grad  *gorgonia.Node
+	block int // that asked for it first
 }
 
 // Builder collects a model's operations. It keeps the first error until Compile,
@@ -76,6 +77,8 @@ type Builder struct {
 	// reduction sums gradients over processes; nil in a run of one.
 	reduction *Spec
 	buckets   Buckets
+	// sharding leaves a process pieces of parameters and gradients; nil leaves it all.
+	sharding *Sharding
 	// accumulate adds gradients to what Grads holds.
 	accumulate bool
 	// differentiating is the forward call whose backward ops are being added.
@@ -234,7 +237,7 @@ func (b *Builder) Param(name string, init Init, shape ...int) Tensor {
 	if err != nil {
 		return b.Fail(err)
 	}
-	p := &Param{Name: path, Shape: l.shape, Init: init, node: l.node}
+	p := &Param{Name: path, Shape: l.shape, Init: init, node: l.node, block: b.block}
 	b.params = append(b.params, p)
 	b.byName[path] = p
 	return Tensor{l.node, b}

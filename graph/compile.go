@@ -10,10 +10,12 @@ import (
 type pending struct {
 	*call
 	in, out []*value
+	holds   *storage // must not be overwritten before this step; nil for none
 }
 
 type compiler struct {
 	b       *Builder
+	sharder *sharder // nil without SetSharding
 	steps   []pending
 	values  map[*gorgonia.Node]*value
 	outputs map[*gorgonia.Node][]*value // a call's outputs
@@ -47,7 +49,9 @@ func (b *Builder) Compile() (*Plan, error) {
 		gradients: map[outputOf]bool{},
 	}
 	p := &Plan{Inputs: map[string]Slot{}, Results: map[string]Slot{}, States: map[string]Slot{}}
-	c.placeLeaves(p)
+	if err := c.placeLeaves(p); err != nil {
+		return nil, err
+	}
 	if err := c.collect(); err != nil {
 		return nil, err
 	}
@@ -65,6 +69,9 @@ func (b *Builder) Compile() (*Plan, error) {
 		return nil, err
 	}
 	p.Sizes[Arena] = arena
+	if c.sharder != nil {
+		c.sharder.size(p)
+	}
 	for _, s := range c.steps {
 		step := Step{Resolved: s.Resolved, Path: s.path, Backward: s.backward, Again: s.again}
 		for _, v := range s.in {
@@ -99,7 +106,7 @@ func (b *Builder) Compile() (*Plan, error) {
 
 func (v *value) slot() Slot {
 	s := v.st.root()
-	return Slot{Region: s.region, Offset: s.offset, Col: v.col, Rows: v.shape.Rows(), Cols: v.shape.Cols(),
+	return Slot{Region: s.region, Offset: s.place(), Col: v.col, Rows: v.shape.Rows(), Cols: v.shape.Cols(),
 		Stride: s.cols, Shape: v.shape, DType: s.dtype}
 }
 
@@ -128,7 +135,7 @@ func inScope(path, name string) string {
 }
 
 // placeLeaves gives inputs, states and parameters their places.
-func (c *compiler) placeLeaves(p *Plan) {
+func (c *compiler) placeLeaves(p *Plan) (err error) {
 	for _, l := range c.b.leaves {
 		st := newStorage(l.region, l.shape, l.dtype)
 		if l.fixed {
@@ -140,10 +147,20 @@ func (c *compiler) placeLeaves(p *Plan) {
 		}
 		c.values[l.node] = st.hold(l.shape, 0)
 	}
+	if c.b.sharding != nil {
+		if c.sharder, err = c.newSharder(); err != nil {
+			return err
+		}
+	}
 	for _, q := range c.b.params {
 		p.Params = append(p.Params, ParamSlot{q.Name, q.Shape, c.values[q.node].st.offset, q.Init})
 	}
+	return nil
 }
+
+// accumulates reports whether kernels add gradients to what is there. Of sharded ones only
+// the piece is there, to which the sum over the processes is added.
+func (c *compiler) accumulates() bool { return c.b.accumulate && c.sharder == nil }
 
 // needed are the nodes that results, gradients and updated states depend on.
 func (c *compiler) needed() map[*gorgonia.Node]bool {
@@ -184,7 +201,7 @@ func (c *compiler) collect() error {
 		if p.grad == nil {
 			continue
 		}
-		if c.b.accumulate {
+		if c.accumulates() {
 			if other := gradients[p.grad]; other != nil {
 				return fmt.Errorf("graph: the gradient of %s is shared with another tensor's", p.Name)
 			}

@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"iter"
 	"math"
 	"slices"
 )
@@ -21,6 +22,8 @@ type storage struct {
 	first, last int // steps that use it
 	home        *storage
 	values      []*value
+	inside      *storage // that it is a part of, in the arena, from at on; nil for none
+	at          int
 }
 
 func newStorage(r Region, s Shape, t DType) *storage {
@@ -41,6 +44,14 @@ func (s *storage) root() *storage {
 	return s
 }
 
+// place is where it lies in its region, in units of 4 bytes.
+func (s *storage) place() int {
+	if s.inside != nil {
+		return s.inside.offset + s.at
+	}
+	return s.offset
+}
+
 // size is in units of 4 bytes.
 func (s *storage) size() int { return roundUp((s.rows*s.cols*s.dtype.Size() + 3) / 4) }
 
@@ -59,8 +70,8 @@ func (v *value) whole() bool {
 // length. It can be asked again for another list.
 func (c *compiler) layout(steps []pending) int {
 	for _, s := range steps {
-		for _, v := range slices.Concat(s.in, s.out) {
-			v.st.first, v.st.last, v.st.home = math.MaxInt, -1, nil
+		for st := range s.storages() {
+			st.first, st.last, st.home = math.MaxInt, -1, nil
 		}
 	}
 	c.lifetimes(steps)
@@ -68,11 +79,27 @@ func (c *compiler) layout(steps []pending) int {
 	return allocate(steps)
 }
 
+// storages are those that must be there at a step.
+func (s *pending) storages() iter.Seq[*storage] {
+	return func(yield func(*storage) bool) {
+		for _, list := range [][]*value{s.in, s.out} {
+			for _, v := range list {
+				if !yield(v.st) || v.st.inside != nil && !yield(v.st.inside) {
+					return
+				}
+			}
+		}
+		if s.holds != nil {
+			yield(s.holds)
+		}
+	}
+}
+
 func (c *compiler) lifetimes(steps []pending) {
 	for i, s := range steps {
-		for _, v := range slices.Concat(s.in, s.out) {
-			v.st.first = min(v.st.first, i)
-			v.st.last = max(v.st.last, i)
+		for st := range s.storages() {
+			st.first = min(st.first, i)
+			st.last = max(st.last, i)
 		}
 	}
 	for _, o := range c.b.out {
@@ -85,7 +112,7 @@ func (c *compiler) lifetimes(steps []pending) {
 // unless the sum of earlier runs' gradients is there already.
 func (c *compiler) reuse(steps []pending) {
 	for i, s := range steps {
-		if len(s.out) == 0 || !s.out[0].whole() {
+		if len(s.out) == 0 || !s.out[0].whole() || s.out[0].st.inside != nil {
 			continue
 		}
 		out := s.out[0]
@@ -101,7 +128,7 @@ func (c *compiler) reuse(steps []pending) {
 			for j, other := range s.in {
 				shared = shared || j != k && other.st.root() == st
 			}
-			if shared || st.region != Arena || st.last != i || in.col != 0 || st.dtype != out.st.dtype || st.cols != out.shape.Cols() || st.rows != out.shape.Rows() {
+			if shared || st.region != Arena || st.inside != nil || st.last != i || in.col != 0 || st.dtype != out.st.dtype || st.cols != out.shape.Cols() || st.rows != out.shape.Rows() {
 				continue
 			}
 			if gradient {
@@ -122,7 +149,7 @@ func allocate(steps []pending) int {
 	seen := map[*storage]bool{}
 	for _, s := range steps {
 		for _, v := range slices.Concat(s.in, s.out) {
-			if st := v.st.root(); st.region == Arena && !seen[st] {
+			if st := v.st.root(); st.region == Arena && st.inside == nil && !seen[st] {
 				seen[st] = true
 				list = append(list, st)
 			}

@@ -83,6 +83,9 @@ type Plan struct {
 	Params []ParamSlot
 	// Sizes are the regions' lengths, in elements of 4 bytes.
 	Sizes [Regions]int
+	// Buckets are, with SetSharding, those of the parameters' whole layout, which Params'
+	// offsets are in; Sizes are a process's share then.
+	Buckets Buckets
 	// Inputs, Results and States are found by name.
 	Inputs, Results, States map[string]Slot
 }

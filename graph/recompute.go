@@ -201,28 +201,42 @@ func (r *recomputation) cost(block, blocks int, e effort) upgradeCost {
 // fit lays out the arena within limit bytes, with as little computed again as that
 // takes; 0 is no limit. It returns the arena's length.
 func (c *compiler) fit(limit int64) (int, error) {
-	total := c.layout(c.steps)
-	if limit <= 0 || 4*int64(total) <= limit {
-		return total, nil
+	steps, total, err := c.laidOut(c.steps)
+	if err != nil || limit <= 0 || 4*int64(total) <= limit {
+		c.steps = steps
+		return total, err
 	}
 	r := c.newRecomputation()
 	list := r.upgrades(c.b.blocks)
-	try := func(n int) ([]pending, int) {
+	try := func(n int) ([]pending, int, error) {
 		efforts := make([]effort, c.b.blocks+1)
 		for _, u := range list[:n] {
 			efforts[u.block] = max(efforts[u.block], u.effort)
 		}
-		steps := r.rewrite(r.droppable(efforts))
-		return steps, c.layout(steps)
+		return c.laidOut(r.rewrite(r.droppable(efforts)))
 	}
 	n := sort.Search(len(list), func(n int) bool {
-		_, total := try(n)
-		return 4*int64(total) <= limit
+		_, total, err := try(n)
+		return err != nil || 4*int64(total) <= limit
 	})
-	steps, total := try(n)
+	if steps, total, err = try(n); err != nil {
+		return 0, err
+	}
 	if 4*int64(total) > limit {
 		return 0, &LimitError{Limit: limit, Need: 4 * int64(total)}
 	}
 	c.steps = slices.Clip(steps)
 	return total, nil
+}
+
+// laidOut is the steps that are run for a list of them, with all in its place, and the
+// arena's length.
+func (c *compiler) laidOut(steps []pending) ([]pending, int, error) {
+	if c.sharder != nil {
+		var err error
+		if steps, err = c.sharder.rewrite(steps); err != nil {
+			return nil, 0, err
+		}
+	}
+	return steps, c.layout(steps), nil
 }

@@ -3,8 +3,10 @@ package optim
 import (
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/ops/add"
+	"github.com/sambatrain/sambatrain/graph/ops/all_gather"
 	"github.com/sambatrain/sambatrain/graph/ops/all_reduce"
 	"github.com/sambatrain/sambatrain/graph/ops/reduce_scatter"
+	"github.com/sambatrain/sambatrain/graph/ops/zero"
 )
 
 // Reduction is the op that sums a bucket of gradients over the processes of a run: all
@@ -29,6 +31,12 @@ func BuildSum(n int) (*graph.Plan, error) {
 	return b.Compile()
 }
 
+// Sharding is a plan for one of several processes that have pieces of parameters and
+// gradients; like is the training's plan, nil in the making of that.
+func Sharding(processes int, like *graph.Plan) graph.Sharding {
+	return graph.Sharding{Processes: processes, Gather: all_gather.PieceSpec(processes), Reduce: reduce_scatter.PieceSpec(processes), Clear: zero.Spec(), Like: like}
+}
+
 // Shard is the part of an update that one of several processes does: piece Rank of
 // Size equal ones of each bucket (ZeRO stage 1, arXiv 1910.02054). The moments of its
 // pieces lie one behind the other, as long as a Size'th of the parameters. The zero
@@ -36,6 +44,9 @@ func BuildSum(n int) (*graph.Plan, error) {
 type Shard struct {
 	Rank, Size int
 	Buckets    graph.Buckets
+	// Full: parameters and gradients lie as the moments do, and a process has its pieces
+	// of them alone (stage 3).
+	Full bool
 }
 
 // Moments is the length of each moment's region for n parameters.
@@ -46,8 +57,16 @@ func (s Shard) Moments(n int) int {
 	return s.Buckets.Length / s.Size
 }
 
-// Pieces calls f for each of the shard's pieces: where it is among parameters and
-// gradients, where among the moments, and its length.
+// Parameters is the length of the regions Params and Grads for n parameters in all.
+func (s Shard) Parameters(n int) int {
+	if s.Full {
+		return s.Moments(n)
+	}
+	return n
+}
+
+// Pieces calls f for each of the shard's pieces: where it is among all parameters, where
+// in a region that holds pieces alone, and its length.
 func (s Shard) Pieces(f func(at, moment, n int)) {
 	for from, n := range s.Buckets.All() {
 		n /= s.Size

@@ -20,21 +20,27 @@ func (o AdamW) settings() adamw.Settings {
 	return adamw.Settings{Beta1: o.Betas[0], Beta2: o.Betas[1], Eps: o.Eps, WeightDecay: o.WeightDecay, MaxNorm: o.GradClip}
 }
 
-// Build is one update of n parameters, the length of the region Params, from the
-// gradients in Grads. mixed also writes Shadow, the parameters in bfloat16. A shard's
-// gradients are those of its pieces; afterwards all parameters are up to date.
+// Build is one update of n parameters, from the gradients in Grads. mixed also writes
+// Shadow, the parameters in bfloat16. A shard's gradients are those of its pieces;
+// afterwards all parameters are up to date, or with shard.Full the pieces.
 func (o AdamW) Build(n int, mixed bool, shard Shard) (*graph.Plan, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
 	b := graph.NewBuilder(add.Spec)
 	hyper := b.Input(hyperInput, graph.Float32, adamw.HyperSize)
-	if shard.Size > 0 {
+	if shard.Size > 0 && !shard.Full {
 		o.buildShard(b, hyper, mixed, shard)
 		return b.Compile()
 	}
+	n = shard.Parameters(n)
 	grads := b.Whole(graph.Grads, n)
-	norm := grad_norm.Apply(b, grads)
+	var norm graph.Tensor
+	if shard.Full {
+		norm = grad_norm.ApplyRoot(b, b.Apply(all_reduce.Spec(), grad_norm.ApplySquare(b, grads)))
+	} else {
+		norm = grad_norm.Apply(b, grads)
+	}
 	b.Result(gradNormResult, norm)
 	p, m, v := b.Whole(graph.Params, n), b.Whole(graph.ExpAvg, n), b.Whole(graph.ExpAvgSq, n)
 	if mixed {

@@ -90,8 +90,9 @@ type Run struct {
 	// activations. Where they would take more, activations are computed again in the
 	// backward pass, which changes no bit. auto is what the device has free.
 	MemoryBudget Bytes `yaml:"memory_budget" json:"memory_budget"`
-	// Shard says what each of several processes keeps a part of: none, or optimizer, the
-	// moments and the update (ZeRO stage 1).
+	// Shard says what each of several processes keeps a part of: none, optimizer, the
+	// moments and the update (ZeRO stage 1), or full, parameters and gradients too (ZeRO
+	// stage 3, as FSDP).
 	Shard string `yaml:"shard" json:"shard"`
 	// Timeout is how long a process may be silent until the others take it for lost and
 	// end.
@@ -115,13 +116,14 @@ const (
 const (
 	ShardNone      = "none"
 	ShardOptimizer = "optimizer"
+	ShardFull      = "full"
 )
 
 // Devices and DTypes are what run.device and run.dtype may be.
 var (
 	Devices = []string{CPU, CUDA, Auto}
 	DTypes  = []string{Float32, BFloat16}
-	Shards  = []string{ShardNone, ShardOptimizer}
+	Shards  = []string{ShardNone, ShardOptimizer, ShardFull}
 )
 
 // Mixed reports whether the run computes in mixed precision.

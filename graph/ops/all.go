@@ -31,6 +31,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/selective_scan"
 	"github.com/sambatrain/sambatrain/graph/ops/silu"
 	"github.com/sambatrain/sambatrain/graph/ops/swiglu"
+	"github.com/sambatrain/sambatrain/graph/ops/zero"
 )
 
 // Op is one folder of this one.
@@ -71,5 +72,6 @@ func All() []Op {
 		{"selective_scan", selective_scan.Cases},
 		{"silu", silu.Cases},
 		{"swiglu", swiglu.Cases},
+		{"zero", zero.Cases},
 	}
 }

@@ -76,11 +76,12 @@ func trainPlan(m *layers.Model, c EngineConfig, last bool) (*graph.Plan, error) 
 	if c.Accumulate {
 		g.SetAccumulate()
 	}
+	c.shard(g, nil)
 	if err := g.Gradients(loss); err != nil {
 		return nil, err
 	}
-	if c.Comm != nil && last {
-		g.SetReduction(optim.Reduction(c.ShardOptimizer), c.buckets(g.ParamsLength()))
+	if c.Comm != nil && last && c.Shard != recipes.ShardFull {
+		g.SetReduction(optim.Reduction(c.Shard == recipes.ShardOptimizer), c.buckets(g.ParamsLength()))
 	}
 	if err := limitArena(g, c); err != nil {
 		return nil, err
@@ -96,9 +97,11 @@ func (c EngineConfig) documents(g *graph.Builder, b, t int) {
 	}
 }
 
-// evalPlan is the forward pass over b rows of t tokens, in c's form.
-func evalPlan(m *layers.Model, c EngineConfig, b, t int) (*graph.Plan, error) {
+// evalPlan is the forward pass over b rows of t tokens, in c's form. Where parameters are
+// sharded, they lie as in the training's plan.
+func evalPlan(m *layers.Model, c EngineConfig, train *graph.Plan, b, t int) (*graph.Plan, error) {
 	g := layers.NewBuilder(c.Mixed)
+	c.shard(g, train)
 	tokens, targets := g.Input(inputTokens, graph.Int32, b, t), g.Input(inputTargets, graph.Int32, b, t)
 	c.documents(g, b, t)
 	loss := m.EvalLoss(g, tokens, targets)
@@ -130,8 +133,8 @@ type EngineConfig struct {
 	// Comm joins the processes of a data-parallel run, each with rows of its own; nil is
 	// a run of one process.
 	Comm graph.Comm
-	// ShardOptimizer leaves each process a part of the moments and of the update.
-	ShardOptimizer bool
+	// Shard is what each process keeps a part of, as in recipes.Run; empty is none.
+	Shard string
 
 	// ResetState keeps the documents of a row apart: no token sees another document.
 	// Each ends with the token EOS.
@@ -167,12 +170,12 @@ func NewEngine(dev graph.Device, m *layers.Model, o optim.AdamW, c EngineConfig)
 		e.starts = make([]int32, c.MicroBatch*c.SeqLen)
 	}
 	if c.Comm != nil {
-		if err := e.join(c); err != nil {
+		if err := e.join(c, plan); err != nil {
 			return nil, err
 		}
 	}
-	sizes := plan.Sizes
-	sizes[graph.Params], sizes[graph.Grads], sizes[graph.Shadow] = e.floats, e.floats, e.floats/2
+	sizes, own := plan.Sizes, e.shard.Parameters(e.floats)
+	sizes[graph.Params], sizes[graph.Grads], sizes[graph.Shadow] = own, own, own/2
 	if !c.Mixed {
 		sizes[graph.Shadow] = 0
 	}
@@ -191,7 +194,7 @@ func NewEngine(dev graph.Device, m *layers.Model, o optim.AdamW, c EngineConfig)
 		return nil, err
 	}
 	if c.Mixed {
-		if e.cast, err = loadCast(dev, e.mem, e.floats); err != nil {
+		if e.cast, err = loadCast(dev, e.mem, own); err != nil {
 			return nil, err
 		}
 	}
@@ -228,7 +231,7 @@ func (e *Engine) Init(seed uint64) error {
 		h := fnv.New64a()
 		h.Write([]byte(p.Name))
 		p.Init(rand.New(rand.NewPCG(seed, h.Sum64())), w)
-		if err := e.mem.Write(graph.Params, p.Offset, w); err != nil {
+		if err := e.write(graph.Params, p.Offset, w); err != nil {
 			return err
 		}
 	}
@@ -332,7 +335,7 @@ type Evaluator struct {
 
 // NewEvaluator compiles the forward pass over b rows of t tokens.
 func (e *Engine) NewEvaluator(b, t int) (*Evaluator, error) {
-	plan, err := evalPlan(e.model, e.config, b, t)
+	plan, err := evalPlan(e.model, e.config, e.train.Plan(), b, t)
 	if err != nil {
 		return nil, err
 	}
@@ -352,7 +355,7 @@ func (v *Evaluator) Run(tokens, targets []int32) ([]float32, error) {
 	return v.nll, v.program.Read(resultNLL, v.nll)
 }
 
-// Logits are the scores [B T V] of one micro-batch.
+// Logits are the scores [B T V] of one micro-batch, where parameters are not sharded.
 func (e *Engine) Logits(tokens []int32) ([]float32, error) {
 	return runLogits(e.dev, e.mem, e.model, e.MicroBatch, tokens, e.mixed)
 }
@@ -390,7 +393,7 @@ func (e *Engine) Forward(tokens, targets []int32) (float64, error) {
 // Device, Memory and Model are what other programs on the same parameters need.
 func (e *Engine) Device() graph.Device { return e.dev }
 
-// Memory holds the parameters.
+// Memory holds the parameters, or this process's pieces of them.
 func (e *Engine) Memory() graph.Memory { return e.mem }
 
 // Model is what the engine trains.

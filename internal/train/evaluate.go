@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/sambatrain/sambatrain/data"
+	"github.com/sambatrain/sambatrain/graph"
 )
 
 // validation is a fixed part of the validation split, in rows of the longest length.
@@ -50,9 +51,12 @@ func (v *validation) run() ([]score, error) {
 	long := v.eval.SeqLen
 	sums := make([]sum, len(v.lengths))
 	// Each process has every so manyth pass.
-	each := v.eval.Rows * v.engine.Processes()
-	for row := v.eval.Rows * v.engine.rank(); row < v.rows; row += each {
-		n := min(v.eval.Rows, v.rows-row)
+	for first := 0; first < v.rows; first += v.eval.Rows * v.engine.Processes() {
+		row := first + v.eval.Rows*v.engine.rank()
+		n := max(0, min(v.eval.Rows, v.rows-row))
+		if n == 0 && !v.engine.sharded(graph.Params) {
+			continue // but where processes need each other's parameters, all must pass
+		}
 		for i := range n {
 			block := int64(row+i) * v.set.Blocks() / int64(v.rows)
 			if err := v.set.Rows(block, 1, v.buf[i*(long+1):(i+1)*(long+1)]); err != nil {

@@ -53,14 +53,7 @@ func LoadModel(dir string, log *slog.Logger, sets ...string) (*Model, error) {
 	if m.Tokenizer, err = data.NewTokenizer(r.Data.Tokenizer); err != nil {
 		return nil, err
 	}
-	err = m.open(log, func(*graph.Plan) error {
-		list := hostTensors(m.Params, "")
-		if err := c.ReadModel(list); err != nil {
-			return err
-		}
-		return writeTensors(m.Memory, graph.Params, m.Params, list)
-	})
-	if err != nil {
+	if err := m.open(log, parametersOf(c)); err != nil {
 		return nil, err
 	}
 	return m, nil
@@ -69,14 +62,14 @@ func LoadModel(dir string, log *slog.Logger, sets ...string) (*Model, error) {
 // ArbitraryModel has weights that mean nothing, for measurements of speed.
 func ArbitraryModel(r *recipes.Recipe, log *slog.Logger) (*Model, error) {
 	m := &Model{Recipe: r, Checkpoint: &checkpoint.Checkpoint{}, Model: &r.Model}
-	err := m.open(log, func(p *graph.Plan) error {
+	err := m.open(log, func(mem graph.Memory, p *graph.Plan) error {
 		part := make([]float32, 1<<20)
 		rng := rand.New(rand.NewPCG(r.Train.Seed, 1))
 		for i := range part {
 			part[i] = 0.02 * (2*rng.Float32() - 1)
 		}
 		for at := 0; at < p.Sizes[graph.Params]; at += len(part) {
-			if err := m.Memory.Write(graph.Params, at, part[:min(len(part), p.Sizes[graph.Params]-at)]); err != nil {
+			if err := mem.Write(graph.Params, at, part[:min(len(part), p.Sizes[graph.Params]-at)]); err != nil {
 				return err
 			}
 		}
@@ -90,7 +83,7 @@ func ArbitraryModel(r *recipes.Recipe, log *slog.Logger) (*Model, error) {
 
 // open opens the recipe's device and memory, which write fills. After an error the
 // device is closed.
-func (m *Model) open(log *slog.Logger, write func(*graph.Plan) error) (err error) {
+func (m *Model) open(log *slog.Logger, write func(graph.Memory, *graph.Plan) error) (err error) {
 	if m.Device, err = NewDevice(m.Recipe.Run, log); err != nil {
 		return err
 	}
@@ -100,26 +93,43 @@ func (m *Model) open(log *slog.Logger, write func(*graph.Plan) error) (err error
 		}
 	}()
 	m.Mixed = mixedPlan(m.Device, m.Recipe.Run.Mixed())
+	m.Memory, err = modelMemory(m.Device, m.Model, m.Mixed, func(mem graph.Memory, plan *graph.Plan) error {
+		m.Params = plan.Params
+		return write(mem, plan)
+	})
+	return err
+}
+
+// parametersOf writes a checkpoint's parameters.
+func parametersOf(c *checkpoint.Checkpoint) func(graph.Memory, *graph.Plan) error {
+	return func(mem graph.Memory, plan *graph.Plan) error {
+		list := hostTensors(plan.Params, "")
+		if err := c.ReadModel(list); err != nil {
+			return err
+		}
+		return writeTensors(mem, graph.Params, plan.Params, list)
+	}
+}
+
+// modelMemory is memory with a model's parameters, which write fills, and no moments.
+func modelMemory(dev graph.Device, m *layers.Model, mixed bool, write func(graph.Memory, *graph.Plan) error) (graph.Memory, error) {
 	// Any program of the model has the parameters' layout.
-	plan, err := generate.Plan(m.Model, 1, 1, 1, m.Mixed)
+	plan, err := generate.Plan(m, 1, 1, 1, mixed)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	m.Params = plan.Params
-	if m.Memory, err = m.Device.NewMemory(plan.Sizes); err != nil {
-		return err
-	}
-	if err := write(plan); err != nil {
-		return err
-	}
-	if !m.Mixed {
-		return nil
-	}
-	cast, err := loadCast(m.Device, m.Memory, plan.Sizes[graph.Params])
+	mem, err := dev.NewMemory(plan.Sizes)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return cast.Run()
+	if err := write(mem, plan); err != nil || !mixed {
+		return mem, err
+	}
+	cast, err := loadCast(dev, mem, plan.Sizes[graph.Params])
+	if err != nil {
+		return nil, err
+	}
+	return mem, cast.Run()
 }
 
 // Logits are the scores [T V] of each token's successors.

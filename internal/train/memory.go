@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 const (
@@ -15,15 +16,18 @@ const (
 )
 
 // persistentBytes is what a process keeps between steps for n parameters: weights,
-// gradients, both moments or its share of them, and mixed precision's copy of the
-// weights.
+// gradients, both moments and mixed precision's copy of the weights, or its share of them.
 func (c EngineConfig) persistentBytes(n int64) int64 {
 	weights, moments := 8*n, 8*n
 	if c.Mixed {
 		weights += 2 * n
 	}
-	if c.ShardOptimizer {
+	switch c.Shard {
+	case recipes.ShardOptimizer:
 		moments /= int64(c.processes())
+	case recipes.ShardFull:
+		moments /= int64(c.processes())
+		weights /= int64(c.processes())
 	}
 	return weights + moments
 }

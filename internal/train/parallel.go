@@ -3,6 +3,7 @@ package train
 import (
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/optim"
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 // bucketElements are the gradients that processes exchange at a time: 64 MB, long
@@ -24,28 +25,40 @@ func (c EngineConfig) buckets(n int) graph.Buckets {
 	return graph.NewBuckets(n, size, c.processes())
 }
 
+// shard leaves a plan's process pieces of the parameters, if that is asked for; train is
+// the training's plan, nil in the making of that.
+func (c EngineConfig) shard(g *graph.Builder, train *graph.Plan) {
+	if c.Comm != nil && c.Shard == recipes.ShardFull {
+		g.SetSharding(optim.Sharding(c.Comm.Size(), train))
+	}
+}
+
 // join makes the engine one of several, before its programs are loaded.
-func (e *Engine) join(c EngineConfig) error {
+func (e *Engine) join(c EngineConfig, plan *graph.Plan) error {
 	buckets := c.buckets(e.floats)
+	if c.Shard == recipes.ShardFull {
+		buckets = plan.Buckets
+	}
 	e.floats = buckets.Length
-	if c.ShardOptimizer {
-		e.shard = optim.Shard{Rank: c.Comm.Rank(), Size: c.Comm.Size(), Buckets: buckets}
+	if c.Shard == recipes.ShardOptimizer || c.Shard == recipes.ShardFull {
+		e.shard = optim.Shard{Rank: c.Comm.Rank(), Size: c.Comm.Size(), Buckets: buckets, Full: c.Shard == recipes.ShardFull}
 	}
 	if err := e.dev.Join(c.Comm); err != nil {
 		return err
 	}
-	plan, err := optim.BuildSum(exchanged)
+	sum, err := optim.BuildSum(exchanged)
 	if err != nil {
 		return err
 	}
-	e.exchange, err = e.dev.Load(plan, nil)
+	e.exchange, err = e.dev.Load(sum, nil)
 	return err
 }
 
 // loadMore is the program of the micro-batches before a step's last one: the same where
-// there is nothing to exchange.
+// there is nothing to exchange, and where gradients are reduced after each one: there is no
+// room for all of a process's own.
 func (e *Engine) loadMore(c EngineConfig) (graph.Program, error) {
-	if !c.Accumulate || c.Comm == nil {
+	if !c.Accumulate || c.Comm == nil || c.Shard == recipes.ShardFull {
 		return e.train, nil
 	}
 	plan, err := trainPlan(e.model, c, false)
@@ -106,5 +119,5 @@ func (e *Engine) Mean(x float64) (float64, error) {
 
 // sharded reports whether a process has only its pieces of a region.
 func (e *Engine) sharded(r graph.Region) bool {
-	return e.shard.Size > 0 && (r == graph.ExpAvg || r == graph.ExpAvgSq)
+	return e.shard.Size > 0 && (r == graph.ExpAvg || r == graph.ExpAvgSq) || e.shard.Full && (r == graph.Params || r == graph.Grads)
 }

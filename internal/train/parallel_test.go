@@ -11,6 +11,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu"
 	"github.com/sambatrain/sambatrain/internal/dist"
 	"github.com/sambatrain/sambatrain/internal/dist/disttest"
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 func TestMain(m *testing.M) {
@@ -31,21 +32,27 @@ func TestProcesses(t *testing.T) {
 type trained struct {
 	params, moments []checkpoint.Tensor
 	losses, norms   []float64
+	nll             []float32 // of two other rows
 }
 
 // trainRows trains on this process's rows of a batch of 8, so many at a time.
-func trainRows(comm graph.Comm, shard bool, micro int) (*trained, error) {
-	const rows, seq, steps = 8, 24, 3
+func trainRows(comm graph.Comm, shard string, micro int) (*trained, error) {
 	dev, err := cpu.New(1)
 	if err != nil {
 		return nil, err
 	}
-	c := EngineConfig{MicroBatch: micro, SeqLen: seq, Comm: comm, ShardOptimizer: shard, bucket: 3000}
+	return trainShare(dev, EngineConfig{MicroBatch: micro, SeqLen: 24, Comm: comm, Shard: shard, bucket: 3000})
+}
+
+// trainShare is trainRows on a device, with c's micro-batches.
+func trainShare(dev graph.Device, c EngineConfig) (*trained, error) {
+	const rows, steps = 8, 3
+	seq := c.SeqLen
 	share, first := rows/c.processes(), 0
-	if comm != nil {
-		first = comm.Rank() * share
+	if c.Comm != nil {
+		first = c.Comm.Rank() * share
 	}
-	c.Accumulate = micro < share
+	c.Accumulate = c.MicroBatch < share
 	o := adamw()
 	o.Eps = 1e-2 // a gradient that is only rounding must not become a whole step
 	e, err := NewEngine(dev, samba(), o, c)
@@ -65,6 +72,15 @@ func trainRows(comm graph.Comm, shard bool, micro int) (*trained, error) {
 		}
 		r.losses, r.norms = append(r.losses, loss), append(r.norms, norm)
 	}
+	eval, err := e.NewEvaluator(2, seq)
+	if err != nil {
+		return nil, err
+	}
+	nll, err := eval.Run(batch(99, 2, seq, 61))
+	if err != nil {
+		return nil, err
+	}
+	r.nll = slices.Clone(nll)
 	r.params, r.moments, err = e.Snapshot()
 	return r, err
 }
@@ -74,18 +90,18 @@ func stepsTogether() error {
 	if err != nil {
 		return err
 	}
-	alone, err := trainRows(nil, false, 8)
+	alone, err := trainRows(nil, recipes.ShardNone, 8)
 	if err != nil {
 		return err
 	}
-	for _, shard := range []bool{false, true} {
+	for _, shard := range recipes.Shards {
 		for _, micro := range []int{8 / comm.Size(), 1} {
 			got, err := trainRows(comm, shard, micro)
 			if err != nil {
 				return err
 			}
-			what := fmt.Sprintf("%d processes, sharded %v, micro-batches of %d", comm.Size(), shard, micro)
-			if err := got.near(alone); err != nil {
+			what := fmt.Sprintf("%d processes, shard %s, micro-batches of %d", comm.Size(), shard, micro)
+			if err := got.near(alone, 1); err != nil {
 				return fmt.Errorf("%s: %w", what, err)
 			}
 			again, err := trainRows(comm, shard, micro)
@@ -100,11 +116,17 @@ func stepsTogether() error {
 	return comm.Close()
 }
 
-// near compares with rounding. What a process has may be a part of what is wanted.
-func (r *trained) near(want *trained) error {
+// near compares with float32's rounding, or so many times it. What a process has may be a
+// part of what is wanted.
+func (r *trained) near(want *trained, times float64) error {
 	for i := range r.losses {
-		if math.Abs(r.losses[i]-want.losses[i]) > 1e-6*want.losses[i] || math.Abs(r.norms[i]-want.norms[i]) > 1e-5*want.norms[i] {
+		if math.Abs(r.losses[i]-want.losses[i]) > times*1e-6*want.losses[i] || math.Abs(r.norms[i]-want.norms[i]) > times*1e-5*want.norms[i] {
 			return fmt.Errorf("step %d: loss %v and norm %v, want %v and %v", i, r.losses[i], r.norms[i], want.losses[i], want.norms[i])
+		}
+	}
+	for i, x := range r.nll {
+		if math.Abs(float64(x-want.nll[i])) > times*1e-5 {
+			return fmt.Errorf("the cross-entropy of token %d is %v, want %v", i, x, want.nll[i])
 		}
 	}
 	for _, part := range [][2][]checkpoint.Tensor{{r.params, want.params}, {r.moments, want.moments}} {
@@ -117,7 +139,7 @@ func (r *trained) near(want *trained) error {
 					d = math.Max(d, math.Abs(float64(t.Data[at])-float64(x)))
 				}
 			}
-			if d > 2e-5*top {
+			if d > times*2e-5*top {
 				return fmt.Errorf("%s from element %d differs by %.1e of %.1e", t.Name, t.From, d, top)
 			}
 		}
@@ -127,7 +149,7 @@ func (r *trained) near(want *trained) error {
 
 // same compares to the bit.
 func (r *trained) same(want *trained) error {
-	if !slices.Equal(r.losses, want.losses) || !slices.Equal(r.norms, want.norms) {
+	if !slices.Equal(r.losses, want.losses) || !slices.Equal(r.norms, want.norms) || !slices.Equal(r.nll, want.nll) {
 		return fmt.Errorf("losses %v and norms %v, want %v and %v", r.losses, r.norms, want.losses, want.norms)
 	}
 	for _, part := range [][2][]checkpoint.Tensor{{r.params, want.params}, {r.moments, want.moments}} {

@@ -3,8 +3,24 @@ package train
 import (
 	"context"
 
+	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/internal/generate"
 )
+
+// sampleMemory has all parameters. Where this process has its pieces of them alone, they
+// come from the checkpoint that the run ends with.
+func (s *session) sampleMemory() (graph.Memory, error) {
+	e := s.engine
+	if !e.sharded(graph.Params) {
+		return e.mem, nil
+	}
+	c, _, err := checkpoint.Newest(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	return modelMemory(s.dev, e.model, e.mixed, parametersOf(c))
+}
 
 // sample continues the recipe's prompt with the model as it stands.
 func (s *session) sample() (string, error) {
@@ -15,7 +31,11 @@ func (s *session) sample() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	g, err := generate.NewBatch(s.dev, s.engine.Memory(), s.engine.Model(), generate.Config{Positions: len(prompt) + c.Tokens, Mixed: s.engine.Mixed()})
+	mem, err := s.sampleMemory()
+	if err != nil {
+		return "", err
+	}
+	g, err := generate.NewBatch(s.dev, mem, s.engine.Model(), generate.Config{Positions: len(prompt) + c.Tokens, Mixed: s.engine.Mixed()})
 	if err != nil {
 		return "", err
 	}

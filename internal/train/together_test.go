@@ -17,19 +17,29 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// togetherRecipe names the recipe of the processes that TestTogether starts.
-const togetherRecipe = "TRAIN_TEST_RECIPE"
+// The recipe of the processes that TestTogether starts, and what they shard when they go on.
+const (
+	togetherRecipe = "TRAIN_TEST_RECIPE"
+	togetherShard  = "TRAIN_TEST_SHARD"
+)
 
 // TestTogether begins a run in two processes, one of which is asked to stop, goes on in
-// four with a sharded optimizer, and ends as a run of one process does.
+// four that share out otherwise, and ends as a run of one process does.
 func TestTogether(t *testing.T) {
 	alone := recipe(t, "train.batch_size=8", "train.micro_batch=2", "eval.rows=7", "optim.eps=1e-2")
 	want, err := Pretrain(t.Context(), alone, quiet())
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, shards := range [][2]string{{recipes.ShardOptimizer, recipes.ShardFull}, {recipes.ShardFull, recipes.ShardNone}} {
+		t.Run(shards[0]+", then "+shards[1], func(t *testing.T) { trainTogether(t, alone, want, shards) })
+	}
+}
+
+// trainTogether compares a run of several processes with one of one.
+func trainTogether(t *testing.T, alone *recipes.Recipe, want *Result, shards [2]string) {
 	together := *alone
-	together.Run.Out = filepath.Join(t.TempDir(), "run")
+	together.Run.Out, together.Run.Shard = filepath.Join(t.TempDir(), "run"), shards[0]
 	text, err := together.YAML()
 	if err != nil {
 		t.Fatal(err)
@@ -39,6 +49,7 @@ func TestTogether(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv(togetherRecipe, file)
+	t.Setenv(togetherShard, shards[1])
 	disttest.Run(t, 2, "pretrain and stop")
 	first := records(t, together.Run.Out)
 	if last := first[len(first)-1]; last.Event.Name != runlog.EventStopped || last.Step != 1 {
@@ -77,12 +88,13 @@ func TestTogether(t *testing.T) {
 	}
 }
 
-// TestPieces: with a sharded optimizer each process writes its pieces, a run that stopped
+// TestPieces: where all is sharded each process writes its pieces, a run that stopped
 // ends as one that did not, to the bit, and one process reads all of it.
 func TestPieces(t *testing.T) {
+	t.Setenv(togetherShard, recipes.ShardFull)
 	runs := map[string]*checkpoint.Checkpoint{}
 	for _, name := range []string{"stopped", "whole"} {
-		r := recipe(t, "train.batch_size=8", "train.micro_batch=2", "eval.rows=7", "run.shard=optimizer", "checkpoint.every=4")
+		r := recipe(t, "train.batch_size=8", "train.micro_batch=2", "eval.rows=7", "run.shard="+recipes.ShardFull, "checkpoint.every=4")
 		text, err := r.YAML()
 		if err != nil {
 			t.Fatal(err)
@@ -215,7 +227,7 @@ func resumeTogether() error {
 	if err != nil {
 		return err
 	}
-	res, err := Resume(context.Background(), r.Run.Out, o, "run.shard=optimizer")
+	res, err := Resume(context.Background(), r.Run.Out, o, "run.shard="+os.Getenv(togetherShard))
 	if err != nil {
 		return err
 	}

@@ -135,7 +135,9 @@ func (s *session) config() EngineConfig {
 	c.MicroBatch = min(c.MicroBatch, share)
 	c.Accumulate = c.MicroBatch < share
 	c.Comm = s.comm
-	c.ShardOptimizer = s.comm != nil && s.recipe.Run.Shard == recipes.ShardOptimizer
+	if s.comm != nil {
+		c.Shard = s.recipe.Run.Shard
+	}
 	return c
 }
 

@@ -1,0 +1,143 @@
+package train
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/layers"
+	"github.com/sambatrain/sambatrain/recipes"
+)
+
+// ofMany is a process of so many, for plans that nobody runs.
+type ofMany struct {
+	graph.Comm
+	size int
+}
+
+func (c ofMany) Size() int { return c.size }
+
+// TestShardedPlan: a step with sharded parameters gathers each bucket at most twice, in the
+// forward and in the backward pass, and ahead of its use; reduces each once; and lets
+// reductions go on while kernels run. It needs less memory than one that has them all.
+func TestShardedPlan(t *testing.T) {
+	m := samba()
+	m.Layers.Repeat = 3
+	for _, mixed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("mixed %v", mixed), func(t *testing.T) {
+			c := EngineConfig{MicroBatch: 2, SeqLen: 24, Mixed: mixed, Comm: ofMany{size: 4}, Shard: recipes.ShardFull}
+			p := trainPlanOf(t, m, c)
+			checkPlan(t, p)
+			c.Shard = recipes.ShardNone
+			if got, want := size(p), size(trainPlanOf(t, m, c)); got >= want {
+				t.Errorf("%d units of memory, %d where each process has it all", got, want)
+			}
+			c.Shard = recipes.ShardFull
+			c.MemoryBudget = c.persistentBytes(int64(p.Buckets.Length)) + 3*int64(p.Sizes[graph.Arena])
+			tight := trainPlanOf(t, m, c)
+			checkPlan(t, tight)
+			if !slices.ContainsFunc(tight.Steps, func(s graph.Step) bool { return s.Again }) {
+				t.Error("nothing is computed again to keep within a budget")
+			}
+		})
+	}
+}
+
+func trainPlanOf(t *testing.T, m *layers.Model, c EngineConfig) *graph.Plan {
+	t.Helper()
+	p, err := TrainPlan(m, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func checkPlan(t *testing.T, p *graph.Plan) {
+	t.Helper()
+	for _, r := range []graph.Region{graph.Params, graph.Grads} {
+		if p.Sizes[r] != p.Buckets.Length/4 {
+			t.Errorf("region %v has %d elements of %d", r, p.Sizes[r], p.Buckets.Length)
+		}
+	}
+	checkGathers(t, p)
+	checkReductions(t, p)
+}
+
+func size(p *graph.Plan) (n int) {
+	for _, r := range []graph.Region{graph.Arena, graph.Params, graph.Grads, graph.Shadow} {
+		n += p.Sizes[r]
+	}
+	return n
+}
+
+func checkGathers(t *testing.T, p *graph.Plan) {
+	t.Helper()
+	type place struct {
+		region graph.Region
+		offset int
+	}
+	count := map[place]int{}
+	late := 0
+	for i, s := range p.Steps {
+		if s.Spec.Name != "all_gather_piece" {
+			continue
+		}
+		count[place{s.In[0].Region, s.In[0].Offset}]++
+		// The kernels between a gather and the first that reads what it brings.
+		ahead := 0
+		for _, later := range p.Steps[i+1:] {
+			if readsFrom(later, s.Out[0]) {
+				break
+			}
+			if later.Spec.Name != "all_gather_piece" {
+				ahead++
+			}
+		}
+		if ahead == 0 {
+			late++
+		}
+	}
+	for from, n := range count {
+		if n > 2 {
+			t.Errorf("%v from %d on is gathered %d times", from.region, from.offset, n)
+		}
+	}
+	// Only what the step begins with can't come ahead.
+	if late > 2 {
+		t.Errorf("%d gathers are waited for at once\n%v", late, p)
+	}
+}
+
+func readsFrom(s graph.Step, of graph.Slot) bool {
+	for _, in := range s.In {
+		if in.Overlaps(of) {
+			return true
+		}
+	}
+	return false
+}
+
+func checkReductions(t *testing.T, p *graph.Plan) {
+	t.Helper()
+	reduced := 0
+	for i, s := range p.Steps {
+		if s.Spec.Name != "reduce_scatter_piece" {
+			continue
+		}
+		reduced++
+		for _, later := range p.Steps[i+1:] {
+			if later.Spec.Name == "reduce_scatter_piece" {
+				break
+			}
+			for _, out := range later.Out {
+				if out.Overlaps(s.In[0]) {
+					t.Errorf("%s at %s writes over gradients that may still be on their way", later.Spec.Name, later.Path)
+				}
+			}
+		}
+	}
+	if reduced != p.Buckets.Count() {
+		t.Errorf("%d reductions of %d buckets", reduced, p.Buckets.Count())
+	}
+}

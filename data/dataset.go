@@ -125,23 +125,20 @@ func (d *Dataset) sum(of func(*splitReader) int64) (n int64) {
 	return n
 }
 
-// SourceEpochs says how often a source has been read.
-type SourceEpochs struct {
-	Name   string  `json:"name"`
+// SourceRead says how much of a source has been read.
+type SourceRead struct {
+	Name   string  `json:"name,omitempty"` // none without a mixture
 	Rows   int64   `json:"rows"`
+	Tokens int64   `json:"tokens"` // of the rows' targets
 	Epochs float64 `json:"epochs"`
 }
 
-// Epochs counts, for each source of a mixture, the rows among the first samples of training. It is nil without a
-// mixture.
-func (d *Dataset) Epochs(samples int64) []SourceEpochs {
-	if d.names[0] == "" {
-		return nil
-	}
-	var list []SourceEpochs
+// Read counts, for each source, the rows among the first samples of training. It is nil for generated rows.
+func (d *Dataset) Read(samples int64) []SourceRead {
+	var list []SourceRead
 	for i, p := range d.parts {
 		rows := d.mix.count(i, samples)
-		list = append(list, SourceEpochs{d.names[i], rows, float64(rows) / float64(p.order.blocks)})
+		list = append(list, SourceRead{d.names[i], rows, rows * int64(d.seqLen), float64(rows) / float64(p.order.blocks)})
 	}
 	return list
 }

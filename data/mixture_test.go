@@ -120,9 +120,9 @@ func TestMixtureBatches(t *testing.T) {
 			seen[name][d.parts[part].order.blockOf(sample)]++
 		}
 	}
-	for i, e := range d.Epochs(steps * batch) {
-		if e.Rows != counts[e.Name[0]] {
-			t.Errorf("source %s has %d rows, Epochs says %d", e.Name, counts[e.Name[0]], e.Rows)
+	for i, e := range d.Read(steps * batch) {
+		if want := counts[e.Name[0]]; e.Rows != want || e.Tokens != want*int64(c.SeqLen) {
+			t.Errorf("source %s has %d rows, Read says %d with %d tokens", e.Name, want, e.Rows, e.Tokens)
 		}
 		if want := float64(e.Rows) / float64(d.parts[i].order.blocks); e.Epochs != want {
 			t.Errorf("source %s: %v epochs, want %v", e.Name, e.Epochs, want)
@@ -144,7 +144,7 @@ func TestMixtureBatches(t *testing.T) {
 	if len(v.parts) != 2 || v.Blocks() != v.parts[0].order.blocks+v.parts[1].order.blocks {
 		t.Errorf("validation has %d parts with %d blocks", len(v.parts), v.Blocks())
 	}
-	if v.Epochs(1) == nil || mustOpen(t, c, Train).Fingerprint() != d.Fingerprint() {
+	if v.Read(1) == nil || mustOpen(t, c, Train).Fingerprint() != d.Fingerprint() {
 		t.Error("no epochs, or another fingerprint")
 	}
 	c.Mixture[0].Weight = 2

@@ -8,6 +8,7 @@ import (
 
 func newResume(a *app) *cobra.Command {
 	var sets []string
+	var allowDataChange bool
 	var processes processFlags
 	var output outputForm
 	c := &cobra.Command{
@@ -15,7 +16,11 @@ func newResume(a *app) *cobra.Command {
 		Short: "Go on with a run from its newest good checkpoint",
 		Long: `Go on with a run from its newest good checkpoint. What follows is the same, bit
 for bit, as if the run had never stopped. A damaged checkpoint is found by its
-checksums, reported, and passed over.`,
+checksums, reported, and passed over.
+
+Other shards, another data.mixture or data.seed would give other batches: they are
+refused, unless --allow-data-change is given. The run then goes on at the batch that the
+new data has at this step, so that rows may come twice or be left out.`,
 		Example: "  sambatrain resume runs/quickstart\n  sambatrain resume runs/quickstart --set run.threads=1",
 		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -29,11 +34,13 @@ checksums, reported, and passed over.`,
 			return a.train(c, processes, r.Run.Device, output, func(o train.Options) (*train.Result, error) {
 				ctx, stop := untilSignal(c.Context())
 				defer stop()
+				o.AllowDataChange = allowDataChange
 				return train.Resume(ctx, args[0], o, sets...)
 			})
 		},
 	}
 	c.Flags().StringArrayVar(&sets, "set", nil, "change a key of the run's recipe; may be repeated")
+	c.Flags().BoolVar(&allowDataChange, "allow-data-change", false, "go on with other data, mixture or data.seed than the run was trained on")
 	processes.add(c)
 	outputFlag(c, &output)
 	return c

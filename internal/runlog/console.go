@@ -73,6 +73,9 @@ func describe(r Record, total int) string {
 		for _, at := range r.Val.Longer {
 			line += fmt.Sprintf("  @%dx %.4f", at.Times, at.Loss)
 		}
+		for _, source := range r.Val.Sources {
+			line += fmt.Sprintf("  %s %.3g", sourceKey(epochsKey, source.Name), source.Epochs)
+		}
 		return line
 	case KindEvent:
 		return strings.TrimRight(fmt.Sprintf("%s  %s  %s", head, r.Event.Name, r.Event.Detail), " ")

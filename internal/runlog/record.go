@@ -12,6 +12,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -70,6 +71,16 @@ type Val struct {
 	// Longer is what rows longer than those of training gave, by rising Times; nil where there were
 	// none. Their keys are val_loss@2x and so on.
 	Longer []ValAt
+	// Sources say how much of the text training has read so far, by rising Name; nil where it is
+	// made up. Their keys are epochs and tokens, with @ and the Name where there is one.
+	Sources []Source
+}
+
+// Source is how much training has read of one source of text.
+type Source struct {
+	Name   string // of a mixture's source; the only source of a run without a mixture has none
+	Epochs float64
+	Tokens int64
 }
 
 // ValAt is a validation on rows of Times times the training's length.
@@ -151,14 +162,14 @@ const (
 	bitsPerByteAtKey = "val_bits_per_byte@%dx"
 )
 
-// fields are those of the record's kind, and two for each of the longer rows.
+// fields are those of the record's kind, and two for each of the longer rows and for each source.
 func (r *Record) fields() []field {
 	fields := fieldsOf[r.Kind]
 	last := len(fields) - 1 // the time
 	if r.Kind == KindEvent && r.Event.StallMS != nil {
 		return slices.Concat(fields[:last], []field{{key: stallKey, at: func(r *Record) any { return r.Event.StallMS }, clock: true}}, fields[last:])
 	}
-	if len(r.Val.Longer) == 0 || r.Kind != KindVal {
+	if r.Kind != KindVal {
 		return fields
 	}
 	list := slices.Clone(fields[:last])
@@ -167,7 +178,39 @@ func (r *Record) fields() []field {
 			field{key: fmt.Sprintf(lossAtKey, at.Times), at: func(r *Record) any { return &r.Val.Longer[i].Loss }},
 			field{key: fmt.Sprintf(bitsPerByteAtKey, at.Times), at: func(r *Record) any { return &r.Val.Longer[i].BitsPerByte }})
 	}
+	for i, source := range r.Val.Sources {
+		list = append(list,
+			field{key: sourceKey(epochsKey, source.Name), at: func(r *Record) any { return &r.Val.Sources[i].Epochs }},
+			field{key: sourceKey(tokensKey, source.Name), at: func(r *Record) any { return &r.Val.Sources[i].Tokens }})
+	}
 	return append(list, fields[last])
+}
+
+// The keys of a validation that say what training has read, of a named source with its name.
+const (
+	epochsKey = "epochs"
+	tokensKey = "tokens"
+)
+
+func sourceKey(key, name string) string {
+	if name == "" {
+		return key
+	}
+	return key + "@" + name
+}
+
+// sourcesIn are the sources that a validation's keys name, without their numbers.
+func sourcesIn(values map[string]json.RawMessage) []Source {
+	var list []Source
+	for key := range values {
+		if key == epochsKey {
+			list = append(list, Source{})
+		} else if name, ok := strings.CutPrefix(key, epochsKey+"@"); ok {
+			list = append(list, Source{Name: name})
+		}
+	}
+	slices.SortFunc(list, func(a, b Source) int { return strings.Compare(a.Name, b.Name) })
+	return list
 }
 
 // stallKey is the key of Event.StallMS.
@@ -222,9 +265,11 @@ func (r *Record) appendJSON(b []byte, clock bool) ([]byte, error) {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = append(b, '"')
-		b = append(b, f.key...)
-		b = append(b, `":`...)
+		name, err := json.Marshal(f.key)
+		if err != nil {
+			return nil, err
+		}
+		b = append(append(b, name...), ':')
 		var value any
 		switch p := f.at(r).(type) {
 		case *float64:
@@ -278,6 +323,11 @@ func (r *Record) check() error {
 			return fmt.Errorf("validation on rows %d times as long as the training's, want 2 or more, rising", at.Times)
 		}
 	}
+	for i, source := range r.Val.Sources {
+		if i > 0 && source.Name <= r.Val.Sources[i-1].Name {
+			return fmt.Errorf("source %q follows %q, want rising names", source.Name, r.Val.Sources[i-1].Name)
+		}
+	}
 	return nil
 }
 
@@ -293,7 +343,7 @@ func (r *Record) UnmarshalJSON(b []byte) error {
 	case values["loss"] != nil:
 		got.Kind = KindTrain
 	case values["val_loss"] != nil:
-		got.Kind, got.Val.Longer = KindVal, longerIn(values)
+		got.Kind, got.Val.Longer, got.Val.Sources = KindVal, longerIn(values), sourcesIn(values)
 	case values["event"] != nil:
 		got.Kind = KindEvent
 		if values[stallKey] != nil {

@@ -8,6 +8,7 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sambatrain/sambatrain/checkpoint"
@@ -57,7 +58,7 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 	result := &Result{
 		Run: s.dir, Steps: s.step, Tokens: s.tokensAt(s.step), Parameters: s.parameters(),
 		TrainLoss: s.loss, ValLoss: last[0].Loss, ValBitsPerByte: last[0].BitsPerByte, ValLonger: s.longer(last),
-		Device: s.dev.Name(), Seconds: time.Since(started).Seconds(), Sources: s.train.Epochs(s.position()),
+		Device: s.dev.Name(), Seconds: time.Since(started).Seconds(), Sources: s.train.Read(s.position()),
 	}
 	if result.TokensPerSecond, err = medianSpeed(filepath.Join(s.dir, MetricsFile)); err != nil {
 		return nil, err
@@ -234,10 +235,20 @@ func (s *session) record(r runlog.Record) error {
 	return s.events.Append(r)
 }
 
-// recordValidation records the scores of all eval.lengths.
+// recordValidation records the scores of all eval.lengths, and what was read so far.
 func (s *session) recordValidation(scores []score) error {
 	return s.record(runlog.ValRecord(int(s.step), time.Now(), runlog.Val{
-		Loss: scores[0].Loss, BitsPerByte: scores[0].BitsPerByte, Longer: s.longer(scores)}))
+		Loss: scores[0].Loss, BitsPerByte: scores[0].BitsPerByte, Longer: s.longer(scores), Sources: s.sources()}))
+}
+
+// sources are what training has read so far.
+func (s *session) sources() []runlog.Source {
+	var list []runlog.Source
+	for _, x := range s.train.Read(s.position()) {
+		list = append(list, runlog.Source{Name: x.Name, Epochs: x.Epochs, Tokens: x.Tokens})
+	}
+	slices.SortFunc(list, func(a, b runlog.Source) int { return strings.Compare(a.Name, b.Name) })
+	return list
 }
 
 // longer are the scores of rows longer than the training's.
@@ -274,7 +285,7 @@ func (s *session) save() error {
 		return err
 	}
 	extra := map[string]json.RawMessage{}
-	for key, value := range map[string]any{dataKey: s.train.Fingerprint(), guardKey: s.guard.guardState} {
+	for key, value := range map[string]any{dataKey: s.train.Fingerprint(), seedKey: s.recipe.Data.Seed, guardKey: s.guard.guardState} {
 		text, err := json.Marshal(value)
 		if err != nil {
 			return err
@@ -285,9 +296,6 @@ func (s *session) save() error {
 		Extra: extra, Step: s.step, Tokens: s.tokensAt(s.step), Position: s.position(),
 		CodeVersion: s.options.CodeVersion, Recipe: s.resolved, RecipeSHA256: checkpoint.RecipeSHA256(s.resolved),
 	}, time.Since(started))
-	for _, source := range s.train.Epochs(s.position()) {
-		s.options.Log.Info("source", "name", source.Name, "rows", source.Rows, "epochs", fmt.Sprintf("%.3f", source.Epochs))
-	}
 	return nil
 }
 

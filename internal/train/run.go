@@ -38,6 +38,8 @@ type Options struct {
 	Console func(runlog.ConsoleOptions) runlog.Console
 	// CodeVersion goes into every checkpoint.
 	CodeVersion string
+	// AllowDataChange lets a resumed run go on with other batches than it began with.
+	AllowDataChange bool
 	// Place is this process among those of the run.
 	Place dist.Topology
 	// Abort ends a process of several that waits inside a library for another one that is
@@ -65,9 +67,9 @@ type Result struct {
 	TokensPerSecond float64 `json:"tokens_per_s"`
 	// Seconds is the time since this process began to train.
 	Seconds float64 `json:"seconds"`
-	// Sources says how often each source of data.mixture was read.
-	Sources []data.SourceEpochs `json:"sources,omitempty"`
-	Sample  string              `json:"sample,omitempty"`
+	// Sources says how often each source was read: one without data.mixture, none of made-up rows.
+	Sources []data.SourceRead `json:"sources,omitempty"`
+	Sample  string            `json:"sample,omitempty"`
 }
 
 // Stopped is the error of a run that was asked to stop: it is saved and can be
@@ -197,6 +199,8 @@ type session struct {
 	guard   guard
 	step    int64 // optimizer steps done
 	loss    float64
+	// resumedWith is what of the data changed at a resume.
+	resumedWith string
 	// ended: all processes come to their end together. One that leaves without a word to
 	// the others makes their launcher end them.
 	ended bool
@@ -365,30 +369,36 @@ func (s *session) reopenMetrics() (err error) {
 	if cut.Records > 0 || cut.Torn != nil {
 		s.options.Log.Info("metrics of steps that are done again were removed", "records", cut.Records, "torn_line", cut.Torn != nil)
 	}
-	return s.metrics.Append(runlog.EventRecord(int(s.step), time.Now(), runlog.EventResumed, ""))
+	return s.metrics.Append(runlog.EventRecord(int(s.step), time.Now(), runlog.EventResumed, s.resumedWith))
 }
 
-// Keys of a checkpoint's state: what identifies the shards, and what the guard remembers.
+// Keys of a checkpoint's state: what identifies the shards, the seed of their order, and
+// what the guard remembers.
 const (
 	dataKey  = "data"
+	seedKey  = "data_seed"
 	guardKey = "guard"
 )
 
-// continueFrom loads a checkpoint. The shards must be those that the run was trained
-// on, and the position in them what the recipe gives for the checkpoint's step:
-// otherwise rows would be left out or seen twice.
+// continueFrom loads a checkpoint. The batches must be those that the run was trained
+// on, unless the options allow others, and the position in them what the recipe gives
+// for the checkpoint's step: otherwise rows would be left out or seen twice.
 func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
 	s.step = c.State.Step
 	if s.step == 0 {
 		// No row was seen yet: the parameters may be another program's.
 		return s.engine.Restore(c)
 	}
-	var was string
-	if err := json.Unmarshal(c.State.Extra[dataKey], &was); err != nil {
-		return fmt.Errorf("%s: its state does not say which data it was trained on: %w", c.Dir, err)
+	change, err := s.dataChange(c)
+	if err != nil {
+		return err
 	}
-	if is := s.train.Fingerprint(); is != was {
-		return fmt.Errorf("%s other data than the run was trained on (%s, was %s); put the run's shards back, or start a new run", s.recipe.Data.Holder(), is, was)
+	if change != "" && !s.options.AllowDataChange {
+		return fmt.Errorf("%s; put back what the run was trained on, start a new run, or go on with other batches by --allow-data-change", change)
+	}
+	if change != "" {
+		s.options.Log.Warn("the run goes on with other batches: rows may come twice or be left out", "step", s.step, "changed", change)
+		s.resumedWith = change
 	}
 	if c.State.Position != s.position() || c.State.Tokens != s.tokensAt(s.step) {
 		return fmt.Errorf("train.batch_size, data.seq_len: %s ends after %d rows and %d tokens, with this recipe it would be %d and %d; a run keeps its batch size and row length",
@@ -408,6 +418,30 @@ func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
 		s.engine.CountSkipped(s.guard.Skipped)
 	}
 	return s.engine.Restore(c)
+}
+
+// dataChange says in what the batches that follow a checkpoint are others than those
+// before it; "" where they are the same.
+func (s *session) dataChange(c *checkpoint.Checkpoint) (string, error) {
+	var was string
+	if err := json.Unmarshal(c.State.Extra[dataKey], &was); err != nil {
+		return "", fmt.Errorf("%s: its state does not say which data it was trained on: %w", c.Dir, err)
+	}
+	if is := s.train.Fingerprint(); is != was {
+		return fmt.Sprintf("%s other data than the run was trained on (%s, was %s)", s.recipe.Data.Holder(), is, was), nil
+	}
+	text, ok := c.State.Extra[seedKey]
+	if !ok {
+		return "", nil // written before the seed was
+	}
+	var seed uint64
+	if err := json.Unmarshal(text, &seed); err != nil {
+		return "", fmt.Errorf("%s: state.%s: %w", c.Dir, seedKey, err)
+	}
+	if is := s.recipe.Data.Seed; is != seed {
+		return fmt.Sprintf("data.seed: is %d, the run was trained with %d", is, seed), nil
+	}
+	return "", nil
 }
 
 // writeFile writes a whole file beside its place and renames it.

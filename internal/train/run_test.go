@@ -3,6 +3,7 @@ package train
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"os"
@@ -344,8 +345,58 @@ func TestMixtureRun(t *testing.T) {
 	if len(got.Sources) != 2 || got.Sources[0].Rows+got.Sources[1].Rows != rows || got.Sources[0].Rows < got.Sources[1].Rows {
 		t.Errorf("sources are %+v of %d rows", got.Sources, rows)
 	}
-	if _, err := Resume(t.Context(), r.Run.Out, quiet(), "data.mixture=[{name: a, weight: 1, shards: "+list[0].Shards+"}]"); err == nil || !strings.Contains(err.Error(), "data.mixture: its sources hold other data") {
-		t.Errorf("another mixture: %v", err)
+	all := records(t, r.Run.Out)
+	read := all[slices.IndexFunc(all, func(rec runlog.Record) bool { return rec.Kind == runlog.KindVal && rec.Step == int(r.Train.Steps) })].Val.Sources
+	for i, source := range []data.SourceRead{got.Sources[1], got.Sources[0]} { // apples before bottles
+		if want := (runlog.Source{Name: source.Name, Epochs: source.Epochs, Tokens: source.Rows * int64(r.Data.SeqLen)}); read[i] != want {
+			t.Errorf("the record of source %d is %+v, want %+v", i, read[i], want)
+		}
+	}
+}
+
+// TestDataChange: a run goes on with other batches only where that is asked for, and the metrics say so.
+func TestDataChange(t *testing.T) {
+	r := recipe(t)
+	if _, err := Pretrain(t.Context(), r, quiet()); err != nil {
+		t.Fatal(err)
+	}
+	more := fmt.Sprintf("train.steps=%d", r.Train.Steps+2)
+	other := r.Data.Text
+	other.Path = t.TempDir()
+	writeText(t, other.Path, "apples")
+	mixture := fmt.Sprintf("data.mixture=[{name: a, weight: 1, shards: %s}, {name: b, weight: 1, shards: %s, text: {path: %s}}]",
+		r.Data.Shards, filepath.Join(t.TempDir(), "shards"), other.Path)
+	for _, c := range []struct {
+		sets []string
+		want string
+	}{
+		{[]string{"data.seed=7"}, fmt.Sprintf("data.seed: is 7, the run was trained with %d", r.Data.Seed)},
+		{[]string{"data.shards=", "data.text.path=", mixture}, "data.mixture: its sources hold other data than the run was trained on ("},
+	} {
+		sets := append(c.sets, more)
+		_, err := Resume(t.Context(), r.Run.Out, quiet(), sets...)
+		if err == nil || !strings.HasPrefix(err.Error(), c.want) || !strings.HasSuffix(err.Error(), "go on with other batches by --allow-data-change") {
+			t.Fatalf("error is %v, want %q and the flag", err, c.want)
+		}
+		copied := filepath.Join(t.TempDir(), "run")
+		if err := os.CopyFS(copied, os.DirFS(r.Run.Out)); err != nil {
+			t.Fatal(err)
+		}
+		o := quiet()
+		o.AllowDataChange = true
+		if _, err := Resume(t.Context(), copied, o, sets...); err != nil {
+			t.Fatal(err)
+		}
+		told := slices.ContainsFunc(records(t, copied), func(rec runlog.Record) bool {
+			return rec.Event.Name == runlog.EventResumed && strings.HasPrefix(rec.Event.Detail, c.want)
+		})
+		if !told {
+			t.Errorf("the metrics don't say %q", c.want)
+		}
+		// From here on the new data is the run's own.
+		if _, err := Resume(t.Context(), copied, quiet(), append(sets, fmt.Sprintf("train.steps=%d", r.Train.Steps+3))...); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

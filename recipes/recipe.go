@@ -88,7 +88,8 @@ type Run struct {
 	DType string `yaml:"dtype" json:"dtype"`
 	// MemoryBudget is the memory that a step may take: parameters, gradients, moments and
 	// activations. Where they would take more, activations are computed again in the
-	// backward pass, which changes no bit. auto is what the device has free.
+	// backward pass, which changes no bit. auto is what the device has free, on the CPU less
+	// the copy that checkpoints are written from.
 	MemoryBudget Bytes `yaml:"memory_budget" json:"memory_budget"`
 	// Shard says what each of several processes keeps a part of: none, optimizer, the
 	// moments and the update (ZeRO stage 1), or full, parameters and gradients too (ZeRO

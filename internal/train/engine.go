@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/cpu"
 	"github.com/sambatrain/sambatrain/graph/ops/cast_weights"
 	"github.com/sambatrain/sambatrain/layers"
 	"github.com/sambatrain/sambatrain/optim"
@@ -55,7 +56,7 @@ type Engine struct {
 	comm     graph.Comm
 	shard    optim.Shard
 	exchange graph.Program // sums a few numbers over the processes
-	share    [exchanged]float32
+	sent     []float32     // its input and result
 }
 
 // TrainPlan is the forward and backward pass over a step's last micro-batch, or its
@@ -142,6 +143,9 @@ type EngineConfig struct {
 	EOS        int32
 
 	bucket int // elements; 0 is bucketElements
+	// copyOnDevice: the memory that MemoryBudget is of also holds what checkpoints are
+	// written from.
+	copyOnDevice bool
 }
 
 // ConfigOf is what a recipe's training is made for.
@@ -159,6 +163,7 @@ func NewEngine(dev graph.Device, m *layers.Model, o optim.AdamW, c EngineConfig)
 			return nil, err
 		}
 		c.MemoryBudget = int64(usable * float64(free))
+		_, c.copyOnDevice = dev.(*cpu.Device)
 	}
 	plan, err := TrainPlan(m, c)
 	if err != nil {

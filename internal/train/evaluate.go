@@ -96,12 +96,9 @@ type sum struct {
 
 // overProcesses adds the sums of all processes.
 func (s *sum) overProcesses(e *Engine) error {
-	if e.comm == nil {
-		return nil
-	}
-	x := [exchanged]float32{float32(s.nats), float32(s.tokens), float32(s.bytes)}
+	x := [exchanged]float64{s.nats, float64(s.tokens), float64(s.bytes)}
 	err := e.sums(&x)
-	s.nats, s.tokens, s.bytes = float64(x[0]), int64(x[1]), int64(x[2])
+	s.nats, s.tokens, s.bytes = x[0], int64(x[1]), int64(x[2])
 	return err
 }
 

@@ -49,6 +49,10 @@ type Bytes struct {
 	// Activations is the arena of one micro-batch.
 	Activations int64 `json:"activations"`
 	Total       int64 `json:"total"`
+	// CheckpointCopy is what a run takes of the host's memory beside that, from its first
+	// checkpoint on: the copy of parameters and moments that is written while training
+	// goes on. Several processes have a part of it each.
+	CheckpointCopy int64 `json:"checkpoint_copy"`
 }
 
 // Inspect compiles a recipe's model and counts. It allocates none of the memory
@@ -84,6 +88,7 @@ func InspectPlan(r *recipes.Recipe, plan *graph.Plan) (*Inspection, error) {
 	}
 	m.Activations = 4 * int64(plan.Sizes[graph.Arena])
 	m.Total = m.Parameters + m.Gradients + m.Optimizer + m.Activations
+	m.CheckpointCopy = checkpointCopyBytes(in.Parameters.Total)
 	return in, nil
 }
 

@@ -83,7 +83,7 @@ func TestInspect(t *testing.T) {
 			}
 			// The gradients of 512 micro-batches are summed where they are computed.
 			if m.Gradients != m.Parameters || m.Optimizer != 2*m.Parameters || m.Activations <= 0 ||
-				m.Total != m.Parameters+m.Gradients+m.Optimizer+m.Activations {
+				m.Total != m.Parameters+m.Gradients+m.Optimizer+m.Activations || m.CheckpointCopy != 12*test.total {
 				t.Errorf("memory: %+v", m)
 			}
 		})

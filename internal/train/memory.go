@@ -29,7 +29,21 @@ func (c EngineConfig) persistentBytes(n int64) int64 {
 		moments /= int64(c.processes())
 		weights /= int64(c.processes())
 	}
+	if c.copyOnDevice {
+		weights += checkpointCopyBytes(n)
+	}
 	return weights + moments
+}
+
+// checkpointCopyBytes is the size of a snapshot of n parameters and their two moments.
+func checkpointCopyBytes(n int64) int64 { return 3 * 4 * n }
+
+// kept names what persistentBytes counts.
+func (c EngineConfig) kept() string {
+	if c.copyOnDevice {
+		return "parameters, gradients, moments and the copy for checkpoints"
+	}
+	return "parameters, gradients and moments"
 }
 
 // limitArena divides a memory budget: what n parameters don't take is for the tensors
@@ -40,8 +54,8 @@ func limitArena(b *graph.Builder, c EngineConfig) error {
 	}
 	persistent := c.persistentBytes(int64(b.ParamsLength()))
 	if persistent >= c.MemoryBudget || persistent < 0 {
-		return fmt.Errorf("%s: parameters, gradients and moments alone take %.1f GB of memory, of %.1f GB that there are: make the model smaller",
-			budget, float64(persistent)/1e9, float64(c.MemoryBudget)/1e9)
+		return fmt.Errorf("%s: %s alone take %.1f GB of memory, of %.1f GB that there are: make the model smaller",
+			budget, c.kept(), float64(persistent)/1e9, float64(c.MemoryBudget)/1e9)
 	}
 	b.SetArenaLimit(c.MemoryBudget - persistent)
 	return nil
@@ -54,6 +68,6 @@ func explainLimit(err error, c EngineConfig) error {
 		return err
 	}
 	persistent := c.MemoryBudget - limit.Limit
-	return fmt.Errorf("%s: a step takes %.1f GB of memory, of %.1f GB that there are, even with all activations computed again (%.1f GB are parameters, gradients and moments): lower train.micro_batch or data.seq_len",
-		budget, float64(persistent+limit.Need)/1e9, float64(c.MemoryBudget)/1e9, float64(persistent)/1e9)
+	return fmt.Errorf("%s: a step takes %.1f GB of memory, of %.1f GB that there are, even with all activations computed again (%.1f GB are %s): lower train.micro_batch or data.seq_len",
+		budget, float64(persistent+limit.Need)/1e9, float64(c.MemoryBudget)/1e9, float64(persistent)/1e9, c.kept())
 }

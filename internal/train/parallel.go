@@ -1,6 +1,8 @@
 package train
 
 import (
+	"math"
+
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/optim"
 	"github.com/sambatrain/sambatrain/recipes"
@@ -46,7 +48,8 @@ func (e *Engine) join(c EngineConfig, plan *graph.Plan) error {
 	if err := e.dev.Join(c.Comm); err != nil {
 		return err
 	}
-	sum, err := optim.BuildSum(exchanged)
+	e.sent = make([]float32, c.processes()*exchanged*float32Parts)
+	sum, err := optim.BuildSum(len(e.sent))
 	if err != nil {
 		return err
 	}
@@ -76,21 +79,62 @@ func (e *Engine) Processes() int {
 	return e.comm.Size()
 }
 
-// exchanged is how many numbers the processes sum at a time.
-const exchanged = 3
+const (
+	// exchanged is how many numbers the processes sum at a time.
+	exchanged = 3
+	// float32Parts is how many float32 a float64 is the sum of.
+	float32Parts = 3
+)
 
-// sums replaces x by its sum over the processes, which must all ask.
-func (e *Engine) sums(x *[exchanged]float32) error {
+// sums replaces x by its sum over the processes, which must all ask: exactly the float64
+// sum in the order of their ranks. What is summed on the device are float32, so each
+// process has places of its own, where the others add zeros.
+func (e *Engine) sums(x *[exchanged]float64) error {
 	if e.comm == nil {
 		return nil
 	}
-	if err := e.exchange.WriteFloats(optim.SumInput, x[:]); err != nil {
+	const width = exchanged * float32Parts
+	clear(e.sent)
+	own := e.sent[e.rank()*width:]
+	for i, v := range x {
+		putParts(own[i*float32Parts:], v)
+	}
+	if err := e.exchange.WriteFloats(optim.SumInput, e.sent); err != nil {
 		return err
 	}
 	if err := e.exchange.Run(); err != nil {
 		return err
 	}
-	return e.exchange.Read(optim.SumResult, x[:])
+	if err := e.exchange.Read(optim.SumResult, e.sent); err != nil {
+		return err
+	}
+	*x = [exchanged]float64{}
+	for at := 0; at < len(e.sent); at += width {
+		for i := range x {
+			x[i] += fromParts(e.sent[at+i*float32Parts:])
+		}
+	}
+	return nil
+}
+
+// putParts writes x as a sum of float32, of which each holds what those before it round
+// away.
+func putParts(parts []float32, x float64) {
+	for i := range float32Parts {
+		parts[i] = float32(x)
+		x -= float64(parts[i])
+		if math.IsNaN(x) || math.IsInf(x, 0) {
+			return // x is no number, or too large for one
+		}
+	}
+}
+
+func fromParts(parts []float32) float64 {
+	x := 0.0
+	for _, part := range parts[:float32Parts] {
+		x += float64(part)
+	}
+	return x
 }
 
 func (e *Engine) rank() int {
@@ -100,15 +144,11 @@ func (e *Engine) rank() int {
 	return e.comm.Rank()
 }
 
-// Sum is x summed over the processes, which must all ask. With several it is computed in
-// float32.
+// Sum is x summed over the processes, which must all ask.
 func (e *Engine) Sum(x float64) (float64, error) {
-	if e.comm == nil {
-		return x, nil
-	}
-	e.share = [exchanged]float32{float32(x)}
-	err := e.sums(&e.share)
-	return float64(e.share[0]), err
+	all := [exchanged]float64{x}
+	err := e.sums(&all)
+	return all[0], err
 }
 
 // Mean is x averaged over the processes, which must all ask.

@@ -17,6 +17,7 @@ import (
 func TestMain(m *testing.M) {
 	disttest.Main(m, map[string]func() error{
 		"steps": stepsTogether, "pretrain and stop": pretrainAndStop, "pretrain": pretrainTogether, "resume": resumeTogether,
+		"sums": sumsTogether,
 	})
 }
 
@@ -25,6 +26,54 @@ func TestMain(m *testing.M) {
 func TestProcesses(t *testing.T) {
 	for _, n := range []int{2, 4} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) { disttest.Run(t, n, "steps") })
+	}
+}
+
+// TestSums: numbers beyond float32 are summed exactly, and what is no number is told to all.
+func TestSums(t *testing.T) { disttest.Run(t, 3, "sums") }
+
+func sumsTogether() error {
+	comm, err := dist.NewMPI()
+	if err != nil {
+		return err
+	}
+	dev, err := cpu.New(1)
+	if err != nil {
+		return err
+	}
+	e, err := NewEngine(dev, samba(), adamw(), EngineConfig{MicroBatch: 1, SeqLen: 8, Comm: comm})
+	if err != nil {
+		return err
+	}
+	r := float64(comm.Rank())
+	x := [exchanged]float64{1<<40 + r, math.Pi + r*1e-9, -1e-12 * r}
+	if err := e.sums(&x); err != nil {
+		return err
+	}
+	want := [exchanged]float64{3<<40 + 3, math.Pi + (math.Pi + 1e-9) + (math.Pi + 2e-9), -1e-12 + -2e-12}
+	if x != want {
+		return fmt.Errorf("sums are %v, want %v", x, want)
+	}
+	x = [exchanged]float64{math.Inf(1), 0, 1}
+	if r == 1 {
+		x[1] = math.NaN()
+	}
+	if err := e.sums(&x); err != nil {
+		return err
+	}
+	if !math.IsInf(x[0], 1) || !math.IsNaN(x[1]) || x[2] != 3 {
+		return fmt.Errorf("sums are %v, want +Inf, NaN and 3", x)
+	}
+	return comm.Close()
+}
+
+func TestParts(t *testing.T) {
+	for _, x := range []float64{0, -1, 1.0 / 3, math.Pi * 1e20, -math.Sqrt2 * 1e-8, 1<<53 - 1, math.MaxFloat32, math.Inf(-1)} {
+		parts := make([]float32, float32Parts)
+		putParts(parts, x)
+		if got := fromParts(parts); got != x {
+			t.Errorf("%v comes back as %v", x, got)
+		}
 	}
 }
 

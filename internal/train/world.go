@@ -147,7 +147,7 @@ func (s *session) exchange(ctx context.Context, bytes int64, counted int) (allBy
 	if s.alone() {
 		return bytes, counted, false, nil
 	}
-	x := [exchanged]float32{float32(bytes), float32(counted)}
+	x := [exchanged]float64{float64(bytes), float64(counted)}
 	if ctx.Err() != nil {
 		x[2] = 1
 	}
@@ -179,19 +179,14 @@ func (s *session) together(what string, f func() error) error {
 	return nil
 }
 
-// agree fails where n is not the same in all processes. It is sent in two parts, so that
-// sums over thousands of processes are exact in float32.
+// agree fails where n is not the same in all processes.
 func (s *session) agree(what string, n int64) error {
-	const low = 1 << 12
-	own := [exchanged]float32{float32(n % low), float32(n / low)}
-	sum := own
-	if err := s.engine.sums(&sum); err != nil {
+	sum, err := s.engine.Sum(float64(n))
+	if err != nil {
 		return err
 	}
-	for i, x := range own {
-		if sum[i] != x*float32(s.processes()) {
-			return fmt.Errorf("the processes don't agree on %s, which is %d here; do they all see the same run directory?", what, n)
-		}
+	if sum != float64(n)*float64(s.processes()) {
+		return fmt.Errorf("the processes don't agree on %s, which is %d here; do they all see the same run directory?", what, n)
 	}
 	return nil
 }

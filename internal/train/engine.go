@@ -7,7 +7,9 @@ import (
 	"hash/fnv"
 	"math"
 	"math/rand/v2"
-	"slices"
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/cpu"
@@ -226,19 +228,22 @@ func (e *Engine) WeightsWritten() error {
 	return e.cast.Run()
 }
 
-// Init draws all parameters. A parameter's values depend on the seed, its name
-// and its shape alone.
+// Init draws all parameters, several at a time. A parameter's values depend on the seed,
+// its name and its shape alone.
 func (e *Engine) Init(seed uint64) error {
-	var buf []float32
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
 	for _, p := range e.params {
-		buf = slices.Grow(buf[:0], p.Shape.Size())
-		w := buf[:p.Shape.Size()]
-		h := fnv.New64a()
-		h.Write([]byte(p.Name))
-		p.Init(rand.New(rand.NewPCG(seed, h.Sum64())), w)
-		if err := e.write(graph.Params, p.Offset, w); err != nil {
-			return err
-		}
+		g.Go(func() error {
+			w := make([]float32, p.Shape.Size())
+			h := fnv.New64a()
+			h.Write([]byte(p.Name))
+			p.Init(rand.New(rand.NewPCG(seed, h.Sum64())), w)
+			return e.write(graph.Params, p.Offset, w)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
 	}
 	return e.WeightsWritten()
 }

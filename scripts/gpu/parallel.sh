@@ -1,0 +1,238 @@
+#!/usr/bin/env bash
+# Trains on one and on several GPUs of this machine, compares losses, bits, speed and
+# memory, kills a process, and prints markdown: docs/bench/h100x2.md is made of it.
+#
+# usage: scripts/gpu/parallel.sh [FOLDER]
+#
+# FOLDER holds the program, built on any Linux machine with Go:
+#
+#   CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o FOLDER/sambatrain ./cmd/sambatrain
+#
+# Without FOLDER it is built here. GPUS (2) is how many to use, TEXT a folder of *.py files
+# to train on (Python's own library), WORK a folder for runs and their logs (a temporary
+# one). PARTS names the parts to do, of: agree lost torchrun speed large.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+bin=${1:-}
+if [ -n "$bin" ]; then
+	bin=$(cd "$bin" && pwd)
+fi
+work=${WORK:-}
+trap 'rm -rf "${made[@]}"' EXIT
+made=()
+if [ -z "$bin" ]; then
+	bin=$(mktemp -d)
+	made+=("$bin")
+	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o "$bin/sambatrain" ./cmd/sambatrain || exit 1
+fi
+if [ -z "$work" ]; then
+	work=$(mktemp -d)
+	made+=("$work")
+fi
+python=${PYTHON:-python3}
+gpus=${GPUS:-2}
+text=${TEXT:-$("$python" -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')}
+IFS=, read -ra cards <<<"${CUDA_VISIBLE_DEVICES:-$(seq -s, 0 $((gpus - 1)))}"
+failed=0
+
+section() { printf '\n## %s\n\n' "$1"; }
+fail() {
+	failed=1
+	echo "FAILED: $*"
+}
+
+# The flags that all runs have: Python's own library, a byte a token.
+data=(--set "data.text.path=$text" --set 'data.text.include=["**/*.py"]' --set data.tokenizer=bytes
+	--set eval.every=0 --set sample.tokens=0 --device cuda --log-level warn)
+
+# on GPUS COMMAND...: with so many processes, one a GPU; one takes GPU $CARD, or the first.
+on() {
+	local n=$1
+	shift
+	if [ "$n" = 1 ]; then
+		env "CUDA_VISIBLE_DEVICES=${CARD:-${cards[0]}}" "$@"
+	else
+		"$@" --nproc-per-node "$n"
+	fi
+}
+
+# spawn GPUS LOGS COMMAND...: on, in the background; pid is the process that it starts.
+spawn() {
+	local n=$1 logs=$2
+	shift 2
+	if [ "$n" = 1 ]; then
+		env "CUDA_VISIBLE_DEVICES=${CARD:-${cards[0]}}" "$@" >"$logs.out" 2>"$logs.err" &
+	else
+		"$@" --nproc-per-node "$n" >"$logs.out" 2>"$logs.err" &
+	fi
+	pid=$!
+}
+
+# end PID: kills a run and waits until its processes are gone.
+end() {
+	local child
+	local children
+	children=$(pgrep -P "$1")
+	kill -KILL "$1" $children 2>/dev/null
+	wait "$1" 2>/dev/null
+	for child in $children; do
+		while kill -0 "$child" 2>/dev/null; do sleep 0.1; done
+	done
+}
+
+small=(quickstart --steps 60 --set "data.shards=$work/small" --set checkpoint.every=1000)
+
+# train NAME GPUS FLAGS...: the small model, to the end.
+train() {
+	local name=$1 n=$2
+	shift 2
+	on "$n" timeout -k 5 90 "$bin/sambatrain" pretrain "${small[@]}" "${data[@]}" --out "$work/$name" "$@" >"$work/$name.out" 2>"$work/$name.err" ||
+		{ fail "$name: exit status $?"; tail -n 5 "$work/$name.err"; }
+}
+
+# compare NAME WITH: the worst difference of a step's loss, and whether the parameters are
+# the same.
+compare() {
+	"$python" - "$work/$1/metrics.jsonl" "$work/$2/metrics.jsonl" "$1" "$2" <<'PY'
+import json, sys
+def losses(path):
+    return {r["step"]: r["loss"] for r in map(json.loads, open(path)) if "loss" in r}
+def last(path):
+    return [r["val_loss"] for r in map(json.loads, open(path)) if "val_loss" in r][-1]
+try:
+    a, b = losses(sys.argv[1]), losses(sys.argv[2])
+    worst = max(abs(a[s] - b[s]) for s in b)
+    first = abs(a[1] - b[1])
+    print(f"| {sys.argv[3]} | {sys.argv[4]} | {len(b)} | {first:.1e} | {worst:.1e} | {last(sys.argv[1]):.4f} | {last(sys.argv[2]):.4f} |", end="")
+except Exception as e:
+    print(f"| {sys.argv[3]} | {sys.argv[4]} | {type(e).__name__}: {e} | | | | |", end="")
+PY
+	if "$bin/sambatrain" checkpoint diff "$work/$1" "$work/$2" >"$work/$1.diff" 2>&1; then echo " same bits |"; else echo " differ |"; fi
+}
+
+agree() {
+	section "The quickstart on 1 and on $gpus GPUs"
+	local dtype
+	for dtype in float32 bfloat16; do
+		train one-$dtype 1 --dtype $dtype
+		train none-$dtype "$gpus" --dtype $dtype
+		train optimizer-$dtype "$gpus" --dtype $dtype --set run.shard=optimizer
+		train full-$dtype "$gpus" --dtype $dtype --set run.shard=full
+	done
+	train none-again "$gpus" --dtype bfloat16
+	train full-again "$gpus" --dtype bfloat16 --set run.shard=full
+	train full-accumulated "$gpus" --dtype bfloat16 --set run.shard=full --set train.micro_batch=1
+	echo '| run | compared with | steps | first loss differs by | worst | validation | of the other | parameters |'
+	echo '|---|---|---|---|---|---|---|---|'
+	for dtype in float32 bfloat16; do
+		compare none-$dtype one-$dtype
+		compare optimizer-$dtype one-$dtype
+		compare full-$dtype one-$dtype
+	done
+	compare full-accumulated one-bfloat16
+	compare none-again none-bfloat16
+	compare full-again full-bfloat16
+}
+
+# lost: a process is killed; the others end, and one GPU goes on with the run.
+lost() {
+	section 'A process is killed'
+	local shard pid started
+	for shard in none full; do
+		spawn "$gpus" "$work/lost-$shard" "$bin/sambatrain" pretrain "${small[@]}" "${data[@]}" --steps 4000 --set checkpoint.every=500 --set run.shard=$shard \
+			--out "$work/lost-$shard"
+		for _ in $(seq 400); do
+			[ -d "$work/lost-$shard/checkpoints/step-00000500" ] || ! kill -0 $pid 2>/dev/null && break
+			sleep 0.1
+		done
+		started=$(date +%s.%N)
+		kill -KILL "$(pgrep -P $pid | tail -n 1)"
+		wait $pid
+		echo "shard $shard: all ended, exit status $?, $("$python" -c "import sys,time; print(f'{time.time()-float(sys.argv[1]):.1f} s')" "$started") after SIGKILL to one of $gpus"
+		tail -n 3 "$work/lost-$shard.err"
+		on 1 timeout -k 5 90 "$bin/sambatrain" resume "$work/lost-$shard" --log-level warn >"$work/resumed-$shard.out" 2>"$work/resumed-$shard.err" ||
+			{ fail "resume: exit status $?"; tail -n 5 "$work/resumed-$shard.err"; }
+		grep -E 'trained|validation' "$work/resumed-$shard.out"
+	done
+}
+
+torchrun() {
+	section 'Started by torchrun'
+	timeout -k 5 90 torchrun --no-python --nproc-per-node "$gpus" "$bin/sambatrain" pretrain "${small[@]}" --steps 10 "${data[@]}" --out "$work/torchrun" >"$work/torchrun.out" 2>"$work/torchrun.err" ||
+		{ fail "torchrun: exit status $?"; tail -n 5 "$work/torchrun.err"; }
+	grep -E 'trained|validation' "$work/torchrun.out"
+}
+
+# begin NAME RECIPE ROWS GPUS FLAGS...: in the background, ROWS rows of 4,096 tokens a GPU.
+begin() {
+	local name=$1 recipe=$2 rows=$3 n=$4
+	shift 4
+	spawn "$n" "$work/$name" "$bin/sambatrain" pretrain "$recipe" "${data[@]}" --set "data.shards=$work/large" --steps 1000 --set checkpoint.every=1000 \
+		--set "train.batch_size=$((rows * n))" --set "train.micro_batch=$rows" --set 'eval.lengths=[1]' --set eval.rows=2 --out "$work/$name" "$@"
+	echo "$pid" >"$work/$name.pid"
+}
+
+# measure NAME RECIPE ROWS GPUS STEPS WHAT: waits for STEPS steps behind the first three, and
+# kills the run: a row with their median, and what a GPU has in use.
+measure() {
+	local name=$1 recipe=$2 rows=$3 n=$4 steps=$5 what=$6 pid memory latest=$((SECONDS + ${LIMIT:-90}))
+	pid=$(cat "$work/$name.pid")
+	while kill -0 "$pid" 2>/dev/null && [ $SECONDS -lt $latest ]; do
+		[ "$(grep -c '"loss"' "$work/$name/metrics.jsonl" 2>/dev/null)" -ge $((steps + 3)) ] 2>/dev/null && break
+		sleep 0.2
+	done
+	memory=$(nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits -i "${CARD:-${cards[0]}}")
+	end "$pid"
+	"$python" - "$work/$name/metrics.jsonl" "$recipe" "$rows" "$n" "$steps" "$memory" "$what" "$work/speed.json" <<'PY' || { fail "$name"; tail -n 5 "$work/$name.err"; }
+import json, os, statistics, sys
+path, recipe, rows, n, steps, memory, what, store = sys.argv[1:]
+rows, n, steps = int(rows), int(n), int(steps)
+list = [r["step_ms"] for r in map(json.loads, open(path)) if "step_ms" in r][3:]
+if len(list) < steps:
+    sys.exit(f"{len(list)} steps of {steps}")
+ms = statistics.median(list)
+speed = rows * n * 4096 / ms * 1e3
+table = json.load(open(store)) if os.path.exists(store) else {}
+table.setdefault(recipe, speed if n == 1 else None)
+json.dump(table, open(store, "w"))
+times = f"{speed / table[recipe]:.2f}" if table[recipe] else ""
+print(f"| {recipe} | {n} | {what} | {rows} | {ms:.1f} ({min(list):.1f} to {max(list):.1f}) | {speed:,.0f} | {times} | {int(memory) / 1024:.1f} |")
+PY
+}
+
+table() {
+	echo "| model | GPUs | shard | rows a GPU | ms a step (median of $1; least to most) | tokens/s | of one GPU's | GiB in use |"
+	echo '|---|---|---|---|---|---|---|---|'
+}
+
+# speed: the models on one GPU each, side by side, and then on all of them.
+speed() {
+	section 'Speed, bfloat16, rows of 4,096 tokens'
+	local steps=${STEPS:-12} shard
+	table "$steps"
+	CARD=${cards[0]} begin one-421m samba-421m 8 1
+	CARD=${cards[1]} begin one-1.3b samba-1.3b 4 1 --set "data.shards=$work/large-2"
+	CARD=${cards[0]} measure one-421m samba-421m 8 1 "$steps" none
+	CARD=${cards[1]} measure one-1.3b samba-1.3b 4 1 "$steps" none
+	for shard in ${SHARDS:-none optimizer full}; do
+		begin $shard-421m samba-421m 8 "$gpus" --set run.shard=$shard
+		measure $shard-421m samba-421m 8 "$gpus" "$steps" $shard
+	done
+	for shard in ${SHARDS:-none optimizer full}; do
+		begin $shard-1.3b samba-1.3b 4 "$gpus" --set run.shard=$shard
+		measure $shard-1.3b samba-1.3b 4 "$gpus" "$steps" $shard
+	done
+}
+
+large() {
+	section 'Samba 3.8B with all sharded'
+	table 5
+	begin full-3.8b samba-3.8b "${ROWS:-2}" "$gpus" --set run.shard=full
+	measure full-3.8b samba-3.8b "${ROWS:-2}" "$gpus" 5 full
+}
+
+echo "# $gpus GPUs, $(date -u +%Y-%m-%d), $("$bin/sambatrain" version)"
+echo
+nvidia-smi --query-gpu=name,driver_version,memory.total,power.limit --format=csv,noheader
+for part in ${PARTS:-agree lost torchrun speed large}; do $part; done
+exit $failed

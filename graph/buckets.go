@@ -1,7 +1,6 @@
 package graph
 
 import (
-	"fmt"
 	"iter"
 	"slices"
 )
@@ -72,34 +71,85 @@ func (b Buckets) All() iter.Seq2[int, int] {
 	}
 }
 
-// reduce adds a step for each bucket, behind the last step that writes one of its
-// gradients.
-func (p *Plan) reduce(op *Spec, buckets Buckets) error {
-	if buckets.Length < p.Sizes[Grads] {
-		return fmt.Errorf("graph: buckets of %d elements for %d gradients", buckets.Length, p.Sizes[Grads])
+// Reduction sums gradients over the processes of a run in the backward pass.
+type Reduction struct {
+	// Op takes a bucket x [N] to y [N] in the same place.
+	Op *Spec
+	// Buckets are at least as long as all gradients.
+	Buckets Buckets
+	// Round is the op between float32 and bfloat16, where gradients travel and are summed
+	// in that; nil where they are as they are. They are kept in float32.
+	Round *Spec
+}
+
+// SetReduction makes the backward pass sum gradients over the processes of a run, each
+// bucket as soon as it is whole.
+func (b *Builder) SetReduction(r Reduction) { b.reduction = &r }
+
+// rewrite puts a reduction behind the last step that writes one of a bucket's gradients.
+func (r *Reduction) rewrite(steps []pending) ([]pending, error) {
+	last := make([]int, r.Buckets.Count())
+	for k := range last {
+		last[k] = len(steps) - 1 // of a bucket that is padding
 	}
-	p.Sizes[Grads] = buckets.Length
-	behind := make([][]Step, len(p.Steps))
-	for from, n := range buckets.All() {
-		r, err := op.Resolve([]Shape{{n}})
-		if err != nil {
-			return err
-		}
-		last := len(p.Steps) - 1 // of a bucket that is padding
-		for i, s := range p.Steps {
-			if slices.ContainsFunc(s.Out, func(o Slot) bool {
-				return o.Region == Grads && o.Offset < from+n && from < o.Offset+o.Rows*o.Cols
-			}) {
-				last = i
+	for i, s := range steps {
+		for _, v := range s.out {
+			if v.st.region != Grads {
+				continue
+			}
+			end := v.st.offset + v.shape.Size() - 1
+			for k := r.Buckets.Find(v.st.offset); k <= r.Buckets.Find(end); k++ {
+				last[k] = i
 			}
 		}
-		slot := Slot{Region: Grads, Offset: from, Rows: 1, Cols: n, Stride: n, Shape: Shape{n}}
-		behind[last] = append(behind[last], Step{Resolved: r, In: []Slot{slot}, Out: []Slot{slot}, Backward: true})
 	}
-	var steps []Step
-	for i, s := range p.Steps {
-		steps = append(append(steps, s), behind[i]...)
+	var list []pending
+	var open []pending // what follows the reduction before, once the next has begun
+	for i, s := range steps {
+		list = append(list, s)
+		for k, at := range last {
+			if at != i {
+				continue
+			}
+			reduction, then, err := r.reduce(k)
+			if err != nil {
+				return nil, err
+			}
+			list, open = append(append(list, reduction...), open...), then
+		}
 	}
-	p.Steps = steps
-	return nil
+	return append(list, open...), nil
+}
+
+// reduce is the steps that sum a bucket over the processes, and those that follow once
+// that is done.
+func (r *Reduction) reduce(bucket int) (steps, then []pending, err error) {
+	from, n := r.Buckets.At(bucket)
+	shape := Shape{n}
+	st := newStorage(Grads, shape, Float32)
+	st.offset = from
+	grads := st.hold(shape, 0)
+	res, err := r.Op.Resolve([]Shape{shape})
+	if err != nil {
+		return nil, nil, err
+	}
+	call := &call{Resolved: res, backward: true}
+	if r.Round == nil {
+		return []pending{{call: call, in: []*value{grads}, out: []*value{grads}}}, nil, nil
+	}
+	half := newStorage(Arena, shape, BFloat16).hold(shape, 0)
+	round, err := convert(r.Round, grads, half, call)
+	if err != nil {
+		return nil, nil, err
+	}
+	back, err := convert(r.Round, half, grads, call)
+	return []pending{round, {call: call, in: []*value{half}, out: []*value{half}}}, []pending{back}, err
+}
+
+// convert is a step that gives a vector another type, in the layer of another call.
+func convert(round *Spec, from, to *value, of *call) (pending, error) {
+	shape := Shape{1, 1, from.shape.Size()}
+	r, err := round.Resolve([]Shape{shape})
+	return pending{call: &call{Resolved: r, path: of.path, backward: of.backward},
+		in: []*value{from.st.hold(shape, 0)}, out: []*value{to.st.hold(shape, 0)}}, err
 }

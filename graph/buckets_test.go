@@ -39,7 +39,7 @@ func TestReduction(t *testing.T) {
 	for range 6 {
 		x = b.Apply(mul(), x, b.Param("p"+string(rune('0'+len(b.Params()))), nil, 1, 2, 8))
 	}
-	b.SetReduction(all_reduce.Spec(), graph.NewBuckets(b.ParamsLength(), 32, 1))
+	b.SetReduction(graph.Reduction{Op: all_reduce.Spec(), Buckets: graph.NewBuckets(b.ParamsLength(), 32, 1)})
 	if err := b.Gradients(b.Apply(total(1), x)); err != nil {
 		t.Fatal(err)
 	}

@@ -75,8 +75,7 @@ type Builder struct {
 	// arenaLimit is in bytes; 0 is none.
 	arenaLimit int64
 	// reduction sums gradients over processes; nil in a run of one.
-	reduction *Spec
-	buckets   Buckets
+	reduction *Reduction
 	// sharding leaves a process pieces of parameters and gradients; nil leaves it all.
 	sharding *Sharding
 	// accumulate adds gradients to what Grads holds.
@@ -142,12 +141,6 @@ func (b *Builder) SetAccumulate() { b.accumulate = true }
 // bytes: what is over it is dropped after the forward pass and computed again in the
 // backward pass. 0 is no limit.
 func (b *Builder) SetArenaLimit(bytes int64) { b.arenaLimit = bytes }
-
-// SetReduction makes the backward pass sum gradients over the processes of a run, each
-// bucket as soon as it is whole. op takes a bucket x [N] to y [N] in the same place.
-func (b *Builder) SetReduction(op *Spec, buckets Buckets) {
-	b.reduction, b.buckets = op, buckets
-}
 
 // Carries is the stateful form's settings, nil in the ordinary form.
 func (b *Builder) Carries() *Carry { return b.carry }

@@ -72,6 +72,12 @@ func (b *Builder) Compile() (*Plan, error) {
 	if c.sharder != nil {
 		c.sharder.size(p)
 	}
+	if b.reduction != nil {
+		if p.Sizes[Grads] > b.reduction.Buckets.Length {
+			return nil, fmt.Errorf("graph: buckets of %d elements for %d gradients", b.reduction.Buckets.Length, p.Sizes[Grads])
+		}
+		p.Sizes[Grads] = b.reduction.Buckets.Length
+	}
 	for _, s := range c.steps {
 		step := Step{Resolved: s.Resolved, Path: s.path, Backward: s.backward, Again: s.again}
 		for _, v := range s.in {
@@ -84,11 +90,6 @@ func (b *Builder) Compile() (*Plan, error) {
 			return nil, err
 		}
 		p.Steps = append(p.Steps, step)
-	}
-	if b.reduction != nil {
-		if err := p.reduce(b.reduction, b.buckets); err != nil {
-			return nil, err
-		}
 	}
 	for _, o := range b.out {
 		p.Results[o.name] = c.values[o.node].slot()

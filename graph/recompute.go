@@ -232,11 +232,15 @@ func (c *compiler) fit(limit int64) (int, error) {
 // laidOut is the steps that are run for a list of them, with all in its place, and the
 // arena's length.
 func (c *compiler) laidOut(steps []pending) ([]pending, int, error) {
-	if c.sharder != nil {
-		var err error
-		if steps, err = c.sharder.rewrite(steps); err != nil {
-			return nil, 0, err
-		}
+	var err error
+	switch {
+	case c.sharder != nil:
+		steps, err = c.sharder.rewrite(steps)
+	case c.b.reduction != nil:
+		steps, err = c.b.reduction.rewrite(steps)
+	}
+	if err != nil {
+		return nil, 0, err
 	}
 	return steps, c.layout(steps), nil
 }

@@ -23,6 +23,8 @@ type Sharding struct {
 	Gather, Reduce *Spec
 	// Clear is the op that zeroes a vector [N] in place.
 	Clear *Spec
+	// Round is as in Reduction.
+	Round *Spec
 	// Like is a plan of the same model, whose layout is taken; nil makes one.
 	Like *Plan
 }
@@ -250,9 +252,9 @@ func (s *sharder) rewrite(steps []pending) ([]pending, error) {
 				return nil, err
 			}
 			// The reduction before may still run beside the kernels up to here.
-			reduce[len(reduce)-1].holds = held
+			call := &reduce[len(reduce)-1]
+			call.holds, held = held, call.in[0].st
 			list, open = append(append(list, reduce...), open...), then
-			held = grads[bucket].st
 		}
 	}
 	return append(list, open...), nil
@@ -335,7 +337,7 @@ func (s *sharder) gradients(steps []pending) (wholes []*value, last []int) {
 }
 
 // reduce is the steps that sum a bucket's gradients over the processes, and those that
-// follow once that is done: adding the sum to what there is from earlier micro-batches.
+// follow once that is done.
 func (s *sharder) reduce(bucket int, whole *value, of *call) (steps, then []pending, err error) {
 	for _, g := range s.gaps[bucket] {
 		n := g.to - g.from
@@ -350,17 +352,35 @@ func (s *sharder) reduce(bucket int, whole *value, of *call) (steps, then []pend
 	if err != nil {
 		return nil, nil, err
 	}
-	sum := s.piece(item{bucket, Grads})
+	sum, dtype := s.piece(item{bucket, Grads}), Float32
+	reduce := pending{call: s.callLike(r, of), in: []*value{whole}}
+	if s.Round != nil {
+		dtype = BFloat16
+		half := newStorage(Arena, whole.shape, dtype).hold(whole.shape, 0)
+		round, err := convert(s.Round, whole, half, of)
+		if err != nil {
+			return nil, nil, err
+		}
+		steps, reduce.in = append(steps, round), []*value{half}
+	}
+	if dtype == Float32 && !s.accumulate {
+		reduce.out = []*value{sum}
+		return append(steps, reduce), nil, nil
+	}
+	part := newStorage(Arena, sum.shape, dtype).hold(sum.shape, 0)
+	reduce.out = []*value{part}
+	follow, err := s.follow(part, sum, of)
+	return append(steps, reduce), []pending{follow}, err
+}
+
+// follow brings a sum over the processes to where gradients are kept, or adds it to what
+// there is from earlier micro-batches.
+func (s *sharder) follow(part, sum *value, of *call) (pending, error) {
 	if !s.accumulate {
-		return append(steps, pending{call: s.callLike(r, of), in: []*value{whole}, out: []*value{sum}}), nil, nil
+		return convert(s.Round, part, sum, of)
 	}
-	part := newStorage(Arena, sum.shape, Float32).hold(sum.shape, 0)
 	add, err := s.add(1).Resolve([]Shape{sum.shape, sum.shape})
-	if err != nil {
-		return nil, nil, err
-	}
-	return append(steps, pending{call: s.callLike(r, of), in: []*value{whole}, out: []*value{part}}),
-		[]pending{{call: s.callLike(add, of), in: []*value{sum, part}, out: []*value{s.piece(item{bucket, Grads})}}}, nil
+	return pending{call: s.callLike(add, of), in: []*value{sum, part}, out: []*value{sum}}, err
 }
 
 // size gives a plan's regions a process's share.

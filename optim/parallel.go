@@ -6,16 +6,25 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/all_gather"
 	"github.com/sambatrain/sambatrain/graph/ops/all_reduce"
 	"github.com/sambatrain/sambatrain/graph/ops/reduce_scatter"
+	"github.com/sambatrain/sambatrain/graph/ops/round"
 	"github.com/sambatrain/sambatrain/graph/ops/zero"
 )
 
-// Reduction is the op that sums a bucket of gradients over the processes of a run: all
-// of it, or, for a sharded optimizer, the piece that a process updates.
-func Reduction(sharded bool) *graph.Spec {
+// Reduction sums gradients over the processes of a run: all of a bucket, or, for a sharded
+// optimizer, the piece that a process updates. bfloat16: they travel in that.
+func Reduction(buckets graph.Buckets, sharded, bfloat16 bool) graph.Reduction {
+	r := graph.Reduction{Op: all_reduce.Spec(), Buckets: buckets, Round: rounding(bfloat16)}
 	if sharded {
-		return reduce_scatter.Spec()
+		r.Op = reduce_scatter.Spec()
 	}
-	return all_reduce.Spec()
+	return r
+}
+
+func rounding(bfloat16 bool) *graph.Spec {
+	if bfloat16 {
+		return round.Spec()
+	}
+	return nil
 }
 
 // The names of what BuildSum takes and gives.
@@ -32,9 +41,11 @@ func BuildSum(n int) (*graph.Plan, error) {
 }
 
 // Sharding is a plan for one of several processes that have pieces of parameters and
-// gradients; like is the training's plan, nil in the making of that.
-func Sharding(processes int, like *graph.Plan) graph.Sharding {
-	return graph.Sharding{Processes: processes, Gather: all_gather.PieceSpec(processes), Reduce: reduce_scatter.PieceSpec(processes), Clear: zero.Spec(), Like: like}
+// gradients; like is the training's plan, nil in the making of that. bfloat16: gradients
+// travel in that.
+func Sharding(processes int, bfloat16 bool, like *graph.Plan) graph.Sharding {
+	return graph.Sharding{Processes: processes, Gather: all_gather.PieceSpec(processes), Reduce: reduce_scatter.PieceSpec(processes),
+		Clear: zero.Spec(), Round: rounding(bfloat16), Like: like}
 }
 
 // Shard is the part of an update that one of several processes does: piece Rank of

@@ -95,6 +95,9 @@ type Run struct {
 	// moments and the update (ZeRO stage 1), or full, parameters and gradients too (ZeRO
 	// stage 3, as FSDP).
 	Shard string `yaml:"shard" json:"shard"`
+	// ReduceDType is the type in which gradients are summed over processes: float32, or, in
+	// mixed precision between GPUs, bfloat16, which moves half as much and rounds each sum.
+	ReduceDType string `yaml:"reduce_dtype" json:"reduce_dtype"`
 	// Timeout is how long a process may be silent until the others take it for lost and
 	// end.
 	Timeout Duration `yaml:"timeout" json:"timeout"`
@@ -137,6 +140,12 @@ func (r Run) Validate() error {
 		return fmt.Errorf("run.device: must be one of %s, is %q", strings.Join(Devices, ", "), r.Device)
 	case !slices.Contains(DTypes, r.DType):
 		return fmt.Errorf("run.dtype: must be one of %s, is %q", strings.Join(DTypes, ", "), r.DType)
+	case !slices.Contains(DTypes, r.ReduceDType):
+		return fmt.Errorf("run.reduce_dtype: must be one of %s, is %q", strings.Join(DTypes, ", "), r.ReduceDType)
+	case r.ReduceDType == BFloat16 && !r.Mixed():
+		return fmt.Errorf("run.reduce_dtype: %s is for runs whose run.dtype is %s too, not %s", BFloat16, BFloat16, r.DType)
+	case r.ReduceDType == BFloat16 && r.Device == CPU:
+		return fmt.Errorf("run.reduce_dtype: %s is for GPUs, and run.device is %s", BFloat16, CPU)
 	case !slices.Contains(Shards, r.Shard):
 		return fmt.Errorf("run.shard: must be one of %s, is %q", strings.Join(Shards, ", "), r.Shard)
 	case time.Duration(r.Timeout) < minTimeout || time.Duration(r.Timeout) > maxTimeout:
@@ -159,7 +168,7 @@ func Defaults() Recipe {
 		Eval:       Eval{Every: 1000, Rows: 200, Lengths: []int{1}},
 		Checkpoint: checkpoint.DefaultConfig(),
 		Sample:     Sample{Tokens: 0, Temperature: 0.8, TopP: 1, Seed: 1},
-		Run:        Run{Device: CPU, DType: Float32, Shard: ShardNone, Timeout: Duration(2 * time.Minute), LogEvery: 10},
+		Run:        Run{Device: CPU, DType: Float32, Shard: ShardNone, ReduceDType: Float32, Timeout: Duration(2 * time.Minute), LogEvery: 10},
 	}
 }
 

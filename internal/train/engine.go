@@ -84,7 +84,7 @@ func trainPlan(m *layers.Model, c EngineConfig, last bool) (*graph.Plan, error) 
 		return nil, err
 	}
 	if c.Comm != nil && last && c.Shard != recipes.ShardFull {
-		g.SetReduction(optim.Reduction(c.Shard == recipes.ShardOptimizer), c.buckets(g.ParamsLength()))
+		g.SetReduction(optim.Reduction(c.buckets(g.ParamsLength()), c.Shard == recipes.ShardOptimizer, c.ReduceBFloat16))
 	}
 	if err := limitArena(g, c); err != nil {
 		return nil, err
@@ -138,6 +138,8 @@ type EngineConfig struct {
 	Comm graph.Comm
 	// Shard is what each process keeps a part of, as in recipes.Run; empty is none.
 	Shard string
+	// ReduceBFloat16 sums gradients over processes in bfloat16. Only GPUs can.
+	ReduceBFloat16 bool
 
 	// ResetState keeps the documents of a row apart: no token sees another document.
 	// Each ends with the token EOS.
@@ -159,6 +161,9 @@ func ConfigOf(r *recipes.Recipe) EngineConfig {
 // NewEngine compiles the programs of m and allocates all memory that training takes.
 func NewEngine(dev graph.Device, m *layers.Model, o optim.AdamW, c EngineConfig) (*Engine, error) {
 	c.Mixed = mixedPlan(dev, c.Mixed)
+	if c.ReduceBFloat16 && !c.Mixed {
+		return nil, fmt.Errorf("run.reduce_dtype: %s is for mixed precision on GPUs, and this is %s", recipes.BFloat16, dev.Name())
+	}
 	if c.MemoryBudget == 0 {
 		free, err := dev.FreeMemory()
 		if err != nil {

@@ -31,7 +31,7 @@ func (c EngineConfig) buckets(n int) graph.Buckets {
 // the training's plan, nil in the making of that.
 func (c EngineConfig) shard(g *graph.Builder, train *graph.Plan) {
 	if c.Comm != nil && c.Shard == recipes.ShardFull {
-		g.SetSharding(optim.Sharding(c.Comm.Size(), train))
+		g.SetSharding(optim.Sharding(c.Comm.Size(), c.ReduceBFloat16, train))
 	}
 }
 

@@ -44,6 +44,44 @@ func TestShardedPlan(t *testing.T) {
 	}
 }
 
+// TestReduceBFloat16: gradients are rounded before they travel, and kept in float32.
+func TestReduceBFloat16(t *testing.T) {
+	m := samba()
+	m.Layers.Repeat = 3
+	for _, shard := range recipes.Shards {
+		for _, accumulate := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, accumulate %v", shard, accumulate), func(t *testing.T) {
+				c := EngineConfig{MicroBatch: 2, SeqLen: 24, Mixed: true, Accumulate: accumulate, Comm: ofMany{size: 4}, Shard: shard, ReduceBFloat16: true, bucket: 3000}
+				p := trainPlanOf(t, m, c)
+				if shard == recipes.ShardFull {
+					checkPlan(t, p)
+				}
+				reduced, kept := 0, 0
+				for i, s := range p.Steps {
+					switch s.Spec.Name {
+					case "all_reduce", "reduce_scatter", "reduce_scatter_piece":
+						reduced++
+						if s.In[0].DType != graph.BFloat16 || s.Out[0].DType != graph.BFloat16 {
+							t.Errorf("step %d sums %v to %v", i, s.In[0].DType, s.Out[0].DType)
+						}
+						continue
+					}
+					if len(s.Out) == 1 && s.Out[0].Region == graph.Grads && reads(s, graph.BFloat16) && (s.Spec.Name == "round" || s.Spec.Name == "add") {
+						kept++
+					}
+				}
+				if reduced == 0 || kept != reduced {
+					t.Errorf("%d buckets are reduced, and %d come to the gradients\n%v", reduced, kept, p)
+				}
+			})
+		}
+	}
+}
+
+func reads(s graph.Step, t graph.DType) bool {
+	return slices.ContainsFunc(s.In, func(in graph.Slot) bool { return in.DType == t })
+}
+
 func trainPlanOf(t *testing.T, m *layers.Model, c EngineConfig) *graph.Plan {
 	t.Helper()
 	p, err := TrainPlan(m, c)

@@ -137,6 +137,7 @@ func (s *session) config() EngineConfig {
 	c.Comm = s.comm
 	if s.comm != nil {
 		c.Shard = s.recipe.Run.Shard
+		c.ReduceBFloat16 = s.recipe.Run.ReduceDType == recipes.BFloat16
 	}
 	return c
 }

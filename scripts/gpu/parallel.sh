@@ -122,6 +122,8 @@ agree() {
 	train none-again "$gpus" --dtype bfloat16
 	train full-again "$gpus" --dtype bfloat16 --set run.shard=full
 	train full-accumulated "$gpus" --dtype bfloat16 --set run.shard=full --set train.micro_batch=1
+	train none-reduced "$gpus" --dtype bfloat16 --set run.reduce_dtype=bfloat16
+	train full-reduced "$gpus" --dtype bfloat16 --set run.shard=full --set run.reduce_dtype=bfloat16
 	echo '| run | compared with | steps | first loss differs by | worst | validation | of the other | parameters |'
 	echo '|---|---|---|---|---|---|---|---|'
 	for dtype in float32 bfloat16; do
@@ -130,6 +132,8 @@ agree() {
 		compare full-$dtype one-$dtype
 	done
 	compare full-accumulated one-bfloat16
+	compare none-reduced one-bfloat16
+	compare full-reduced one-bfloat16
 	compare none-again none-bfloat16
 	compare full-again full-bfloat16
 }

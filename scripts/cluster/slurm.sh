@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Trains the quickstart model under a Slurm of this one machine: a job of two processes is
-# stopped by a signal, requeues itself, and goes on to the end.
+# Trains the quickstart model under a Slurm of this one machine: a job of four processes is
+# stopped by a signal, loses a process after that, requeues itself both times, and goes on
+# to the end.
 #
 # usage: scripts/cluster/slurm.sh [SAMBATRAIN]
 #
@@ -97,7 +98,7 @@ SelectTypeParameters=CR_CPU
 SchedulerParameters=sched_interval=2
 SlurmdParameters=config_overrides
 ReturnToService=2
-NodeName=$host NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+NodeName=$host NodeAddr=127.0.0.1 CPUs=4 State=UNKNOWN
 PartitionName=all Nodes=$host Default=YES State=UP
 END
 export SLURM_CONF="$work/slurm.conf"
@@ -120,17 +121,22 @@ same() { [ "$2" = "$3" ] || fail "$1 is $2, want $3"; }
 
 # Slurm's processes run as root here, which Open MPI must be told is meant.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
-steps=60
-job=$(sbatch --parsable --output="$out" scripts/cluster/train.sbatch recipes/quickstart.yaml "$run" --steps $steps --set run.log_every=1 \
-	--set 'data.text.path=$GOROOT/src/encoding' --set "data.shards=$work/shards" --set eval.rows=4 --set run.threads=1)
+steps=30
+job=$(sbatch --parsable --output="$out" --ntasks-per-node=4 scripts/cluster/train.sbatch recipes/quickstart.yaml "$run" --steps $steps --set run.log_every=1 \
+	--set 'data.text.path=$GOROOT/src/encoding' --set "data.shards=$work/shards" --set eval.rows=4 --set run.threads=1 \
+	--set run.shard=optimizer --set checkpoint.every=10 --set run.timeout=30s)
 until_true 60 "the job's fifth step" printed "^step *5/$steps  loss"
 scancel --signal=USR1 "$job"
 until_true 30 "the job to stop and save" printed 'stopped after step'
 stopped=$(grep -o 'stopped after step [0-9]*' "$out" | sort -u | grep -o '[0-9]*')
 same "the last step on record" "$(last_step)" "$stopped" # all processes name one step
 until_true 30 "exit code 75, with which the job requeues itself" job_is PENDING
-until_true 60 "the requeued job's end" job_is COMPLETED
+until_true 60 "the requeued job's checkpoint of step 10" test -d "$run/checkpoints/step-00000010"
+kill -KILL "$(pgrep --newest --full "^$work/bin/sambatrain resume")"
+until_true 30 "the others to notice" printed 'is lost: it ended without a word'
+until_true 30 "the job to requeue itself again" job_is PENDING
+until_true 60 "the job's end" job_is COMPLETED
 same "the last step" "$(last_step)" $steps
 same "the last checkpoint" "$(ls "$run/checkpoints" | tail -n 1)" "$(printf 'step-%08d' $steps)"
 test -s "$run/result.json" || fail "the run has no result"
-echo "Slurm $(sinfo --version | cut -d' ' -f2): two processes stopped behind step $stopped, requeued, done after step $(last_step)"
+echo "Slurm $(sinfo --version | cut -d' ' -f2): four processes stopped behind step $stopped, requeued, one was killed, requeued, done after step $(last_step)"

@@ -40,6 +40,9 @@ func New(dev graph.Device, mem graph.Memory, n int, o AdamW, mixed bool, shard S
 	return &Optimizer{settings: o, update: update}, nil
 }
 
+// Plan is of an update.
+func (o *Optimizer) Plan() *graph.Plan { return o.update.Plan() }
+
 // Step does update number step, counted from 0, of totalSteps, with the mean
 // gradient of microBatches, those of all processes, whose sum is in Grads. gradNorm is the mean gradient's L2
 // norm before clipping; where it is not finite, the error is ErrNotFinite and nothing

@@ -64,7 +64,7 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and s
 	f.StringVar(&a.logFormat, "log-format", "text", "how it is logged: "+strings.Join(runlog.LogFormats, ", "))
 	root.AddCommand(
 		newPretrain(a), newResume(a), newFinetune(a), newCompare(a), newGenerate(a), newEval(a), newServe(a), newExport(a), newImport(a), newLogits(a), newVerify(a),
-		newData(a), newTokenizer(a), newRecipes(), newConfig(), newInspect(), newBench(a), newPlot(), newDoctor(), newVersion(),
+		newData(a), newTokenizer(a), newRecipes(), newConfig(), newInspect(), newPlan(), newBench(a), newPlot(), newDoctor(), newVersion(),
 		newCheckpoint(a),
 	)
 	for _, c := range root.Commands() {

@@ -94,7 +94,7 @@ func (b *bar) statusOf(r Record) string {
 	for _, part := range []string{
 		fmt.Sprintf("loss %.4f", r.Train.Loss),
 		fmt.Sprintf("bpb %.4f", r.Train.BitsPerByte),
-		thousands(b.speed.mean()) + " tok/s",
+		Thousands(b.speed.mean()) + " tok/s",
 		"eta " + formatETA(b.speed.eta(r, b.total)),
 	} {
 		left -= len(part) + 2

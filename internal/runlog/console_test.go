@@ -120,7 +120,7 @@ func TestThousands(t *testing.T) {
 		0: "0", 0.4: "0", -0.4: "0", 12: "12", 999.4: "999", 999.5: "1,000", 12345: "12,345",
 		123456: "123,456", 1234567.2: "1,234,567", -1234: "-1,234", 1e12: "1,000,000,000,000",
 	} {
-		if got := thousands(x); got != want {
+		if got := Thousands(x); got != want {
 			t.Errorf("%g is written %s, want %s", x, got, want)
 		}
 	}

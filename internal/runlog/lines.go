@@ -39,7 +39,7 @@ func (l *lines) Step(r Record) {
 	t := r.Train
 	fmt.Fprintf(l.w, "%s  loss %.4f  bpb %.4f  lr %.1e  norm %.2f  %s tok/s  eta %s\n",
 		stepOf(r.Step, total), t.Loss, t.BitsPerByte, t.LR, t.GradNorm,
-		thousands(l.speed.mean()), formatETA(l.speed.eta(r, total)))
+		Thousands(l.speed.mean()), formatETA(l.speed.eta(r, total)))
 }
 
 func (l *lines) Note(text string) {

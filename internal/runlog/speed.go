@@ -73,8 +73,8 @@ func stepOf(step, total int) string {
 	return fmt.Sprintf("step %*d/%d", len(strconv.Itoa(total)), step, total)
 }
 
-// thousands writes x without decimals, with a comma after each three digits.
-func thousands(x float64) string {
+// Thousands writes x without decimals, with a comma after each three digits.
+func Thousands(x float64) string {
 	digits := strconv.FormatFloat(math.Round(math.Abs(x)), 'f', 0, 64)
 	for i := len(digits) - 3; i > 0; i -= 3 {
 		digits = digits[:i] + "," + digits[i:]

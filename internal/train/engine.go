@@ -414,6 +414,11 @@ func (e *Engine) Memory() graph.Memory { return e.mem }
 // Model is what the engine trains.
 func (e *Engine) Model() *layers.Model { return e.model }
 
+// Plans are a step's: of its last micro-batch, of those before it, and of the update.
+func (e *Engine) Plans() (last, more, update *graph.Plan) {
+	return e.train.Plan(), e.more.Plan(), e.optim.Plan()
+}
+
 // Mixed reports whether the engine's programs keep tensors in bfloat16.
 func (e *Engine) Mixed() bool { return e.mixed }
 

@@ -1,0 +1,149 @@
+package forecast
+
+import (
+	"embed"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/recipes"
+)
+
+//go:embed h100.yaml interconnects.yaml
+var files embed.FS
+
+// Calibration is what a GPU reaches, op by op.
+type Calibration struct {
+	GPU  string `yaml:"gpu"`
+	Name string `yaml:"name"`
+	// Source and Date say where the rates were measured.
+	Source string `yaml:"source"`
+	Date   string `yaml:"date"`
+	// PeakTFLOPs is the data sheet's, for the utilisation.
+	PeakTFLOPs float64 `yaml:"peak_tflops"`
+	// Memory is what a run may plan with.
+	Memory recipes.Bytes `yaml:"memory"`
+	// Price is of an hour, in US dollars.
+	Price float64 `yaml:"price"`
+	// Products and Moves are the rates of ops that are not listed: of those that do much
+	// arithmetic with each byte, and of the others.
+	Products Rate `yaml:"products"`
+	Moves    Rate `yaml:"moves"`
+	// Unaligned is the part of their rate that products reach whose rows of bfloat16 are
+	// not aligned to 16 bytes.
+	Unaligned float64 `yaml:"unaligned"`
+	// CallMicros is what each call takes beside its work, in microseconds.
+	CallMicros float64         `yaml:"call_us"`
+	Ops        map[string]Rate `yaml:"ops"`
+}
+
+// Rate is how fast an op works: by arithmetic or by memory, over the work that its
+// graph.Cost counts.
+type Rate struct {
+	TFLOPs float64 `yaml:"tflops"`
+	GBs    float64 `yaml:"gbs"`
+}
+
+// seconds is the time for some work.
+func (r Rate) seconds(c graph.Cost) float64 {
+	if r.TFLOPs > 0 {
+		return c.FLOPs / (1e12 * r.TFLOPs)
+	}
+	return c.Bytes / (1e9 * r.GBs)
+}
+
+func (r Rate) check() error {
+	if (r.TFLOPs > 0) == (r.GBs > 0) || r.TFLOPs < 0 || r.GBs < 0 {
+		return fmt.Errorf("give one of tflops and gbs, above 0")
+	}
+	return nil
+}
+
+// GPUs are the names of those that calibrations come with.
+func GPUs() []string { return []string{"h100"} }
+
+// LoadCalibration finds a GPU by its name, or reads a file of the same form.
+func LoadCalibration(name string) (*Calibration, error) {
+	var c Calibration
+	if err := load(name, GPUs(), "--gpu", &c); err != nil {
+		return nil, err
+	}
+	return &c, c.check(name)
+}
+
+func (c *Calibration) check(name string) error {
+	for _, v := range []struct {
+		key   string
+		value float64
+	}{{"peak_tflops", c.PeakTFLOPs}, {"memory", float64(c.Memory)}, {"price", c.Price}, {"unaligned", c.Unaligned}} {
+		if v.value <= 0 {
+			return fmt.Errorf("%s: %s: must be above 0, is %v", name, v.key, v.value)
+		}
+	}
+	rates := map[string]Rate{"products": c.Products, "moves": c.Moves}
+	for op, r := range c.Ops {
+		rates["ops."+op] = r
+	}
+	for _, key := range slices.Sorted(maps.Keys(rates)) {
+		if err := rates[key].check(); err != nil {
+			return fmt.Errorf("%s: %s: %w", name, key, err)
+		}
+	}
+	return nil
+}
+
+// load reads one of the files of this package, or the user's.
+func load(name string, own []string, flag string, into any) error {
+	var text []byte
+	var err error
+	if slices.Contains(own, name) {
+		text, err = files.ReadFile(name + ".yaml")
+	} else if text, err = os.ReadFile(name); os.IsNotExist(err) {
+		return fmt.Errorf("%s: %q is neither %s nor a file", flag, name, strings.Join(own, ", "))
+	}
+	if err != nil {
+		return err
+	}
+	if err := yaml.UnmarshalWithOptions(text, into, yaml.Strict()); err != nil {
+		return fmt.Errorf("%s: %s", name, yaml.FormatError(err, false, false))
+	}
+	return nil
+}
+
+// arithmetic is the operations with each byte from which an op that is not listed counts
+// as a product.
+const arithmetic = 50
+
+// op is how long a call takes. Its rate was measured where known is true.
+func (c *Calibration) op(s *graph.Step) (seconds float64, known bool) {
+	if s.Spec.Cost == nil {
+		return 0, true
+	}
+	cost := s.Spec.Cost(s.Dims)
+	rate, known := c.Ops[s.Spec.Name]
+	switch {
+	case known:
+	case cost.FLOPs > arithmetic*cost.Bytes:
+		rate = c.Products
+	default:
+		rate = c.Moves
+	}
+	seconds = rate.seconds(cost)
+	if rate.TFLOPs > 0 && unaligned(s) {
+		seconds /= c.Unaligned
+	}
+	return seconds + 1e-6*c.CallMicros, known
+}
+
+// unaligned reports whether a tensor's rows of bfloat16 begin beside multiples of 16 bytes.
+func unaligned(s *graph.Step) bool {
+	odd := func(t graph.Slot) bool {
+		return t.DType == graph.BFloat16 && t.Rows > 1 && (t.Stride%8 != 0 || t.Col%8 != 0)
+	}
+	return slices.ContainsFunc(s.In, odd) || slices.ContainsFunc(s.Out, odd)
+}

@@ -1,0 +1,239 @@
+package forecast
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/recipes"
+)
+
+func machine(t *testing.T) *Machine {
+	t.Helper()
+	c, err := LoadCalibration("h100")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := LoadInterconnect("nvlink-ib400")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Machine{Calibration: c, Interconnect: n, Contention: 0.05}
+}
+
+func recipe(t *testing.T, name string, sets ...string) *recipes.Recipe {
+	t.Helper()
+	r, err := recipes.Load(name, sets...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// measured are the steps of docs/bench/h100.md, of one micro-batch each, on one GPU.
+var measured = []struct {
+	recipe    string
+	rows      int
+	low, high float64 // tokens a second
+}{
+	{"samba-421m", 8, 164_712, 169_869},
+	{"samba-1.3b", 4, 56_096, 58_239},
+	{"samba-1.7b", 4, 28_233, 28_233},
+	{"samba-3.8b", 1, 15_306, 15_306},
+}
+
+// TestMeasured: forecasts are within 10% of what was measured.
+func TestMeasured(t *testing.T) {
+	page, err := os.ReadFile("../../docs/bench/h100.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := machine(t)
+	for _, c := range measured {
+		r := recipe(t, c.recipe, fmt.Sprintf("train.batch_size=%d", c.rows), fmt.Sprintf("train.micro_batch=%d", c.rows))
+		f, err := m.Predict(r, 1, Layout{recipes.ShardNone, c.rows})
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := f.TokensPerSecond
+		t.Logf("%s: %.0f tokens/s, measured %.0f to %.0f (%+.1f%%)", c.recipe, x, c.low, c.high, 100*(2*x/(c.low+c.high)-1))
+		if x < 0.9*c.low || x > 1.1*c.high {
+			t.Errorf("%s: %.0f tokens/s, measured %.0f to %.0f", c.recipe, x, c.low, c.high)
+		}
+		for _, v := range []float64{c.low, c.high} {
+			if text := fmt.Sprintf("%d,%03d", int(v)/1000, int(v)%1000); !strings.Contains(string(page), text) {
+				t.Errorf("%s: docs/bench/h100.md has no %s", c.recipe, text)
+			}
+		}
+	}
+}
+
+// TestNetwork: the faster the network, the less a step takes, down to what is computed.
+func TestNetwork(t *testing.T) {
+	r := recipe(t, "samba-421m", "train.batch_size=128")
+	for _, shard := range recipes.Shards {
+		last := math.Inf(1)
+		for _, gbs := range []float64{5, 50, 500, 1e9} {
+			m := machine(t)
+			m.Contention = 0
+			m.Interconnect.Link = Path{GBs: gbs}
+			m.Interconnect.Net = Path{GBs: gbs}
+			f, err := m.Predict(r, 16, Layout{shard, 8})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.StepMS > last || f.WaitMS > f.StepMS {
+				t.Errorf("%s, %v GB/s: a step of %.1f ms, %.1f of which waits, and %.1f ms at less", shard, gbs, f.StepMS, f.WaitMS, last)
+			}
+			if last = f.StepMS; gbs > 1e6 && f.WaitMS > 1 {
+				t.Errorf("%s: %.2f ms of waiting without a network", shard, f.WaitMS)
+			}
+		}
+	}
+}
+
+// TestMemory: what a shard keeps is a part of it, as planned.
+func TestMemory(t *testing.T) {
+	r := recipe(t, "samba-421m", "train.batch_size=64")
+	const gpus, parameters = 8, 421_793_280
+	bytes := map[string]int64{}
+	for _, shard := range recipes.Shards {
+		f, err := machine(t).Predict(r, gpus, Layout{shard, 8})
+		if err != nil {
+			t.Fatal(err)
+		}
+		bytes[shard] = f.MemoryBytes
+	}
+	saved := float64(bytes[recipes.ShardNone] - bytes[recipes.ShardOptimizer])
+	if want := 8.0 * parameters * (gpus - 1) / gpus; math.Abs(saved/want-1) > 0.01 {
+		t.Errorf("a sharded optimizer saves %.3g bytes, want about %.3g", saved, want)
+	}
+	if bytes[recipes.ShardFull] >= bytes[recipes.ShardOptimizer] {
+		t.Errorf("bytes of a GPU: %v", bytes)
+	}
+}
+
+// TestChoose: the layouts that fit come fastest first, and what can't be is refused.
+func TestChoose(t *testing.T) {
+	m := machine(t)
+	list, err := m.Choose(recipe(t, "samba-3.8b"), 16, Layout{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.IsSortedFunc(list, func(a, b *Forecast) int { return int(math.Copysign(1, a.StepMS-b.StepMS)) }) || len(list) < 3 {
+		t.Errorf("%d layouts, not the fastest first", len(list))
+	}
+	for _, f := range list {
+		if f.MemoryBytes > int64(m.Calibration.Memory) || f.MicroBatch*f.MicroBatches*f.GPUs != 2048 {
+			t.Errorf("%+v", f)
+		}
+	}
+	small := machine(t)
+	small.Calibration.Memory = 20e9
+	for _, c := range []struct {
+		m      *Machine
+		recipe string
+		gpus   int
+		layout Layout
+		want   string
+	}{
+		{m, "samba-421m", 0, Layout{}, "--gpus: must be at least 1"},
+		{m, "samba-421m", 1024, Layout{}, "512 rows are too few for 1024 GPUs"},
+		{m, "samba-421m", 3, Layout{}, "512 rows do not divide among 3 GPUs"},
+		{m, "samba-421m", 64, Layout{MicroBatch: 16}, "train.micro_batch: 16 does not divide the 8 rows"},
+		{m, "quickstart", 1, Layout{}, "run.dtype: speeds are known of bfloat16 alone"},
+		{small, "samba-3.8b", 1, Layout{}, "parameters, gradients and moments alone take"},
+	} {
+		if _, err := c.m.Choose(recipe(t, c.recipe), c.gpus, c.layout); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s on %d GPUs: %v, want %q", c.recipe, c.gpus, err, c.want)
+		}
+	}
+}
+
+// TestCollectives compares with times by hand: a gigabyte at 100 GB/s within a node of 4,
+// and 50 GB/s between nodes, without or with 10 and 100 microseconds a hop.
+func TestCollectives(t *testing.T) {
+	n := Interconnect{GPUsPerNode: 4, Link: Path{GBs: 100}, Net: Path{GBs: 50}}
+	slow := n
+	slow.Link.Micros, slow.Net.Micros = 10, 100
+	for _, c := range []struct {
+		n    Interconnect
+		kind graph.CollectiveKind
+		gpus int
+		want float64
+	}{
+		{n, graph.AllReduce, 1, 0},
+		{n, graph.ReduceScatter, 2, 0.005},
+		{n, graph.AllGather, 4, 0.0075},
+		{n, graph.AllReduce, 4, 0.015},
+		{n, graph.AllGather, 8, 0.0175},
+		{n, graph.AllReduce, 8, 0.035},
+		{slow, graph.ReduceScatter, 4, 0.0075 + 3*10e-6},
+		{slow, graph.ReduceScatter, 8, 0.0175 + 6*10e-6 + 2*100e-6},
+		{slow, graph.AllReduce, 16, 0.0375 + 2*(3*10e-6+2*100e-6)},
+	} {
+		want := c.want
+		if c.gpus > 1 {
+			want += launch
+		}
+		if got := c.n.seconds(c.kind, 1e9, c.gpus); math.Abs(got-want) > 1e-9 {
+			t.Errorf("call %d among %d: %.6f s, want %.6f", c.kind, c.gpus, got, want)
+		}
+	}
+}
+
+func TestCounts(t *testing.T) {
+	for text, want := range map[string][]int{"8": {8}, "1,3,64": {1, 3, 64}, "1-8": {1, 2, 4, 8}, "2-9,24": {2, 4, 8, 24}} {
+		if got, err := Counts(text); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: %v, %v; want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "0", "-1", "8-2", "a", "1,", "1-", "1.5", "08", "1-4x", "99999999999"} {
+		if got, err := Counts(text); err == nil {
+			t.Errorf("%q is taken for %v", text, got)
+		}
+	}
+}
+
+func TestFiles(t *testing.T) {
+	for _, name := range Interconnects() {
+		n, err := LoadInterconnect(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Validate(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := LoadInterconnect("string"); err == nil || !strings.Contains(err.Error(), `must be one of nvlink-eth100, nvlink-ib400, pcie-ib200, is "string"`) {
+		t.Error(err)
+	}
+	own, err := files.ReadFile("h100.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "mine.yaml")
+	for _, c := range []struct{ from, to, want string }{
+		{"", "", ""},
+		{"linear: {tflops: 712}", "linear: {tflops: 712, gbs: 3}", "ops.linear: give one of tflops and gbs"},
+		{"price: 2.50", "price: -1", "price: must be above 0"},
+		{"memory: 79GB", "memory: 79", "such as 32GB"},
+		{"call_us: 5", "call_s: 5", "unknown field"},
+	} {
+		if err := os.WriteFile(path, []byte(strings.Replace(string(own), c.from, c.to, 1)), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		_, err := LoadCalibration(path)
+		if (c.want == "") != (err == nil) || err != nil && (!strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n")) {
+			t.Errorf("%q: %v, want %q", c.to, err, c.want)
+		}
+	}
+	if _, err := LoadCalibration("a100"); err == nil || !strings.Contains(err.Error(), `--gpu: "a100" is neither h100 nor a file`) {
+		t.Error(err)
+	}
+}

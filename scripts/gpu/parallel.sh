@@ -10,7 +10,8 @@
 #
 # Without FOLDER it is built here. GPUS (2) is how many to use, TEXT a folder of *.py files
 # to train on (Python's own library), WORK a folder for runs and their logs (a temporary
-# one). PARTS names the parts to do, of: agree lost torchrun speed large.
+# one), LIMIT the seconds that a run may take. PARTS names the parts to do, of: agree lost
+# torchrun speed large.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 bin=${1:-}
@@ -45,18 +46,8 @@ fail() {
 data=(--set "data.text.path=$text" --set 'data.text.include=["**/*.py"]' --set data.tokenizer=bytes
 	--set eval.every=0 --set sample.tokens=0 --device cuda --log-level warn)
 
-# on GPUS COMMAND...: with so many processes, one a GPU; one takes GPU $CARD, or the first.
-on() {
-	local n=$1
-	shift
-	if [ "$n" = 1 ]; then
-		env "CUDA_VISIBLE_DEVICES=${CARD:-${cards[0]}}" "$@"
-	else
-		"$@" --nproc-per-node "$n"
-	fi
-}
-
-# spawn GPUS LOGS COMMAND...: on, in the background; pid is the process that it starts.
+# spawn GPUS LOGS COMMAND...: in the background, with so many processes, one a GPU; one
+# takes GPU $CARD, or the first. pid is what was started.
 spawn() {
 	local n=$1 logs=$2
 	shift 2
@@ -80,14 +71,31 @@ end() {
 	done
 }
 
+# within NAME: waits for a run. One that takes too long says where it is, and is killed.
+within() {
+	local latest=$((SECONDS + ${LIMIT:-90}))
+	while kill -0 "$pid" 2>/dev/null; do
+		if [ $SECONDS -ge $latest ]; then
+			kill -QUIT $(pgrep -P "$pid") "$pid" 2>/dev/null
+			sleep 1
+			end "$pid"
+			break
+		fi
+		sleep 0.1
+	done
+	wait "$pid"
+	local code=$?
+	[ $code = 0 ] || { fail "$1: exit status $code"; grep -v '^$' "$work/$1.err" | head -n 5; }
+}
+
 small=(quickstart --steps 60 --set "data.shards=$work/small" --set checkpoint.every=1000)
 
 # train NAME GPUS FLAGS...: the small model, to the end.
 train() {
-	local name=$1 n=$2
+	local name=$1 n=$2 pid
 	shift 2
-	on "$n" timeout -k 5 90 "$bin/sambatrain" pretrain "${small[@]}" "${data[@]}" --out "$work/$name" "$@" >"$work/$name.out" 2>"$work/$name.err" ||
-		{ fail "$name: exit status $?"; tail -n 5 "$work/$name.err"; }
+	spawn "$n" "$work/$name" "$bin/sambatrain" pretrain "${small[@]}" "${data[@]}" --out "$work/$name" "$@"
+	within "$name"
 }
 
 # compare NAME WITH: the worst difference of a step's loss, and whether the parameters are
@@ -112,12 +120,12 @@ PY
 
 agree() {
 	section "The quickstart on 1 and on $gpus GPUs"
-	local dtype
-	for dtype in float32 bfloat16; do
+	local dtype shard dtypes=${DTYPES:-float32 bfloat16}
+	for dtype in $dtypes; do
 		train one-$dtype 1 --dtype $dtype
-		train none-$dtype "$gpus" --dtype $dtype
-		train optimizer-$dtype "$gpus" --dtype $dtype --set run.shard=optimizer
-		train full-$dtype "$gpus" --dtype $dtype --set run.shard=full
+		for shard in none optimizer full; do
+			train $shard-$dtype "$gpus" --dtype $dtype --set run.shard=$shard
+		done
 	done
 	train none-again "$gpus" --dtype bfloat16
 	train full-again "$gpus" --dtype bfloat16 --set run.shard=full
@@ -126,7 +134,7 @@ agree() {
 	train full-reduced "$gpus" --dtype bfloat16 --set run.shard=full --set run.reduce_dtype=bfloat16
 	echo '| run | compared with | steps | first loss differs by | worst | validation | of the other | parameters |'
 	echo '|---|---|---|---|---|---|---|---|'
-	for dtype in float32 bfloat16; do
+	for dtype in $dtypes; do
 		compare none-$dtype one-$dtype
 		compare optimizer-$dtype one-$dtype
 		compare full-$dtype one-$dtype
@@ -142,7 +150,7 @@ agree() {
 lost() {
 	section 'A process is killed'
 	local shard pid started
-	for shard in none full; do
+	for shard in ${SHARDS:-none full}; do
 		spawn "$gpus" "$work/lost-$shard" "$bin/sambatrain" pretrain "${small[@]}" "${data[@]}" --steps 4000 --set checkpoint.every=500 --set run.shard=$shard \
 			--out "$work/lost-$shard"
 		for _ in $(seq 400); do
@@ -154,16 +162,18 @@ lost() {
 		wait $pid
 		echo "shard $shard: all ended, exit status $?, $("$python" -c "import sys,time; print(f'{time.time()-float(sys.argv[1]):.1f} s')" "$started") after SIGKILL to one of $gpus"
 		tail -n 3 "$work/lost-$shard.err"
-		on 1 timeout -k 5 90 "$bin/sambatrain" resume "$work/lost-$shard" --log-level warn >"$work/resumed-$shard.out" 2>"$work/resumed-$shard.err" ||
-			{ fail "resume: exit status $?"; tail -n 5 "$work/resumed-$shard.err"; }
+		spawn 1 "$work/resumed-$shard" "$bin/sambatrain" resume "$work/lost-$shard" --log-level warn
+		within "resumed-$shard"
 		grep -E 'trained|validation' "$work/resumed-$shard.out"
 	done
 }
 
 torchrun() {
 	section 'Started by torchrun'
-	timeout -k 5 90 torchrun --no-python --nproc-per-node "$gpus" "$bin/sambatrain" pretrain "${small[@]}" --steps 10 "${data[@]}" --out "$work/torchrun" >"$work/torchrun.out" 2>"$work/torchrun.err" ||
-		{ fail "torchrun: exit status $?"; tail -n 5 "$work/torchrun.err"; }
+	local pid
+	command torchrun --no-python --nproc-per-node "$gpus" "$bin/sambatrain" pretrain "${small[@]}" --steps 10 "${data[@]}" --out "$work/torchrun" >"$work/torchrun.out" 2>"$work/torchrun.err" &
+	pid=$!
+	within torchrun
 	grep -E 'trained|validation' "$work/torchrun.out"
 }
 

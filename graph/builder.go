@@ -263,18 +263,29 @@ func (b *Builder) Whole(r Region, n int) Tensor {
 	return b.fixed(r.String(), r, 0, n)
 }
 
-// Range is the n float32s of a region from offset on, as Whole is all of it.
+// Range is the n float32s of a region from offset on, as Whole is all of it. Asked for
+// again it is the same tensor.
 func (b *Builder) Range(r Region, offset, n int) Tensor {
 	if b.err != nil {
 		return Tensor{}
 	}
-	if r < Params || r >= Regions || offset < 0 || offset%align != 0 {
+	granule := align
+	if r == Shadow {
+		granule /= 2 // two weights an element
+	}
+	if r < Params || r >= Regions || offset < 0 || offset%granule != 0 {
 		return b.Fail(fmt.Errorf("region %v can't be used from element %d on", r, offset))
 	}
 	if len(b.params) > 0 {
 		return b.Fail(fmt.Errorf("region %v can't be used as a whole in a graph with parameters", r))
 	}
-	return b.fixed(fmt.Sprintf("%v[%d:%d]", r, offset, offset+n), r, offset, n)
+	name := fmt.Sprintf("%v[%d:%d]", r, offset, offset+n)
+	for _, l := range b.leaves {
+		if l.fixed && l.name == name {
+			return Tensor{l.node, b}
+		}
+	}
+	return b.fixed(name, r, offset, n)
 }
 
 func (b *Builder) fixed(name string, r Region, offset, n int) Tensor {

@@ -65,16 +65,23 @@ func (o AdamW) buildShard(b *graph.Builder, hyper graph.Tensor, mixed bool, shar
 	})
 	norm := grad_norm.ApplyRoot(b, b.Apply(all_reduce.Spec(), square))
 	b.Result(gradNormResult, norm)
+	var gathered []graph.Tensor
+	cast := func(bucket int, p graph.Tensor) {
+		if from, n := shard.Buckets.At(bucket); mixed {
+			cast_weights.Apply(b, b.Range(graph.Shadow, from/2, n/2), p)
+		}
+	}
 	shard.Pieces(func(at, moment, n int) {
+		bucket := len(gathered)
 		p, m, v := b.Range(graph.Params, at, n), b.Range(graph.ExpAvg, moment, n), b.Range(graph.ExpAvgSq, moment, n)
-		adamw.Apply(b, p, grads[0], m, v, norm, hyper, o.settings())
-		grads = grads[1:]
+		adamw.Apply(b, p, grads[bucket], m, v, norm, hyper, o.settings())
+		from, n := shard.Buckets.At(bucket)
+		whole := b.Range(graph.Params, from, n)
+		all_gather.Apply(b, whole)
+		if bucket > 0 {
+			cast(bucket-1, gathered[bucket-1]) // while this one is on its way
+		}
+		gathered = append(gathered, whole)
 	})
-	for from, n := range shard.Buckets.All() {
-		all_gather.Apply(b, b.Range(graph.Params, from, n))
-	}
-	if mixed {
-		n := shard.Buckets.Length
-		cast_weights.Apply(b, b.Whole(graph.Shadow, n/2), b.Whole(graph.Params, n))
-	}
+	cast(len(gathered)-1, gathered[len(gathered)-1])
 }

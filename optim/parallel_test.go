@@ -1,0 +1,34 @@
+package optim_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/optim"
+)
+
+// TestShardedUpdate: a sharded update sends what it has updated while it updates more, in
+// mixed precision and for any number of processes.
+func TestShardedUpdate(t *testing.T) {
+	for _, processes := range []int{1, 2, 3} {
+		shard := optim.Shard{Rank: processes - 1, Size: processes, Buckets: graph.NewBuckets(700, 300, processes)}
+		plan, err := optim.DefaultAdamW().Build(shard.Buckets.Length, true, shard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, s := range plan.Steps {
+			if s.Spec.Name == "adamw" || s.Spec.Name == "all_gather" || s.Spec.Name == "cast_weights" {
+				got = append(got, s.Spec.Name)
+			}
+		}
+		want := []string{"adamw", "all_gather"}
+		for range shard.Buckets.Count() - 1 {
+			want = append(want, "adamw", "all_gather", "cast_weights")
+		}
+		if want = append(want, "cast_weights"); !slices.Equal(got, want) {
+			t.Errorf("%d processes: %v, want %v", processes, got, want)
+		}
+	}
+}

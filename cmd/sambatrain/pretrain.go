@@ -14,12 +14,17 @@ func newPretrain(a *app) *cobra.Command {
 	var flags recipeFlags
 	var processes processFlags
 	var output outputForm
+	var resume bool
 	c := &cobra.Command{
 		Use:   "pretrain RECIPE",
 		Short: "Train a model from a recipe",
 		Long: `Train a model from a recipe: a YAML file, or the name of a built-in one
 (sambatrain recipes ls). The run directory gets the resolved recipe, metrics.jsonl,
-a TensorBoard event file, checkpoints and a generated sample.`,
+a TensorBoard event file, checkpoints and a generated sample.
+
+--resume goes on with the run in the run directory if there is one already, and begins
+it otherwise: one command for launchers that start processes again. The recipe must be
+that run's.`,
 		Example:           "  sambatrain pretrain recipes/quickstart.yaml\n  sambatrain pretrain quickstart --steps 20 --out runs/try --set optim.lr=1e-3",
 		Args:              exactArgs("RECIPE"),
 		ValidArgsFunction: completeRecipe,
@@ -28,9 +33,17 @@ a TensorBoard event file, checkpoints and a generated sample.`,
 			if err != nil {
 				return err
 			}
+			if resume {
+				return a.train(c, processes, r.Run.Device, output, func(o train.Options) (*train.Result, error) {
+					ctx, stop := untilSignal(c.Context())
+					defer stop()
+					return train.Finish(ctx, r, o)
+				})
+			}
 			return a.pretrain(c, r, processes, output)
 		},
 	}
+	c.Flags().BoolVar(&resume, "resume", false, "go on with the run in the run directory, if there is one")
 	flags.add(c)
 	processes.add(c)
 	outputFlag(c, &output)

@@ -69,7 +69,7 @@ func Compare(ctx context.Context, list []*recipes.Recipe, o Options) (*Compariso
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", r.Name, err)
 		}
-		res, err := finish(ctx, r, o)
+		res, err := Finish(ctx, r, o)
 		var stopped *Stopped
 		switch {
 		case errors.As(err, &stopped):
@@ -127,8 +127,9 @@ func describe(r *recipes.Recipe) (Compared, error) {
 	return Compared{Name: r.Name, Run: r.Run.Out, Parameters: n.Total, NonEmbedding: n.NonEmbedding}, nil
 }
 
-// finish brings a recipe's run to its end from wherever it is.
-func finish(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error) {
+// Finish brings a recipe's run to its end from wherever it is: it begins it, or goes on with
+// it, or finds it finished.
+func Finish(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error) {
 	dir := r.Run.Out
 	if _, err := os.Stat(filepath.Join(dir, ConfigFile)); errors.Is(err, fs.ErrNotExist) {
 		return Pretrain(ctx, r, o)
@@ -153,6 +154,9 @@ func finish(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error) 
 	switch {
 	case err == nil && res.Steps == r.Train.Steps:
 		o.Log.Info("finished already", "run", dir)
+		if o.Place.Rank > 0 {
+			res = nil
+		}
 		return res, nil
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return nil, err

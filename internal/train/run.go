@@ -138,6 +138,7 @@ func Resume(ctx context.Context, dir string, o Options, sets ...string) (res *Re
 		return nil, err
 	}
 	s := newSession(r, o, dir)
+	s.resumed = true
 	defer func() { err = s.leave(err) }()
 	if s.first() {
 		if s.lock, err = checkpoint.Lock(dir); err != nil {
@@ -195,6 +196,7 @@ type session struct {
 	saver   *saver
 	comm    graph.Comm
 	line    *dist.Line
+	resumed bool          // rather than begun
 	over    chan struct{} // closed when nothing needs to be ended from outside
 	guard   guard
 	step    int64 // optimizer steps done

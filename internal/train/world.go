@@ -26,7 +26,8 @@ func (s *session) joinProcesses(ctx context.Context) (err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, meeting)
 	defer cancel()
-	sum := sha256.Sum256(s.resolved)
+	// A process that begins a run must not meet those that go on with one.
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\nresumed: %v\n", s.resolved, s.resumed))
 	token := hex.EncodeToString(sum[:])
 	gpu, ok := s.dev.(*cuda.Device)
 	if !ok {
@@ -34,7 +35,7 @@ func (s *session) joinProcesses(ctx context.Context) (err error) {
 			return err
 		}
 		if c := s.comm; c.Rank() != place.Rank || c.Size() != place.Size {
-			return fmt.Errorf("%v; Open MPI, which moves the data of CPUs, says rank %d of %d: start CPU processes with mpirun, or srun of a Slurm with Open MPI", place, c.Rank(), c.Size())
+			return fmt.Errorf("%v; Open MPI, which moves the data of CPUs, says rank %d of %d: start CPU processes with `mpirun -n %d sambatrain ...`, or with srun; torchrun and --nproc-per-node start those of GPUs", place, c.Rank(), c.Size(), place.Size)
 		}
 		if s.line, err = dist.MeetOver(ctx, s.comm, place, token, timeout); err == nil {
 			go s.watch()

@@ -6,17 +6,19 @@ import (
 	"testing"
 )
 
-// TestDocs: docs/cluster.md shows the batch script as it is run.
+// TestDocs: docs/cluster.md shows the files as they are run.
 func TestDocs(t *testing.T) {
-	script, err := os.ReadFile("train.sbatch")
-	if err != nil {
-		t.Fatal(err)
-	}
 	page, err := os.ReadFile("../../docs/cluster.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(string(page), "\n```bash\n"+string(script)+"```\n") {
-		t.Error("docs/cluster.md does not show train.sbatch as it is")
+	for file, language := range map[string]string{"train.sbatch": "bash", "jobset.yaml": "yaml", "trainjob.yaml": "yaml"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(page), "\n```"+language+"\n"+string(text)+"```\n") {
+			t.Errorf("docs/cluster.md does not show %s as it is", file)
+		}
 	}
 }

@@ -132,7 +132,7 @@ stopped=$(grep -o 'stopped after step [0-9]*' "$out" | sort -u | grep -o '[0-9]*
 same "the last step on record" "$(last_step)" "$stopped" # all processes name one step
 until_true 30 "exit code 75, with which the job requeues itself" job_is PENDING
 until_true 60 "the requeued job's checkpoint of step 10" test -d "$run/checkpoints/step-00000010"
-kill -KILL "$(pgrep --newest --full "^$work/bin/sambatrain resume")"
+kill -KILL "$(pgrep --newest --full "^$work/bin/sambatrain pretrain")"
 until_true 30 "the others to notice" printed 'is lost: it ended without a word'
 until_true 30 "the job to requeue itself again" job_is PENDING
 until_true 60 "the job's end" job_is COMPLETED

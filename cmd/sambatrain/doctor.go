@@ -31,7 +31,11 @@ Exit status 1 if a device computes wrongly; a machine without a GPU is healthy.`
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(out, "process: %v\n\n", place)
+			fmt.Fprintf(out, "process: %v\n", place)
+			for _, line := range dist.Libraries() {
+				fmt.Fprintln(out, line)
+			}
+			fmt.Fprintln(out)
 			dev, err := cpu.New(0)
 			if err != nil {
 				return err

@@ -21,7 +21,7 @@ type mpi struct {
 
 	initThread, finalize, commRank, commSize, setErrorHandler, errorString uintptr
 	allReduce, reduceScatterBlock, allGather, broadcast                    uintptr
-	world, float, sum, errorsReturn                                        uintptr
+	world, float, sum, errorsReturn, libraryVersion                        uintptr
 }
 
 const (
@@ -45,7 +45,7 @@ var openMPILibrary = sync.OnceValues(func() (*mpi, error) {
 		&m.allReduce: "MPI_Allreduce", &m.reduceScatterBlock: "MPI_Reduce_scatter_block",
 		&m.allGather: "MPI_Allgather", &m.broadcast: "MPI_Bcast",
 		&m.world: "ompi_mpi_comm_world", &m.float: "ompi_mpi_float", &m.sum: "ompi_mpi_op_sum",
-		&m.errorsReturn: "ompi_mpi_errors_return",
+		&m.errorsReturn: "ompi_mpi_errors_return", &m.libraryVersion: "MPI_Get_library_version",
 	})
 	return m, err
 })

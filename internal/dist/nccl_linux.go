@@ -19,8 +19,8 @@ type nccl struct {
 	comm       uintptr
 	stream     uintptr
 
-	errorString, uniqueID, initRank, destroy       uintptr
-	allReduce, reduceScatter, allGather, broadcast uintptr
+	version, errorString, uniqueID, initRank, destroy uintptr
+	allReduce, reduceScatter, allGather, broadcast    uintptr
 }
 
 const ncclSum = 0
@@ -62,7 +62,7 @@ func openNCCL(name string) (*nccl, error) {
 	}
 	n := &nccl{lib: lib}
 	return n, lib.Symbols(map[*uintptr]string{
-		&n.errorString: "ncclGetErrorString", &n.uniqueID: "ncclGetUniqueId",
+		&n.version: "ncclGetVersion", &n.errorString: "ncclGetErrorString", &n.uniqueID: "ncclGetUniqueId",
 		&n.initRank: "ncclCommInitRank", &n.destroy: "ncclCommDestroy",
 		&n.allReduce: "ncclAllReduce", &n.reduceScatter: "ncclReduceScatter", &n.allGather: "ncclAllGather", &n.broadcast: "ncclBroadcast",
 	})

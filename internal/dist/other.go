@@ -17,3 +17,6 @@ func NewMPI() (graph.Comm, error) {
 func NewNCCL(Topology, *Line) (graph.StreamComm, error) {
 	return nil, errors.New("NCCL: this build reaches it on Linux only")
 }
+
+// Libraries is empty: they are reached on Linux only.
+func Libraries() []string { return nil }

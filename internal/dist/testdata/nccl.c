@@ -9,6 +9,7 @@ enum { ok = 0, invalid = 4 };
 
 static int communicator;
 
+ncclResult_t ncclGetVersion(int *v) { *v = 22809; return ok; }
 const char *ncclGetErrorString(ncclResult_t r) { return r == invalid ? "invalid argument" : "no error"; }
 
 ncclResult_t ncclGetUniqueId(ncclUniqueId *id) {

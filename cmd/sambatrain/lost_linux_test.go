@@ -141,6 +141,73 @@ func TestLost(t *testing.T) {
 	}
 }
 
+// TestKilledTogether kills one of two processes again and again, in the middle of saves and
+// beside them, and compares the run's end, to the bit, with that of one that went through.
+// Its checkpoints, of pieces, are read as those of one process are.
+func TestKilledTogether(t *testing.T) {
+	const steps, kills = 120, 4
+	dir := workspace(t, steps, 2)
+	args := func(run string) []string {
+		return []string{"pretrain", "tiny.yaml", "--out", run, "--resume", "--set", "run.timeout=5s", "--set", "run.shard=full"}
+	}
+	through := launch(t, dir, 2, args("through")...)
+	for rank := range 2 {
+		if code := through.number(t, "code", rank); code != exitOK {
+			t.Fatalf("process %d ends with %d\n%s", rank, code, through.finish(t))
+		}
+	}
+	through.finish(t)
+	run, saved, insideSave := filepath.Join(dir, "run"), int64(0), 0
+	for i := range kills {
+		l := launch(t, dir, 2, args("run")...)
+		until(t, 30*time.Second, "a new checkpoint", func() bool {
+			list, err := checkpoint.List(run)
+			return err == nil && len(list) > 0 && list[len(list)-1].Step > saved
+		})
+		if i%2 == 0 {
+			until(t, 30*time.Second, "a save", func() bool { return len(unfinished(t, run)) > 0 })
+		}
+		if err := syscall.Kill(l.number(t, "pid", i/2%2), syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		if code := l.number(t, "code", 1-i/2%2); code != exitLost {
+			t.Errorf("kill %d: the other process ends with %d, want %d\n%s", i, code, exitLost, l.finish(t))
+		}
+		l.finish(t)
+		if len(unfinished(t, run)) > 0 {
+			insideSave++
+		}
+		newest, skipped, err := checkpoint.Newest(run)
+		if err != nil || len(skipped) > 0 || newest.Step <= saved || newest.Step >= steps {
+			t.Fatalf("kill %d: newest checkpoint %+v, passed over %v (%v), before it was of step %d", i, newest, skipped, err, saved)
+		}
+		saved = newest.Step
+	}
+	t.Logf("%d kills, %d inside a save; the last checkpoint was of step %d of %d", kills, insideSave, saved, steps)
+	l := launch(t, dir, 2, args("run")...)
+	for rank := range 2 {
+		if code := l.number(t, "code", rank); code != exitOK {
+			t.Fatalf("process %d ends with %d\n%s", rank, code, l.finish(t))
+		}
+	}
+	l.finish(t)
+	if left := unfinished(t, run); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+	final := fmt.Sprintf("checkpoints/step-%08d", steps)
+	if e := start(t, dir, "checkpoint", "diff", "through/"+final, "run/"+final); e.code != exitOK {
+		t.Errorf("the run that was killed ends otherwise: %+v", e)
+	}
+	for _, args := range [][]string{
+		{"checkpoint", "verify", "run"}, {"generate", "run", "--prompt", "one", "--tokens", "4"},
+		{"export", "run", "--format", "safetensors", "--out", "exported"}, {"resume", "run", "--set", "train.steps=122"},
+	} {
+		if e := start(t, dir, args...); e.code != exitOK {
+			t.Errorf("%v: %+v", args, e)
+		}
+	}
+}
+
 // TestSignalledTogether: a signal to any process stops all behind the same step, saved.
 func TestSignalledTogether(t *testing.T) {
 	dir := workspace(t, 5000, 10000)

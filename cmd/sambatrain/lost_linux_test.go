@@ -25,7 +25,8 @@ type launched struct {
 	out bytes.Buffer
 }
 
-const launchScript = `"$0" "$@" & echo $! >pid.$OMPI_COMM_WORLD_RANK.new; mv pid.$OMPI_COMM_WORLD_RANK.new pid.$OMPI_COMM_WORLD_RANK
+const launchScript = `[ "$OMPI_COMM_WORLD_RANK" != "$TEST_LIMITED" ] || ulimit -f 16
+"$0" "$@" & echo $! >pid.$OMPI_COMM_WORLD_RANK.new; mv pid.$OMPI_COMM_WORLD_RANK.new pid.$OMPI_COMM_WORLD_RANK
 wait $!; echo $? >code.$OMPI_COMM_WORLD_RANK.new; mv code.$OMPI_COMM_WORLD_RANK.new code.$OMPI_COMM_WORLD_RANK
 until [ -e over ]; do sleep 0.05; done`
 
@@ -205,6 +206,29 @@ func TestKilledTogether(t *testing.T) {
 		if e := start(t, dir, args...); e.code != exitOK {
 			t.Errorf("%v: %+v", args, e)
 		}
+	}
+}
+
+// TestFullDiskTogether: where one process can't write its share, all end, the first one
+// says why, and nothing of that checkpoint is left.
+func TestFullDiskTogether(t *testing.T) {
+	dir := workspace(t, 100, 2)
+	t.Setenv("TEST_LIMITED", "1")
+	l := launch(t, dir, 2, "pretrain", "tiny.yaml", "--set", "run.shard=optimizer")
+	for rank := range 2 {
+		if code := l.number(t, "code", rank); code != exitFailure {
+			t.Errorf("process %d ends with %d, want %d", rank, code, exitFailure)
+		}
+	}
+	out := l.finish(t)
+	for _, want := range []string{"sambatrain: process 1: save checkpoint of step 2: write ", "file too large", "sambatrain: process 0 failed: process 1: save checkpoint of step 2: "} {
+		if !strings.Contains(out, want) {
+			t.Errorf("want %q in\n%s", want, out)
+		}
+	}
+	run := filepath.Join(dir, "run")
+	if list, err := checkpoint.List(run); err != nil || len(list) > 0 || len(unfinished(t, run)) > 0 {
+		t.Errorf("checkpoints %v (%v), unfinished %q", list, err, unfinished(t, run))
 	}
 }
 

@@ -1,0 +1,99 @@
+// Command calibrate prints the rates of ops for internal/forecast/h100.yaml, or for another
+// GPU's, from the results of `sambatrain bench RECIPE --output json` on it: of each op the
+// geometric mean over the files, where it takes part in.
+//
+//	go run ./scripts/scale/calibrate 421m.json 1.3b.json
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"os"
+	"slices"
+)
+
+// callMicros is call_us of the calibration, which is not the rate's.
+const callMicros = 5
+
+// arithmetic is the operations with each byte from which an op is limited by arithmetic.
+const arithmetic = 100
+
+// result is what is read of a bench's result.
+type result struct {
+	Name string `json:"name"`
+	Ops  []struct {
+		Op     string  `json:"op"`
+		Calls  int     `json:"calls"`
+		MS     float64 `json:"ms"`
+		GFLOPs float64 `json:"gflops"`
+		GBs    float64 `json:"gb_per_s"`
+	} `json:"ops"`
+}
+
+func main() {
+	if len(os.Args) < 2 {
+		fmt.Fprintln(os.Stderr, "usage: calibrate BENCH.json...")
+		os.Exit(2)
+	}
+	if err := run(os.Stdout, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "calibrate:", err)
+		os.Exit(1)
+	}
+}
+
+// mean is a geometric mean.
+type mean struct {
+	logs float64
+	n    int
+}
+
+func (m *mean) add(x float64) { m.logs, m.n = m.logs+math.Log(x), m.n+1 }
+
+func (m *mean) value() float64 { return math.Exp(m.logs / float64(m.n)) }
+
+func run(w io.Writer, paths []string) error {
+	type rates struct{ tflops, gbs mean }
+	ops := map[string]*rates{}
+	for _, path := range paths {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		var r result
+		if err := json.Unmarshal(text, &r); err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		if len(r.Ops) == 0 {
+			return fmt.Errorf("%s: has no ops; is it of sambatrain bench --output json?", path)
+		}
+		for _, o := range r.Ops {
+			work := o.MS - float64(o.Calls)*callMicros/1e3
+			if work <= 0 || o.GBs <= 0 {
+				continue // too short to tell
+			}
+			if ops[o.Op] == nil {
+				ops[o.Op] = &rates{}
+			}
+			if o.GFLOPs > arithmetic*o.GBs {
+				ops[o.Op].tflops.add(o.GFLOPs * o.MS / work / 1e3)
+			} else {
+				ops[o.Op].gbs.add(o.GBs * o.MS / work)
+			}
+		}
+	}
+	fmt.Fprintln(w, "ops:")
+	for _, op := range slices.Sorted(maps.Keys(ops)) {
+		switch r := ops[op]; {
+		case r.gbs.n > 0 && r.tflops.n > 0:
+			return fmt.Errorf("%s is limited by arithmetic in one file and by memory in another: give them apart", op)
+		case r.tflops.n > 0:
+			fmt.Fprintf(w, "  %s: {tflops: %.0f}\n", op, r.tflops.value())
+		default:
+			fmt.Fprintf(w, "  %s: {gbs: %.0f}\n", op, r.gbs.value())
+		}
+	}
+	return nil
+}

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestRun(t *testing.T) {
+	var paths []string
+	for i, text := range []string{
+		`{"ops": [{"op": "linear", "calls": 200, "ms": 11, "gflops": 400000, "gb_per_s": 900}, {"op": "rope", "calls": 100, "ms": 1, "gflops": 2, "gb_per_s": 1000}]}`,
+		`{"ops": [{"op": "linear", "calls": 0, "ms": 5, "gflops": 110000, "gb_per_s": 300}, {"op": "zero", "calls": 1, "ms": 0.001, "gflops": 0, "gb_per_s": 3}]}`,
+		`{"ops": [{"op": "linear", "calls": 0, "ms": 5, "gflops": 1, "gb_per_s": 300}]}`,
+		`{}`,
+	} {
+		paths = append(paths, filepath.Join(t.TempDir(), string(rune('a'+i))))
+		if err := os.WriteFile(paths[i], []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var w bytes.Buffer
+	if err := run(&w, paths[:2]); err != nil {
+		t.Fatal(err)
+	}
+	if want := "ops:\n  linear: {tflops: 220}\n  rope: {gbs: 2000}\n"; w.String() != want {
+		t.Errorf("got\n%swant\n%s", w.String(), want)
+	}
+	for _, bad := range [][]string{paths[1:3], paths[3:], {"missing.json"}} {
+		if err := run(&w, bad); err == nil {
+			t.Errorf("%q: no error", bad)
+		}
+	}
+}

@@ -14,19 +14,14 @@ import (
 //
 // Words are encoded alone, so their ids are kept in a cache.
 type bpe struct {
-	info    TokenizerInfo
-	pieces  [][]byte // the text of each id; nil for special tokens
-	exports map[string][]byte
+	vocabulary
 
 	before    literals // found in the text as it is
 	normalize func(dst, text []byte, first bool) []byte
 	after     literals // found in the normalized text
 	split     splitter
 
-	bytes    [256]int32     // id of each byte, in a byte-level vocabulary or as byte fallback; -1 without
 	chars    map[rune]int32 // symbol of each character; nil in a byte-level vocabulary
-	unknown  int32          // stands for characters that have neither symbol nor bytes; -1 without
-	fuse     bool           // one unknown for a run of such characters
 	whole    map[string]int32
 	merges   pairTable
 	internal int32 // symbols from this number on are characters without an id
@@ -38,34 +33,10 @@ type bpe struct {
 type splitter func(text []byte, first bool, emit func(word []byte))
 
 const (
-	none = int32(-1)
-
 	// The cache of words belongs to a goroutine's scratch. It is emptied when it is full.
 	maxCachedWord  = 48 // bytes
 	maxCachedWords = 1 << 16
 )
-
-func (t *bpe) Name() string                   { return t.info.Name }
-func (t *bpe) VocabSize() int                 { return t.info.VocabSize }
-func (t *bpe) EOS() int32                     { return t.info.EOS }
-func (t *bpe) Fingerprint() string            { return t.info.Fingerprint }
-func (t *bpe) ExportFiles() map[string][]byte { return t.exports }
-
-func (t *bpe) Decode(dst []byte, ids []int32) []byte {
-	for _, id := range ids {
-		if uint32(id) < uint32(len(t.pieces)) {
-			dst = append(dst, t.pieces[id]...)
-		}
-	}
-	return dst
-}
-
-func (t *bpe) TokenBytes(id int32) int {
-	if uint32(id) < uint32(len(t.pieces)) {
-		return len(t.pieces[id])
-	}
-	return 0
-}
 
 func (t *bpe) Encode(dst []int32, text []byte) []int32 {
 	s, _ := t.scratch.Get().(*scratch)
@@ -212,25 +183,8 @@ func (t *bpe) collect(s *scratch, word []byte) {
 			end = int(s.list[next].start)
 		}
 		part := word[s.list[i].start:end]
-		if t.hasBytes(part) {
-			for _, b := range part {
-				s.put(t.bytes[b])
-			}
-			lastUnknown = false
-		} else if !t.fuse || !lastUnknown {
-			s.put(t.unknown)
-			lastUnknown = true
-		}
+		s.out, lastUnknown = t.appendUnknown(s.out, part, lastUnknown)
 	}
-}
-
-func (t *bpe) hasBytes(part []byte) bool {
-	for _, b := range part {
-		if t.bytes[b] < 0 {
-			return false
-		}
-	}
-	return true
 }
 
 // push and pop keep heap[0] the smallest.

@@ -97,7 +97,7 @@ func (m *hfMerge) UnmarshalJSON(raw []byte) error {
 }
 
 // openHuggingFace reads a tokenizer.json, and the end-of-text token from the tokenizer_config.json beside it.
-func openHuggingFace(path string) (*bpe, error) {
+func openHuggingFace(path string) (fileTokenizer, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -122,7 +122,7 @@ func newHuggingFace(raw, config []byte) (*bpe, error) {
 	if err := h.Model.check(); err != nil {
 		return nil, err
 	}
-	t := &bpe{exports: map[string][]byte{tokenizerJSON: raw}, unknown: none, split: keepWhole}
+	t := &bpe{vocabulary: vocabulary{exports: map[string][]byte{tokenizerJSON: raw}, unknown: none}, split: keepWhole}
 	if config != nil {
 		t.exports[tokenizerConfig] = config
 	}

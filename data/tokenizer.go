@@ -59,8 +59,14 @@ func NewTokenizer(spec string) (Tokenizer, error) {
 	return opened.get(path, open, spec)
 }
 
+// fileTokenizer is a Tokenizer of a file, which is named after it is opened.
+type fileTokenizer interface {
+	Tokenizer
+	rename(name string)
+}
+
 // tokenizerOpener is what reads the file that spec names; nil for bytes, which has none.
-func tokenizerOpener(spec string) (func(path string) (*bpe, error), error) {
+func tokenizerOpener(spec string) (func(path string) (fileTokenizer, error), error) {
 	switch {
 	case spec == "bytes":
 		return nil, nil
@@ -83,25 +89,25 @@ type tokenizerCache struct {
 type openedFile struct {
 	changed time.Time
 	size    int64
-	tok     *bpe
+	tok     fileTokenizer
 }
 
 // get opens the file, unless it has been opened before and has not changed since.
-func (c *tokenizerCache) get(path string, open func(string) (*bpe, error), name string) (Tokenizer, error) {
+func (c *tokenizerCache) get(path string, open func(string) (fileTokenizer, error), name string) (Tokenizer, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
-	if f, ok := c.files[path]; ok && f.changed.Equal(info.ModTime()) && f.size == info.Size() && f.tok.info.Name == name {
+	if f, ok := c.files[path]; ok && f.changed.Equal(info.ModTime()) && f.size == info.Size() && f.tok.Name() == name {
 		return f.tok, nil
 	}
 	tok, err := open(path)
 	if err != nil {
 		return nil, err
 	}
-	tok.info.Name = name
+	tok.rename(name)
 	if c.files == nil {
 		c.files = map[string]openedFile{}
 	}

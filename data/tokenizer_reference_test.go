@@ -11,6 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode"
@@ -224,19 +226,41 @@ func TestSentencePieceIDs(t *testing.T) {
 		}
 	}
 	dir := t.TempDir()
-	var lines [][]byte // spm_encode takes a line for a document
-	for _, d := range append(mixedText(t), []byte("broken \xff\xfe \xe4\xb8 x \xed\xa0\x80 \xc0\x80y \xf0\x9f\x98")) {
-		lines = append(lines, bytes.Split(bytes.ReplaceAll(d, []byte{0}, nil), []byte("\n"))...)
+	documents := append(mixedText(t), []byte("broken \xff\xfe \xe4\xb8 x \xed\xa0\x80 \xc0\x80y \xf0\x9f\x98"))
+	// A line is a document to these programs.
+	var lines, more [][]byte
+	random := rand.New(rand.NewPCG(11, 11))
+	for _, d := range documents {
+		d = bytes.ReplaceAll(d, []byte{0}, nil)
+		lines = append(lines, bytes.Split(d, []byte("\n"))...)
+		whole := bytes.ReplaceAll(d, []byte("\n"), []byte(" "))
+		broken := bytes.Clone(whole[:min(len(whole), 1000)])
+		for i := 0; i < len(broken); i += 1 + random.IntN(40) {
+			broken[i] = byte(11 + random.IntN(245))
+		}
+		more = append(more, whole, broken)
 	}
-	input := filepath.Join(dir, "input")
-	if err := os.WriteFile(input, bytes.Join(lines, []byte("\n")), 0o600); err != nil {
-		t.Fatal(err)
+	training, input := filepath.Join(dir, "training"), filepath.Join(dir, "input")
+	all := slices.Concat(lines, more)
+	for path, list := range map[string][][]byte{training: lines, input: all} {
+		if err := os.WriteFile(path, bytes.Join(list, []byte("\n")), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for name, options := range map[string][]string{
-		"as Llama": {"--normalization_rule_name=identity", "--byte_fallback", "--remove_extra_whitespaces=false",
+		"bpe as Llama": {"--model_type=bpe", "--normalization_rule_name=identity", "--byte_fallback", "--remove_extra_whitespaces=false",
 			"--split_digits", "--allow_whitespace_only_pieces"},
-		"default":                        {"--user_defined_symbols=<sep>,ing"},
-		"no prefix, pieces cross spaces": {"--add_dummy_prefix=false", "--split_by_whitespace=false", "--byte_fallback"},
+		"bpe":                                 {"--model_type=bpe", "--user_defined_symbols=<sep>,ing"},
+		"bpe, no prefix, pieces cross spaces": {"--model_type=bpe", "--add_dummy_prefix=false", "--split_by_whitespace=false", "--byte_fallback"},
+		"bpe, spaces behind":                  {"--model_type=bpe", "--treat_whitespace_as_suffix"},
+		"unigram as T5":                       {"--pad_id=0", "--eos_id=1", "--unk_id=2", "--bos_id=-1"},
+		"unigram as XLNet": {"--normalization_rule_name=nmt_nfkc", "--control_symbols=<cls>,<sep>,<pad>,<mask>,<eod>",
+			"--user_defined_symbols=<eop>,.,(,),\",-,–,£,€,ing,return a"},
+		"unigram, byte fallback": {"--normalization_rule_name=identity", "--byte_fallback", "--remove_extra_whitespaces=false", "--split_digits",
+			"--allow_whitespace_only_pieces"},
+		"unigram, case folded, spaces behind":     {"--normalization_rule_name=nfkc_cf", "--treat_whitespace_as_suffix"},
+		"unigram, no prefix, pieces cross spaces": {"--normalization_rule_name=nmt_nfkc_cf", "--add_dummy_prefix=false", "--split_by_whitespace=false", "--max_sentencepiece_length=40"},
+		"unigram, all spaces stay":                {"--remove_extra_whitespaces=false", "--user_defined_symbols= x,▁▁,a▁"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			model := filepath.Join(t.TempDir(), "tokenizer")
@@ -247,27 +271,37 @@ func TestSentencePieceIDs(t *testing.T) {
 				}
 				return out
 			}
-			run("spm_train", append(options, "--input="+input, "--model_prefix="+model, "--model_type=bpe", "--vocab_size=6000",
+			run("spm_train", append(options, "--input="+training, "--model_prefix="+model, "--vocab_size=5300",
 				"--character_coverage=0.98", "--input_sentence_size=4000", "--minloglevel=2")...)
 			tok, err := NewTokenizer(model + ".model")
 			if err != nil {
 				t.Fatal(err)
 			}
-			var want [][]int32
-			for line := range strings.Lines(string(run("spm_encode", "--model="+model+".model", "--output_format=id", "--input="+input))) {
-				ids := []int32{}
-				for _, field := range strings.Fields(line) {
-					var id int32
-					if _, err := fmt.Sscan(field, &id); err != nil {
-						t.Fatal(err)
-					}
-					ids = append(ids, id)
-				}
-				want = append(want, ids)
-			}
-			compareIDs(t, tok, lines, want)
+			compareIDs(t, tok, all, sentencePieceIDs(t, model+".model", input))
 		})
 	}
+}
+
+// sentencePieceIDs are the ids of each line of a file, by SentencePiece's own program.
+func sentencePieceIDs(t *testing.T, model, input string) [][]int32 {
+	t.Helper()
+	out, err := exec.Command("spm_encode", "--model="+model, "--output_format=id", "--input="+input).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list [][]int32
+	for line := range strings.Lines(string(out)) {
+		ids := []int32{}
+		for _, field := range strings.Fields(line) {
+			id, err := strconv.ParseInt(field, 10, 32)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, int32(id))
+		}
+		list = append(list, ids)
+	}
+	return list
 }
 
 // BenchmarkEncode encodes the Go tree's text on all cores.

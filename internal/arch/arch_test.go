@@ -40,7 +40,8 @@ var rules = []rule{
 	{"graph/ops/*", []string{"graph", "graph/cpu/simd"}, "an op knows no other op and no executor"},
 	{"layers", []string{"graph", "graph/ops/*"}, "layers put ops into a graph"},
 	{"optim", []string{"graph", "graph/ops/*"}, "the optimizer is a graph of ops"},
-	{"data", nil, "data stands alone"},
+	{"data", []string{"data/sentencepiece"}, "data stands alone"},
+	{"data/*", nil, "a file format stands alone"},
 	{"checkpoint", []string{"checkpoint/safetensors"}, "checkpoints know tensors by their names"},
 	{"checkpoint/*", nil, "a file format stands alone"},
 	{"recipes", []string{"layers", "optim", "data", "checkpoint"}, "a recipe decodes into the structs that it configures"},
@@ -54,7 +55,7 @@ var rules = []rule{
 	{"internal/generate", []string{"graph", "layers"}, "a text is continued on any device"},
 	// cast_weights makes the rounded copy of restored weights, before the first step.
 	{"internal/train", []string{"recipes", "layers", "optim", "data", "checkpoint", "graph", "graph/cpu", "graph/cuda", "graph/ops/cast_weights", "internal/*"}, "the loop runs programs and names no op"},
-	{"internal/*", []string{"recipes", "layers", "optim", "data", "checkpoint", "checkpoint/*", "graph", "graph/cpu", "graph/cpu/peak", "graph/cuda", "internal/*"}, "what is around the loop names no op"},
+	{"internal/*", []string{"recipes", "layers", "optim", "data", "data/sentencepiece", "checkpoint", "checkpoint/*", "graph", "graph/cpu", "graph/cpu/peak", "graph/cuda", "internal/*"}, "what is around the loop names no op"},
 	{"cmd/*", []string{"recipes", "data", "checkpoint", "checkpoint/*", "graph", "graph/cpu", "graph/cuda", "internal/*"}, "commands call the loop"},
 	{"scripts/...", []string{"..."}, "scripts measure anything"},
 }

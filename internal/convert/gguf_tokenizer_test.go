@@ -5,10 +5,9 @@ import (
 	"strings"
 	"testing"
 
-	"google.golang.org/protobuf/encoding/protowire"
-
 	"github.com/sambatrain/sambatrain/checkpoint/gguf"
 	"github.com/sambatrain/sambatrain/data"
+	"github.com/sambatrain/sambatrain/data/sentencepiece"
 	"github.com/sambatrain/sambatrain/layers"
 )
 
@@ -86,40 +85,32 @@ func TestTokenizers(t *testing.T) {
 	wantError(t, err, "described has no tokenizer.json to describe it by")
 }
 
-// spModel is a tokenizer.model of four pieces.
-func spModel(charsMap string, removeSpaces bool) string {
-	piece := func(text string, score float32, kind uint64) []byte {
-		var p []byte
-		p = protowire.AppendString(protowire.AppendTag(p, spPieceText, protowire.BytesType), text)
-		p = protowire.AppendFixed32(protowire.AppendTag(p, spPieceScore, protowire.Fixed32Type), uint32(int32(score)))
-		if kind != 1 {
-			p = protowire.AppendVarint(protowire.AppendTag(p, spPieceType, protowire.VarintType), kind)
-		}
-		return p
-	}
-	var m []byte
-	for _, p := range [][]byte{piece("<unk>", 0, 2), piece("<s>", 0, 3), piece("</s>", 0, 3), piece("▁a", 0, 1)} {
-		m = protowire.AppendBytes(protowire.AppendTag(m, spPieces, protowire.BytesType), p)
-	}
-	var n []byte
-	n = protowire.AppendString(protowire.AppendTag(n, spCharsMap, protowire.BytesType), charsMap)
-	n = protowire.AppendVarint(protowire.AppendTag(n, spExtraSpaces, protowire.VarintType), protowire.EncodeBool(removeSpaces))
-	return string(protowire.AppendBytes(protowire.AppendTag(m, spNormalizer, protowire.BytesType), n))
-}
-
 func TestSentencePiece(t *testing.T) {
-	pairs, err := ggufTokenizer(tokenizerOf("tokenizer.model", spModel("", false), 5))
+	model := func(change func(m *sentencepiece.Model)) *Source {
+		m := &sentencepiece.Model{Type: sentencepiece.BPE, EOS: 2, DummyPrefix: true, EscapeSpaces: true, Pieces: []sentencepiece.Piece{
+			{Text: "<unk>", Kind: sentencepiece.Unknown}, {Text: "<s>", Kind: sentencepiece.Control},
+			{Text: "</s>", Kind: sentencepiece.Control}, {Text: "▁a", Score: -1, Kind: sentencepiece.Normal},
+		}}
+		change(m)
+		return tokenizerOf("tokenizer.model", string(m.Marshal()), 5)
+	}
+	pairs, err := ggufTokenizer(model(func(*sentencepiece.Model) {}))
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := values(pairs)
 	if got["model"] != "llama" || fmt.Sprint(got["tokens"]) != "[<unk> <s> </s> ▁a [PAD4]]" || fmt.Sprint(got["token_type"]) != "[2 3 3 1 5]" ||
-		fmt.Sprint(got["scores"]) != "[0 0 0 0 -10000]" || got["add_space_prefix"] != true || got["unknown_token_id"] != uint32(0) {
+		fmt.Sprint(got["scores"]) != "[0 0 0 -1 -10000]" || got["add_space_prefix"] != true || got["unknown_token_id"] != uint32(0) {
 		t.Errorf("%v", got)
 	}
-	for _, text := range []string{spModel("x", false), spModel("", true)} {
-		_, err := ggufTokenizer(tokenizerOf("tokenizer.model", text, 5))
-		wantError(t, err, "it normalizes text")
+	for want, change := range map[string]func(m *sentencepiece.Model){
+		"it normalizes text":                            func(m *sentencepiece.Model) { m.CharsMap = []byte("x") },
+		"normalizer_spec":                               func(m *sentencepiece.Model) { m.RemoveSpaces = true },
+		"a tokenizer.model of type unigram can't be":    func(m *sentencepiece.Model) { m.Type = sentencepiece.Unigram },
+		"its spaces are behind words (treat_whitespace": func(m *sentencepiece.Model) { m.WhitespaceSuffix = true },
+	} {
+		_, err := ggufTokenizer(model(change))
+		wantError(t, err, want)
 	}
 	_, err = ggufTokenizer(tokenizerOf("tokenizer.model", "\xff", 5))
 	wantError(t, err, "tokenizer.model: ")

@@ -64,7 +64,13 @@ func (n *spNormalizer) append(dst, text []byte, _ bool) []byte {
 			out = bytes.TrimLeft(out, " ")
 		}
 		if len(out) > 0 {
-			dst = appendReplaced(dst, out, " ", metaspace)
+			for _, b := range out {
+				if b == ' ' {
+					dst = append(dst, metaspace...)
+				} else {
+					dst = append(dst, b)
+				}
+			}
 			afterSpace = n.collapse && out[len(out)-1] == ' '
 		}
 	}

@@ -30,7 +30,7 @@ func (c EngineConfig) persistentBytes(n int64) int64 {
 		weights /= int64(c.processes())
 	}
 	if c.copyOnDevice {
-		weights += checkpointCopyBytes(n)
+		weights += checkpointCopyBytes(n) / int64(c.processes())
 	}
 	return weights + moments
 }

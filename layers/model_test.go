@@ -1,9 +1,9 @@
 package layers_test
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/sambatrain/sambatrain/graph"
@@ -226,6 +226,42 @@ func (c *trained) differences(t *testing.T, exact *reference.Memory) {
 	}
 }
 
+// perToken returns a function that runs what build makes of the tokens in float64.
+func (c *trained) perToken(t *testing.T, build func(b *graph.Builder, tokens graph.Tensor) graph.Tensor) func() []float64 {
+	t.Helper()
+	b := layers.NewBuilder(false)
+	b.Result("x", build(b, b.Input("tokens", graph.Int32, rows, tokens)))
+	p, err := b.Compile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() []float64 {
+		mem := reference.NewMemory(p)
+		for _, q := range p.Params {
+			mem.Write(slot(q, graph.Params), c.w[q.Name])
+		}
+		mem.Write(p.Inputs["tokens"], c.tokens)
+		if err := mem.Run(p); err != nil {
+			t.Fatal(err)
+		}
+		return mem.Read(p.Results["x"]).Data
+	}
+}
+
+// unchanged says of each token whether its part of x stays the same when the first row's
+// token at changed becomes another one.
+func (c *trained) unchanged(m *layers.Model, x func() []float64, changed int) []bool {
+	before := x()
+	c.tokens[changed] = float64((int(c.tokens[changed]) + 1) % m.VocabSize)
+	after := x()
+	width := len(before) / (rows * tokens)
+	same := make([]bool, rows*tokens)
+	for i := range same {
+		same[i] = slices.Equal(before[i*width:(i+1)*width], after[i*width:(i+1)*width])
+	}
+	return same
+}
+
 // TestCausal: what a token is given does not change what came before it; the logits
 // after it do change.
 func TestCausal(t *testing.T) {
@@ -235,36 +271,9 @@ func TestCausal(t *testing.T) {
 		}
 		t.Run(mixer, func(t *testing.T) {
 			m := small(mixer+" mlp", 2, true)
-			if err := m.Validate(); err != nil {
-				t.Fatal(err)
-			}
-			b := layers.NewBuilder(false)
-			b.Result("logits", m.Logits(b, b.Input("tokens", graph.Int32, rows, tokens)))
-			p, err := b.Compile()
-			if err != nil {
-				t.Fatal(err)
-			}
 			c := compileSmall(t, m)
-			logits := func() []float64 {
-				mem := reference.NewMemory(p)
-				for _, q := range p.Params {
-					mem.Write(slot(q, graph.Params), c.w[q.Name])
-				}
-				mem.Write(p.Inputs["tokens"], c.tokens)
-				if err := mem.Run(p); err != nil {
-					t.Fatal(err)
-				}
-				return mem.Read(p.Results["logits"]).Data
-			}
-			before := logits()
 			const changed = 6
-			c.tokens[changed] = float64((int(c.tokens[changed]) + 1) % m.VocabSize)
-			after := logits()
-			for i := range rows * tokens {
-				same := true
-				for v := range m.VocabSize {
-					same = same && before[i*m.VocabSize+v] == after[i*m.VocabSize+v]
-				}
+			for i, same := range c.unchanged(m, c.perToken(t, m.Logits), changed) {
 				if want := i < changed || i >= tokens; same != want {
 					t.Errorf("row %d, token %d: same logits %v, want %v", i/tokens, i%tokens, same, want)
 				}
@@ -276,29 +285,8 @@ func TestCausal(t *testing.T) {
 // TestWindow: with one layer, a token sees itself and window-1 before it.
 func TestWindow(t *testing.T) {
 	m := small("swa", 1, true)
-	b := layers.NewBuilder(false)
-	b.Result("x", m.Hidden(b, b.Input("tokens", graph.Int32, rows, tokens)))
-	p, err := b.Compile()
-	if err != nil {
-		t.Fatal(err)
-	}
 	c := compileSmall(t, m)
-	hidden := func() []float64 {
-		mem := reference.NewMemory(p)
-		for _, q := range p.Params {
-			mem.Write(slot(q, graph.Params), c.w[q.Name])
-		}
-		mem.Write(p.Inputs["tokens"], c.tokens)
-		if err := mem.Run(p); err != nil {
-			t.Fatal(err)
-		}
-		return mem.Read(p.Results["x"]).Data
-	}
-	before := hidden()
-	c.tokens[2] = float64((int(c.tokens[2]) + 1) % m.VocabSize)
-	after := hidden()
-	for i := range tokens {
-		same := fmt.Sprint(before[i*16:i*16+16]) == fmt.Sprint(after[i*16:i*16+16])
+	for i, same := range c.unchanged(m, c.perToken(t, m.Hidden), 2)[:tokens] {
 		if want := i < 2 || i >= 2+m.Attention.Window; same != want {
 			t.Errorf("token %d: unchanged %v, want %v", i, same, want)
 		}
@@ -309,12 +297,6 @@ func TestWindow(t *testing.T) {
 // not here: the convolution has one tap, and states fade at once.
 func TestChunks(t *testing.T) {
 	m := small("mega", 1, true)
-	b := layers.NewBuilder(false)
-	b.Result("x", m.Hidden(b, b.Input("tokens", graph.Int32, rows, tokens)))
-	p, err := b.Compile()
-	if err != nil {
-		t.Fatal(err)
-	}
 	c := compileSmall(t, m)
 	for i := range c.w["model.layers.0.mixer.move.conv1d.weight"] {
 		if i%m.Mega.DConv != m.Mega.DConv-1 {
@@ -324,22 +306,7 @@ func TestChunks(t *testing.T) {
 	for i := range c.w["model.layers.0.mixer.move.A_log"] {
 		c.w["model.layers.0.mixer.move.A_log"][i] = 20
 	}
-	hidden := func() []float64 {
-		mem := reference.NewMemory(p)
-		for _, q := range p.Params {
-			mem.Write(slot(q, graph.Params), c.w[q.Name])
-		}
-		mem.Write(p.Inputs["tokens"], c.tokens)
-		if err := mem.Run(p); err != nil {
-			t.Fatal(err)
-		}
-		return mem.Read(p.Results["x"]).Data
-	}
-	before := hidden()
-	c.tokens[2] = float64((int(c.tokens[2]) + 1) % m.VocabSize)
-	after := hidden()
-	for i := range tokens {
-		same := fmt.Sprint(before[i*16:i*16+16]) == fmt.Sprint(after[i*16:i*16+16])
+	for i, same := range c.unchanged(m, c.perToken(t, m.Hidden), 2)[:tokens] {
 		if want := i < 2 || i >= m.Mega.Chunk; same != want {
 			t.Errorf("token %d: unchanged %v, want %v", i, same, want)
 		}

@@ -45,19 +45,29 @@ func TestPoolRunsEachTaskOnce(t *testing.T) {
 }
 
 // TestPoolWorksInParallel: tasks that wait for each other end.
+// meeting returns a function that n tasks call, and that returns when all have.
+func meeting(t *testing.T, n int32) func() {
+	var arrived atomic.Int32
+	all := make(chan struct{})
+	return func() {
+		if arrived.Add(1) == n {
+			close(all)
+		}
+		select {
+		case <-all:
+		case <-time.After(10 * time.Second):
+			t.Errorf("only %d of %d tasks run at once", arrived.Load(), n)
+		}
+	}
+}
+
 func TestPoolWorksInParallel(t *testing.T) {
 	const workers = 4
 	p := New(workers)
 	defer p.Close()
 	for range 10 {
-		var arrived atomic.Int32
-		all := make(chan struct{})
-		p.Run(workers, func(_, _ int) {
-			if arrived.Add(1) == workers {
-				close(all)
-			}
-			<-all
-		})
+		meet := meeting(t, workers)
+		p.Run(workers, func(_, _ int) { meet() })
 	}
 }
 
@@ -90,13 +100,9 @@ func TestPoolWakesUp(t *testing.T) {
 		p := start(3, spin)
 		defer p.Close()
 		for range 20 {
-			var arrived atomic.Int32
-			all := make(chan struct{})
+			meet := meeting(t, 3)
 			p.Run(3, func(_, worker int) {
-				if arrived.Add(1) == 3 {
-					close(all)
-				}
-				<-all
+				meet()
 				if worker != 0 {
 					time.Sleep(2 * spinTime) // so that the caller sleeps
 				}

@@ -39,15 +39,13 @@ func newSentencePiece(raw []byte) (fileTokenizer, error) {
 	v := spVocabulary(m)
 	eos := int32(m.EOS)
 	v.info = TokenizerInfo{VocabSize: len(m.Pieces), EOS: eos, Fingerprint: fingerprintOf(raw, eos)}
-	v.exports = map[string][]byte{
-		"tokenizer.model": raw,
-		tokenizerConfig: mustJSON(map[string]any{
-			"tokenizer_class": "LlamaTokenizer", "eos_token": m.Pieces[eos].Text, "add_bos_token": false, "add_eos_token": false,
-		}),
-	}
+	v.exports = map[string][]byte{"tokenizer.model": raw}
 	if m.Type == sentencepiece.Unigram {
 		return newUnigram(m, v, n), nil
 	}
+	v.exports[tokenizerConfig] = mustJSON(map[string]any{
+		"tokenizer_class": "LlamaTokenizer", "eos_token": m.Pieces[eos].Text, "add_bos_token": false, "add_eos_token": false,
+	})
 	return newSPBPE(m, v, n), nil
 }
 

@@ -37,7 +37,8 @@ type Tokenizer interface {
 	// Fingerprint changes whenever some text would get other ids.
 	Fingerprint() string
 
-	// ExportFiles are the files, by name, with which the Hugging Face libraries load the same tokenizer.
+	// ExportFiles are the files, by name, with which the Hugging Face libraries load the same tokenizer; of a
+	// unigram model only what SentencePiece's own package loads.
 	ExportFiles() map[string][]byte
 }
 

@@ -103,6 +103,10 @@ func TestSentencePiece(t *testing.T) {
 		fmt.Sprint(got["scores"]) != "[0 0 0 -1 -10000]" || got["add_space_prefix"] != true || got["unknown_token_id"] != uint32(0) {
 		t.Errorf("%v", got)
 	}
+	if err := checkHFTokenizer(model(func(*sentencepiece.Model) {})); err != nil {
+		t.Error(err)
+	}
+	wantError(t, checkHFTokenizer(model(func(m *sentencepiece.Model) { m.Type = sentencepiece.Unigram })), "described is a unigram model", "format safetensors has")
 	for want, change := range map[string]func(m *sentencepiece.Model){
 		"it normalizes text":                            func(m *sentencepiece.Model) { m.CharsMap = []byte("x") },
 		"normalizer_spec":                               func(m *sentencepiece.Model) { m.RemoveSpaces = true },

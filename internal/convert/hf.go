@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/data/sentencepiece"
 	"github.com/sambatrain/sambatrain/layers"
 )
 
@@ -74,6 +75,9 @@ func newCommon(s *Source, o Options, class, modelType string) common {
 
 func exportHF(s *Source, o Options) (*Exported, []checkpoint.File, error) {
 	f, err := describe(s, o)
+	if err == nil {
+		err = checkHFTokenizer(s)
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("format %s: %w", HF, err)
 	}
@@ -170,4 +174,21 @@ func blockPrefixes(blocks int, root, norm1, mixer, norm2, mlp string) []prefix {
 		}
 	}
 	return list
+}
+
+// checkHFTokenizer refuses a unigram model: Transformers reads it into a model of its own,
+// which adds scores in float64 and so breaks near ties otherwise.
+func checkHFTokenizer(s *Source) error {
+	raw, ok := s.Tokenizer.ExportFiles()["tokenizer.model"]
+	if !ok {
+		return nil
+	}
+	m, err := sentencepiece.Parse(raw)
+	if err != nil {
+		return err
+	}
+	if m.Type == sentencepiece.Unigram {
+		return fmt.Errorf("%s is a unigram model, whose near ties Transformers breaks otherwise than SentencePiece does; format %s has the weights and the tokenizer.model for SentencePiece's own package", s.Tokenizer.Name(), Safetensors)
+	}
+	return nil
 }

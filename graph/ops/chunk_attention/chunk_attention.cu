@@ -1,57 +1,83 @@
-// What lies between a chunk's matrix products. Scores are float [n][ld] for the chunk's n
-// queries and keys; P_T is the type of the factors that are made of them.
+// What lies between matrix products of some queries, a row each, with the keys that they may
+// see, a column each. Scores are float, with rows ld apart; P_T is the type of the factors
+// that are made of them. Lengths and offsets are in elements.
+
+// Keys are the columns of what a row's query sees.
+struct Keys {
+  int first, own;
+};
+
+// Places says which keys those are. A chunk of a whole text has the same queries and keys.
+// By document the keys begin `before` the queries: start is where each query's document
+// begins, and the first of them is the row's token `token`.
+struct Places {
+  const int *start;
+  int before, token, chunk;
+  __device__ __forceinline__ Keys of(int i) const {
+#ifdef BY_DOCUMENT
+    return {before + i - (token + i - start[i]) % chunk, before + i};
+#else
+    return {0, i};
+#endif
+  }
+};
 
 #ifdef P_T
-// A block takes one query i: of its scores q k it makes the weights of the keys 0 to i, and
-// zeros for the rest of the row. lse is the chunk's.
+// A block takes one query: of its scores q k it makes the weights of the keys that it sees,
+// and zeros for the rest of the row. lse is the first query's.
 extern "C" __global__ void __launch_bounds__(256)
-chunk_attention_softmax(const float *scores, const float *bias, P_T *weights, float *lse, int n, int ld, float scale) {
+chunk_attention_softmax(const float *scores, const float *bias, P_T *weights, float *lse, int columns, int ld, float scale,
+                        const int *start, int before, int token, int chunk) {
   __shared__ float shared[33];
   int i = blockIdx.x;
+  Keys keys = Places{start, before, token, chunk}.of(i);
   scores += (int64_t)i * ld, weights += (int64_t)i * ld;
+  auto score = [&](int j) { return scores[j] * scale + bias[keys.own - j]; };
   float greatest = -INF, sum = 0.f;
-  for (int j = threadIdx.x; j <= i; j += blockDim.x) greatest = fmaxf(greatest, scores[j] * scale + bias[i - j]);
+  for (int j = keys.first + threadIdx.x; j <= keys.own; j += blockDim.x) greatest = fmaxf(greatest, score(j));
   greatest = block_max(greatest, shared);
-  for (int j = threadIdx.x; j <= i; j += blockDim.x) sum += expf(scores[j] * scale + bias[i - j] - greatest);
+  for (int j = keys.first + threadIdx.x; j <= keys.own; j += blockDim.x) sum += expf(score(j) - greatest);
   sum = block_sum(sum, shared);
   float total = greatest + logf(sum), inverse = 1.f / sum;
-  for (int j = threadIdx.x; j < n; j += blockDim.x)
-    store(weights + j, j <= i ? expf(scores[j] * scale + bias[i - j] - greatest) * inverse : 0.f);
+  for (int j = threadIdx.x; j < columns; j += blockDim.x)
+    store(weights + j, keys.first <= j && j <= keys.own ? expf(score(j) - greatest) * inverse : 0.f);
   if (threadIdx.x == 0) lse[i] = total;
 }
 #endif
 
 #ifdef DS_T
-// A block takes one query i. Of its scores q k and the products do v it makes the weights P
-// and dS / sqrt(D), with zeros beyond i, and writes dS over the scores.
+// A block takes one query. Of its scores q k and the products do v it makes the weights P and
+// dS / sqrt(D), zeros for keys that it doesn't see, with rows ld_factors apart. It writes dS
+// over the scores.
 extern "C" __global__ void __launch_bounds__(256)
 chunk_attention_softmax_backward(float *scores, const float *products, const float *bias, const float *lse, const O_T *o, const DO_T *dout,
-                                 DS_T *weights, DS_T *ds, int64_t stride_o, int64_t stride_do, int n, int ld, int channels, float scale) {
+                                 DS_T *weights, DS_T *ds, int64_t stride_o, int64_t stride_do, int columns, int ld, int ld_factors, int channels,
+                                 float scale, const int *start, int before, int token, int chunk) {
   __shared__ float shared[33];
   int i = blockIdx.x;
+  Keys keys = Places{start, before, token, chunk}.of(i);
   float delta = 0.f;
   for (int c = threadIdx.x; c < channels; c += blockDim.x) delta += load(o + i * stride_o + c) * load(dout + i * stride_do + c);
   delta = block_sum(delta, shared);
-  scores += (int64_t)i * ld, products += (int64_t)i * ld, weights += (int64_t)i * ld, ds += (int64_t)i * ld;
+  scores += (int64_t)i * ld, products += (int64_t)i * ld, weights += (int64_t)i * ld_factors, ds += (int64_t)i * ld_factors;
   float own = lse[i];
-  for (int j = threadIdx.x; j < n; j += blockDim.x) {
+  for (int j = threadIdx.x; j < columns; j += blockDim.x) {
     float p = 0.f, d = 0.f;
-    if (j <= i) {
-      p = expf(scores[j] * scale + bias[i - j] - own), d = p * (products[j] - delta);
-      scores[j] = d;
-    }
+    if (keys.first <= j && j <= keys.own) p = expf(scores[j] * scale + bias[keys.own - j] - own), d = p * (products[j] - delta);
+    if (j <= keys.own) scores[j] = d;
     store(weights + j, p), store(ds + j, d * scale);
   }
 }
 
-// chunk_attention_distances adds dS[i][i-d] over every PARTS-th i to parts [PARTS][most] of
-// dbias: the first chunk begins them.
+// chunk_attention_distances adds dS of every PARTS-th query, and the key that is d before its
+// own, to parts [PARTS][most] of dbias: the first n queries begin them.
 extern "C" __global__ void __launch_bounds__(128)
-chunk_attention_distances(const float *ds, float *parts, int n, int ld, int most, int begin) {
+chunk_attention_distances(const float *ds, float *parts, int n, int ld, int before, int most, int begin) {
   int d = blockIdx.x * blockDim.x + threadIdx.x, part = blockIdx.y;
-  if (d >= n) return;
+  if (d >= most) return;
   float sum = 0.f;
-  for (int i = d + (part - d % PARTS + PARTS) % PARTS; i < n; i += PARTS) sum += ds[(int64_t)i * ld + i - d];
+  int first = max(d - before, 0); // whose keys reach back so far
+  for (int i = first + (part - first % PARTS + PARTS) % PARTS; i < n; i += PARTS) sum += ds[(int64_t)i * ld + before + i - d];
   float *to = parts + (int64_t)part * most + d;
   *to = begin ? sum : *to + sum;
 }

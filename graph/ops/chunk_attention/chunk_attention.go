@@ -38,6 +38,9 @@ func Spec() *graph.Spec {
 		CPU:       forward,
 		CUDA:      &graph.CUDA{Source: source, Launches: cudaForward, Workspace: forwardWorkspaceCUDA},
 		Workspace: forwardWorkspace,
+
+		CUDAByDocument: &graph.CUDA{Source: source, Launches: cudaForwardByDocument, Workspace: forwardWorkspaceByDocument},
+
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			in := append(append([]graph.Tensor{}, g.In...), g.Out[0], g.Out[1], g.DOut)
 			dq := g.Builder().Apply(backwardSpec(), in...)
@@ -65,6 +68,9 @@ func backwardSpec() *graph.Spec {
 		CPU:       backward,
 		CUDA:      &graph.CUDA{Source: source, Launches: cudaBackward, Workspace: backwardWorkspaceCUDA},
 		Workspace: backwardWorkspace,
+
+		CUDAByDocument: &graph.CUDA{Source: source, Launches: cudaBackwardByDocument, Workspace: backwardWorkspaceByDocument},
+
 		Cost: func(d graph.Dims) graph.Cost {
 			return graph.Cost{FLOPs: visible(d) * float64(2*(3*d["D"]+2*d["C"])+graph.ExpFLOPs), Bytes: 16 * elements(d)}
 		},
@@ -120,6 +126,8 @@ func Cases() []graph.Case {
 
 		{Name: "documents", Spec: graph.ByDocument(Spec(), backwardSpec(), savedOutputs), Dims: graph.Dims{"B": 2, "T": 37, "D": 5, "C": 13, "W": 7},
 			Fill: map[string]graph.Fill{"start": graph.DocumentStarts(17)}},
+		{Name: "long documents", Spec: graph.ByDocument(Spec(), backwardSpec(), savedOutputs), Dims: graph.Dims{"B": 1, "T": 1070, "D": 1, "C": 2, "W": 1040},
+			Fill: map[string]graph.Fill{"start": graph.DocumentStarts(1060)}},
 
 		{Name: "start", Spec: CarrySpec(), Dims: graph.Dims{"B": 2, "T": 3, "D": 5, "C": 8, "W": 4}, Fill: at(0)},
 		{Name: "decode", Spec: CarrySpec(), Dims: graph.Dims{"B": 2, "T": 1, "D": 4, "C": 6, "W": 6}, Fill: at(1001)},

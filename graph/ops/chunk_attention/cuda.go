@@ -79,7 +79,8 @@ func cudaForward(c *graph.CUDACall) ([]graph.Launch, error) {
 				Defines: map[string]string{"P_T": v.DType.CType()},
 				Grid:    [3]int{n, 1, 1},
 				Block:   [3]int{256, 1, 1},
-				Args:    []any{scores.address, bias.Address, p.address, lseAt(lse, row), int32(n), int32(s.ld), scale(d)},
+				Args: []any{scores.address, bias.Address, p.address, lseAt(lse, row), int32(n), int32(s.ld), scale(d),
+					uint64(0), int32(0), int32(0), int32(0)},
 			},
 			product(n, d["C"], n, p, false, rowsFrom(v, row), false, rowsFrom(o, row)))
 	})
@@ -113,13 +114,14 @@ func cudaBackward(c *graph.CUDACall) ([]graph.Launch, error) {
 				Grid:  [3]int{n, 1, 1},
 				Block: [3]int{256, 1, 1},
 				Args: []any{scores.address, products.address, bias.Address, lseAt(lse, row), o.At(row, 0), do.At(row, 0), p.address, ds.address,
-					uint64(o.Stride), uint64(do.Stride), int32(n), int32(s.ld), int32(d["C"]), scale(d)},
+					uint64(o.Stride), uint64(do.Stride), int32(n), int32(s.ld), int32(s.ld), int32(d["C"]), scale(d),
+					uint64(0), int32(0), int32(0), int32(0)},
 			},
 			graph.Launch{
 				Kernel: "chunk_attention_distances", Defines: m,
-				Grid:  [3]int{ceilDiv(n, 128), distanceParts, 1},
+				Grid:  [3]int{ceilDiv(whole.n, 128), distanceParts, 1},
 				Block: [3]int{128, 1, 1},
-				Args:  []any{scores.address, parts, int32(n), int32(s.ld), int32(whole.n), begin},
+				Args:  []any{scores.address, parts, int32(n), int32(s.ld), int32(0), int32(whole.n), begin},
 			},
 			product(n, d["C"], n, p, true, rowsFrom(do, row), false, rowsFrom(dv, row)),
 			product(n, d["D"], n, ds, false, rowsFrom(k, row), false, rowsFrom(dq, row)),

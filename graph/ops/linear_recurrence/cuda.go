@@ -62,13 +62,17 @@ func (w *device) gradientArrays() chunkArrays {
 type batch struct {
 	*device
 	macros       map[string]string
+	start        uint64 // where each token's document begins; 0: rows are whole texts
 	first, count int
 }
 
 // batches calls add for the sequences, as many at once as there is memory for.
-func (w *device) batches(macros map[string]string, add func(batch)) {
+func (w *device) batches(macros map[string]string, start uint64, add func(batch)) {
+	if start != 0 {
+		macros["BY_DOCUMENT"] = "1"
+	}
 	for first := 0; first < w.sequences(); first += w.atOnce() {
-		add(batch{w, macros, first, min(w.atOnce(), w.sequences()-first)})
+		add(batch{w, macros, start, first, min(w.atOnce(), w.sequences()-first)})
 	}
 }
 
@@ -99,7 +103,7 @@ func (b batch) chain(states, total, start uint64, backwards int32) graph.Launch 
 func (b batch) states(in []graph.DeviceBuffer, g graph.DeviceBuffer, a chunkArrays, start uint64) []graph.Launch {
 	q, k, v := in[0], in[1], in[2]
 	within := b.launch("linear_recurrence_within", 1, q.Address, k.Address, g.Address, a.scores, a.reads, a.writes, a.total,
-		uint64(q.Stride), uint64(k.Stride), uint64(g.Stride))
+		uint64(q.Stride), uint64(k.Stride), uint64(g.Stride), b.start)
 	within.Args = append(within.Args, int32(b.keys), b.scale())
 	within.Shared = factorBytes
 	return []graph.Launch{
@@ -131,6 +135,14 @@ func (f *form) macros(types map[string]graph.DeviceBuffer) map[string]string {
 	return m
 }
 
+// operands are the inputs of all calls: q, k, v and, where decays are not fixed, g.
+func (f *form) operands() int {
+	if f.fixed() {
+		return 3
+	}
+	return 4
+}
+
 // gate is g of a call, a buffer of nothing where decays are fixed.
 func (f *form) gate(in []graph.DeviceBuffer) graph.DeviceBuffer {
 	if f.fixed() {
@@ -139,7 +151,24 @@ func (f *form) gate(in []graph.DeviceBuffer) graph.DeviceBuffer {
 	return in[3]
 }
 
-func (f *form) cudaForward(carry bool) *graph.CUDA {
+// variant is what a call of the op has besides the inputs of all calls.
+type variant uint8
+
+const (
+	whole      variant = iota // nothing: rows are whole texts
+	carry                     // the state, as the last input
+	byDocument                // where each token's document begins, as the last input
+)
+
+// start is the address of where documents begin, or 0.
+func (v variant) start(c *graph.CUDACall) uint64 {
+	if v != byDocument {
+		return 0
+	}
+	return c.In[len(c.In)-1].Address
+}
+
+func (f *form) cudaForward(form variant) *graph.CUDA {
 	return &graph.CUDA{
 		Source: source,
 		Workspace: func(d graph.Dims) int {
@@ -150,13 +179,13 @@ func (f *form) cudaForward(carry bool) *graph.CUDA {
 		Launches: func(c *graph.CUDACall) ([]graph.Launch, error) {
 			v, o := c.In[2], c.Out[0]
 			var state uint64
-			if carry {
+			if form == carry {
 				state = c.In[len(c.In)-1].Address
 			}
 			w := deviceOf(c.Dims, c.Workspace)
 			a := w.forwardArrays()
 			var launches []graph.Launch
-			w.batches(f.macros(map[string]graph.DeviceBuffer{"Q_T": c.In[0], "K_T": c.In[1], "V_T": v, "O_T": o}), func(b batch) {
+			w.batches(f.macros(map[string]graph.DeviceBuffer{"Q_T": c.In[0], "K_T": c.In[1], "V_T": v, "O_T": o}), form.start(c), func(b batch) {
 				launches = append(launches, b.states(c.In, f.gate(c.In), a, state)...)
 				launches = append(launches, b.tiles("linear_recurrence_output", chunkTokens, b.values,
 					v.Address, a.scores, a.reads, a.states, o.Address, uint64(v.Stride), uint64(o.Stride)))
@@ -166,7 +195,7 @@ func (f *form) cudaForward(carry bool) *graph.CUDA {
 	}
 }
 
-func (f *form) cudaBackward() *graph.CUDA {
+func (f *form) cudaBackward(form variant) *graph.CUDA {
 	return &graph.CUDA{
 		Source: source,
 		Workspace: func(d graph.Dims) int {
@@ -176,7 +205,7 @@ func (f *form) cudaBackward() *graph.CUDA {
 			return int(w.size)
 		},
 		Launches: func(c *graph.CUDACall) ([]graph.Launch, error) {
-			q, k, v, g, do := c.In[0], c.In[1], c.In[2], f.gate(c.In), c.In[len(c.In)-1]
+			q, k, v, g, do := c.In[0], c.In[1], c.In[2], f.gate(c.In), c.In[f.operands()]
 			dq, dk, dv := c.Out[0], c.Out[1], c.Out[2]
 			types := map[string]graph.DeviceBuffer{"Q_T": q, "K_T": k, "V_T": v, "DO_T": do, "DQ_T": dq, "DK_T": dk, "DV_T": dv}
 			dg := dq // not written where decays are fixed
@@ -188,7 +217,7 @@ func (f *form) cudaBackward() *graph.CUDA {
 			a := w.forwardArrays()
 			d := w.gradientArrays()
 			var launches []graph.Launch
-			w.batches(f.macros(types), func(b batch) {
+			w.batches(f.macros(types), form.start(c), func(b batch) {
 				launches = append(launches, b.states(c.In, g, a, 0)...)
 				dscores := b.launch("linear_recurrence_dscores", 1, v.Address, do.Address, d.scores, uint64(v.Stride), uint64(do.Stride))
 				dscores.Args = append(dscores.Args, int32(b.values))
@@ -210,7 +239,7 @@ func (f *form) cudaBackward() *graph.CUDA {
 				}
 				inputs := b.launch("linear_recurrence_inputs", parts(b.keys, 32), q.Address, k.Address, g.Address,
 					d.scores, d.reads, d.writes, d.total, dq.Address, dk.Address, dg.Address,
-					uint64(q.Stride), uint64(k.Stride), uint64(g.Stride), uint64(dq.Stride), uint64(dk.Stride), uint64(dg.Stride))
+					uint64(q.Stride), uint64(k.Stride), uint64(g.Stride), uint64(dq.Stride), uint64(dk.Stride), uint64(dg.Stride), b.start)
 				inputs.Block = [3]int{128, 1, 1}
 				inputs.Args = append(inputs.Args, int32(b.keys), b.scale())
 				launches = append(launches, inputs)

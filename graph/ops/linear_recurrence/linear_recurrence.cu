@@ -14,34 +14,54 @@ __device__ __forceinline__ float decay(float log) { return expf(log); }
 
 // Span is a block's chunk.
 struct Span {
-  int64_t index; // of the chunks in the workspace
-  int64_t row;   // the first of its rows in [B T]
-  int head, n;   // n tokens
+  int64_t index;      // of the chunks in the workspace
+  int64_t row;        // the first of its rows in [B T]
+  int head, first, n; // n tokens of the text, from first on
 };
 
 __device__ __forceinline__ Span span_of_block(int sequence, int tokens, int heads) {
-  int chunks = (tokens + CHUNK - 1) / CHUNK, chunk = blockIdx.x % chunks;
+  int chunks = (tokens + CHUNK - 1) / CHUNK, first = blockIdx.x % chunks * CHUNK;
   sequence += blockIdx.x / chunks;
-  return {(int64_t)blockIdx.x, (int64_t)(sequence / heads) * tokens + chunk * CHUNK, sequence % heads, min(CHUNK, tokens - chunk * CHUNK)};
+  return {(int64_t)blockIdx.x, (int64_t)(sequence / heads) * tokens + first, sequence % heads, first, min(CHUNK, tokens - first)};
 }
 
-// Gates are the log decays of a span's channel.
+// Gates are the log decays of a span's channel. By document a document's first token has one
+// that leaves nothing of what came before, so that no more is to be done for it: sums over
+// what crosses it, such as its own gradient, are of zeros. start [B T] is where each token's
+// document begins.
+#define NOTHING_LEFT -1e30f
+
+struct Borders {
+#ifdef BY_DOCUMENT
+  const int *start;
+  int first;
+  __device__ __forceinline__ Borders(const int *start, Span s) : start(start + s.row), first(s.first) {}
+  __device__ __forceinline__ bool operator[](int t) const { return start[t] == first + t; }
+#else
+  __device__ __forceinline__ Borders(const int *, Span) {}
+  __device__ __forceinline__ bool operator[](int) const { return false; }
+#endif
+};
+
 #ifdef LOG_DECAYS
 __constant__ float log_decays[] = {LOG_DECAYS};
 struct Gates {
   float fixed;
   int n;
-  __device__ __forceinline__ Gates(const float *, int64_t, Span s, int, int) : fixed(log_decays[s.head]), n(s.n) {}
-  __device__ __forceinline__ float operator[](int t) const { return t < n ? fixed : 0.f; }
+  Borders border;
+  __device__ __forceinline__ Gates(const float *, int64_t, const int *start, Span s, int, int)
+      : fixed(log_decays[s.head]), n(s.n), border(start, s) {}
+  __device__ __forceinline__ float operator[](int t) const { return t >= n ? 0.f : border[t] ? NOTHING_LEFT : fixed; }
 };
 #else
 struct Gates {
   const float *p;
   int64_t stride;
   int n;
-  __device__ __forceinline__ Gates(const float *g, int64_t stride, Span s, int keys, int i)
-      : p(g + s.row * stride + (int64_t)s.head * keys + i), stride(stride), n(i < keys ? s.n : 0) {}
-  __device__ __forceinline__ float operator[](int t) const { return t < n ? p[t * stride] : 0.f; }
+  Borders border;
+  __device__ __forceinline__ Gates(const float *g, int64_t stride, const int *start, Span s, int keys, int i)
+      : p(g + s.row * stride + (int64_t)s.head * keys + i), stride(stride), n(i < keys ? s.n : 0), border(start, s) {}
+  __device__ __forceinline__ float operator[](int t) const { return t >= n ? 0.f : border[t] ? NOTHING_LEFT : p[t * stride]; }
 };
 #endif
 
@@ -73,7 +93,8 @@ __device__ __forceinline__ void add_pair(float &sum, const float *x, const float
 
 extern "C" __global__ void __launch_bounds__(256)
 linear_recurrence_within(const Q_T *q, const K_T *k, const float *g, float *scores, float *reads, float *writes, float *total,
-                         int64_t stride_q, int64_t stride_k, int64_t stride_g, int sequence, int tokens, int heads, int keys, float scale) {
+                         int64_t stride_q, int64_t stride_k, int64_t stride_g, const int *start, int sequence, int tokens, int heads, int keys,
+                         float scale) {
   extern __shared__ float factors[];
   Span s = span_of_block(sequence, tokens, heads);
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
@@ -97,7 +118,7 @@ linear_recurrence_within(const Q_T *q, const K_T *k, const float *g, float *scor
     int i = first + lane;
     Channel<Q_T> query(q, stride_q, s, keys, i);
     Channel<K_T> key(k, stride_k, s, keys, i);
-    Gates gate(g, stride_g, s, keys, i);
+    Gates gate(g, stride_g, start, s, keys, i);
     __syncthreads();
     if (warp < LEVELS) {
       int half = 1 << warp;
@@ -573,7 +594,8 @@ __device__ __forceinline__ float products(const float a[OWN], const float b[OWN]
 extern "C" __global__ void __launch_bounds__(128)
 linear_recurrence_inputs(const Q_T *q, const K_T *k, const float *g, const float *dscores, const float *dreads, const float *dwrites,
                          const float *through, DQ_T *dq, DK_T *dk, DG_T *dg, int64_t stride_q, int64_t stride_k, int64_t stride_g,
-                         int64_t stride_dq, int64_t stride_dk, int64_t stride_dg, int sequence, int tokens, int heads, int keys, float scale) {
+                         int64_t stride_dq, int64_t stride_dk, int64_t stride_dg, const int *start, int sequence, int tokens, int heads, int keys,
+                         float scale) {
   __shared__ __align__(16) float scores[CHUNK * CHUNK];
   __shared__ float factors[CHUNK][WARP];
   __shared__ float logs[4][WARP], sums[3][4][WARP]; // of each warp's tokens
@@ -584,7 +606,7 @@ linear_recurrence_inputs(const Q_T *q, const K_T *k, const float *g, const float
 
   Channel<Q_T> query(q, stride_q, s, keys, i);
   Channel<K_T> key(k, stride_k, s, keys, i);
-  Gates gate(g, stride_g, s, keys, i);
+  Gates gate(g, stride_g, start, s, keys, i);
   Own own;
   float log = 0.f, e[OWN], d[OWN];
 #pragma unroll

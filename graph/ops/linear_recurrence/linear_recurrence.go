@@ -90,8 +90,11 @@ func (f *form) spec() *graph.Spec {
 		Reference: func(d graph.Dims, in, out []graph.Array) {
 			f.forwardReference(d, in, graph.NewArray(graph.Shape{d["B"], d["H"], d["Dk"], d["Dv"]}), out[0])
 		},
-		CPU:       f.forward,
-		CUDA:      f.cudaForward(false),
+		CPU:  f.forward,
+		CUDA: f.cudaForward(whole),
+
+		CUDAByDocument: f.cudaForward(byDocument),
+
 		Workspace: forwardWorkspace,
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			in := append(append([]graph.Tensor{}, g.In...), g.DOut)
@@ -115,7 +118,7 @@ func (f *form) carrySpec() *graph.Spec {
 			f.forwardReference(d, in, in[len(in)-1], out[0])
 		},
 		CPU:       f.forwardCarry,
-		CUDA:      f.cudaForward(true),
+		CUDA:      f.cudaForward(carry),
 		Workspace: forwardWorkspace,
 		Cost: func(d graph.Dims) graph.Cost {
 			c := f.forwardCost(d)
@@ -142,7 +145,10 @@ func (f *form) backwardSpec() *graph.Spec {
 		Derive:    f.check,
 		Reference: f.backwardReference,
 		CPU:       f.backward,
-		CUDA:      f.cudaBackward(),
+		CUDA:      f.cudaBackward(whole),
+
+		CUDAByDocument: f.cudaBackward(byDocument),
+
 		Workspace: backwardWorkspace,
 		Cost:      f.backwardCost,
 	}

@@ -4,7 +4,8 @@
 //
 // Macros: J taps; V channels a thread, 1 where addresses don't permit vectors; the
 // types X_T and Y_T of the forward pass, X_T, DY_T and DX_T of the backward pass; FAST
-// where an operand is bf16.
+// where an operand is bf16; BY_DOCUMENT where no tap reaches before the document of its
+// token, which begins at starts [B T].
 
 #define PAST (J - 1)
 #define UNROLL 4
@@ -32,13 +33,27 @@ __device__ __forceinline__ void load_taps(const float *w, const float *bias, int
   }
 }
 
-// convolve is the pre-activation of the token at window[PAST].
-__device__ __forceinline__ void convolve(const float (*window)[V], const float tap[J][V], const float b[V], float v[V]) {
+// past_of is how many tokens before token t of a row, if it is there, its taps may reach,
+// given the row's starts.
+__device__ __forceinline__ int past_of(const int *starts, int t, bool there) {
+#ifdef BY_DOCUMENT
+  return there ? t - starts[t] : 0;
+#else
+  return PAST;
+#endif
+}
+
+// reaches reports whether tap j of a token reaches no further than past.
+__device__ __forceinline__ bool reaches(int j, int past) { return PAST - j <= past; }
+
+// convolve is the pre-activation of the token at window[PAST], which reaches back past tokens.
+__device__ __forceinline__ void convolve(const float (*window)[V], int past, const float tap[J][V], const float b[V],
+                                         float v[V]) {
 #pragma unroll
   for (int k = 0; k < V; k++) {
     v[k] = b[k];
 #pragma unroll
-    for (int j = 0; j < J; j++) v[k] = fmaf(tap[j][k], window[j][k], v[k]);
+    for (int j = 0; j < J; j++) v[k] = fmaf(tap[j][k], reaches(j, past) ? window[j][k] : 0.f, v[k]);
   }
 }
 
@@ -48,7 +63,7 @@ __device__ __forceinline__ void convolve(const float (*window)[V], const float t
 // holds the tokens before the first; null stands for zeros. Grid: channels, runs of
 // `run` tokens (a multiple of UNROLL), rows of the batch.
 extern "C" __global__ void __launch_bounds__(128)
-causal_conv(const X_T *x, const float *w, const float *bias, const float *tail, Y_T *y,
+causal_conv(const X_T *x, const float *w, const float *bias, const float *tail, const int *starts, Y_T *y,
             int tokens, int channels, int run, int x_stride, int y_stride) {
   int c = (blockIdx.x * blockDim.x + threadIdx.x) * V;
   if (c >= channels) return;
@@ -73,7 +88,7 @@ causal_conv(const X_T *x, const float *w, const float *bias, const float *tail, 
 #pragma unroll
     for (int i = 0; i < UNROLL; i++) {
       float v[V];
-      convolve(window + i, tap, b, v);
+      convolve(window + i, past_of(starts + row, t + i, t + i < end), tap, b, v);
 #pragma unroll
       for (int k = 0; k < V; k++) v[k] *= conv_sigmoid(v[k]);
       if (t + i < end) store_vector<V>(y + (row + t + i) * y_stride + c, v);
@@ -106,16 +121,17 @@ extern "C" __global__ void causal_conv_advance(const X_T *x, float *tail, int to
 // parts [rows*runs][J+1][C], the bias last. The gradient g of the pre-activation is
 // needed of J-1 tokens after the run too, which belong to the next run's sums.
 extern "C" __global__ void __launch_bounds__(128)
-causal_conv_backward(const X_T *x, const float *w, const float *bias, const DY_T *dy, DX_T *dx, float *parts,
+causal_conv_backward(const X_T *x, const float *w, const float *bias, const DY_T *dy, const int *starts, DX_T *dx, float *parts,
                      int tokens, int channels, int run, int x_stride, int dy_stride, int dx_stride) {
   int c = (blockIdx.x * blockDim.x + threadIdx.x) * V;
   if (c >= channels) return;
   int t0 = blockIdx.y * run, end = min(t0 + run, tokens);
   int64_t row = (int64_t)blockIdx.z * tokens;
 
-  // xs[PAST + i] is x of token t+i, and gs[PAST + i] its g: dx of token t+i-PAST is a
-  // convolution of gs[i .. i+PAST] with the taps reversed.
+  // xs[PAST + i] is x of token t+i, gs[PAST + i] its g, and pasts[PAST + i] how far it
+  // reaches: dx of token t+i-PAST is a convolution of gs[i .. i+PAST] with the taps reversed.
   float tap[J][V], b[V], xs[PAST + UNROLL][V], gs[PAST + UNROLL][V], dw[J][V], db[V];
+  int pasts[PAST + UNROLL];
   load_taps(w, bias, c, tap, b);
   clear_channels(db);
 #pragma unroll
@@ -124,6 +140,7 @@ causal_conv_backward(const X_T *x, const float *w, const float *bias, const DY_T
   for (int p = 0; p < PAST; p++) {
     int t = t0 - PAST + p;
     clear_channels(gs[p]);
+    pasts[p] = PAST;
     if (t >= 0) load_vector<V>(x + (row + t) * x_stride + c, xs[p]);
     else clear_channels(xs[p]);
   }
@@ -133,6 +150,7 @@ causal_conv_backward(const X_T *x, const float *w, const float *bias, const DY_T
       bool inside = t + i < min(end + PAST, tokens);
       clear_channels(xs[PAST + i]);
       clear_channels(gs[PAST + i]);
+      pasts[PAST + i] = past_of(starts + row, t + i, inside);
       if (inside) {
         load_vector<V>(x + (row + t + i) * x_stride + c, xs[PAST + i]);
         load_vector<V>(dy + (row + t + i) * dy_stride + c, gs[PAST + i]);
@@ -141,7 +159,7 @@ causal_conv_backward(const X_T *x, const float *w, const float *bias, const DY_T
 #pragma unroll
     for (int i = 0; i < UNROLL; i++) {
       float v[V], d[V];
-      convolve(xs + i, tap, b, v);
+      convolve(xs + i, pasts[PAST + i], tap, b, v);
       bool own = t + i < end;
 #pragma unroll
       for (int k = 0; k < V; k++) {
@@ -151,14 +169,15 @@ causal_conv_backward(const X_T *x, const float *w, const float *bias, const DY_T
         if (own) {
           db[k] += g;
 #pragma unroll
-          for (int j = 0; j < J; j++) dw[j][k] = fmaf(g, xs[i + j][k], dw[j][k]);
+          for (int j = 0; j < J; j++) dw[j][k] = fmaf(g, reaches(j, pasts[PAST + i]) ? xs[i + j][k] : 0.f, dw[j][k]);
         }
       }
 #pragma unroll
       for (int k = 0; k < V; k++) {
         d[k] = 0.f;
 #pragma unroll
-        for (int j = 0; j < J; j++) d[k] = fmaf(tap[j][k], gs[i + PAST - j][k], d[k]);
+        for (int j = 0; j < J; j++)
+          d[k] = fmaf(tap[j][k], reaches(j, pasts[i + PAST - j]) ? gs[i + PAST - j][k] : 0.f, d[k]);
       }
       int at = t + i - PAST;
       if (at >= t0 && at < end) store_vector<V>(dx + (row + at) * dx_stride + c, d);
@@ -167,6 +186,8 @@ causal_conv_backward(const X_T *x, const float *w, const float *bias, const DY_T
     for (int p = 0; p < PAST; p++)
 #pragma unroll
       for (int k = 0; k < V; k++) xs[p][k] = xs[p + UNROLL][k], gs[p][k] = gs[p + UNROLL][k];
+#pragma unroll
+    for (int p = 0; p < PAST; p++) pasts[p] = pasts[p + UNROLL];
   }
   float *part = parts + ((int64_t)blockIdx.z * gridDim.y + blockIdx.y) * (J + 1) * channels + c;
 #pragma unroll

@@ -37,9 +37,10 @@ func Spec() *graph.Spec {
 				}
 			}
 		},
-		CPU:       forward,
-		Workspace: func(d graph.Dims, _ int) int { return d["J"] * d["C"] },
-		CUDA:      cudaForward,
+		CPU:            forward,
+		Workspace:      func(d graph.Dims, _ int) int { return d["J"] * d["C"] },
+		CUDA:           cudaForward,
+		CUDAByDocument: cudaForwardByDocument,
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			dx := g.Builder().Apply(backwardSpec(), g.In[0], g.In[1], g.In[2], g.DOut)
 			return []graph.Tensor{dx, dx.Output(1), dx.Output(2)}
@@ -83,7 +84,7 @@ func CarrySpec() *graph.Spec {
 		},
 		CPU:       forward,
 		Workspace: func(d graph.Dims, _ int) int { return d["J"] * d["C"] },
-		CUDA:      cudaForward,
+		CUDA:      cudaCarry,
 		Cost:      forwardCost,
 	}
 }
@@ -117,9 +118,10 @@ func backwardSpec() *graph.Spec {
 				}
 			}
 		},
-		CPU:       backward,
-		Workspace: backwardWorkspace,
-		CUDA:      cudaBackward,
+		CPU:            backward,
+		Workspace:      backwardWorkspace,
+		CUDA:           cudaBackward,
+		CUDAByDocument: cudaBackwardByDocument,
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["C"])
 			// The pre-activation, dx and dw take a multiply-add a tap; silu' and dbias take 9 and an exponential.
@@ -165,6 +167,8 @@ func Cases() []graph.Case {
 		{Name: "more taps than tokens", Spec: Spec(), Dims: graph.Dims{"B": 2, "T": 3, "C": 10, "J": 8}},
 		{Name: "many slices", Spec: Spec(), Dims: graph.Dims{"B": 2, "T": 40, "C": 3*minSlice + 21, "J": 4}},
 		{Name: "421m", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 1024, "C": 3072, "J": 4}, Bench: true},
+		{Name: "421m documents", Spec: graph.ByDocument(Spec(), backwardSpec(), nil), Dims: graph.Dims{"B": 1, "T": 1024, "C": 3072, "J": 4}, Bench: true,
+			Fill: map[string]graph.Fill{"start": graph.DocumentStarts(500)}},
 		{Name: "30m", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 1024, "C": 1024, "J": 4}, Bench: true},
 	}
 	cases = append(cases, graph.Case{Name: "documents", Spec: graph.ByDocument(Spec(), backwardSpec(), nil),

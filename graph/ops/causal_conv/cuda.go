@@ -12,8 +12,22 @@ import (
 var source string
 
 var (
-	cudaForward  = &graph.CUDA{Source: source, Launches: launchForward}
-	cudaBackward = &graph.CUDA{Source: source, Launches: launchBackward, Workspace: partsBytes}
+	cudaForward = &graph.CUDA{Source: source, Launches: func(c *graph.CUDACall) ([]graph.Launch, error) {
+		return []graph.Launch{launchForward(c, 0, 0)}, nil
+	}}
+	cudaCarry = &graph.CUDA{Source: source, Launches: func(c *graph.CUDACall) ([]graph.Launch, error) {
+		conv := launchForward(c, c.In[3].Address, 0)
+		return []graph.Launch{conv, launchAdvance(c, conv.Defines)}, nil
+	}}
+	cudaForwardByDocument = &graph.CUDA{Source: source, Launches: func(c *graph.CUDACall) ([]graph.Launch, error) {
+		return []graph.Launch{launchForward(c, 0, c.In[3].Address)}, nil
+	}}
+	cudaBackward = &graph.CUDA{Source: source, Workspace: partsBytes, Launches: func(c *graph.CUDACall) ([]graph.Launch, error) {
+		return launchBackward(c, 0), nil
+	}}
+	cudaBackwardByDocument = &graph.CUDA{Source: source, Workspace: partsBytes, Launches: func(c *graph.CUDACall) ([]graph.Launch, error) {
+		return launchBackward(c, c.In[4].Address), nil
+	}}
 )
 
 const (
@@ -48,9 +62,13 @@ func vector(most int, buffers ...graph.DeviceBuffer) int {
 	return 1
 }
 
-// defines are the macros of the source; types names the operands' types.
-func defines(d graph.Dims, v int, types map[string]graph.DeviceBuffer) map[string]string {
+// defines are the macros of the source; starts is where documents are, 0 for none, and types
+// names the operands' types.
+func defines(d graph.Dims, v int, starts uint64, types map[string]graph.DeviceBuffer) map[string]string {
 	m := map[string]string{"J": strconv.Itoa(d["J"]), "V": strconv.Itoa(v)}
+	if starts != 0 {
+		m["BY_DOCUMENT"] = "1"
+	}
 	for name, b := range types {
 		m[name] = b.DType.CType()
 		if b.DType == graph.BFloat16 {
@@ -60,34 +78,31 @@ func defines(d graph.Dims, v int, types map[string]graph.DeviceBuffer) map[strin
 	return m
 }
 
-func launchForward(c *graph.CUDACall) ([]graph.Launch, error) {
+// launchForward has the addresses of the tail and of the documents' starts, 0 for none.
+func launchForward(c *graph.CUDACall, tail, starts uint64) graph.Launch {
 	d, x, y := c.Dims, c.In[0], c.Out[0]
 	most := 4
 	if x.DType == graph.BFloat16 && y.DType == graph.BFloat16 {
 		most = 8
 	}
 	v, run := vector(most, x, y), runLength(d, 64)
-	var tail uint64
-	if len(c.In) == 4 {
-		tail = c.In[3].Address
-	}
-	macros := defines(d, v, map[string]graph.DeviceBuffer{"X_T": x, "Y_T": y})
-	launches := []graph.Launch{{
-		Kernel: "causal_conv", Defines: macros,
+	return graph.Launch{
+		Kernel: "causal_conv", Defines: defines(d, v, starts, map[string]graph.DeviceBuffer{"X_T": x, "Y_T": y}),
 		Grid:  [3]int{ceilDiv(d["C"], v*cudaThreads), ceilDiv(d["T"], run), d["B"]},
 		Block: [3]int{cudaThreads, 1, 1},
-		Args: []any{x.Address, c.In[1].Address, c.In[2].Address, tail, y.Address,
+		Args: []any{x.Address, c.In[1].Address, c.In[2].Address, tail, starts, y.Address,
 			int32(d["T"]), int32(d["C"]), int32(run), int32(x.Stride), int32(y.Stride)},
-	}}
-	if tail != 0 {
-		launches = append(launches, graph.Launch{
-			Kernel: "causal_conv_advance", Defines: macros,
-			Grid:  [3]int{ceilDiv(d["C"], cudaThreads), d["B"], 1},
-			Block: [3]int{cudaThreads, 1, 1},
-			Args:  []any{x.Address, tail, int32(d["T"]), int32(d["C"]), int32(x.Stride)},
-		})
 	}
-	return launches, nil
+}
+
+func launchAdvance(c *graph.CUDACall, macros map[string]string) graph.Launch {
+	d, x := c.Dims, c.In[0]
+	return graph.Launch{
+		Kernel: "causal_conv_advance", Defines: macros,
+		Grid:  [3]int{ceilDiv(d["C"], cudaThreads), d["B"], 1},
+		Block: [3]int{cudaThreads, 1, 1},
+		Args:  []any{x.Address, c.In[3].Address, int32(d["T"]), int32(d["C"]), int32(x.Stride)},
+	}
 }
 
 // longestRun of the backward pass keeps its parts small beside x, dy and dx.
@@ -98,22 +113,22 @@ func parts(d graph.Dims) int { return d["B"] * ceilDiv(d["T"], runLength(d, long
 
 func partsBytes(d graph.Dims) int { return 4 * parts(d) * (d["J"] + 1) * d["C"] }
 
-func launchBackward(c *graph.CUDACall) ([]graph.Launch, error) {
+func launchBackward(c *graph.CUDACall, starts uint64) []graph.Launch {
 	d, x, dy, dx := c.Dims, c.In[0], c.In[3], c.Out[0]
 	v, run := vector(4, x, dy, dx), runLength(d, longestRun)
-	macros := defines(d, v, map[string]graph.DeviceBuffer{"X_T": x, "DY_T": dy, "DX_T": dx})
+	macros := defines(d, v, starts, map[string]graph.DeviceBuffer{"X_T": x, "DY_T": dy, "DX_T": dx})
 	return []graph.Launch{{
 		Kernel: "causal_conv_backward", Defines: macros,
 		Grid:  [3]int{ceilDiv(d["C"], v*cudaThreads), ceilDiv(d["T"], run), d["B"]},
 		Block: [3]int{cudaThreads, 1, 1},
-		Args: []any{x.Address, c.In[1].Address, c.In[2].Address, dy.Address, dx.Address, c.Workspace,
+		Args: []any{x.Address, c.In[1].Address, c.In[2].Address, dy.Address, starts, dx.Address, c.Workspace,
 			int32(d["T"]), int32(d["C"]), int32(run), int32(x.Stride), int32(dy.Stride), int32(dx.Stride)},
 	}, {
 		Kernel: "causal_conv_sum", Defines: macros,
 		Grid:  [3]int{ceilDiv((d["J"]+1)*d["C"], 32), 1, 1},
 		Block: [3]int{256, 1, 1},
 		Args:  []any{c.Workspace, c.Out[1].Address, c.Out[2].Address, int32(parts(d)), int32(d["C"])},
-	}}, nil
+	}}
 }
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }

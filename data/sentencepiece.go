@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -44,6 +43,9 @@ func newSentencePiece(raw []byte) (fileTokenizer, error) {
 	if m.Type == sentencepiece.Unigram {
 		return newUnigram(m, v, n), nil
 	}
+	v.exports[tokenizerConfig] = mustJSON(map[string]any{
+		"tokenizer_class": "LlamaTokenizer", "eos_token": m.Pieces[eos].Text, "add_bos_token": false, "add_eos_token": false,
+	})
 	return newSPBPE(m, v, n), nil
 }
 
@@ -119,14 +121,7 @@ func spVocabulary(m *sentencepiece.Model) vocabulary {
 
 func newSPBPE(m *sentencepiece.Model, v vocabulary, n *spNormalizer) *bpe {
 	t := &bpe{vocabulary: v, normalize: n.append, after: n.keep, split: keepWhole}
-	merges := spMerges(m, t.spSymbols(m))
-	t.merges = newPairTable(len(merges))
-	for _, x := range merges {
-		t.merges.set(x.left, x.right, merged{uint32(x.rank), x.id})
-	}
-	if t.hfCanSay(m, merges) {
-		maps.Copy(t.exports, hfFiles(m, merges))
-	}
+	t.spMerges(m, t.spSymbols(m))
 	if !slices.ContainsFunc(m.Pieces, func(p sentencepiece.Piece) bool { return crossesSpaces(p.Text) }) {
 		t.split = splitSpaceRuns
 	}
@@ -165,12 +160,9 @@ func (t *bpe) spSymbols(m *sentencepiece.Model) map[string]int32 {
 	return ids
 }
 
-// spMerge is two symbols that SentencePiece joins, and the piece that they make. Lower ranks are joined first.
-type spMerge struct{ left, right, id, rank int32 }
-
-// spMerges lists the merges that SentencePiece finds by looking the joined text up: of any two symbols that make a
-// piece, those of the highest score first.
-func spMerges(m *sentencepiece.Model, ids map[string]int32) []spMerge {
+// spMerges makes a table of the merges that SentencePiece finds by looking the joined text up: of any two symbols
+// that make a piece, those of the highest score first.
+func (t *bpe) spMerges(m *sentencepiece.Model, ids map[string]int32) {
 	order := make([]int, 0, len(m.Pieces))
 	for i, p := range m.Pieces {
 		if p.Kind == sentencepiece.Normal {
@@ -178,7 +170,8 @@ func spMerges(m *sentencepiece.Model, ids map[string]int32) []spMerge {
 		}
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(m.Pieces[b].Score, m.Pieces[a].Score) })
-	var list []spMerge
+	type pair struct{ left, right, id, rank int32 }
+	var pairs []pair
 	rank := int32(0)
 	for k, i := range order {
 		if k > 0 && m.Pieces[order[k-1]].Score != m.Pieces[i].Score {
@@ -191,9 +184,12 @@ func spMerges(m *sentencepiece.Model, ids map[string]int32) []spMerge {
 				continue
 			}
 			if right, ok := ids[text[cut:]]; ok {
-				list = append(list, spMerge{left, right, int32(i), rank})
+				pairs = append(pairs, pair{left, right, int32(i), rank})
 			}
 		}
 	}
-	return list
+	t.merges = newPairTable(len(pairs))
+	for _, p := range pairs {
+		t.merges.set(p.left, p.right, merged{uint32(p.rank), p.id})
+	}
 }

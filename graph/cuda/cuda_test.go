@@ -152,6 +152,9 @@ func (l *loaded) put(s graph.Slot, data []float64) []float64 {
 	return seen
 }
 
+// bf16 is x's nearest bfloat16.
+func bf16(x float32) float64 { return float64(math.Float32frombits(uint32(toBF16(x)) << 16)) }
+
 // toBF16 rounds to nearest even.
 func toBF16(x float32) uint16 {
 	b := math.Float32bits(x)

@@ -55,15 +55,16 @@ var savedOutputs = []int{0, 1}
 // in each head. lse is saved for the backward op.
 func Spec(c Config) *graph.Spec {
 	return &graph.Spec{
-		Name:      "attention",
-		Signature: "q[B T H*D], k[B T K*D], v[B T K*D] -> o[B T H*D], lse:f32[B T H]",
-		Dims:      c.dims(),
-		Derive:    c.check,
-		Reference: c.reference,
-		CPU:       c.cpu,
-		CUDA:      c.cuda(),
-		Workspace: forwardWorkspace,
-		InPlace:   []int{0},
+		Name:           "attention",
+		Signature:      "q[B T H*D], k[B T K*D], v[B T K*D] -> o[B T H*D], lse:f32[B T H]",
+		Dims:           c.dims(),
+		Derive:         c.check,
+		Reference:      c.reference,
+		CPU:            c.cpu,
+		CUDA:           c.cuda(false),
+		CUDAByDocument: c.cuda(true),
+		Workspace:      forwardWorkspace,
+		InPlace:        []int{0},
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			dq := g.Builder().Apply(backwardSpec(c), g.In[0], g.In[1], g.In[2], g.Out[0], g.Out[1], g.DOut)
 			return []graph.Tensor{dq, dq.Output(1), dq.Output(2)}
@@ -75,6 +76,11 @@ func Spec(c Config) *graph.Spec {
 			}
 		},
 	}
+}
+
+// SpecByDocument is Spec for rows of several documents, of which none sees another; see graph.ByDocument.
+func SpecByDocument(c Config) *graph.Spec {
+	return graph.ByDocument(Spec(c), backwardSpec(c), savedOutputs)
 }
 
 // backwardSpec is, with P[i,j] = exp(s[i,j] - lse[i]) and delta[i] = do[i] o[i],
@@ -90,13 +96,14 @@ func backwardSpec(c Config) *graph.Spec {
 		Name: "attention_backward",
 		Signature: "q[B T H*D], k[B T K*D], v[B T K*D], o[B T H*D], lse:f32[B T H], do[B T H*D]" +
 			" -> dq[B T H*D], dk[B T K*D], dv[B T K*D]",
-		Dims:      c.dims(),
-		Derive:    c.check,
-		Reference: c.backwardReference,
-		CPU:       c.backwardCPU,
-		CUDA:      c.backwardCUDA(),
-		Workspace: backwardWorkspace,
-		InPlace:   []int{3},
+		Dims:           c.dims(),
+		Derive:         c.check,
+		Reference:      c.backwardReference,
+		CPU:            c.backwardCPU,
+		CUDA:           c.backwardCUDA(false),
+		CUDAByDocument: c.backwardCUDA(true),
+		Workspace:      backwardWorkspace,
+		InPlace:        []int{3},
 		Cost: func(d graph.Dims) graph.Cost {
 			return graph.Cost{
 				FLOPs: c.visible(d) * float64(10*d["D"]+graph.ExpFLOPs),

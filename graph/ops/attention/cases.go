@@ -23,9 +23,9 @@ func Cases() []graph.Case {
 		{Name: "window is T", Spec: Spec(mha(1, 8, 6)), Dims: graph.Dims{"B": 1, "T": 6}},
 		{Name: "gqa", Spec: Spec(Config{4, 2, 16, 0}), Dims: graph.Dims{"B": 1, "T": 17}},
 		{Name: "mqa wide", Spec: Spec(Config{3, 1, 128, 20}), Dims: graph.Dims{"B": 1, "T": 37}},
-		{Name: "documents", Spec: byDocument(Config{4, 2, 16, 0}), Dims: graph.Dims{"B": 2, "T": 29},
+		{Name: "documents", Spec: SpecByDocument(Config{4, 2, 16, 0}), Dims: graph.Dims{"B": 2, "T": 29},
 			Fill: map[string]graph.Fill{"start": graph.DocumentStarts(12)}},
-		{Name: "documents and window", Spec: byDocument(mha(2, 8, 4)), Dims: graph.Dims{"B": 1, "T": 31},
+		{Name: "documents and window", Spec: SpecByDocument(mha(2, 8, 4)), Dims: graph.Dims{"B": 1, "T": 31},
 			Fill: map[string]graph.Fill{"start": graph.DocumentStarts(15)}},
 		{Name: "large scores", Spec: Spec(mha(1, 4, 0)), Dims: graph.Dims{"B": 1, "T": 12},
 			Fill: map[string]graph.Fill{"q": graph.Uniform(-12, 12), "k": graph.Uniform(-12, 12)}},
@@ -34,6 +34,10 @@ func Cases() []graph.Case {
 		{Name: "window within a block", Spec: Spec(Config{2, 1, 4, keyStep - 3}), Dims: graph.Dims{"B": 1, "T": queryBlock + keyStep + 1}},
 		// Heads of 128, which have kernels of their own on some GPUs.
 		{Name: "wide over tiles", Spec: Spec(Config{2, 1, 128, 150}), Dims: graph.Dims{"B": 1, "T": 333}},
+		{Name: "wide documents", Spec: SpecByDocument(Config{2, 1, 128, 150}), Dims: graph.Dims{"B": 1, "T": 333},
+			Fill: map[string]graph.Fill{"start": graph.DocumentStarts(250)}},
+		{Name: "documents over tiles", Spec: SpecByDocument(mha(1, 64, 0)), Dims: graph.Dims{"B": 1, "T": 300},
+			Fill: map[string]graph.Fill{"start": graph.DocumentStarts(130)}},
 		{Name: "wide full", Spec: Spec(mha(1, 128, 0)), Dims: graph.Dims{"B": 1, "T": 256}},
 
 		{Name: "start", Spec: CarrySpec(Config{2, 1, 5, 4}), Dims: graph.Dims{"B": 2, "T": 3, "W": 4}, Fill: at(0)},
@@ -58,8 +62,4 @@ func Cases() []graph.Case {
 		{Name: "heads of 64", Spec: Spec(mha(4, 64, 256)), Dims: graph.Dims{"B": 1, "T": 1024}, Bench: true},
 		{Name: "421m decode", Spec: CarrySpec(mha(12, 128, 2048)), Dims: graph.Dims{"B": 1, "T": 1, "W": 2048}, Fill: at(5000), Bench: true},
 	}
-}
-
-func byDocument(c Config) *graph.Spec {
-	return graph.ByDocument(Spec(c), backwardSpec(c), savedOutputs)
 }

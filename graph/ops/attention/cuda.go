@@ -16,8 +16,8 @@ var files embed.FS
 // source is all of the kernels' files, each where its macro is defined.
 var source = func() string {
 	var s strings.Builder
-	for _, name := range []string{"delta", "rows", "rows_forward", "rows_backward", "carry",
-		"tiles", "tiles_forward", "tiles_dkv", "tiles_dq", "wgmma_instructions", "wgmma", "wgmma_forward", "wgmma_dkv", "wgmma_dq"} {
+	for _, name := range []string{"visible", "delta", "rows", "rows_forward", "rows_backward", "carry",
+		"tiles", "tiles_forward", "tiles_dkv", "tiles_dq", "wgmma_instructions", "wgmma", "wgmma_forward", "wgmma_backward"} {
 		text, err := files.ReadFile(name + ".cu")
 		if err != nil {
 			panic(err) // the list and the folder disagree
@@ -45,61 +45,125 @@ func (c Config) macros(types operands, files ...string) map[string]string {
 	return m
 }
 
+const log2e = 1.4426950408889634
+
 func (c Config) scale() float32 { return float32(1 / math.Sqrt(float64(c.HeadDim))) }
 
-func (c Config) cuda() *graph.CUDA {
-	return &graph.CUDA{
-		Source: source,
-		Launches: func(call *graph.CUDACall) ([]graph.Launch, error) {
-			in, out := call.In, call.Out
-			if c.fitTiles(in[0], in[1], in[2], out[0]) {
-				return []graph.Launch{c.forwardTiles(call)}, nil
+// pass is a call, and what its kernels do with a text's documents.
+type pass struct {
+	*graph.CUDACall
+	start uint64 // where the document of each token begins, int32 [B T]; 0 without documents
+}
+
+// passes takes start, the last input, from calls of the forms by document.
+func passes(byDocument bool, launches func(p pass) []graph.Launch) func(call *graph.CUDACall) ([]graph.Launch, error) {
+	return func(call *graph.CUDACall) ([]graph.Launch, error) {
+		p := pass{CUDACall: call}
+		if byDocument {
+			p.start = call.In[len(call.In)-1].Address
+		}
+		list := launches(p)
+		for _, l := range list {
+			if _, ok := l.Defines[macro("visible")]; ok && byDocument {
+				l.Defines["DOCUMENTS"] = "1"
 			}
-			return []graph.Launch{c.forwardRows(call)}, nil
-		},
+		}
+		return list, nil
 	}
 }
 
-func (c Config) backwardCUDA() *graph.CUDA {
+func (c Config) cuda(byDocument bool) *graph.CUDA {
 	return &graph.CUDA{
 		Source: source,
-		Launches: func(call *graph.CUDACall) ([]graph.Launch, error) {
-			in, out := call.In, call.Out
-			delta, s := c.delta(call)
-			if c.fitTiles(in[0], in[1], in[2], in[5], out[0], out[1], out[2]) {
-				return []graph.Launch{delta, c.dkvTiles(call, s), c.dqTiles(call, s)}, nil
+		Launches: passes(byDocument, func(p pass) []graph.Launch {
+			switch c.kernels(p, p.In[0], p.In[1], p.In[2], p.Out[0]) {
+			case onWarpgroups:
+				return []graph.Launch{c.forwardWarpgroups(p)}
+			case onTiles:
+				return []graph.Launch{c.forwardTiles(p)}
 			}
-			return append([]graph.Launch{delta}, c.backwardRows(call, s)...), nil
-		},
-		Workspace: func(d graph.Dims) int { return 2 * 4 * d["B"] * d["H"] * padded(d) },
+			return []graph.Launch{c.forwardRows(p)}
+		}),
 	}
 }
 
-// statistics are what attention_delta leaves in the workspace, float32 [B H padded]:
-// delta and, in base 2, the log-sum-exps.
-type statistics struct {
-	delta, lse2 uint64
-	padded      int
+func (c Config) backwardCUDA(byDocument bool) *graph.CUDA {
+	return &graph.CUDA{
+		Source: source,
+		Launches: passes(byDocument, func(p pass) []graph.Launch {
+			w := workspaceOf(p.Dims, p.Workspace)
+			list := []graph.Launch{c.delta(p, w)}
+			switch c.kernels(p, p.In[0], p.In[1], p.In[2], p.In[5], p.Out[0], p.Out[1], p.Out[2]) {
+			case onWarpgroups:
+				return append(list, c.backwardWarpgroups(p, w)...)
+			case onTiles:
+				return append(list, c.dkvTiles(p, w), c.dqTiles(p, w))
+			}
+			return append(list, c.backwardRows(p, w)...)
+		}),
+		Workspace: func(d graph.Dims) int { return int(workspaceOf(d, 0).end) },
+	}
+}
+
+// kernels are the three sets of them.
+type kernels int
+
+const (
+	onRows       kernels = iota // any operands
+	onTiles                     // tensor cores
+	onWarpgroups                // Hopper's
+)
+
+func (c Config) kernels(p pass, operands ...graph.DeviceBuffer) kernels {
+	for _, o := range operands {
+		if o.DType != graph.BFloat16 || o.Address%16 != 0 || o.Stride%8 != 0 {
+			return onRows
+		}
+	}
+	if _, ok := forwardTiling[c.HeadDim]; !ok {
+		return onRows
+	}
+	if p.Capability == hopper && c.HeadDim == warpgroupWidth {
+		return onWarpgroups
+	}
+	return onTiles
+}
+
+// workspace is the backward pass's: what attention_delta leaves, float32 [B H padded], delta and, in base 2, the
+// log-sum-exps; and for heads that warpgroups can take, the sums.
+type workspace struct {
+	delta, lse2, sums, counts, end uint64
+}
+
+func workspaceOf(d graph.Dims, at uint64) workspace {
+	w := workspace{delta: at}
+	w.lse2 = w.delta + uint64(4*d["B"]*d["H"]*padded(d))
+	w.sums = w.lse2 + uint64(4*d["B"]*d["H"]*padded(d))
+	w.counts, w.end = w.sums, w.sums
+	if d["D"] == warpgroupWidth {
+		s := sumsOf(d)
+		w.counts += uint64(s.bytes())
+		w.end = w.counts + uint64(4*s.counts())
+	}
+	return w
 }
 
 // padded is T in whole tiles of queries, of any kernel.
 func padded(d graph.Dims) int { return (d["T"] + 127) / 128 * 128 }
 
-func (c Config) delta(call *graph.CUDACall) (graph.Launch, statistics) {
+func (c Config) delta(call pass, w workspace) graph.Launch {
 	o, lse, do, d := call.In[3], call.In[4], call.In[5], call.Dims
-	s := statistics{delta: call.Workspace, padded: padded(d)}
-	s.lse2 = s.delta + uint64(4*d["B"]*d["H"]*s.padded)
 	macros := c.macros(operands{"O_T": o, "DO_T": do}, "delta")
 	macros["WIDTH"] = strconv.Itoa(width(c.HeadDim, o, do))
 	const warps = 4
 	return graph.Launch{
 		Kernel:  "attention_delta",
 		Defines: macros,
-		Grid:    [3]int{ceil(d["B"]*s.padded*d["H"], warps), 1, 1},
+		Grid:    [3]int{ceil(d["B"]*padded(d)*d["H"], warps), 1, 1},
 		Block:   [3]int{32 * warps, 1, 1},
-		Args: []any{o.Address, do.Address, lse.Address, s.delta, s.lse2,
-			int32(d["B"]), int32(d["T"]), int32(s.padded), int32(d["H"]), uint64(o.Stride), uint64(lse.Stride), uint64(do.Stride)},
-	}, s
+		Args: []any{o.Address, do.Address, lse.Address, w.delta, w.lse2, w.counts, int32((w.end - w.counts) / 4),
+			int32(d["B"]), int32(d["T"]), int32(padded(d)), int32(d["H"]), uint64(o.Stride), uint64(lse.Stride), uint64(do.Stride)},
+	}
 }
 
 // width is how many channels of a head can be moved at once: 16 bytes of the widest

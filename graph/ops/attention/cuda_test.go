@@ -34,7 +34,7 @@ func call(t *testing.T, s *graph.Spec, dims graph.Dims, dtype graph.DType, pad i
 // TestCUDAKernels: tensor cores take what they can, and rows.cu the rest.
 func TestCUDAKernels(t *testing.T) {
 	tiles := []string{"attention_tiles", "attention_delta", "attention_dkv_tiles", "attention_dq_tiles"}
-	warpgroups := []string{"attention_warpgroups", "attention_delta", "attention_dkv_warpgroups", "attention_dq_warpgroups"}
+	warpgroups := []string{"attention_warpgroups", "attention_delta", "attention_backward_warpgroups", "attention_dq_round"}
 	rows := []string{"attention_rows", "attention_delta", "attention_dkv_rows", "attention_dq_rows"}
 	for _, c := range []struct {
 		name       string
@@ -86,6 +86,39 @@ func TestCUDAKernels(t *testing.T) {
 	}
 }
 
+// TestCUDADocuments: the forms by document launch the same kernels, which get the starts.
+func TestCUDADocuments(t *testing.T) {
+	config, dims := Config{Heads: 4, KVHeads: 2, HeadDim: 128, Window: 100}, graph.Dims{"B": 2, "T": 300}
+	for _, capability := range []int{80, 90} {
+		for _, s := range []*graph.Spec{Spec(config), backwardSpec(config)} {
+			plain := call(t, s, dims, graph.BFloat16, 0)
+			plain.Capability = capability
+			documents := *plain
+			start := graph.DeviceBuffer{Address: 77 << 30, DType: graph.Int32, Rows: 2, Cols: 300, Stride: 300}
+			documents.In = append(slices.Clone(plain.In), start)
+			want, err := s.CUDA.Launches(plain)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := s.CUDAByDocument.Launches(&documents)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(got) != len(want) {
+				t.Fatalf("%s, %d: %d launches, want %d", s.Name, capability, len(got), len(want))
+			}
+			for i, l := range got {
+				_, compiled := l.Defines["DOCUMENTS"]
+				sees := !slices.Contains([]string{"attention_delta", "attention_dq_round"}, l.Kernel) // looks at pairs
+				if l.Kernel != want[i].Kernel || sees && !compiled || sees != slices.Contains(l.Args, any(start.Address)) {
+					t.Errorf("%s, %d: %s, %v, %v; want %s, compiled with DOCUMENTS and given starts where it looks at pairs",
+						s.Name, capability, l.Kernel, l.Defines, l.Args, want[i].Kernel)
+				}
+			}
+		}
+	}
+}
+
 // TestTilings: the kernels' own demands on the tables' sizes.
 func TestTilings(t *testing.T) {
 	check := func(kernel string, headDim int, s tiling) {
@@ -102,10 +135,25 @@ func TestTilings(t *testing.T) {
 			check(kernel, headDim, s)
 		}
 	}
-	for kernel, s := range map[string]tiling{"forward": forwardWarpgroups, "dkv": dkvWarpgroups, "dq": dqWarpgroups} {
-		check(kernel+" of warpgroups", 128, s)
-		if s.warps != 8 || s.step != 64 && s.step != 128 {
-			t.Errorf("%s: %d warps and steps of %d aren't two warpgroups with a product of this size", kernel, s.warps, s.step)
+}
+
+// TestSums: batches of pairs have all of them and no more room than there is, or one pair each.
+func TestSums(t *testing.T) {
+	for _, c := range []struct {
+		dims                   graph.Dims
+		pairs, batches, counts int
+	}{
+		{graph.Dims{"B": 8, "T": 4096, "H": 12, "K": 12}, 96, 1, 8*12*64 + 1},
+		{graph.Dims{"B": 1, "T": 333, "H": 2, "K": 1}, 1, 1, 2*6 + 1},
+		{graph.Dims{"B": 1, "T": 65536, "H": 12, "K": 12}, 8, 2, 12*1024 + 2},
+		{graph.Dims{"B": 1, "T": 262144, "H": 12, "K": 4}, 1, 4, 12*4096 + 4},
+	} {
+		s := sumsOf(c.dims)
+		if s.pairs != c.pairs || s.batches != c.batches || s.counts() != c.counts {
+			t.Errorf("%v: %d batches of %d pairs, %d counts, want %d of %d, %d", c.dims, s.batches, s.pairs, s.counts(), c.batches, c.pairs, c.counts)
+		}
+		if s.pairs > 1 && s.bytes() > sumsRoom {
+			t.Errorf("%v: %d bytes, more than there is room for", c.dims, s.bytes())
 		}
 	}
 }

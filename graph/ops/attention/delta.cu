@@ -1,10 +1,12 @@
 // delta[b, h, t] = do o, and the log-sum-exps in base 2, side by side for one head
 // and padded to whole tiles: beyond T a query weighs exp2(s - inf) = 0 and delta is 0.
-// A warp of the grid takes one query of one head. dq may then take over o's memory.
+// A warp of the grid takes one query of one head. The counts that later kernels' blocks share
+// begin as 0. dq may then take over o's memory.
 extern "C" __global__ void __launch_bounds__(128)
-attention_delta(const O_T *o, const DO_T *dout, const float *lse, float *delta, float *lse2, int rows, int tokens, int padded,
-                int heads, int64_t stride_o, int64_t stride_lse, int64_t stride_do) {
+attention_delta(const O_T *o, const DO_T *dout, const float *lse, float *delta, float *lse2, int *counts, int zeros, int rows,
+                int tokens, int padded, int heads, int64_t stride_o, int64_t stride_lse, int64_t stride_do) {
   int lane = threadIdx.x % WARP;
+  for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < zeros; n += (int64_t)gridDim.x * blockDim.x) counts[n] = 0;
   int64_t i = (int64_t)blockIdx.x * (blockDim.x / WARP) + threadIdx.x / WARP;
   if (i >= (int64_t)rows * padded * heads) return;
   int h = i % heads, t = i / heads % padded;

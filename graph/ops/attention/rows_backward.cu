@@ -1,7 +1,7 @@
 // A warp of the grid takes one query of one head. delta is [B H padded].
 extern "C" __global__ void __launch_bounds__(WARPS *WARP)
 attention_dq_rows(const Q_T *q, const K_T *k, const V_T *v, const DO_T *dout, const float *lse, const float *delta, DQ_T *dq,
-                  int rows, int tokens, int padded, int heads, int group, int window, float scale, int64_t stride_q,
+                  int rows, int tokens, int padded, int heads, int group, int window, float scale, const int *start, int64_t stride_q,
                   int64_t stride_k, int64_t stride_v, int64_t stride_lse, int64_t stride_do, int64_t stride_dq) {
   int64_t i = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP;
   if (i >= (int64_t)rows * tokens * heads) return;
@@ -13,7 +13,7 @@ attention_dq_rows(const Q_T *q, const K_T *k, const V_T *v, const DO_T *dout, co
   Head<const K_T> keys(k, stride_k, text, h / group);
   Head<const V_T> values(v, stride_v, text, h / group);
   float lse_i = lse[row * stride_lse + h], delta_i = delta[(text / tokens * heads + h) * padded + t];
-  for (int j = max(0, t - window + 1); j <= t; j++) {
+  for (int j = first_key(start + text, t, tokens, window); j <= t; j++) {
     keys.load(j, kj), values.load(j, vj);
     float p = expf(dot(qi, kj) * scale - lse_i);
     add_scaled(dqi, p * (dot(doi, vj) - delta_i), kj);
@@ -24,8 +24,9 @@ attention_dq_rows(const Q_T *q, const K_T *k, const V_T *v, const DO_T *dout, co
 // A warp of the grid takes one key, and all query heads that share it.
 extern "C" __global__ void __launch_bounds__(WARPS *WARP)
 attention_dkv_rows(const Q_T *q, const K_T *k, const V_T *v, const DO_T *dout, const float *lse, const float *delta, DK_T *dk,
-                   DV_T *dv, int rows, int tokens, int padded, int heads, int group, int window, float scale, int64_t stride_q,
-                   int64_t stride_k, int64_t stride_v, int64_t stride_lse, int64_t stride_do, int64_t stride_dk, int64_t stride_dv) {
+                   DV_T *dv, int rows, int tokens, int padded, int heads, int group, int window, float scale, const int *start,
+                   int64_t stride_q, int64_t stride_k, int64_t stride_v, int64_t stride_lse, int64_t stride_do, int64_t stride_dk,
+                   int64_t stride_dv) {
   int key_heads = heads / group;
   int64_t i = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP;
   if (i >= (int64_t)rows * tokens * key_heads) return;
@@ -34,11 +35,11 @@ attention_dkv_rows(const Q_T *q, const K_T *k, const V_T *v, const DO_T *dout, c
   float qi[SHARE], doi[SHARE], kj[SHARE], vj[SHARE], dkj[SHARE] = {}, dvj[SHARE] = {};
   Head<const K_T>(k, stride_k, row, key_head).load(0, kj);
   Head<const V_T>(v, stride_v, row, key_head).load(0, vj);
+  int end = query_end(start + text, j, tokens, window);
   for (int h = key_head * group; h < (key_head + 1) * group; h++) {
     Head<const Q_T> queries(q, stride_q, text, h);
     Head<const DO_T> douts(dout, stride_do, text, h);
     const float *deltas = delta + (text / tokens * heads + h) * padded;
-    int end = (int)min((int64_t)tokens, (int64_t)j + window);
     for (int t = j; t < end; t++) {
       queries.load(t, qi), douts.load(t, doi);
       float p = expf(dot(qi, kj) * scale - lse[(text + t) * stride_lse + h]);

@@ -11,7 +11,7 @@ constexpr int SCORES = STEP / 8;             // accumulators of STEP queries
 // scale is 1 / sqrt(D). lse2 and delta are [B H padded].
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 attention_dkv_tiles(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dout, const float *lse2, const float *delta, bf16 *dk,
-                    bf16 *dv, int tokens, int padded, int group, int window, float scale, int64_t stride_q, int64_t stride_k,
+                    bf16 *dv, int tokens, int padded, int group, int window, float scale, const int *start, int64_t stride_q, int64_t stride_k,
                     int64_t stride_v, int64_t stride_do, int64_t stride_dk, int64_t stride_dv) {
   bf16 *keys = memory, *values = keys + KEYS * D, *queries = values + KEYS * D, *douts = queries + 2 * STEP * D;
   float *statistics = (float *)(douts + 2 * STEP * D); // of each stage lse2 and delta
@@ -19,11 +19,12 @@ attention_dkv_tiles(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dou
   int first = blockIdx.x * KEYS; // the first keys are seen the most: they begin
   int row = warp / PARTS * 16, own = first + row, channel = warp % PARTS * OWN;
   int64_t text = (int64_t)blockIdx.z * tokens;
+  start += text;
   q += text * stride_q, dout += text * stride_do;
   k += text * stride_k + key_head * D, dk += text * stride_dk + key_head * D;
   v += text * stride_v + key_head * D, dv += text * stride_dv + key_head * D;
 
-  int from = first / STEP, to = (int)(min((int64_t)tokens, (int64_t)first + KEYS - 1 + window) - 1) / STEP;
+  int from = first / STEP, to = (query_end(start, first + KEYS - 1, tokens, window) - 1) / STEP;
   int steps = to - from + 1; // of one head
   auto load_step = [&](int i, int stage) {
     int h = key_head * group + i / steps, i0 = (from + i % steps) * STEP;
@@ -47,7 +48,7 @@ attention_dkv_tiles(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dou
     __syncthreads();
     if (i + 1 < steps * group) load_step(i + 1, stage ^ 1);
     int i0 = (from + i % steps) * STEP;
-    if (own >= tokens || i0 + STEP - 1 < own || i0 - window >= own + 15) continue;
+    if (own >= tokens || i0 + STEP - 1 < own || first_key(start, i0, tokens, window) > own + 15) continue;
 
     bf16 *query = queries + stage * STEP * D, *douti = douts + stage * STEP * D;
     const float *lse2_i = statistics + 2 * STEP * stage + lane % 4 * 2, *delta_i = lse2_i + STEP;
@@ -63,14 +64,14 @@ attention_dkv_tiles(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dou
         multiply(p + j / 8, a, b);
       }
     }
-    bool border = i0 < own + 15 || i0 + STEP - 1 - window >= own;
+    bool border = i0 < own + 15 || first_key(start, i0 + STEP - 1, tokens, window) > own;
 #pragma unroll
     for (int j = 0; j < SCORES; j++) {
 #pragma unroll
       for (int e = 0; e < 4; e++) {
         p[j][e] = fast_exp2(p[j][e] * (scale * LOG2E) - lse2_i[8 * j + e % 2]);
         int key = own + lane / 4 + e / 2 * 8, at = i0 + 8 * j + lane % 4 * 2 + e % 2;
-        if (border && (key > at || key <= at - window)) p[j][e] = 0.f;
+        if (border && (key > at || key < first_key(start, at, tokens, window))) p[j][e] = 0.f;
       }
     }
 #pragma unroll

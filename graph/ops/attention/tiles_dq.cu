@@ -10,8 +10,8 @@ constexpr bool KEEP = D <= 128;     // queries and do fit in registers
 // scale is 1 / sqrt(D). lse2 and delta are [B H padded].
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 attention_dq_tiles(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dout, const float *lse2, const float *delta, bf16 *dq,
-                   int tokens, int padded, int group, int window, float scale, int64_t stride_q, int64_t stride_k, int64_t stride_v,
-                   int64_t stride_do, int64_t stride_dq) {
+                   int tokens, int padded, int group, int window, float scale, const int *start, int64_t stride_q, int64_t stride_k,
+                   int64_t stride_v, int64_t stride_do, int64_t stride_dq) {
   bf16 *queries = memory, *douts = queries + QUERIES * D, *keys = douts + QUERIES * D, *values = keys + 2 * STEP * D;
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, h = blockIdx.y;
   int first = (gridDim.x - 1 - blockIdx.x) * QUERIES; // the last queries see the most keys: they begin
@@ -19,8 +19,11 @@ attention_dq_tiles(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dout
   int64_t text = (int64_t)blockIdx.z * tokens, statistics = ((int64_t)blockIdx.z * gridDim.y + h) * padded + own + lane / 4;
   q += text * stride_q + h * D, dout += text * stride_do + h * D, dq += text * stride_dq + h * D;
   k += text * stride_k + h / group * D, v += text * stride_v + h / group * D;
+  start += text;
+  // Keys before `some` are seen by none of the warp's queries, from `all` on by each that isn't before them.
+  int some = first_key(start, own, tokens, window), all = first_key(start, own + 15, tokens, window);
 
-  int step = max(0, first - window + 1) / STEP, last = (min(first + QUERIES, tokens) - 1) / STEP;
+  int step = first_key(start, first, tokens, window) / STEP, last = (min(first + QUERIES, tokens) - 1) / STEP;
   load_tile<QUERIES>(queries, q, stride_q, first, tokens);
   load_tile<QUERIES>(douts, dout, stride_do, first, tokens);
   load_tile<STEP>(keys, k, stride_k, step * STEP, tokens);
@@ -47,7 +50,7 @@ attention_dq_tiles(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dout
       load_tile<STEP>(values + (stage ^ 1) * STEP * D, v, stride_v, j0 + STEP, tokens);
       copy_async_commit();
     }
-    if (own >= tokens || j0 > own + 15 || j0 + STEP - 1 <= own - window) continue;
+    if (own >= tokens || j0 > own + 15 || j0 + STEP - 1 < some) continue;
 
     bf16 *key = keys + stage * STEP * D, *value = values + stage * STEP * D;
     float p[SCORES][4], ds[SCORES][4];
@@ -72,14 +75,14 @@ attention_dq_tiles(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dout
         multiply(ds + j / 8, a, b);
       }
     }
-    bool border = j0 + STEP - 1 > own || j0 <= own + 15 - window;
+    bool border = j0 + STEP - 1 > own || j0 < all;
 #pragma unroll
     for (int j = 0; j < SCORES; j++) {
 #pragma unroll
       for (int e = 0; e < 4; e++) {
         float weight = fast_exp2(p[j][e] * (scale * LOG2E) - lse2_i[e / 2]);
         int query = own + lane / 4 + e / 2 * 8, at = j0 + 8 * j + lane % 4 * 2 + e % 2;
-        if (border && (at > query || at <= query - window)) weight = 0.f;
+        if (border && (at > query || at < first_key(start, query, tokens, window))) weight = 0.f;
         ds[j][e] = weight * (ds[j][e] - delta_i[e / 2]);
       }
     }

@@ -6,7 +6,7 @@ constexpr int SCORES = STEP / 8;       // accumulators of STEP keys
 // STEP at a time, while the next ones are on their way. scale is log2(e) / sqrt(D).
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 attention_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float *lse, int tokens, int group, int window, float scale,
-                int64_t stride_q, int64_t stride_k, int64_t stride_v, int64_t stride_o, int64_t stride_lse) {
+                const int *start, int64_t stride_q, int64_t stride_k, int64_t stride_v, int64_t stride_o, int64_t stride_lse) {
   bf16 *queries = memory, *keys = queries + QUERIES * D, *values = keys + 2 * STEP * D;
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, h = blockIdx.y;
   int first = (gridDim.x - 1 - blockIdx.x) * QUERIES; // the last queries see the most keys: they begin
@@ -14,8 +14,11 @@ attention_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float *lse
   int64_t text = (int64_t)blockIdx.z * tokens;
   q += text * stride_q + h * D, o += text * stride_o + h * D, lse += text * stride_lse + h;
   k += text * stride_k + h / group * D, v += text * stride_v + h / group * D;
+  start += text;
+  // Keys before `some` are seen by none of the warp's queries, from `all` on by each that isn't before them.
+  int some = first_key(start, own, tokens, window), all = first_key(start, own + ROWS - 1, tokens, window);
 
-  int step = max(0, first - window + 1) / STEP, last = (min(first + QUERIES, tokens) - 1) / STEP;
+  int step = first_key(start, first, tokens, window) / STEP, last = (min(first + QUERIES, tokens) - 1) / STEP;
   load_tile<QUERIES>(queries, q, stride_q, first, tokens);
   load_tile<STEP>(keys, k, stride_k, step * STEP, tokens);
   load_tile<STEP>(values, v, stride_v, step * STEP, tokens);
@@ -41,7 +44,7 @@ attention_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float *lse
       load_tile<STEP>(values + (stage ^ 1) * STEP * D, v, stride_v, j0 + STEP, tokens);
       copy_async_commit();
     }
-    if (own >= tokens || j0 > own + ROWS - 1 || j0 + STEP - 1 <= own - window) continue;
+    if (own >= tokens || j0 > own + ROWS - 1 || j0 + STEP - 1 < some) continue;
 
     bf16 *key = keys + stage * STEP * D, *value = values + stage * STEP * D;
     float s[ROW_TILES][SCORES][4];
@@ -60,7 +63,7 @@ attention_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float *lse
       }
     }
 
-    if (j0 + STEP - 1 > own || j0 <= own + ROWS - 1 - window) {
+    if (j0 + STEP - 1 > own || j0 < all) {
 #pragma unroll
       for (int r = 0; r < ROW_TILES; r++) {
 #pragma unroll
@@ -68,7 +71,7 @@ attention_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float *lse
 #pragma unroll
           for (int e = 0; e < 4; e++) {
             int query = own + 16 * r + lane / 4 + e / 2 * 8, at = j0 + 8 * j + lane % 4 * 2 + e % 2;
-            if (at > query || at <= query - window) s[r][j][e] = -INF;
+            if (at > query || at < first_key(start, query, tokens, window)) s[r][j][e] = -INF;
           }
         }
       }

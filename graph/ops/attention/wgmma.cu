@@ -10,15 +10,19 @@ constexpr int PANEL = 64; // channels
 
 // A tile here is panels of PANEL channels, each of rows of 128 bytes. Chunk c of a
 // panel's row is in place c ^ row % 8: the "128-byte swizzle" that the products expect.
-template <int Rows>
-__device__ __forceinline__ void load_panels(bf16 *tile, const bf16 *x, int64_t stride, int first, int tokens) {
-  constexpr int PASS = THREADS / CHUNKS; // rows that the block copies at once
-  static_assert(Rows % PASS == 0 && PASS % 8 == 0, "a tile is not a multiple of the block");
-  int row = threadIdx.x / CHUNKS, c = threadIdx.x % CHUNKS;
-  tile += (c / 8 * Rows + row) * PANEL + ((c ^ row) % 8 << 3);
+//
+// load_panels begins to copy Rows rows of x, from row first on, to a tile. All threads of
+// the block do it, or Threads of them, numbered from 0 on.
+template <int Rows, int Threads = THREADS>
+__device__ __forceinline__ void load_panels(bf16 *tile, const bf16 *x, int64_t stride, int first, int tokens, int thread = threadIdx.x) {
+  constexpr int PASS = Threads / CHUNKS; // rows that the threads copy at once
+  static_assert(Rows % PASS == 0, "a tile is not a multiple of the rows that are copied at once");
+  int row = thread / CHUNKS, c = thread % CHUNKS;
+  tile += c / 8 * Rows * PANEL;
   x += (first + row) * stride + c * 8;
-#pragma unroll
-  for (int i = 0; i < Rows; i += PASS, x += PASS * stride) copy_async16(tile + i * PANEL, x, first + row + i < tokens);
+#pragma unroll (Threads == WARP ? 4 : Rows / PASS)
+  for (int i = 0; i < Rows; i += PASS, x += PASS * stride)
+    copy_async16(tile + (row + i) * PANEL + ((c ^ row + i) % 8 << 3), x, first + row + i < tokens);
 }
 
 // arrived waits for this thread's copies, and then for all threads': products of any
@@ -57,6 +61,23 @@ __device__ __forceinline__ void multiply_weights(float sum[D / 8][4], const uint
   uint64_t b = describe(y, Rows * PANEL * 2);
 #pragma unroll
   for (int j = 0; j < Rows; j += 16) wgmma_64x128(sum, w[j / 16], b + j * PANEL / 8, add || j > 0);
+}
+
+// multiply_columns begins w' y: w is a panel of Rows rows of 64 columns, and y of 64
+// channels.
+template <int Rows> __device__ __forceinline__ void multiply_columns(float sum[8][4], const bf16 *w, const bf16 *y) {
+  uint64_t a = describe(w), b = describe(y);
+#pragma unroll
+  for (int j = 0; j < Rows; j += 16) wgmma_64x64_columns(sum, a + j * PANEL / 8, b + j * PANEL / 8, j > 0);
+}
+
+// store_left writes a warp's left operand of 16 rows of Columns columns to a panel, from
+// row on.
+template <int Columns> __device__ __forceinline__ void store_left(bf16 *panel, int row, const uint32_t w[Columns / 16][4]) {
+  static_assert(Columns <= PANEL, "wider than a panel");
+  int lane = threadIdx.x % WARP, r = lane % 16;
+#pragma unroll
+  for (int j = 0; j < Columns / 16; j++) stmatrix4(panel + (row + r) * PANEL + ((2 * j + lane / 16 ^ r % 8) << 3), w[j]);
 }
 
 // settle keeps the compiler from moving what it does with the registers of a product

@@ -5,9 +5,9 @@ constexpr int SCORES = STEP / 8;    // accumulators of STEP keys
 // over the keys that they see, STEP at a time. The next scores are multiplied while
 // the weights of these are, so that tensor cores work during the softmax. scale is
 // log2(e) / sqrt(D).
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
 attention_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float *lse, int tokens, int group, int window, float scale,
-                     int64_t stride_q, int64_t stride_k, int64_t stride_v, int64_t stride_o, int64_t stride_lse) {
+                     const int *start, int64_t stride_q, int64_t stride_k, int64_t stride_v, int64_t stride_o, int64_t stride_lse) {
   bf16 *queries = memory, *keys = queries + QUERIES * D, *values = keys + 2 * STEP * D;
   int warp = __shfl_sync(FULL, (int)threadIdx.x / WARP, 0), lane = threadIdx.x % WARP, h = blockIdx.y;
   int first = (gridDim.x - 1 - blockIdx.x) * QUERIES; // the last queries see the most keys: they begin
@@ -15,8 +15,10 @@ attention_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float
   int64_t text = (int64_t)blockIdx.z * tokens;
   q += text * stride_q + h * D, o += text * stride_o + h * D, lse += text * stride_lse + h;
   k += text * stride_k + h / group * D, v += text * stride_v + h / group * D;
+  start += text;
+  int all = first_key(start, own + 15, tokens, window); // keys from here on are seen by each of the warp's queries that isn't before them
 
-  int begin = max(0, first - window + 1) / STEP, step = begin, last = (min(first + QUERIES, tokens) - 1) / STEP;
+  int begin = first_key(start, first, tokens, window) / STEP, step = begin, last = (min(first + QUERIES, tokens) - 1) / STEP;
   load_panels<QUERIES>(queries, q, stride_q, first, tokens);
   load_panels<STEP>(keys, k, stride_k, step * STEP, tokens);
   copy_async_commit();
@@ -30,13 +32,13 @@ attention_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float
   uint32_t w[STEP / 16][4];
   Weights weights = {{-INF, -INF}, {0.f, 0.f}};
   auto weigh = [&](int j0) {
-    if (j0 + STEP - 1 > own || j0 <= own + 15 - window) {
+    if (j0 + STEP - 1 > own || j0 < all) {
 #pragma unroll
       for (int j = 0; j < SCORES; j++) {
 #pragma unroll
         for (int e = 0; e < 4; e++) {
           int query = own + lane / 4 + e / 2 * 8, at = j0 + 8 * j + lane % 4 * 2 + e % 2;
-          if (at > query || at <= query - window) s[j][e] = -INF;
+          if (at > query || at < first_key(start, query, tokens, window)) s[j][e] = -INF;
         }
       }
     }

@@ -1,0 +1,123 @@
+//go:build linux
+
+package cuda
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/ops/attention"
+)
+
+// TestAttentionOfLongRows: at sizes that the float64 reference is too slow for, tensor cores' gradients are those of the
+// float32 kernels, and the same in every run, with many more blocks at work than the GPU holds at once.
+func TestAttentionOfLongRows(t *testing.T) {
+	d := open(t)
+	for _, c := range []struct {
+		config attention.Config
+		dims   graph.Dims
+		most   int // tokens of a document; 0: the row is one text
+	}{
+		{attention.Config{Heads: 12, KVHeads: 12, HeadDim: 128, Window: 2048}, graph.Dims{"B": 2, "T": 4096}, 0},
+		{attention.Config{Heads: 12, KVHeads: 4, HeadDim: 128, Window: 1000}, graph.Dims{"B": 3, "T": 3001}, 0},
+		{attention.Config{Heads: 6, KVHeads: 1, HeadDim: 128}, graph.Dims{"B": 2, "T": 2500}, 0},
+		{attention.Config{Heads: 4, KVHeads: 4, HeadDim: 128, Window: 33}, graph.Dims{"B": 1, "T": 16384}, 0},
+		{attention.Config{Heads: 4, KVHeads: 2, HeadDim: 64, Window: 500}, graph.Dims{"B": 1, "T": 4000}, 0},
+		{attention.Config{Heads: 12, KVHeads: 12, HeadDim: 128, Window: 2048}, graph.Dims{"B": 2, "T": 4096}, 900},
+		{attention.Config{Heads: 12, KVHeads: 4, HeadDim: 128}, graph.Dims{"B": 2, "T": 3001}, 3000},
+		{attention.Config{Heads: 4, KVHeads: 2, HeadDim: 64, Window: 500}, graph.Dims{"B": 2, "T": 4000}, 900},
+	} {
+		t.Run(fmt.Sprintf("%+v %v %d", c.config, c.dims, c.most), func(t *testing.T) {
+			spec := attention.Spec(c.config)
+			if c.most > 0 {
+				spec = attention.SpecByDocument(c.config)
+			}
+			forward, backward := passes(t, graph.Case{Name: "long", Spec: spec, Dims: c.dims})
+			r := rand.New(rand.NewPCG(1, 2))
+			draw := func(o graph.Operand) []float64 {
+				x := make([]float64, o.Shape.Size())
+				for i := range x {
+					x[i] = r.NormFloat64()
+				}
+				return rounded(x)
+			}
+			in := [][]float64{draw(forward.In[0]), draw(forward.In[1]), draw(forward.In[2])}
+			starts := graph.NewArray(graph.Shape{c.dims["B"], c.dims["T"]})
+			if c.most > 0 {
+				graph.DocumentStarts(c.most)(r, starts)
+			}
+			withStarts := func(in [][]float64) [][]float64 {
+				if c.most > 0 {
+					return append(in[:len(in):len(in)], starts.Data)
+				}
+				return in
+			}
+			exact := runCall(t, d, forward, withStarts(in), precisions[0])
+			near(t, "o", runCall(t, d, forward, withStarts(in), precisions[1])[0], widened(exact[0]), precisions[1])
+			in = append(in, rounded(widened(exact[0])), widened(exact[1]), draw(backward.In[5]))
+			in = withStarts(in)
+			want, got, again := runCall(t, d, backward, in, precisions[0]), runCall(t, d, backward, in, precisions[1]), runCall(t, d, backward, in, precisions[1])
+			for i, o := range backward.Out {
+				near(t, o.Name, got[i], widened(want[i]), precisions[1])
+				if j := differ(got[i], again[i]); j >= 0 {
+					t.Errorf("%s: element %d is %v in one run and %v in the next", o.Name, j, got[i][j], again[i][j])
+				}
+			}
+		})
+	}
+}
+
+// passes are a case's forward op and its one backward op.
+func passes(t *testing.T, c graph.Case) (forward, backward *graph.Resolved) {
+	t.Helper()
+	calls := benchCalls(t, c)
+	if len(calls) != 2 {
+		t.Fatalf("%d calls, want a forward and a backward op", len(calls))
+	}
+	return calls[0], calls[1]
+}
+
+// runCall is an op's outputs.
+func runCall(t *testing.T, d *Device, r *graph.Resolved, in [][]float64, p precision) [][]float32 {
+	t.Helper()
+	l, err := loadCall(d, r, p, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.release()
+	for i, x := range in {
+		l.put(l.in[i], x)
+	}
+	l.poisonArena(t)
+	if err := l.Run(); err != nil {
+		t.Fatal(err)
+	}
+	var out [][]float32
+	for i, o := range r.Out {
+		x := make([]float32, o.Shape.Size())
+		if err := l.ReadSlot(l.out[i], x); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, x)
+	}
+	return out
+}
+
+// rounded is x in bfloat16's values.
+func rounded(x []float64) []float64 {
+	y := make([]float64, len(x))
+	for i, v := range x {
+		y[i] = bf16(float32(v))
+	}
+	return y
+}
+
+func widened(x []float32) []float64 {
+	y := make([]float64, len(x))
+	for i, v := range x {
+		y[i] = float64(v)
+	}
+	return y
+}

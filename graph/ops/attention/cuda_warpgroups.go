@@ -1,0 +1,103 @@
+package attention
+
+import (
+	"strconv"
+
+	"github.com/sambatrain/sambatrain/graph"
+)
+
+// hopper is the compute capability, 9.0, of the GPUs that have products of warpgroups.
+const hopper = 90
+
+// The sizes of wgmma_forward.cu and wgmma_backward.cu keep a block's shared memory within Hopper's 227 KiB.
+const (
+	warpgroupWidth  = 128 // of a head
+	forwardWarps    = 8
+	forwardQueries  = 16 * forwardWarps // of a block
+	forwardStep     = 128               // keys that are taken in at a time
+	backwardWarps   = 12                // 8 multiply, the others copy
+	backwardKeys    = 128               // of a block
+	backwardStep    = 64                // queries that are taken in at a time
+	backwardStages  = 3                 // of them in shared memory
+	backwardTile    = backwardStep * warpgroupWidth * 4
+	backwardThreads = 32 * backwardWarps
+)
+
+func (c Config) warpgroupMacros(file string, warps, step int) map[string]string {
+	m := c.macros(nil, "visible", "tiles", "wgmma_instructions", "wgmma", file)
+	m["WARPS"] = strconv.Itoa(warps)
+	m["STEP"] = strconv.Itoa(step)
+	return m
+}
+
+func (c Config) forwardWarpgroups(call pass) graph.Launch {
+	q, k, v, o, lse, d := call.In[0], call.In[1], call.In[2], call.Out[0], call.Out[1], call.Dims
+	const rows = forwardQueries + 5*forwardStep // two steps' keys and three steps' values
+	return graph.Launch{
+		Kernel:  "attention_warpgroups",
+		Defines: c.warpgroupMacros("wgmma_forward", forwardWarps, forwardStep),
+		Grid:    [3]int{ceil(d["T"], forwardQueries), d["H"], d["B"]},
+		Block:   [3]int{32 * forwardWarps, 1, 1},
+		Shared:  2 * rows * c.HeadDim,
+		Args: []any{q.Address, k.Address, v.Address, o.Address, lse.Address,
+			int32(d["T"]), int32(d["H"] / d["K"]), int32(c.window(d["T"])), c.scale() * log2e, call.start,
+			uint64(q.Stride), uint64(k.Stride), uint64(v.Stride), uint64(o.Stride), uint64(lse.Stride)},
+	}
+}
+
+// sums are the tiles of dq that blocks add to, in the workspace: of all pairs of a row and a key/value head, or of as
+// many as have room, one batch of pairs after another. Behind them are the counts that blocks share, int32: of each
+// tile of all heads how many have added to it, and of each batch how many have begun.
+type sums struct {
+	group   int // query heads of a pair
+	tiles   int // of a query head
+	pairs   int // of a batch
+	batches int
+	heads   int // of all pairs
+}
+
+const sumsRoom = 256 << 20 // bytes
+
+func sumsOf(d graph.Dims) sums {
+	s := sums{group: d["H"] / d["K"], tiles: padded(d) / backwardStep, heads: d["B"] * d["H"]}
+	all := d["B"] * d["K"]
+	s.pairs = min(all, max(1, sumsRoom/(s.group*s.tiles*backwardTile)))
+	s.batches = ceil(all, s.pairs)
+	return s
+}
+
+func (s sums) bytes() int  { return s.pairs * s.group * s.tiles * backwardTile }
+func (s sums) counts() int { return s.heads*s.tiles + s.batches }
+
+// backwardWarpgroups is the backward pass after delta.
+func (c Config) backwardWarpgroups(call pass, w workspace) []graph.Launch {
+	q, k, v, do, dq, dk, dv, d := call.In[0], call.In[1], call.In[2], call.In[5], call.Out[0], call.Out[1], call.Out[2], call.Dims
+	s := sumsOf(d)
+	macros := c.warpgroupMacros("wgmma_backward", backwardWarps, backwardStep)
+	macros["STAGES"] = strconv.Itoa(backwardStages)
+	tickets := w.counts + uint64(4*s.heads*s.tiles)
+	const rows = 2*backwardKeys + 2*backwardStages*backwardStep
+	var list []graph.Launch
+	for batch := range s.batches {
+		first := batch * s.pairs
+		pairs := min(s.pairs, d["B"]*d["K"]-first)
+		list = append(list, graph.Launch{
+			Kernel:  "attention_backward_warpgroups",
+			Defines: macros,
+			Grid:    [3]int{pairs * ceil(d["T"], backwardKeys), 1, 1},
+			Block:   [3]int{backwardThreads, 1, 1},
+			Shared:  2*(rows*c.HeadDim+2*backwardKeys*backwardStep) + backwardTile + 4*(2*backwardStages*backwardStep+1),
+			Args: []any{q.Address, k.Address, v.Address, do.Address, w.lse2, w.delta, w.sums, w.counts, tickets + uint64(4*batch),
+				dk.Address, dv.Address, int32(d["T"]), int32(padded(d)), int32(first), int32(d["K"]), int32(s.group),
+				int32(c.window(d["T"])), c.scale(), call.start,
+				uint64(q.Stride), uint64(k.Stride), uint64(v.Stride), uint64(do.Stride), uint64(dk.Stride), uint64(dv.Stride)},
+		}, graph.Launch{
+			Kernel:  "attention_dq_round",
+			Defines: macros,
+			Grid:    [3]int{s.tiles, pairs * s.group, 1},
+			Block:   [3]int{256, 1, 1},
+			Args:    []any{w.sums, dq.Address, int32(d["T"]), int32(d["H"]), int32(first * s.group), c.scale(), uint64(dq.Stride)},
+		})
+	}
+	return list
+}

@@ -1,0 +1,28 @@
+// Which queries see which keys of a text of `tokens`, of which a query sees `window` at
+// most. With DOCUMENTS start[t] says where token t's document begins, and a query sees
+// no other document.
+
+// first_key is the first key that a query sees.
+__device__ __forceinline__ int first_key(const int *start, int query, int tokens, int window) {
+  int first = max(0, query - window + 1);
+#ifdef DOCUMENTS
+  first = max(first, start[min(query, tokens - 1)]);
+#endif
+  return first;
+}
+
+// query_end is the first query after those that see a key. A whole warp asks for it.
+__device__ __forceinline__ int query_end(const int *start, int key, int tokens, int window) {
+  int end = (int)min((int64_t)tokens, (int64_t)key + window);
+#ifdef DOCUMENTS
+  // All queries from the key to begin see it, end doesn't: the lanes look at places between.
+  int begin = key = min(key, tokens - 1);
+  while (begin < end) {
+    int size = (end - begin + WARP - 1) / WARP, at = begin + threadIdx.x % WARP * size;
+    int seen = __popc(__ballot_sync(FULL, at < end && start[at] <= key));
+    end = min(end, begin + seen * size);
+    if (seen > 0) begin += (seen - 1) * size + 1;
+  }
+#endif
+  return end;
+}

@@ -1,0 +1,210 @@
+// The backward pass. A block takes KEYS keys of one key/value head, and passes over the
+// queries that see them, of all heads that share it, STEP at a time, for dk, dv and dq
+// (FlashAttention-3, arXiv 2407.08608). Scores are transposed, keys by queries: as they
+// come out of one product they go into the next.
+//
+// dq is a sum over blocks of keys. Tiles of it, float32, are added up in memory: the block
+// on the diagonal stores, and the ones before it add, the nearest first. The order is
+// always the same, and so are the bits. A block comes to a tile KEYS / STEP steps after
+// the one that it follows there, which has begun earlier: it hardly ever waits.
+//
+// Two warpgroups multiply, 64 keys each, and for dq 64 channels each. Of the third, two
+// warps copy queries and one adds tiles of dq.
+
+constexpr int KEYS = 128;        // of a block
+constexpr int SCORES = STEP / 8; // accumulators of STEP queries, and of a warpgroup's part of dq
+constexpr int PRODUCTS = 256;    // threads that multiply
+constexpr int COPIES = 64;       // threads that copy
+constexpr int TILE = STEP * D;   // of dq
+static_assert(STEP == 64 && D == 128 && WARPS == 12, "the kernel is cut for these");
+
+// The block's barriers.
+constexpr int CAME = 1;                 // the queries of a stage are here; one for each warpgroup
+constexpr int LEFT = CAME + 2 * STAGES; // both warpgroups are done with a stage
+constexpr int WEIGHED = LEFT + STAGES;  // both have put down ds
+constexpr int SUMMED = WEIGHED + 1;     // both have put down their part of dq
+constexpr int ADDED = SUMMED + 1;       // it has been read
+static_assert(ADDED < 16, "a block has 16 barriers");
+
+// dq_tiles is [pairs group tiles][TILE], a tile in the order of accumulators; done
+// [B H tiles] is how many blocks have added to each tile, ticket how many blocks have
+// begun, 0 at first. Pairs are of a row and a key/value head, from pair0 on. scale is
+// 1 / sqrt(D). lse2 and delta are [B H padded].
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+attention_backward_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dout, const float *lse2, const float *delta,
+                              float *dq_tiles, int *done, int *ticket, bf16 *dk, bf16 *dv, int tokens, int padded, int pair0,
+                              int key_heads, int group, int window, float scale, const int *start, int64_t stride_q, int64_t stride_k,
+                              int64_t stride_v, int64_t stride_do, int64_t stride_dk, int64_t stride_dv) {
+  bf16 *keys = memory, *values = keys + KEYS * D, *queries = values + KEYS * D, *douts = queries + STAGES * STEP * D;
+  bf16 *weights = douts + STAGES * STEP * D; // ds of this step and of the one before, [KEYS STEP]
+  float *dq_tile = (float *)(weights + 2 * KEYS * STEP);
+  float *statistics = dq_tile + TILE; // of each stage lse2 and delta
+  int *drawn = (int *)(statistics + 2 * STAGES * STEP);
+  int warp = __shfl_sync(FULL, (int)threadIdx.x / WARP, 0), lane = threadIdx.x % WARP;
+
+  // Blocks take their keys in the order in which they begin, a head's last ones first: a
+  // block waits for none that has not begun.
+  if (threadIdx.x == 0) *drawn = atomicAdd(ticket, 1);
+  __syncthreads();
+  int blocks = (tokens + KEYS - 1) / KEYS, block = blocks - 1 - *drawn % blocks, first = block * KEYS;
+  int pair = pair0 + *drawn / blocks, row = pair / key_heads, key_head = pair % key_heads;
+  int64_t text = (int64_t)row * tokens, head0 = (int64_t)pair * group; // the first query head, of all rows'
+  start += text;
+  int from = first / STEP, steps = (query_end(start, first + KEYS - 1, tokens, window) - 1) / STEP - from + 1; // of one head
+  int tiles = padded / STEP, total = steps * group;
+
+  if (warp >= PRODUCTS / WARP) {
+    registers_release<24>();
+    warp -= PRODUCTS / WARP;
+    if (warp < COPIES / WARP) {
+      // One warp copies queries, the other one do.
+      int64_t stride = warp == 0 ? stride_q : stride_do;
+      const bf16 *x = (warp == 0 ? q : dout) + text * stride + key_head * group * D;
+      const float *y = (warp == 0 ? lse2 : delta) + head0 * padded;
+      for (int i = 0, step = 0, stage = 0; i < total; i++) {
+        if (i >= STAGES) barrier_wait(LEFT + stage, PRODUCTS + COPIES);
+        int i0 = (from + step) * STEP;
+        load_panels<STEP, WARP>((warp == 0 ? queries : douts) + stage * STEP * D, x, stride, i0, tokens, lane);
+        if (lane < STEP / 4) copy_async16(statistics + STEP * (2 * stage + warp) + lane * 4, y + i0 + lane * 4);
+        copy_async_commit();
+        copy_async_wait<0>();
+        fence_async_proxy();
+        barrier_arrive(CAME + 2 * stage, PRODUCTS / 2 + COPIES);
+        barrier_arrive(CAME + 2 * stage + 1, PRODUCTS / 2 + COPIES);
+        stage = stage == STAGES - 1 ? 0 : stage + 1;
+        if (++step == steps) step = 0, x += D, y += padded;
+      }
+    } else if (warp == COPIES / WARP) {
+      for (int i = 0, step = 0, head = 0; i < total; i++) {
+        int tile = from + step, before = tile * STEP / KEYS - block; // blocks that add to the tile before
+        int *count = done + (head0 + head) * tiles + tile;
+        float *to = dq_tiles + ((head0 - (int64_t)pair0 * group + head) * tiles + tile) * TILE;
+        if (lane == 0 && before > 0) {
+          while (load_acquire(count) < before) {}
+          fence_async_proxy_global();
+        }
+        __syncwarp();
+        barrier_wait(SUMMED, PRODUCTS + WARP);
+        if (lane == 0) {
+          if (before > 0) {
+            bulk_add(to, dq_tile, TILE * 4);
+          } else {
+            bulk_store(to, dq_tile, TILE * 4);
+          }
+          bulk_commit();
+          bulk_wait_read();
+        }
+        __syncwarp();
+        if (i + 1 < total) barrier_arrive(ADDED, PRODUCTS + WARP);
+        if (lane == 0) {
+          bulk_wait();
+          fence_async_proxy_global();
+          store_release(count, before + 1);
+        }
+        if (++step == steps) step = 0, head++;
+      }
+    }
+    return;
+  }
+
+  registers_demand<240>();
+  int own = first + warp * 16, second = warp / 4;
+  k += text * stride_k + key_head * D, dk += text * stride_dk + key_head * D;
+  v += text * stride_v + key_head * D, dv += text * stride_dv + key_head * D;
+  load_panels<KEYS, PRODUCTS>(keys, k, stride_k, first, tokens);
+  load_panels<KEYS, PRODUCTS>(values, v, stride_v, first, tokens);
+  copy_async_commit();
+  copy_async_wait<0>();
+  fence_async_proxy();
+  barrier_wait(WEIGHED, PRODUCTS);
+
+  const bf16 *key = keys + second * 64 * PANEL, *value = values + second * 64 * PANEL;
+  float dk_sum[D / 8][4], dv_sum[D / 8][4];
+  clear<D / 8>(dk_sum), clear<D / 8>(dv_sum);
+  for (int i0 = from * STEP, end = i0 + steps * STEP, left = total, stage = 0, half = 0; left > 0; left--, half ^= 1) {
+    const bf16 *query = queries + stage * STEP * D, *douti = douts + stage * STEP * D;
+    const float *lse2_i = statistics + 2 * STEP * stage + lane % 4 * 2, *delta_i = lse2_i + STEP;
+    float p[SCORES][4], ds[SCORES][4], dq[SCORES][4];
+    uint32_t p_left[STEP / 16][4], ds_left[STEP / 16][4];
+    barrier_wait(CAME + 2 * stage + second, PRODUCTS / 2 + COPIES);
+
+    wgmma_fence();
+    multiply_rows<KEYS, STEP>(p, key, query);
+    wgmma_commit();
+    multiply_rows<KEYS, STEP>(ds, value, douti);
+    wgmma_commit();
+    wgmma_wait<1>();
+    settle<SCORES>(p), settle<D / 8>(dk_sum);
+    if (left < total && left > STAGES - 1) barrier_arrive(LEFT + (stage == 0 ? STAGES - 1 : stage - 1), PRODUCTS + COPIES);
+#pragma unroll
+    for (int j = 0; j < SCORES; j++) {
+#pragma unroll
+      for (int e = 0; e < 4; e++) p[j][e] = fast_exp2(p[j][e] * (scale * LOG2E) - lse2_i[8 * j + e % 2]);
+    }
+    if (i0 < own + 15 || first_key(start, i0 + STEP - 1, tokens, window) > own) {
+#pragma unroll
+      for (int j = 0; j < SCORES; j++) {
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+          int key = own + lane / 4 + e / 2 * 8, at = i0 + 8 * j + lane % 4 * 2 + e % 2;
+          if (key > at || key < first_key(start, at, tokens, window)) p[j][e] = 0.f;
+        }
+      }
+    }
+    round_weights<STEP>(p_left, p);
+    settle<STEP / 16>(p_left);
+    wgmma_fence();
+    multiply_weights<STEP>(dv_sum, p_left, douti);
+    wgmma_commit();
+    wgmma_wait<1>();
+    settle<SCORES>(ds);
+#pragma unroll
+    for (int j = 0; j < SCORES; j++) {
+#pragma unroll
+      for (int e = 0; e < 4; e++) ds[j][e] = p[j][e] * (ds[j][e] - delta_i[8 * j + e % 2]);
+    }
+    round_weights<STEP>(ds_left, ds);
+    settle<STEP / 16>(ds_left);
+    wgmma_fence();
+    multiply_weights<STEP>(dk_sum, ds_left, query);
+    wgmma_commit();
+    bf16 *weight = weights + half * KEYS * STEP;
+    store_left<STEP>(weight, warp * 16, ds_left);
+    fence_async_proxy();
+    barrier_wait(WEIGHED, PRODUCTS); // and with the ds of the step before last both are done
+
+    wgmma_fence();
+    multiply_columns<KEYS>(dq, weight, keys + second * KEYS * PANEL);
+    wgmma_commit();
+    wgmma_wait<0>();
+    settle<SCORES>(dq), settle<D / 8>(dv_sum);
+    if (left < total) barrier_wait(ADDED, PRODUCTS + WARP);
+#pragma unroll
+    for (int j = 0; j < SCORES; j++) store4(dq_tile + (j * PRODUCTS + threadIdx.x) * 4, dq[j]);
+    fence_async_proxy();
+    barrier_arrive(SUMMED, PRODUCTS + WARP);
+    stage = stage == STAGES - 1 ? 0 : stage + 1;
+    i0 += STEP;
+    if (i0 == end) i0 = from * STEP;
+  }
+  wgmma_wait<0>();
+  settle<D / 8>(dk_sum), settle<D / 8>(dv_sum);
+
+  barrier_wait(WEIGHED, PRODUCTS); // both are done with keys and values
+  float scales[2] = {scale, scale}, ones[2] = {1.f, 1.f};
+  put_rows<D>(dk_sum, scales, keys, warp * 16, 0, dk, stride_dk, own, tokens);
+  put_rows<D>(dv_sum, ones, values, warp * 16, 0, dv, stride_dv, own, tokens);
+}
+
+// dq in bfloat16, a tile a block, from query head head0 of all rows' on.
+extern "C" __global__ void __launch_bounds__(PRODUCTS)
+attention_dq_round(const float *dq_tiles, bf16 *dq, int tokens, int heads, int head0, float scale, int64_t stride_dq) {
+  __shared__ __align__(16) bf16 tile[STEP * D];
+  int warp = threadIdx.x / WARP, first = blockIdx.x * STEP, head = head0 + blockIdx.y;
+  dq += (int64_t)(head / heads) * tokens * stride_dq + head % heads * D;
+  dq_tiles += ((int64_t)blockIdx.y * gridDim.x + blockIdx.x) * TILE;
+  float sum[SCORES][4], scales[2] = {scale, scale};
+#pragma unroll
+  for (int j = 0; j < SCORES; j++) load4(dq_tiles + (j * PRODUCTS + threadIdx.x) * 4, sum[j]);
+  put_rows<D / 2>(sum, scales, tile, warp % 4 * 16, warp / 4 * (D / 2), dq, stride_dq, first + warp % 4 * 16, tokens);
+}

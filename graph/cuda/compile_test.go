@@ -3,10 +3,10 @@
 package cuda
 
 import (
-	"cmp"
 	"fmt"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -14,74 +14,179 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops"
 )
 
-// TestSourcesCompile compiles the kernels that each op's cases launch. It needs NVRTC
-// and no GPU. Kernels at a real model's shapes must keep their registers: a spill is
-// an error. ARCH (sm_90a) is the target.
+// target is a kind of GPU that kernels are compiled for, and what one block of threads
+// may have there (CUDA C++ Programming Guide, Compute Capabilities).
+type target struct {
+	major, minor    int
+	multiprocessors int // of a model that has it: A100, L4, H100
+	shared          int // bytes, static and dynamic
+}
+
+var targets = []target{{8, 0, 108, 163 << 10}, {8, 9, 58, 99 << 10}, {9, 0, 132, 227 << 10}}
+
+const (
+	blockThreads   = 1024
+	blockRegisters = 64 << 10
+	staticShared   = 48 << 10 // what a kernel has without asking for more
+)
+
+func (g target) arch() string { return architecture(g.major, g.minor) }
+
+// eachLaunch calls f with the kernel launches of all ops' cases, forward and backward, in
+// every precision and distance between rows. bench says that the launch is that of a
+// real model's shape.
+func eachLaunch(t *testing.T, g target, cases []graph.Case, f func(r *graph.Resolved, l graph.Launch, bench bool)) {
+	t.Helper()
+	for _, c := range cases {
+		for _, r := range benchCalls(t, c) {
+			if r.Spec.CUDA == nil {
+				t.Logf("%s has no CUDA kernel", r.Spec.Name)
+				continue
+			}
+			variants(func(p precision, pad int) {
+				if c.Bench && (pad != 0 || !p.mixed) {
+					return
+				}
+				for _, l := range launchesOf(t, g, r, planCall(r, p, pad)) {
+					if l.Kernel != "" {
+						f(r, l, c.Bench)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestLaunches holds every launch against what a GPU of each kind can take. It needs no
+// GPU.
+func TestLaunches(t *testing.T) {
+	for _, g := range targets {
+		for _, op := range ops.All() {
+			t.Run(g.arch()+"/"+op.Name, func(t *testing.T) {
+				eachLaunch(t, g, op.Cases(), func(r *graph.Resolved, l graph.Launch, _ bool) {
+					if _, err := newKernel(nil, 0, l); err != nil {
+						t.Errorf("%s: %v", l.Kernel, err)
+					}
+					if n := threadsOf(l); n < 1 || n > blockThreads {
+						t.Errorf("%s: %v threads", l.Kernel, l.Block)
+					}
+					for i, limit := range []int{1<<31 - 1, 1<<16 - 1, 1<<16 - 1} {
+						if l.Grid[i] > limit {
+							t.Errorf("%s: grid %v", l.Kernel, l.Grid)
+						}
+					}
+					if l.Shared > g.shared {
+						t.Errorf("%s: %d bytes of dynamic shared memory, of %d", l.Kernel, l.Shared, g.shared)
+					}
+				})
+			})
+		}
+	}
+}
+
+func threadsOf(l graph.Launch) int {
+	return max(l.Block[0], 1) * max(l.Block[1], 1) * max(l.Block[2], 1)
+}
+
+// TestSourcesCompile compiles the kernels that each op's cases launch, for every kind of
+// GPU, and holds their registers and shared memory against what there is. It needs NVRTC
+// and no GPU. Kernels at a real model's shapes must keep their registers where models are
+// trained, on compute capability 9.0: a spill is an error. ARCH (sm_80, sm_89 or sm_90a)
+// compiles for one of them alone.
 func TestSourcesCompile(t *testing.T) {
 	compiler, err := openCompiler()
 	if err != nil {
 		t.Skipf("no NVRTC: %v", err)
 	}
-	arch := cmp.Or(os.Getenv("ARCH"), "sm_90a")
-	for _, op := range ops.All() {
-		t.Run(op.Name, func(t *testing.T) {
-			t.Parallel()
-			done := map[string]bool{}
-			for _, c := range op.Cases() {
-				for _, r := range benchCalls(t, c) {
-					if r.Spec.CUDA == nil {
-						t.Errorf("%s has no CUDA kernel", r.Spec.Name)
-						continue
+	for _, g := range targets {
+		if one := os.Getenv("ARCH"); one != "" && one != g.arch() {
+			continue
+		}
+		for _, op := range ops.All() {
+			t.Run(g.arch()+"/"+op.Name, func(t *testing.T) {
+				t.Parallel()
+				done := map[string]map[string]footprint{} // of a source's kernels, by options
+				eachLaunch(t, g, op.Cases(), func(r *graph.Resolved, l graph.Launch, bench bool) {
+					opts := append(options(g.arch(), l.Defines), "--ptxas-options=-v")
+					key := strings.Join(opts, " ")
+					if done[key] == nil {
+						done[key] = compileOne(t, compiler, r, opts)
 					}
-					variants(func(p precision, pad int) {
-						if c.Bench && (pad != 0 || !p.mixed) {
-							return
-						}
-						for _, l := range launchesOf(t, r, planCall(r, p, pad)) {
-							opts := append(options(arch, l.Defines), "--ptxas-options=-v")
-							key := r.Spec.Name + strings.Join(opts, " ")
-							if l.Product != nil || done[key] {
-								continue
-							}
-							done[key] = true
-							compileOne(t, compiler, r, opts, c.Bench)
-						}
-					})
-				}
-			}
-		})
+					k, ok := done[key][l.Kernel]
+					if !ok {
+						t.Fatalf("%s is not in the source with %s", l.Kernel, key)
+					}
+					k.check(t, g, l, bench && g.major == 9)
+				})
+			})
+		}
 	}
 }
 
-func compileOne(t *testing.T, c *compiler, r *graph.Resolved, opts []string, noSpills bool) {
+// footprint is what a compiled kernel takes.
+type footprint struct{ registers, shared, spilled int }
+
+// check holds a launch of the kernel against its GPU.
+func (k footprint) check(t *testing.T, g target, l graph.Launch, noSpills bool) {
+	t.Helper()
+	const granule = 8 // registers are given out in eights a thread
+	if n := (k.registers + granule - 1) / granule * granule * threadsOf(l); n > blockRegisters {
+		t.Errorf("%s: %d registers of %d threads, of %d", l.Kernel, k.registers, threadsOf(l), blockRegisters)
+	}
+	if k.shared > staticShared || k.shared+l.Shared > g.shared {
+		t.Errorf("%s: %d bytes of static and %d of dynamic shared memory, of %d", l.Kernel, k.shared, l.Shared, g.shared)
+	}
+	if noSpills && k.spilled > 0 {
+		t.Errorf("%s: spills %d bytes", l.Kernel, k.spilled)
+	}
+}
+
+// compileOne returns the footprints of a source's kernels, by name.
+func compileOne(t *testing.T, c *compiler, r *graph.Resolved, opts []string) map[string]footprint {
 	t.Helper()
 	_, log, err := c.translate(r.Spec.Name+".cu", common+"\n#line 1 \"op\"\n"+r.Spec.CUDA.Source, opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	kernel := ""
+	number := func(re *regexp.Regexp, line string) int {
+		m := re.FindStringSubmatch(line)
+		if m == nil {
+			return 0
+		}
+		n, err := strconv.Atoi(m[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	kernels := map[string]footprint{}
+	var name string
+	var k footprint
 	for _, line := range strings.Split(log, "\n") {
 		if m := entryFunction.FindStringSubmatch(line); m != nil {
-			kernel = m[1]
+			name, k = m[1], footprint{}
 		}
-		if m := spilledBytes.FindStringSubmatch(line); m != nil && noSpills && (m[1] != "0" || m[2] != "0") {
-			t.Errorf("%s spills %s bytes and loads %s", kernel, m[1], m[2])
-		}
-		if strings.Contains(line, "registers") {
-			t.Logf("%s: %s", kernel, strings.TrimSpace(line))
+		k.spilled += number(spilledBytes, line)
+		if n := number(usedRegisters, line); n > 0 {
+			k.registers, k.shared = n, number(usedShared, line)
+			kernels[name] = k
+			t.Logf("%s: %d registers, %d bytes shared, %d spilled", name, k.registers, k.shared, k.spilled)
 		}
 	}
+	return kernels
 }
 
 var (
 	entryFunction = regexp.MustCompile(`Compiling entry function '(\w+)'`)
-	spilledBytes  = regexp.MustCompile(`(\d+) bytes spill stores, (\d+) bytes spill loads`)
+	spilledBytes  = regexp.MustCompile(`(\d+) bytes spill stores`)
+	usedRegisters = regexp.MustCompile(`Used (\d+) registers`)
+	usedShared    = regexp.MustCompile(`(\d+) bytes smem`)
 )
 
 // launchesOf are a call's launches on a GPU that isn't there.
-func launchesOf(t *testing.T, r *graph.Resolved, plan *graph.Plan) []graph.Launch {
+func launchesOf(t *testing.T, g target, r *graph.Resolved, plan *graph.Plan) []graph.Launch {
 	t.Helper()
-	prog := &Program{d: &Device{sms: 132, capability: 90}, plan: plan, workspace: 1 << 40}
+	prog := &Program{d: &Device{sms: g.multiprocessors, capability: 10*g.major + g.minor}, plan: plan, workspace: 1 << 40}
 	for i := range prog.regions {
 		prog.regions[i] = uint64(i+1) << 42
 	}

@@ -12,7 +12,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -156,12 +155,6 @@ var (
 	}
 )
 
-// The keys of a validation on longer rows, with the multiple of the training's length.
-const (
-	lossAtKey        = "val_loss@%dx"
-	bitsPerByteAtKey = "val_bits_per_byte@%dx"
-)
-
 // fields are those of the record's kind, and two for each of the longer rows and for each source.
 func (r *Record) fields() []field {
 	fields := fieldsOf[r.Kind]
@@ -172,62 +165,11 @@ func (r *Record) fields() []field {
 	if r.Kind != KindVal {
 		return fields
 	}
-	list := slices.Clone(fields[:last])
-	for i, at := range r.Val.Longer {
-		list = append(list,
-			field{key: fmt.Sprintf(lossAtKey, at.Times), at: func(r *Record) any { return &r.Val.Longer[i].Loss }},
-			field{key: fmt.Sprintf(bitsPerByteAtKey, at.Times), at: func(r *Record) any { return &r.Val.Longer[i].BitsPerByte }})
-	}
-	for i, source := range r.Val.Sources {
-		list = append(list,
-			field{key: sourceKey(epochsKey, source.Name), at: func(r *Record) any { return &r.Val.Sources[i].Epochs }},
-			field{key: sourceKey(tokensKey, source.Name), at: func(r *Record) any { return &r.Val.Sources[i].Tokens }})
-	}
-	return append(list, fields[last])
-}
-
-// The keys of a validation that say what training has read, of a named source with its name.
-const (
-	epochsKey = "epochs"
-	tokensKey = "tokens"
-)
-
-func sourceKey(key, name string) string {
-	if name == "" {
-		return key
-	}
-	return key + "@" + name
-}
-
-// sourcesIn are the sources that a validation's keys name, without their numbers.
-func sourcesIn(values map[string]json.RawMessage) []Source {
-	var list []Source
-	for key := range values {
-		if key == epochsKey {
-			list = append(list, Source{})
-		} else if name, ok := strings.CutPrefix(key, epochsKey+"@"); ok {
-			list = append(list, Source{Name: name})
-		}
-	}
-	slices.SortFunc(list, func(a, b Source) int { return strings.Compare(a.Name, b.Name) })
-	return list
+	return slices.Concat(fields[:last], r.Val.fields(), fields[last:])
 }
 
 // stallKey is the key of Event.StallMS.
 const stallKey = "checkpoint_stall_ms"
-
-// longerIn are the lengths that a validation's keys name, without their numbers.
-func longerIn(values map[string]json.RawMessage) []ValAt {
-	var list []ValAt
-	for key := range values {
-		var times int
-		if n, err := fmt.Sscanf(key, lossAtKey, &times); err == nil && n == 1 && key == fmt.Sprintf(lossAtKey, times) {
-			list = append(list, ValAt{Times: times})
-		}
-	}
-	slices.SortFunc(list, func(a, b ValAt) int { return a.Times - b.Times })
-	return list
-}
 
 // MarshalJSON writes the record as one JSON object in a fixed order of keys. Floats are the shortest
 // decimals that read back to the same float64; those that JSON has no number for are the strings

@@ -1,0 +1,70 @@
+package runlog
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// The keys of a validation on longer rows, with the multiple of the training's length.
+const (
+	lossAtKey        = "val_loss@%dx"
+	bitsPerByteAtKey = "val_bits_per_byte@%dx"
+)
+
+// The keys of a validation that say what training has read, of a named source with its name.
+const (
+	epochsKey = "epochs"
+	tokensKey = "tokens"
+)
+
+func sourceKey(key, name string) string {
+	if name == "" {
+		return key
+	}
+	return key + "@" + name
+}
+
+// sourcesIn are the sources that a validation's keys name, without their numbers.
+func sourcesIn(values map[string]json.RawMessage) []Source {
+	var list []Source
+	for key := range values {
+		if key == epochsKey {
+			list = append(list, Source{})
+		} else if name, ok := strings.CutPrefix(key, epochsKey+"@"); ok {
+			list = append(list, Source{Name: name})
+		}
+	}
+	slices.SortFunc(list, func(a, b Source) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
+
+// fields are two for each of the longer rows and for each source.
+func (v *Val) fields() []field {
+	var list []field
+	for i, at := range v.Longer {
+		list = append(list,
+			field{key: fmt.Sprintf(lossAtKey, at.Times), at: func(r *Record) any { return &r.Val.Longer[i].Loss }},
+			field{key: fmt.Sprintf(bitsPerByteAtKey, at.Times), at: func(r *Record) any { return &r.Val.Longer[i].BitsPerByte }})
+	}
+	for i, source := range v.Sources {
+		list = append(list,
+			field{key: sourceKey(epochsKey, source.Name), at: func(r *Record) any { return &r.Val.Sources[i].Epochs }},
+			field{key: sourceKey(tokensKey, source.Name), at: func(r *Record) any { return &r.Val.Sources[i].Tokens }})
+	}
+	return list
+}
+
+// longerIn are the lengths that a validation's keys name, without their numbers.
+func longerIn(values map[string]json.RawMessage) []ValAt {
+	var list []ValAt
+	for key := range values {
+		var times int
+		if n, err := fmt.Sscanf(key, lossAtKey, &times); err == nil && n == 1 && key == fmt.Sprintf(lossAtKey, times) {
+			list = append(list, ValAt{Times: times})
+		}
+	}
+	slices.SortFunc(list, func(a, b ValAt) int { return a.Times - b.Times })
+	return list
+}

@@ -396,7 +396,7 @@ func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
 		return err
 	}
 	if change != "" && !s.options.AllowDataChange {
-		return fmt.Errorf("%s; put back what the run was trained on, start a new run, or go on with other batches by --allow-data-change", change)
+		return fmt.Errorf("%s; put back what the run was trained on, start a new run, or go on with other batches: sambatrain resume %s --allow-data-change", change, s.dir)
 	}
 	if change != "" {
 		s.options.Log.Warn("the run goes on with other batches: rows may come twice or be left out", "step", s.step, "changed", change)

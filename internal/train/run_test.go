@@ -375,7 +375,7 @@ func TestDataChange(t *testing.T) {
 	} {
 		sets := append(c.sets, more)
 		_, err := Resume(t.Context(), r.Run.Out, quiet(), sets...)
-		if err == nil || !strings.HasPrefix(err.Error(), c.want) || !strings.HasSuffix(err.Error(), "go on with other batches by --allow-data-change") {
+		if err == nil || !strings.HasPrefix(err.Error(), c.want) || !strings.HasSuffix(err.Error(), "go on with other batches: sambatrain resume "+r.Run.Out+" --allow-data-change") {
 			t.Fatalf("error is %v, want %q and the flag", err, c.want)
 		}
 		copied := filepath.Join(t.TempDir(), "run")

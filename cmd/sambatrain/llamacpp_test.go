@@ -104,18 +104,26 @@ func TestLlamaCpp(t *testing.T) {
 	const count, prompt, text = 40, "7 g", "tab\té \"x\"\n<|no|> 12 green  bottles, it's 345"
 	dir := workspace(t, 300, 1000)
 	must(t, dir, "tokenizer", "train", "--text", "text", "--vocab-size", "300", "--out", "bpe")
-	var models []foreignModel
-	for _, c := range []struct {
+	type exported struct {
 		run, pattern, tokenizer string
 		dtypes                  []string
-	}{
+	}
+	runs := []exported{
 		{"mamba", "[mamba]", "bytes", []string{"float32", "float16", "bfloat16", "q8_0"}},
 		{"llama", "[attn, mlp]", "bytes", []string{"float32", "float16", "bfloat16", "q8_0"}},
 		{"bpe-mamba", "[mamba]", "bpe/tokenizer.json", []string{"float32"}},
-	} {
+	}
+	if _, err := exec.LookPath("spm_train"); err != nil {
+		t.Log("SentencePiece is left out: spm_train is not installed (apt install sentencepiece)")
+	} else {
+		trainSentencePiece(t, dir, "sp")
+		runs = append(runs, exported{"sp-llama", "[attn, mlp]", "sp.model", []string{"float32"}})
+	}
+	var models []foreignModel
+	for _, c := range runs {
 		must(t, dir, "pretrain", "tiny.yaml", "--out", c.run, "--set", "model.layers.pattern="+c.pattern, "--set", "model.layers.repeat=2",
 			"--set", "model.d_model=64", "--set", "model.mlp.d_ff=128", "--set", "model.attention={heads: 4, kv_heads: 2}", "--set", "data.seq_len=32", "--set", "eval.every=0",
-			"--set", "model.vocab_size=304", "--set", "data.tokenizer="+c.tokenizer, "--set", "data.shards=shards-"+c.run)
+			"--set", "model.vocab_size=352", "--set", "data.tokenizer="+c.tokenizer, "--set", "data.shards=shards-"+c.run)
 		arch := c.run[strings.Index(c.run, "-")+1:]
 		for _, dtype := range c.dtypes {
 			out := c.run + "-" + dtype
@@ -146,6 +154,20 @@ func TestLlamaCpp(t *testing.T) {
 		if r.Types["token_embd.weight"] != kind || r.Types["output_norm.weight"] != 0 {
 			t.Errorf("%s: types %v", name, r.Types)
 		}
+	}
+}
+
+// trainSentencePiece makes dir/name.model, of BPE as Llama-2 has it, from the workspace's text.
+func trainSentencePiece(t *testing.T, dir, name string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "text", "*"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no text, %v", err)
+	}
+	c := exec.Command("spm_train", "--input="+strings.Join(files, ","), "--model_prefix="+filepath.Join(dir, name), "--model_type=bpe", "--vocab_size=330",
+		"--byte_fallback", "--normalization_rule_name=identity", "--remove_extra_whitespaces=false", "--allow_whitespace_only_pieces", "--hard_vocab_limit=false", "--minloglevel=2")
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("spm_train: %v: %s", err, out)
 	}
 }
 

@@ -72,15 +72,15 @@ func Read(path string) (records []Record, torn *Torn, err error) {
 
 // Cut says what Reopen took away.
 type Cut struct {
-	Records int   // training and validation records of later steps
+	Records int   // training, skipped and validation records of later steps
 	Torn    *Torn // the incomplete last line, nil if there was none
 }
 
 // Reopen opens a metrics.jsonl to go on from the checkpoint of step. A process that died after that
 // checkpoint has left records of steps that will be done again, and perhaps half a line: Reopen
-// removes the training and validation records with a Step above step and the torn line, and keeps
-// the rest as it is, byte for byte. Events are all kept, since they did happen: the checkpoint of a
-// later step that turned out to be damaged stays on record.
+// removes the training and validation records with a Step above step, those of skipped steps among
+// them, and the torn line, and keeps the rest as it is, byte for byte. Other events are all kept,
+// since they did happen: the checkpoint of a later step that turned out to be damaged stays on record.
 //
 // The shortened file is written beside the old one (path + ".tmp"), synced and renamed over it, so that
 // a crash in between leaves one of the two whole. A file that is missing is fs.ErrNotExist.
@@ -112,7 +112,8 @@ func copyUntil(dst *os.File, path string, step int) (Cut, error) {
 	var cut Cut
 	w := bufio.NewWriter(dst)
 	torn, err := scan(path, func(line []byte, r Record) error {
-		if r.Kind != KindEvent && r.Step > step {
+		again := r.Kind != KindEvent || r.Event.Name == EventSkipped
+		if again && r.Step > step {
 			cut.Records++
 			return nil
 		}

@@ -167,7 +167,7 @@ func TestReopen(t *testing.T) {
 	val := func(step int) Record { return ValRecord(step, noon, Val{Loss: 2, BitsPerByte: 3}) }
 	history := []Record{
 		sampleTrain(1), sampleTrain(2), val(2), checkpoint(2),
-		sampleTrain(3), sampleTrain(4), val(4), checkpoint(4), sampleTrain(5),
+		EventRecord(3, noon, EventSkipped, ""), sampleTrain(4), val(4), checkpoint(4), sampleTrain(5),
 	}
 	for _, c := range []struct {
 		name   string

@@ -4,6 +4,7 @@
 package recipes
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"regexp"
@@ -83,8 +84,9 @@ type Run struct {
 	Out string `yaml:"out" json:"out"`
 	// Device is cpu, cuda, or auto: a GPU where there is one.
 	Device string `yaml:"device" json:"device"`
-	// DType is the type of computation: float32, or on a GPU bfloat16, which keeps
-	// weights, moments and the residual stream in float32.
+	// DType is the type of computation: float32; bfloat16, which keeps weights, moments and
+	// the residual stream in float32; or on a GPU tf32, float32 but for the factors of
+	// products with weights, of which tensor cores take 10 bits of the mantissa.
 	DType string `yaml:"dtype" json:"dtype"`
 	// MemoryBudget is the memory that a step may take: parameters, gradients, moments and
 	// activations. Where they would take more, activations are computed again in the
@@ -114,6 +116,7 @@ const (
 	Auto     = "auto"
 	Float32  = "float32"
 	BFloat16 = "bfloat16"
+	TF32     = "tf32"
 )
 
 // Values of run.shard.
@@ -126,8 +129,10 @@ const (
 // Devices and DTypes are what run.device and run.dtype may be.
 var (
 	Devices = []string{CPU, CUDA, Auto}
-	DTypes  = []string{Float32, BFloat16}
+	DTypes  = []string{Float32, BFloat16, TF32}
 	Shards  = []string{ShardNone, ShardOptimizer, ShardFull}
+	// ReduceDTypes are what run.reduce_dtype may be.
+	ReduceDTypes = []string{Float32, BFloat16}
 )
 
 // Mixed reports whether the run computes in mixed precision.
@@ -140,8 +145,10 @@ func (r Run) Validate() error {
 		return fmt.Errorf("run.device: must be one of %s, is %q", strings.Join(Devices, ", "), r.Device)
 	case !slices.Contains(DTypes, r.DType):
 		return fmt.Errorf("run.dtype: must be one of %s, is %q", strings.Join(DTypes, ", "), r.DType)
-	case !slices.Contains(DTypes, r.ReduceDType):
-		return fmt.Errorf("run.reduce_dtype: must be one of %s, is %q", strings.Join(DTypes, ", "), r.ReduceDType)
+	case r.DType == TF32 && r.Device == CPU:
+		return errors.New("run.dtype: tf32 is for GPUs; set float32 for the CPU")
+	case !slices.Contains(ReduceDTypes, r.ReduceDType):
+		return fmt.Errorf("run.reduce_dtype: must be one of %s, is %q", strings.Join(ReduceDTypes, ", "), r.ReduceDType)
 	case r.ReduceDType == BFloat16 && !r.Mixed():
 		return fmt.Errorf("run.reduce_dtype: %s is for runs whose run.dtype is %s too, not %s", BFloat16, BFloat16, r.DType)
 	case r.ReduceDType == BFloat16 && r.Device == CPU:

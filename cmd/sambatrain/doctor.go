@@ -14,6 +14,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cuda"
 	"github.com/sambatrain/sambatrain/internal/dist"
 	"github.com/sambatrain/sambatrain/internal/verify"
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 func newDoctor() *cobra.Command {
@@ -40,7 +41,7 @@ Exit status 1 if a device computes wrongly; a machine without a GPU is healthy.`
 			if err != nil {
 				return err
 			}
-			sound := selfTest(out, dev, false)
+			sound := selfTest(out, dev, recipes.Float32)
 			dev.Close()
 			gpu, err := cuda.New(0)
 			if err != nil {
@@ -49,8 +50,11 @@ Exit status 1 if a device computes wrongly; a machine without a GPU is healthy.`
 				for _, line := range gpu.Libraries() {
 					fmt.Fprintln(out, line)
 				}
-				for _, mixed := range []bool{false, true} {
-					sound = selfTest(out, gpu, mixed) && sound
+				for _, dtype := range []string{recipes.Float32, recipes.BFloat16, recipes.TF32} {
+					if dtype == recipes.TF32 {
+						gpu.AllowTF32()
+					}
+					sound = selfTest(out, gpu, dtype) && sound
 				}
 				gpu.Close()
 			}
@@ -63,16 +67,12 @@ Exit status 1 if a device computes wrongly; a machine without a GPU is healthy.`
 }
 
 // selfTest prints one line on a device and reports whether it is sound.
-func selfTest(w io.Writer, dev graph.Device, mixed bool) bool {
-	precision := "float32"
-	if mixed {
-		precision = "bfloat16"
-	}
+func selfTest(w io.Writer, dev graph.Device, dtype string) bool {
 	started := time.Now()
-	if err := verify.SelfTest(dev, mixed); err != nil {
-		fmt.Fprintf(w, "%s, %s: FAILED: %v\n", dev.Name(), precision, err)
+	if err := verify.SelfTest(dev, dtype); err != nil {
+		fmt.Fprintf(w, "%s, %s: FAILED: %v\n", dev.Name(), dtype, err)
 		return false
 	}
-	fmt.Fprintf(w, "%s, %s: sound (%.1f s)\n", dev.Name(), precision, time.Since(started).Seconds())
+	fmt.Fprintf(w, "%s, %s: sound (%.1f s)\n", dev.Name(), dtype, time.Since(started).Seconds())
 	return true
 }

@@ -46,7 +46,7 @@ relative errors. Exit status 1 if any fails.`,
 					return err
 				}
 				for _, file := range files {
-					r := verify.Run(dev, file, run.Mixed())
+					r := verify.Run(dev, file, run.DType)
 					if !r.Pass {
 						failed++
 					}

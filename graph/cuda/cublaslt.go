@@ -16,6 +16,7 @@ import (
 // Constants of cublasLt.h and library_types.h.
 const (
 	computeFloat32      = 68
+	computeTF32         = 77
 	typeFloat32         = 0
 	typeBFloat16        = 14
 	descTransA          = 3
@@ -104,10 +105,15 @@ func alignmentOf(address uint64) uint32 {
 
 // newProduct chooses an algorithm. cublasLt counts columns first, so that our C
 // is its transpose: C' = op(B)' op(A)', and the operands change places. The choice
-// is the library's first, and so the same in every run.
-func (b *blas) newProduct(p *graph.Product, workspace uint64) (*product, error) {
+// is the library's first, and so the same in every run. tf32 rounds factors that are
+// float32.
+func (b *blas) newProduct(p *graph.Product, tf32 bool, workspace uint64) (*product, error) {
+	compute := uintptr(computeFloat32)
+	if tf32 && p.TypeA == graph.Float32 && p.TypeB == graph.Float32 {
+		compute = computeTF32
+	}
 	m := &product{b: b, addrA: p.B, addrB: p.A, addrC: p.C, addrFrom: p.From, alpha: 1, beta: p.Beta, workspaceAddress: workspace}
-	if err := b.call("cublasLtMatmulDescCreate", b.descCreate, uintptr(unsafe.Pointer(&m.desc)), computeFloat32, typeFloat32); err != nil {
+	if err := b.call("cublasLtMatmulDescCreate", b.descCreate, uintptr(unsafe.Pointer(&m.desc)), compute, typeFloat32); err != nil {
 		return nil, err
 	}
 	for attr, on := range map[uintptr]bool{descTransA: p.TransB, descTransB: p.TransA} {

@@ -28,6 +28,7 @@ type Device struct {
 	sms        int
 	capability int    // 90 for compute capability 9.0
 	scratch    uint64 // cublasLt's workspace
+	tf32       bool
 	modules    map[string]uintptr
 	programs   []*Program
 
@@ -103,6 +104,10 @@ func New(ordinal int) (*Device, error) {
 	d.scratch, err = d.alloc(workspaceBytes)
 	return d, err
 }
+
+// AllowTF32 lets tensor cores compute products of float32 factors with weights: of each
+// factor they take 10 bits of the mantissa. For programs loaded from here on.
+func (d *Device) AllowTF32() { d.tf32 = true }
 
 // Count is how many GPUs the driver shows; 0 where there is none, or no driver.
 func Count() int {

@@ -14,6 +14,9 @@ type Device struct{ graph.Device }
 // Libraries says which libraries are in use.
 func (*Device) Libraries() []string { return nil }
 
+// AllowTF32 does nothing.
+func (*Device) AllowTF32() {}
+
 // Count is how many GPUs there are.
 func Count() int { return 0 }
 

@@ -25,9 +25,14 @@ func newDevice(r recipes.Run, localRank int, log *slog.Logger) (graph.Device, er
 		dev, err := cuda.New(ordinal)
 		switch {
 		case err == nil:
+			if r.DType == recipes.TF32 {
+				dev.AllowTF32()
+			}
 			return dev, nil
 		case r.Device == recipes.CUDA:
 			return nil, fmt.Errorf("run.device: %w", err)
+		case r.DType == recipes.TF32:
+			return nil, fmt.Errorf("run.dtype: tf32 is for GPUs, and there is none to use: %w", err)
 		}
 		log.Info("no GPU to use: computing on the CPU", "reason", err)
 	}

@@ -15,6 +15,7 @@ func TestNewDevice(t *testing.T) {
 		{Device: recipes.CPU, DType: recipes.Float32, Threads: 1},
 		{Device: recipes.Auto, DType: recipes.Float32},
 		{Device: recipes.Auto, DType: recipes.BFloat16},
+		{Device: recipes.Auto, DType: recipes.TF32},
 		{Device: recipes.CUDA, DType: recipes.Float32},
 	} {
 		dev, err := NewDevice(run, slog.New(slog.DiscardHandler))

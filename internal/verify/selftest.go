@@ -15,8 +15,9 @@ import (
 //go:embed testdata/mamba_swa_mlp.safetensors
 var builtIn []byte
 
-// SelfTest checks a device with a fixture that the binary holds.
-func SelfTest(dev graph.Device, mixed bool) error {
+// SelfTest checks a device that was opened for a run.dtype with a fixture that the binary
+// holds.
+func SelfTest(dev graph.Device, dtype string) error {
 	const name = "built-in fixture"
 	file, err := safetensors.NewFile(bytes.NewReader(builtIn), int64(len(builtIn)), name)
 	if err != nil {
@@ -27,7 +28,7 @@ func SelfTest(dev graph.Device, mixed bool) error {
 		return err
 	}
 	r := Report{File: name}
-	tol := tolerances(mixed)
+	tol, mixed := tolerances(dtype)
 	if err := errors.Join(r.run(dev, f, mixed, tol), r.finite()); err != nil {
 		return err
 	}

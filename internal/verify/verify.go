@@ -20,6 +20,7 @@ import (
 	"github.com/sambatrain/sambatrain/internal/train"
 	"github.com/sambatrain/sambatrain/layers"
 	"github.com/sambatrain/sambatrain/optim"
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 // Format is the metadata's `format` of the fixtures that this package reads.
@@ -37,6 +38,7 @@ type Tolerances struct {
 // What each precision must keep.
 var (
 	Float32  = Tolerances{Logits: 2e-5, Loss: 2e-5, Gradients: 2e-4, Steps: 1e-4, GradNorms: 1e-3, Parameters: 1e-2}
+	TF32     = Tolerances{Norms: true, Logits: 1e-2, Loss: 1e-2, Gradients: 6e-2, Steps: 6e-2, GradNorms: 1e-1, Parameters: 1e-1}
 	BFloat16 = Tolerances{Norms: true, Logits: 3e-2, Loss: 3e-2, Gradients: 6e-2, Steps: 6e-2, GradNorms: 1e-1, Parameters: 1e-1}
 )
 
@@ -74,10 +76,10 @@ func Files(path string) ([]string, error) {
 	return files, err
 }
 
-// Run checks one fixture on a device, in float32 or in mixed precision. What can't be
+// Run checks one fixture on a device that was opened for a run.dtype. What can't be
 // checked is a Report that doesn't pass and says why.
-func Run(dev graph.Device, file string, mixed bool) Report {
-	tol := tolerances(mixed)
+func Run(dev graph.Device, file, dtype string) Report {
+	tol, mixed := tolerances(dtype)
 	r := Report{File: file}
 	f, err := open(file)
 	if err == nil {
@@ -95,11 +97,15 @@ func Run(dev graph.Device, file string, mixed bool) Report {
 	return r
 }
 
-func tolerances(mixed bool) Tolerances {
-	if mixed {
-		return BFloat16
+// tolerances also says whether the engine computes in mixed precision.
+func tolerances(dtype string) (tol Tolerances, mixed bool) {
+	switch dtype {
+	case recipes.BFloat16:
+		return BFloat16, true
+	case recipes.TF32:
+		return TF32, false
 	}
-	return Float32
+	return Float32, false
 }
 
 func (r *Report) passes(tol Tolerances) bool {

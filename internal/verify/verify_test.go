@@ -16,6 +16,7 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint/safetensors"
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/cpu"
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 func device(t *testing.T, threads int) graph.Device {
@@ -41,7 +42,7 @@ func TestFixtures(t *testing.T) {
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".safetensors")
 		t.Run(name, func(t *testing.T) {
-			r := Run(dev, file, false)
+			r := Run(dev, file, recipes.Float32)
 			if !r.Pass {
 				t.Errorf("fails: %+v", r)
 			}
@@ -71,7 +72,7 @@ func TestFixturesInBFloat16(t *testing.T) {
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".safetensors")
 		t.Run(name, func(t *testing.T) {
-			r := Run(dev, file, true)
+			r := Run(dev, file, recipes.BFloat16)
 			tol := BFloat16
 			tol.Gradients = max(tol.Gradients, known[name])
 			if r.Error != "" || !r.passes(tol) {
@@ -212,7 +213,7 @@ func TestChangedFixtureFails(t *testing.T) {
 	)
 	dev := device(t, 1)
 	unchanged := read(t, "samba").write(t)
-	if r := Run(dev, unchanged, false); !r.Pass {
+	if r := Run(dev, unchanged, recipes.Float32); !r.Pass {
 		t.Fatalf("the unchanged copy fails: %+v", r)
 	}
 	for _, test := range []struct {
@@ -234,7 +235,7 @@ func TestChangedFixtureFails(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			c := read(t, "samba")
 			c.bump(t, test.tensor, test.part)
-			r := Run(dev, c.write(t), false)
+			r := Run(dev, c.write(t), recipes.Float32)
 			if r.Error != "" || r.Pass {
 				t.Fatalf("pass %v, error %q: want a fixture that fails", r.Pass, r.Error)
 			}
@@ -282,7 +283,7 @@ func TestChangedSettingsFail(t *testing.T) {
 		t.Run(test.field+" "+test.key, func(t *testing.T) {
 			c := read(t, test.fixture)
 			c.edit(t, test.field, test.key, test.value)
-			if r := Run(dev, c.write(t), false); r.Pass || r.Error != "" {
+			if r := Run(dev, c.write(t), recipes.Float32); r.Pass || r.Error != "" {
 				t.Errorf("pass %v, error %q: want a fixture that fails", r.Pass, r.Error)
 			}
 		})
@@ -363,7 +364,7 @@ func TestBadFixture(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			c := read(t, "samba")
 			test.change(t, c)
-			r := Run(device(t, 1), c.write(t), false)
+			r := Run(device(t, 1), c.write(t), recipes.Float32)
 			if r.Pass || !strings.Contains(r.Error, test.want) {
 				t.Errorf("pass %v, error %q: want one with %q", r.Pass, r.Error, test.want)
 			}
@@ -393,11 +394,11 @@ func TestNotAFixture(t *testing.T) {
 		if err := os.WriteFile(path, text, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		if r := Run(device(t, 1), path, false); r.Pass || r.Error == "" {
+		if r := Run(device(t, 1), path, recipes.Float32); r.Pass || r.Error == "" {
 			t.Errorf("%s: pass %v, error %q", name, r.Pass, r.Error)
 		}
 	}
-	if r := Run(device(t, 1), filepath.Join(dir, "missing"), false); r.Pass || !strings.Contains(r.Error, "no such file") {
+	if r := Run(device(t, 1), filepath.Join(dir, "missing"), recipes.Float32); r.Pass || !strings.Contains(r.Error, "no such file") {
 		t.Errorf("missing file: pass %v, error %q", r.Pass, r.Error)
 	}
 }
@@ -451,9 +452,9 @@ func TestRelative(t *testing.T) {
 // TestThreads checks that reports don't depend on the number of workers.
 func TestThreads(t *testing.T) {
 	file := filepath.Join("testdata", "samba.safetensors")
-	one := Run(device(t, 1), file, false)
+	one := Run(device(t, 1), file, recipes.Float32)
 	for _, threads := range []int{2, 3} {
-		if r := Run(device(t, threads), file, false); r != one {
+		if r := Run(device(t, threads), file, recipes.Float32); r != one {
 			t.Errorf("%d threads: %+v, one: %+v", threads, r, one)
 		}
 	}
@@ -469,7 +470,7 @@ func TestOddSizes(t *testing.T) {
 	dev := device(t, 2)
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			if r := Run(dev, file, false); !r.Pass {
+			if r := Run(dev, file, recipes.Float32); !r.Pass {
 				t.Errorf("fails: %+v", r)
 			}
 		})

@@ -53,15 +53,16 @@ ops() {
 
 fixtures() {
 	local dtype
-	for dtype in float32 bfloat16; do
+	for dtype in float32 tf32 bfloat16; do
 		section "Fixtures, $dtype"
 		block "$bin/sambatrain" verify --device cuda --dtype $dtype internal/verify/testdata
 	done
 }
 
-# The same bits twice, after a kill, and from the CPU on to the GPU.
+# The same bits twice and after a kill, the same losses across a move between the CPU and the
+# GPU, and steps that train.guard leaves out.
 training() {
-	section 'Training: the same bits twice, after a kill, and from the CPU on to the GPU'
+	section 'Training: twice, after a kill, moved between the CPU and the GPU, and guarded'
 	local text work dtype pid
 	text=${TEXT:-$("$python" -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')}
 	work=$(mktemp -d)
@@ -84,6 +85,25 @@ training() {
 		"$bin/sambatrain" resume "$work/$1" "${@:2}" --log-level warn >"$work/$1.out" 2>"$work/$1.err"
 		result "$1" $?
 	}
+	moved() { # DTYPE FROM TO TOLERANCE: losses against the run that was on the GPU all along
+		echo "$1, begun on the $2 and ended on the $3:"
+		begin "$1-$2" --device "$2" --dtype "$1"
+		kill -INT $pid
+		wait $pid
+		[ $? -eq 75 ] || { failed=1; echo 'was not stopped on the way'; }
+		finish "$1-$2" --set run.device="$3"
+		"$python" - "$work/$1-1/metrics.jsonl" "$work/$1-$2/metrics.jsonl" "$4" <<-'EOF' || failed=1
+			import json, sys
+			def losses(path):
+			    records = map(json.loads, open(path))
+			    return {(r["step"], k): r[k] for r in records for k in ("loss", "val_loss") if k in r}
+			stayed, moved = losses(sys.argv[1]), losses(sys.argv[2])
+			worst = max(abs(moved.get(k, float("inf")) / v - 1) for k, v in stayed.items())
+			print(f"{len(stayed)} losses, the largest difference {worst:.1e} (allowed {sys.argv[3]})")
+			sys.exit(not worst <= float(sys.argv[3]))
+		EOF
+	}
+	skips() { grep -c '"event":"skipped"' "$work/$1/metrics.jsonl"; }
 	model() { sha256sum "$work/$1/checkpoints/step-00000060/model.safetensors" | cut -c1-16; }
 	echo '```'
 	for dtype in float32 bfloat16; do
@@ -98,11 +118,25 @@ training() {
 		echo "parameters: $(model $dtype-1) $(model $dtype-2) $(model $dtype-killed)"
 		[ "$(model $dtype-1)" = "$(model $dtype-2)" ] && [ "$(model $dtype-1)" = "$(model $dtype-killed)" ] || failed=1
 	done
-	echo "float32, begun on the CPU and ended on the GPU:"
-	begin moved --device cpu
-	kill -INT $pid
-	wait $pid
-	finish moved --set run.device=cuda
+	moved float32 cpu cuda 2e-3
+	moved float32 cuda cpu 2e-3
+	moved bfloat16 cpu cuda 2e-2
+	moved bfloat16 cuda cpu 2e-2
+	local spikes=(--device cuda --dtype bfloat16 --set train.guard.max_z=1 --set train.guard.window=5)
+	echo "guarded against spikes, twice, and killed and resumed:"
+	train guarded-1 "${spikes[@]}"
+	train guarded-2 "${spikes[@]}"
+	begin guarded-killed "${spikes[@]}"
+	kill -KILL $pid
+	wait $pid 2>/dev/null
+	finish guarded-killed
+	echo "steps left out: $(skips guarded-1) $(skips guarded-2) $(skips guarded-killed); parameters: $(model guarded-1) $(model guarded-2) $(model guarded-killed)"
+	[ "$(skips guarded-1)" -gt 0 ] && [ "$(skips guarded-1)" = "$(skips guarded-killed)" ] && [ "$(model guarded-1)" = "$(model guarded-2)" ] && [ "$(model guarded-1)" = "$(model guarded-killed)" ] || failed=1
+	echo "guarded against what is not finite, at a rate that spoils the model:"
+	"$bin/sambatrain" pretrain "${common[@]}" --out "$work/spoilt" --device cuda --dtype bfloat16 --set optim.lr=1e25 \
+		--set train.guard.skip_non_finite=true --set train.guard.abort_after=3 >/dev/null 2>"$work/spoilt.err"
+	[ $? -eq 1 ] && [ "$(skips spoilt)" -eq 3 ] || failed=1
+	sed "s|$work/||g" "$work/spoilt.err"
 	echo '```'
 	rm -rf "$work"
 }

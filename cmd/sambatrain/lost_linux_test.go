@@ -93,12 +93,12 @@ func TestLost(t *testing.T) {
 	}{
 		{2, 1, syscall.SIGKILL, "optimizer", "process 1 is lost: it ended without a word; go on from the last checkpoint with resume"},
 		{2, 0, syscall.SIGKILL, "none", "process 0 is lost: it ended without a word"},
-		{4, 3, syscall.SIGSTOP, "optimizer", "process 3 is lost: nothing was heard of it for 1s"},
+		{4, 3, syscall.SIGSTOP, "optimizer", "process 3 is lost: nothing was heard of it for 2s"},
 	} {
 		t.Run(fmt.Sprintf("%v to %d of %d", c.signal, c.rank, c.processes), func(t *testing.T) {
 			dir := workspace(t, steps, every)
 			run := filepath.Join(dir, "run")
-			l := launch(t, dir, c.processes, "pretrain", "tiny.yaml", "--set", "run.timeout=1s", "--set", "run.threads=1", "--set", "run.shard="+c.shard)
+			l := launch(t, dir, c.processes, "pretrain", "tiny.yaml", "--set", "run.timeout=2s", "--set", "run.threads=1", "--set", "run.shard="+c.shard)
 			until(t, 30*time.Second, "a checkpoint", func() bool {
 				list, err := checkpoint.List(run)
 				return err == nil && len(list) > 0

@@ -65,9 +65,10 @@ func inAll(lines []*Line, f func(rank int, l *Line)) {
 }
 
 func TestLineMessages(t *testing.T) {
+	t.Parallel()
 	secret := bytes.Repeat([]byte{0, 'x', '\n', 255}, 32)
-	lines := meet(t, 4, 400*time.Millisecond)
-	time.Sleep(time.Second) // silence is no loss: there are beats
+	lines := meet(t, 4, 1500*time.Millisecond)
+	time.Sleep(2 * time.Second) // silence is no loss: there are beats
 	inAll(lines, func(rank int, l *Line) {
 		value := make([]byte, len(secret))
 		if rank == 0 {
@@ -98,7 +99,8 @@ func TestLineMessages(t *testing.T) {
 
 // TestLineLoss: all others learn which process ended, hung or failed.
 func TestLineLoss(t *testing.T) {
-	const timeout = 500 * time.Millisecond
+	t.Parallel()
+	const timeout = time.Second
 	die := func(l *Line) {
 		for _, p := range l.peers {
 			p.conn.Close()
@@ -117,8 +119,8 @@ func TestLineLoss(t *testing.T) {
 	}{
 		{"dies", 2, die, &Lost{2, "it ended without a word"}},
 		{"first dies", 0, die, &Lost{0, "it ended without a word"}},
-		{"hangs", 1, hang, &Lost{1, "nothing was heard of it for 500ms"}},
-		{"first hangs", 0, hang, &Lost{0, "nothing was heard of it for 500ms"}},
+		{"hangs", 1, hang, &Lost{1, "nothing was heard of it for 1s"}},
+		{"first hangs", 0, hang, &Lost{0, "nothing was heard of it for 1s"}},
 		{"fails", 3, func(l *Line) { l.Fail("no space", false) }, &Failed{3, "no space", false}},
 		{"first is stopped", 0, func(l *Line) { l.Fail("stopped", true) }, &Failed{0, "stopped", true}},
 	} {

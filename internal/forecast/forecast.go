@@ -137,12 +137,14 @@ func (m *Machine) Predict(r *recipes.Recipe, gpus int, l Layout) (*Forecast, err
 	if l.MicroBatch < 1 || share%l.MicroBatch != 0 {
 		return nil, fmt.Errorf("train.micro_batch: %d does not divide the %d rows that each of %d GPUs has", l.MicroBatch, share, gpus)
 	}
-	c := train.ConfigOf(r)
-	c.Mixed = true // wherever the recipe itself would run
-	c.MicroBatch, c.Accumulate = l.MicroBatch, l.MicroBatch < share
+	var comm graph.Comm
 	if gpus > 1 {
-		c.Comm, c.Shard = paperComm{size: gpus}, l.Shard
+		comm = paperComm{size: gpus}
 	}
+	own := *r
+	own.Train.MicroBatch, own.Run.Shard = l.MicroBatch, l.Shard
+	c := train.ConfigAmong(&own, comm)
+	c.Mixed = true // wherever the recipe itself would run
 	c.MemoryBudget = int64(m.Calibration.Memory)
 	dev := &paper{free: c.MemoryBudget}
 	e, err := train.NewEngine(dev, &r.Model, r.Optim, c)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/cuda"
 	"github.com/sambatrain/sambatrain/internal/dist"
 	"github.com/sambatrain/sambatrain/recipes"
@@ -130,15 +131,18 @@ func (s *session) processes() int { return max(s.options.Place.Size, 1) }
 func (s *session) alone() bool { return s.processes() == 1 }
 
 // config is what the engine of this process is made for.
-func (s *session) config() EngineConfig {
-	c := ConfigOf(s.recipe)
-	share := s.recipe.Train.BatchSize / s.processes()
+func (s *session) config() EngineConfig { return ConfigAmong(s.recipe, s.comm) }
+
+// ConfigAmong is ConfigOf for one of the processes that comm joins; nil is a process alone.
+func ConfigAmong(r *recipes.Recipe, comm graph.Comm) EngineConfig {
+	c := ConfigOf(r)
+	c.Comm = comm
+	share := r.Train.BatchSize / c.processes()
 	c.MicroBatch = min(c.MicroBatch, share)
 	c.Accumulate = c.MicroBatch < share
-	c.Comm = s.comm
-	if s.comm != nil {
-		c.Shard = s.recipe.Run.Shard
-		c.ReduceBFloat16 = s.recipe.Run.ReduceDType == recipes.BFloat16
+	if comm != nil {
+		c.Shard = r.Run.Shard
+		c.ReduceBFloat16 = r.Run.ReduceDType == recipes.BFloat16
 	}
 	return c
 }

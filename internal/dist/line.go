@@ -37,13 +37,17 @@ type peer struct {
 	messages chan []byte // values and shares, in order
 }
 
-// Lost is the error of a run of which another process died or hung.
+// Lost is the error of a run of which a process died or hung. Rank is negative where nobody
+// knows which.
 type Lost struct {
 	Rank int
 	Why  string
 }
 
 func (e *Lost) Error() string {
+	if e.Rank < 0 {
+		return e.Why + "; go on from the last checkpoint with resume"
+	}
 	return fmt.Sprintf("process %d is lost: %s; go on from the last checkpoint with resume", e.Rank, e.Why)
 }
 
@@ -62,7 +66,7 @@ const (
 	frameBeat byte = iota
 	frameMessage
 	frameFailed // a notice
-	frameLost   // a notice, from process 0
+	frameLost   // a notice
 	frameBye    // the process comes to its end in agreement with the others
 
 	maxFrame = 256 << 20
@@ -175,6 +179,15 @@ func why(err error, timeout time.Duration) string {
 		return "it ended without a word"
 	}
 	return err.Error()
+}
+
+// GiveUp tells all that the run has come to a halt, as Lost and Err do then.
+func (l *Line) GiveUp(why string) {
+	cause := &Lost{-1, why}
+	if l.rank > 0 {
+		l.tell([]*peer{l.peers[0]}, frameLost, notice{Rank: cause.Rank, Why: cause.Why})
+	}
+	l.lose(cause)
 }
 
 // lose notes the first loss, of which process 0 tells all others.

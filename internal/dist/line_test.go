@@ -121,6 +121,8 @@ func TestLineLoss(t *testing.T) {
 		{"first dies", 0, die, &Lost{0, "it ended without a word"}},
 		{"hangs", 1, hang, &Lost{1, "nothing was heard of it for 1s"}},
 		{"first hangs", 0, hang, &Lost{0, "nothing was heard of it for 1s"}},
+		{"gives up", 2, func(l *Line) { l.GiveUp("it is late") }, &Lost{-1, "it is late"}},
+		{"first gives up", 0, func(l *Line) { l.GiveUp("it is late") }, &Lost{-1, "it is late"}},
 		{"fails", 3, func(l *Line) { l.Fail("no space", false) }, &Failed{3, "no space", false}},
 		{"first is stopped", 0, func(l *Line) { l.Fail("stopped", true) }, &Failed{0, "stopped", true}},
 	} {

@@ -150,6 +150,7 @@ func (s *session) steps(ctx context.Context) error {
 			return s.dataLost(err)
 		}
 		splitRows(batch, tokens, targets, t)
+		s.halt.begins(s.step+1, time.Now())
 		loss, norm, err := e.Step(s.step, r.Train.Steps, tokens, targets)
 		skipped, err := s.guard.verdict(loss, norm, err)
 		diverged := errors.Is(err, errDiverged)
@@ -161,6 +162,7 @@ func (s *session) steps(ctx context.Context) error {
 			return err
 		}
 		took := time.Since(started)
+		s.halt.ends(time.Now())
 		lr := r.Optim.LR(s.step, r.Train.Steps)
 		s.step++
 		s.loss = loss

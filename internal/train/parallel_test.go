@@ -16,7 +16,7 @@ import (
 
 func TestMain(m *testing.M) {
 	disttest.Main(m, map[string]func() error{
-		"steps": stepsTogether, "pretrain and stop": pretrainAndStop, "pretrain": pretrainTogether, "resume": resumeTogether,
+		"steps": stepsTogether, "pretrain and stop": pretrainAndStop, "pretrain": pretrainTogether, "halt": haltTogether, "resume": resumeTogether,
 		"sums": sumsTogether,
 	})
 }

@@ -196,6 +196,7 @@ type session struct {
 	saver   *saver
 	comm    graph.Comm
 	line    *dist.Line
+	halt    halt
 	resumed bool          // rather than begun
 	over    chan struct{} // closed when nothing needs to be ended from outside
 	guard   guard
@@ -209,7 +210,7 @@ type session struct {
 }
 
 func newSession(r *recipes.Recipe, o Options, dir string) *session {
-	return &session{recipe: r, options: o, dir: dir, over: make(chan struct{})}
+	return &session{recipe: r, options: o, dir: dir, over: make(chan struct{}), halt: halt{timeout: time.Duration(r.Run.Timeout)}}
 }
 
 func (s *session) close() {

@@ -44,11 +44,7 @@ func trainTogether(t *testing.T, alone *recipes.Recipe, want *Result, shards [2]
 	if err != nil {
 		t.Fatal(err)
 	}
-	file := filepath.Join(t.TempDir(), "recipe.yaml")
-	if err := os.WriteFile(file, text, 0o666); err != nil {
-		t.Fatal(err)
-	}
-	t.Setenv(togetherRecipe, file)
+	togetherWith(t, text)
 	t.Setenv(togetherShard, shards[1])
 	disttest.Run(t, 2, "pretrain and stop")
 	first := records(t, together.Run.Out)
@@ -99,11 +95,7 @@ func TestPieces(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		file := filepath.Join(t.TempDir(), "recipe.yaml")
-		if err := os.WriteFile(file, text, 0o666); err != nil {
-			t.Fatal(err)
-		}
-		t.Setenv(togetherRecipe, file)
+		togetherWith(t, text)
 		if name == "stopped" {
 			disttest.Run(t, 4, "pretrain and stop")
 			disttest.Run(t, 4, "resume")
@@ -149,6 +141,16 @@ func TestPieces(t *testing.T) {
 	if d, err := checkpoint.Diff(alone, runs["whole"]); err != nil || !d.Same {
 		t.Errorf("one process reads something else: %+v, %v", d, err)
 	}
+}
+
+// togetherWith gives the processes that a test starts their recipe.
+func togetherWith(t *testing.T, recipe []byte) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "recipe.yaml")
+	if err := os.WriteFile(file, recipe, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(togetherRecipe, file)
 }
 
 // TestSharesRefused: a batch that does not divide among the processes is refused before

@@ -60,10 +60,19 @@ func (s *session) joinProcesses(ctx context.Context) (err error) {
 // wait for that one without end. grace is for an error of the library to end it otherwise.
 func (s *session) watch() {
 	const grace = time.Second
-	select {
-	case <-s.line.Lost():
-	case <-s.over:
-		return
+	tick := time.NewTicker(grace / 2)
+	defer tick.Stop()
+	for lost := false; !lost; {
+		select {
+		case <-s.line.Lost():
+			lost = true
+		case <-s.over:
+			return
+		case now := <-tick.C:
+			if why := s.halt.noticed(now); why != "" {
+				s.line.GiveUp(why)
+			}
+		}
 	}
 	select {
 	case <-time.After(grace):

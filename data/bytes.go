@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 )
 
 // endOfText is the name of the end-of-text token in exported files.
@@ -61,35 +62,32 @@ func (t byteTokenizer) ExportFiles() map[string][]byte {
 
 // byteLevelFiles are the files of a byte-level BPE whose end-of-text token has the id eos.
 func byteLevelFiles(vocab map[string]int, merges []string, eos int, preTokenizer, decoder any) map[string][]byte {
-	tokenizer := map[string]any{
-		"version":    "1.0",
-		"truncation": nil,
-		"padding":    nil,
-		"added_tokens": []any{map[string]any{
-			"id": eos, "content": endOfText, "special": true,
-			"single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-		}},
-		"normalizer":     nil,
-		"pre_tokenizer":  preTokenizer,
-		"post_processor": nil,
-		"decoder":        decoder,
-		"model": map[string]any{
-			"type": "BPE", "dropout": nil, "unk_token": nil,
-			"continuing_subword_prefix": nil, "end_of_word_suffix": nil,
-			"fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
-			"vocab": vocab, "merges": merges,
-		},
-	}
+	tokenizer := tokenizerFile(map[string]any{
+		"added_tokens":  []any{specialToken(eos, endOfText)},
+		"pre_tokenizer": preTokenizer,
+		"decoder":       decoder,
+	}, map[string]any{"unk_token": nil, "fuse_unk": false, "byte_fallback": false, "vocab": vocab, "merges": merges})
 	config := map[string]any{
 		"tokenizer_class":              "PreTrainedTokenizerFast",
 		"eos_token":                    endOfText,
 		"add_prefix_space":             false,
 		"clean_up_tokenization_spaces": false,
 	}
-	return map[string][]byte{
-		tokenizerJSON:   mustJSON(tokenizer),
-		tokenizerConfig: mustJSON(config),
-	}
+	return map[string][]byte{tokenizerJSON: tokenizer, tokenizerConfig: mustJSON(config)}
+}
+
+// tokenizerFile is a tokenizer.json of a BPE model; parts and model have what is not null or the same in all.
+func tokenizerFile(parts, model map[string]any) []byte {
+	file := map[string]any{"version": "1.0", "truncation": nil, "padding": nil, "normalizer": nil, "pre_tokenizer": nil, "post_processor": nil}
+	maps.Copy(file, parts)
+	file["model"] = map[string]any{"type": "BPE", "dropout": nil, "continuing_subword_prefix": nil, "end_of_word_suffix": nil, "ignore_merges": false}
+	maps.Copy(file["model"].(map[string]any), model)
+	return mustJSON(file)
+}
+
+func specialToken(id int, content string) map[string]any {
+	return map[string]any{"id": id, "content": content, "special": true,
+		"single_word": false, "lstrip": false, "rstrip": false, "normalized": false}
 }
 
 // byteLevelAlphabet is the table that GPT-2's bytes_to_unicode makes: bytes that are printable in Latin-1 stand

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -43,9 +44,6 @@ func newSentencePiece(raw []byte) (fileTokenizer, error) {
 	if m.Type == sentencepiece.Unigram {
 		return newUnigram(m, v, n), nil
 	}
-	v.exports[tokenizerConfig] = mustJSON(map[string]any{
-		"tokenizer_class": "LlamaTokenizer", "eos_token": m.Pieces[eos].Text, "add_bos_token": false, "add_eos_token": false,
-	})
 	return newSPBPE(m, v, n), nil
 }
 
@@ -121,7 +119,14 @@ func spVocabulary(m *sentencepiece.Model) vocabulary {
 
 func newSPBPE(m *sentencepiece.Model, v vocabulary, n *spNormalizer) *bpe {
 	t := &bpe{vocabulary: v, normalize: n.append, after: n.keep, split: keepWhole}
-	t.spMerges(m, t.spSymbols(m))
+	merges := spMerges(m, t.spSymbols(m))
+	t.merges = newPairTable(len(merges))
+	for _, x := range merges {
+		t.merges.set(x.left, x.right, merged{uint32(x.rank), x.id})
+	}
+	if t.hfCanSay(m, merges) {
+		maps.Copy(t.exports, hfFiles(m, merges))
+	}
 	if !slices.ContainsFunc(m.Pieces, func(p sentencepiece.Piece) bool { return crossesSpaces(p.Text) }) {
 		t.split = splitSpaceRuns
 	}
@@ -160,9 +165,12 @@ func (t *bpe) spSymbols(m *sentencepiece.Model) map[string]int32 {
 	return ids
 }
 
-// spMerges makes a table of the merges that SentencePiece finds by looking the joined text up: of any two symbols
-// that make a piece, those of the highest score first.
-func (t *bpe) spMerges(m *sentencepiece.Model, ids map[string]int32) {
+// spMerge is two symbols that SentencePiece joins, and the piece that they make. Lower ranks are joined first.
+type spMerge struct{ left, right, id, rank int32 }
+
+// spMerges lists the merges that SentencePiece finds by looking the joined text up: of any two symbols that make a
+// piece, those of the highest score first.
+func spMerges(m *sentencepiece.Model, ids map[string]int32) []spMerge {
 	order := make([]int, 0, len(m.Pieces))
 	for i, p := range m.Pieces {
 		if p.Kind == sentencepiece.Normal {
@@ -170,8 +178,7 @@ func (t *bpe) spMerges(m *sentencepiece.Model, ids map[string]int32) {
 		}
 	}
 	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(m.Pieces[b].Score, m.Pieces[a].Score) })
-	type pair struct{ left, right, id, rank int32 }
-	var pairs []pair
+	var list []spMerge
 	rank := int32(0)
 	for k, i := range order {
 		if k > 0 && m.Pieces[order[k-1]].Score != m.Pieces[i].Score {
@@ -184,12 +191,9 @@ func (t *bpe) spMerges(m *sentencepiece.Model, ids map[string]int32) {
 				continue
 			}
 			if right, ok := ids[text[cut:]]; ok {
-				pairs = append(pairs, pair{left, right, int32(i), rank})
+				list = append(list, spMerge{left, right, int32(i), rank})
 			}
 		}
 	}
-	t.merges = newPairTable(len(pairs))
-	for _, p := range pairs {
-		t.merges.set(p.left, p.right, merged{uint32(p.rank), p.id})
-	}
+	return list
 }

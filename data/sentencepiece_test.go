@@ -156,3 +156,43 @@ func TestLongDocument(t *testing.T) {
 		t.Errorf("ids differ from those of a table of the whole text")
 	}
 }
+
+// TestSentencePieceExports: a tokenizer.json is written where it gives the same ids.
+func TestSentencePieceExports(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(m *sentencepiece.Model)
+		want   bool
+	}{
+		"as Llama's":                        {func(*sentencepiece.Model) {}, true},
+		"no dummy prefix":                   {func(m *sentencepiece.Model) { m.DummyPrefix = false }, true},
+		"unigram":                           {func(m *sentencepiece.Model) { m.Type = sentencepiece.Unigram }, false},
+		"spaces removed":                    {func(m *sentencepiece.Model) { m.RemoveSpaces = true }, false},
+		"spaces behind":                     {func(m *sentencepiece.Model) { m.WhitespaceSuffix = true }, false},
+		"a user-defined symbol":             {func(m *sentencepiece.Model) { m.Pieces[4].Kind = sentencepiece.UserDefined }, false},
+		"a piece of characters without ids": {func(m *sentencepiece.Model) { m.Pieces[5].Text = "xb" }, false},
+	} {
+		m := smallModel(sentencepiece.Piece{Text: "▁"}, sentencepiece.Piece{Text: "a"}, sentencepiece.Piece{Text: "▁a", Score: -1}, sentencepiece.Piece{Text: "b", Score: -2})
+		m.Type, m.RemoveSpaces = sentencepiece.BPE, false
+		test.change(m)
+		tok, err := newSentencePiece(m.Marshal())
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, ok := tok.ExportFiles()[tokenizerJSON]
+		if ok != test.want {
+			t.Errorf("%s: exported %v, want %v", name, ok, test.want)
+		}
+		if !ok {
+			continue
+		}
+		other, err := newHuggingFace(raw, tok.ExportFiles()[tokenizerConfig])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range []string{"a ab", " a  xx a", ""} {
+			if got, want := other.Encode(nil, []byte(text)), tok.Encode(nil, []byte(text)); !slices.Equal(got, want) || other.EOS() != tok.EOS() {
+				t.Errorf("%s: %q is %v in the tokenizer.json, want %v", name, text, got, want)
+			}
+		}
+	}
+}

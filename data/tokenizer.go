@@ -37,8 +37,8 @@ type Tokenizer interface {
 	// Fingerprint changes whenever some text would get other ids.
 	Fingerprint() string
 
-	// ExportFiles are the files, by name, with which the Hugging Face libraries load the same tokenizer; of a
-	// unigram model only what SentencePiece's own package loads.
+	// ExportFiles are the files, by name, with which other programs load the same tokenizer: tokenizer.json where the
+	// Hugging Face libraries can have the same ids, and tokenizer.model for SentencePiece's own package.
 	ExportFiles() map[string][]byte
 }
 

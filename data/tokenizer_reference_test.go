@@ -250,6 +250,8 @@ func TestSentencePieceIDs(t *testing.T) {
 	for name, options := range map[string][]string{
 		"bpe as Llama": {"--model_type=bpe", "--normalization_rule_name=identity", "--byte_fallback", "--remove_extra_whitespaces=false",
 			"--split_digits", "--allow_whitespace_only_pieces"},
+		"bpe as Llama, no prefix, bytes are unknown": {"--model_type=bpe", "--normalization_rule_name=identity", "--remove_extra_whitespaces=false",
+			"--add_dummy_prefix=false", "--split_by_whitespace=false"},
 		"bpe":                                 {"--model_type=bpe", "--user_defined_symbols=<sep>,ing"},
 		"bpe, no prefix, pieces cross spaces": {"--model_type=bpe", "--add_dummy_prefix=false", "--split_by_whitespace=false", "--byte_fallback"},
 		"bpe, spaces behind":                  {"--model_type=bpe", "--treat_whitespace_as_suffix"},
@@ -277,7 +279,46 @@ func TestSentencePieceIDs(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			compareIDs(t, tok, all, sentencePieceIDs(t, model+".model", input))
+			ids := sentencePieceIDs(t, model+".model", input)
+			compareIDs(t, tok, all, ids)
+			if strings.HasPrefix(name, "bpe as Llama") {
+				exportedIDs(t, tok, all, ids)
+			}
+		})
+	}
+}
+
+// exportedIDs compares what others read from an exported tokenizer.json, and what this package does.
+func exportedIDs(t *testing.T, tok Tokenizer, documents [][]byte, ids [][]int32) {
+	t.Helper()
+	raw, ok := tok.ExportFiles()[tokenizerJSON]
+	if !ok {
+		t.Fatal("no tokenizer.json is exported")
+	}
+	path := filepath.Join(t.TempDir(), tokenizerJSON)
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again, err := NewTokenizer(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var valid [][]byte
+	var want [][]int32
+	for i, d := range documents {
+		if utf8.Valid(d) {
+			valid, want = append(valid, d), append(want, ids[i])
+		}
+	}
+	compareIDs(t, again, valid, want)
+	for _, library := range []string{"@anush008/tokenizers", "@huggingface/tokenizers"} {
+		t.Run(library, func(t *testing.T) {
+			dir := reference(t, library)
+			for i, got := range otherIDs(t, dir, library, path, valid) {
+				if !slices.Equal(got, want[i]) {
+					t.Fatalf("%q is %v, want %v", valid[i], got, want[i])
+				}
+			}
 		})
 	}
 }

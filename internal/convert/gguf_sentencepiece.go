@@ -3,6 +3,7 @@ package convert
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/sambatrain/sambatrain/checkpoint/gguf"
 	"github.com/sambatrain/sambatrain/data/sentencepiece"
@@ -20,6 +21,8 @@ func ggufSentencePiece(s *Source, raw []byte) ([]gguf.Pair, error) {
 		return nil, fmt.Errorf("a tokenizer.model of type %v can't be written; only bpe can", m.Type)
 	case len(m.CharsMap) > 0 || m.RemoveSpaces:
 		return nil, errors.New("it normalizes text (normalizer_spec), which llama.cpp does not; only models trained with --normalization_rule_name=identity --remove_extra_whitespaces=false can be written")
+	case slices.ContainsFunc(m.Pieces, func(p sentencepiece.Piece) bool { return p.Kind == sentencepiece.UserDefined }):
+		return nil, errors.New("it has user-defined symbols, at which llama.cpp cuts a text before it puts the dummy space in front")
 	case m.WhitespaceSuffix:
 		return nil, errors.New("its spaces are behind words (treat_whitespace_as_suffix), which llama.cpp does not know")
 	}

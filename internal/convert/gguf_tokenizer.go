@@ -47,14 +47,14 @@ const (
 	tokenUnused  = 5
 )
 
-// ggufTokenizer describes the run's tokenizer, by the tokenizer.json that it exports, in
-// llama.cpp's keys. A text begins with the end-of-text token, as rows of training do.
+// ggufTokenizer describes the run's tokenizer, by the tokenizer.model or tokenizer.json that
+// it exports, in llama.cpp's keys. A text begins with the end-of-text token, as rows of training do.
 func ggufTokenizer(s *Source) ([]gguf.Pair, error) {
 	files := s.Tokenizer.ExportFiles()
-	text, ok := files["tokenizer.json"]
-	if raw, sentencePiece := files["tokenizer.model"]; sentencePiece && !ok {
+	if raw, ok := files["tokenizer.model"]; ok {
 		return ggufSentencePiece(s, raw)
 	}
+	text, ok := files["tokenizer.json"]
 	if !ok {
 		return nil, fmt.Errorf("%s has no tokenizer.json to describe it by", s.Tokenizer.Name())
 	}

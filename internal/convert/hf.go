@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/sambatrain/sambatrain/checkpoint"
-	"github.com/sambatrain/sambatrain/data/sentencepiece"
 	"github.com/sambatrain/sambatrain/layers"
 )
 
@@ -176,19 +175,11 @@ func blockPrefixes(blocks int, root, norm1, mixer, norm2, mlp string) []prefix {
 	return list
 }
 
-// checkHFTokenizer refuses a unigram model: Transformers reads it into a model of its own,
-// which adds scores in float64 and so breaks near ties otherwise.
+// checkHFTokenizer refuses a tokenizer.model that no tokenizer.json stands beside:
+// Transformers would read it into a model of its own, with other ids.
 func checkHFTokenizer(s *Source) error {
-	raw, ok := s.Tokenizer.ExportFiles()["tokenizer.model"]
-	if !ok {
+	if _, ok := s.Tokenizer.ExportFiles()["tokenizer.json"]; ok {
 		return nil
 	}
-	m, err := sentencepiece.Parse(raw)
-	if err != nil {
-		return err
-	}
-	if m.Type == sentencepiece.Unigram {
-		return fmt.Errorf("%s is a unigram model, whose near ties Transformers breaks otherwise than SentencePiece does; format %s has the weights and the tokenizer.model for SentencePiece's own package", s.Tokenizer.Name(), Safetensors)
-	}
-	return nil
+	return fmt.Errorf("Transformers gives other ids than tokenizer %s; of SentencePiece only bpe models can be written, trained with --normalization_rule_name=identity --remove_extra_whitespaces=false and without user-defined symbols; --format %s puts the tokenizer.model beside the weights, for SentencePiece's own package", s.Tokenizer.Name(), Safetensors)
 }

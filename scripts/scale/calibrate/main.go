@@ -1,17 +1,20 @@
 // Command calibrate prints the rates of ops for internal/forecast/h100.yaml, or for another
-// GPU's, from the results of `sambatrain bench RECIPE --output json` on it: of each op the
-// geometric mean over the files, where it takes part in.
+// GPU's, from the tables of ops that `sambatrain bench` prints on it, or from its JSON: of
+// each op the geometric mean over all tables that have it.
 //
+//	go run ./scripts/scale/calibrate docs/bench/h100.md
 //	go run ./scripts/scale/calibrate 421m.json 1.3b.json
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
 	"math"
 	"os"
+	"regexp"
 	"slices"
 )
 
@@ -23,19 +26,40 @@ const arithmetic = 100
 
 // result is what is read of a bench's result.
 type result struct {
-	Name string `json:"name"`
-	Ops  []struct {
-		Op     string  `json:"op"`
-		Calls  int     `json:"calls"`
-		MS     float64 `json:"ms"`
-		GFLOPs float64 `json:"gflops"`
-		GBs    float64 `json:"gb_per_s"`
-	} `json:"ops"`
+	Ops []op `json:"ops"`
+}
+
+type op struct {
+	Op     string  `json:"op"`
+	Calls  int     `json:"calls"`
+	MS     float64 `json:"ms"`
+	GFLOPs float64 `json:"gflops"`
+	GBs    float64 `json:"gb_per_s"`
+}
+
+// row is one of the table that bench prints: op, calls, ms, share, GFLOP/s, GB/s.
+var row = regexp.MustCompile(`(?m)^ *(\w+) +(\d+) +([\d.]+) +[\d.]+% +([\d.]+) +([\d.]+) *$`)
+
+// parse reads a result as JSON, or a page with tables.
+func parse(text []byte) ([]op, error) {
+	var r result
+	if bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
+		err := json.Unmarshal(text, &r)
+		return r.Ops, err
+	}
+	for _, m := range row.FindAllSubmatch(text, -1) {
+		o := op{Op: string(m[1])}
+		if _, err := fmt.Sscan(fmt.Sprintf("%s %s %s %s", m[2], m[3], m[4], m[5]), &o.Calls, &o.MS, &o.GFLOPs, &o.GBs); err != nil {
+			return nil, fmt.Errorf("%s: %w", m[0], err)
+		}
+		r.Ops = append(r.Ops, o)
+	}
+	return r.Ops, nil
 }
 
 func main() {
 	if len(os.Args) < 2 {
-		fmt.Fprintln(os.Stderr, "usage: calibrate BENCH.json...")
+		fmt.Fprintln(os.Stderr, "usage: calibrate FILE...")
 		os.Exit(2)
 	}
 	if err := run(os.Stdout, os.Args[1:]); err != nil {
@@ -62,14 +86,14 @@ func run(w io.Writer, paths []string) error {
 		if err != nil {
 			return err
 		}
-		var r result
-		if err := json.Unmarshal(text, &r); err != nil {
+		list, err := parse(text)
+		if err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
-		if len(r.Ops) == 0 {
-			return fmt.Errorf("%s: has no ops; is it of sambatrain bench --output json?", path)
+		if len(list) == 0 {
+			return fmt.Errorf("%s: has no table of ops; is it of sambatrain bench?", path)
 		}
-		for _, o := range r.Ops {
+		for _, o := range list {
 			work := o.MS - float64(o.Calls)*callMicros/1e3
 			if work <= 0 || o.GBs <= 0 {
 				continue // too short to tell

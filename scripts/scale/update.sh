@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Brings what sambatrain plan knows of an H100, and the tables of docs/scale.md, up to date.
+#
+# usage: scripts/scale/update.sh [FILE...]
+#
+# FILES are pages or results with the tables of ops that `sambatrain bench` prints of
+# samba-421m and samba-1.3b; without them the rates stay as they are. What is measured and
+# predicted of one GPU, in docs/scale.md and in the test of internal/forecast, is changed by
+# hand: `go test ./internal/forecast -run Measured -v` prints it.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+rates=internal/forecast/h100.yaml page=docs/scale.md
+if [ $# -gt 0 ]; then
+	ops=$(go run ./scripts/scale/calibrate "$@")
+	sed -i '/^ops:$/,$d' "$rates"
+	printf '%s\n' "$ops" >>"$rates"
+fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+go build -o "$work/sambatrain" ./cmd/sambatrain
+
+# table RECIPE GPUS MORE: with the recipe's batch, and more of them with one of 4,096 rows.
+table() {
+	printf '### %s\n\n' "$1"
+	"$work/sambatrain" plan "$1" --gpus "$2" --output markdown
+	"$work/sambatrain" plan "$1" --gpus "$3" --set train.batch_size=4096 --output markdown | tail -n +3
+}
+tables=$(
+	table samba-421m 1,2,4,8,16,64,256,512 1024,4096
+	echo
+	table samba-1.3b 1,2,4,8,16,64,256,512 1024,4096
+	echo
+	table samba-1.7b 1,2,4,8,16,64,256,1024,2048 4096
+	echo
+	table samba-3.8b 1,2,4,8,16,64,256,1024,2048 4096
+)
+sed -i '/^### samba-421m$/,$d' "$page"
+printf '%s\n' "$tables" >>"$page"

@@ -21,6 +21,8 @@ type Request struct {
 	// Emit gets each new token and the scores that it was drawn from, which are good
 	// until it returns. False ends the text.
 	Emit func(token int32, scores []float32) bool
+	// EndOfText, where not nil, gets the scores that an EOS was drawn from.
+	EndOfText func(scores []float32)
 	// End, where not nil, is called when the text has ended.
 	End func()
 	// Read, where not nil, gets the scores of what follows tokens [at, at+n) of the prompt
@@ -156,7 +158,13 @@ func (b *Batch) advance(at int, r *row, scores []float32) bool {
 	}
 	r.left--
 	token := r.Sampler.Next(scores)
-	if token == r.EOS || !r.Emit(token, scores) || r.left == 0 {
+	if token == r.EOS {
+		if r.EndOfText != nil {
+			r.EndOfText(scores)
+		}
+		return false
+	}
+	if !r.Emit(token, scores) || r.left == 0 {
 		return false
 	}
 	b.next[at] = token

@@ -170,6 +170,10 @@ func (t *text) request(ctx context.Context, s *Server, q *completionRequest, sam
 			close(t.done)
 		},
 	}
+	if t.logprobs != nil {
+		// An end of text is a new token, too: harnesses that ask for one leave the last out.
+		r.EndOfText = func(scores []float32) { t.logprobs.add(r.EOS, scores) }
+	}
 	if q.Echo && t.logprobs != nil {
 		vocab := s.model.Model.VocabSize
 		r.Read = func(at, n int, scores []float32) error {

@@ -228,6 +228,23 @@ func TestLogprobs(t *testing.T) {
 	}
 }
 
+// TestEndOfTextHasALogprob: it is the last of the new tokens, though it has no text.
+func TestEndOfTextHasALogprob(t *testing.T) {
+	url, _ := running(t, model(t), nil)
+	for seed := range 40 {
+		c := complete(t, url, fmt.Sprintf(`{"prompt": "x", "max_tokens": 300, "seed": %d, "logprobs": 0}`, seed))
+		if *c.Choices[0].FinishReason != "stop" {
+			continue
+		}
+		l, n := c.Choices[0].Logprobs, c.Usage.CompletionTokens
+		if len(l.Tokens) != n+1 || l.Tokens[n] != "<|endoftext|>" || !(l.TokenLogprobs[n] < 0) || strings.Contains(c.Choices[0].Text, "endoftext") {
+			t.Errorf("%d tokens, of which the last are %q", n, l.Tokens[max(0, n-3):])
+		}
+		return
+	}
+	t.Error("no text ended by itself")
+}
+
 // TestStream: the parts are the whole, and end as the API says.
 func TestStream(t *testing.T) {
 	m := model(t)

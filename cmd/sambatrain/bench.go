@@ -115,24 +115,29 @@ func benchText(w io.Writer, b *bench.Result) error {
 		fmt.Fprintf(w, "; the process had %sB at most", metric(float64(b.PeakRSS)))
 	}
 	fmt.Fprint(w, "\n\n")
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprint(t, "op\tcalls\tms\tshare\tGFLOP/s\tGB/s\t")
-	if b.Peak != nil {
-		fmt.Fprint(t, "of the limit\t")
-	}
-	fmt.Fprintln(t)
-	for _, o := range b.Ops {
-		fmt.Fprintf(t, "%s\t%d\t%.2f\t%.1f%%\t%.1f\t%.1f\t", o.Op, o.Calls, o.MS, 100*o.Share, o.GFLOPs, o.GBs)
-		if b.Peak != nil {
-			fmt.Fprintf(t, "%.0f%%\t", 100*o.PeakShare)
-		}
-		fmt.Fprintln(t)
-	}
-	if err := t.Flush(); err != nil || len(b.Files) == 0 {
+	if err := opsText(w, b.Ops, b.Peak != nil); err != nil || len(b.Files) == 0 {
 		return err
 	}
 	_, err := fmt.Fprintf(w, "\nprofile go tool pprof -http : %s\ntrace   open %s in ui.perfetto.dev or chrome://tracing\n", b.Files[0], b.Files[1])
 	return err
+}
+
+// opsText writes a table of ops, with their part of the machine's limits where these are known.
+func opsText(w io.Writer, ops []bench.Op, limits bool) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(t, "op\tcalls\tms\tshare\tGFLOP/s\tGB/s\t")
+	if limits {
+		fmt.Fprint(t, "of the limit\t")
+	}
+	fmt.Fprintln(t)
+	for _, o := range ops {
+		fmt.Fprintf(t, "%s\t%d\t%.2f\t%.1f%%\t%.1f\t%.1f\t", o.Op, o.Calls, o.MS, 100*o.Share, o.GFLOPs, o.GBs)
+		if limits {
+			fmt.Fprintf(t, "%.0f%%\t", 100*o.PeakShare)
+		}
+		fmt.Fprintln(t)
+	}
+	return t.Flush()
 }
 
 // stepTime is a step's median and spread.

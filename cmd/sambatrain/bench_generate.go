@@ -71,6 +71,7 @@ weights and states). A CPU's limits are measured, a known GPU's come from its da
 	f.IntVar(&o.Runs, "runs", 5, "how often prompts are timed")
 	f.Float64Var(&o.TFLOPs, "peak-tflops", 0, "limit of matrix products; 0 measures it, or looks it up")
 	f.Float64Var(&o.GBs, "peak-gbs", 0, "limit of memory in GB/s; 0 measures it, or looks it up")
+	f.BoolVar(&o.Ops, "ops", false, "also list the ops of the longest prompts and of decoding at the last position")
 	flags.add(c)
 	outputFlag(c, &output)
 	return c
@@ -103,5 +104,20 @@ func generationText(w io.Writer, g *bench.Generation) error {
 			fmt.Fprintf(t, "%s\t%d\t%.3f\t%.0f\t%.0f\t%.1f\t%s\t\n", lengthName(d.Position), d.Rows, d.StepMS, d.TokensPerSecond, d.Until, float64(d.StateBytes)/1e6, percent(d.Share))
 		}
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	for _, ops := range []struct {
+		of   string
+		list []bench.Op
+	}{{"the longest prompts", g.PromptOps}, {"decoding at the last position", g.DecodeOps}} {
+		if len(ops.list) == 0 {
+			continue
+		}
+		fmt.Fprintf(w, "\nops of %s, a clock between them\n", ops.of)
+		if err := opsText(w, ops.list, false); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -32,7 +32,9 @@ type GenerateOptions struct {
 	// TFLOPs and GBs are the machine's limits: of matrix products, and of memory. 0 measures
 	// a CPU's, and takes a known GPU's.
 	TFLOPs, GBs float64
-	Log         *slog.Logger
+	// Ops adds tables of ops, with a clock between the calls.
+	Ops bool
+	Log *slog.Logger
 }
 
 // Generation is the speed of a model that continues texts.
@@ -45,6 +47,9 @@ type Generation struct {
 	Limits  string        `json:"limits"`
 	Prompts []PromptSpeed `json:"prompts"`
 	Decode  []DecodeSpeed `json:"decode"`
+	// PromptOps are those of the longest prompts, DecodeOps of a token at the last position.
+	PromptOps []Op `json:"prompt_ops,omitempty"`
+	DecodeOps []Op `json:"decode_ops,omitempty"`
 }
 
 // PromptSpeed is how fast prompts of a length are taken.
@@ -87,11 +92,13 @@ func Generate(r *recipes.Recipe, o GenerateOptions) (*Generation, error) {
 		return nil, err
 	}
 	defer m.Close()
+	rec := &recorder{Device: m.Device}
+	m.Device = rec
 	res := &Generation{Device: m.Device.Name(), Name: r.Name}
 	res.limits(r, o)
 	w := weigh(m)
 	for _, n := range o.Prompts {
-		p, err := promptSpeed(m, o, n)
+		p, ops, err := promptSpeed(rec, m, o, n)
 		if err != nil {
 			return nil, fmt.Errorf("prompts of %d tokens: %w", n, err)
 		}
@@ -99,10 +106,10 @@ func Generate(r *recipes.Recipe, o GenerateOptions) (*Generation, error) {
 			p.Share = w.prompt(n, p.Rows) / p.Seconds / (res.TFLOPs * 1e12)
 		}
 		o.Log.Info("prompts", "length", n, "rows", p.Rows, "tokens/s", int(p.TokensPerSecond))
-		res.Prompts = append(res.Prompts, p)
+		res.Prompts, res.PromptOps = append(res.Prompts, p), ops
 	}
 	if len(o.Positions) > 0 {
-		if res.Decode, err = decodeSpeeds(m, o, res.GBs, w); err != nil {
+		if res.Decode, res.DecodeOps, err = decodeSpeeds(rec, m, o, res.GBs, w); err != nil {
 			return nil, fmt.Errorf("decoding: %w", err)
 		}
 	}
@@ -177,23 +184,27 @@ func randomTokens(n, vocab int) []int32 {
 	return list
 }
 
-func promptSpeed(m *train.Model, o GenerateOptions, n int) (PromptSpeed, error) {
-	p := PromptSpeed{Length: n, Rows: max(1, o.Tokens/n)}
+func promptSpeed(rec *recorder, m *train.Model, o GenerateOptions, n int) (p PromptSpeed, ops []Op, err error) {
+	p = PromptSpeed{Length: n, Rows: max(1, o.Tokens/n)}
 	e, err := generate.New(m.Device, m.Memory, m.Model, generate.Config{
 		Rows: p.Rows, Chunk: callChunk(o, p.Rows, n), Room: n, Mixed: m.Mixed})
 	if err != nil {
-		return p, err
+		return p, nil, err
 	}
 	defer e.Close()
 	tokens := randomTokens(p.Rows*n, m.Model.VocabSize)
+	next := func() error {
+		if err := e.Reset(); err != nil {
+			return err
+		}
+		_, err := e.Next(tokens) // reads the scores, so the device is done
+		return err
+	}
 	var took []float64
 	for i := range o.Runs + 1 {
-		if err := e.Reset(); err != nil {
-			return p, err
-		}
 		started := time.Now()
-		if _, err := e.Next(tokens); err != nil { // reads the scores, so the device is done
-			return p, err
+		if err := next(); err != nil {
+			return p, nil, err
 		}
 		if i > 0 {
 			took = append(took, time.Since(started).Seconds())
@@ -201,31 +212,34 @@ func promptSpeed(m *train.Model, o GenerateOptions, n int) (PromptSpeed, error) 
 	}
 	p.Seconds, p.MinSeconds, p.MaxSeconds = median(took), slices.Min(took), slices.Max(took)
 	p.TokensPerSecond = float64(p.Rows*n) / p.Seconds
-	return p, nil
+	if o.Ops {
+		ops, err = rec.profile(o.Runs, next)
+	}
+	return p, ops, err
 }
 
-func decodeSpeeds(m *train.Model, o GenerateOptions, gbs float64, w weights) ([]DecodeSpeed, error) {
+func decodeSpeeds(rec *recorder, m *train.Model, o GenerateOptions, gbs float64, w weights) (list []DecodeSpeed, ops []Op, err error) {
 	last := o.Positions[len(o.Positions)-1]
 	e, err := generate.New(m.Device, m.Memory, m.Model, generate.Config{
-		Rows: o.Rows, Chunk: callChunk(o, o.Rows, max(1, last)), Room: last + o.Steps + 1, Mixed: m.Mixed})
+		Rows: o.Rows, Chunk: 1, Room: last + 2*o.Steps + 1, Mixed: m.Mixed})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer e.Close()
 	one := randomTokens(o.Rows, m.Model.VocabSize)
-	var list []DecodeSpeed
 	seconds, at := 0.0, 0 // that all tokens up to a position took
 	for _, position := range o.Positions {
 		if n := position - e.Position(0); n > 0 {
-			if _, err := e.Next(randomTokens(o.Rows*n, m.Model.VocabSize)); err != nil {
-				return nil, err
+			// A step takes as long whatever the states hold.
+			if err := e.Skip(n); err != nil {
+				return nil, nil, err
 			}
 		}
 		var took []float64
 		for i := range o.Steps + 1 {
 			started := time.Now()
 			if _, err := e.Next(one); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			if i > 0 {
 				took = append(took, time.Since(started).Seconds())
@@ -250,5 +264,11 @@ func decodeSpeeds(m *train.Model, o GenerateOptions, gbs float64, w weights) ([]
 		o.Log.Info("decoding", "position", position, "rows", o.Rows, "ms", fmt.Sprintf("%.3f", d.StepMS))
 		list = append(list, d)
 	}
-	return list, nil
+	if o.Ops {
+		ops, err = rec.profile(o.Steps, func() error {
+			_, err := e.Next(one)
+			return err
+		})
+	}
+	return list, ops, err
 }

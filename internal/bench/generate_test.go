@@ -10,7 +10,7 @@ import (
 // TestGenerate checks the sums, not the speed.
 func TestGenerate(t *testing.T) {
 	r := tiny(t)
-	o := GenerateOptions{Prompts: []int{16, 64, 256}, Tokens: 128, CallTokens: 32, Positions: []int{0, 4, 100}, Rows: 3, Steps: 2, Runs: 2, TFLOPs: 2, GBs: 50, Log: quiet}
+	o := GenerateOptions{Prompts: []int{16, 64, 256}, Tokens: 128, CallTokens: 32, Positions: []int{0, 4, 100}, Rows: 3, Steps: 2, Runs: 2, TFLOPs: 2, GBs: 50, Ops: true, Log: quiet}
 	g, err := Generate(r, o)
 	if err != nil {
 		t.Fatal(err)
@@ -29,6 +29,15 @@ func TestGenerate(t *testing.T) {
 	}
 	if a, b, c := g.Decode[0], g.Decode[1], g.Decode[2]; a.StateBytes >= b.StateBytes || b.StateBytes > c.StateBytes || c.StateBytes-b.StateBytes > 4*3*8*2*32 {
 		t.Errorf("states of %d, %d and %d bytes: the window holds 8 tokens", a.StateBytes, b.StateBytes, c.StateBytes)
+	}
+	for name, ops := range map[string][]Op{"prompts": g.PromptOps, "decoding": g.DecodeOps} {
+		calls, ms := 0, 0.0
+		for _, op := range ops {
+			calls, ms = calls+op.Calls, ms+op.MS
+		}
+		if plan := len(ops); plan == 0 || !(ms > 0) || calls < plan {
+			t.Errorf("%s: %d calls of %d ops, %v ms", name, calls, plan, ms)
+		}
 	}
 	if g.Limits != "given" || g.Name != "tiny" {
 		t.Errorf("%+v", g)

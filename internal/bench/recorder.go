@@ -50,9 +50,30 @@ func (r *recorder) Load(p *graph.Plan, m graph.Memory) (graph.Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	own := &recorded{Program: prog, rec: r, times: make([]time.Duration, len(p.Steps))}
+	return r.record(prog), nil
+}
+
+// LoadBeside implements graph.Device.
+func (r *recorder) LoadBeside(p *graph.Plan, m graph.Memory, other graph.Program) (graph.Program, error) {
+	prog, err := r.Device.LoadBeside(p, m, bare(other))
+	if err != nil {
+		return nil, err
+	}
+	return r.record(prog), nil
+}
+
+func (r *recorder) record(p graph.Program) *recorded {
+	own := &recorded{Program: p, rec: r, times: make([]time.Duration, len(p.Plan().Steps))}
 	r.programs = append(r.programs, own)
-	return own, nil
+	return own
+}
+
+// bare is the program that the device itself made.
+func bare(p graph.Program) graph.Program {
+	if own, ok := p.(*recorded); ok {
+		return own.Program
+	}
+	return p
 }
 
 // threads is the number of a CPU's workers, 0 on a GPU.
@@ -80,6 +101,11 @@ func (p *recorded) Run() error {
 		return p.trace()
 	}
 	return p.Program.Run()
+}
+
+// TakeState implements graph.Program.
+func (p *recorded) TakeState(row int, from graph.Program, fromRow int) error {
+	return p.Program.TakeState(row, bare(from), fromRow)
 }
 
 // trace runs the program and keeps what its workers did.
@@ -182,6 +208,18 @@ func (r *recorder) count() {
 			}
 		}
 	}
+}
+
+// profile is the ops of several runs of the same calls.
+func (r *recorder) profile(times int, run func() error) ([]Op, error) {
+	r.table = nil
+	for range times {
+		if err := r.during(timing, run); err != nil {
+			return nil, err
+		}
+		r.sample()
+	}
+	return r.ops(), nil
 }
 
 // ops is the table of all samples, the slowest op first.

@@ -17,12 +17,13 @@ import (
 )
 
 func newEvalCurves() *cobra.Command {
-	var out string
+	var out, name string
 	c := &cobra.Command{
 		Use:   "curves RUN_DIR...",
 		Short: "Compare what `eval ppl` measured of several runs",
 		Long: `Draw the bits per byte by context length of several runs, which ` + "`eval ppl`" + ` left in
-RUN_DIR/eval/ppl, in one picture, and print a markdown table of them.`,
+RUN_DIR/eval/ppl, in one picture, and print a markdown table of them. --name is another
+folder of RUN_DIR/eval, which ` + "`eval ppl --out`" + ` wrote.`,
 		Example: "  sambatrain eval curves runs/samba runs/llama --out ppl.png",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -33,7 +34,7 @@ RUN_DIR/eval/ppl, in one picture, and print a markdown table of them.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			var curves []lengthCurve
 			for _, run := range args {
-				curve, err := readCurve(run)
+				curve, err := readCurve(run, name)
 				if err != nil {
 					return err
 				}
@@ -46,6 +47,7 @@ RUN_DIR/eval/ppl, in one picture, and print a markdown table of them.`,
 		},
 	}
 	c.Flags().StringVar(&out, "out", "ppl.png", "picture to write: .png or .svg")
+	c.Flags().StringVar(&name, "name", "ppl", "folder of RUN_DIR/eval that has the figures")
 	return c
 }
 
@@ -56,12 +58,12 @@ type lengthCurve struct {
 	bits    []float64
 }
 
-func readCurve(run string) (lengthCurve, error) {
+func readCurve(run, name string) (lengthCurve, error) {
 	c := lengthCurve{name: filepath.Base(run)}
 	if r, err := train.LoadConfig(run); err == nil {
 		c.name = r.Name
 	}
-	path := filepath.Join(run, "eval", "ppl", "lengths.csv")
+	path := filepath.Join(run, "eval", name, "lengths.csv")
 	f, err := os.Open(path)
 	if err != nil {
 		return c, fmt.Errorf("%w; measure the run with `sambatrain eval ppl %s`", err, run)

@@ -6,7 +6,7 @@
 #
 #   data     make the token shards: needs the text (a Go toolchain's sources)
 #   train    train each model
-#   passkey  fine-tune each on passkeys
+#   passkey  fine-tune each on passkeys: short documents first, then those of training length
 #   ppl      perplexity of each by length, on the validation split
 #   recall   passkeys of each by length and depth
 #   speed    prompts and decoding of the paper's 1.6B models, arbitrary weights
@@ -19,6 +19,9 @@
 #   RUNS     folder of the runs (runs/longcontext)
 #   OUT      folder of what is collected (RUNS/results)
 #   MODELS   samba mistral mamba llama
+#   STEPS    of training (1500, the recipes'); MICRO rows of it at once
+#   SHORT_STEPS, KEY_STEPS  of passkeys, in short rows and in rows of the training length
+#   SAMPLES  passkeys asked at each length and depth
 #   LIMIT    seconds that all stages of this call may take (540)
 #   DEVICE   cuda, with DTYPE bfloat16; DEVICE=cpu DTYPE=float32 for a machine without a GPU
 #   TINY=1   a minute's worth on a CPU, to try the script: the numbers mean nothing
@@ -31,25 +34,31 @@ models=${MODELS:-samba mistral mamba llama}
 device=${DEVICE:-cuda} dtype=${DTYPE:-bfloat16}
 limit=${LIMIT:-540}
 
-lengths=512,1k,2k,4k,8k,16k,32k,64k,128k,256k,512k,1m texts=2
-keys=1k,2k,4k,8k,16k,32k,64k,128k,256k depths=11 samples=5
-# Full attention's work grows with the square of the length, and it breaks early.
-full_lengths=512,1k,2k,4k,8k,16k,32k full_keys=1k,2k,4k,8k,16k,32k
+# Perplexity of many texts up to 32k tokens, and of the few of a million that there are.
+lengths=512,1k,2k,4k,8k,16k,32k texts=64 rows=16
+long_lengths=2k,8k,32k,64k,128k,256k,512k,1m long_texts=3
+keys=1k,2k,4k,8k,16k,32k,64k,128k,256k depths=11 samples=${SAMPLES:-5}
+full_keys=1k,2k,4k,8k,16k,32k # of full attention, whose work grows with the square of the length
 chunk=4096 recall_batch=5
 train=() # more flags of training
-key_steps=400 key_batch=64 key_micro=32
-tune=(--set optim.lr=5e-4 --set optim.min_lr=5e-5 --set optim.warmup_steps=50)
-prompts=1k,2k,4k,8k,16k,32k,64k,128k prompt_tokens=128k positions=0,1k,4k,16k,64k
+[ -z "${STEPS:-}" ] || train+=(--steps "$STEPS")
+[ -z "${MICRO:-}" ] || train+=(--set train.micro_batch="$MICRO")
+# Of passkeys: a row has one answer, so that short rows teach what is asked at a quarter of the price.
+short_len=512 short_steps=${SHORT_STEPS:-200} short_batch=64
+key_len=2048 key_steps=${KEY_STEPS:-500} key_batch=32
+tune=(--set optim.lr=1e-3 --set optim.min_lr=1e-4 --set optim.warmup_steps=50 --set checkpoint.keep_last=1)
+prompts=1k,2k,4k,8k,16k,32k,64k,128k prompt_tokens=128k call_tokens=128k positions=0,1k,4k,16k,64k
 speed_models="samba-1.7b mistral-1.6b llama3-1.6b"
 if [ -n "${TINY:-}" ]; then
 	device=cpu dtype=float32
-	lengths=128,256,512 texts=2 keys=300,600 depths=3 samples=1 full_lengths=128,256 full_keys=300 chunk=128 recall_batch=1
+	lengths=128,256 texts=4 rows=2 long_lengths=256,512 long_texts=2
+	keys=300,600 depths=3 samples=1 full_keys=300 chunk=128 recall_batch=1
 	small=(--set model.d_model=32 --set model.layers.repeat=1 --set 'model.attention={heads: 2, kv_heads: 2, head_dim: 16, window: 32}' --set model.mlp.d_ff=64)
 	text=(--set "data.text={path: $here/../../docs, include: ['**/*.md']}" --set "data.shards=$runs/shards" --set data.validation_fraction=0.4)
 	train=("${small[@]}" "${text[@]}" --set data.seq_len=64 --set train.batch_size=4 --steps 4 --set optim.warmup_steps=1 --set eval.rows=2 --set eval.every=0)
-	key_steps=2 key_batch=2 key_micro=2
-	tune+=(--set optim.warmup_steps=1 --set data.seq_len=300)
-	prompts=16,32 prompt_tokens=64 positions=0,16 speed_models=quickstart
+	short_len=300 short_steps=2 short_batch=2 key_len=400 key_steps=2 key_batch=2
+	tune+=(--set optim.warmup_steps=1)
+	prompts=16,32 prompt_tokens=64 call_tokens=64 positions=0,16 speed_models=quickstart
 fi
 
 started=$SECONDS
@@ -78,20 +87,28 @@ begin_or_resume() {
 export -f begin_or_resume
 export bin
 
+# finetune STEP FROM RUN STEPS LENGTH BATCH MICRO trains run FROM further, on passkeys.
+finetune() {
+	step "$1" "${3%-*}" bash -c 'begin_or_resume "$@"' - "$runs/$3" "$bin" finetune "$runs/$2" --task passkey --out "$runs/$3" \
+		--steps "$4" --set name="longcontext-$3" --set data.seq_len="$5" --set train.batch_size="$6" --set train.micro_batch="$7" "${tune[@]}"
+}
+
 stage() {
-	local m=$2 ppl=$lengths key=$keys
-	[ "$m" != llama ] || ppl=$full_lengths key=$full_keys
+	local m=$2 key=$keys
+	[ "$m" != llama ] || key=$full_keys
 	case $1 in
 	train)
 		step train "$m" bash -c 'begin_or_resume "$@"' - "$runs/$m" "$bin" pretrain "$here/$m.yaml" --out "$runs/$m" \
 			--device "$device" --dtype "$dtype" "${train[@]}"
 		;;
 	passkey)
-		step passkey "$m" bash -c 'begin_or_resume "$@"' - "$runs/$m-passkey" "$bin" finetune "$runs/$m" --task passkey --out "$runs/$m-passkey" \
-			--steps "$key_steps" --set train.batch_size="$key_batch" --set train.micro_batch="$key_micro" "${tune[@]}"
+		finetune short "$m" "$m-short" "$short_steps" "$short_len" "$short_batch" 0
+		finetune passkey "$m-short" "$m-passkey" "$key_steps" "$key_len" "$key_batch" "${MICRO:-0}"
 		;;
 	ppl)
-		step ppl "$m" "$bin" eval ppl "$runs/$m" --lengths "$ppl" --texts "$texts" --rows "$texts" --chunk "$chunk"
+		step ppl "$m" "$bin" eval ppl "$runs/$m" --lengths "$lengths" --texts "$texts" --rows "$rows" --chunk "$chunk"
+		[ "$m" = llama ] || step ppl-long "$m" "$bin" eval ppl "$runs/$m" --lengths "$long_lengths" --texts "$long_texts" \
+			--rows "$long_texts" --chunk "$chunk" --out "$runs/$m/eval/ppl-long"
 		;;
 	recall)
 		step recall-before "$m" "$bin" eval passkey "$runs/$m" --lengths "${key%%,*}" --depths "$depths" --samples 1 --chunk "$chunk"
@@ -105,8 +122,8 @@ collect() {
 	mkdir -p "$out"
 	for m in $models; do
 		[ -d "$runs/$m" ] || continue
-		for run in "$m" "$m-passkey"; do
-			for f in config.resolved.yaml metrics.jsonl eval/ppl eval/passkey; do
+		for run in "$m" "$m-short" "$m-passkey"; do
+			for f in config.resolved.yaml metrics.jsonl eval/ppl eval/ppl-long eval/passkey; do
 				[ -e "$runs/$run/$f" ] || continue
 				mkdir -p "$out/$run/$(dirname "$f")"
 				cp -r "$runs/$run/$f" "$out/$run/$(dirname "$f")/"
@@ -114,9 +131,11 @@ collect() {
 		done
 	done
 	cp "$runs"/*.log "$out/"
-	local measured=()
-	for m in $models; do [ ! -e "$runs/$m/eval/ppl/lengths.csv" ] || measured+=("$runs/$m"); done
-	[ ${#measured[@]} -eq 0 ] || "$bin" eval curves "${measured[@]}" --out "$out/ppl.png" >"$out/ppl.md"
+	for name in ppl ppl-long; do
+		local measured=()
+		for m in $models; do [ ! -e "$runs/$m/eval/$name/lengths.csv" ] || measured+=("$runs/$m"); done
+		[ ${#measured[@]} -eq 0 ] || "$bin" eval curves "${measured[@]}" --name "$name" --out "$out/$name.png" >"$out/$name.md"
+	done
 	du -sh "$out" >&2
 }
 
@@ -126,13 +145,15 @@ for s in "$@"; do
 	case $s in
 	data)
 		# The settings are samba.yaml's, the variable as it is written there.
-		"$bin" data prepare --text '$GOROOT/src' --include '**/*.go' --exclude '**/testdata/**' --validation-fraction 0.04 --shards runs/data/longcontext
+		"$bin" data prepare --text '$GOROOT/src' --include '**/*.go' --shards runs/data/longcontext --validation-fraction 0.06 \
+			--exclude '**/testdata/**' --exclude 'vendor/**' --exclude 'cmd/vendor/**' --exclude '**/*simd*' --exclude '**/*simd*/**' \
+			--exclude '**/z*.go' --exclude '**/opGen.go' --exclude '**/rewrite*.go' --exclude '**/*table*.go'
 		;;
 	train | passkey | ppl | recall) for m in $models; do stage "$s" "$m"; done ;;
 	speed)
 		for m in $speed_models; do
 			step speed "$m" "$bin" bench generate "$m" --device "$device" --dtype "$dtype" --prompts "$prompts" --tokens "$prompt_tokens" \
-				--positions "$positions" --rows 16
+				--call-tokens "$call_tokens" --positions "$positions" --rows 16
 			step speed-one "$m" "$bin" bench generate "$m" --device "$device" --dtype "$dtype" --prompts "${prompts%%,*}" \
 				--tokens "${prompts%%,*}" --positions 0,"${prompts%%,*}" --rows 1
 		done

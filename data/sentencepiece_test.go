@@ -196,3 +196,26 @@ func TestSentencePieceExports(t *testing.T) {
 		}
 	}
 }
+
+// FuzzSentencePiece: whatever a file holds, it is refused or gives ids of its vocabulary.
+func FuzzSentencePiece(f *testing.F) {
+	m := smallModel(sentencepiece.Piece{Text: "▁"}, sentencepiece.Piece{Text: "▁a", Score: -1}, sentencepiece.Piece{Text: "b", Kind: sentencepiece.UserDefined})
+	f.Add(m.Marshal(), []byte("a  b"))
+	m.CharsMap = []byte{8, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 'x', 0}
+	f.Add(m.Marshal(), []byte("a\x00 \xff"))
+	m.Type, m.WhitespaceSuffix = sentencepiece.BPE, true
+	f.Add(m.Marshal(), []byte("ab▁"))
+	f.Fuzz(func(t *testing.T, raw, text []byte) {
+		tok, err := newSentencePiece(raw)
+		if err != nil {
+			return
+		}
+		ids := tok.Encode(nil, text)
+		for _, id := range ids {
+			if id < 0 || int(id) >= tok.VocabSize() {
+				t.Fatalf("id %d of %d", id, tok.VocabSize())
+			}
+		}
+		tok.Decode(nil, ids)
+	})
+}

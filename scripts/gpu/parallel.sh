@@ -187,7 +187,8 @@ begin() {
 }
 
 # measure NAME RECIPE ROWS GPUS STEPS WHAT: waits for STEPS steps behind the first three, and
-# kills the run: a row with their median, and what a GPU has in use.
+# kills the run: a row with their median, and what a GPU has in use. A speed is compared with
+# the mean of those of one GPU so far.
 measure() {
 	local name=$1 recipe=$2 rows=$3 n=$4 steps=$5 what=$6 pid memory latest=$((SECONDS + ${LIMIT:-90}))
 	pid=$(cat "$work/$name.pid")
@@ -207,40 +208,50 @@ if len(list) < steps:
 ms = statistics.median(list)
 speed = rows * n * 4096 / ms * 1e3
 table = json.load(open(store)) if os.path.exists(store) else {}
-table.setdefault(recipe, speed if n == 1 else None)
-json.dump(table, open(store, "w"))
-times = f"{speed / table[recipe]:.2f}" if table[recipe] else ""
+alone = table.setdefault(recipe, [])
+times = f"{speed / statistics.mean(alone):.2f}" if alone else ""
+if n == 1:
+    alone.append(speed)
+    json.dump(table, open(store, "w"))
 print(f"| {recipe} | {n} | {what} | {rows} | {ms:.1f} ({min(list):.1f} to {max(list):.1f}) | {speed:,.0f} | {times} | {int(memory) / 1024:.1f} |")
 PY
 }
 
 table() {
-	echo "| model | GPUs | shard | rows a GPU | ms a step (median of $1; least to most) | tokens/s | of one GPU's | GiB in use |"
+	echo "| model | GPUs | shard | rows a GPU | ms a step (median; least to most) | tokens/s | of one GPU's | GiB in use |"
 	echo '|---|---|---|---|---|---|---|---|'
 }
 
-# speed: the models on one GPU each, side by side, and then on all of them.
+# alone RECIPE ROWS STEPS NUMBER: on each GPU by itself, side by side.
+alone() {
+	local i
+	for i in $(seq 0 $((gpus - 1))); do
+		CARD=${cards[$i]} begin alone-$4-$i-$1 "$1" "$2" 1 --set "data.shards=$work/large-$i"
+	done
+	for i in $(seq 0 $((gpus - 1))); do
+		CARD=${cards[$i]} measure alone-$4-$i-$1 "$1" "$2" 1 "$3" "none, GPU $i"
+	done
+}
+
+# speed: a model on each GPU by itself, on all together, and again by itself: a GPU that is
+# warm is slower.
 speed() {
 	section 'Speed, bfloat16, rows of 4,096 tokens'
-	local steps=${STEPS:-12} shard
-	table "$steps"
-	CARD=${cards[0]} begin one-421m samba-421m 8 1
-	CARD=${cards[1]} begin one-1.3b samba-1.3b 4 1 --set "data.shards=$work/large-2"
-	CARD=${cards[0]} measure one-421m samba-421m 8 1 "$steps" none
-	CARD=${cards[1]} measure one-1.3b samba-1.3b 4 1 "$steps" none
-	for shard in ${SHARDS:-none optimizer full}; do
-		begin $shard-421m samba-421m 8 "$gpus" --set run.shard=$shard
-		measure $shard-421m samba-421m 8 "$gpus" "$steps" $shard
-	done
-	for shard in ${SHARDS:-none optimizer full}; do
-		begin $shard-1.3b samba-1.3b 4 "$gpus" --set run.shard=$shard
-		measure $shard-1.3b samba-1.3b 4 "$gpus" "$steps" $shard
+	local steps=${STEPS:-30} shard model
+	table
+	for model in ${MODELS:-samba-421m:8 samba-1.3b:4}; do
+		alone "${model%:*}" "${model#*:}" "$steps" 1
+		for shard in ${SHARDS:-none optimizer full}; do
+			begin "$shard-${model%:*}" "${model%:*}" "${model#*:}" "$gpus" --set run.shard="$shard"
+			measure "$shard-${model%:*}" "${model%:*}" "${model#*:}" "$gpus" "$steps" "$shard"
+		done
+		alone "${model%:*}" "${model#*:}" "$steps" 2
 	done
 }
 
 large() {
 	section 'Samba 3.8B with all sharded'
-	table 5
+	table
 	begin full-3.8b samba-3.8b "${ROWS:-2}" "$gpus" --set run.shard=full
 	measure full-3.8b samba-3.8b "${ROWS:-2}" "$gpus" 5 full
 }

@@ -214,6 +214,7 @@ func TestKilledTogether(t *testing.T) {
 func TestFullDiskTogether(t *testing.T) {
 	dir := workspace(t, 100, 2)
 	t.Setenv("TEST_LIMITED", "1")
+	t.Setenv("OMPI_MCA_btl", "self,tcp") // its shared memory is files, too
 	l := launch(t, dir, 2, "pretrain", "tiny.yaml", "--set", "run.shard=optimizer")
 	for rank := range 2 {
 		if code := l.number(t, "code", rank); code != exitFailure {

@@ -38,8 +38,13 @@ type Calibration struct {
 	// not aligned to 16 bytes.
 	Unaligned float64 `yaml:"unaligned"`
 	// CallMicros is what each call takes beside its work, in microseconds.
-	CallMicros float64         `yaml:"call_us"`
-	Ops        map[string]Rate `yaml:"ops"`
+	CallMicros float64 `yaml:"call_us"`
+	// Several is the part by which steps of several GPUs are longer than their kernels and
+	// collectives: they wait for the slowest.
+	Several float64         `yaml:"several"`
+	Ops     map[string]Rate `yaml:"ops"`
+	// Variants are ops at a size at which their rate is another, as `attention D=64`.
+	Variants map[string]Rate `yaml:"variants"`
 }
 
 // Rate is how fast an op works: by arithmetic or by memory, over the work that its
@@ -89,6 +94,9 @@ func (c *Calibration) check(name string) error {
 	for op, r := range c.Ops {
 		rates["ops."+op] = r
 	}
+	for op, r := range c.Variants {
+		rates["variants."+op] = r
+	}
 	for _, key := range slices.Sorted(maps.Keys(rates)) {
 		if err := rates[key].check(); err != nil {
 			return fmt.Errorf("%s: %s: %w", name, key, err)
@@ -126,6 +134,9 @@ func (c *Calibration) op(s *graph.Step) (seconds float64, known bool) {
 	}
 	cost := s.Spec.Cost(s.Dims)
 	rate, known := c.Ops[s.Spec.Name]
+	if v, ok := c.Variants[fmt.Sprintf("%s D=%d", s.Spec.Name, s.Dims["D"])]; ok {
+		rate, known = v, true
+	}
 	switch {
 	case known:
 	case cost.FLOPs > arithmetic*cost.Bytes:

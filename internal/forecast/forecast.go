@@ -164,6 +164,10 @@ func (m *Machine) Predict(r *recipes.Recipe, gpus int, l Layout) (*Forecast, err
 	}
 	step := m.walk(more, gpus, guessed).times(f.MicroBatches - 1).plus(m.walk(last, gpus, guessed)).plus(m.walk(update, gpus, guessed))
 	step = step.plus(m.around(dev, c.Accumulate, gpus))
+	if gpus > 1 {
+		longer := m.Calibration.Several * step.seconds
+		step = step.plus(stretch{longer, longer})
+	}
 	maps.DeleteFunc(guessed, func(_ string, t float64) bool { return t < guessedShare*step.seconds })
 	f.Guessed = slices.Sorted(maps.Keys(guessed))
 	in, err := train.InspectPlan(r, last)

@@ -209,10 +209,18 @@ func plansMarkdown(w io.Writer, plans []scalePlan) error {
 		if f.Recomputed > 0 {
 			repeated = fmt.Sprintf(", %d calls repeated", f.Recomputed)
 		}
-		fmt.Fprintf(w, "| %d | %s | %d x %d%s | %.1f GB | %s | %.1f | %s | %s | %.1f%% | %s | %s |\n", f.GPUs, f.Shard, f.MicroBatches, f.MicroBatch, repeated,
-			float64(f.MemoryBytes)/1e9, runlog.Thousands(f.StepMS), f.WaitMS, runlog.Thousands(f.TokensPerSecond), runlog.Thousands(f.TokensPerSecond/float64(f.GPUs)), 100*f.MFU, days(f.Days), runlog.Thousands(f.Cost))
+		fmt.Fprintf(w, "| %d | %s | %d x %d%s | %.1f GB | %s | %s | %s | %s | %.1f%% | %s | %s |\n", f.GPUs, f.Shard, f.MicroBatches, f.MicroBatch, repeated,
+			float64(f.MemoryBytes)/1e9, runlog.Thousands(f.StepMS), few(f.WaitMS), runlog.Thousands(f.TokensPerSecond), runlog.Thousands(f.TokensPerSecond/float64(f.GPUs)), 100*f.MFU, days(f.Days), runlog.Thousands(f.Cost))
 	}
 	return nil
+}
+
+// few writes a decimal of a number of few digits.
+func few(x float64) string {
+	if x < 100 {
+		return fmt.Sprintf("%.1f", x)
+	}
+	return runlog.Thousands(x)
 }
 
 // days writes about three digits.

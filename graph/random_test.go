@@ -19,6 +19,8 @@ type program struct {
 	b     *graph.Builder
 	nodes []*node
 	loss  []*node
+	// paramsInBlocks: each block has a parameter of its own.
+	paramsInBlocks bool
 }
 
 // node is a tensor of rows x cols, with its gradient.
@@ -208,7 +210,12 @@ func (g *program) build(ops int) {
 	}
 	g.leaf("input", g.nodes[0].cols)
 	for first := 0; first < ops; first += opsOfBlock {
-		g.b.Block(func() { g.grow(first, min(first+opsOfBlock, ops)) })
+		g.b.Block(func() {
+			if g.paramsInBlocks {
+				g.leaf("param", 2+g.r.IntN(6))
+			}
+			g.grow(first, min(first+opsOfBlock, ops))
+		})
 	}
 	g.close()
 }

@@ -146,7 +146,8 @@ type EngineConfig struct {
 	ResetState bool
 	EOS        int32
 
-	bucket int // elements; 0 is bucketElements
+	bucket int   // elements; 0 is bucketElements
+	free   int64 // bytes of the device's memory; 0 is what it says
 	// copyOnDevice: the memory that MemoryBudget is of also holds what checkpoints are
 	// written from.
 	copyOnDevice bool
@@ -165,11 +166,14 @@ func NewEngine(dev graph.Device, m *layers.Model, o optim.AdamW, c EngineConfig)
 		return nil, fmt.Errorf("run.reduce_dtype: %s is for mixed precision on GPUs, and this is %s", recipes.BFloat16, dev.Name())
 	}
 	if c.MemoryBudget == 0 {
-		free, err := dev.FreeMemory()
+		var err error
+		if c.free == 0 {
+			c.free, err = dev.FreeMemory()
+		}
 		if err != nil {
 			return nil, err
 		}
-		c.MemoryBudget = int64(usable * float64(free))
+		c.MemoryBudget = int64(usable * float64(c.free))
 		_, c.copyOnDevice = dev.(*cpu.Device)
 	}
 	plan, err := TrainPlan(m, c)

@@ -263,7 +263,10 @@ func (s *session) open(ctx context.Context) (err error) {
 	if _, onCPU := s.dev.(*cpu.Device); r.Data.ResetState && !onCPU {
 		return fmt.Errorf("data.reset_state: has no GPU kernels yet, and run.device %s found a GPU; set it to %s", r.Run.Device, recipes.CPU)
 	}
-	c := s.config()
+	c, err := s.config()
+	if err != nil {
+		return err
+	}
 	c.EOS = tok.EOS()
 	if s.engine, err = NewEngine(s.dev, &r.Model, r.Optim, c); err != nil {
 		return err

@@ -3,6 +3,7 @@ package train
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -140,7 +141,45 @@ func (s *session) processes() int { return max(s.options.Place.Size, 1) }
 func (s *session) alone() bool { return s.processes() == 1 }
 
 // config is what the engine of this process is made for.
-func (s *session) config() EngineConfig { return ConfigAmong(s.recipe, s.comm) }
+func (s *session) config() (c EngineConfig, err error) {
+	c = ConfigAmong(s.recipe, s.comm)
+	c.free, err = s.leastFree()
+	return c, err
+}
+
+// leastFree is the free memory of the process that has least of it. All plan with the same:
+// what a plan computes again decides which parameters it gathers when, and processes must
+// do that together.
+func (s *session) leastFree() (int64, error) {
+	free, err := s.dev.FreeMemory()
+	if err != nil {
+		return 0, err
+	}
+	all, err := s.line.Gather(binary.LittleEndian.AppendUint64(nil, uint64(free)))
+	if err != nil {
+		return 0, err
+	}
+	for _, other := range all {
+		n, err := bytesFree(other)
+		if err != nil {
+			return 0, err
+		}
+		free = min(free, n)
+	}
+	least, err := s.line.Share(binary.LittleEndian.AppendUint64(nil, uint64(free)))
+	if err != nil {
+		return 0, err
+	}
+	return bytesFree(least)
+}
+
+func bytesFree(message []byte) (int64, error) {
+	const size = 8
+	if len(message) != size {
+		return 0, fmt.Errorf("another process says in %d bytes how much memory is free, not in %d", len(message), size)
+	}
+	return int64(binary.LittleEndian.Uint64(message)), nil
+}
 
 // ConfigAmong is ConfigOf for one of the processes that comm joins; nil is a process alone.
 func ConfigAmong(r *recipes.Recipe, comm graph.Comm) EngineConfig {

@@ -194,8 +194,8 @@ func (b *Builder) Scope(name string, f func()) {
 	b.scope = b.scope[:len(b.scope)-1]
 }
 
-// Block runs f. What f adds is one block of the model: the unit of which the backward
-// pass may compute all again from what enters it.
+// Block runs f. What f adds is one block of the model, which the backward pass may compute
+// again. What goes from one block to others is the model's stream.
 func (b *Builder) Block(f func()) {
 	b.blocks++
 	b.block = b.blocks

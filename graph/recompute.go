@@ -2,42 +2,32 @@ package graph
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 )
 
-// effort is how much of a block the backward pass computes again, so that its
-// tensors need not be kept from the forward pass (activation checkpointing, Chen et
-// al., arXiv 1604.06174). The same kernels on the same inputs give the same bits.
-type effort uint8
-
+// Weights of an op's time: what moving a byte, and, where products have tensor cores, what
+// an operation of no matrix product take, in operations of matrix products.
 const (
-	keepAll    effort = iota
-	cheapAgain        // what moves memory and computes little: norms, gates, convolutions
-	allAgain          // everything but what other blocks read: the residual stream
-)
-
-const (
-	// flopsPerByte is the most work that an op does for a byte that it moves to count as
-	// cheap. Norms, gates and convolutions are below it; a scan's is 8, and a product's
-	// or attention's hundreds.
-	flopsPerByte = 4
-	// byteInFLOPs weighs the two limits of a machine against each other in an op's time.
-	byteInFLOPs = 100
+	byteInFLOPs     = 100
+	scalarInProduct = 20
 )
 
 // LimitError is what Compile returns where the arena can't be as small as asked.
 type LimitError struct {
-	// Limit and Need are bytes; Need is what the arena takes when all blocks are
+	// Limit and Need are bytes; Need is what the arena takes when all that can be is
 	// computed again.
 	Limit, Need int64
 }
 
 func (e *LimitError) Error() string {
-	return fmt.Sprintf("graph: the tensors between kernels take %d bytes even when all blocks are computed again, more than the limit of %d", e.Need, e.Limit)
+	return fmt.Sprintf("graph: the tensors between kernels take %d bytes even when all that can be is computed again, more than the limit of %d", e.Need, e.Limit)
 }
 
-// recomputation is what decides which tensors are kept for the backward pass.
+// recomputation is what decides which tensors are not kept from the forward pass, but
+// computed again in the backward pass (activation checkpointing, Chen et al., arXiv
+// 1604.06174). The same kernels on the same inputs give the same bits.
 type recomputation struct {
 	c     *compiler
 	steps []pending
@@ -45,13 +35,14 @@ type recomputation struct {
 	maker map[*storage]int
 	// saved are the storages that backward steps read.
 	saved map[*storage]bool
-	// shared are the storages that outlive their block in any case: results, and what
-	// another block reads.
-	shared map[*storage]bool
+	// results outlive the plan's run.
+	results map[*storage]bool
+	// stream are the storages that more than one block of the model reads or makes.
+	stream map[*storage]bool
 }
 
 func (c *compiler) newRecomputation() *recomputation {
-	r := &recomputation{c: c, steps: c.steps, maker: map[*storage]int{}, saved: map[*storage]bool{}, shared: map[*storage]bool{}}
+	r := &recomputation{c: c, steps: c.steps, maker: map[*storage]int{}, saved: map[*storage]bool{}, results: map[*storage]bool{}, stream: map[*storage]bool{}}
 	for i, s := range r.steps {
 		if s.backward {
 			for _, v := range s.in {
@@ -61,7 +52,7 @@ func (c *compiler) newRecomputation() *recomputation {
 		}
 		for _, v := range s.in {
 			if m, ok := r.maker[v.st]; ok && r.steps[m].block != s.block {
-				r.shared[v.st] = true
+				r.stream[v.st] = true
 			}
 		}
 		for _, v := range s.out {
@@ -69,44 +60,127 @@ func (c *compiler) newRecomputation() *recomputation {
 		}
 	}
 	for _, o := range c.b.out {
-		r.shared[c.values[o.node].st] = true
+		r.results[c.values[o.node].st] = true
 	}
 	return r
 }
 
-// droppable are the storages that need not be kept when each block makes its effort.
-func (r *recomputation) droppable(efforts []effort) map[*storage]bool {
+// choice is one step that may be run again, with those that make what it reads and nobody
+// keeps.
+type choice struct {
+	steps []int
+	gain  float64 // what a unit of work saves
+}
+
+// choices are all that can be done, the best first. Among equals the first steps come first:
+// the last ones are computed again while everything else is still kept.
+func (r *recomputation) choices() []choice {
+	var list []choice
+	for i, s := range r.steps {
+		steps := map[int]bool{}
+		if s.backward || !r.close(i, steps) {
+			continue
+		}
+		saved, work := 0, 0.0
+		c := choice{steps: slices.Sorted(maps.Keys(steps))}
+		for _, k := range c.steps {
+			for _, v := range r.steps[k].out {
+				if r.saved[v.st] {
+					saved += v.st.size()
+				}
+			}
+			work += r.work(r.steps[k])
+		}
+		if saved > 0 {
+			c.gain = float64(saved) / max(work, 1)
+			list = append(list, c)
+		}
+	}
+	sort.SliceStable(list, func(i, j int) bool { return list[i].gain > list[j].gain })
+	return r.apart(list)
+}
+
+// close adds step i and those that must be run again with it. It reports false where one
+// can't be.
+func (r *recomputation) close(i int, steps map[int]bool) bool {
+	if steps[i] {
+		return true
+	}
+	if r.steps[i].block == 0 {
+		return false
+	}
+	steps[i] = true
+	for _, v := range r.steps[i].out {
+		if r.results[v.st] || v.st.region != Arena {
+			return false
+		}
+	}
+	for _, v := range r.steps[i].in {
+		if m, made := r.maker[v.st]; made && !r.saved[v.st] && !r.close(m, steps) {
+			return false
+		}
+	}
+	return true
+}
+
+// apart leaves out choices that would make a part of the stream from another part that is
+// not kept either: in the end, all of it from its beginning, at once.
+func (r *recomputation) apart(list []choice) []choice {
+	drop, from := map[*storage]bool{}, map[*storage]bool{}
+	return slices.DeleteFunc(list, func(c choice) bool {
+		var out, in []*storage
+		for _, k := range c.steps {
+			for _, v := range r.steps[k].out {
+				if r.stream[v.st] {
+					out = append(out, v.st)
+				}
+			}
+			for _, v := range r.steps[k].in {
+				if r.stream[v.st] {
+					in = append(in, v.st)
+				}
+			}
+		}
+		if len(out) == 0 {
+			return false
+		}
+		if slices.ContainsFunc(in, func(s *storage) bool { return drop[s] }) || slices.ContainsFunc(out, func(s *storage) bool { return from[s] }) {
+			return true
+		}
+		for _, s := range out {
+			drop[s] = true
+		}
+		for _, s := range in {
+			from[s] = true
+		}
+		return false
+	})
+}
+
+// work is a step's time, in operations of matrix products.
+func (r *recomputation) work(s pending) float64 {
+	if s.Spec.Cost == nil {
+		return 0
+	}
+	c := s.Spec.Cost(s.Dims)
+	scalar := 1.0
+	if r.c.b.round != nil {
+		scalar = scalarInProduct
+	}
+	return c.Products + scalar*(c.FLOPs-c.Products) + byteInFLOPs*c.Bytes
+}
+
+// dropped are the storages that the choices don't keep.
+func (r *recomputation) dropped(list []choice) map[*storage]bool {
 	drop := map[*storage]bool{}
-	for _, s := range r.steps {
-		if s.backward || s.block == 0 || efforts[s.block] == keepAll {
-			continue
-		}
-		if efforts[s.block] == cheapAgain && !r.cheap(s, drop) {
-			continue
-		}
-		for _, v := range s.out {
-			if !r.shared[v.st] && v.st.region == Arena {
+	for _, c := range list {
+		for _, k := range c.steps {
+			for _, v := range r.steps[k].out {
 				drop[v.st] = true
 			}
 		}
 	}
 	return drop
-}
-
-// cheap reports whether a step does little, and reads only what is there anyway.
-func (r *recomputation) cheap(s pending, drop map[*storage]bool) bool {
-	if s.Spec.Cost == nil {
-		return false
-	}
-	if cost := s.Spec.Cost(s.Dims); cost.FLOPs > flopsPerByte*cost.Bytes {
-		return false
-	}
-	for _, v := range s.in {
-		if _, made := r.maker[v.st]; made && !r.saved[v.st] && !drop[v.st] {
-			return false
-		}
-	}
-	return true
 }
 
 // rewrite is the list of steps in which the backward pass computes dropped storages
@@ -149,55 +223,6 @@ func (r *recomputation) rewrite(drop map[*storage]bool) []pending {
 	return list
 }
 
-// upgrade is one block's step to a greater effort, and what a unit of work saves.
-type upgrade struct {
-	block  int
-	effort effort
-	gain   float64
-}
-
-// upgrades are all that could be done, the best first. Among equals the first blocks
-// come first: the last ones are computed again while everything else is still kept.
-func (r *recomputation) upgrades(blocks int) []upgrade {
-	var list []upgrade
-	for block := 1; block <= blocks; block++ {
-		before := upgradeCost{}
-		for _, e := range []effort{cheapAgain, allAgain} {
-			cost := r.cost(block, blocks, e)
-			if saved := cost.saved - before.saved; saved > 0 {
-				list = append(list, upgrade{block, e, saved / max(cost.work-before.work, 1)})
-				before = cost
-			}
-		}
-	}
-	sort.SliceStable(list, func(i, j int) bool { return list[i].gain > list[j].gain })
-	return list
-}
-
-type upgradeCost struct {
-	saved float64 // units of 4 bytes
-	work  float64 // FLOPs
-}
-
-func (r *recomputation) cost(block, blocks int, e effort) upgradeCost {
-	efforts := make([]effort, blocks+1)
-	efforts[block] = e
-	drop := r.droppable(efforts)
-	var c upgradeCost
-	for st := range drop {
-		if r.saved[st] {
-			c.saved += float64(st.size())
-		}
-	}
-	for _, s := range r.rewrite(drop) {
-		if s.again && s.Spec.Cost != nil {
-			cost := s.Spec.Cost(s.Dims)
-			c.work += cost.FLOPs + byteInFLOPs*cost.Bytes
-		}
-	}
-	return c
-}
-
 // fit lays out the arena within limit bytes, with as little computed again as that
 // takes; 0 is no limit. It returns the arena's length.
 func (c *compiler) fit(limit int64) (int, error) {
@@ -207,14 +232,8 @@ func (c *compiler) fit(limit int64) (int, error) {
 		return total, err
 	}
 	r := c.newRecomputation()
-	list := r.upgrades(c.b.blocks)
-	try := func(n int) ([]pending, int, error) {
-		efforts := make([]effort, c.b.blocks+1)
-		for _, u := range list[:n] {
-			efforts[u.block] = max(efforts[u.block], u.effort)
-		}
-		return c.laidOut(r.rewrite(r.droppable(efforts)))
-	}
+	list := r.choices()
+	try := func(n int) ([]pending, int, error) { return c.laidOut(r.rewrite(r.dropped(list[:n]))) }
 	n := sort.Search(len(list), func(n int) bool {
 		_, total, err := try(n)
 		return err != nil || 4*int64(total) <= limit

@@ -59,9 +59,10 @@ type Spec struct {
 
 // Cost is an op's work: floating-point operations, and the bytes that it must at
 // least read and write in float32. A multiply-add is two operations, an exponential
-// or a logarithm ExpFLOPs, any other one.
+// or a logarithm ExpFLOPs, any other one. Products are those of the FLOPs that are in matrix
+// products.
 type Cost struct {
-	FLOPs, Bytes float64
+	FLOPs, Bytes, Products float64
 }
 
 // ExpFLOPs is what an exponential counts as, eight multiply-adds' time: rounding the

@@ -10,6 +10,7 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/layers"
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 // wide has products large enough to be split among workers.
@@ -267,6 +268,36 @@ func TestMemory(t *testing.T) {
 	_, err := NewEngine(dev, m, adamw(), EngineConfig{MicroBatch: 1, SeqLen: 8})
 	if err == nil || !strings.Contains(err.Error(), "GB of memory") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestRepeatedLast: on a GPU, products and what moves memory are computed again before scans
+// and attention, which take longest for what they save.
+func TestRepeatedLast(t *testing.T) {
+	r, err := recipes.Load("samba-421m", "train.batch_size=8", "train.micro_batch=8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := ConfigOf(r)
+	c.Mixed = true
+	for budget, last := range map[int64]bool{18e9: false, 13.1e9: true} {
+		c.MemoryBudget = budget
+		plan, err := TrainPlan(&r.Model, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := map[string]bool{}
+		for _, s := range plan.Steps {
+			if s.Again {
+				again[s.Spec.Name] = true
+			}
+		}
+		for name, want := range map[string]bool{"rms_norm": true, "swiglu": true, "causal_conv": true, "linear": true,
+			"selective_scan": last, "attention": last} {
+			if again[name] != want {
+				t.Errorf("within %d bytes: %s computed again: %v", budget, name, again[name])
+			}
+		}
 	}
 }
 

@@ -71,7 +71,7 @@ func Spec(c Config) *graph.Spec {
 		},
 		Cost: func(d graph.Dims) graph.Cost {
 			return graph.Cost{
-				FLOPs: c.visible(d) * float64(4*d["D"]+graph.ExpFLOPs),
+				FLOPs: c.visible(d) * float64(4*d["D"]+graph.ExpFLOPs), Products: c.visible(d) * float64(4*d["D"]),
 				Bytes: 8*(queryElements(d)+keyElements(d)) + 4*float64(d["B"]*d["T"]*d["H"]),
 			}
 		},
@@ -106,7 +106,7 @@ func backwardSpec(c Config) *graph.Spec {
 		InPlace:        []int{3},
 		Cost: func(d graph.Dims) graph.Cost {
 			return graph.Cost{
-				FLOPs: c.visible(d) * float64(10*d["D"]+graph.ExpFLOPs),
+				FLOPs: c.visible(d) * float64(10*d["D"]+graph.ExpFLOPs), Products: c.visible(d) * float64(10*d["D"]),
 				Bytes: 16*(queryElements(d)+keyElements(d)) + 4*float64(d["B"]*d["T"]*d["H"]),
 			}
 		},

@@ -47,7 +47,8 @@ func Spec() *graph.Spec {
 			return []graph.Tensor{dq, dq.Output(1), dq.Output(2), dq.Output(3)}
 		},
 		Cost: func(d graph.Dims) graph.Cost {
-			return graph.Cost{FLOPs: visible(d) * float64(2*(d["D"]+d["C"])+graph.ExpFLOPs), Bytes: 8 * elements(d)}
+			products := visible(d) * float64(2*(d["D"]+d["C"]))
+			return graph.Cost{FLOPs: products + visible(d)*graph.ExpFLOPs, Products: products, Bytes: 8 * elements(d)}
 		},
 	}
 }
@@ -72,7 +73,8 @@ func backwardSpec() *graph.Spec {
 		CUDAByDocument: &graph.CUDA{Source: source, Launches: cudaBackwardByDocument, Workspace: backwardWorkspaceByDocument},
 
 		Cost: func(d graph.Dims) graph.Cost {
-			return graph.Cost{FLOPs: visible(d) * float64(2*(3*d["D"]+2*d["C"])+graph.ExpFLOPs), Bytes: 16 * elements(d)}
+			products := visible(d) * float64(2*(3*d["D"]+2*d["C"]))
+			return graph.Cost{FLOPs: products + visible(d)*graph.ExpFLOPs, Products: products, Bytes: 16 * elements(d)}
 		},
 	}
 }

@@ -150,7 +150,7 @@ func dwAddSpec() *graph.Spec {
 // writes the third.
 func cost(d graph.Dims) graph.Cost {
 	n, m, k := float64(d["B"]*d["T"]), float64(d["M"]), float64(d["K"])
-	return graph.Cost{FLOPs: 2 * n * m * k, Bytes: 4 * (n*k + m*k + n*m)}
+	return graph.Cost{FLOPs: 2 * n * m * k, Products: 2 * n * m * k, Bytes: 4 * (n*k + m*k + n*m)}
 }
 
 // Cases are the op's shapes under test.

@@ -170,8 +170,9 @@ func (f *form) check(graph.Dims) error {
 // writes it, and those between the tokens of a chunk that see one another.
 func (f *form) forwardCost(d graph.Dims) graph.Cost {
 	n, dk, dv := float64(d["B"]*d["T"]*d["H"]), float64(d["Dk"]), float64(d["Dv"])
+	products := n * (4*dk*dv + visible(d)*2*(dk+dv))
 	return graph.Cost{
-		FLOPs: n * (4*dk*dv + visible(d)*2*(dk+dv)),
+		FLOPs: products, Products: products,
 		Bytes: 4 * n * (f.keyArrays()*dk + 2*dv),
 	}
 }
@@ -180,8 +181,9 @@ func (f *form) forwardCost(d graph.Dims) graph.Cost {
 // between the tokens of a chunk: the scores, their gradient, dq, dk and dv.
 func (f *form) backwardCost(d graph.Dims) graph.Cost {
 	n, dk, dv := float64(d["B"]*d["T"]*d["H"]), float64(d["Dk"]), float64(d["Dv"])
+	products := n * (10*dk*dv + visible(d)*2*(3*dk+2*dv))
 	return graph.Cost{
-		FLOPs: n * (10*dk*dv + visible(d)*2*(3*dk+2*dv)),
+		FLOPs: products, Products: products,
 		Bytes: 4 * n * (2*f.keyArrays()*dk + 3*dv),
 	}
 }

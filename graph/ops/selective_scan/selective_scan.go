@@ -49,9 +49,10 @@ func Spec(gated bool) *graph.Spec {
 			h := graph.NewArray(graph.Shape{d["B"], d["N"], d["C"]})
 			forwardReference(d, operandsOf(gated, in), h, out[0], out[1])
 		},
-		CPU:       forward(gated),
-		CUDA:      cudaForward(gated, false),
-		Workspace: forwardWorkspace,
+		CPU:            forward(gated),
+		CUDA:           form{gated: gated}.forward(),
+		CUDAByDocument: form{gated: gated, byDocument: true}.forward(),
+		Workspace:      forwardWorkspace,
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			in := append(append([]graph.Tensor{}, g.In...), g.Out[1], g.DOut)
 			grads := []graph.Tensor{g.Builder().Apply(backwardSpec(gated), in...)}
@@ -78,7 +79,7 @@ func CarrySpec(gated bool) *graph.Spec {
 			forwardReference(d, operandsOf(gated, in), in[len(in)-1], out[0], graph.Array{})
 		},
 		CPU:       forwardCarry(gated),
-		CUDA:      cudaForward(gated, true),
+		CUDA:      form{gated: gated, carry: true}.forward(),
 		Workspace: forwardWorkspace,
 		Cost:      func(d graph.Dims) graph.Cost { return forwardCost(gated, d) },
 	}
@@ -109,15 +110,16 @@ func backwardSpec(gated bool) *graph.Spec {
 		out, dy = out+", dz[B T C]", 9
 	}
 	return &graph.Spec{
-		Name:      name(gated, "_backward"),
-		Signature: inputs(gated) + ", h:f32[B S N C], dy[B T C] -> " + out,
-		Derive:    deriveChunks,
-		Reference: func(d graph.Dims, in, out []graph.Array) { backwardReference(d, operandsOf(gated, in), in, out) },
-		CPU:       backward(gated),
-		CUDA:      cudaBackward(gated),
-		Workspace: backwardWorkspace,
-		InPlace:   []int{dy},
-		Cost:      func(d graph.Dims) graph.Cost { return backwardCost(gated, d) },
+		Name:           name(gated, "_backward"),
+		Signature:      inputs(gated) + ", h:f32[B S N C], dy[B T C] -> " + out,
+		Derive:         deriveChunks,
+		Reference:      func(d graph.Dims, in, out []graph.Array) { backwardReference(d, operandsOf(gated, in), in, out) },
+		CPU:            backward(gated),
+		CUDA:           form{gated: gated}.backward(),
+		CUDAByDocument: form{gated: gated, byDocument: true}.backward(),
+		Workspace:      backwardWorkspace,
+		InPlace:        []int{dy},
+		Cost:           func(d graph.Dims) graph.Cost { return backwardCost(gated, d) },
 	}
 }
 
@@ -205,12 +207,18 @@ func Cases() []graph.Case {
 		cases = append(cases, graph.Case{Name: "documents", Spec: graph.ByDocument(Spec(gated), backwardSpec(gated), savedOutputs),
 			Fill: documents, Dims: graph.Dims{"B": 2, "T": 3*chunk + 1, "C": 37, "N": 5}})
 	}
+	// Rows so long that a GPU cuts them into segments.
+	segments := graph.Dims{"B": 1, "T": 5*chunk + 1, "C": 40, "N": 16}
+	cases = append(cases,
+		graph.Case{Name: "segments", Spec: Spec(true), Fill: trained(), Dims: segments},
+		graph.Case{Name: "segments", Spec: graph.ByDocument(Spec(true), backwardSpec(true), savedOutputs), Fill: documents, Dims: segments})
 	// Steps so long that states are forgotten at once, exp gives 0 and softplus is a line.
 	long := trained()
 	long["dt"] = graph.Uniform(-40, 40)
 	return append(cases,
 		graph.Case{Name: "long steps", Spec: Spec(true), Fill: long, Dims: graph.Dims{"B": 1, "T": 20, "C": 16, "N": 16}},
 		graph.Case{Name: "421m", Spec: Spec(true), Fill: trained(), Dims: graph.Dims{"B": 1, "T": 1024, "C": 3072, "N": 16}, Bench: true},
+		graph.Case{Name: "421m documents", Spec: graph.ByDocument(Spec(true), backwardSpec(true), savedOutputs), Fill: documents, Dims: graph.Dims{"B": 1, "T": 1024, "C": 3072, "N": 16}, Bench: true},
 		graph.Case{Name: "30m", Spec: Spec(true), Fill: trained(), Dims: graph.Dims{"B": 1, "T": 1024, "C": 1024, "N": 16}, Bench: true},
 		graph.Case{Name: "421m one token", Spec: CarrySpec(true), Fill: trained(), Dims: graph.Dims{"B": 1, "T": 1, "C": 3072, "N": 16}, Bench: true},
 	)

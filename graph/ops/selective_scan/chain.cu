@@ -1,0 +1,16 @@
+// selective_scan_chain: for each of `size` states of each row of the batch, with
+// x = first (zero where null), and over the segments in order, the last one first where
+// backwards: ends, x = x, ends + decays * x. ends and decays are [B][segments][size].
+extern "C" __global__ void selective_scan_chain(float *ends, const float *decays, const float *first, int segments,
+                                                int size, int backwards) {
+  int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= size) return;
+  float x = first ? first[(int64_t)blockIdx.y * size + i] : 0.f;
+  for (int k = 0; k < segments; k++) {
+    int64_t at = ((int64_t)blockIdx.y * segments + (backwards ? segments - 1 - k : k)) * size + i;
+    float next = 0.f;
+    if (k < segments - 1) next = ends[at] + decays[at] * x;
+    ends[at] = x;
+    x = next;
+  }
+}

@@ -1,0 +1,155 @@
+package selective_scan
+
+import (
+	"strconv"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/cpu/simd"
+)
+
+// tiling is how a pass cuts its work: what a thread, a block and the grid have.
+type tiling struct {
+	per, lanes       int // states of a channel a thread, and threads a channel
+	tile, channels   int // channels a thread, and a block
+	resident         int // blocks wanted on a multiprocessor
+	slices           int // of the channels
+	segments, length int // of the chunks, and how many one has
+}
+
+// newTiling cuts a row into so many segments that there are at most about `wanted`
+// blocks, of which `threads` threads are wanted on a multiprocessor. It depends on the
+// sizes alone, so that sums do too.
+func newTiling(d graph.Dims, per, lanes, tile, channels, threads, wanted int) tiling {
+	const shortest = 4 // chunks of a segment
+	t := tiling{per: per, lanes: lanes, tile: tile, channels: channels}
+	t.resident = max(threads/t.threads(), 1)
+	t.slices = ceilDiv(d["C"], channels)
+	chunks := ceilDiv(d["T"], simd.ScanChunk)
+	t.length = max(ceilDiv(chunks, max(wanted/(t.slices*d["B"]), 1)), min(shortest, chunks))
+	t.segments = ceilDiv(chunks, t.length)
+	return t
+}
+
+// forwardTiling has 4 states of 2 channels a thread where it can, so that one wave of
+// blocks holds the channels of a large batch. Segments cost each exp twice: only where
+// there are few blocks are rows cut into them.
+func forwardTiling(d graph.Dims) tiling {
+	const tile, threads, wanted, few = 2, 512, 1056, 264 // blocks of 64 channels are few, of 32 wanted
+	per, channels := 4, 64
+	if d["N"] > 32 {
+		per = 8
+	}
+	lanes := lanesFor(d["N"], per)
+	if ceilDiv(d["C"], channels)*d["B"] < few {
+		channels = max(32, 32*tile/lanes) // at least a warp
+	}
+	t := newTiling(d, per, lanes, tile, channels, threads, wanted)
+	if t.slices*t.channels*d["B"] > 64*few {
+		t.segments, t.length = 1, ceilDiv(d["T"], simd.ScanChunk)
+	}
+	return t
+}
+
+// mostStates of a channel are what the backward pass has registers for.
+const mostStates = 64
+
+// backwardTiling keeps a block's shared memory below 99 KB, of up to 16 states three blocks'
+// below 227 KB, and its registers below the 168 of 384 threads.
+func backwardTiling(d graph.Dims) tiling {
+	const lanes, wanted = 4, 396
+	switch n := d["N"]; {
+	case n <= 16:
+		return newTiling(d, 4, lanes, 2, 64, 384, wanted)
+	case n <= 32:
+		return newTiling(d, 8, lanes, 1, 32, 384, wanted)
+	default:
+		return newTiling(d, 16, lanes, 1, 16, 256, wanted)
+	}
+}
+
+// lanesFor is the power of 2 of threads that hold n states, per each.
+func lanesFor(n, per int) int {
+	lanes := 1
+	for lanes*per < n {
+		lanes *= 2
+	}
+	return lanes
+}
+
+func (t tiling) threads() int { return t.channels / t.tile * t.lanes }
+
+// group is the tokens whose states the backward pass has in registers at once.
+func (t tiling) group() int {
+	if t.per > 4 {
+		return 2
+	}
+	return 4
+}
+
+// sharedBytes is what a block of the backward pass keeps: four numbers of each token and
+// channel, the states before each group, Bm, Cm, the bias and the skip.
+func (t tiling) sharedBytes() int {
+	const chunk = simd.ScanChunk
+	row := t.channels + t.channels/8 + 2
+	return 4 * (4*chunk*row + chunk/t.group()*t.threads()*t.tile*t.per + 2*chunk*t.lanes*t.per + 16 + 2*t.channels)
+}
+
+// launch is a kernel over all slices and rows, and so many segments.
+func (t tiling) launch(kernel string, macros map[string]string, d graph.Dims, segments int, args ...any) graph.Launch {
+	return graph.Launch{Kernel: kernel, Defines: macros,
+		Grid: [3]int{t.slices, segments, d["B"]}, Block: [3]int{t.threads(), 1, 1}, Args: args}
+}
+
+// chain is the kernel that makes of the segments' ends what each begins with.
+func (t tiling) chain(macros map[string]string, d graph.Dims, ends, decays, first uint64, backwards int32) graph.Launch {
+	const threads = 128
+	size := d["N"] * d["C"]
+	return graph.Launch{Kernel: "selective_scan_chain", Defines: macros,
+		Grid: [3]int{ceilDiv(size, threads), d["B"], 1}, Block: [3]int{threads, 1, 1},
+		Args: []any{ends, decays, first, int32(t.segments), int32(size), backwards}}
+}
+
+// edgeBytes is the size of the states at the segments' ends; none where there is one.
+func (t tiling) edgeBytes(d graph.Dims) int {
+	if t.segments == 1 {
+		return 0
+	}
+	return 4 * d["B"] * t.segments * d["N"] * d["C"]
+}
+
+// macros are the source's, given all operands' types, those [B T C] and those [B T N], and the
+// files that are wanted of it.
+func (t tiling) macros(d graph.Dims, f form, types map[string]graph.DeviceBuffer, octets, states []graph.DeviceBuffer, files ...string) map[string]string {
+	m := map[string]string{"N": strconv.Itoa(d["N"]), "CHUNK": strconv.Itoa(simd.ScanChunk), "PER": strconv.Itoa(t.per),
+		"LANES": strconv.Itoa(t.lanes), "TILE": strconv.Itoa(t.tile), "CHANNELS": strconv.Itoa(t.channels), "RESIDENT": strconv.Itoa(t.resident)}
+	for name, b := range types {
+		m[name] = b.DType.CType()
+		if b.DType == graph.BFloat16 {
+			m["FAST"] = "1"
+		}
+	}
+	for _, name := range files {
+		m[macro(name)] = "1"
+	}
+	for name, set := range map[string]bool{"GATED": f.gated, "BY_DOCUMENT": f.byDocument, "WIDE": vectors(8, octets), "WIDE_BC": vectors(4, states)} {
+		if set {
+			m[name] = "1"
+		}
+	}
+	return m
+}
+
+// vectors reports whether the rows of all buffers can be moved n elements, or 16 bytes,
+// at a time.
+func vectors(n int, buffers []graph.DeviceBuffer) bool {
+	for _, b := range buffers {
+		size := b.DType.Size()
+		access := min(n*size, 16)
+		if b.Cols%n != 0 || b.Address%uint64(access) != 0 || b.Stride*size%access != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func ceilDiv(a, b int) int { return (a + b - 1) / b }

@@ -1,0 +1,13 @@
+// selective_scan_states: saved of selective_scan, and nothing else of it.
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
+selective_scan_states(const U_T *u, const DT_T *dt, const float *dt_bias, const float *a_log, const B_T *b,
+                      const float *d, const int *documents, const float *starts, float *saved, int length, int tokens,
+                      int channels, int u_stride, int dt_stride, int b_stride) {
+  Inputs in = {u, dt, dt_bias, a_log, b, nullptr, d, nullptr, documents, tokens, channels, u_stride, dt_stride, b_stride, 0, 0};
+  Place at(blockIdx.x, channels);
+  Segment seg(blockIdx.y, length, tokens);
+  float h[TILE][PER], rate[TILE][PER], total[TILE] = {};
+  at.rates(a_log, rate);
+  at.load(h, starts, (int64_t)blockIdx.z * gridDim.y + blockIdx.y);
+  scan<false>(in, at, seg, h, rate, total, saved, nullptr, 0);
+}

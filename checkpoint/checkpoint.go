@@ -10,6 +10,9 @@
 //	info, err := run.Save(state, model, optimizer)
 //	removed, err := run.Prune(cfg.KeepLast, cfg.KeepEvery)
 //
+// Of several processes the one with the lock calls Begin, each of them WriteShare, and the first one Finish with what
+// they return. A checkpoint is read alike, whoever wrote it.
+//
 // List, Verify, Load and Newest only read and need no lock. FORMAT.md describes the files.
 package checkpoint
 

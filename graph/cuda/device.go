@@ -197,8 +197,12 @@ func (d *Device) function(op string, source string, l graph.Launch) (uintptr, er
 	return f, nil
 }
 
-// Close implements graph.Device.
+// Close implements graph.Device. A device that has not left other processes keeps its
+// memory until the process ends: the GPU may be waiting for one of them, and so would Close.
 func (d *Device) Close() error {
+	if d.comm != nil {
+		return nil
+	}
 	leave, err := d.enter()
 	if err != nil {
 		return err

@@ -154,13 +154,18 @@ func padded(d graph.Dims) int { return (d["T"] + 127) / 128 * 128 }
 func (c Config) delta(call pass, w workspace) graph.Launch {
 	o, lse, do, d := call.In[3], call.In[4], call.In[5], call.Dims
 	macros := c.macros(operands{"O_T": o, "DO_T": do}, "delta")
-	macros["WIDTH"] = strconv.Itoa(width(c.HeadDim, o, do))
-	const warps = 4
+	vector := width(c.HeadDim, o, do)
+	lanes := 1 // of a warp that take a query
+	for lanes < 32 && lanes*vector < c.HeadDim {
+		lanes *= 2
+	}
+	macros["WIDTH"], macros["LANES"] = strconv.Itoa(vector), strconv.Itoa(lanes)
+	const threads = 128
 	return graph.Launch{
 		Kernel:  "attention_delta",
 		Defines: macros,
-		Grid:    [3]int{ceil(d["B"]*padded(d)*d["H"], warps), 1, 1},
-		Block:   [3]int{32 * warps, 1, 1},
+		Grid:    [3]int{ceil(d["B"]*padded(d)*d["H"], threads/lanes), 1, 1},
+		Block:   [3]int{threads, 1, 1},
 		Args: []any{o.Address, do.Address, lse.Address, w.delta, w.lse2, w.counts, int32((w.end - w.counts) / 4),
 			int32(d["B"]), int32(d["T"]), int32(padded(d)), int32(d["H"]), uint64(o.Stride), uint64(lse.Stride), uint64(do.Stride)},
 	}

@@ -134,8 +134,7 @@ attention_backward_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, const
     multiply_rows<KEYS, STEP>(ds, value, douti);
     wgmma_commit();
     wgmma_wait<1>();
-    settle<SCORES>(p), settle<D / 8>(dk_sum);
-    if (left < total && left > STAGES - 1) barrier_arrive(LEFT + (stage == 0 ? STAGES - 1 : stage - 1), PRODUCTS + COPIES);
+    settle<SCORES>(p);
 #pragma unroll
     for (int j = 0; j < SCORES; j++) {
 #pragma unroll
@@ -177,7 +176,8 @@ attention_backward_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, const
     multiply_columns<KEYS>(dq, weight, keys + second * KEYS * PANEL);
     wgmma_commit();
     wgmma_wait<0>();
-    settle<SCORES>(dq), settle<D / 8>(dv_sum);
+    settle<SCORES>(dq), settle<D / 8>(dk_sum), settle<D / 8>(dv_sum);
+    if (left > STAGES) barrier_arrive(LEFT + stage, PRODUCTS + COPIES);
     if (left < total) barrier_wait(ADDED, PRODUCTS + WARP);
 #pragma unroll
     for (int j = 0; j < SCORES; j++) store4(dq_tile + (j * PRODUCTS + threadIdx.x) * 4, dq[j]);
@@ -187,8 +187,6 @@ attention_backward_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, const
     i0 += STEP;
     if (i0 == end) i0 = from * STEP;
   }
-  wgmma_wait<0>();
-  settle<D / 8>(dk_sum), settle<D / 8>(dv_sum);
 
   barrier_wait(WEIGHED, PRODUCTS); // both are done with keys and values
   float scales[2] = {scale, scale}, ones[2] = {1.f, 1.f};

@@ -118,8 +118,8 @@ training() {
 		echo "parameters: $(model $dtype-1) $(model $dtype-2) $(model $dtype-killed)"
 		[ "$(model $dtype-1)" = "$(model $dtype-2)" ] && [ "$(model $dtype-1)" = "$(model $dtype-killed)" ] || failed=1
 	done
-	moved float32 cpu cuda 2e-3
-	moved float32 cuda cpu 2e-3
+	moved float32 cpu cuda 1e-4
+	moved float32 cuda cpu 1e-4
 	moved bfloat16 cpu cuda 2e-2
 	moved bfloat16 cuda cpu 2e-2
 	local spikes=(--device cuda --dtype bfloat16 --set train.guard.max_z=1 --set train.guard.window=5)

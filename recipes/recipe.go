@@ -274,9 +274,6 @@ func (r *Recipe) rest() error {
 	if err := r.Run.Validate(); err != nil {
 		return err
 	}
-	if r.Data.ResetState && r.Run.Device == CUDA {
-		return fmt.Errorf("data.reset_state: has no GPU kernels yet; set run.device to %s, or leave it out", CPU)
-	}
 	if r.Run.Out == "" {
 		r.Run.Out = "runs/" + r.Name
 	}

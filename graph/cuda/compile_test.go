@@ -40,7 +40,7 @@ func eachLaunch(t *testing.T, g target, cases []graph.Case, f func(r *graph.Reso
 	for _, c := range cases {
 		for _, r := range benchCalls(t, c) {
 			if r.Spec.CUDA == nil {
-				t.Logf("%s has no CUDA kernel", r.Spec.Name)
+				t.Errorf("%s has no CUDA kernel", r.Spec.Name)
 				continue
 			}
 			variants(func(p precision, pad int) {

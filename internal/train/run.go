@@ -16,7 +16,6 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/graph"
-	"github.com/sambatrain/sambatrain/graph/cpu"
 	"github.com/sambatrain/sambatrain/internal/dist"
 	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/recipes"
@@ -259,9 +258,6 @@ func (s *session) open(ctx context.Context) (err error) {
 	}
 	if err := s.joinProcesses(ctx); err != nil {
 		return err
-	}
-	if _, onCPU := s.dev.(*cpu.Device); r.Data.ResetState && !onCPU {
-		return fmt.Errorf("data.reset_state: has no GPU kernels yet, and run.device %s found a GPU; set it to %s", r.Run.Device, recipes.CPU)
 	}
 	c, err := s.config()
 	if err != nil {

@@ -10,7 +10,7 @@
 #
 # Without FOLDER both are built here. PYTHON (python3) with PyTorch times the
 # calibration peer; without PyTorch that part is left out and says so. PARTS names the
-# parts to do, of: ops fixtures training steps long peer.
+# parts to do, of: ops fixtures training documents steps long peer.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 bin=${1:-}
@@ -141,6 +141,41 @@ training() {
 	rm -rf "$work"
 }
 
+# Documents of a row apart: the same losses on the CPU and on the GPU, and others than with
+# rows as whole texts.
+documents() {
+	section 'Documents apart: losses on the CPU, on the GPU, and on the GPU with rows as whole texts'
+	local text work pattern run
+	text=${TEXT:-$("$python" -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')}
+	work=$(mktemp -d)
+	mkdir "$work/text"
+	"$python" - "$text" "$work/text/paragraphs.jsonl" <<-'END'
+		import glob, json, sys
+		with open(sys.argv[2], "w") as f:
+		    for name in sorted(glob.glob(sys.argv[1] + "/*.py")):
+		        for part in open(name, encoding="utf-8", errors="replace").read().split("\n\n"):
+		            f.write(json.dumps({"text": part}) + "\n")
+	END
+	echo '```'
+	for pattern in '[mamba, mlp, swa, mlp]' '[gla, mlp, attn, mlp]' '[retention, mlp, mega, mlp]'; do
+		for run in cpu:true cuda:true cuda:false; do
+			"$bin/sambatrain" pretrain quickstart --steps 12 --device "${run%:*}" --out "$work/$run" --set "data.reset_state=${run#*:}" \
+				--set "model.layers.pattern=$pattern" --set "data.shards=$work/shards" --set "data.text.path=$work/text" \
+				--set 'data.text.include=["*.jsonl"]' --set data.text.jsonl_field=text --set eval.every=0 --set eval.rows=8 --set sample.tokens=0 --log-level warn >"$work/out" 2>&1 || cat "$work/out"
+		done
+		"$python" - "$pattern" "$work"/{cpu:true,cuda:true,cuda:false}/result.json <<-'END' || failed=1
+			import json, sys
+			losses = [[json.load(open(f))[k] for k in ("train_loss", "val_loss")] for f in sys.argv[2:]]
+			print(sys.argv[1], *("%.6f %.6f" % tuple(l) for l in losses), sep="  ")
+			apart = lambda a, b: max(abs(x - y) for x, y in zip(a, b))
+			sys.exit(apart(losses[0], losses[1]) > 1e-4 or apart(losses[1], losses[2]) < 1e-3)
+		END
+		rm -rf "$work"/c*
+	done
+	echo '```'
+	rm -rf "$work"
+}
+
 # A step of one micro-batch of a recipe, with its optimizer.
 bench() { # RECIPE ROWS STEPS FLAGS...
 	block "$bin/sambatrain" bench "$1" --set "train.batch_size=$2" --set "train.micro_batch=$2" --runs "$3" "${@:4}"
@@ -175,5 +210,5 @@ peer() {
 echo "# GPU check, $(date -u +%Y-%m-%d), $("$bin/sambatrain" version)"
 echo
 nvidia-smi --query-gpu=name,driver_version,memory.total,power.limit --format=csv,noheader
-for part in ${PARTS:-ops fixtures training steps long peer}; do $part; done
+for part in ${PARTS:-ops fixtures training documents steps long peer}; do $part; done
 exit $failed

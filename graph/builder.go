@@ -247,6 +247,15 @@ func (b *Builder) State(name string, shape ...int) Tensor {
 	return b.external(b.Path(name), States, Float32, shape)
 }
 
+// Cache is a State that mixed precision keeps in bfloat16.
+func (b *Builder) Cache(name string, shape ...int) Tensor {
+	t := Float32
+	if b.round != nil {
+		t = BFloat16
+	}
+	return b.external(b.Path(name), States, t, shape)
+}
+
 // Whole is all of a region that lives on between runs, as one vector of n
 // float32s, for ops over flat buffers. A graph with parameters of its own can't
 // have it.

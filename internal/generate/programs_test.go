@@ -1,13 +1,15 @@
 package generate
 
 import (
+	"strings"
 	"testing"
 
+	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/layers"
 )
 
 // TestProgramsShareStates: all programs of an engine have the same states, in either
-// precision.
+// precision, and mixed precision keeps attention's caches in bfloat16.
 func TestProgramsShareStates(t *testing.T) {
 	m := layers.Defaults()
 	m.VocabSize, m.DModel = 64, 32
@@ -23,6 +25,12 @@ func TestProgramsShareStates(t *testing.T) {
 		}
 		if len(base.States) < 7 {
 			t.Errorf("%d states only", len(base.States))
+		}
+		for name, s := range base.States {
+			cache := strings.HasPrefix(name, "model.layers.1.") || strings.HasPrefix(name, "model.layers.2.") // swa and attn
+			if got := s.DType == graph.BFloat16; got != (mixed && cache) {
+				t.Errorf("mixed %v: state %s is %v", mixed, name, s.DType)
+			}
 		}
 		for _, s := range []shape{{wantLast, 1, false}, {wantLast, 16, false}, {wantAll, 4, true}, {wantNLL, 7, false}} {
 			p, err := plan(&m, 2, s, 100, mixed)

@@ -34,8 +34,8 @@ func Apply(b *graph.Builder, q, k, v graph.Tensor, c Config) graph.Tensor {
 	if slots == 0 {
 		slots = carry.Positions
 	}
-	key := b.State("key", q.Shape()[0], slots, c.KVHeads*c.HeadDim)
-	value := b.State("value", q.Shape()[0], slots, c.KVHeads*c.HeadDim)
+	key := b.Cache("key", q.Shape()[0], slots, c.KVHeads*c.HeadDim)
+	value := b.Cache("value", q.Shape()[0], slots, c.KVHeads*c.HeadDim)
 	if carry.Begins {
 		b.Apply(KeepSpec(c), k, v, key, value)
 		return b.Apply(Spec(c), q, k, v)
@@ -120,7 +120,7 @@ func backwardSpec(c Config) *graph.Spec {
 func CarrySpec(c Config) *graph.Spec {
 	return &graph.Spec{
 		Name:      "attention_carry",
-		Signature: "q[B T H*D], k[B T K*D], v[B T K*D], key![B W K*D], value![B W K*D], pos:i32[B] -> o[B T H*D]",
+		Signature: "q[B T H*D], k[B T K*D], v[B T K*D], key:mm![B W K*D], value:mm![B W K*D], pos:i32[B] -> o[B T H*D]",
 		Dims:      c.dims(),
 		Derive:    c.checkStates,
 		Reference: c.carryReference,
@@ -146,7 +146,7 @@ func KeepSpec(c Config) *graph.Spec {
 	delete(d, "H")
 	return &graph.Spec{
 		Name:      "attention_keep",
-		Signature: "k[B T K*D], v[B T K*D], key![B W K*D], value![B W K*D] ->",
+		Signature: "k[B T K*D], v[B T K*D], key:mm![B W K*D], value:mm![B W K*D] ->",
 		Dims:      d,
 		Derive:    c.checkStates,
 		Reference: func(d graph.Dims, in, _ []graph.Array) {

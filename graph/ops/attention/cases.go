@@ -55,11 +55,20 @@ func Cases() []graph.Case {
 		{Name: "cache", Spec: KeepSpec(mha(1, 8, 0)), Dims: graph.Dims{"B": 2, "T": slotsPerTask + 3, "W": 2 * slotsPerTask}},
 		{Name: "texts of their own", Spec: CarrySpec(mha(2, 8, 6)), Dims: graph.Dims{"B": 5, "T": 2, "W": 6}, Fill: within(0, 12)},
 		{Name: "caches of their own", Spec: CarrySpec(mha(2, 8, 0)), Dims: graph.Dims{"B": 4, "T": 5, "W": 20}, Fill: within(0, 16)},
+		// Heads of 64 and 128, whose caches have kernels of their own on GPUs.
+		{Name: "wide decode", Spec: CarrySpec(Config{8, 2, 64, 600}), Dims: graph.Dims{"B": 2, "T": 1, "W": 600}, Fill: within(0, 1300)},
+		{Name: "wide decode, few keys", Spec: CarrySpec(Config{2, 1, 128, 300}), Dims: graph.Dims{"B": 3, "T": 1, "W": 300}, Fill: within(0, 90)},
+		{Name: "wide chunk", Spec: CarrySpec(Config{4, 2, 64, 100}), Dims: graph.Dims{"B": 1, "T": 150, "W": 100}, Fill: at(1234)},
+		{Name: "wide chunk below window", Spec: CarrySpec(mha(1, 128, 700)), Dims: graph.Dims{"B": 2, "T": 70, "W": 700}, Fill: within(0, 1500)},
+		{Name: "wide cache", Spec: CarrySpec(Config{4, 1, 64, 0}), Dims: graph.Dims{"B": 2, "T": 33, "W": 320}, Fill: within(0, 287)},
+		{Name: "widest", Spec: CarrySpec(Config{3, 1, 256, 40}), Dims: graph.Dims{"B": 1, "T": 21, "W": 40}, Fill: at(77)},
 
 		{Name: "421m", Spec: Spec(mha(12, 128, 2048)), Dims: graph.Dims{"B": 1, "T": 4096}, Bench: true},
 		{Name: "421m micro-batch 8", Spec: Spec(mha(12, 128, 2048)), Dims: graph.Dims{"B": 8, "T": 4096}, Bench: true},
 		{Name: "30m", Spec: Spec(mha(4, 128, 512)), Dims: graph.Dims{"B": 1, "T": 1024}, Bench: true},
 		{Name: "heads of 64", Spec: Spec(mha(4, 64, 256)), Dims: graph.Dims{"B": 1, "T": 1024}, Bench: true},
 		{Name: "421m decode", Spec: CarrySpec(mha(12, 128, 2048)), Dims: graph.Dims{"B": 1, "T": 1, "W": 2048}, Fill: at(5000), Bench: true},
+		{Name: "421m chunk", Spec: CarrySpec(mha(12, 128, 2048)), Dims: graph.Dims{"B": 1, "T": 4096, "W": 2048}, Fill: at(5000), Bench: true},
+		{Name: "1.7b decode", Spec: CarrySpec(Config{32, 4, 64, 2048}), Dims: graph.Dims{"B": 16, "T": 1, "W": 2048}, Fill: at(5000), Bench: true},
 	}
 }

@@ -17,7 +17,7 @@ var files embed.FS
 var source = func() string {
 	var s strings.Builder
 	for _, name := range []string{"visible", "delta", "rows", "rows_forward", "rows_backward", "carry",
-		"tiles", "tiles_forward", "tiles_dkv", "tiles_dq", "wgmma_instructions", "wgmma", "wgmma_forward", "wgmma_backward"} {
+		"tiles", "tiles_forward", "tiles_carry", "tiles_dkv", "tiles_dq", "wgmma_instructions", "wgmma", "wgmma_forward", "wgmma_backward"} {
 		text, err := files.ReadFile(name + ".cu")
 		if err != nil {
 			panic(err) // the list and the folder disagree

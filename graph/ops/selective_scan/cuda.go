@@ -3,6 +3,7 @@ package selective_scan
 import (
 	"embed"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/sambatrain/sambatrain/graph"
@@ -14,13 +15,13 @@ var files embed.FS
 // source is tiles.cu and the other files, each where its macro is defined.
 var source = func() string {
 	var s strings.Builder
-	for _, name := range []string{"tiles", "chain", "forward", "states", "backward_ends", "thread_sums", "backward", "sums"} {
+	for _, name := range []string{"tiles", "chain", "forward", "states", "backward_ends", "thread_sums", "backward", "sums", "step"} {
 		text, err := files.ReadFile(name + ".cu")
 		if err != nil {
 			panic(err) // the list and the folder disagree
 		}
 		if name == "tiles" {
-			fmt.Fprintf(&s, "#line 1 \"tiles.cu\"\n%s", text)
+			fmt.Fprintf(&s, "#ifndef %s\n#line 1 \"tiles.cu\"\n%s#endif\n", macro("step"), text)
 			continue
 		}
 		fmt.Fprintf(&s, "#ifdef %s\n#line 1 \"%s.cu\"\n%s#endif\n", macro(name), name, text)
@@ -72,6 +73,9 @@ func (f form) forward() *graph.CUDA {
 		Workspace: func(d graph.Dims) int { return 2 * forwardTiling(d).edgeBytes(d) },
 		Launches: func(c *graph.CUDACall) ([]graph.Launch, error) {
 			d, o, y := c.Dims, f.addresses(c), c.Out[0]
+			if f.carry && d["T"] == 1 {
+				return []graph.Launch{f.step(c, o)}, nil
+			}
 			var saved, state uint64
 			if f.carry {
 				state = c.In[len(c.In)-1].Address
@@ -88,6 +92,26 @@ func (f form) forward() *graph.CUDA {
 				y.Address, int32(t.length), int32(d["T"]), int32(d["C"]), int32(o.u.Stride), int32(o.dt.Stride), int32(o.bm.Stride),
 				int32(o.cm.Stride), int32(o.z.Stride), int32(y.Stride))), nil
 		},
+	}
+}
+
+// step is the kernel for one token of each row, as in decoding.
+func (f form) step(c *graph.CUDACall, o addresses) graph.Launch {
+	const threads = 128
+	d, y := c.Dims, c.Out[0]
+	macros := map[string]string{"N": strconv.Itoa(d["N"]), macro("step"): "1", "Y_T": y.DType.CType()}
+	for name, b := range o.types() {
+		macros[name] = b.DType.CType()
+	}
+	if f.gated {
+		macros["GATED"] = "1"
+	}
+	return graph.Launch{
+		Kernel: "selective_scan_step", Defines: macros,
+		Grid: [3]int{ceilDiv(d["C"], threads), d["B"], 1}, Block: [3]int{threads, 1, 1},
+		Args: []any{o.u.Address, o.dt.Address, o.dtBias, o.aLog, o.bm.Address, o.cm.Address, o.skip, o.z.Address,
+			c.In[len(c.In)-1].Address, y.Address, int32(d["C"]),
+			uint64(o.u.Stride), uint64(o.dt.Stride), uint64(o.bm.Stride), uint64(o.cm.Stride), uint64(o.z.Stride), uint64(y.Stride)},
 	}
 }
 

@@ -1,0 +1,166 @@
+// What carry.cu computes, on tensor cores, with states in bf16. The queries of all heads
+// that share a key are rows of one tile: row r is head r % GROUP of token r / GROUP.
+
+constexpr int ROWS = 16 * ROW_TILES;  // queries of a warp
+constexpr int QUERIES = WARPS * ROWS; // of a block
+constexpr int SCORES = STEP / 8;      // accumulators of STEP keys
+constexpr int PART = D + 2;           // floats of a part's result, as in carry.cu
+
+// Keys is where a text's keys and values are, by position: those below start in the ring.
+struct Keys {
+  const bf16 *k, *v, *key, *value;
+  int64_t stride_k, stride_v, stride_key, stride_value;
+  int start, end, slots;
+
+  // load begins to copy positions [first, first + STEP) to two tiles; zeros from end on.
+  __device__ __forceinline__ void load(bf16 *keys, bf16 *values, int first) const {
+    constexpr int PASS = THREADS / CHUNKS;
+    static_assert(STEP % PASS == 0, "a step is not a multiple of the block");
+    int row = threadIdx.x / CHUNKS, c = threadIdx.x % CHUNKS, slot = (first + row) % slots;
+#pragma unroll
+    for (int i = 0; i < STEP; i += PASS, slot += PASS) {
+      while (slot >= slots) slot -= slots;
+      int j = first + row + i;
+      bool old = j < start;
+      const bf16 *from = old ? key + slot * stride_key : k + (j - start) * stride_k;
+      copy_async16(chunk(keys, row + i, c), from + c * 8, j < end);
+      from = old ? value + slot * stride_value : v + (j - start) * stride_v;
+      copy_async16(chunk(values, row + i, c), from + c * 8, j < end);
+    }
+  }
+};
+
+// A block takes QUERIES rows of one key head, and one of `splits` parts of the keys that
+// they see. A part's result goes to parts, where attention_carry_join finds it; one part
+// alone is the answer. scale is log2(e) / sqrt(D).
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
+attention_carry_tiles(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *key, const bf16 *value, const int *pos, bf16 *o, float *parts,
+                      int tokens, int slots, int heads, int splits, int windowed, float scale, int64_t stride_q, int64_t stride_k,
+                      int64_t stride_v, int64_t stride_key, int64_t stride_value, int64_t stride_o) {
+  bf16 *queries = memory, *keys = queries + QUERIES * D, *values = keys + 2 * STEP * D;
+  int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, h = blockIdx.y / splits, part = blockIdx.y % splits;
+  int rows = tokens * GROUP, first = blockIdx.x * QUERIES, own = first + warp * ROWS, start = pos[blockIdx.z];
+  int64_t text = (int64_t)blockIdx.z * tokens, ring = (int64_t)blockIdx.z * slots;
+  q += text * stride_q + h * GROUP * D, o += text * stride_o + h * GROUP * D;
+  int end = start + min((first + QUERIES - 1) / GROUP, tokens - 1) + 1;
+  Keys text_keys = {k + text * stride_k + h * D, v + text * stride_v + h * D, key + ring * stride_key + h * D, value + ring * stride_value + h * D,
+                    stride_k, stride_v, stride_key, stride_value, start, end, slots};
+
+  // This part's keys: whole steps from the first that any of the block's queries sees.
+  int from = max(0, start + first / GROUP - slots + 1), steps = (end - from + STEP - 1) / STEP, each = (steps + splits - 1) / splits;
+  int step = min(part * each, steps), last = min(step + each, steps);
+
+#pragma unroll
+  for (int i = 0; i < QUERIES; i += THREADS / CHUNKS) {
+    int r = i + threadIdx.x / CHUNKS, c = threadIdx.x % CHUNKS;
+    if (r < QUERIES)
+      copy_async16(chunk(queries, r, c), q + (first + r) / GROUP * stride_q + (first + r) % GROUP * D + c * 8, first + r < rows);
+  }
+  if (step < last) text_keys.load(keys, values, from + step * STEP);
+  copy_async_commit();
+
+  float sum[ROW_TILES][D / 8][4];
+  Weights weights[ROW_TILES];
+#pragma unroll
+  for (int r = 0; r < ROW_TILES; r++) {
+    clear<D / 8>(sum[r]);
+    weights[r].greatest[0] = weights[r].greatest[1] = -INF;
+    weights[r].sum[0] = weights[r].sum[1] = 0.f;
+  }
+  int oldest = start + own / GROUP, newest = start + (own + ROWS - 1) / GROUP; // positions of the warp's queries
+
+  for (int stage = 0; step < last; step++, stage ^= 1) {
+    // This step's keys are here, and all warps are done with the step before, whose
+    // place the next keys take.
+    copy_async_wait<0>();
+    __syncthreads();
+    int j0 = from + step * STEP;
+    if (step + 1 < last) {
+      text_keys.load(keys + (stage ^ 1) * STEP * D, values + (stage ^ 1) * STEP * D, j0 + STEP);
+      copy_async_commit();
+    }
+    if (own >= rows || j0 > newest || j0 + STEP - 1 <= oldest - slots) continue;
+
+    bf16 *key_tile = keys + stage * STEP * D, *value_tile = values + stage * STEP * D;
+    float s[ROW_TILES][SCORES][4];
+#pragma unroll
+    for (int r = 0; r < ROW_TILES; r++) clear<SCORES>(s[r]);
+#pragma unroll
+    for (int c = 0; c < D; c += 16) {
+      uint32_t a[ROW_TILES][4], b[4];
+#pragma unroll
+      for (int r = 0; r < ROW_TILES; r++) load_left(a[r], queries, warp * ROWS + 16 * r, c);
+#pragma unroll
+      for (int j = 0; j < STEP; j += 16) {
+        load_transposed(b, key_tile, j, c);
+#pragma unroll
+        for (int r = 0; r < ROW_TILES; r++) multiply(s[r] + j / 8, a[r], b);
+      }
+    }
+
+    if (j0 + STEP - 1 > oldest || j0 <= newest - slots) {
+#pragma unroll
+      for (int r = 0; r < ROW_TILES; r++) {
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+          int query = start + (own + 16 * r + lane / 4 + 8 * half) / GROUP;
+#pragma unroll
+          for (int j = 0; j < SCORES; j++) {
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+              int at = j0 + 8 * j + lane % 4 * 2 + e;
+              if (at > query || at <= query - slots) s[r][j][2 * half + e] = -INF;
+            }
+          }
+        }
+      }
+    }
+
+#pragma unroll
+    for (int r = 0; r < ROW_TILES; r++) {
+      float shrink[2];
+      weights[r].update<SCORES>(s[r], scale, shrink);
+#pragma unroll
+      for (int c = 0; c < D / 8; c++) {
+        sum[r][c][0] *= shrink[0], sum[r][c][1] *= shrink[0];
+        sum[r][c][2] *= shrink[1], sum[r][c][3] *= shrink[1];
+      }
+    }
+#pragma unroll
+    for (int j = 0; j < STEP; j += 16) {
+      uint32_t a[ROW_TILES][4], b[4];
+#pragma unroll
+      for (int r = 0; r < ROW_TILES; r++) round_left(a[r], s[r] + j / 8);
+#pragma unroll
+      for (int c = 0; c < D; c += 16) {
+        load_right(b, value_tile, j, c);
+#pragma unroll
+        for (int r = 0; r < ROW_TILES; r++) multiply(sum[r] + c / 8, a[r], b);
+      }
+    }
+  }
+
+  bool fits = windowed || start + tokens <= slots;
+#pragma unroll
+  for (int r = 0; r < ROW_TILES; r++) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      float total = weights[r].sum[half];
+      total += __shfl_xor_sync(FULL, total, 1);
+      total += __shfl_xor_sync(FULL, total, 2);
+      int row = own + 16 * r + lane / 4 + 8 * half, token = row / GROUP, head = row % GROUP;
+      if (row >= rows) continue;
+      if (splits > 1) {
+        float *to = parts + (((text + token) * heads + h * GROUP + head) * splits + part) * PART;
+        if (lane % 4 == 0) to[0] = weights[r].greatest[half] * (scale / LOG2E), to[1] = total;
+#pragma unroll
+        for (int c = 0; c < D / 8; c++) *(float2 *)(to + 2 + 8 * c + lane % 4 * 2) = make_float2(sum[r][c][2 * half], sum[r][c][2 * half + 1]);
+      } else {
+        float inverse = fits ? 1.f / total : INF - INF;
+        bf16 *to = o + token * stride_o + head * D + lane % 4 * 2;
+#pragma unroll
+        for (int c = 0; c < D / 8; c++) *(uint32_t *)(to + 8 * c) = pack_bf16(sum[r][c][2 * half] * inverse, sum[r][c][2 * half + 1] * inverse);
+      }
+    }
+  }
+}

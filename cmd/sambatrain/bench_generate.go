@@ -41,8 +41,11 @@ weights and states). A CPU's limits are measured, a known GPU's come from its da
 			if o.Tokens, err = parseLength(c.Flags().Lookup("tokens").Value.String()); err != nil {
 				return &usageError{fmt.Errorf("--tokens: %w", err)}
 			}
-			if o.Rows < 1 || o.Steps < 1 || o.Runs < 1 || o.CallTokens < 1 {
-				return &usageError{errors.New("--rows, --steps, --runs, --call-tokens: must be at least 1")}
+			if o.CallTokens, err = parseLength(c.Flags().Lookup("call-tokens").Value.String()); err != nil {
+				return &usageError{fmt.Errorf("--call-tokens: %w", err)}
+			}
+			if o.Rows < 1 || o.Steps < 1 || o.Runs < 1 {
+				return &usageError{errors.New("--rows, --decode-steps, --runs: must be at least 1")}
 			}
 			if !(o.TFLOPs >= 0 && o.GBs >= 0) {
 				return &usageError{errors.New("--peak-tflops, --peak-gbs: must not be negative")}
@@ -64,7 +67,7 @@ weights and states). A CPU's limits are measured, a known GPU's come from its da
 	f := c.Flags()
 	f.StringSliceVar(&prompts, "prompts", []string{"1k", "2k", "4k", "8k", "16k", "32k", "64k", "128k"}, "lengths of prompts, rising")
 	f.String("tokens", "128k", "tokens of one measurement of prompts: this over the length is its rows")
-	f.IntVar(&o.CallTokens, "call-tokens", 16<<10, "tokens of all rows that are computed at once")
+	f.String("call-tokens", "16k", "tokens of all rows that are computed at once")
 	f.StringSliceVar(&positions, "positions", []string{"0", "1k", "4k", "16k", "64k"}, "positions at which decoding is timed, rising; empty for none")
 	f.IntVar(&o.Rows, "rows", 16, "texts that are decoded together")
 	f.IntVar(&o.Steps, "decode-steps", 50, "tokens that are timed at each position")

@@ -103,6 +103,10 @@ type Run struct {
 	// Timeout is how long a process may be silent until the others take it for lost and
 	// end.
 	Timeout Duration `yaml:"timeout" json:"timeout"`
+	// TuneProducts makes a GPU time the first eight algorithms that cublasLt proposes for
+	// each matrix product and take the fastest, also when the run goes on. Otherwise the
+	// first one is taken.
+	TuneProducts bool `yaml:"tune_products" json:"tune_products"`
 	// Threads is the number of workers; 0 is one a core. Results don't depend on it.
 	Threads int `yaml:"threads" json:"threads"`
 	// LogEvery is the steps between two lines on a console that is no terminal.

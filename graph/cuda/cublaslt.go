@@ -36,7 +36,7 @@ type blas struct {
 	create, destroy, descCreate, descSet, descDestroy uintptr
 	layoutCreate, layoutDestroy                       uintptr
 	prefCreate, prefSet, prefDestroy                  uintptr
-	heuristic, matmul, version                        uintptr
+	heuristic, check, matmul, version                 uintptr
 }
 
 var openBLAS = sync.OnceValues(func() (*blas, error) {
@@ -50,7 +50,7 @@ var openBLAS = sync.OnceValues(func() (*blas, error) {
 		&b.descCreate: "cublasLtMatmulDescCreate", &b.descSet: "cublasLtMatmulDescSetAttribute", &b.descDestroy: "cublasLtMatmulDescDestroy",
 		&b.layoutCreate: "cublasLtMatrixLayoutCreate", &b.layoutDestroy: "cublasLtMatrixLayoutDestroy",
 		&b.prefCreate: "cublasLtMatmulPreferenceCreate", &b.prefSet: "cublasLtMatmulPreferenceSetAttribute", &b.prefDestroy: "cublasLtMatmulPreferenceDestroy",
-		&b.heuristic: "cublasLtMatmulAlgoGetHeuristic", &b.matmul: "cublasLtMatmul",
+		&b.heuristic: "cublasLtMatmulAlgoGetHeuristic", &b.check: "cublasLtMatmulAlgoCheck", &b.matmul: "cublasLtMatmul",
 	})
 	return b, err
 })
@@ -105,12 +105,11 @@ func alignmentOf(address uint64) uint32 {
 
 // newProduct chooses an algorithm. cublasLt counts columns first, so that our C
 // is its transpose: C' = op(B)' op(A)', and the operands change places. The choice
-// is the library's first, and so the same in every run. tf32 rounds factors that are
-// float32.
-func (b *blas) newProduct(p *graph.Product, tf32 bool, workspace uint64) (*product, error) {
-	compute := uintptr(computeFloat32)
-	if tf32 && p.TypeA == graph.Float32 && p.TypeB == graph.Float32 {
-		compute = computeTF32
+// is the library's first, and so the same in every run, but where products are tuned.
+func (d *Device) newProduct(p *graph.Product, workspace uint64) (*product, error) {
+	b, compute := d.blas, uintptr(computeFloat32)
+	if d.tf32 && p.TypeA == graph.Float32 && p.TypeB == graph.Float32 {
+		compute = computeTF32 // factors are rounded
 	}
 	m := &product{b: b, addrA: p.B, addrB: p.A, addrC: p.C, addrFrom: p.From, alpha: 1, beta: p.Beta, workspaceAddress: workspace}
 	if err := b.call("cublasLtMatmulDescCreate", b.descCreate, uintptr(unsafe.Pointer(&m.desc)), compute, typeFloat32); err != nil {
@@ -167,10 +166,19 @@ func (b *blas) newProduct(p *graph.Product, tf32 bool, workspace uint64) (*produ
 		}
 	}
 	var found int32
-	err := b.call("cublasLtMatmulAlgoGetHeuristic", b.heuristic, b.handle, m.desc, m.a, m.bb, m.from, m.c, pref, 1, uintptr(unsafe.Pointer(&m.result)), uintptr(unsafe.Pointer(&found)))
-	if err != nil || found == 0 || m.result.state != 0 {
+	var results [candidates]heuristicResult
+	wanted := 1
+	if d.tuner != nil {
+		wanted = candidates
+	}
+	err := b.call("cublasLtMatmulAlgoGetHeuristic", b.heuristic, b.handle, m.desc, m.a, m.bb, m.from, m.c, pref, uintptr(wanted), uintptr(unsafe.Pointer(&results[0])), uintptr(unsafe.Pointer(&found)))
+	if err != nil || found == 0 || results[0].state != 0 {
 		return nil, fmt.Errorf("cuda: no algorithm for the product M=%d N=%d K=%d (%v x %v -> %v, rows %d %d %d apart): %v",
 			p.M, p.N, p.K, p.TypeA, p.TypeB, p.TypeC, p.LDA, p.LDB, p.LDC, err)
+	}
+	m.result = results[0]
+	if d.tuner != nil {
+		return m, d.choose(m, p, results[:found])
 	}
 	return m, nil
 }

@@ -29,6 +29,7 @@ type Device struct {
 	capability int    // 90 for compute capability 9.0
 	scratch    uint64 // cublasLt's workspace
 	tf32       bool
+	tuner      *tuner // nil: the first algorithms are taken
 	modules    map[string]uintptr
 	programs   []*Program
 

@@ -70,18 +70,30 @@ func options(arch string, defines map[string]string) []string {
 	return list
 }
 
+// cacheFolder is where compiled kernels are kept, "" for a user without a home folder.
+func cacheFolder() (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", nil
+	}
+	dir := filepath.Join(cache, "sambatrain", "cubin")
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return "", fmt.Errorf("cuda: kernel cache: %w", err)
+	}
+	return dir, nil
+}
+
 // build returns the machine code of a source, from the cache where it is there.
 func (c *compiler) build(name, source, arch string, defines map[string]string) ([]byte, error) {
 	text, opts := common+"\n#line 1 \""+name+"\"\n"+source, options(arch, defines)
 	sum := sha256.Sum256([]byte(fmt.Sprintf("nvrtc %d.%d\n%s\n%s", c.major, c.minor, strings.Join(opts, "\n"), text)))
-	cache, err := os.UserCacheDir()
+	dir, err := cacheFolder()
 	if err != nil {
-		code, _, err := c.translate(name, text, opts) // no home folder: compile each time
-		return code, err
+		return nil, err
 	}
-	dir := filepath.Join(cache, "sambatrain", "cubin")
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return nil, fmt.Errorf("cuda: kernel cache: %w", err)
+	if dir == "" {
+		code, _, err := c.translate(name, text, opts)
+		return code, err
 	}
 	path := filepath.Join(dir, hex.EncodeToString(sum[:16])+".cubin")
 	// Two processes don't compile the same source twice: the second one waits.

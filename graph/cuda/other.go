@@ -20,6 +20,9 @@ func (*Device) AllowTF32() {}
 // Count is how many GPUs there are.
 func Count() int { return 0 }
 
+// TuneProducts does nothing.
+func (*Device) TuneProducts(string) ([]string, error) { return nil, nil }
+
 // Within runs f.
 func (*Device) Within(f func() error) error { return f() }
 

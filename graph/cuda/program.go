@@ -148,7 +148,7 @@ func (p *Program) bind(s graph.Step) ([]command, error) {
 			continue
 		}
 		if l.Product != nil {
-			m, err := p.d.blas.newProduct(l.Product, p.d.tf32, p.d.scratch)
+			m, err := p.d.newProduct(l.Product, p.d.scratch)
 			if err != nil {
 				return nil, err
 			}

@@ -1,0 +1,233 @@
+//go:build linux
+
+package cuda
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"unsafe"
+
+	"github.com/ebitengine/purego"
+	"github.com/gofrs/flock"
+
+	"github.com/sambatrain/sambatrain/graph"
+)
+
+const (
+	candidates = 8 // algorithms of a product that are timed
+	// A candidate's time is the shortest of timings, each of timedRuns in a row.
+	timings, timedRuns = 3, 3
+	// minGain is how much faster than the library's first choice another must be.
+	minGain = 0.02
+)
+
+// tuner chooses the algorithms of matrix products by timing them. What was chosen is kept
+// in the kernel cache, for all programs of this user, and with the run, whose choices hold
+// for as long as it lives: an algorithm's order of additions is its own.
+type tuner struct {
+	machine string // the device and cublasLt's version: choices hold for these alone
+	run     string // the run's file, "" for none
+	own     choices
+}
+
+// choices are algorithms as hexadecimal bytes, by machine and product.
+type choices map[string]map[string]string
+
+// TuneProducts makes programs that are loaded from now on take the fastest of the first
+// algorithms that cublasLt proposes for each matrix product. run is the file in which a
+// run's choices are kept, "" for none. Other machines for which it has choices, where it has
+// none for this one, are returned.
+func (d *Device) TuneProducts(run string) (others []string, err error) {
+	version, _, _ := purego.SyscallN(d.blas.version)
+	t := &tuner{machine: fmt.Sprintf("%s, cublasLt %d", d.name, version), run: run, own: choices{}}
+	if run != "" {
+		if t.own, err = readChoices(run); err != nil {
+			return nil, err
+		}
+	}
+	if len(t.own) > 0 && t.own[t.machine] == nil {
+		others = slices.Sorted(maps.Keys(t.own))
+	}
+	d.tuner = t
+	return others, nil
+}
+
+func readChoices(path string) (choices, error) {
+	c := choices{}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(text, &c)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cuda: %s, the chosen algorithms of products: %w; remove it to have them chosen again", path, err)
+	}
+	return c, nil
+}
+
+func (c choices) write(path string) error {
+	text, err := json.MarshalIndent(c, "", " ")
+	if err != nil {
+		return err
+	}
+	tmp := fmt.Sprintf("%s.%d", path, os.Getpid())
+	if err := os.WriteFile(tmp, text, 0o666); err != nil {
+		return fmt.Errorf("cuda: %w", err)
+	}
+	return os.Rename(tmp, path)
+}
+
+func (c choices) set(machine, product, algorithm string) {
+	if c[machine] == nil {
+		c[machine] = map[string]string{}
+	}
+	c[machine][product] = algorithm
+}
+
+// productKey is all that an algorithm depends on.
+func productKey(p *graph.Product, tf32 bool) string {
+	transposed := map[bool]string{false: "n", true: "t"}
+	factors := map[bool]string{true: " in tf32"}
+	return fmt.Sprintf("%dx%dx%d %s%s %s*%s+%g=%s rows %d,%d,%d,%d at %d,%d,%d,%d%s", p.M, p.N, p.K, transposed[p.TransA], transposed[p.TransB],
+		p.TypeA.CType(), p.TypeB.CType(), p.Beta, p.TypeC.CType(), p.LDA, p.LDB, p.LDC, p.LDFrom,
+		alignmentOf(p.A), alignmentOf(p.B), alignmentOf(p.C), alignmentOf(p.From), factors[tf32])
+}
+
+// choose gives m one of the algorithms found for it.
+func (d *Device) choose(m *product, p *graph.Product, found []heuristicResult) error {
+	t, key := d.tuner, productKey(p, d.tf32)
+	if algorithm, ok := t.own[t.machine][key]; ok {
+		return m.take(algorithm)
+	}
+	algorithm, err := d.cached(key, func() (string, error) { return d.fastest(m, found) })
+	if err != nil {
+		return err
+	}
+	t.own.set(t.machine, key, algorithm)
+	if t.run != "" {
+		if err := t.own.write(t.run); err != nil {
+			return err
+		}
+	}
+	return m.take(algorithm)
+}
+
+// cached is the choice in the kernel cache, or what find returns. Two processes don't time
+// the same product: the second one waits.
+func (d *Device) cached(key string, find func() (string, error)) (string, error) {
+	dir, err := cacheFolder()
+	if err != nil {
+		return "", err
+	}
+	if dir == "" {
+		return find()
+	}
+	path := filepath.Join(dir, "products.json")
+	lock := flock.New(path + ".lock")
+	if err := lock.Lock(); err != nil {
+		return "", fmt.Errorf("cuda: kernel cache: %w", err)
+	}
+	defer lock.Unlock()
+	all, err := readChoices(path)
+	if err != nil {
+		return "", err
+	}
+	if algorithm, ok := all[d.tuner.machine][key]; ok {
+		return algorithm, nil
+	}
+	algorithm, err := find()
+	if err != nil {
+		return "", err
+	}
+	all.set(d.tuner.machine, key, algorithm)
+	return algorithm, all.write(path)
+}
+
+// fastest times a product's algorithms on what its operands hold.
+func (d *Device) fastest(m *product, found []heuristicResult) (string, error) {
+	best, shortest := 0, float32(0)
+	for i, r := range found {
+		if r.state != 0 {
+			continue
+		}
+		m.result = r
+		ms, err := d.time(m)
+		if err != nil {
+			return "", err
+		}
+		if i == 0 {
+			ms *= 1 - minGain
+		}
+		if i == 0 || ms < shortest {
+			best, shortest = i, ms
+		}
+	}
+	m.result = found[best]
+	return m.algorithm(), nil
+}
+
+// time is the milliseconds of timedRuns products.
+func (d *Device) time(m *product) (float32, error) {
+	drv := d.driver
+	var events [2]uintptr
+	for i := range events {
+		if err := drv.call("cuEventCreate", drv.eventCreate, uintptr(unsafe.Pointer(&events[i])), 0); err != nil {
+			return 0, err
+		}
+		defer drv.call("cuEventDestroy", drv.eventDestroy, events[i])
+	}
+	shortest := float32(0)
+	for i := range timings + 1 { // the first one warms up
+		if err := drv.call("cuEventRecord", drv.eventRecord, events[0], d.stream); err != nil {
+			return 0, err
+		}
+		for range timedRuns {
+			if err := m.enqueue(d.stream); err != nil {
+				return 0, err
+			}
+		}
+		if err := drv.call("cuEventRecord", drv.eventRecord, events[1], d.stream); err != nil {
+			return 0, err
+		}
+		if err := d.synchronize(); err != nil {
+			return 0, err
+		}
+		var ms float32
+		if err := drv.call("cuEventElapsedTime", drv.eventElapsed, uintptr(unsafe.Pointer(&ms)), events[0], events[1]); err != nil {
+			return 0, err
+		}
+		if i == 1 || i > 1 && ms < shortest {
+			shortest = ms
+		}
+	}
+	return shortest, nil
+}
+
+// algorithm is the product's, in hexadecimal.
+func (m *product) algorithm() string {
+	return hex.EncodeToString(unsafe.Slice((*byte)(unsafe.Pointer(&m.result.algo)), unsafe.Sizeof(m.result.algo)))
+}
+
+// take gives the product an algorithm that was chosen before.
+func (m *product) take(algorithm string) error {
+	raw, err := hex.DecodeString(algorithm)
+	if err != nil || len(raw) != int(unsafe.Sizeof(m.result.algo)) {
+		return fmt.Errorf("cuda: %q is no algorithm of a product; remove products.json from the kernel cache and the run directory", algorithm)
+	}
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&m.result.algo)), len(raw)), raw)
+	var checked heuristicResult
+	if err := m.b.call("cublasLtMatmulAlgoCheck", m.b.check, m.b.handle, m.desc, m.a, m.bb, m.from, m.c,
+		uintptr(unsafe.Pointer(&m.result.algo)), uintptr(unsafe.Pointer(&checked))); err != nil {
+		return fmt.Errorf("%w: an algorithm that was chosen before doesn't suit; remove products.json from the kernel cache and the run directory", err)
+	}
+	return nil
+}

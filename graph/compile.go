@@ -21,6 +21,7 @@ type compiler struct {
 	outputs map[*gorgonia.Node][]*value // a call's outputs
 	parts   map[*gorgonia.Node]bool     // places that a sum joins with others
 	rounded map[*value]*value           // float32 values and their bfloat16 copies
+	padded  map[int]*value              // copies of weights, by the weights' offsets in Shadow
 	// gradients are the outputs that are parameters' gradients: float32 in any case.
 	gradients map[outputOf]bool
 }
@@ -45,6 +46,7 @@ func (b *Builder) Compile() (*Plan, error) {
 		outputs: map[*gorgonia.Node][]*value{},
 		parts:   map[*gorgonia.Node]bool{},
 		rounded: map[*value]*value{},
+		padded:  map[int]*value{},
 
 		gradients: map[outputOf]bool{},
 	}
@@ -61,6 +63,7 @@ func (b *Builder) Compile() (*Plan, error) {
 	if err := c.placeGradients(p); err != nil {
 		return nil, err
 	}
+	c.padRows()
 	if b.round != nil {
 		p.Sizes[Shadow] = p.Sizes[Params] / 2
 	}
@@ -108,7 +111,7 @@ func (b *Builder) Compile() (*Plan, error) {
 func (v *value) slot() Slot {
 	s := v.st.root()
 	return Slot{Region: s.region, Offset: s.place(), Col: v.col, Rows: v.shape.Rows(), Cols: v.shape.Cols(),
-		Stride: s.cols, Shape: v.shape, DType: s.dtype}
+		Stride: s.stride(), Shape: v.shape, DType: s.dtype}
 }
 
 // checkStrides refuses rows apart from each other where a kernel need not take
@@ -339,7 +342,11 @@ func (c *compiler) asWanted(op *call, i int, v *value) (*value, error) {
 		}
 		// The optimizer keeps a rounded copy of all weights.
 		shadow := &storage{region: Shadow, offset: v.st.offset / 2, rows: v.st.rows, cols: v.st.cols, dtype: BFloat16}
-		return shadow.hold(v.shape, v.col), nil
+		w := shadow.hold(v.shape, v.col)
+		if o.Kind != Factor || !o.Strided {
+			return w, nil
+		}
+		return c.paddedWeight(op, w)
 	}
 	if o.Kind != Factor {
 		return v, nil

@@ -18,6 +18,7 @@ type storage struct {
 	region      Region
 	offset      int
 	rows, cols  int
+	pad         int // elements between rows
 	dtype       DType
 	first, last int // steps that use it
 	home        *storage
@@ -52,8 +53,11 @@ func (s *storage) place() int {
 	return s.offset
 }
 
+// stride is how far apart rows lie, in elements.
+func (s *storage) stride() int { return s.cols + s.pad }
+
 // size is in units of 4 bytes.
-func (s *storage) size() int { return roundUp((s.rows*s.cols*s.dtype.Size() + 3) / 4) }
+func (s *storage) size() int { return roundUp((s.rows*s.stride()*s.dtype.Size() + 3) / 4) }
 
 // value is one tensor: some columns of a storage.
 type value struct {
@@ -128,7 +132,7 @@ func (c *compiler) reuse(steps []pending) {
 			for j, other := range s.in {
 				shared = shared || j != k && other.st.root() == st
 			}
-			if shared || st.region != Arena || st.inside != nil || st.last != i || in.col != 0 || st.dtype != out.st.dtype || st.cols != out.shape.Cols() || st.rows != out.shape.Rows() {
+			if shared || st.region != Arena || st.inside != nil || st.last != i || in.col != 0 || st.dtype != out.st.dtype || st.cols != out.shape.Cols() || st.pad != out.st.pad || st.rows != out.shape.Rows() {
 				continue
 			}
 			if gradient {

@@ -71,9 +71,10 @@ func below(a, b *value) *value {
 }
 
 // canJoin reports whether two tensors can become columns of one: all that touch them
-// take rows that lie apart.
+// take rows that lie apart, and their rows need no padding.
 func (c *compiler) canJoin(a, b *value) bool {
-	if a.st == b.st || a.st.region != Arena || b.st.region != Arena || a.st.dtype != b.st.dtype || !a.whole() || !b.whole() || a.st.rows != b.st.rows {
+	if a.st == b.st || a.st.region != Arena || b.st.region != Arena || a.st.dtype != b.st.dtype || !a.whole() || !b.whole() || a.st.rows != b.st.rows ||
+		padding(a.st.cols+b.st.cols) > 0 {
 		return false
 	}
 	for _, o := range c.b.out {

@@ -202,7 +202,7 @@ func (r *recomputation) rewrite(drop map[*storage]bool) []pending {
 				redo.in = append(redo.in, at(in))
 			}
 			for _, out := range s.out {
-				st := &storage{region: Arena, rows: out.st.rows, cols: out.st.cols, dtype: out.st.dtype}
+				st := &storage{region: Arena, rows: out.st.rows, cols: out.st.cols, pad: out.st.pad, dtype: out.st.dtype}
 				again[out.st] = st
 				redo.out = append(redo.out, st.hold(out.shape, out.col))
 			}

@@ -183,9 +183,12 @@ func (o operand) shape(d Dims) (Shape, error) {
 	return s, nil
 }
 
-// strided reports whether the operand is an activation: float32, B rows of T
-// tokens of something.
-func (o operand) strided() bool {
+// strided reports whether the operand's rows may lie apart: it is an activation, or a weight
+// that is a factor of a product.
+func (o operand) strided() bool { return o.activation() || o.kind == Factor && len(o.dims) == 2 }
+
+// activation reports whether the operand is float32, B rows of T tokens of something.
+func (o operand) activation() bool {
 	return o.dtype == Float32 && len(o.dims) == 3 && o.dims[0].is("B") && o.dims[1].is("T")
 }
 

@@ -194,7 +194,8 @@ type Operand struct {
 	DType   DType
 	Updated bool
 	// Strided: a kernel must accept rows that don't lie one behind the other. True
-	// of float32 activations, whose first two dimensions are B and T.
+	// of float32 activations, whose first two dimensions are B and T, and of weights that
+	// are factors of products.
 	Strided bool
 	Kind    Kind
 }

@@ -92,6 +92,12 @@ template <int Width, typename Type> __device__ __forceinline__ bool aligned(cons
   return (uint64_t)p % bytes == 0 && stride % Width == 0;
 }
 
+// widest is how many elements at a time rows of cols can be moved: Most, 4 or 1.
+template <int Most, typename Type> __device__ __forceinline__ int widest(int cols, const Type *p, int64_t stride) {
+  if (cols % Most == 0 && aligned<Most>(p, stride)) return Most;
+  return cols % 4 == 0 && aligned<4>(p, stride) ? 4 : 1;
+}
+
 // load_share and store_share move one thread's Share elements of a row of cols that
 // some threads share, Width next to each other, so that a warp's accesses join.
 // Beyond cols zeros are loaded and nothing is stored.

@@ -148,11 +148,13 @@ func (p *Program) bind(s graph.Step) ([]command, error) {
 			continue
 		}
 		if l.Product != nil {
-			m, err := p.d.newProduct(l.Product, p.d.scratch)
-			if err != nil {
-				return nil, err
+			for _, part := range split(*l.Product) {
+				m, err := p.d.newProduct(&part, p.d.scratch)
+				if err != nil {
+					return nil, err
+				}
+				list = append(list, m)
 			}
-			list = append(list, m)
 			continue
 		}
 		f, err := p.d.function(s.Spec.Name, s.Spec.CUDA.Source, l)

@@ -34,9 +34,9 @@ type chunk struct {
 	logits, dx, dw simd.Gemm
 }
 
-// chunks cuts x into chunks. The strides of x and dx matter only when the
+// chunks cuts x into chunks. The strides of x, w and dx matter only when the
 // products are bound.
-func chunks(d graph.Dims, strideX, strideDX int) []chunk {
+func chunks(d graph.Dims, strideX, strideW, strideDX int) []chunk {
 	n, vocab, width := d["B"]*d["T"], d["V"], d["D"]
 	each, stride := min(n, chunkRows(vocab)), logitStride(vocab)
 	var list []chunk
@@ -44,8 +44,8 @@ func chunks(d graph.Dims, strideX, strideDX int) []chunk {
 		rows := min(each, n-first)
 		list = append(list, chunk{
 			first: first, rows: rows,
-			logits: simd.Gemm{M: rows, N: vocab, K: width, TransB: true, LDA: strideX, LDB: width, LDC: stride},
-			dx:     simd.Gemm{M: rows, N: width, K: vocab, LDA: stride, LDB: width, LDC: strideDX},
+			logits: simd.Gemm{M: rows, N: vocab, K: width, TransB: true, LDA: strideX, LDB: strideW, LDC: stride},
+			dx:     simd.Gemm{M: rows, N: width, K: vocab, LDA: stride, LDB: strideW, LDC: strideDX},
 			dw: simd.Gemm{M: vocab, N: width, K: rows, TransA: true, LDA: stride, LDB: strideX, LDC: width,
 				Accumulate: first > 0},
 		})
@@ -70,7 +70,7 @@ func evalWorkspace(d graph.Dims, workers int) int {
 
 // workspace is the logits of a chunk and what the largest product wants.
 func workspace(d graph.Dims, products func(chunk) int) int {
-	list, most := chunks(d, d["D"], d["D"]), 0
+	list, most := chunks(d, d["D"], d["D"], d["D"]), 0
 	for _, c := range list {
 		most = max(most, products(c))
 	}
@@ -81,7 +81,7 @@ func train(c *graph.CPUCall) func() {
 	x, w, dx, dw := c.In[0], c.In[1], c.Out[2], c.Out[3]
 	s := newSoftmax(c, true)
 	runs := make([]func(), 0, 4)
-	for _, k := range chunks(c.Dims, x.Stride, dx.Stride) {
+	for _, k := range chunks(c.Dims, x.Stride, w.Stride, dx.Stride) {
 		k.round(c.RoundFactors)
 		part := x.F32[k.first*x.Stride:]
 		runs = append(runs,
@@ -97,7 +97,7 @@ func eval(c *graph.CPUCall) func() {
 	x, w := c.In[0], c.In[1]
 	s := newSoftmax(c, false)
 	var runs []func()
-	for _, k := range chunks(c.Dims, x.Stride, x.Stride) {
+	for _, k := range chunks(c.Dims, x.Stride, w.Stride, x.Stride) {
 		k.round(c.RoundFactors)
 		runs = append(runs,
 			k.logits.Bind(c.Pool, x.F32[k.first*x.Stride:], w.F32, s.logits, s.rest),

@@ -15,8 +15,11 @@ round_rows(const X_T *x, Y_T *y, int64_t stride_x, int64_t stride_y, int cols, i
   int64_t row = blockIdx.x / tiles;
   int first = blockIdx.x % tiles * blockDim.x * SHARE;
   x += row * stride_x + first, y += row * stride_y + first;
-  if (cols % WIDE == 0 && aligned<WIDE>(x, stride_x) && aligned<WIDE>(y, stride_y))
+  int width = min(widest<WIDE>(cols, x, stride_x), widest<WIDE>(cols, y, stride_y));
+  if (width == WIDE)
     round_tile<WIDE>(x, y, cols - first);
+  else if (width == 4)
+    round_tile<4>(x, y, cols - first);
   else
     round_tile<1>(x, y, cols - first);
 }

@@ -21,8 +21,11 @@ swiglu(const GATE_T *gate, const UP_T *up, Y_T *y, int64_t stride_gate, int64_t 
   int64_t row = blockIdx.x / tiles;
   int first = blockIdx.x % tiles * blockDim.x * SHARE;
   gate += row * stride_gate + first, up += row * stride_up + first, y += row * stride_y + first;
-  if (cols % WIDE == 0 && aligned<WIDE>(gate, stride_gate) && aligned<WIDE>(up, stride_up) && aligned<WIDE>(y, stride_y))
+  int width = min(widest<WIDE>(cols, gate, stride_gate), min(widest<WIDE>(cols, up, stride_up), widest<WIDE>(cols, y, stride_y)));
+  if (width == WIDE)
     forward_tile<WIDE>(gate, up, y, cols - first);
+  else if (width == 4)
+    forward_tile<4>(gate, up, y, cols - first);
   else
     forward_tile<1>(gate, up, y, cols - first);
 }
@@ -54,9 +57,12 @@ swiglu_backward(const GATE_T *gate, const UP_T *up, const DY_T *dy, DGATE_T *dga
   int first = blockIdx.x % tiles * blockDim.x * SHARE;
   gate += row * stride_gate + first, up += row * stride_up + first, dy += row * stride_dy + first;
   dgate += row * stride_dgate + first, dup += row * stride_dup + first;
-  if (cols % WIDE == 0 && aligned<WIDE>(gate, stride_gate) && aligned<WIDE>(up, stride_up) && aligned<WIDE>(dy, stride_dy) &&
-      aligned<WIDE>(dgate, stride_dgate) && aligned<WIDE>(dup, stride_dup))
+  int width = min(widest<WIDE>(cols, gate, stride_gate), min(widest<WIDE>(cols, up, stride_up), widest<WIDE>(cols, dy, stride_dy)));
+  width = min(width, min(widest<WIDE>(cols, dgate, stride_dgate), widest<WIDE>(cols, dup, stride_dup)));
+  if (width == WIDE)
     backward_tile<WIDE>(gate, up, dy, dgate, dup, cols - first);
+  else if (width == 4)
+    backward_tile<4>(gate, up, dy, dgate, dup, cols - first);
   else
     backward_tile<1>(gate, up, dy, dgate, dup, cols - first);
 }

@@ -72,6 +72,7 @@ func Cases() []graph.Case {
 		{Name: "saturated", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 9, "F": 37}, Fill: saturated},
 		{Name: "many tasks", Spec: Spec(), Dims: graph.Dims{"B": 2, "T": 3*rowsPerTask + 1, "F": 5}},
 		{Name: "wide", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 2, "F": 2056}},
+		{Name: "wide, of fours", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 2, "F": 2052}},
 		{Name: "421m", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 4096, "F": 4096}, Bench: true},
 		{Name: "30m", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 1024, "F": 1536}, Bench: true},
 	}

@@ -1,0 +1,103 @@
+package graph_test
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/ops/linear"
+	"github.com/sambatrain/sambatrain/graph/ops/swiglu"
+	"github.com/sambatrain/sambatrain/graph/reference"
+	"github.com/sambatrain/sambatrain/layers"
+)
+
+// gated is the plan of an MLP of hidden width f on a number of tokens, with the gradients
+// of its weights.
+func gated(t *testing.T, mixed bool, tokens, f int) *graph.Plan {
+	t.Helper()
+	const d = 16
+	b := layers.NewBuilder(mixed)
+	x, target := b.Input("x", graph.Float32, 1, tokens, d), b.Input("target", graph.Float32, 1, tokens, d)
+	x = linear.Apply(b, x, b.Param("in", nil, d, d))
+	h := swiglu.Apply(b, linear.Apply(b, x, b.Param("gate", nil, f, d)), linear.Apply(b, x, b.Param("up", nil, f, d)))
+	loss := b.Apply(total(2), linear.Apply(b, h, b.Param("down", nil, d, f)), target)
+	if err := b.Gradients(loss); err != nil {
+		t.Fatal(err)
+	}
+	b.Result("loss", loss)
+	p := compile(t, b)
+	if tokens < 100 { // it looks at each element
+		untorn(t, p)
+	}
+	return p
+}
+
+// TestRowsOfBFloat16: where rows of bfloat16 are no whole number of 16 bytes, products find
+// them further apart, weights as well if there are many tokens; the numbers are the same.
+func TestRowsOfBFloat16(t *testing.T) {
+	const many, few = 1024, 24
+	for _, c := range []struct {
+		name           string
+		mixed          bool
+		tokens, f      int
+		stride, copies int // of the hidden activations, and of the weight of as many columns
+	}{
+		{"mixed", true, many, 100, 104, 1},
+		{"few tokens", true, few, 100, 104, 0},
+		{"aligned", true, many, 104, 104, 0},
+		{"narrow", true, many, 20, 20, 0},
+		{"float32", false, many, 100, 100, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p := gated(t, c.mixed, c.tokens, c.f)
+			copies, hidden := 0, 0
+			for _, s := range p.Steps {
+				for _, slot := range append(append([]graph.Slot{}, s.In...), s.Out...) {
+					if slot.Region == graph.Arena && slot.Rows == c.tokens && slot.Cols == c.f {
+						hidden++
+						joined := c.mixed && slot.Stride == 2*c.f // gradients of gate and up, side by side
+						if slot.Stride != c.stride && !joined {
+							t.Errorf("%s: rows of %d are %d apart, want %d", s.Spec.Name, c.f, slot.Stride, c.stride)
+						}
+					}
+				}
+				if s.Spec.Name == "round" && s.In[0].Region == graph.Shadow {
+					copies++
+				}
+			}
+			if copies != c.copies || hidden == 0 {
+				t.Errorf("%d copies of weights, want %d\n%v", copies, c.copies, p)
+			}
+		})
+	}
+	padded, exact := gated(t, true, many, 100), gated(t, false, many, 100)
+	a, b := reference.NewMemory(padded), reference.NewMemory(exact)
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range exact.Sizes[graph.Params] {
+		x := r.NormFloat64() / 8
+		a[graph.Params][i], b[graph.Params][i] = x, x
+	}
+	for name, slot := range exact.Inputs {
+		for i := range slot.Shape.Size() {
+			x := r.NormFloat64()
+			a[graph.Inputs][padded.Inputs[name].Offset+i], b[graph.Inputs][slot.Offset+i] = x, x
+		}
+	}
+	for _, run := range []struct {
+		m *reference.Memory
+		p *graph.Plan
+	}{{a, padded}, {b, exact}} {
+		if err := run.m.Run(run.p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var diff, size float64
+	for i, g := range b[graph.Grads] {
+		diff += (g - a[graph.Grads][i]) * (g - a[graph.Grads][i])
+		size += g * g
+	}
+	if e := math.Sqrt(diff / size); !(e < 1e-2) {
+		t.Errorf("gradients differ by %.2g", e)
+	}
+}

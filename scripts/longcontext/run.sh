@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The measurements of docs/long-context.md: four models of one size, trained on the same
+# The measurements of docs/long-context.md: five models of one size, trained on the same
 # tokens, fine-tuned on passkeys of the training length, and measured far beyond it.
 #
 # usage: scripts/longcontext/run.sh STAGE...
@@ -18,9 +18,10 @@
 #   BIN      the program (./sambatrain; built with `go build -o sambatrain ./cmd/sambatrain`)
 #   RUNS     folder of the runs (runs/longcontext)
 #   OUT      folder of what is collected (RUNS/results)
-#   MODELS   samba mistral mamba llama
-#   STEPS    of training (1500, the recipes'); MICRO rows of it at once
-#   SHORT_STEPS, KEY_STEPS  of passkeys, in short rows and in rows of the training length
+#   MODELS   samba samba256 mistral256 mamba llama (mistral is there, too)
+#   STEPS    of training (400, the recipes'); MICRO rows of it at once
+#   SHORT_STEPS, KEY_STEPS  of passkeys, in short rows (200; Mamba, still guessing then, 700)
+#            and in rows of the training length (550)
 #   SAMPLES  passkeys asked at each length and depth
 #   LIMIT    seconds that all stages of this call may take (540)
 #   DEVICE   cuda, with DTYPE bfloat16; DEVICE=cpu DTYPE=float32 for a machine without a GPU
@@ -30,7 +31,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 bin=${BIN:-./sambatrain}
 runs=${RUNS:-runs/longcontext}
 out=${OUT:-$runs/results}
-models=${MODELS:-samba mistral mamba llama}
+models=${MODELS:-samba samba256 mistral256 mamba llama}
 device=${DEVICE:-cuda} dtype=${DTYPE:-bfloat16}
 limit=${LIMIT:-540}
 
@@ -44,8 +45,8 @@ train=() # more flags of training
 [ -z "${STEPS:-}" ] || train+=(--steps "$STEPS")
 [ -z "${MICRO:-}" ] || train+=(--set train.micro_batch="$MICRO")
 # Of passkeys: a row has one answer, so that short rows teach what is asked at a quarter of the price.
-short_len=512 short_steps=${SHORT_STEPS:-200} short_batch=64
-key_len=2048 key_steps=${KEY_STEPS:-500} key_batch=32
+short_len=512 short_steps=${SHORT_STEPS:-200} mamba_short_steps=${SHORT_STEPS:-700} short_batch=64
+key_len=2048 key_steps=${KEY_STEPS:-550} key_batch=32
 tune=(--set optim.lr=1e-3 --set optim.min_lr=1e-4 --set optim.warmup_steps=50 --set checkpoint.keep_last=1)
 prompts=1k,2k,4k,8k,16k,32k,64k,128k prompt_tokens=128k call_tokens=128k positions=0,1k,4k,16k,64k
 speed_models="samba-1.7b mistral-1.6b llama3-1.6b"
@@ -56,7 +57,7 @@ if [ -n "${TINY:-}" ]; then
 	small=(--set model.d_model=32 --set model.layers.repeat=1 --set 'model.attention={heads: 2, kv_heads: 2, head_dim: 16, window: 32}' --set model.mlp.d_ff=64)
 	text=(--set "data.text={path: $here/../../docs, include: ['**/*.md']}" --set "data.shards=$runs/shards" --set data.validation_fraction=0.4)
 	train=("${small[@]}" "${text[@]}" --set data.seq_len=64 --set train.batch_size=4 --steps 4 --set optim.warmup_steps=1 --set eval.rows=2 --set eval.every=0)
-	short_len=300 short_steps=2 short_batch=2 key_len=400 key_steps=2 key_batch=2
+	short_len=300 short_steps=2 mamba_short_steps=2 short_batch=2 key_len=400 key_steps=2 key_batch=2
 	tune+=(--set optim.warmup_steps=1)
 	prompts=16,32 prompt_tokens=64 call_tokens=64 positions=0,16 speed_models=quickstart
 fi
@@ -94,15 +95,18 @@ finetune() {
 }
 
 stage() {
-	local m=$2 key=$keys
-	[ "$m" != llama ] || key=$full_keys
+	local m=$2 key=$keys short=$short_steps
+	case $m in
+	llama) key=$full_keys ;;
+	mamba) short=$mamba_short_steps ;;
+	esac
 	case $1 in
 	train)
 		step train "$m" bash -c 'begin_or_resume "$@"' - "$runs/$m" "$bin" pretrain "$here/$m.yaml" --out "$runs/$m" \
 			--device "$device" --dtype "$dtype" "${train[@]}"
 		;;
 	passkey)
-		finetune short "$m" "$m-short" "$short_steps" "$short_len" "$short_batch" 0
+		finetune short "$m" "$m-short" "$short" "$short_len" "$short_batch" 0
 		finetune passkey "$m-short" "$m-passkey" "$key_steps" "$key_len" "$key_batch" "${MICRO:-0}"
 		;;
 	ppl)

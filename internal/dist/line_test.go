@@ -102,6 +102,10 @@ func TestLineLoss(t *testing.T) {
 	t.Parallel()
 	const timeout = time.Second
 	die := func(l *Line) {
+		l.mu.Lock()
+		l.closed = true // the dead tell nobody of the connections that end with them
+		l.mu.Unlock()
+		close(l.done)
 		for _, p := range l.peers {
 			p.conn.Close()
 		}

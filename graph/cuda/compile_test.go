@@ -91,8 +91,8 @@ func threadsOf(l graph.Launch) int {
 // TestSourcesCompile compiles the kernels that each op's cases launch, for every kind of
 // GPU, and holds their registers and shared memory against what there is. It needs NVRTC
 // and no GPU. Kernels at a real model's shapes must keep their registers where models are
-// trained, on compute capability 9.0: more than a small spill is an error. ARCH (sm_80,
-// sm_89 or sm_90a) compiles for one of them alone.
+// trained, on compute capability 9.0: a spill that spilling does not name is an error. ARCH
+// (sm_80, sm_89 or sm_90a) compiles for one of them alone.
 func TestSourcesCompile(t *testing.T) {
 	compiler, err := openCompiler()
 	if err != nil {
@@ -123,9 +123,14 @@ func TestSourcesCompile(t *testing.T) {
 	}
 }
 
-// spillable is how many bytes of registers a thread may put aside: the scan's backward pass
-// does with 68, and forms of it that need fewer registers were measured slower.
-const spillable = 80
+// spilling are the kernels that put registers aside, with the bytes of a thread that they may:
+// the scan's backward pass was measured faster so than in forms that need fewer registers.
+var spilling = map[string]int{
+	"selective_scan_backward":   68,
+	"linear_recurrence_within":  16,
+	"gated_update_backward":     8,
+	"linear_cross_entropy_rows": 8,
+}
 
 // footprint is what a compiled kernel takes.
 type footprint struct{ registers, shared, spilled int }
@@ -140,8 +145,8 @@ func (k footprint) check(t *testing.T, g target, l graph.Launch, atScale bool) {
 	if k.shared > staticShared || k.shared+l.Shared > g.shared {
 		t.Errorf("%s: %d bytes of static and %d of dynamic shared memory, of %d", l.Kernel, k.shared, l.Shared, g.shared)
 	}
-	if atScale && k.spilled > spillable {
-		t.Errorf("%s: spills %d bytes, of %d that are allowed", l.Kernel, k.spilled, spillable)
+	if may := spilling[l.Kernel]; atScale && k.spilled > may {
+		t.Errorf("%s: spills %d bytes, of %d that are allowed", l.Kernel, k.spilled, may)
 	}
 }
 

@@ -58,49 +58,8 @@ func (d *Device) load(p *graph.Plan, m graph.Memory, other *Program) (graph.Prog
 	defer leave()
 	prog := &Program{d: d, plan: p}
 	d.programs = append(d.programs, prog)
-	if m != nil {
-		own, ok := m.(*Memory)
-		if !ok || own.d != d {
-			return nil, fmt.Errorf("cuda: the memory belongs to another device (%T)", m)
-		}
-		prog.regions, prog.sizes = own.regions, own.sizes
-	}
-	for r := graph.Params; r < graph.Regions; r++ {
-		if prog.sizes[r] < p.Sizes[r] {
-			return nil, fmt.Errorf("cuda: region %v has %d elements, the plan wants %d", r, prog.sizes[r], p.Sizes[r])
-		}
-	}
-	if other != nil {
-		for _, r := range []graph.Region{graph.Arena, graph.States} {
-			prog.regions[r], prog.sizes[r] = other.regions[r], other.sizes[r]
-		}
-	}
-	for _, r := range []graph.Region{graph.Arena, graph.Inputs, graph.States} {
-		if r != graph.Inputs && prog.regions[r] != 0 && p.Sizes[r] <= prog.sizes[r] {
-			prog.borrowed[r] = true
-			continue
-		}
-		prog.sizes[r] = p.Sizes[r]
-		if prog.regions[r], err = d.alloc(4 * p.Sizes[r]); err != nil {
-			return nil, fmt.Errorf("%v: %w", r, err)
-		}
-	}
-	if n := 4 * p.Sizes[graph.Inputs]; n > 0 {
-		if err := d.driver.call("cuMemHostAlloc", d.driver.memHostAlloc, uintptr(unsafe.Pointer(&prog.inputs)), uintptr(n), 0); err != nil {
-			return nil, err
-		}
-	}
-	size := 0
-	for _, s := range p.Steps {
-		if s.Spec.CUDA == nil {
-			return nil, fmt.Errorf("cuda: %s has no CUDA kernel", s.Spec.Name)
-		}
-		if s.Spec.CUDA.Workspace != nil {
-			size = max(size, s.Spec.CUDA.Workspace(s.Dims))
-		}
-	}
-	if prog.workspace, err = d.alloc(size); err != nil {
-		return nil, fmt.Errorf("workspace: %w", err)
+	if err := prog.takeMemory(m, other); err != nil {
+		return nil, err
 	}
 	for _, s := range p.Steps {
 		commands, err := prog.bind(s)
@@ -111,6 +70,57 @@ func (d *Device) load(p *graph.Plan, m graph.Memory, other *Program) (graph.Prog
 	}
 	prog.waits = schedule(p, prog.steps)
 	return prog, prog.capture()
+}
+
+// takeMemory gives the program its regions: those of m and of other, which the program
+// only borrows, and what they have no room for.
+func (p *Program) takeMemory(m graph.Memory, other *Program) (err error) {
+	if m != nil {
+		own, ok := m.(*Memory)
+		if !ok || own.d != p.d {
+			return fmt.Errorf("cuda: the memory belongs to another device (%T)", m)
+		}
+		p.regions, p.sizes = own.regions, own.sizes
+	}
+	want := &p.plan.Sizes
+	for r := graph.Params; r < graph.Regions; r++ {
+		if p.sizes[r] < want[r] {
+			return fmt.Errorf("cuda: region %v has %d elements, the plan wants %d", r, p.sizes[r], want[r])
+		}
+	}
+	if other != nil {
+		for _, r := range []graph.Region{graph.Arena, graph.States} {
+			p.regions[r], p.sizes[r] = other.regions[r], other.sizes[r]
+		}
+	}
+	for _, r := range []graph.Region{graph.Arena, graph.Inputs, graph.States} {
+		if r != graph.Inputs && p.regions[r] != 0 && want[r] <= p.sizes[r] {
+			p.borrowed[r] = true
+			continue
+		}
+		p.sizes[r] = want[r]
+		if p.regions[r], err = p.d.alloc(4 * want[r]); err != nil {
+			return fmt.Errorf("%v: %w", r, err)
+		}
+	}
+	if n := 4 * want[graph.Inputs]; n > 0 {
+		if err := p.d.driver.call("cuMemHostAlloc", p.d.driver.memHostAlloc, uintptr(unsafe.Pointer(&p.inputs)), uintptr(n), 0); err != nil {
+			return err
+		}
+	}
+	size := 0
+	for _, s := range p.plan.Steps {
+		if s.Spec.CUDA == nil {
+			return fmt.Errorf("cuda: %s has no CUDA kernel", s.Spec.Name)
+		}
+		if s.Spec.CUDA.Workspace != nil {
+			size = max(size, s.Spec.CUDA.Workspace(s.Dims))
+		}
+	}
+	if p.workspace, err = p.d.alloc(size); err != nil {
+		return fmt.Errorf("workspace: %w", err)
+	}
+	return nil
 }
 
 func (p *Program) buffer(s graph.Slot) graph.DeviceBuffer {
@@ -168,60 +178,6 @@ func (p *Program) bind(s graph.Step) ([]command, error) {
 		list = append(list, k)
 	}
 	return list, nil
-}
-
-// kernel is a launch with its parameters in the form that the driver takes.
-type kernel struct {
-	driver      *driver
-	name        string
-	function    uintptr
-	grid, block [3]int
-	shared      int
-	values      []uint64
-	table       []*uint64
-}
-
-func newKernel(d *driver, f uintptr, l graph.Launch) (*kernel, error) {
-	k := &kernel{driver: d, name: l.Kernel, function: f, grid: l.Grid, block: l.Block, shared: l.Shared}
-	for _, dim := range []*[3]int{&k.grid, &k.block} {
-		for i := range dim {
-			if dim[i] == 0 {
-				dim[i] = 1
-			}
-			if dim[i] < 0 {
-				return nil, fmt.Errorf("grid %v, block %v", k.grid, k.block)
-			}
-		}
-	}
-	k.values = make([]uint64, len(l.Args))
-	for i, a := range l.Args {
-		switch a := a.(type) {
-		case uint64:
-			k.values[i] = a
-		case int32:
-			k.values[i] = uint64(uint32(a))
-		case float32:
-			*(*float32)(unsafe.Pointer(&k.values[i])) = a
-		default:
-			return nil, fmt.Errorf("argument %d is a %T, want uint64, int32 or float32", i, a)
-		}
-		k.table = append(k.table, &k.values[i])
-	}
-	return k, nil
-}
-
-func (k *kernel) enqueue(stream uintptr) error {
-	var table uintptr
-	if len(k.table) > 0 {
-		table = uintptr(unsafe.Pointer(&k.table[0]))
-	}
-	err := k.driver.call("cuLaunchKernel", k.driver.launchKernel, k.function,
-		uintptr(k.grid[0]), uintptr(k.grid[1]), uintptr(k.grid[2]), uintptr(k.block[0]), uintptr(k.block[1]), uintptr(k.block[2]),
-		uintptr(k.shared), stream, table, 0)
-	if err != nil {
-		return fmt.Errorf("%w: %s, grid %v, block %v, %d bytes shared", err, k.name, k.grid, k.block, k.shared)
-	}
-	return nil
 }
 
 // capture records everything that a run does in a graph, which the driver
@@ -338,31 +294,6 @@ func (p *Program) ResetStates() error {
 	return p.d.driver.call("cuMemsetD8", p.d.driver.memset, uintptr(p.regions[graph.States]), 0, uintptr(4*p.plan.Sizes[graph.States]))
 }
 
-// TakeState implements graph.Program. It is ordered with the programs' runs.
-func (p *Program) TakeState(row int, from graph.Program, fromRow int) error {
-	own, ok := from.(*Program)
-	if !ok || own.d != p.d {
-		return fmt.Errorf("cuda: the other program belongs to another device (%T)", from)
-	}
-	list, err := p.plan.TakeState(row, own.plan, fromRow)
-	if err != nil {
-		return fmt.Errorf("cuda: %w", err)
-	}
-	leave, err := p.d.enter()
-	if err != nil {
-		return err
-	}
-	defer leave()
-	for _, c := range list {
-		err := p.d.driver.call("cuMemcpyDtoDAsync", p.d.driver.copyDtoDAsync,
-			uintptr(p.regions[graph.States])+uintptr(c.To), uintptr(own.regions[graph.States])+uintptr(c.From), uintptr(c.Bytes), p.d.stream)
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Close implements graph.Program.
 func (p *Program) Close() error {
 	leave, err := p.d.enter()
@@ -374,82 +305,6 @@ func (p *Program) Close() error {
 		return err
 	}
 	p.release()
-	return nil
-}
-
-// staging is the pinned memory of an input. The GPU must not be reading it.
-func (p *Program) staging(name string, t graph.DType, n int) (unsafe.Pointer, error) {
-	s, ok := p.plan.Inputs[name]
-	if !ok {
-		return nil, fmt.Errorf("cuda: the plan has no input %s", name)
-	}
-	if s.DType != t || s.Rows*s.Cols != n {
-		return nil, fmt.Errorf("cuda: input %s is %v %v, not %d elements of %v", name, s.DType, s.Shape, n, t)
-	}
-	leave, err := p.d.enter()
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	return unsafe.Add(p.inputs, 4*s.Offset), p.d.synchronize()
-}
-
-// WriteInts implements graph.Program.
-func (p *Program) WriteInts(name string, src []int32) error {
-	to, err := p.staging(name, graph.Int32, len(src))
-	if err == nil {
-		copy(unsafe.Slice((*int32)(to), len(src)), src)
-	}
-	return err
-}
-
-// WriteFloats implements graph.Program.
-func (p *Program) WriteFloats(name string, src []float32) error {
-	to, err := p.staging(name, graph.Float32, len(src))
-	if err == nil {
-		copy(unsafe.Slice((*float32)(to), len(src)), src)
-	}
-	return err
-}
-
-// Read implements graph.Program. bfloat16 results are widened.
-func (p *Program) Read(name string, dst []float32) error {
-	s, ok := p.plan.Results[name]
-	if !ok {
-		return fmt.Errorf("cuda: the plan has no result %s", name)
-	}
-	return p.ReadSlot(s, dst)
-}
-
-// ReadSlot copies any tensor of the plan to dst, row after row, as float32.
-func (p *Program) ReadSlot(s graph.Slot, dst []float32) error {
-	if s.Rows*s.Cols != len(dst) || s.DType == graph.Int32 {
-		return fmt.Errorf("cuda: a tensor of %v %v does not fill %d float32s", s.DType, s.Shape, len(dst))
-	}
-	leave, err := p.d.enter()
-	if err != nil {
-		return err
-	}
-	defer leave()
-	if err := p.d.synchronize(); err != nil {
-		return err
-	}
-	b := p.buffer(s)
-	size := s.DType.Size()
-	raw := make([]byte, ((b.Rows-1)*b.Stride+b.Cols)*size)
-	if err := p.d.driver.call("cuMemcpyDtoH", p.d.driver.copyDtoH, uintptr(unsafe.Pointer(&raw[0])), uintptr(b.Address), uintptr(len(raw))); err != nil {
-		return err
-	}
-	for i := range b.Rows {
-		for j := range b.Cols {
-			at := (i*b.Stride + j) * size
-			if s.DType == graph.BFloat16 {
-				*(*uint32)(unsafe.Pointer(&dst[i*b.Cols+j])) = uint32(raw[at])<<16 | uint32(raw[at+1])<<24
-			} else {
-				dst[i*b.Cols+j] = *(*float32)(unsafe.Pointer(&raw[at]))
-			}
-		}
-	}
 	return nil
 }
 

@@ -3,53 +3,10 @@ package graph
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strings"
 
 	"gorgonia.org/gorgonia"
-	"gorgonia.org/tensor"
 )
-
-// Tensor is a value of the graph under construction. The zero Tensor stands for
-// "none"; it is also what every operation returns after the builder's first error.
-type Tensor struct {
-	node *gorgonia.Node
-	b    *Builder
-}
-
-// Shape is the tensor's sizes, nil for the zero Tensor.
-func (t Tensor) Shape() Shape {
-	if t.node == nil {
-		return nil
-	}
-	return Shape(t.node.Shape())
-}
-
-// DType is the type of the tensor's elements.
-func (t Tensor) DType() DType {
-	if t.node != nil && t.node.Dtype() == tensor.Int32 {
-		return Int32
-	}
-	return Float32
-}
-
-// Valid reports whether t is a tensor at all.
-func (t Tensor) Valid() bool { return t.node != nil }
-
-func (t Tensor) isSeed() bool { return t.node != nil && t.node == t.b.seed }
-
-// Init draws the first values of a parameter.
-type Init func(r *rand.Rand, w []float32)
-
-// Param is a trained tensor and the name that it has in a checkpoint.
-type Param struct {
-	Name  string
-	Shape Shape
-	Init  Init
-	node  *gorgonia.Node
-	grad  *gorgonia.Node
-	block int // that asked for it first
-}
 
 // Builder collects a model's operations. It keeps the first error until Compile,
 // so that a layer's mathematics reads without error checks.
@@ -85,17 +42,6 @@ type Builder struct {
 	terms           map[*gorgonia.Node][]*gorgonia.Node // node -> the gradients that reach it
 	sums            map[*gorgonia.Node][]*gorgonia.Node // gradient of a node that several reach -> these
 	err             error
-}
-
-// leaf is a tensor that no call makes.
-type leaf struct {
-	name   string
-	shape  Shape
-	dtype  DType
-	region Region
-	fixed  bool // at offset of a region that is used as it lies, not a part of its own
-	offset int
-	node   *gorgonia.Node
 }
 
 type output struct {
@@ -208,142 +154,6 @@ func (b *Builder) Path(name string) string {
 	return strings.Join(append(b.scope[:len(b.scope):len(b.scope)], name), ".")
 }
 
-// Param makes a float32 parameter under the current scope, or returns the one
-// that has this name (tied weights).
-func (b *Builder) Param(name string, init Init, shape ...int) Tensor {
-	if b.err != nil {
-		return Tensor{}
-	}
-	path := b.Path(name)
-	if p, ok := b.byName[path]; ok {
-		if !p.Shape.Equal(shape) {
-			return b.Fail(fmt.Errorf("parameter %s is %v and %v", path, p.Shape, Shape(shape)))
-		}
-		return Tensor{p.node, b}
-	}
-	for _, l := range b.leaves {
-		if l.fixed {
-			return b.Fail(fmt.Errorf("parameter %s: a graph that uses region %s as a whole can't have parameters", path, l.name))
-		}
-	}
-	l, err := b.leaf(path, Params, Float32, shape)
-	if err != nil {
-		return b.Fail(err)
-	}
-	p := &Param{Name: path, Shape: l.shape, Init: init, node: l.node, block: b.block}
-	b.params = append(b.params, p)
-	b.byName[path] = p
-	return Tensor{l.node, b}
-}
-
-// Input makes a tensor that the caller fills before each run.
-func (b *Builder) Input(name string, t DType, shape ...int) Tensor {
-	return b.external(name, Inputs, t, shape)
-}
-
-// State makes a float32 tensor, under the current scope, that lives on between
-// runs and starts as zeros.
-func (b *Builder) State(name string, shape ...int) Tensor {
-	return b.external(b.Path(name), States, Float32, shape)
-}
-
-// Cache is a State that mixed precision keeps in bfloat16.
-func (b *Builder) Cache(name string, shape ...int) Tensor {
-	t := Float32
-	if b.round != nil {
-		t = BFloat16
-	}
-	return b.external(b.Path(name), States, t, shape)
-}
-
-// Whole is all of a region that lives on between runs, as one vector of n
-// float32s, for ops over flat buffers. A graph with parameters of its own can't
-// have it.
-func (b *Builder) Whole(r Region, n int) Tensor {
-	if b.err != nil {
-		return Tensor{}
-	}
-	if r < Params || r >= Regions {
-		return b.Fail(fmt.Errorf("region %v can't be used as a whole", r))
-	}
-	if len(b.params) > 0 {
-		return b.Fail(fmt.Errorf("region %v can't be used as a whole in a graph with parameters", r))
-	}
-	return b.fixed(r.String(), r, 0, n)
-}
-
-// Range is the n float32s of a region from offset on, as Whole is all of it. Asked for
-// again it is the same tensor.
-func (b *Builder) Range(r Region, offset, n int) Tensor {
-	if b.err != nil {
-		return Tensor{}
-	}
-	granule := align
-	if r == Shadow {
-		granule /= 2 // two weights an element
-	}
-	if r < Params || r >= Regions || offset < 0 || offset%granule != 0 {
-		return b.Fail(fmt.Errorf("region %v can't be used from element %d on", r, offset))
-	}
-	if len(b.params) > 0 {
-		return b.Fail(fmt.Errorf("region %v can't be used as a whole in a graph with parameters", r))
-	}
-	name := fmt.Sprintf("%v[%d:%d]", r, offset, offset+n)
-	for _, l := range b.leaves {
-		if l.fixed && l.name == name {
-			return Tensor{l.node, b}
-		}
-	}
-	return b.fixed(name, r, offset, n)
-}
-
-func (b *Builder) fixed(name string, r Region, offset, n int) Tensor {
-	t := b.external(name, r, Float32, Shape{n})
-	if t.Valid() {
-		l := b.byNode[t.node]
-		l.fixed, l.offset = true, offset
-	}
-	return t
-}
-
-func (b *Builder) external(name string, r Region, t DType, shape Shape) Tensor {
-	if b.err != nil {
-		return Tensor{}
-	}
-	l, err := b.leaf(name, r, t, shape)
-	if err != nil {
-		return b.Fail(err)
-	}
-	return Tensor{l.node, b}
-}
-
-func (b *Builder) leaf(name string, region Region, t DType, shape Shape) (*leaf, error) {
-	if name == "" {
-		return nil, errors.New("a tensor has no name")
-	}
-	if err := shape.check(); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
-	}
-	for _, l := range b.leaves {
-		if l.name == name {
-			return nil, fmt.Errorf("two tensors are named %s", name)
-		}
-	}
-	dt := tensor.Float32
-	if t == Int32 {
-		dt = tensor.Int32
-	}
-	l := &leaf{name: name, shape: append(Shape{}, shape...), dtype: t, region: region}
-	if len(shape) == 0 {
-		l.node = gorgonia.NewScalar(b.g, dt, gorgonia.WithName(name))
-	} else {
-		l.node = gorgonia.NewTensor(b.g, dt, len(shape), gorgonia.WithName(name), gorgonia.WithShape(shape...))
-	}
-	b.leaves = append(b.leaves, l)
-	b.byNode[l.node] = l
-	return l, nil
-}
-
 // Apply adds one op and returns its output 0, the zero Tensor if it has none. The
 // other outputs are had with Tensor.Output.
 func (b *Builder) Apply(s *Spec, in ...Tensor) Tensor {
@@ -392,22 +202,6 @@ func (b *Builder) Apply(s *Spec, in ...Tensor) Tensor {
 	return Tensor{n, b}
 }
 
-// Output is output i of the op that made t; t itself for 0.
-func (t Tensor) Output(i int) Tensor {
-	if i == 0 || t.node == nil {
-		return t
-	}
-	c, ok := t.node.Op().(*call)
-	if !ok || i < 0 || i >= len(c.Out) {
-		return t.b.Fail(fmt.Errorf("%v has no output %d", t.node, i))
-	}
-	n, err := gorgonia.ApplyOp(&view{of: c, index: i, id: t.b.nextID()}, t.node)
-	if err != nil {
-		return t.b.Fail(err)
-	}
-	return Tensor{n, t.b}
-}
-
 // Add is x + y.
 func (b *Builder) Add(x, y Tensor) Tensor { return b.Apply(b.add(len(x.Shape())), x, y) }
 
@@ -450,17 +244,4 @@ func (b *Builder) Result(name string, t Tensor) {
 		}
 	}
 	b.out = append(b.out, output{name, t.node})
-}
-
-// Params are the parameters in the order in which the model asked for them.
-func (b *Builder) Params() []*Param { return b.params }
-
-// ParamsLength is the length of region Params so far, with the padding between
-// parameters.
-func (b *Builder) ParamsLength() int {
-	n := 0
-	for _, p := range b.params {
-		n += roundUp(p.Shape.Size())
-	}
-	return n
 }

@@ -236,30 +236,6 @@ func (c *compiler) collect() error {
 	return c.checkUpdates()
 }
 
-// accumulate adds p's gradient v to what region Grads holds of it: in the op that
-// makes v where that can, at once in any case, so that v need not be kept.
-func (c *compiler) accumulate(p *Param, v *value) (*value, error) {
-	if v == nil {
-		return nil, fmt.Errorf("graph: the gradient of %s is no tensor", p.Name)
-	}
-	at := newStorage(Grads, p.Shape, Float32)
-	at.offset = c.values[p.node].st.offset
-	sum := at.hold(p.Shape, 0)
-	last := &c.steps[len(c.steps)-1]
-	if len(last.out) > 0 && last.out[0] == v && last.Spec.Added != nil && c.readers(p.grad) == 0 {
-		return v, c.addTo(last, sum)
-	}
-	r, err := c.b.add(len(p.Shape)).Resolve([]Shape{p.Shape, p.Shape})
-	if err != nil {
-		return nil, err
-	}
-	out, err := c.step(nil, &call{Resolved: r, path: pathOf(p.grad), backward: true}, []*value{sum, v})
-	if err != nil {
-		return nil, err
-	}
-	return out[0], nil
-}
-
 // node adds the steps that compute n.
 func (c *compiler) node(n *gorgonia.Node) (*value, error) {
 	if terms, ok := c.b.sums[n]; ok {
@@ -291,17 +267,6 @@ func (c *compiler) node(n *gorgonia.Node) (*value, error) {
 	return nil, fmt.Errorf("graph: no rule to run %v", n)
 }
 
-// residual lets the op that makes the later one of a sum's terms add the other one, in
-// the forward pass: that spares a pass over the stream, and in mixed precision the term
-// is never rounded. nil where it can't.
-func (c *compiler) residual(n *gorgonia.Node, op *call, in []*value) (*value, error) {
-	if op.backward || op.Spec.Name != c.b.add(1).Name {
-		return nil, nil
-	}
-	terms := c.b.children(n)
-	return c.addInto(in[0], in[1], terms[0], terms[1])
-}
-
 // step adds one call, whose output 0 is n's value; n is nil for a part of a sum.
 func (c *compiler) step(n *gorgonia.Node, op *call, in []*value) ([]*value, error) {
 	for i, v := range in {
@@ -329,64 +294,6 @@ func (c *compiler) step(n *gorgonia.Node, op *call, in []*value) ([]*value, erro
 	return s.out, nil
 }
 
-// asWanted is v in the type that input i of op takes it in: rounded for a matrix
-// product in mixed precision, where v is not bfloat16 already.
-func (c *compiler) asWanted(op *call, i int, v *value) (*value, error) {
-	o := op.In[i]
-	if c.b.round == nil || v.st.dtype != Float32 {
-		return v, nil
-	}
-	if v.st.region == Params {
-		if o.Kind == Precise || len(v.shape) < 2 {
-			return v, nil
-		}
-		// The optimizer keeps a rounded copy of all weights.
-		shadow := &storage{region: Shadow, offset: v.st.offset / 2, rows: v.st.rows, cols: v.st.cols, dtype: BFloat16}
-		w := shadow.hold(v.shape, v.col)
-		if o.Kind != Factor || !o.Strided {
-			return w, nil
-		}
-		return c.paddedWeight(op, w)
-	}
-	if o.Kind != Factor {
-		return v, nil
-	}
-	if r := c.rounded[v]; r != nil {
-		return r, nil
-	}
-	r := newStorage(Arena, v.shape, BFloat16).hold(v.shape, 0)
-	if done, err := c.roundAtOnce(v, r); err != nil {
-		return nil, err
-	} else if !done {
-		res, err := c.b.round.Resolve([]Shape{v.shape})
-		if err != nil {
-			return nil, err
-		}
-		round := &call{Resolved: res, path: op.path, backward: op.backward, block: op.block}
-		c.steps = append(c.steps, pending{call: round, in: []*value{v}, out: []*value{r}})
-	}
-	if v.st.region != States { // a state may change between two readers
-		c.rounded[v] = r
-	}
-	return r, nil
-}
-
-// roundAtOnce lets the op that makes v make r of it as well, where it can.
-func (c *compiler) roundAtOnce(v, r *value) (bool, error) {
-	i := slices.IndexFunc(c.steps, func(s pending) bool { return len(s.out) > 0 && s.out[0] == v })
-	if i < 0 || c.steps[i].Spec.Rounded == nil {
-		return false, nil
-	}
-	s := &c.steps[i]
-	res, err := s.Spec.Rounded().Resolve(s.shapes())
-	if err != nil {
-		return false, err
-	}
-	s.replace(res)
-	s.out = append(slices.Clone(s.out), r)
-	return true, nil
-}
-
 // shapes are those of a step's inputs.
 func (s *pending) shapes() []Shape {
 	shapes := make([]Shape, 0, len(s.In)+1)
@@ -401,164 +308,6 @@ func (s *pending) replace(r *Resolved) {
 	other := *s.call
 	other.Resolved = r
 	s.call = &other
-}
-
-// sum adds gradients that meet, left to right. Those of x's columns are joined.
-func (c *compiler) sum(n *gorgonia.Node, terms []*gorgonia.Node) (*value, error) {
-	var list []*value
-	var of []*gorgonia.Node // whose values they are
-	var parts []*gorgonia.Node
-	joined := 0 // the join's place in the list
-	for _, t := range terms {
-		if !c.parts[t] {
-			list, of = append(list, c.values[t]), append(of, t)
-			continue
-		}
-		if parts == nil {
-			joined = len(list)
-			list, of = append(list, nil), append(of, nil)
-		}
-		parts = append(parts, t)
-	}
-	shape := Shape(n.Shape())
-	if parts != nil {
-		v, err := c.join(shape, parts)
-		if err != nil {
-			return nil, err
-		}
-		list[joined] = v
-	}
-	total, term := list[0], of[0]
-	for i, v := range list[1:] {
-		fused, err := c.addInto(total, v, term, of[i+1])
-		if err != nil {
-			return nil, err
-		}
-		term = nil
-		if fused != nil {
-			total = fused
-			continue
-		}
-		r, err := c.b.add(len(shape)).Resolve([]Shape{shape, shape})
-		if err != nil {
-			return nil, err
-		}
-		var whose *gorgonia.Node
-		if i == len(list)-2 {
-			whose = n
-		}
-		out, err := c.step(whose, &call{Resolved: r, path: pathOf(n), backward: true}, []*value{total, v})
-		if err != nil {
-			return nil, err
-		}
-		total = out[0]
-	}
-	return total, nil
-}
-
-// addInto lets the op that makes the later one of two terms add the other one, and
-// returns the sum; nil where that op can't, or where something else reads its
-// output. a and b are the terms' nodes, nil for what is no single op's output 0.
-func (c *compiler) addInto(x, y *value, a, b *gorgonia.Node) (*value, error) {
-	for i := len(c.steps) - 1; i >= 0; i-- {
-		s := &c.steps[i]
-		if len(s.out) == 0 || s.out[0] != x && s.out[0] != y {
-			continue
-		}
-		other, node := y, a
-		if s.out[0] == y {
-			other, node = x, b
-		}
-		if node == nil || s.Spec.Added == nil || x == y || c.readers(node) != 1 || !c.known(other, i) {
-			return nil, nil
-		}
-		if err := c.addTo(s, other); err != nil {
-			return nil, err
-		}
-		return s.out[0], nil
-	}
-	return nil, nil
-}
-
-// addTo makes a step add z to its output 0.
-func (c *compiler) addTo(s *pending, z *value) error {
-	res, err := s.Spec.Added().Resolve(append(s.shapes(), z.shape))
-	if err != nil {
-		return err
-	}
-	s.replace(res)
-	s.in = append(slices.Clone(s.in), z)
-	if z.st.dtype == Float32 {
-		s.out[0].st.dtype = Float32
-	}
-	return nil
-}
-
-// readers counts what reads a node's output 0.
-func (c *compiler) readers(n *gorgonia.Node) int {
-	count := 0
-	for it := c.b.g.To(n.ID()); it.Next(); {
-		if _, ok := it.Node().(*gorgonia.Node).Op().(*view); !ok {
-			count++
-		}
-	}
-	return count
-}
-
-// known reports whether v has been computed before a step.
-func (c *compiler) known(v *value, step int) bool {
-	if v.st.region != Arena {
-		return true
-	}
-	for _, s := range c.steps[:step] {
-		if slices.Contains(s.out, v) {
-			return true
-		}
-	}
-	return false
-}
-
-// pathOf is the layer that made the tensor whose gradient is sum.
-func pathOf(sum *gorgonia.Node) string {
-	if of := sum.DerivOf(); len(of) > 0 {
-		if c, ok := of[0].Op().(*call); ok {
-			return c.path
-		}
-	}
-	return ""
-}
-
-// join lets the gradients of x's columns lie where x's gradient has these
-// columns, so that putting them together costs nothing.
-func (c *compiler) join(shape Shape, parts []*gorgonia.Node) (*value, error) {
-	whole := newStorage(Arena, shape, Float32)
-	used := make([]bool, whole.cols)
-	for i, t := range parts {
-		op := t.Op().(*place)
-		v := c.values[c.b.children(t)[0]]
-		if v == nil || v.st.region != Arena || !v.whole() {
-			return nil, fmt.Errorf("columns: the gradient of columns %d to %d of %v is shared with another tensor's; copy one of them", op.from, op.from+op.in.Cols(), shape)
-		}
-		if i == 0 {
-			whole.dtype = v.st.dtype
-		} else if v.st.dtype != whole.dtype {
-			return nil, fmt.Errorf("columns: the gradients of %v's columns are %v and %v", shape, whole.dtype, v.st.dtype)
-		}
-		for j := range op.in.Cols() {
-			if used[op.from+j] {
-				return nil, fmt.Errorf("columns: column %d of %v is used twice", op.from+j, shape)
-			}
-			used[op.from+j] = true
-		}
-		for _, w := range v.st.values {
-			whole.values = append(whole.values, w)
-			w.st, w.col = whole, w.col+op.from
-		}
-	}
-	if j := slices.Index(used, false); j >= 0 {
-		return nil, fmt.Errorf("columns: column %d of %v is not used, so its gradient is not known", j, shape)
-	}
-	return whole.hold(shape, 0), nil
 }
 
 // checkUpdates refuses a backward pass that would read what was updated since.

@@ -1,0 +1,110 @@
+package graph
+
+// documentAt is tokens [from, to) of a row.
+type documentAt struct{ row, from, to int }
+
+// bind is the CPU kernel.
+func (o *documentOp) bind(c *CPUCall) func() {
+	whole := o.alone(c.Dims, c.Dims["T"])
+	grads := o.room(o.grads, whole)
+	var outs [][]float32
+	if o.backward == nil || o.again() {
+		outs = o.room(o.out, whole)
+	}
+	var params []int // gradients that all documents add to
+	for i, op := range o.grads {
+		if !op.byToken() {
+			params = append(params, i)
+		}
+	}
+	return func() {
+		for _, i := range params {
+			for r := range c.Out[i].Rows {
+				clear(c.Out[i].Row(r))
+			}
+		}
+		eachDocument(c.Dims, c.In[len(c.In)-1].I32, func(row, from, to int) {
+			o.run(c, documentAt{row, from, to}, outs, grads)
+			for _, i := range params {
+				for r := range c.Out[i].Rows {
+					dst, src := c.Out[i].Row(r), grads[i][r*c.Out[i].Cols:]
+					for j := range dst {
+						dst[j] += src[j]
+					}
+				}
+			}
+		})
+	}
+}
+
+// room is memory for results that go to no buffer of the plan.
+func (o *documentOp) room(list []operand, d Dims) [][]float32 {
+	room := make([][]float32, len(list))
+	for i, op := range list {
+		room[i] = make([]float32, shapeOf(op, d).Size())
+	}
+	return room
+}
+
+// run computes one document. What the plan has no buffer for goes to outs and grads.
+func (o *documentOp) run(c *CPUCall, at documentAt, outs, grads [][]float32) {
+	one := o.alone(c.Dims, at.to-at.from)
+	part := func(x Buffer, op operand) Buffer {
+		n := at.to - at.from
+		switch {
+		case !op.byToken():
+			return x
+		case len(op.dims) == 2:
+			return Buffer{Rows: 1, Cols: n, Stride: n, F32: x.F32[at.row*x.Stride+at.from:][:n:n]}
+		}
+		first := at.row*c.Dims["T"] + at.from
+		return Buffer{Rows: n, Cols: x.Cols, Stride: x.Stride, F32: x.F32[first*x.Stride:]}
+	}
+	own := func(room []float32, op operand) Buffer {
+		s := shapeOf(op, one)
+		return Buffer{Rows: s.Rows(), Cols: s.Cols(), Stride: s.Cols(), F32: room[:s.Size()]}
+	}
+	call := func(s *Spec, in, out []Buffer) {
+		scratch := 0
+		if s.Workspace != nil {
+			scratch = s.Workspace(one, c.Pool.Workers())
+		}
+		s.CPU(&CPUCall{Dims: one, In: in, Out: out, Pool: c.Pool, Workspace: c.Workspace[:scratch:scratch], Comm: c.Comm, Fail: c.Fail})()
+	}
+	var ins, results []Buffer
+	for i, op := range o.in {
+		ins = append(ins, part(c.In[i], op))
+	}
+	for i, op := range o.out {
+		switch at := o.place(i); {
+		case o.backward == nil && at >= 0:
+			results = append(results, part(c.Out[at], op))
+		case o.backward == nil || o.again():
+			results = append(results, own(outs[i], op))
+		default:
+			results = append(results, Buffer{})
+		}
+	}
+	if o.backward == nil || o.again() {
+		call(o.forward, ins, results)
+	}
+	if o.backward == nil {
+		return
+	}
+	for _, i := range o.saved {
+		if at := o.place(i); at >= 0 {
+			results[i] = part(c.In[at], o.out[i])
+		}
+		ins = append(ins, results[i])
+	}
+	ins = append(ins, part(c.In[o.gradientAt()], o.out[0]))
+	var to []Buffer
+	for i, op := range o.grads {
+		if op.byToken() {
+			to = append(to, part(c.Out[i], op))
+		} else {
+			to = append(to, own(grads[i], op))
+		}
+	}
+	call(o.backward, ins, to)
+}

@@ -19,14 +19,8 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// Names of the programs' inputs and results.
+// What Step refuses.
 const (
-	inputTokens    = "tokens"
-	inputTargets   = "targets"
-	inputStarts    = "starts" // of documents, see EngineConfig.ResetState
-	resultLoss     = "loss"
-	resultNLL      = "nll"
-	resultLogits   = "logits"
 	noMicroBatch   = "train: %d rows of %d tokens do not divide into micro-batches of %d"
 	noAccumulation = "train: a step of %d micro-batches wants an engine made with Accumulate"
 	wantedTargets  = "train: %d tokens and %d targets for rows of %d"
@@ -59,64 +53,6 @@ type Engine struct {
 	shard    optim.Shard
 	exchange graph.Program // sums a few numbers over the processes
 	sent     []float32     // its input and result
-}
-
-// TrainPlan is the forward and backward pass over a step's last micro-batch, or its
-// only one.
-func TrainPlan(m *layers.Model, c EngineConfig) (*graph.Plan, error) {
-	return trainPlan(m, c, true)
-}
-
-// trainPlan sums the gradients over the processes of a run where it is the last one of
-// a step.
-func trainPlan(m *layers.Model, c EngineConfig, last bool) (*graph.Plan, error) {
-	g := layers.NewBuilder(c.Mixed)
-	tokens, targets := g.Input(inputTokens, graph.Int32, c.MicroBatch, c.SeqLen), g.Input(inputTargets, graph.Int32, c.MicroBatch, c.SeqLen)
-	c.documents(g, c.MicroBatch, c.SeqLen)
-	loss := m.Loss(g, tokens, targets)
-	g.Result(resultLoss, loss)
-	g.Result(resultNLL, loss.Output(1))
-	if c.Accumulate {
-		g.SetAccumulate()
-	}
-	c.shard(g, nil)
-	if err := g.Gradients(loss); err != nil {
-		return nil, err
-	}
-	if c.Comm != nil && last && c.Shard != recipes.ShardFull {
-		g.SetReduction(optim.Reduction(c.buckets(g.ParamsLength()), c.Shard == recipes.ShardOptimizer, c.ReduceBFloat16))
-	}
-	if err := limitArena(g, c); err != nil {
-		return nil, err
-	}
-	plan, err := g.Compile()
-	return plan, explainLimit(err, c)
-}
-
-// documents declares where documents start, if they are to be kept apart.
-func (c EngineConfig) documents(g *graph.Builder, b, t int) {
-	if c.ResetState {
-		g.SetDocuments(g.Input(inputStarts, graph.Int32, b, t))
-	}
-}
-
-// evalPlan is the forward pass over b rows of t tokens, in c's form. Where parameters are
-// sharded, they lie as in the training's plan.
-func evalPlan(m *layers.Model, c EngineConfig, train *graph.Plan, b, t int) (*graph.Plan, error) {
-	g := layers.NewBuilder(c.Mixed)
-	c.shard(g, train)
-	tokens, targets := g.Input(inputTokens, graph.Int32, b, t), g.Input(inputTargets, graph.Int32, b, t)
-	c.documents(g, b, t)
-	loss := m.EvalLoss(g, tokens, targets)
-	g.Result(resultLoss, loss)
-	g.Result(resultNLL, loss.Output(1))
-	return g.Compile()
-}
-
-func logitsPlan(m *layers.Model, b, t int, mixed bool) (*graph.Plan, error) {
-	g := layers.NewBuilder(mixed)
-	g.Result(resultLogits, m.Logits(g, g.Input(inputTokens, graph.Int32, b, t)))
-	return g.Compile()
 }
 
 // EngineConfig says what an engine is made for.
@@ -340,38 +276,6 @@ func (e *Engine) writeStarts(p graph.Program, t int, tokens []int32) error {
 		}
 	}
 	return p.WriteInts(inputStarts, starts)
-}
-
-// Evaluator measures losses with an engine's parameters as they stand. Its rows may
-// be of another length than those of training.
-type Evaluator struct {
-	Rows, SeqLen int
-
-	engine  *Engine
-	program graph.Program
-	nll     []float32
-}
-
-// NewEvaluator compiles the forward pass over b rows of t tokens.
-func (e *Engine) NewEvaluator(b, t int) (*Evaluator, error) {
-	plan, err := evalPlan(e.model, e.config, e.train.Plan(), b, t)
-	if err != nil {
-		return nil, err
-	}
-	p, err := e.dev.Load(plan, e.mem)
-	if err != nil {
-		return nil, err
-	}
-	return &Evaluator{Rows: b, SeqLen: t, engine: e, program: p, nll: make([]float32, b*t)}, nil
-}
-
-// Run returns each token's cross-entropy in nats, Rows x SeqLen. The slice is good
-// until the next call.
-func (v *Evaluator) Run(tokens, targets []int32) ([]float32, error) {
-	if err := v.engine.run(v.program, v.SeqLen, tokens, targets); err != nil {
-		return nil, err
-	}
-	return v.nll, v.program.Read(resultNLL, v.nll)
 }
 
 // Logits are the scores [B T V] of one micro-batch, where parameters are not sharded.

@@ -1,0 +1,76 @@
+package train
+
+import (
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/layers"
+	"github.com/sambatrain/sambatrain/optim"
+	"github.com/sambatrain/sambatrain/recipes"
+)
+
+// Names of the programs' inputs and results.
+const (
+	inputTokens  = "tokens"
+	inputTargets = "targets"
+	inputStarts  = "starts" // of documents, see EngineConfig.ResetState
+	resultLoss   = "loss"
+	resultNLL    = "nll"
+	resultLogits = "logits"
+)
+
+// TrainPlan is the forward and backward pass over a step's last micro-batch, or its
+// only one.
+func TrainPlan(m *layers.Model, c EngineConfig) (*graph.Plan, error) {
+	return trainPlan(m, c, true)
+}
+
+// trainPlan sums the gradients over the processes of a run where it is the last one of
+// a step.
+func trainPlan(m *layers.Model, c EngineConfig, last bool) (*graph.Plan, error) {
+	g := layers.NewBuilder(c.Mixed)
+	tokens, targets := g.Input(inputTokens, graph.Int32, c.MicroBatch, c.SeqLen), g.Input(inputTargets, graph.Int32, c.MicroBatch, c.SeqLen)
+	c.documents(g, c.MicroBatch, c.SeqLen)
+	loss := m.Loss(g, tokens, targets)
+	g.Result(resultLoss, loss)
+	g.Result(resultNLL, loss.Output(1))
+	if c.Accumulate {
+		g.SetAccumulate()
+	}
+	c.shard(g, nil)
+	if err := g.Gradients(loss); err != nil {
+		return nil, err
+	}
+	if c.Comm != nil && last && c.Shard != recipes.ShardFull {
+		g.SetReduction(optim.Reduction(c.buckets(g.ParamsLength()), c.Shard == recipes.ShardOptimizer, c.ReduceBFloat16))
+	}
+	if err := limitArena(g, c); err != nil {
+		return nil, err
+	}
+	plan, err := g.Compile()
+	return plan, explainLimit(err, c)
+}
+
+// documents declares where documents start, if they are to be kept apart.
+func (c EngineConfig) documents(g *graph.Builder, b, t int) {
+	if c.ResetState {
+		g.SetDocuments(g.Input(inputStarts, graph.Int32, b, t))
+	}
+}
+
+// evalPlan is the forward pass over b rows of t tokens, in c's form. Where parameters are
+// sharded, they lie as in the training's plan.
+func evalPlan(m *layers.Model, c EngineConfig, train *graph.Plan, b, t int) (*graph.Plan, error) {
+	g := layers.NewBuilder(c.Mixed)
+	c.shard(g, train)
+	tokens, targets := g.Input(inputTokens, graph.Int32, b, t), g.Input(inputTargets, graph.Int32, b, t)
+	c.documents(g, b, t)
+	loss := m.EvalLoss(g, tokens, targets)
+	g.Result(resultLoss, loss)
+	g.Result(resultNLL, loss.Output(1))
+	return g.Compile()
+}
+
+func logitsPlan(m *layers.Model, b, t int, mixed bool) (*graph.Plan, error) {
+	g := layers.NewBuilder(mixed)
+	g.Result(resultLogits, m.Logits(g, g.Input(inputTokens, graph.Int32, b, t)))
+	return g.Compile()
+}

@@ -1,0 +1,125 @@
+package train
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/internal/runlog"
+)
+
+// restore loads the newest good checkpoint and takes the metrics back to it.
+func (s *session) restore() error {
+	c, skipped, err := checkpoint.Newest(s.dir)
+	for _, bad := range skipped {
+		s.options.Log.Error("checkpoint is damaged and passed over; its steps are done again", "checkpoint", bad.Dir, "reason", bad.Err)
+	}
+	switch {
+	case errors.Is(err, checkpoint.ErrNoCheckpoint) && len(skipped) == 0:
+		s.options.Log.Info("no checkpoint yet: starting again from step 0")
+		if err := s.begin(); err != nil {
+			return err
+		}
+	case errors.Is(err, checkpoint.ErrNoCheckpoint):
+		return fmt.Errorf("%w; put a good one back, or delete %s to start again from step 0", err, filepath.Dir(skipped[0].Dir))
+	case err != nil:
+		return err
+	default:
+		if err := s.continueFrom(c); err != nil {
+			return err
+		}
+	}
+	if err := s.agree("the step that the run goes on from", s.step); err != nil {
+		return err
+	}
+	return s.together("take the metrics back to that step", s.reopenMetrics)
+}
+
+// reopenMetrics takes the metrics back to the step that the run goes on from.
+func (s *session) reopenMetrics() (err error) {
+	metrics := filepath.Join(s.dir, MetricsFile)
+	var cut runlog.Cut
+	if s.metrics, cut, err = runlog.Reopen(metrics, int(s.step)); err != nil {
+		return err
+	}
+	if cut.Records > 0 || cut.Torn != nil {
+		s.options.Log.Info("metrics of steps that are done again were removed", "records", cut.Records, "torn_line", cut.Torn != nil)
+	}
+	return s.metrics.Append(runlog.EventRecord(int(s.step), time.Now(), runlog.EventResumed, s.resumedWith))
+}
+
+// Keys of a checkpoint's state: what identifies the shards, the seed of their order, and
+// what the guard remembers.
+const (
+	dataKey  = "data"
+	seedKey  = "data_seed"
+	guardKey = "guard"
+)
+
+// continueFrom loads a checkpoint. The batches must be those that the run was trained
+// on, unless the options allow others, and the position in them what the recipe gives
+// for the checkpoint's step: otherwise rows would be left out or seen twice.
+func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
+	s.step = c.State.Step
+	if s.step == 0 {
+		// No row was seen yet: the parameters may be another program's.
+		return s.engine.Restore(c)
+	}
+	change, err := s.dataChange(c)
+	if err != nil {
+		return err
+	}
+	if change != "" && !s.options.AllowDataChange {
+		return fmt.Errorf("%s; put back what the run was trained on, start a new run, or go on with other batches: sambatrain resume %s --allow-data-change", change, s.dir)
+	}
+	if change != "" {
+		s.options.Log.Warn("the run goes on with other batches: rows may come twice or be left out", "step", s.step, "changed", change)
+		s.resumedWith = change
+	}
+	if c.State.Position != s.position() || c.State.Tokens != s.tokensAt(s.step) {
+		return fmt.Errorf("train.batch_size, data.seq_len: %s ends after %d rows and %d tokens, with this recipe it would be %d and %d; a run keeps its batch size and row length",
+			c.Dir, c.State.Position, c.State.Tokens, s.position(), s.tokensAt(s.step))
+	}
+	trainedBy, err := c.ReadRecipe()
+	if err != nil {
+		return err
+	}
+	if list := changes(s.resolved, trainedBy); trainedBy != nil && len(list) > 0 {
+		s.options.Log.Warn("the recipe is not the one of the checkpoint", "checkpoint", c.Dir, "changed", strings.Join(list, "; "))
+	}
+	if text, ok := c.State.Extra[guardKey]; ok {
+		if err := json.Unmarshal(text, &s.guard.guardState); err != nil {
+			return fmt.Errorf("%s: state.%s: %w", c.Dir, guardKey, err)
+		}
+		s.engine.CountSkipped(s.guard.Skipped)
+	}
+	return s.engine.Restore(c)
+}
+
+// dataChange says in what the batches that follow a checkpoint are others than those
+// before it; "" where they are the same.
+func (s *session) dataChange(c *checkpoint.Checkpoint) (string, error) {
+	var was string
+	if err := json.Unmarshal(c.State.Extra[dataKey], &was); err != nil {
+		return "", fmt.Errorf("%s: its state does not say which data it was trained on: %w", c.Dir, err)
+	}
+	if is := s.train.Fingerprint(); is != was {
+		return fmt.Sprintf("%s other data than the run was trained on (%s, was %s)", s.recipe.Data.Holder(), is, was), nil
+	}
+	text, ok := c.State.Extra[seedKey]
+	if !ok {
+		return "", nil // written before the seed was
+	}
+	var seed uint64
+	if err := json.Unmarshal(text, &seed); err != nil {
+		return "", fmt.Errorf("%s: state.%s: %w", c.Dir, seedKey, err)
+	}
+	if is := s.recipe.Data.Seed; is != seed {
+		return fmt.Sprintf("data.seed: is %d, the run was trained with %d", is, seed), nil
+	}
+	return "", nil
+}

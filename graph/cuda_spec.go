@@ -1,5 +1,10 @@
 package graph
 
+import (
+	"embed"
+	"fmt"
+)
+
 // CUDA says how an op runs on an NVIDIA GPU, as data: graph/cuda compiles the
 // source, and launches. An op's folder holds the source beside its Go file.
 type CUDA struct {
@@ -10,6 +15,16 @@ type CUDA struct {
 	Launches func(c *CUDACall) ([]Launch, error)
 	// Workspace is the bytes of device scratch that a call wants. Optional.
 	Workspace func(d Dims) int
+}
+
+// CUDAFile is name.cu of an op's folder as a part of its source: messages of the compiler
+// name the file, and its lines.
+func CUDAFile(files embed.FS, name string) string {
+	text, err := files.ReadFile(name + ".cu")
+	if err != nil {
+		panic(err) // the op lists a file that its folder doesn't have
+	}
+	return fmt.Sprintf("#line 1 \"%s.cu\"\n%s", name, text)
 }
 
 // CUDACall is one op with its buffers on a GPU.

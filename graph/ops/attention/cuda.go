@@ -18,11 +18,7 @@ var source = func() string {
 	var s strings.Builder
 	for _, name := range []string{"visible", "delta", "rows", "rows_forward", "rows_backward", "carry",
 		"tiles", "tiles_forward", "tiles_carry", "tiles_dkv", "tiles_dq", "wgmma_instructions", "wgmma", "wgmma_forward", "wgmma_backward"} {
-		text, err := files.ReadFile(name + ".cu")
-		if err != nil {
-			panic(err) // the list and the folder disagree
-		}
-		fmt.Fprintf(&s, "#ifdef %s\n#line 1 \"%s.cu\"\n%s#endif\n", macro(name), name, text)
+		fmt.Fprintf(&s, "#ifdef %s\n%s#endif\n", macro(name), graph.CUDAFile(files, name))
 	}
 	return s.String()
 }()

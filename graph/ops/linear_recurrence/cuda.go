@@ -1,7 +1,7 @@
 package linear_recurrence
 
 import (
-	_ "embed"
+	"embed"
 	"math"
 	"strconv"
 	"strings"
@@ -9,8 +9,16 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-//go:embed linear_recurrence.cu
-var source string
+//go:embed *.cu
+var files embed.FS
+
+var source = func() string {
+	var s strings.Builder
+	for _, name := range []string{"chunk", "within", "products", "states", "gradients", "inputs"} {
+		s.WriteString(graph.CUDAFile(files, name))
+	}
+	return s.String()
+}()
 
 const (
 	// chunksAtOnce bounds the workspace: about so many chunks are worked on at once,

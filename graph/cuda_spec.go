@@ -76,19 +76,6 @@ type Collective struct {
 	From, To DeviceBuffer
 }
 
-// CollectiveLaunch is the launches of an op that makes a call: in place on x [N], or from
-// x to y.
-func CollectiveLaunch(kind CollectiveKind) func(c *CUDACall) ([]Launch, error) {
-	return func(c *CUDACall) ([]Launch, error) {
-		x := c.In[0]
-		y := x
-		if len(c.Out) > 0 {
-			y = c.Out[0]
-		}
-		return []Launch{{Collective: &Collective{Kind: kind, From: x, To: y}}}, nil
-	}
-}
-
 // RowTiles is the grid of a kernel whose blocks take 8 elements a thread of one row:
 // tiles of them make a row of cols.
 func RowTiles(rows, cols int) (blocks, threads, tiles int) {

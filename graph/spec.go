@@ -40,6 +40,8 @@ type Spec struct {
 	CUDA *CUDA
 	// CUDAByDocument is how its form by document does, see ByDocument.
 	CUDAByDocument *CUDA
+	// Collective is the call to other processes that the op is. nil: it is none.
+	Collective *CollectiveKind
 	// Promote gives output 0 of mixed precision the widest type among the inputs.
 	Promote bool
 	// Added is the op that also adds a tensor z, its last input, to output 0. A plan

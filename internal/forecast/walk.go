@@ -6,12 +6,6 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// collectives are the ops by which processes exchange numbers.
-var collectives = map[string]graph.CollectiveKind{
-	"all_reduce": graph.AllReduce, "reduce_scatter": graph.ReduceScatter, "all_gather": graph.AllGather,
-	"reduce_scatter_piece": graph.ReduceScatter, "all_gather_piece": graph.AllGather,
-}
-
 // stretch is how long a program takes.
 type stretch struct {
 	seconds float64
@@ -39,8 +33,8 @@ func (m *Machine) walk(p *graph.Plan, gpus int, guessed map[string]float64) stre
 	var open []underway
 	for i := range p.Steps {
 		s := &p.Steps[i]
-		if kind, ok := collectives[s.Spec.Name]; ok {
-			busy = max(now, busy) + m.Interconnect.seconds(kind, vectorBytes(s), gpus)
+		if kind := s.Spec.Collective; kind != nil {
+			busy = max(now, busy) + m.Interconnect.seconds(*kind, vectorBytes(s), gpus)
 			open = append(open, underway{s, busy})
 			continue
 		}

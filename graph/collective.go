@@ -1,0 +1,99 @@
+package graph
+
+// CollectiveKind is one of Comm's calls.
+type CollectiveKind uint8
+
+// The calls that a plan makes.
+const (
+	AllReduce CollectiveKind = iota
+	ReduceScatter
+	AllGather
+)
+
+// CollectiveSpec is an op that is a call to other processes: in place on x, or from x to
+// y. A run of one process makes none: its y is x. bytes are those of x and y.
+func CollectiveSpec(kind CollectiveKind, name, signature string, bytes func(d Dims) int) *Spec {
+	return &Spec{
+		Name:       name,
+		Signature:  signature,
+		Collective: &kind,
+		Reference: func(_ Dims, in, out []Array) {
+			for _, y := range out {
+				copy(y.Data, in[0].Data)
+			}
+		},
+		CPU:  kind.kernel,
+		CUDA: &CUDA{Launches: kind.launches},
+		Cost: func(d Dims) Cost { return Cost{Bytes: float64(bytes(d))} },
+	}
+}
+
+// PieceSpec is a CollectiveSpec from a piece [M] to a whole [R M], or the other way, among
+// R processes.
+func PieceSpec(kind CollectiveKind, name, signature string, processes int) *Spec {
+	s := CollectiveSpec(kind, name, signature, func(d Dims) int { return 4 * (d["R"]*d["M"] + d["M"]) })
+	s.Dims = Dims{"R": processes}
+	return s
+}
+
+// CollectiveCases are such ops' shapes under test, in a run of one process: one of vectors
+// [N], and where there is one, of pieces [M].
+func CollectiveCases(vector, piece *Spec) []Case {
+	list := []Case{
+		{Name: "one element", Spec: vector, Dims: Dims{"N": 1}},
+		{Name: "odd", Spec: vector, Dims: Dims{"N": 37}},
+		{Name: "16m", Spec: vector, Dims: Dims{"N": 16 << 20}, Bench: true},
+	}
+	if piece != nil {
+		list = append(list, Case{Name: "piece", Spec: piece, Dims: Dims{"M": 37}})
+	}
+	return list
+}
+
+// Do makes the call. Where it is about a piece, and the vector of it is as long as the
+// whole, it is the piece of this process in that vector.
+func (k CollectiveKind) Do(c Comm, from, to Vector) error {
+	switch k {
+	case ReduceScatter:
+		return c.ReduceScatter(from, own(c, to, from.Elements))
+	case AllGather:
+		return c.AllGather(own(c, from, to.Elements), to)
+	}
+	return c.AllReduce(from, to)
+}
+
+func own(c Comm, x Vector, whole int) Vector {
+	if x.Elements < whole {
+		return x
+	}
+	n := whole / c.Size()
+	return x.Part(c.Rank()*n, n)
+}
+
+// kernel is the CPU's.
+func (k CollectiveKind) kernel(c *CPUCall) func() {
+	x := c.In[0].F32
+	y := x
+	if len(c.Out) > 0 {
+		y = c.Out[0].F32
+	}
+	return func() {
+		if c.Comm == nil {
+			copy(y, x)
+			return
+		}
+		if err := k.Do(c.Comm, VectorOf(x), VectorOf(y)); err != nil {
+			c.Fail(err)
+		}
+	}
+}
+
+// launches are a GPU's.
+func (k CollectiveKind) launches(c *CUDACall) ([]Launch, error) {
+	x := c.In[0]
+	y := x
+	if len(c.Out) > 0 {
+		y = c.Out[0]
+	}
+	return []Launch{{Collective: &Collective{Kind: k, From: x, To: y}}}, nil
+}

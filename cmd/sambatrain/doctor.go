@@ -1,9 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
-	"os"
 	"runtime"
 	"time"
 
@@ -18,52 +18,74 @@ import (
 )
 
 func newDoctor() *cobra.Command {
-	return &cobra.Command{
+	var flags processFlags
+	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what this machine can compute on, and test it",
-		Long: `Print the devices that this machine has for training, and the libraries that were
-found for them, and check each device with a small model whose results are known.
-Exit status 1 if a device computes wrongly; a machine without a GPU is healthy.`,
+		Long: `Print which process of a run this one would be and what says so, the devices that this
+machine has for training, and the libraries that were found for them, and check each device
+with a small model whose results are known. Exit status 1 if a device computes wrongly, or if
+what says which process this is makes no sense; a machine without a GPU is healthy.`,
 		Args: exactArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			out := c.OutOrStdout()
 			fmt.Fprintf(out, "sambatrain %s, %s/%s\n", version(), runtime.GOOS, runtime.GOARCH)
-			place, err := dist.Detect(dist.NoFlags(), os.LookupEnv, cuda.Count())
-			if err != nil {
-				return err
+			place, placeErr := flags.place()
+			var wrong *usageError
+			if errors.As(placeErr, &wrong) {
+				return placeErr
 			}
-			fmt.Fprintf(out, "process: %v\n", place)
+			if placeErr != nil {
+				fmt.Fprintf(out, "process: %v\n", placeErr)
+			} else {
+				fmt.Fprintf(out, "process: %v\n", place)
+			}
 			for _, line := range dist.Libraries() {
 				fmt.Fprintln(out, line)
 			}
 			fmt.Fprintln(out)
-			dev, err := cpu.New(0)
+			sound, err := testDevices(out)
 			if err != nil {
 				return err
-			}
-			sound := selfTest(out, dev, recipes.Float32)
-			dev.Close()
-			gpu, err := cuda.New(0)
-			if err != nil {
-				fmt.Fprintf(out, "no GPU: %v\n", err)
-			} else {
-				for _, line := range gpu.Libraries() {
-					fmt.Fprintln(out, line)
-				}
-				for _, dtype := range []string{recipes.Float32, recipes.BFloat16, recipes.TF32} {
-					if dtype == recipes.TF32 {
-						gpu.AllowTF32()
-					}
-					sound = selfTest(out, gpu, dtype) && sound
-				}
-				gpu.Close()
 			}
 			if !sound {
 				return fmt.Errorf("a device computes wrongly: %w", errReported)
 			}
+			if placeErr != nil {
+				return errors.Join(placeErr, errReported)
+			}
 			return nil
 		},
 	}
+	flags.add(c)
+	return c
+}
+
+// testDevices prints what each device is and whether it is sound, and reports whether all
+// are.
+func testDevices(out io.Writer) (sound bool, err error) {
+	dev, err := cpu.New(0)
+	if err != nil {
+		return false, err
+	}
+	sound = selfTest(out, dev, recipes.Float32)
+	dev.Close()
+	gpu, err := cuda.New(0)
+	if err != nil {
+		fmt.Fprintf(out, "no GPU: %v\n", err)
+		return sound, nil
+	}
+	for _, line := range gpu.Libraries() {
+		fmt.Fprintln(out, line)
+	}
+	for _, dtype := range []string{recipes.Float32, recipes.BFloat16, recipes.TF32} {
+		if dtype == recipes.TF32 {
+			gpu.AllowTF32()
+		}
+		sound = selfTest(out, gpu, dtype) && sound
+	}
+	gpu.Close()
+	return sound, nil
 }
 
 // selfTest prints one line on a device and reports whether it is sound.

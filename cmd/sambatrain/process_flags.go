@@ -33,23 +33,28 @@ func (f *processFlags) add(c *cobra.Command) {
 	}
 }
 
+// place is which process of a run this one is.
+func (f *processFlags) place() (dist.Topology, error) {
+	place, err := dist.Detect(f.Flags, os.LookupEnv, cuda.Count())
+	var wrong *dist.FlagError
+	if errors.As(err, &wrong) {
+		err = &usageError{err}
+	}
+	return place, err
+}
+
 // childGrace is how long processes may take to end when one of them has failed.
 const childGrace = 20 * time.Second
 
 // train runs f as one process of a run on the given device, or starts the processes
 // that do.
 func (a *app) train(c *cobra.Command, flags processFlags, device string, output outputForm, f func(train.Options) (*train.Result, error)) error {
-	gpus := cuda.Count()
-	place, err := dist.Detect(flags.Flags, os.LookupEnv, gpus)
-	var wrong *dist.FlagError
-	if errors.As(err, &wrong) {
-		return &usageError{err}
-	}
+	place, err := flags.place()
 	if err != nil {
 		return err
 	}
 	if place.Spawn > 0 {
-		return spawn(place, gpus, device)
+		return spawn(place, cuda.Count(), device)
 	}
 	o, err := a.trainOptions(place)
 	if err != nil {

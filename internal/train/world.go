@@ -3,14 +3,17 @@ package train
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"os"
 	"strings"
 	"time"
 
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/cpu"
 	"github.com/sambatrain/sambatrain/graph/cuda"
 	"github.com/sambatrain/sambatrain/internal/dist"
 	"github.com/sambatrain/sambatrain/recipes"
@@ -152,33 +155,71 @@ func (s *session) config() (c EngineConfig, err error) {
 // do that together.
 func (s *session) leastFree() (int64, error) {
 	free, err := s.dev.FreeMemory()
+	if err != nil || s.alone() {
+		return free, err
+	}
+	own := room{Free: free}
+	if _, ok := s.dev.(*cpu.Device); ok {
+		if own.Shared, err = os.Hostname(); err != nil {
+			return 0, err
+		}
+	}
+	text, err := json.Marshal(own)
 	if err != nil {
 		return 0, err
 	}
-	all, err := s.line.Gather(binary.LittleEndian.AppendUint64(nil, uint64(free)))
+	texts, err := s.line.Gather(text)
 	if err != nil {
 		return 0, err
 	}
-	for _, other := range all {
-		n, err := bytesFree(other)
+	var all []room // in process 0
+	for _, text := range texts {
+		r, err := readRoom(text)
 		if err != nil {
 			return 0, err
 		}
-		free = min(free, n)
+		all = append(all, r)
 	}
-	least, err := s.line.Share(binary.LittleEndian.AppendUint64(nil, uint64(free)))
-	if err != nil {
+	if text, err = json.Marshal(room{Free: leastRoom(all)}); err != nil {
 		return 0, err
 	}
-	return bytesFree(least)
+	if text, err = s.line.Share(text); err != nil {
+		return 0, err
+	}
+	least, err := readRoom(text)
+	return least.Free, err
 }
 
-func bytesFree(message []byte) (int64, error) {
-	const size = 8
-	if len(message) != size {
-		return 0, fmt.Errorf("another process says in %d bytes how much memory is free, not in %d", len(message), size)
+// room is the memory that a process finds free. Processes that name the same machine as
+// Shared find the same memory, each of them all of it.
+type room struct {
+	Free   int64  `json:"free"`
+	Shared string `json:"shared,omitempty"`
+}
+
+func readRoom(text []byte) (r room, err error) {
+	if err = json.Unmarshal(text, &r); err != nil {
+		err = fmt.Errorf("another process says how much memory it has, and is not understood: %w", err)
 	}
-	return int64(binary.LittleEndian.Uint64(message)), nil
+	return r, err
+}
+
+// leastRoom is what each of the processes can have.
+func leastRoom(all []room) int64 {
+	least := int64(math.MaxInt64)
+	for _, r := range all {
+		sharers := int64(1)
+		if r.Shared != "" {
+			sharers = 0
+			for _, other := range all {
+				if other.Shared == r.Shared {
+					sharers++
+				}
+			}
+		}
+		least = min(least, r.Free/sharers)
+	}
+	return least
 }
 
 // ConfigAmong is ConfigOf for one of the processes that comm joins; nil is a process alone.

@@ -11,7 +11,8 @@
 # Without FOLDER it is built here. GPUS (2) is how many to use, TEXT a folder of *.py files
 # to train on (Python's own library), WORK a folder for runs and their logs (a temporary
 # one), LIMIT the seconds that a run may take. PARTS names the parts to do, of: agree lost
-# torchrun speed large.
+# torchrun speed large; DTYPES, SHARDS, MODELS (samba-421m:8, with the rows a GPU), STEPS and
+# ROUNDS what they go through.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 bin=${1:-}
@@ -118,32 +119,32 @@ PY
 	if "$bin/sambatrain" checkpoint diff "$work/$1" "$work/$2" >"$work/$1.diff" 2>&1; then echo " same bits |"; else echo " differ |"; fi
 }
 
+# agree: losses of several GPUs and of one; the same run twice.
 agree() {
 	section "The quickstart on 1 and on $gpus GPUs"
-	local dtype shard dtypes=${DTYPES:-float32 bfloat16}
-	for dtype in $dtypes; do
-		train one-$dtype 1 --dtype $dtype
-		for shard in none optimizer full; do
-			train $shard-$dtype "$gpus" --dtype $dtype --set run.shard=$shard
-		done
-	done
-	train none-again "$gpus" --dtype bfloat16
-	train full-again "$gpus" --dtype bfloat16 --set run.shard=full
-	train full-accumulated "$gpus" --dtype bfloat16 --set run.shard=full --set train.micro_batch=1
-	train none-reduced "$gpus" --dtype bfloat16 --set run.reduce_dtype=bfloat16
-	train full-reduced "$gpus" --dtype bfloat16 --set run.shard=full --set run.reduce_dtype=bfloat16
+	local dtype shard
+	row() { # NAME WITH FLAGS...: trains on all GPUs, to be compared
+		local name=$1 with=$2
+		shift 2
+		train "$name" "$gpus" --dtype "$dtype" "$@"
+		compare "$name" "$with"
+	}
 	echo '| run | compared with | steps | first loss differs by | worst | validation | of the other | parameters |'
 	echo '|---|---|---|---|---|---|---|---|'
-	for dtype in $dtypes; do
-		compare none-$dtype one-$dtype
-		compare optimizer-$dtype one-$dtype
-		compare full-$dtype one-$dtype
+	for dtype in ${DTYPES:-float32 bfloat16}; do
+		train one-$dtype 1 --dtype $dtype
+		for shard in none optimizer full; do
+			row $shard-$dtype one-$dtype --set run.shard=$shard
+		done
+		for shard in none full; do
+			row $shard-$dtype-again $shard-$dtype --set run.shard=$shard
+		done
+		row full-$dtype-accumulated one-$dtype --set run.shard=full --set train.micro_batch=1
+		[ $dtype = bfloat16 ] || continue
+		for shard in none full; do
+			row $shard-$dtype-reduced one-$dtype --set run.shard=$shard --set run.reduce_dtype=bfloat16
+		done
 	done
-	compare full-accumulated one-bfloat16
-	compare none-reduced one-bfloat16
-	compare full-reduced one-bfloat16
-	compare none-again none-bfloat16
-	compare full-again full-bfloat16
 }
 
 # lost: a process is killed; the others end, and one GPU goes on with the run.
@@ -186,74 +187,94 @@ begin() {
 	echo "$pid" >"$work/$name.pid"
 }
 
-# measure NAME RECIPE ROWS GPUS STEPS WHAT: waits for STEPS steps behind the first three, and
-# kills the run: a row with their median, and what a GPU has in use. A speed is compared with
-# the mean of those of one GPU so far.
+# measure NAME RECIPE ROWS GPUS STEPS WHAT: waits for STEPS steps behind the first WARM (5), and
+# kills the run: its steps, and what a GPU has in use, go to speed.jsonl.
 measure() {
-	local name=$1 recipe=$2 rows=$3 n=$4 steps=$5 what=$6 pid memory latest=$((SECONDS + ${LIMIT:-90}))
+	local name=$1 recipe=$2 rows=$3 n=$4 steps=$5 what=$6 warm=${WARM:-5} pid memory latest=$((SECONDS + ${LIMIT:-90}))
 	pid=$(cat "$work/$name.pid")
 	while kill -0 "$pid" 2>/dev/null && [ $SECONDS -lt $latest ]; do
-		[ "$(grep -c '"loss"' "$work/$name/metrics.jsonl" 2>/dev/null)" -ge $((steps + 3)) ] 2>/dev/null && break
+		[ "$(grep -c '"loss"' "$work/$name/metrics.jsonl" 2>/dev/null)" -ge $((steps + warm)) ] 2>/dev/null && break
 		sleep 0.2
 	done
 	memory=$(nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits -i "${CARD:-${cards[0]}}")
 	end "$pid"
-	"$python" - "$work/$name/metrics.jsonl" "$recipe" "$rows" "$n" "$steps" "$memory" "$what" "$work/speed.json" <<'PY' || { fail "$name"; tail -n 5 "$work/$name.err"; }
-import json, os, statistics, sys
-path, recipe, rows, n, steps, memory, what, store = sys.argv[1:]
-rows, n, steps = int(rows), int(n), int(steps)
-list = [r["step_ms"] for r in map(json.loads, open(path)) if "step_ms" in r][3:]
-if len(list) < steps:
-    sys.exit(f"{len(list)} steps of {steps}")
-ms = statistics.median(list)
-speed = rows * n * 4096 / ms * 1e3
-table = json.load(open(store)) if os.path.exists(store) else {}
-alone = table.setdefault(recipe, [])
-times = f"{speed / statistics.mean(alone):.2f}" if alone else ""
-if n == 1:
-    alone.append(speed)
-    json.dump(table, open(store, "w"))
-print(f"| {recipe} | {n} | {what} | {rows} | {ms:.1f} ({min(list):.1f} to {max(list):.1f}) | {speed:,.0f} | {times} | {int(memory) / 1024:.1f} |")
+	"$python" - "$work/$name/metrics.jsonl" "$recipe" "$rows" "$n" "$steps" "$warm" "$memory" "$what" >>"$work/speed.jsonl" <<'PY' || { fail "$name"; tail -n 5 "$work/$name.err"; }
+import json, sys
+path, recipe, rows, n, steps, warm, memory, what = sys.argv[1:]
+ms = [r["step_ms"] for r in map(json.loads, open(path)) if "step_ms" in r][int(warm):]
+if len(ms) < int(steps):
+    sys.exit(f"{len(ms)} steps of {steps}")
+print(json.dumps({"recipe": recipe, "rows": int(rows), "gpus": int(n), "what": what, "ms": ms, "gib": int(memory) / 1024}))
 PY
 }
 
-table() {
-	echo "| model | GPUs | shard | rows a GPU | ms a step (median; least to most) | tokens/s | of one GPU's | GiB in use |"
-	echo '|---|---|---|---|---|---|---|---|'
+# report RECIPE: a table of a model's runs. Those of the same kind are one row.
+report() {
+	"$python" - "$work/speed.jsonl" "$1" "$gpus" <<'PY'
+import json, statistics, sys
+path, recipe, gpus = sys.argv[1:]
+kinds = {}
+for r in map(json.loads, open(path)):
+    if r["recipe"] == recipe:
+        kinds.setdefault(r["what"], []).append(r)
+speed = {}
+for what, runs in kinds.items():
+    ms = [t for r in runs for t in r["ms"]]
+    speed[what] = runs[0]["rows"] * runs[0]["gpus"] * 4096 / statistics.median(ms) * 1e3
+beside = [v for what, v in speed.items() if " beside " in what]
+print()
+print("| model | GPUs | `run.shard` | rows a GPU | ms a step: median (least to most), of each run | tokens/s | of the GPUs' mean | of the slowest | GiB | |")
+print("|---|---|---|---|---|---|---|---|---|---|")
+for what, runs in kinds.items():
+    ms = [t for r in runs for t in r["ms"]]
+    each = ", ".join(f"{statistics.median(r['ms']):.1f}" for r in runs)
+    of = [f"{speed[what] / x:.2f}" for x in (statistics.mean(beside), min(beside))] if beside else ["", ""]
+    one = runs[0]["gpus"] == 1
+    print(f"| {recipe} | {runs[0]['gpus']} | {'' if one else what} | {runs[0]['rows']} | {statistics.median(ms):.1f} ({min(ms):.1f} to {max(ms):.1f}; {each}) | {speed[what]:,.0f} | {of[0]} | {of[1]} | {max(r['gib'] for r in runs):.1f} | {what if one else ''} |")
+PY
 }
 
-# alone RECIPE ROWS STEPS NUMBER: on each GPU by itself, side by side.
-alone() {
-	local i
+# beside RECIPE ROWS STEPS NUMBER: on each GPU by itself, all at the same time: what this
+# machine can do at most.
+beside() {
+	local i others
 	for i in $(seq 0 $((gpus - 1))); do
-		CARD=${cards[$i]} begin alone-$4-$i-$1 "$1" "$2" 1 --set "data.shards=$work/large-$i"
+		CARD=${cards[$i]} begin beside-$4-$i-$1 "$1" "$2" 1 --set "data.shards=$work/large-$i"
 	done
 	for i in $(seq 0 $((gpus - 1))); do
-		CARD=${cards[$i]} measure alone-$4-$i-$1 "$1" "$2" 1 "$3" "none, GPU $i"
+		others=$(seq -s' and ' 0 $((gpus - 1)) | sed "s/^$i and //; s/ and $i\b//")
+		CARD=${cards[$i]} measure beside-$4-$i-$1 "$1" "$2" 1 "$3" "GPU $i beside $others"
 	done
 }
 
-# speed: a model on each GPU by itself, on all together, and again by itself: a GPU that is
-# warm is slower.
+# speed: a model on each GPU by itself beside the others, and on all together, in turn, ROUNDS
+# (2) times; then on one alone. A GPU that is warm is slower, so that the first one is for
+# warming up and not counted.
 speed() {
 	section 'Speed, bfloat16, rows of 4,096 tokens'
-	local steps=${STEPS:-30} shard model
-	table
+	local steps=${STEPS:-30} shard model recipe rows round
 	for model in ${MODELS:-samba-421m:8 samba-1.3b:4}; do
-		alone "${model%:*}" "${model#*:}" "$steps" 1
-		for shard in ${SHARDS:-none optimizer full}; do
-			begin "$shard-${model%:*}" "${model%:*}" "${model#*:}" "$gpus" --set run.shard="$shard"
-			measure "$shard-${model%:*}" "${model%:*}" "${model#*:}" "$gpus" "$steps" "$shard"
+		recipe=${model%:*} rows=${model#*:}
+		beside "$recipe" "$rows" "$steps" 0
+		rm -f "$work/speed.jsonl"
+		for round in $(seq "${ROUNDS:-2}"); do
+			for shard in ${SHARDS:-none optimizer full}; do
+				begin "$shard-$round-$recipe" "$recipe" "$rows" "$gpus" --set run.shard="$shard"
+				measure "$shard-$round-$recipe" "$recipe" "$rows" "$gpus" "$steps" "$shard"
+			done
+			beside "$recipe" "$rows" "$steps" "$round"
 		done
-		alone "${model%:*}" "${model#*:}" "$steps" 2
+		begin "alone-$recipe" "$recipe" "$rows" 1
+		measure "alone-$recipe" "$recipe" "$rows" 1 "$steps" "GPU 0 alone"
+		report "$recipe"
 	done
 }
 
 large() {
 	section 'Samba 3.8B with all sharded'
-	table
 	begin full-3.8b samba-3.8b "${ROWS:-2}" "$gpus" --set run.shard=full
 	measure full-3.8b samba-3.8b "${ROWS:-2}" "$gpus" 5 full
+	report samba-3.8b
 }
 
 echo "# $gpus GPUs, $(date -u +%Y-%m-%d), $("$bin/sambatrain" version)"

@@ -2,7 +2,6 @@ package simd
 
 import (
 	"fmt"
-	"math"
 )
 
 // ScanChunk is the number of timesteps between the states that ScanForward saves for ScanBackward. What
@@ -24,7 +23,7 @@ type ScanArgs struct {
 	U, Dt  Rows      // [T][Channels]
 	Z      Rows      // [T][Channels]; without Data, Y is y
 	B, C   Rows      // [T][N]
-	A      []float32 // [N][Channels], at most 0: see ScanA
+	A      []float32 // [N][Channels], at most 0: -exp(A_log)
 	D      []float32 // [Channels]
 	DtBias []float32 // [Channels]
 
@@ -45,7 +44,7 @@ type ScanGrads struct {
 	DZ     Rows // [T][Channels], written where there is a Z
 	DB, DC Rows // [T][N], the range's channels added to
 
-	DA      []float32 // [N][Channels], added to: see ScanALogGrad
+	DA      []float32 // [N][Channels], added to
 	DD      []float32 // [Channels], added to
 	DDtBias []float32 // [Channels], added to
 }
@@ -53,30 +52,6 @@ type ScanGrads struct {
 // ScanSavedSize returns the number of elements of ScanArgs.Saved.
 func ScanSavedSize(t, channels, n int) int {
 	return (t + ScanChunk - 1) / ScanChunk * n * channels
-}
-
-// ScanA sets a[n,c] = -exp(aLog[c,n]), from the layout of the parameter A_log, [channels][n], to ScanArgs.A's.
-func ScanA(a, aLog []float32, channels, n int) {
-	checkSize("ScanA: a", a, channels*n)
-	checkSize("ScanA: aLog", aLog, channels*n)
-	for c := range channels {
-		for j := range n {
-			a[j*channels+c] = float32(-math.Exp(float64(aLog[c*n+j])))
-		}
-	}
-}
-
-// ScanALogGrad adds the gradient of A_log to daLog [channels][n], given a and its gradient da, both
-// [n][channels]: daLog[c,n] += da[n,c] * a[n,c].
-func ScanALogGrad(daLog, da, a []float32, channels, n int) {
-	checkSize("ScanALogGrad: daLog", daLog, channels*n)
-	checkSize("ScanALogGrad: da", da, channels*n)
-	checkSize("ScanALogGrad: a", a, channels*n)
-	for c := range channels {
-		for j := range n {
-			daLog[c*n+j] += da[j*channels+c] * a[j*channels+c]
-		}
-	}
 }
 
 func (a *ScanArgs) check(c0, c1 int) {

@@ -14,17 +14,41 @@ import (
 
 // Hidden runs tokens [B T] through the stack: x [B T D], after the last norm.
 func (m *Model) Hidden(b *graph.Builder, tokens graph.Tensor) graph.Tensor {
+	return m.hidden(b, tokens, false)
+}
+
+// hidden is Hidden, or with last that of each row's last token alone [B 1 D].
+func (m *Model) hidden(b *graph.Builder, tokens graph.Tensor, last bool) graph.Tensor {
 	stack, err := m.Sublayers()
 	if err != nil {
 		return b.Fail(err)
 	}
 	x := embedding.Apply(b, tokens, m.embeddings(b))
+	last = last && tokens.Shape().Cols() > 1
+	tail := LastMixing(stack) + 1
 	for i, s := range stack {
+		if last && i == tail {
+			x = last_token.Apply(b, x)
+		}
 		b.Block(func() {
 			b.Scope(fmt.Sprintf("model.layers.%d", i), func() { x = m.sublayer(b, s.Mixer, x) })
 		})
 	}
+	if last && tail == len(stack) {
+		x = last_token.Apply(b, x)
+	}
 	return rms_norm.Apply(b, x, b.Param("model.norm_f.weight", ones, m.DModel), m.NormEps)
+}
+
+// LastMixing is the last sublayer of which a token's output depends on other tokens, -1 for
+// none. For the last token's scores, sublayers behind it have no others to compute.
+func LastMixing(stack []Sublayer) int {
+	for i, s := range slices.Backward(stack) {
+		if _, alone := s.Mixer.(SwiGLU); !alone {
+			return i
+		}
+	}
+	return -1
 }
 
 func (m *Model) sublayer(b *graph.Builder, mixer Mixer, x graph.Tensor) graph.Tensor {
@@ -55,11 +79,7 @@ func (m *Model) Logits(b *graph.Builder, tokens graph.Tensor) graph.Tensor {
 
 // LastLogits are the scores of the successors of each row's last token [B 1 V].
 func (m *Model) LastLogits(b *graph.Builder, tokens graph.Tensor) graph.Tensor {
-	x := m.Hidden(b, tokens)
-	if s := x.Shape(); len(s) == 3 && s[1] > 1 {
-		x = last_token.Apply(b, x)
-	}
-	return linear.Apply(b, x, m.head(b))
+	return linear.Apply(b, m.hidden(b, tokens, true), m.head(b))
 }
 
 // CacheGrows reports whether what a text's continuation must remember grows with the

@@ -12,6 +12,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/peak"
 	"github.com/sambatrain/sambatrain/internal/generate"
 	"github.com/sambatrain/sambatrain/internal/train"
+	"github.com/sambatrain/sambatrain/layers"
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
@@ -142,12 +143,23 @@ func (g *Generation) limits(r *recipes.Recipe, o GenerateOptions) {
 // weights is what a model's work and memory are made of.
 type weights struct {
 	model *train.Model
-	head  float64 // parameters of the head, which a prompt needs for its last token alone
+	last  float64 // parameters that a prompt needs for its last token alone
 	bytes float64 // of the weights that a decoding step reads
 }
 
 func weigh(m *train.Model) weights {
-	w := weights{model: m, head: float64(m.Model.VocabSize * m.Model.DModel)}
+	w := weights{model: m, last: float64(m.Model.VocabSize * m.Model.DModel)}
+	stack, err := m.Model.Sublayers()
+	if err != nil {
+		return w // the recipe was validated
+	}
+	for i := layers.LastMixing(stack) + 1; i < len(stack); i++ {
+		for _, p := range m.Params {
+			if strings.HasPrefix(p.Name, fmt.Sprintf("model.layers.%d.mixer.", i)) {
+				w.last += float64(p.Shape.Size())
+			}
+		}
+	}
 	size := 4.0
 	if m.Mixed {
 		size = 2
@@ -167,7 +179,7 @@ func (w weights) prompt(n, rows int) float64 {
 		return 0 // the recipe was validated
 	}
 	token := train.FLOPsPerToken(w.model.Model, w.model.Params, stack, n) / 3 // forward alone
-	return float64(rows) * (float64(n)*token - 2*float64(n-1)*w.head)
+	return float64(rows) * (float64(n)*token - 2*float64(n-1)*w.last)
 }
 
 // callChunk is the tokens of a row in one call.

@@ -53,17 +53,18 @@ func TestGenerate(t *testing.T) {
 	}
 }
 
-// TestPromptWork: a prompt's operations are those of its tokens' products, and of the
-// head once.
+// TestPromptWork: a prompt's operations are those of its tokens' products and attention, and
+// once those of the head and of the MLP that no token but the last needs.
 func TestPromptWork(t *testing.T) {
 	r := tiny(t)
-	r.Model.Layers.Pattern = []layers.Place{{Mixer: "mlp"}}
+	r.Model.Layers.Pattern = []layers.Place{{Mixer: "mlp"}, {Mixer: "attn"}, {Mixer: "mlp"}}
 	g, err := Generate(r, GenerateOptions{Prompts: []int{10}, Tokens: 20, CallTokens: 20, Runs: 1, TFLOPs: 1, GBs: 1, Log: quiet})
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := g.Prompts[0]
-	want := 2 * (10*2*3*32*64 + 2*272*32)
+	const mlp, attention, head, pairs = 3 * 32 * 64, 4 * 32 * 32, 272 * 32, 55
+	want := 2 * (10*2*(mlp+attention) + 4*32*pairs + 2*(mlp+head))
 	if got := p.Share * p.Seconds * 1e12; math.Abs(got-float64(want)) > 1e-3*float64(want) {
 		t.Errorf("%v operations, want %d", got, want)
 	}

@@ -43,3 +43,37 @@ func TestProgramsShareStates(t *testing.T) {
 		}
 	}
 }
+
+// TestTailOfLastToken: behind the last sublayer that mixes tokens, a program that wants the last
+// token's scores computes nothing of the others.
+func TestTailOfLastToken(t *testing.T) {
+	m := layers.Defaults()
+	m.VocabSize, m.DModel, m.MLP.DFF, m.Attention.Window = 64, 32, 48, 8
+	for _, name := range []string{"mlp", "swa", "mlp", "mlp"} {
+		m.Layers.Pattern = append(m.Layers.Pattern, layers.Place{Mixer: name})
+	}
+	for want, rows := range map[want]int{wantLast: 2, wantAll: 2 * 16} {
+		p, err := plan(&m, 2, shape{want, 16, true}, 100, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := 0
+		for _, s := range p.Steps {
+			expected := rows
+			switch {
+			case strings.HasPrefix(s.Path, "model.layers.2."), strings.HasPrefix(s.Path, "model.layers.3."):
+			case strings.HasPrefix(s.Path, "model.layers.1.mixer"):
+				expected = 2 * 16
+			default:
+				continue
+			}
+			seen++
+			if s.In[0].Rows != expected {
+				t.Errorf("%v: %s of %s has %d rows, want %d", want, s.Spec.Name, s.Path, s.In[0].Rows, expected)
+			}
+		}
+		if seen < 8 {
+			t.Errorf("%d steps seen", seen)
+		}
+	}
+}

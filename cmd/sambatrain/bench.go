@@ -74,7 +74,7 @@ one step, call by call and worker by worker, that ui.perfetto.dev opens.`,
 	c.Flags().IntSliceVar(&threads, "compare-threads", nil, "time the step with these numbers of CPU workers in turn, as in 1,2")
 	flags.add(c)
 	outputFlag(c, &output)
-	c.AddCommand(newBenchGenerate(a))
+	c.AddCommand(newBenchGenerate(a), newBenchCurves())
 	return c
 }
 

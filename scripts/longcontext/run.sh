@@ -48,7 +48,7 @@ train=() # more flags of training
 short_len=512 short_steps=${SHORT_STEPS:-200} mamba_short_steps=${SHORT_STEPS:-700} short_batch=64
 key_len=2048 key_steps=${KEY_STEPS:-550} key_batch=32
 tune=(--set optim.lr=1e-3 --set optim.min_lr=1e-4 --set optim.warmup_steps=50 --set checkpoint.keep_last=1)
-prompts=1k,2k,4k,8k,16k,32k,64k,128k prompt_tokens=128k call_tokens=128k positions=0,1k,4k,16k,64k
+prompts=1k,2k,4k,8k,16k,32k,64k,128k prompt_tokens=128k call_tokens=128k prompt_runs=3 positions=0,1k,2k,4k,16k,64k
 speed_models="samba-1.7b mistral-1.6b llama3-1.6b"
 if [ -n "${TINY:-}" ]; then
 	device=cpu dtype=float32
@@ -59,7 +59,7 @@ if [ -n "${TINY:-}" ]; then
 	train=("${small[@]}" "${text[@]}" --set data.seq_len=64 --set train.batch_size=4 --steps 4 --set optim.warmup_steps=1 --set eval.rows=2 --set eval.every=0)
 	short_len=300 short_steps=2 mamba_short_steps=2 short_batch=2 key_len=400 key_steps=2 key_batch=2
 	tune+=(--set optim.warmup_steps=1)
-	prompts=16,32 prompt_tokens=64 call_tokens=64 positions=0,16 speed_models=quickstart
+	prompts=16,32 prompt_tokens=64 call_tokens=64 prompt_runs=1 positions=0,16 speed_models=quickstart
 fi
 
 started=$SECONDS
@@ -92,6 +92,12 @@ export bin
 finetune() {
 	step "$1" "${3%-*}" bash -c 'begin_or_resume "$@"' - "$runs/$3" "$bin" finetune "$runs/$2" --task passkey --out "$runs/$3" \
 		--steps "$4" --set name="longcontext-$3" --set data.seq_len="$5" --set train.batch_size="$6" --set train.micro_batch="$7" "${tune[@]}"
+}
+
+# speed STEP MODEL FLAG... leaves what `bench generate` says in STEP-MODEL.json.
+speed() {
+	local to="$runs/$1-$2.json"
+	step "$1" "$2" bash -c '"$@" >"$0"' "$to" "$bin" bench generate "$2" --device "$device" --dtype "$dtype" --output json "${@:3}"
 }
 
 stage() {
@@ -156,11 +162,13 @@ for s in "$@"; do
 	train | passkey | ppl | recall) for m in $models; do stage "$s" "$m"; done ;;
 	speed)
 		for m in $speed_models; do
-			step speed "$m" "$bin" bench generate "$m" --device "$device" --dtype "$dtype" --prompts "$prompts" --tokens "$prompt_tokens" \
-				--call-tokens "$call_tokens" --positions "$positions" --rows 16
-			step speed-one "$m" "$bin" bench generate "$m" --device "$device" --dtype "$dtype" --prompts "${prompts%%,*}" \
-				--tokens "${prompts%%,*}" --positions 0,"${prompts%%,*}" --rows 1
+			speed speed "$m" --prompts "$prompts" --tokens "$prompt_tokens" --call-tokens "$call_tokens" --runs "$prompt_runs" \
+				--positions "$positions" --rows 16
+			speed speed-one "$m" --prompts '' --positions "$positions" --rows 1
 		done
+		mkdir -p "$out"
+		"$bin" bench curves $(for kind in speed speed-one; do for m in $speed_models; do echo "$runs/$kind-$m.json"; done; done) \
+			--out "$out" | tee "$out/speed.md"
 		;;
 	collect) collect ;;
 	*) echo "longcontext: no stage $s" >&2; exit 2 ;;

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sambatrain/sambatrain/internal/bench"
+	"github.com/sambatrain/sambatrain/internal/plot"
+)
+
+func newBenchCurves() *cobra.Command {
+	var out string
+	c := &cobra.Command{
+		Use:   "curves FILE...",
+		Short: "Compare what `bench generate` measured of several models",
+		Long: `Draw the speeds that ` + "`bench generate --output json`" + ` found of several models: of
+prompts by their length in OUT/prompts.png, and of decoding by the tokens generated, from
+an empty context on, in OUT/decode-ROWS.png. Print markdown tables of them.`,
+		Example: "  sambatrain bench generate samba-1.7b --output json > samba.json\n  sambatrain bench curves samba.json llama.json --out pictures",
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return exactArgs("FILE...")(c, args)
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			var list []bench.Generation
+			for _, path := range args {
+				g, err := readGeneration(path)
+				if err != nil {
+					return err
+				}
+				list = append(list, g)
+			}
+			if err := os.MkdirAll(out, 0o777); err != nil {
+				return err
+			}
+			for _, t := range speedTables(list) {
+				if err := t.draw(out); err != nil {
+					return err
+				}
+				if err := t.print(c.OutOrStdout()); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&out, "out", ".", "folder to write the pictures to")
+	return c
+}
+
+func readGeneration(path string) (g bench.Generation, err error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return g, err
+	}
+	if err := json.Unmarshal(text, &g); err != nil || g.Name == "" || len(g.Prompts)+len(g.Decode) == 0 {
+		return g, fmt.Errorf("%s: not what `bench generate --output json` prints", path)
+	}
+	return g, nil
+}
+
+// speedTable is the speeds of some models, one picture and one table.
+type speedTable struct {
+	file, x string   // the picture's name, and what x counts
+	of      []string // what each model's columns hold
+	models  []modelSpeeds
+}
+
+// modelSpeeds are a model's, by length.
+type modelSpeeds struct {
+	name    string
+	lengths []int
+	perS    []float64  // tokens a second, as drawn
+	cells   [][]string // of each length, by column
+}
+
+// speedTables are that of prompts, and for each number of rows that of decoding.
+func speedTables(list []bench.Generation) []speedTable {
+	percent := func(share float64) string { return fmt.Sprintf("%.1f%%", 100*share) }
+	prompts := speedTable{file: "prompts", x: "prompt, tokens", of: []string{"tokens/s", "of products' limit"}}
+	var decodes []speedTable
+	for _, g := range list {
+		m := modelSpeeds{name: g.Name}
+		for _, p := range g.Prompts {
+			m.lengths, m.perS = append(m.lengths, p.Length), append(m.perS, p.TokensPerSecond)
+			m.cells = append(m.cells, []string{fmt.Sprintf("%.0f", p.TokensPerSecond), percent(p.Share)})
+		}
+		if len(m.lengths) > 0 {
+			prompts.models = append(prompts.models, m)
+		}
+		m = modelSpeeds{name: g.Name}
+		rows := 0
+		for _, d := range g.Decode {
+			if rows = d.Rows; d.Position == 0 {
+				continue // nothing is generated yet
+			}
+			m.lengths, m.perS = append(m.lengths, d.Position), append(m.perS, d.Until)
+			m.cells = append(m.cells, []string{fmt.Sprintf("%.0f", d.Until), fmt.Sprintf("%.3f", d.StepMS), percent(d.Share)})
+		}
+		if len(m.lengths) == 0 {
+			continue
+		}
+		file := fmt.Sprintf("decode-%d", rows)
+		i := slices.IndexFunc(decodes, func(t speedTable) bool { return t.file == file })
+		if i < 0 {
+			i = len(decodes)
+			decodes = append(decodes, speedTable{file: file, x: fmt.Sprintf("tokens generated, %d at once", rows),
+				of: []string{"tokens/s until here", "ms a step here", "of memory's limit"}})
+		}
+		decodes[i].models = append(decodes[i].models, m)
+	}
+	if len(prompts.models) > 0 {
+		return append([]speedTable{prompts}, decodes...)
+	}
+	return decodes
+}
+
+// lengths are those of all models.
+func (t speedTable) lengths() []int {
+	var all []int
+	for _, m := range t.models {
+		all = append(all, m.lengths...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func (t speedTable) draw(folder string) error {
+	o := plot.Options{XLabel: t.x, YLabel: "tokens a second"}
+	_, o.XMarks = logLengths(t.lengths())
+	var series []plot.Series
+	for _, m := range t.models {
+		s := plot.Series{Name: m.name, Style: plot.Points, Y: m.perS}
+		s.X, _ = logLengths(m.lengths)
+		series = append(series, s)
+	}
+	return plot.Curves(filepath.Join(folder, t.file+".png"), o, series)
+}
+
+func (t speedTable) print(w io.Writer) error {
+	text := "\n| " + t.x + " |"
+	for _, m := range t.models {
+		text += " " + m.name + ", " + strings.Join(t.of, " | ") + " |"
+	}
+	text += "\n|" + strings.Repeat("---|", 1+len(t.models)*len(t.of)) + "\n"
+	for _, n := range t.lengths() {
+		text += "| " + lengthName(n) + " |"
+		for _, m := range t.models {
+			cells := make([]string, len(t.of))
+			if i := slices.Index(m.lengths, n); i >= 0 {
+				cells = m.cells[i]
+			}
+			text += " " + strings.Join(cells, " | ") + " |"
+		}
+		text += "\n"
+	}
+	_, err := io.WriteString(w, text)
+	return err
+}

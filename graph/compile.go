@@ -40,16 +40,7 @@ func (b *Builder) Compile() (*Plan, error) {
 	if b.err != nil {
 		return nil, b.err
 	}
-	c := &compiler{
-		b:       b,
-		values:  map[*gorgonia.Node]*value{},
-		outputs: map[*gorgonia.Node][]*value{},
-		parts:   map[*gorgonia.Node]bool{},
-		rounded: map[*value]*value{},
-		padded:  map[int]*value{},
-
-		gradients: map[outputOf]bool{},
-	}
+	c := newCompiler(b)
 	p := &Plan{Inputs: map[string]Slot{}, Results: map[string]Slot{}, States: map[string]Slot{}}
 	if err := c.placeLeaves(p); err != nil {
 		return nil, err
@@ -64,23 +55,48 @@ func (b *Builder) Compile() (*Plan, error) {
 		return nil, err
 	}
 	c.padRows()
-	if b.round != nil {
+	if err := c.size(p); err != nil {
+		return nil, err
+	}
+	return p, c.write(p)
+}
+
+func newCompiler(b *Builder) *compiler {
+	return &compiler{
+		b:         b,
+		values:    map[*gorgonia.Node]*value{},
+		outputs:   map[*gorgonia.Node][]*value{},
+		parts:     map[*gorgonia.Node]bool{},
+		rounded:   map[*value]*value{},
+		padded:    map[int]*value{},
+		gradients: map[outputOf]bool{},
+	}
+}
+
+// size lays out the arena and gives the plan its regions' sizes.
+func (c *compiler) size(p *Plan) error {
+	if c.b.round != nil {
 		p.Sizes[Shadow] = p.Sizes[Params] / 2
 	}
-	arena, err := c.fit(b.arenaLimit)
+	arena, err := c.fit(c.b.arenaLimit)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	p.Sizes[Arena] = arena
 	if c.sharder != nil {
 		c.sharder.size(p)
 	}
-	if b.reduction != nil {
-		if p.Sizes[Grads] > b.reduction.Buckets.Length {
-			return nil, fmt.Errorf("graph: buckets of %d elements for %d gradients", b.reduction.Buckets.Length, p.Sizes[Grads])
+	if r := c.b.reduction; r != nil {
+		if p.Sizes[Grads] > r.Buckets.Length {
+			return fmt.Errorf("graph: buckets of %d elements for %d gradients", r.Buckets.Length, p.Sizes[Grads])
 		}
-		p.Sizes[Grads] = b.reduction.Buckets.Length
+		p.Sizes[Grads] = r.Buckets.Length
 	}
+	return nil
+}
+
+// write gives the plan its steps, and the places of what a caller reads and writes.
+func (c *compiler) write(p *Plan) error {
 	for _, s := range c.steps {
 		step := Step{Resolved: s.Resolved, Path: s.path, Backward: s.backward, Again: s.again}
 		for _, v := range s.in {
@@ -90,14 +106,14 @@ func (b *Builder) Compile() (*Plan, error) {
 			step.Out = append(step.Out, v.slot())
 		}
 		if err := step.checkStrides(); err != nil {
-			return nil, err
+			return err
 		}
 		p.Steps = append(p.Steps, step)
 	}
-	for _, o := range b.out {
+	for _, o := range c.b.out {
 		p.Results[o.name] = c.values[o.node].slot()
 	}
-	for _, l := range b.leaves {
+	for _, l := range c.b.leaves {
 		switch s := c.values[l.node].slot(); l.region {
 		case Inputs:
 			p.Inputs[l.name] = s
@@ -105,7 +121,7 @@ func (b *Builder) Compile() (*Plan, error) {
 			p.States[l.name] = s
 		}
 	}
-	return p, nil
+	return nil
 }
 
 func (v *value) slot() Slot {

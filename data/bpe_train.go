@@ -92,29 +92,9 @@ func countWords(ctx context.Context, c TextConfig, progress func(Progress)) (map
 	})
 	parts := make([]map[string]int64, runtime.GOMAXPROCS(0))
 	for i := range parts {
-		counts := map[string]*int64{}
-		g.Go(func() error {
-			for part := range work {
-				for _, raw := range part.raw {
-					text, err := raw.text(c.JSONLField)
-					if err != nil {
-						return fmt.Errorf("data.text: %s: %w", filepath.Join(folder, filepath.FromSlash(raw.name)), err)
-					}
-					split(text, true, func(word []byte) {
-						if n, ok := counts[string(word)]; ok {
-							*n++
-						} else {
-							one := int64(1)
-							counts[string(word)] = &one
-						}
-					})
-				}
-			}
-			parts[i] = map[string]int64{}
-			for word, n := range counts {
-				parts[i][word] = *n
-			}
-			return nil
+		g.Go(func() (err error) {
+			parts[i], err = countPart(work, folder, c.JSONLField, split)
+			return err
 		})
 	}
 	if err := g.Wait(); err != nil {
@@ -127,6 +107,32 @@ func countWords(ctx context.Context, c TextConfig, progress func(Progress)) (map
 		}
 	}
 	return all, nil
+}
+
+// countPart counts the words of the chunks that it gets, of files below folder.
+func countPart(work <-chan *chunk, folder, jsonlField string, split splitter) (map[string]int64, error) {
+	counts := map[string]*int64{} // by pointer: a word that was seen before needs no string of its own
+	for part := range work {
+		for _, raw := range part.raw {
+			text, err := raw.text(jsonlField)
+			if err != nil {
+				return nil, fmt.Errorf("data.text: %s: %w", filepath.Join(folder, filepath.FromSlash(raw.name)), err)
+			}
+			split(text, true, func(word []byte) {
+				if n, ok := counts[string(word)]; ok {
+					*n++
+				} else {
+					one := int64(1)
+					counts[string(word)] = &one
+				}
+			})
+		}
+	}
+	total := make(map[string]int64, len(counts))
+	for word, n := range counts {
+		total[word] = *n
+	}
+	return total, nil
 }
 
 // bpeTrainer holds the words as they are merged so far, and how often each pair of neighbours occurs.

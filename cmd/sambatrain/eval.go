@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -14,8 +15,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sambatrain/sambatrain/internal/evaluate"
 	"github.com/sambatrain/sambatrain/internal/generate"
 	"github.com/sambatrain/sambatrain/internal/plot"
+	"github.com/sambatrain/sambatrain/internal/train"
 )
 
 func newEval(a *app) *cobra.Command {
@@ -59,6 +62,44 @@ func (f *evalFlags) check() ([]int, error) {
 		err = &usageError{errors.New("--lengths: names no length")}
 	}
 	return lengths, err
+}
+
+// measure loads a run's model and measures it until a signal comes. What was measured by
+// then is reported, too.
+func (f *evalFlags) measure(c *cobra.Command, a *app, run string, measure func(context.Context, *train.Model) (report func() error, err error)) error {
+	m, err := f.model.load(a, run)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	ctx, stop := untilSignal(c.Context())
+	defer stop()
+	report, err := measure(ctx, m)
+	var stopped *evaluate.Stopped
+	if err != nil && !errors.As(err, &stopped) {
+		return err
+	}
+	return errors.Join(report(), err)
+}
+
+// retrievalFlags are what measurements of recall share.
+type retrievalFlags struct {
+	samples int
+	seed    uint64
+}
+
+func (f *retrievalFlags) add(c *cobra.Command, samples int) {
+	c.Flags().IntVar(&f.samples, "samples", samples, "how many questions for each cell")
+	c.Flags().Uint64Var(&f.seed, "seed", 1, "seed of the questions")
+}
+
+func (f *retrievalFlags) options(c *cobra.Command, e *evalFlags) (evaluate.RetrievalOptions, error) {
+	o := evaluate.RetrievalOptions{Samples: f.samples, Seed: f.seed, Rows: e.rows, Chunk: e.chunk,
+		Progress: progressLine(c.ErrOrStderr(), "questions")}
+	if f.samples < 1 {
+		return o, &usageError{fmt.Errorf("--samples: must be at least 1, is %d", f.samples)}
+	}
+	return o, nil
 }
 
 // parseLength reads a number of tokens: 3000, 4k or 1m.

@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"io"
 	"math"
@@ -13,27 +13,8 @@ import (
 
 	"github.com/sambatrain/sambatrain/internal/evaluate"
 	"github.com/sambatrain/sambatrain/internal/plot"
+	"github.com/sambatrain/sambatrain/internal/train"
 )
-
-// retrievalFlags are those of both tasks.
-type retrievalFlags struct {
-	samples int
-	seed    uint64
-}
-
-func (f *retrievalFlags) add(c *cobra.Command, samples int) {
-	c.Flags().IntVar(&f.samples, "samples", samples, "how many questions for each cell")
-	c.Flags().Uint64Var(&f.seed, "seed", 1, "seed of the questions")
-}
-
-func (f *retrievalFlags) options(c *cobra.Command, e *evalFlags) (evaluate.RetrievalOptions, error) {
-	o := evaluate.RetrievalOptions{Samples: f.samples, Seed: f.seed, Rows: e.rows, Chunk: e.chunk,
-		Progress: progressLine(c.ErrOrStderr(), "questions")}
-	if f.samples < 1 {
-		return o, &usageError{fmt.Errorf("--samples: must be at least 1, is %d", f.samples)}
-	}
-	return o, nil
-}
 
 func newEvalPasskey(a *app) *cobra.Command {
 	var f evalFlags
@@ -62,23 +43,14 @@ and the depth alone. Models learn the task from a recipe with data.generate, see
 			if err != nil {
 				return err
 			}
-			m, err := f.model.load(a, args[0])
-			if err != nil {
-				return err
-			}
-			defer m.Close()
-			ctx, stop := untilSignal(c.Context())
-			defer stop()
 			var at []float64
 			for i := range depths {
 				at = append(at, float64(i)/float64(depths-1))
 			}
-			r, err := evaluate.Passkey(ctx, m, lengths, at, o)
-			var stopped *evaluate.Stopped
-			if err != nil && !errors.As(err, &stopped) {
-				return err
-			}
-			return errors.Join(f.reportPasskey(c, m.Recipe.Name, args[0], at, r), err)
+			return f.measure(c, a, args[0], func(ctx context.Context, m *train.Model) (func() error, error) {
+				r, err := evaluate.Passkey(ctx, m, lengths, at, o)
+				return func() error { return f.reportPasskey(c, m.Recipe.Name, args[0], at, r) }, err
+			})
 		},
 	}
 	f.add(c, "passkey", "1k,2k,4k,8k")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/internal/evaluate"
 	"github.com/sambatrain/sambatrain/internal/plot"
+	"github.com/sambatrain/sambatrain/internal/train"
 )
 
 func newEvalPhonebook(a *app) *cobra.Command {
@@ -41,19 +43,10 @@ the first line. scores.csv has a line for each size, and scores.png the picture.
 			if err != nil {
 				return err
 			}
-			m, err := f.model.load(a, args[0])
-			if err != nil {
-				return err
-			}
-			defer m.Close()
-			ctx, stop := untilSignal(c.Context())
-			defer stop()
-			r, err := evaluate.Phonebook(ctx, m, entries, o)
-			var stopped *evaluate.Stopped
-			if err != nil && !errors.As(err, &stopped) {
-				return err
-			}
-			return errors.Join(f.reportPhonebook(c, m.Recipe.Name, args[0], r), err)
+			return f.measure(c, a, args[0], func(ctx context.Context, m *train.Model) (func() error, error) {
+				r, err := evaluate.Phonebook(ctx, m, entries, o)
+				return func() error { return f.reportPhonebook(c, m.Recipe.Name, args[0], r) }, err
+			})
 		},
 	}
 	f.add(c, "phonebook", "")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -43,39 +44,34 @@ Texts are taken from the run's validation split, as one stream of documents, or 
 			if texts < 1 {
 				return &usageError{fmt.Errorf("--texts: must be at least 1, is %d", texts)}
 			}
-			m, err := f.model.load(a, args[0])
-			if err != nil {
-				return err
-			}
-			defer m.Close()
-			ctx, stop := untilSignal(c.Context())
-			defer stop()
 			longest := lengths[len(lengths)-1] + 1 // the last token has a successor
-			var corpus *evaluate.Corpus
-			if len(files) > 0 {
-				corpus, err = evaluate.Files(m.Tokenizer, files, longest)
-				if err == nil {
-					corpus.Limit(texts)
+			return f.measure(c, a, args[0], func(ctx context.Context, m *train.Model) (func() error, error) {
+				corpus, err := pplCorpus(ctx, m, files, texts, longest)
+				if err != nil {
+					return nil, err
 				}
-			} else {
-				corpus, err = evaluate.Split(ctx, m.Recipe.Data, data.Validation, texts, longest)
-			}
-			if err != nil {
-				return err
-			}
-			r, err := evaluate.MeasurePPL(ctx, m, corpus, evaluate.PPLOptions{
-				Lengths: lengths, Rows: f.rows, Chunk: f.chunk, Progress: progressLine(c.ErrOrStderr(), "tokens")})
-			var stopped *evaluate.Stopped
-			if err != nil && !errors.As(err, &stopped) {
-				return err
-			}
-			return errors.Join(f.reportPPL(c, m, args[0], r), err)
+				r, err := evaluate.MeasurePPL(ctx, m, corpus, evaluate.PPLOptions{
+					Lengths: lengths, Rows: f.rows, Chunk: f.chunk, Progress: progressLine(c.ErrOrStderr(), "tokens")})
+				return func() error { return f.reportPPL(c, m, args[0], r) }, err
+			})
 		},
 	}
 	f.add(c, "ppl", "2k,4k,8k,16k")
 	c.Flags().StringArrayVar(&files, "text", nil, "file to read instead of the validation split; may be repeated")
 	c.Flags().IntVar(&texts, "texts", 8, "how many texts to read at most")
 	return c
+}
+
+// pplCorpus is at most so many texts of the files or, without any, of the validation split.
+func pplCorpus(ctx context.Context, m *train.Model, files []string, texts, length int) (*evaluate.Corpus, error) {
+	if len(files) == 0 {
+		return evaluate.Split(ctx, m.Recipe.Data, data.Validation, texts, length)
+	}
+	corpus, err := evaluate.Files(m.Tokenizer, files, length)
+	if err == nil {
+		corpus.Limit(texts)
+	}
+	return corpus, err
 }
 
 // reportPPL writes tables and pictures.

@@ -15,6 +15,7 @@ import (
 	"github.com/sambatrain/sambatrain/internal/plot"
 	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/internal/train"
+	"github.com/sambatrain/sambatrain/internal/wholefile"
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
@@ -133,7 +134,7 @@ func writeComparison(dir string, result *train.Comparison) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, comparisonFile), append(text, '\n'), 0o666); err != nil {
+	if err := wholefile.Write(filepath.Join(dir, comparisonFile), append(text, '\n')); err != nil {
 		return err
 	}
 	series, err := validationCurves(result)

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sambatrain/sambatrain/data"
+	"github.com/sambatrain/sambatrain/internal/wholefile"
 )
 
 func newTokenizer(a *app) *cobra.Command {
@@ -77,7 +78,7 @@ libraries read.`,
 				return fmt.Errorf("--out: %w", err)
 			}
 			for name, content := range files {
-				if err := os.WriteFile(filepath.Join(out, name), content, 0o666); err != nil {
+				if err := wholefile.Write(filepath.Join(out, name), content); err != nil {
 					return fmt.Errorf("--out: %w", err)
 				}
 			}

@@ -49,6 +49,7 @@ var rules = []rule{
 	{"internal/optest", []string{"graph", "graph/cpu", "graph/cpu/simd", "graph/cuda", "graph/ops/add", "graph/reference"}, "the harness of all ops names only the addition of gradients"},
 	{"internal/dist", []string{"graph", "internal/dylib"}, "numbers move between processes, whatever they mean"},
 	{"internal/dist/disttest", nil, "a test's processes know nothing of the program"},
+	{"internal/wholefile", nil, "writing a file stands alone"},
 	{"internal/dylib", nil, "opening libraries stands alone"},
 	{"internal/plot", nil, "drawing stands alone"},
 	{"internal/runlog", nil, "logs stand alone"},

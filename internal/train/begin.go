@@ -11,6 +11,7 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/internal/generate"
 	"github.com/sambatrain/sambatrain/internal/runlog"
+	"github.com/sambatrain/sambatrain/internal/wholefile"
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
@@ -47,7 +48,7 @@ func Begin(r *recipes.Recipe, o Options, fill func(parameters []checkpoint.Tenso
 		return err
 	}
 	// The config comes last: a folder that has one holds a run.
-	return writeFile(filepath.Join(r.Run.Out, ConfigFile), resolved)
+	return wholefile.Write(filepath.Join(r.Run.Out, ConfigFile), resolved)
 }
 
 // claim makes and locks a run directory that must not hold a run already.

@@ -14,6 +14,7 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/internal/runlog"
+	"github.com/sambatrain/sambatrain/internal/wholefile"
 )
 
 // run does the steps that are left, and what ends a run.
@@ -55,20 +56,26 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 	if !s.first() {
 		return nil, nil
 	}
+	return s.report(last, time.Since(started))
+}
+
+// report writes the run's sample and its result, which comes last.
+func (s *session) report(last []score, took time.Duration) (*Result, error) {
 	result := &Result{
 		Run: s.dir, Steps: s.step, Tokens: s.tokensAt(s.step), Parameters: s.parameters(),
 		TrainLoss: s.loss, ValLoss: last[0].Loss, ValBitsPerByte: last[0].BitsPerByte, ValLonger: s.longer(last),
-		Device: s.dev.Name(), Seconds: time.Since(started).Seconds(), Sources: s.train.Read(s.position()),
+		Device: s.dev.Name(), Seconds: took.Seconds(), Sources: s.train.Read(s.position()),
 	}
+	var err error
 	if result.TokensPerSecond, err = medianSpeed(filepath.Join(s.dir, MetricsFile)); err != nil {
 		return nil, err
 	}
 	result.UnigramBitsPerByte, _ = s.train.UnigramBitsPerByte()
-	if r.Sample.Tokens > 0 {
+	if s.recipe.Sample.Tokens > 0 {
 		if result.Sample, err = s.sample(); err != nil {
 			return nil, err
 		}
-		if err := writeFile(filepath.Join(s.dir, SampleFile), []byte(result.Sample)); err != nil {
+		if err := wholefile.Write(filepath.Join(s.dir, SampleFile), []byte(result.Sample)); err != nil {
 			return nil, err
 		}
 	}
@@ -76,7 +83,7 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	return result, writeFile(filepath.Join(s.dir, ResultFile), append(text, '\n'))
+	return result, wholefile.Write(filepath.Join(s.dir, ResultFile), append(text, '\n'))
 }
 
 // checkFinite refuses a model whose loss is no number, which has no result to report.
@@ -129,84 +136,108 @@ func (s *session) tokensAt(step int64) int64 {
 	return step * int64(s.recipe.Train.BatchSize) * int64(s.recipe.Data.SeqLen)
 }
 
+// stepBatch is a step's rows of this process.
+type stepBatch struct {
+	rows            []int32 // of T+1 tokens
+	tokens, targets []int32
+}
+
 // steps trains until the last step, or until ctx ends.
 func (s *session) steps(ctx context.Context) error {
-	r, e := s.recipe, s.engine
-	t, rows := e.SeqLen, r.Train.BatchSize/s.processes()
+	r, t := s.recipe, s.engine.SeqLen
+	rows := r.Train.BatchSize / s.processes()
 	loader, err := data.NewShareLoader(s.train, data.Share{Rank: s.options.Place.Rank, Size: s.processes()}, r.Train.BatchSize, s.step)
 	if err != nil {
 		return err
 	}
 	defer loader.Close()
-	batch := make([]int32, rows*(t+1))
-	tokens, targets := make([]int32, rows*t), make([]int32, rows*t)
+	b := &stepBatch{rows: make([]int32, rows*(t+1)), tokens: make([]int32, rows*t), targets: make([]int32, rows*t)}
 	for s.step < r.Train.Steps {
 		if s.alone() && ctx.Err() != nil {
 			return s.stop()
 		}
-		started := time.Now()
-		wait, err := loader.Next(batch)
-		if err != nil {
-			return s.dataLost(err)
-		}
-		splitRows(batch, tokens, targets, t)
-		s.halt.begins(s.step+1, time.Now())
-		loss, norm, err := e.Step(s.step, r.Train.Steps, tokens, targets)
-		skipped, err := s.guard.verdict(loss, norm, err)
-		diverged := errors.Is(err, errDiverged)
-		if err != nil && !diverged {
-			return err
-		}
-		bytes, count, stopping, err := s.exchange(ctx, data.TextBytes(s.train.Tokenizer(), targets), counted(targets))
+		stopping, err := s.oneStep(ctx, loader, b)
 		if err != nil {
 			return err
 		}
-		took := time.Since(started)
-		s.halt.ends(time.Now())
-		lr := r.Optim.LR(s.step, r.Train.Steps)
-		s.step++
-		s.loss = loss
-		err = s.record(runlog.TrainRecord(int(s.step), time.Now(), runlog.Train{
-			Loss:            loss,
-			BitsPerByte:     data.BitsPerByte(loss*float64(count), bytes),
-			LR:              lr,
-			GradNorm:        norm,
-			Tokens:          s.tokensAt(s.step),
-			TokensPerSecond: float64(len(tokens)*s.processes()) / took.Seconds(),
-			StepMS:          float64(took) / float64(time.Millisecond),
-			DataWaitMS:      float64(wait) / float64(time.Millisecond),
-		}))
-		if err != nil {
+		if err := s.betweenSteps(); err != nil {
 			return err
-		}
-		if diverged {
-			return fmt.Errorf("step %d: training has diverged, the loss is %v and the gradient's norm %v; delete the last checkpoint if it is spoilt too, and go on with `sambatrain resume %s --set optim.lr=...` and a rate below %v", s.step, loss, norm, s.dir, r.Optim.PeakLR)
-		}
-		if err := s.skip(skipped); err != nil {
-			return err
-		}
-		if v, ok := s.saver.ended(false); ok {
-			if err := s.recordSaved(v); err != nil {
-				return err
-			}
-		}
-		if r.Eval.Every > 0 && s.step%r.Eval.Every == 0 && s.step < r.Train.Steps {
-			v, err := s.val.run()
-			if err != nil {
-				return err
-			}
-			if err := s.recordValidation(v); err != nil {
-				return err
-			}
-		}
-		if s.step%int64(r.Checkpoint.Every) == 0 && s.step < r.Train.Steps {
-			if err := s.save(); err != nil {
-				return err
-			}
 		}
 		if stopping && s.step < r.Train.Steps {
 			return s.stop()
 		}
+	}
+	return nil
+}
+
+// oneStep trains on the next batch and records how it went. stopping: a process of the run
+// was asked to stop.
+func (s *session) oneStep(ctx context.Context, loader *data.Loader, b *stepBatch) (stopping bool, err error) {
+	r := s.recipe
+	started := time.Now()
+	wait, err := loader.Next(b.rows)
+	if err != nil {
+		return false, s.dataLost(err)
+	}
+	splitRows(b.rows, b.tokens, b.targets, s.engine.SeqLen)
+	s.halt.begins(s.step+1, time.Now())
+	loss, norm, err := s.engine.Step(s.step, r.Train.Steps, b.tokens, b.targets)
+	skipped, err := s.guard.verdict(loss, norm, err)
+	diverged := errors.Is(err, errDiverged)
+	if err != nil && !diverged {
+		return false, err
+	}
+	bytes, count, stopping, err := s.exchange(ctx, data.TextBytes(s.train.Tokenizer(), b.targets), counted(b.targets))
+	if err != nil {
+		return false, err
+	}
+	took := time.Since(started)
+	s.halt.ends(time.Now())
+	lr := r.Optim.LR(s.step, r.Train.Steps)
+	s.step++
+	s.loss = loss
+	err = s.record(runlog.TrainRecord(int(s.step), time.Now(), runlog.Train{
+		Loss:            loss,
+		BitsPerByte:     data.BitsPerByte(loss*float64(count), bytes),
+		LR:              lr,
+		GradNorm:        norm,
+		Tokens:          s.tokensAt(s.step),
+		TokensPerSecond: float64(len(b.tokens)*s.processes()) / took.Seconds(),
+		StepMS:          float64(took) / float64(time.Millisecond),
+		DataWaitMS:      float64(wait) / float64(time.Millisecond),
+	}))
+	if err != nil {
+		return false, err
+	}
+	if diverged {
+		return false, fmt.Errorf("step %d: training has diverged, the loss is %v and the gradient's norm %v; delete the last checkpoint if it is spoilt too, and go on with `sambatrain resume %s --set optim.lr=...` and a rate below %v", s.step, loss, norm, s.dir, r.Optim.PeakLR)
+	}
+	return stopping, s.skip(skipped)
+}
+
+// betweenSteps notes a save that has ended, and validates and saves where that is due. What
+// ends the run does both after the last step.
+func (s *session) betweenSteps() error {
+	r := s.recipe
+	if v, ok := s.saver.ended(false); ok {
+		if err := s.recordSaved(v); err != nil {
+			return err
+		}
+	}
+	if s.step == r.Train.Steps {
+		return nil
+	}
+	if r.Eval.Every > 0 && s.step%r.Eval.Every == 0 {
+		v, err := s.val.run()
+		if err != nil {
+			return err
+		}
+		if err := s.recordValidation(v); err != nil {
+			return err
+		}
+	}
+	if s.step%int64(r.Checkpoint.Every) == 0 {
+		return s.save()
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/internal/dist"
 	"github.com/sambatrain/sambatrain/internal/runlog"
+	"github.com/sambatrain/sambatrain/internal/wholefile"
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
@@ -115,7 +116,7 @@ func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (res *Result, e
 			return err
 		}
 		// The config comes last: a folder that has one holds a run.
-		return writeFile(filepath.Join(s.dir, ConfigFile), s.resolved)
+		return wholefile.Write(filepath.Join(s.dir, ConfigFile), s.resolved)
 	})
 	if err != nil {
 		return nil, err
@@ -170,23 +171,4 @@ func LoadConfig(dir string, sets ...string) (*recipes.Recipe, error) {
 	}
 	r.Run.Out = dir // the folder may have moved
 	return r, nil
-}
-
-// writeFile writes a whole file beside its place and renames it.
-func writeFile(path string, text []byte) error {
-	tmp := path + ".tmp"
-	f, err := os.Create(tmp)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(text)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		os.Remove(tmp)
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	return nil
 }

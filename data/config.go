@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"github.com/bmatcuk/doublestar/v4"
@@ -190,7 +189,5 @@ func goroot() string {
 			return dir
 		}
 	}
-	// The root that this program was built with: right on a developer's machine without go on its PATH, and ""
-	// in a release built with -trimpath.
-	return runtime.GOROOT()
+	return ""
 }

@@ -151,11 +151,15 @@ func (m hfModel) check() error {
 	return nil
 }
 
+// maxID bounds the ids of a vocabulary of n tokens, which may leave some out: memory grows
+// with the largest.
+func maxID(n int) int { return 2*n + 1<<16 }
+
 // model fills in pieces, symbols and merges.
 func (t *bpe) model(m hfModel, byteLevel bool) error {
 	top := int32(-1)
 	for piece, id := range m.Vocab {
-		if id < 0 || int(id) > 1<<24 {
+		if id < 0 || int(id) > maxID(len(m.Vocab)) {
 			return fmt.Errorf("piece %q has id %d", piece, id)
 		}
 		top = max(top, id)
@@ -276,8 +280,9 @@ func byteLevelText() func(piece string) ([]byte, error) {
 
 // addTokens takes up added tokens. Special ones are never found in a text, see Tokenizer.Encode.
 func (t *bpe) addTokens(tokens []hfAddedToken) error {
+	most := maxID(len(t.pieces) + len(tokens))
 	for _, a := range tokens {
-		if a.ID < 0 || int(a.ID) > 1<<24 || a.Content == "" {
+		if a.ID < 0 || int(a.ID) > most || a.Content == "" {
 			return fmt.Errorf("token %q has id %d", a.Content, a.ID)
 		}
 		for int(a.ID) >= len(t.pieces) {
@@ -294,7 +299,11 @@ func (t *bpe) addTokens(tokens []hfAddedToken) error {
 		if !a.Normalized || t.normalize == nil {
 			t.before.add([]byte(a.Content), a.ID)
 		} else {
-			t.after.add(t.normalize(nil, []byte(a.Content), false), a.ID)
+			text := t.normalize(nil, []byte(a.Content), false)
+			if len(text) == 0 {
+				return fmt.Errorf("token %q: the normalizer leaves nothing of it", a.Content)
+			}
+			t.after.add(text, a.ID)
 		}
 	}
 	return nil

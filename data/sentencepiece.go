@@ -47,6 +47,9 @@ func newSentencePiece(raw []byte) (fileTokenizer, error) {
 	return newSPBPE(m, v, n), nil
 }
 
+// maxPiece bounds a piece's bytes: the time to find its merges grows with their square.
+const maxPiece = 1 << 14
+
 func checkSentencePiece(m *sentencepiece.Model) error {
 	switch {
 	case m.Type != sentencepiece.BPE && m.Type != sentencepiece.Unigram:
@@ -84,6 +87,9 @@ func checkSentencePiece(m *sentencepiece.Model) error {
 		}
 		if strings.ContainsRune(p.Text, 0) {
 			return fmt.Errorf("piece %q has a zero byte", p.Text)
+		}
+		if len(p.Text) > maxPiece {
+			return fmt.Errorf("piece %q... has %d bytes, more than %d", p.Text[:16], len(p.Text), maxPiece)
 		}
 	}
 	if unknown != 1 {

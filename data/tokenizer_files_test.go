@@ -235,6 +235,8 @@ func TestHuggingFaceRefuses(t *testing.T) {
 		{part("type", "Lowercase"), "normalizer", `normalizer: type "Lowercase" is not supported: there are NFC, NFD, NFKC, NFKD, Prepend, Replace and Sequence`},
 		{part("type", "Replace", "pattern", part("Regex", "a"), "content", "b"), "normalizer", "normalizer: Replace with a pattern that is no String is not supported"},
 		{[]any{part("id", 300, "content", "x", "lstrip", true)}, "added_tokens", `added_tokens: token "x": single_word, lstrip and rstrip are not supported on a token that is not special`},
+		{[]any{part("id", 1<<24, "content", "x")}, "added_tokens", `added_tokens: token "x" has id 16777216`},
+		{part("a", 1<<24), "model.vocab", `model: piece "a" has id 16777216`},
 		{[]any{}, "added_tokens", "no end-of-text token: put a tokenizer_config.json with eos_token beside it"},
 	} {
 		_, err := newHuggingFace(edited(t, test.value, strings.Split(test.path, ".")...), nil)
@@ -242,9 +244,37 @@ func TestHuggingFaceRefuses(t *testing.T) {
 	}
 	_, err := newHuggingFace(edited(t, nil, "version"), []byte(`{"eos_token": {"content": "</doc>"}}`))
 	checkError(t, err, "", `tokenizer_config.json: eos_token "</doc>" is no special added token of tokenizer.json`)
+	_, err = newHuggingFace([]byte(`{"added_tokens": [{"id": 2, "content": "x", "normalized": true}], "model": {"type": "BPE", "unk_token": "u", "vocab": {"a": 0, "u": 1}},
+		"normalizer": {"type": "Replace", "pattern": {"String": "x"}, "content": ""}}`), nil)
+	checkError(t, err, "", `added_tokens: token "x": the normalizer leaves nothing of it`)
 	dir := t.TempDir()
 	_, err = NewTokenizer(filepath.Join(dir, "missing.json"))
 	checkError(t, err, dir, "stat DIR/missing.json: no such file or directory")
+}
+
+// FuzzHuggingFace: whatever a file holds, it is refused or gives ids of its vocabulary.
+func FuzzHuggingFace(f *testing.F) {
+	const end = `{"id": 4, "content": "</s>", "special": true}`
+	f.Add([]byte(`{"added_tokens": [`+end+`, {"id": 5, "content": "x", "normalized": true}], "normalizer": {"type": "Replace", "pattern": {"String": "y"}, "content": "z"},
+		"model": {"type": "BPE", "unk_token": "u", "vocab": {"a": 0, "u": 1}, "merges": []}}`), []byte(`{"eos_token": "</s>"}`), []byte("a b x"))
+	f.Add([]byte(`{"added_tokens": [`+end+`], "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+		{"type": "Split", "pattern": {"Regex": "\\s+"}, "behavior": "Isolated"}, {"type": "Digits", "individual_digits": true}]},
+		"model": {"type": "BPE", "unk_token": "u", "fuse_unk": true, "vocab": {"a": 0, "u": 1, "ab": 2, "b": 3}, "merges": ["a b"]}}`), []byte(nil), []byte("a b 12"))
+	f.Add([]byte(`{"added_tokens": [`+end+`], "pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": true},
+		"model": {"type": "BPE", "unk_token": "u", "vocab": {"a": 0, "u": 1, "▁a": 2, "▁": 3}, "merges": [["▁", "a"]], "ignore_merges": true}}`), []byte(nil), []byte("a b 12"))
+	f.Fuzz(func(t *testing.T, raw, config, text []byte) {
+		tok, err := newHuggingFace(raw, config)
+		if err != nil {
+			return
+		}
+		ids := tok.Encode(nil, text)
+		for _, id := range ids {
+			if id < 0 || int(id) >= tok.VocabSize() {
+				t.Fatalf("id %d of %d", id, tok.VocabSize())
+			}
+		}
+		tok.Decode(nil, ids)
+	})
 }
 
 // TestAddedTokens: special ones are ordinary text, others are found, and the file says which ends a document.

@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,7 +48,7 @@ func mixedText(t testing.TB) [][]byte {
 		[]byte("if (x) {\n\t\treturn a[i] += 0x1F; // ok\n\t}\n"), []byte("\x00\x01\x7f\u200b\ufeff\ufffd"),
 	}
 	size := 0
-	root := os.DirFS(runtime.GOROOT())
+	root := os.DirFS(goroot())
 	for _, folder := range []string{"src/net/http", "src/unicode", "src/math/big", "doc", "src/strconv", "src/cmd/compile/internal/ssa"} {
 		err := fs.WalkDir(root, folder, func(path string, entry fs.DirEntry, err error) error {
 			if err != nil || entry.IsDir() || size > 1<<20 {

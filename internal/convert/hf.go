@@ -162,6 +162,16 @@ func same[T comparable](list []T, differ string) (T, error) {
 	return list[0], nil
 }
 
+// maxLayers is more than a model here can have.
+const maxLayers = 10_000
+
+func checkLayers(n int) error {
+	if n < 1 || n > maxLayers {
+		return fmt.Errorf("num_hidden_layers: must be 1 to %d, is %d", maxLayers, n)
+	}
+	return nil
+}
+
 // blockPrefixes are the parameters of a block's two sublayers.
 func blockPrefixes(blocks int, root, norm1, mixer, norm2, mlp string) []prefix {
 	var list []prefix

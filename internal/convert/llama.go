@@ -129,8 +129,9 @@ func (c *llamaConfig) model() (*layers.Model, error) {
 		return nil, errors.New("attention_bias: is true; attention here has no biases")
 	case c.MLPBias:
 		return nil, errors.New("mlp_bias: is true; MLPs here have no biases")
-	case c.Layers < 1:
-		return nil, fmt.Errorf("num_hidden_layers: must be at least 1, is %d", c.Layers)
+	}
+	if err := checkLayers(c.Layers); err != nil {
+		return nil, err
 	}
 	if err := c.RopeScaling.check("rope_scaling"); err != nil {
 		return nil, err

@@ -55,8 +55,8 @@ func (c *mambaConfig) model() (*layers.Model, error) {
 	if err := checkMamba(c.UseBias, c.UseConvBias, c.Activation); err != nil {
 		return nil, err
 	}
-	if c.Layers < 1 {
-		return nil, fmt.Errorf("num_hidden_layers: must be at least 1, is %d", c.Layers)
+	if err := checkLayers(c.Layers); err != nil {
+		return nil, err
 	}
 	m := layers.Defaults()
 	m.VocabSize, m.DModel, m.NormEps, m.TieEmbeddings = c.VocabSize, c.HiddenSize, float64(c.Epsilon), c.Tied

@@ -128,14 +128,15 @@ func (c *sambaConfig) model() (*layers.Model, error) {
 	switch a := c.Attention; {
 	case err != nil:
 		return nil, err
-	case c.Layers < 1:
-		return nil, fmt.Errorf("num_hidden_layers: must be at least 1, is %d", c.Layers)
 	case c.AttnRes != nil:
 		return nil, errors.New("attnres_block_size: is set; models here have plain residuals")
 	case a.Bias:
 		return nil, errors.New("attn.qkv_bias: is true; attention here has no biases")
 	case a.RopeTheta <= 0:
 		return nil, fmt.Errorf("attn.rope_theta: must be positive, is %v", a.RopeTheta)
+	}
+	if err := checkLayers(c.Layers); err != nil {
+		return nil, err
 	}
 	m := layers.Defaults()
 	m.VocabSize, m.DModel, m.NormEps, m.TieEmbeddings = c.VocabSize, c.HiddenSize, float64(c.Epsilon), c.Tied

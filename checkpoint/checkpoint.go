@@ -19,6 +19,8 @@ package checkpoint
 import (
 	"encoding/json"
 	"fmt"
+	"math"
+	"math/bits"
 	"os"
 	"path/filepath"
 	"slices"
@@ -270,10 +272,17 @@ func (t Tensor) checkPiece() error {
 }
 
 func checkShape(shape []int) error {
+	n := uint64(1)
 	for _, d := range shape {
 		if d < 0 {
 			return fmt.Errorf("shape %v has a negative dimension", shape)
 		}
+		// Also beside a zero, as whoever reads the tensor multiplies the others.
+		hi, lo := bits.Mul64(n, uint64(max(d, 1)))
+		if hi != 0 || lo > math.MaxInt64/4 {
+			return fmt.Errorf("shape %v overflows", shape)
+		}
+		n = lo
 	}
 	return nil
 }

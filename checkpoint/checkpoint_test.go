@@ -146,6 +146,7 @@ func TestSaveRefuses(t *testing.T) {
 		"upper-case sum": {func(s *State, _ []Tensor) { s.RecipeSHA256 = strings.ToUpper(s.RecipeSHA256) }, "lower-case"},
 		"shape":          {func(_ *State, m []Tensor) { m[1].Shape = []int{6} }, `tensor "layers.1.weight": shape [6] has 6 elements, its data 5`},
 		"negative shape": {func(_ *State, m []Tensor) { m[1].Shape = []int{-5, -1} }, "negative dimension"},
+		"huge shape":     {func(_ *State, m []Tensor) { m[1].Shape = []int{1 << 40, 1 << 24} }, "overflows"},
 		"name twice":     {func(_ *State, m []Tensor) { m[1].Name = m[0].Name }, `"layers.0.weight": given twice`},
 		"extra":          {func(s *State, _ []Tensor) { s.Extra["bad"] = []byte("{") }, "state"},
 	} {

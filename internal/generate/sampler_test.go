@@ -89,8 +89,8 @@ func TestSamplerSeed(t *testing.T) {
 		}
 		return out
 	}
-	if draws(1) != draws(1) || draws(1) == draws(2) {
-		t.Errorf("seed 1 draws %s and %s, seed 2 %s", draws(1), draws(1), draws(2))
+	if first, again, other := draws(1), draws(1), draws(2); first != again || first == other {
+		t.Errorf("seed 1 draws %s and %s, seed 2 %s", first, again, other)
 	}
 }
 

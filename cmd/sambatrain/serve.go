@@ -19,9 +19,14 @@ func newServe(a *app) *cobra.Command {
 		Use:   "serve RUN_DIR",
 		Short: "Answer OpenAI's completions API with a trained model",
 		Long: `Answer POST /v1/completions (streaming, echo and logprobs too), GET /v1/models and
-GET /healthz with a run's newest good checkpoint, so that clients and evaluation
-harnesses of that API can use it. Prompts that arrive together go on together. A prompt
-is a text, or token ids; each begins a new text.
+GET /health with a run's newest good checkpoint, so that clients and evaluation
+harnesses of that API can use it. Prompts that arrive together go on together.
+
+A prompt of text begins a document: the end of text stands before it, as in training.
+Token ids are taken as they are. POST /tokenize, POST /detokenize and
+GET /tokenizer_info are vLLM's, for harnesses that count tokens by them; the end of text
+is called <|endoftext|> there, whatever the tokenizer calls it. docs/serve.md shows the
+use with OpenAI's client and with lm-evaluation-harness.
 
 There is no authentication and no encryption: the default address is reachable from
 this machine alone. SIGINT or SIGTERM finishes the requests under way.`,
@@ -55,11 +60,15 @@ this machine alone. SIGINT or SIGTERM finishes the requests under way.`,
 			if at, ok := l.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() {
 				log.Warn("other machines can reach this address, and there is no authentication", "address", l.Addr().String())
 			}
-			log.Info("serving", "model", m.Recipe.Name, "url", "http://"+l.Addr().String()+"/v1", "device", m.Device.Name())
+			if o.Name == "" {
+				o.Name = m.Recipe.Name
+			}
+			log.Info("serving", "model", o.Name, "url", "http://"+l.Addr().String()+"/v1", "device", m.Device.Name())
 			return serve.New(m, o).Serve(ctx, l)
 		},
 	}
 	c.Flags().StringVar(&listen, "listen", "127.0.0.1:8000", "address to listen on; port 0 takes a free one")
+	c.Flags().StringVar(&o.Name, "name", "", "what clients call the model (default: the recipe's name)")
 	c.Flags().IntVar(&o.Rows, "batch", 8, "how many prompts go on together")
 	c.Flags().IntVar(&o.Queue, "queue", 64, "how many more prompts may wait; others are refused with status 429")
 	c.Flags().IntVar(&o.Context, "context", 32<<10, "how many tokens a prompt and its continuation may have")

@@ -2,8 +2,6 @@ package serve
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -35,17 +33,20 @@ type usage struct {
 	TotalTokens      int `json:"total_tokens"`
 }
 
-// text is one prompt's continuation under way. The worker writes it, and the handler
-// reads it when parts says so, or when it is done.
+// text is one continuation of a prompt under way. The worker writes it, and the handler
+// reads it when it is done; of a streamed answer it takes parts.
 type text struct {
-	index    int
-	prompt   []int32
-	max      int
-	stream   *generate.Stream
-	logprobs *logprobs
-	parts    chan string // new text, for a streamed answer; room for all of it
-	done     chan struct{}
+	index  int
+	prompt prompt
+	first  bool // of the prompt's continuations
+	max    int
+	stream *generate.Stream
+	scores *recorder // nil where no log-probabilities are wanted
+	parts  *parts    // nil where the answer is not streamed
+	done   chan struct{}
 
+	begun  bool
+	echo   []byte // the prompt's text, until it is in out
 	out    []byte
 	tokens int
 	reason string
@@ -54,20 +55,19 @@ type text struct {
 
 func (s *Server) completions(w http.ResponseWriter, r *http.Request) {
 	if s.closing.Load() {
-		fail(w, http.StatusServiceUnavailable, "server_error", "", "the server is stopping")
+		fail(w, &apiError{status: http.StatusServiceUnavailable, Message: "the server is stopping"})
 		return
 	}
 	q, err := s.read(w, r)
-	var wrong *badRequest
-	if errors.As(err, &wrong) {
-		fail(w, wrong.status, "invalid_request_error", wrong.param, wrong.message)
+	if err != nil {
+		fail(w, err)
 		return
 	}
-	n := int64(len(q.prompts))
+	n := int64(len(q.prompts) * *q.N)
 	if s.waiting.Add(n) > int64(cap(s.jobs)) {
 		s.waiting.Add(-n)
 		w.Header().Set("Retry-After", "1")
-		fail(w, http.StatusTooManyRequests, "rate_limit_error", "", "too many requests are waiting; try again later")
+		fail(w, &apiError{status: http.StatusTooManyRequests, Message: "too many requests are waiting; try again later"})
 		return
 	}
 	defer s.waiting.Add(-n)
@@ -76,15 +76,14 @@ func (s *Server) completions(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	texts, err := s.start(ctx, q)
 	if err != nil {
-		fail(w, http.StatusBadRequest, "invalid_request_error", "", err.Error())
+		fail(w, err)
 		return
 	}
 	c := completion{ID: fmt.Sprintf("cmpl-%016x", rand.Uint64()), Object: "text_completion", Created: time.Now().Unix(), Model: s.name, Choices: []choice{}}
 	if q.Stream {
-		s.streamed(w, r, q, c, texts[0])
+		s.streamed(w, r, q, c, texts)
 		return
 	}
-	c.Usage = &usage{}
 	for _, t := range texts {
 		select {
 		case <-t.done:
@@ -92,53 +91,56 @@ func (s *Server) completions(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		if t.err != nil {
-			fail(w, http.StatusInternalServerError, "server_error", "", t.err.Error())
+			fail(w, t.err)
 			return
 		}
-		c.Choices = append(c.Choices, t.choice(s, q))
-		c.Usage.add(t)
+		c.Choices = append(c.Choices, choice{Index: t.index, Text: valid(t.out), Logprobs: t.scores.take(), FinishReason: &t.reason})
 	}
-	answer(w, http.StatusOK, c)
+	c.Usage = used(texts)
+	answer(w, c)
 }
 
-func (u *usage) add(t *text) {
-	u.PromptTokens += len(t.prompt) - 1
-	u.CompletionTokens += t.tokens
-	u.TotalTokens = u.PromptTokens + u.CompletionTokens
-}
-
-// choice is a finished text as the API has it.
-func (t *text) choice(s *Server, q *completionRequest) choice {
-	c := choice{Index: t.index, Text: valid(t.out), FinishReason: &t.reason}
-	if q.Echo {
-		c.Text = valid(append(s.model.Tokenizer.Decode(nil, t.prompt), t.out...))
-	}
-	if t.logprobs != nil {
-		t.logprobs.finish()
-		c.Logprobs = t.logprobs
-	}
-	return c
-}
-
-// start hands a request's prompts to the worker.
-func (s *Server) start(ctx context.Context, q *completionRequest) ([]*text, error) {
-	var texts []*text
-	seed := rand.Uint64()
-	for i, p := range q.prompts {
-		sampler, err := q.sampler(s.model.Tokenizer.VocabSize(), i, seed)
-		if err != nil {
-			return nil, err
+// used counts tokens: those of a prompt once, however many continuations it has.
+func used(texts []*text) *usage {
+	u := &usage{}
+	for _, t := range texts {
+		if t.first {
+			u.PromptTokens += len(t.prompt.given())
 		}
-		t := &text{index: i, prompt: p, max: *q.MaxTokens, done: make(chan struct{}), reason: "stop",
-			stream: generate.NewStream(s.model.Tokenizer.Decode, p, q.stops)}
-		if q.Stream {
-			t.parts = make(chan string, *q.MaxTokens+1)
+		u.CompletionTokens += t.tokens
+	}
+	u.TotalTokens = u.PromptTokens + u.CompletionTokens
+	return u
+}
+
+// start hands a request's prompts to the worker, each as often as it is to be continued.
+func (s *Server) start(ctx context.Context, q *completionRequest) ([]*text, error) {
+	tok := s.model.Tokenizer
+	var texts []*text
+	var samplers []*generate.Sampler
+	var streamed *parts
+	if q.Stream {
+		streamed = newParts()
+	}
+	seed := rand.Uint64()
+	for index := range len(q.prompts) * *q.N {
+		sampler, err := q.sampler(tok.VocabSize(), index, seed)
+		if err != nil {
+			return nil, &apiError{status: http.StatusBadRequest, Message: err.Error()}
+		}
+		p := q.prompts[index / *q.N]
+		t := &text{index: index, prompt: p, first: index%*q.N == 0, max: *q.MaxTokens, parts: streamed, done: make(chan struct{}), reason: "stop",
+			stream: generate.NewStream(tok.Decode, p.ids, q.stops)}
+		if q.Echo {
+			t.echo = tok.Decode(nil, p.given())
 		}
 		if q.Logprobs != nil {
-			t.logprobs = &logprobs{tok: s.model.Tokenizer, most: *q.Logprobs}
+			t.scores = newRecorder(tok, *q.Logprobs, p, q.Echo)
 		}
-		texts = append(texts, t)
-		s.jobs <- &job{ctx, t.request(ctx, s, q, sampler), t.fail}
+		texts, samplers = append(texts, t), append(samplers, sampler)
+	}
+	for i, t := range texts {
+		s.jobs <- &job{ctx, t.request(ctx, s, q, samplers[i]), t.fail}
 	}
 	return texts, nil
 }
@@ -146,40 +148,40 @@ func (s *Server) start(ctx context.Context, q *completionRequest) ([]*text, erro
 // request is what the worker does.
 func (t *text) request(ctx context.Context, s *Server, q *completionRequest, sampler *generate.Sampler) generate.Request {
 	r := generate.Request{
-		Prompt: t.prompt, Tokens: t.max, EOS: s.model.Tokenizer.EOS(), Sampler: sampler,
+		Prompt: t.prompt.ids, Tokens: t.max, EOS: s.model.Tokenizer.EOS(), Sampler: sampler,
 		Emit: func(token int32, scores []float32) bool {
 			if ctx.Err() != nil {
 				return false
 			}
+			t.begin()
 			t.tokens++
 			more, stopped := t.stream.Push(token)
-			t.add(more)
-			if t.logprobs != nil {
-				t.logprobs.add(token, scores)
-			}
+			t.scores.add(token, scores)
 			if t.tokens == t.max && !stopped {
 				t.reason = "length"
 			}
+			t.add(more)
 			return !stopped
 		},
 		End: func() {
-			t.add(t.stream.Rest())
+			t.begin()
 			if t.max == 0 {
 				t.reason = "length"
 			}
-			close(t.done)
+			t.add(t.stream.Rest())
+			t.end()
 		},
 	}
-	if t.logprobs != nil {
+	if t.scores != nil {
 		// An end of text is a new token, too: harnesses that ask for one leave the last out.
-		r.EndOfText = func(scores []float32) { t.logprobs.add(r.EOS, scores) }
+		r.EndOfText = func(scores []float32) { t.begin(); t.scores.add(r.EOS, scores) }
 	}
-	if q.Echo && t.logprobs != nil {
+	if q.Echo && t.scores != nil {
 		vocab := s.model.Model.VocabSize
 		r.Read = func(at, n int, scores []float32) error {
 			for i := range n {
-				if next := at + i + 1; next < len(t.prompt) {
-					t.logprobs.add(t.prompt[next], scores[i*vocab:(i+1)*vocab])
+				if next := at + i + 1; next < len(t.prompt.ids) {
+					t.scores.add(t.prompt.ids[next], scores[i*vocab:(i+1)*vocab])
 				}
 			}
 			return nil
@@ -188,61 +190,37 @@ func (t *text) request(ctx context.Context, s *Server, q *completionRequest, sam
 	return r
 }
 
+// begin puts an echo of the prompt before what follows it.
+func (t *text) begin() {
+	if !t.begun {
+		t.begun = true
+		t.add(t.echo)
+	}
+}
+
 func (t *text) add(more []byte) {
 	t.out = append(t.out, more...)
-	if t.parts != nil && len(more) > 0 {
-		t.parts <- valid(more)
+	if t.parts == nil {
+		return
 	}
+	if l := t.scores.take(); len(more) > 0 || l != nil && len(l.Tokens) > 0 {
+		t.parts.put(choice{Index: t.index, Text: valid(more), Logprobs: l})
+	}
+}
+
+func (t *text) end() {
+	if t.parts != nil && t.err == nil {
+		t.parts.put(choice{Index: t.index, FinishReason: &t.reason})
+	}
+	close(t.done)
 }
 
 func (t *text) fail(err error) {
 	t.err = err
-	close(t.done)
-}
-
-// streamed sends text as it comes, in server-sent events.
-func (s *Server) streamed(w http.ResponseWriter, r *http.Request, q *completionRequest, c completion, t *text) {
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.Header().Set("Cache-Control", "no-cache")
-	out := http.NewResponseController(w)
-	send := func(c completion) {
-		line, err := json.Marshal(c)
-		if err == nil {
-			fmt.Fprintf(w, "data: %s\n\n", line)
-			out.Flush()
-		}
+	if t.parts != nil {
+		t.parts.fail(err)
 	}
-	part := func(text string, reason *string) {
-		c.Choices = []choice{{Text: text, FinishReason: reason}}
-		send(c)
-	}
-	for {
-		select {
-		case text := <-t.parts:
-			part(text, nil)
-			continue
-		case <-r.Context().Done():
-			return
-		case <-t.done:
-		}
-		break
-	}
-	for len(t.parts) > 0 {
-		part(<-t.parts, nil)
-	}
-	if t.err != nil {
-		line, _ := json.Marshal(map[string]apiError{"error": {Message: t.err.Error(), Type: "server_error"}})
-		fmt.Fprintf(w, "data: %s\n\n", line)
-		return
-	}
-	part("", &t.reason)
-	if q.StreamOptions != nil && q.StreamOptions.IncludeUsage {
-		c.Choices, c.Usage = []choice{}, &usage{}
-		c.Usage.add(t)
-		send(c)
-	}
-	fmt.Fprint(w, "data: [DONE]\n\n")
-	out.Flush()
+	t.end()
 }
 
 // valid is text for JSON: each byte that is no character's becomes U+FFFD.

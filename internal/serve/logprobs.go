@@ -10,38 +10,110 @@ import (
 	"github.com/sambatrain/sambatrain/data"
 )
 
+// endOfText is how this API spells the end-of-text token of any tokenizer.
+const endOfText = "<|endoftext|>"
+
 // logprobs are the API's log-probabilities, in nats, of the prompt's tokens where it is
-// echoed, and of the new ones.
+// echoed, and of the new ones. A token that nothing stands before has none: null.
 type logprobs struct {
 	Tokens        []string             `json:"tokens"`
-	TokenLogprobs []float64            `json:"token_logprobs"`
+	TokenLogprobs []*float64           `json:"token_logprobs"`
 	TopLogprobs   []map[string]float64 `json:"top_logprobs"`
-	TextOffset    []int                `json:"text_offset"`
-
-	tok  data.Tokenizer
-	most int
+	TextOffset    []int                `json:"text_offset"` // in characters of the choice's text
 }
 
+func newLogprobs() *logprobs {
+	return &logprobs{Tokens: []string{}, TokenLogprobs: []*float64{}, TopLogprobs: []map[string]float64{}, TextOffset: []int{}}
+}
+
+// recorder collects the log-probabilities of a text's tokens as they come. A nil one
+// collects none.
+type recorder struct {
+	tok    data.Tokenizer
+	most   int // of the likeliest tokens
+	got    *logprobs
+	recent []int32 // the tokens before, on whose end a token's spelling depends
+
+	characters int    // before part
+	part       []byte // of a character that is not complete
+}
+
+// newRecorder records a prompt's continuation, and the prompt where it is echoed.
+func newRecorder(tok data.Tokenizer, most int, p prompt, echo bool) *recorder {
+	r := &recorder{tok: tok, most: most, got: newLogprobs()}
+	switch {
+	case !echo:
+		r.recent = slices.Clone(p.ids[max(0, len(p.ids)-contextTokens):])
+	case p.begun:
+		r.recent = p.ids[:1:1]
+	default:
+		r.append(p.ids[0], nil, nil)
+	}
+	return r
+}
+
+// contextTokens is how many tokens are decoded before one, to see what it spells there.
+const contextTokens = 8
+
 // add takes a token and the scores that it is one of.
-func (l *logprobs) add(token int32, scores []float32) {
-	scores = scores[:l.tok.VocabSize()]
+func (r *recorder) add(token int32, scores []float32) {
+	if r == nil {
+		return
+	}
+	scores = scores[:r.tok.VocabSize()]
 	greatest := slices.Max(scores)
 	sum := 0.0
 	for _, x := range scores {
 		sum += math.Exp(float64(x - greatest))
 	}
 	lse := float64(greatest) + math.Log(sum)
-	l.Tokens = append(l.Tokens, l.spell(token))
-	l.TokenLogprobs = append(l.TokenLogprobs, float64(scores[token])-lse)
+	own := float64(scores[token]) - lse
 	top := map[string]float64{}
-	for _, id := range likeliest(scores, l.most) {
+	for _, id := range likeliest(scores, r.most) {
 		// Of tokens that are spelt alike, the likeliest counts.
-		name := l.spell(id)
+		name := r.name(id)
 		if _, ok := top[name]; !ok {
 			top[name] = float64(scores[id]) - lse
 		}
 	}
+	r.append(token, &own, top)
+}
+
+// append adds a token at its place in the text.
+func (r *recorder) append(token int32, own *float64, top map[string]float64) {
+	l := r.got
+	l.Tokens = append(l.Tokens, r.name(token))
+	l.TokenLogprobs = append(l.TokenLogprobs, own)
 	l.TopLogprobs = append(l.TopLogprobs, top)
+	l.TextOffset = append(l.TextOffset, r.place(r.spell(token)))
+	if r.recent = append(r.recent, token); len(r.recent) > 4*contextTokens {
+		r.recent = append(r.recent[:0], r.recent[len(r.recent)-contextTokens:]...)
+	}
+}
+
+// place is where text begins, in characters: in the middle of one, where that one does.
+func (r *recorder) place(text []byte) int {
+	at, begin := r.characters, len(r.part)
+	r.part = append(r.part, text...)
+	for utf8.FullRune(r.part) {
+		_, n := utf8.DecodeRune(r.part)
+		r.part = r.part[n:]
+		r.characters++
+		if begin -= n; begin >= 0 {
+			at = r.characters
+		}
+	}
+	return at
+}
+
+// take returns what came since the last call.
+func (r *recorder) take() *logprobs {
+	if r == nil {
+		return nil
+	}
+	got := r.got
+	r.got = newLogprobs()
+	return got
 }
 
 // likeliest are the n highest scores' ids, the highest first.
@@ -61,13 +133,20 @@ func likeliest(scores []float32, n int) []int32 {
 	return list
 }
 
-// spell is a token as the API has it: its text, or its bytes where these are no
+// spell is the text that a token adds to those before it.
+func (r *recorder) spell(id int32) []byte {
+	before := r.recent[max(0, len(r.recent)-contextTokens):]
+	all := r.tok.Decode(nil, append(slices.Clone(before), id))
+	return all[min(len(r.tok.Decode(nil, before)), len(all)):]
+}
+
+// name is a token as the API has it: its text, or its bytes where these are no
 // characters.
-func (l *logprobs) spell(id int32) string {
-	if id == l.tok.EOS() {
-		return "<|endoftext|>"
+func (r *recorder) name(id int32) string {
+	if id == r.tok.EOS() {
+		return endOfText
 	}
-	text := l.tok.Decode(nil, []int32{id})
+	text := r.spell(id)
 	if utf8.Valid(text) {
 		return string(text)
 	}
@@ -77,19 +156,4 @@ func (l *logprobs) spell(id int32) string {
 		fmt.Fprintf(&s, "\\x%02x", b)
 	}
 	return s.String()
-}
-
-// finish counts the tokens' places in the text, in characters.
-func (l *logprobs) finish() {
-	at := 0
-	l.TextOffset = make([]int, len(l.Tokens))
-	if l.Tokens == nil {
-		l.Tokens, l.TokenLogprobs, l.TopLogprobs = []string{}, []float64{}, []map[string]float64{}
-	}
-	for i, t := range l.Tokens {
-		l.TextOffset[i] = at
-		if t != "<|endoftext|>" {
-			at += utf8.RuneCountInString(t)
-		}
-	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/sambatrain/sambatrain/data"
@@ -34,53 +35,43 @@ type completionRequest struct {
 	} `json:"stream_options"`
 	Logprobs *int   `json:"logprobs"`
 	Echo     bool   `json:"echo"`
+	N        *int   `json:"n"`
 	User     string `json:"user"` // says who asks; nothing depends on it
 
 	// What this server does not do.
-	N                *int            `json:"n"`
 	BestOf           *int            `json:"best_of"`
 	Suffix           *string         `json:"suffix"`
 	PresencePenalty  *float64        `json:"presence_penalty"`
 	FrequencyPenalty *float64        `json:"frequency_penalty"`
 	LogitBias        json.RawMessage `json:"logit_bias"`
 
-	prompts [][]int32 // with an end of text before each
+	prompts []prompt
 	stops   []string
 }
 
-// badRequest is a request that can't be answered.
-type badRequest struct {
-	status         int
-	param, message string
+// prompt is the tokens that a text begins with.
+type prompt struct {
+	ids   []int32
+	begun bool // by an end of text that the client did not send
 }
 
-func (e *badRequest) Error() string { return e.message }
+// given is what the client sent.
+func (p prompt) given() []int32 {
+	if p.begun {
+		return p.ids[1:]
+	}
+	return p.ids
+}
 
 func bad(param, format string, args ...any) error {
-	return &badRequest{http.StatusBadRequest, param, param + ": " + fmt.Sprintf(format, args...)}
+	return &apiError{status: http.StatusBadRequest, Param: &param, Message: param + ": " + fmt.Sprintf(format, args...)}
 }
 
 // read decodes and checks a request.
 func (s *Server) read(w http.ResponseWriter, r *http.Request) (*completionRequest, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.options.Body))
-	var large *http.MaxBytesError
-	if errors.As(err, &large) {
-		return nil, &badRequest{http.StatusRequestEntityTooLarge, "", fmt.Sprintf("the request is longer than %d bytes", s.options.Body)}
-	}
-	if err != nil {
-		return nil, &badRequest{http.StatusBadRequest, "", "the request did not arrive whole"}
-	}
 	q := &completionRequest{}
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.DisallowUnknownFields()
-	if err := d.Decode(q); err != nil {
-		return nil, &badRequest{http.StatusBadRequest, "", "the request is not what this API takes: " + strings.TrimPrefix(err.Error(), "json: ")}
-	}
-	if d.More() {
-		return nil, &badRequest{http.StatusBadRequest, "", "the request has text after its JSON"}
-	}
-	if q.Model != "" && q.Model != s.name {
-		return nil, &badRequest{http.StatusNotFound, "model", fmt.Sprintf("no model %q; there is %q", q.Model, s.name)}
+	if err := s.decode(w, r, q, &q.Model); err != nil {
+		return nil, err
 	}
 	for _, check := range []func() error{q.unsupported, q.defaults, q.readStops} {
 		if err := check(); err != nil {
@@ -93,12 +84,44 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request) (*completionReques
 	return q, s.checkLimits(q)
 }
 
+// decode reads a request's body into q, which must have all its keys, and checks the model
+// that it names.
+func (s *Server) decode(w http.ResponseWriter, r *http.Request, q any, model *string) error {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.options.Body))
+	var large *http.MaxBytesError
+	if errors.As(err, &large) {
+		return &apiError{status: http.StatusRequestEntityTooLarge, Message: fmt.Sprintf("the request is longer than %d bytes", s.options.Body)}
+	}
+	wrong := func(format string, args ...any) error {
+		return &apiError{status: http.StatusBadRequest, Message: fmt.Sprintf(format, args...)}
+	}
+	if err != nil {
+		return wrong("the request did not arrive whole")
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(q); err != nil {
+		return wrong("the request is not what this API takes: %s", strings.TrimPrefix(err.Error(), "json: "))
+	}
+	if d.More() {
+		return wrong("the request has text after its JSON")
+	}
+	return s.known(*model)
+}
+
+// known refuses the name of another model.
+func (s *Server) known(model string) error {
+	if model == "" || model == s.name {
+		return nil
+	}
+	param, code := "model", "model_not_found"
+	return &apiError{status: http.StatusNotFound, Param: &param, Code: &code, Message: fmt.Sprintf("no model %q; there is %q", model, s.name)}
+}
+
 func (q *completionRequest) unsupported() error {
 	switch {
-	case q.N != nil && *q.N != 1:
-		return bad("n", "this server gives one completion for each prompt, not %d", *q.N)
-	case q.BestOf != nil && *q.BestOf != 1:
-		return bad("best_of", "this server gives one completion for each prompt, not the best of %d", *q.BestOf)
+	case q.BestOf != nil && *q.BestOf != 1 && (q.N == nil || *q.BestOf != *q.N):
+		return bad("best_of", "this server gives all completions that it makes: leave it out, or give it the value of n")
 	case q.Suffix != nil && *q.Suffix != "":
 		return bad("suffix", "this server does not insert text")
 	case q.PresencePenalty != nil && *q.PresencePenalty != 0:
@@ -125,10 +148,16 @@ func (q *completionRequest) defaults() error {
 		q.TopP = new(float64)
 		*q.TopP = 1
 	}
+	if q.N == nil {
+		q.N = new(int)
+		*q.N = 1
+	}
 	if q.TopK == nil {
 		q.TopK = new(int)
 	}
 	switch {
+	case *q.N < 1:
+		return bad("n", "must be at least 1, is %d", *q.N)
 	case *q.MaxTokens < 0:
 		return bad("max_tokens", "must not be negative, is %d", *q.MaxTokens)
 	case !(*q.Temperature >= 0 && *q.Temperature <= 100):
@@ -158,11 +187,15 @@ func (q *completionRequest) readStops() error {
 	if len(q.stops) > maxStops {
 		return bad("stop", "must be %d strings at most, is %d", maxStops, len(q.stops))
 	}
+	if slices.Contains(q.stops, "") {
+		return bad("stop", "an empty string would end every text at once; leave it out")
+	}
 	return nil
 }
 
 // readPrompts takes a string, a list of strings, a list of token ids or a list of such
-// lists. Each prompt begins a text, as documents do in training: behind an end of text.
+// lists. A prompt of text begins as documents do in training, behind an end of text; token
+// ids are taken as they are, so that a client can put one there or not.
 func (q *completionRequest) readPrompts(tok data.Tokenizer) error {
 	var texts []string
 	var ids [][]int32
@@ -182,15 +215,16 @@ func (q *completionRequest) readPrompts(tok data.Tokenizer) error {
 		return bad("prompt", "must be a string, a list of strings, a list of token ids, or a list of such lists")
 	}
 	for _, t := range texts {
-		q.prompts = append(q.prompts, tok.Encode([]int32{tok.EOS()}, []byte(t)))
+		q.prompts = append(q.prompts, prompt{tok.Encode([]int32{tok.EOS()}, []byte(t)), true})
 	}
 	for _, p := range ids {
-		for _, id := range p {
-			if id < 0 || int(id) >= tok.VocabSize() {
-				return bad("prompt", "there is no token %d; ids are 0 to %d", id, tok.VocabSize()-1)
-			}
+		if len(p) == 0 {
+			return bad("prompt", "has a list without tokens; the end of text, %d, begins a text", tok.EOS())
 		}
-		q.prompts = append(q.prompts, append([]int32{tok.EOS()}, p...))
+		if err := checkTokens("prompt", p, tok); err != nil {
+			return err
+		}
+		q.prompts = append(q.prompts, prompt{p, false})
 	}
 	if len(q.prompts) == 0 {
 		return bad("prompt", "is an empty list")
@@ -198,19 +232,22 @@ func (q *completionRequest) readPrompts(tok data.Tokenizer) error {
 	return nil
 }
 
+func checkTokens(param string, ids []int32, tok data.Tokenizer) error {
+	for _, id := range ids {
+		if id < 0 || int(id) >= tok.VocabSize() {
+			return bad(param, "there is no token %d; ids are 0 to %d", id, tok.VocabSize()-1)
+		}
+	}
+	return nil
+}
+
 func (s *Server) checkLimits(q *completionRequest) error {
-	if n := len(q.prompts); n > cap(s.jobs) {
-		return bad("prompt", "%d prompts are more than the %d that this server takes at once", n, cap(s.jobs))
-	}
-	if q.Stream && len(q.prompts) > 1 {
-		return bad("stream", "a stream has one prompt, not %d", len(q.prompts))
-	}
-	if q.Stream && (q.Echo || q.Logprobs != nil) {
-		return bad("stream", "a stream has neither echo nor logprobs")
+	if n := len(q.prompts); n > cap(s.jobs) / *q.N {
+		return bad("prompt", "%d prompts with %d completions each are more than the %d that this server takes at once", n, *q.N, cap(s.jobs))
 	}
 	for _, p := range q.prompts {
-		if len(p)+*q.MaxTokens > s.options.Context {
-			return bad("max_tokens", "the prompt's %d tokens and %d new ones are more than the %d that this server takes", len(p), *q.MaxTokens, s.options.Context)
+		if len(p.ids)+*q.MaxTokens > s.options.Context {
+			return bad("max_tokens", "the prompt's %d tokens and %d new ones are more than the %d that this server takes", len(p.ids), *q.MaxTokens, s.options.Context)
 		}
 	}
 	return nil

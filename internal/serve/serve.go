@@ -1,5 +1,6 @@
 // Package serve answers OpenAI's completions API with a trained model: what clients and
-// evaluation harnesses of that API send, and clear errors for the rest of it.
+// evaluation harnesses of that API send, and clear errors for the rest of it. As vLLM does, it
+// gives them the model's tokenizer, too.
 package serve
 
 import (
@@ -10,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -19,6 +21,8 @@ import (
 
 // Options are a server's limits.
 type Options struct {
+	// Name is what clients call the model.
+	Name string
 	// Rows is how many prompts go on together, and Chunk the tokens of a prompt in one call.
 	Rows, Chunk int
 	// Queue is how many prompts may wait beside those; more are refused with 429.
@@ -45,7 +49,7 @@ type Server struct {
 
 // New makes a server. Serve runs it.
 func New(m *train.Model, o Options) *Server {
-	return &Server{model: m, options: o, name: m.Recipe.Name, created: time.Now().Unix(), jobs: make(chan *job, o.Rows+o.Queue)}
+	return &Server{model: m, options: o, name: o.Name, created: time.Now().Unix(), jobs: make(chan *job, o.Rows+o.Queue)}
 }
 
 // Serve answers on a listener until ctx ends; then it takes no new request, finishes
@@ -87,17 +91,30 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 // Handler answers the API's paths.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/completions", s.completions)
-	mux.HandleFunc("GET /v1/models", s.models)
-	mux.HandleFunc("GET /v1/models/{name}", s.oneModel)
-	mux.HandleFunc("GET /healthz", s.health)
+	paths := []struct {
+		method, path string
+		handle       http.HandlerFunc
+	}{
+		{"POST", "/v1/completions", s.completions},
+		{"GET", "/v1/models", s.models},
+		{"GET", "/v1/models/{name}", s.oneModel},
+		{"GET", "/tokenizer_info", s.tokenizerInfo},
+		{"POST", "/tokenize", s.tokenize},
+		{"POST", "/detokenize", s.detokenize},
+		{"GET", "/health", s.health},
+		{"GET", "/healthz", s.health},
+	}
+	var names []string
+	for _, p := range paths {
+		mux.HandleFunc(p.method+" "+p.path, p.handle)
+		mux.HandleFunc(p.path, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Allow", p.method)
+			fail(w, &apiError{status: http.StatusMethodNotAllowed, Message: fmt.Sprintf("%s %s: this path takes %s", r.Method, r.URL.Path, p.method)})
+		})
+		names = append(names, p.path)
+	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		switch r.URL.Path {
-		case "/v1/completions", "/v1/models", "/healthz":
-			fail(w, http.StatusMethodNotAllowed, "invalid_request_error", "", fmt.Sprintf("%s %s: the method is not allowed", r.Method, r.URL.Path))
-		default:
-			fail(w, http.StatusNotFound, "invalid_request_error", "", fmt.Sprintf("%s: no such path; there are /v1/completions, /v1/models and /healthz", r.URL.Path))
-		}
+		fail(w, &apiError{status: http.StatusNotFound, Message: fmt.Sprintf("%s: no such path; there are %s", r.URL.Path, strings.Join(names, ", "))})
 	})
 	return mux
 }
@@ -112,23 +129,23 @@ type modelInfo struct {
 func (s *Server) info() modelInfo { return modelInfo{s.name, "model", s.created, "sambatrain"} }
 
 func (s *Server) models(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, map[string]any{"object": "list", "data": []modelInfo{s.info()}})
+	answer(w, map[string]any{"object": "list", "data": []modelInfo{s.info()}})
 }
 
 func (s *Server) oneModel(w http.ResponseWriter, r *http.Request) {
-	if r.PathValue("name") != s.name {
-		fail(w, http.StatusNotFound, "invalid_request_error", "model", fmt.Sprintf("no model %q; there is %q", r.PathValue("name"), s.name))
+	if err := s.known(r.PathValue("name")); err != nil {
+		fail(w, err)
 		return
 	}
-	answer(w, http.StatusOK, s.info())
+	answer(w, s.info())
 }
 
 func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	if s.closing.Load() {
-		answer(w, http.StatusServiceUnavailable, map[string]string{"status": "stopping"})
+		fail(w, &apiError{status: http.StatusServiceUnavailable, Message: "the server is stopping"})
 		return
 	}
-	answer(w, http.StatusOK, map[string]string{"status": "ok"})
+	answer(w, map[string]string{"status": "ok"})
 }
 
 // work continues texts until ctx ends: prompts join those under way as soon as there is
@@ -185,10 +202,20 @@ func (j *job) add(b *generate.Batch) error {
 	return err
 }
 
-func answer(w http.ResponseWriter, status int, v any) {
+// answer writes v. What JSON can't say, as the scores of a model with NaN in it, is an error.
+func answer(w http.ResponseWriter, v any) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		fail(w, err)
+		return
+	}
+	write(w, http.StatusOK, text)
+}
+
+func write(w http.ResponseWriter, status int, text []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(v) // the client may be gone; there is nobody else to tell
+	w.Write(append(text, '\n')) // the client may be gone; there is nobody else to tell
 }
 
 // apiError is the API's form of an error.
@@ -197,12 +224,32 @@ type apiError struct {
 	Type    string  `json:"type"`
 	Param   *string `json:"param"`
 	Code    *string `json:"code"`
+
+	status int
 }
 
-func fail(w http.ResponseWriter, status int, kind, param, message string) {
-	e := apiError{Message: message, Type: kind}
-	if param != "" {
-		e.Param = &param
+func (e *apiError) Error() string { return e.Message }
+
+// errorBody is the API's form of any error. Those that are no apiError are the server's own.
+func errorBody(err error) map[string]*apiError {
+	e := &apiError{status: http.StatusInternalServerError, Message: err.Error()}
+	errors.As(err, &e)
+	switch {
+	case e.status == http.StatusTooManyRequests:
+		e.Type = "rate_limit_error"
+	case e.status < http.StatusInternalServerError:
+		e.Type = "invalid_request_error"
+	default:
+		e.Type = "server_error"
 	}
-	answer(w, status, map[string]apiError{"error": e})
+	return map[string]*apiError{"error": e}
+}
+
+func fail(w http.ResponseWriter, err error) {
+	body := errorBody(err)
+	text, err := json.Marshal(body)
+	if err != nil {
+		text = nil // an apiError is all strings
+	}
+	write(w, body["error"].status, text)
 }

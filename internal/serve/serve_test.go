@@ -1,7 +1,6 @@
 package serve
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -66,7 +65,7 @@ func running(t testing.TB, m *train.Model, change func(o *Options)) (url string,
 
 func serving(t testing.TB, m *train.Model, change func(o *Options)) (s *Server, url string, stop func() error) {
 	t.Helper()
-	o := Options{Rows: 3, Chunk: 8, Queue: 20, Context: 400, Body: 1 << 14, Grace: 5 * time.Second, Log: slog.New(slog.DiscardHandler)}
+	o := Options{Name: "tiny", Rows: 3, Chunk: 8, Queue: 20, Context: 400, Body: 1 << 14, Grace: 5 * time.Second, Log: slog.New(slog.DiscardHandler)}
 	if change != nil {
 		change(&o)
 	}
@@ -154,9 +153,9 @@ func TestCompletions(t *testing.T) {
 	if len(c.Choices) != 2 || c.Choices[0].Text != want["x"] || c.Choices[1].Text != want["abc x"] || c.Choices[1].Index != 1 {
 		t.Errorf("two prompts: %+v", c.Choices)
 	}
-	c = complete(t, url, `{"prompt": [97, 98, 99, 32, 120], "max_tokens": 20, "temperature": 0}`)
-	if c.Choices[0].Text != want["abc x"] {
-		t.Errorf("ids: %+v", c.Choices)
+	c = complete(t, url, `{"prompt": [[256, 97, 98, 99, 32, 120], [256, 120]], "max_tokens": 20, "temperature": 0}`)
+	if c.Choices[0].Text != want["abc x"] || c.Choices[1].Text != want["x"] || c.Usage.PromptTokens != 8 {
+		t.Errorf("ids: %+v", c)
 	}
 	at := strings.IndexFunc(want["x"], func(r rune) bool { return r < 0x80 })
 	if at < 0 {
@@ -171,8 +170,13 @@ func TestCompletions(t *testing.T) {
 		t.Errorf("stop %s: %+v", stop, c.Choices)
 	}
 	seeded := `{"prompt": "x", "max_tokens": 20, "seed": 7}`
-	if a, b := complete(t, url, seeded), complete(t, url, seeded); a.Choices[0].Text != b.Choices[0].Text {
+	first := complete(t, url, seeded).Choices[0].Text
+	if again := complete(t, url, seeded).Choices[0].Text; again != first {
 		t.Error("one seed, two texts")
+	}
+	c = complete(t, url, `{"prompt": ["x", "y"], "max_tokens": 20, "seed": 7, "n": 2, "best_of": 2}`)
+	if len(c.Choices) != 4 || c.Choices[0].Text != first || c.Choices[1].Text == first || c.Choices[3].Index != 3 || c.Usage.PromptTokens != 2 || c.Usage.CompletionTokens > 80 {
+		t.Errorf("two of each: %+v", c)
 	}
 }
 
@@ -183,29 +187,7 @@ func TestLogprobs(t *testing.T) {
 	url, _ := running(t, m, nil)
 	const prompt = "hello é, world"
 	ids := m.Tokenizer.Encode([]int32{m.Tokenizer.EOS()}, []byte(prompt))
-	e, err := generate.New(m.Device, m.Memory, m.Model, generate.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Close()
-	var want []float64
-	var best []bool
-	err = e.Logits(ids, func(at, n int, scores []float32) error {
-		for i := range n {
-			row := scores[i*272:][:257]
-			if next := at + i + 1; next < len(ids) {
-				sum := 0.0
-				for _, x := range row {
-					sum += math.Exp(float64(x) - float64(row[ids[next]]))
-				}
-				want, best = append(want, -math.Log(sum)), append(best, generate.Best(row) == ids[next])
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	want, likeliest := conditionals(t, m, ids)
 	for _, n := range []int{0, 1} {
 		c := complete(t, url, fmt.Sprintf(`{"prompt": %q, "max_tokens": %d, "temperature": 0, "logprobs": 1, "echo": true}`, prompt, n))
 		l := c.Choices[0].Logprobs
@@ -213,12 +195,12 @@ func TestLogprobs(t *testing.T) {
 			t.Fatalf("%d new tokens: %+v", n, l)
 		}
 		for i := range want {
-			if math.Abs(l.TokenLogprobs[i]-want[i]) > 1e-4 {
-				t.Errorf("token %d: %v, want %v", i, l.TokenLogprobs[i], want[i])
+			if math.Abs(*l.TokenLogprobs[i]-want[i]) > 1e-4 {
+				t.Errorf("token %d: %v, want %v", i, *l.TokenLogprobs[i], want[i])
 			}
 			for _, top := range l.TopLogprobs[i] {
-				if (top == l.TokenLogprobs[i]) != best[i] || top < l.TokenLogprobs[i] {
-					t.Errorf("token %d: %v, the likeliest has %v", i, l.TokenLogprobs[i], top)
+				if (top == *l.TokenLogprobs[i]) != (likeliest[i] == ids[i+1]) || top < *l.TokenLogprobs[i] {
+					t.Errorf("token %d: %v, the likeliest has %v", i, *l.TokenLogprobs[i], top)
 				}
 			}
 		}
@@ -237,56 +219,12 @@ func TestEndOfTextHasALogprob(t *testing.T) {
 			continue
 		}
 		l, n := c.Choices[0].Logprobs, c.Usage.CompletionTokens
-		if len(l.Tokens) != n+1 || l.Tokens[n] != "<|endoftext|>" || !(l.TokenLogprobs[n] < 0) || strings.Contains(c.Choices[0].Text, "endoftext") {
+		if len(l.Tokens) != n+1 || l.Tokens[n] != "<|endoftext|>" || !(*l.TokenLogprobs[n] < 0) || strings.Contains(c.Choices[0].Text, "endoftext") {
 			t.Errorf("%d tokens, of which the last are %q", n, l.Tokens[max(0, n-3):])
 		}
 		return
 	}
 	t.Error("no text ended by itself")
-}
-
-// TestStream: the parts are the whole, and end as the API says.
-func TestStream(t *testing.T) {
-	m := model(t)
-	want := alone(t, m, "abc", 30)
-	url, _ := running(t, m, nil)
-	r, err := http.Post(url+"/v1/completions", "application/json", strings.NewReader(`{"prompt": "abc", "max_tokens": 30, "temperature": 0, "stream": true, "stream_options": {"include_usage": true}}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Body.Close()
-	if got := r.Header.Get("Content-Type"); got != "text/event-stream" {
-		t.Errorf("content type %s", got)
-	}
-	var text string
-	var reasons, parts int
-	var last *usage
-	done := false
-	for lines := bufio.NewScanner(r.Body); lines.Scan(); {
-		line, ok := strings.CutPrefix(lines.Text(), "data: ")
-		if !ok {
-			continue
-		}
-		if line == "[DONE]" {
-			done = true
-			break
-		}
-		var c completion
-		if err := json.Unmarshal([]byte(line), &c); err != nil {
-			t.Fatal(err)
-		}
-		last = c.Usage
-		for _, choice := range c.Choices {
-			text += choice.Text
-			parts++
-			if choice.FinishReason != nil {
-				reasons++
-			}
-		}
-	}
-	if text != want || reasons != 1 || !done || last == nil || last.CompletionTokens != 30 || parts < 10 {
-		t.Errorf("%q in %d parts, want %q; %d reasons, done %v, usage %+v", text, parts, want, reasons, done, last)
-	}
 }
 
 func TestRefuses(t *testing.T) {
@@ -311,12 +249,14 @@ func TestRefuses(t *testing.T) {
 		{`{"prompt": "x", "top_k": -1}`, 400, "top_k", "must be at least 1"},
 		{`{"prompt": "x", "logprobs": 99}`, 400, "logprobs", "must be 0 to 20"},
 		{`{"prompt": "x", "stop": 7}`, 400, "stop", "must be a string or a list"},
-		{`{"prompt": "x", "n": 2}`, 400, "n", "one completion"},
-		{`{"prompt": "x", "best_of": 2}`, 400, "best_of", "one completion"},
+		{`{"prompt": [[]]}`, 400, "prompt", "a list without tokens; the end of text, 256"},
+		{`{"prompt": "x", "stop": ["y", ""]}`, 400, "stop", "an empty string"},
+		{`{"prompt": "x", "n": 0}`, 400, "n", "at least 1"},
+		{`{"prompt": ["x", "y"], "n": 12}`, 400, "prompt", "2 prompts with 12 completions each are more than the 23"},
+		{`{"prompt": "x", "best_of": 2}`, 400, "best_of", "leave it out"},
 		{`{"prompt": "x", "suffix": "y"}`, 400, "suffix", "does not insert"},
 		{`{"prompt": "x", "logit_bias": {"5": 1}}`, 400, "logit_bias", "no biases"},
 		{`{"prompt": "x", "presence_penalty": 1}`, 400, "presence_penalty", "no penalties"},
-		{`{"prompt": ["x", "y"], "stream": true}`, 400, "stream", "one prompt, not 2"},
 		{`{"prompt": "x", "stream_options": {}}`, 400, "stream_options", "only with stream"},
 		{`{"prompt": "` + strings.Repeat("x", 1<<14) + `"}`, 413, "", "longer than 16384 bytes"},
 	} {
@@ -338,12 +278,14 @@ func TestOtherPaths(t *testing.T) {
 		status       int
 		want         string
 	}{
+		{"GET", "/health", 200, `{"status":"ok"}`},
 		{"GET", "/healthz", 200, `{"status":"ok"}`},
 		{"GET", "/v1/models", 200, `"id":"tiny"`},
 		{"GET", "/v1/models/tiny", 200, `"id":"tiny"`},
 		{"GET", "/v1/models/other", 404, `no model \"other\"`},
-		{"GET", "/v1/completions", 405, "the method is not allowed"},
-		{"POST", "/v1/chat/completions", 404, "no such path"},
+		{"GET", "/v1/completions", 405, "this path takes POST"},
+		{"POST", "/tokenizer_info", 405, "this path takes GET"},
+		{"POST", "/v1/chat/completions", 404, "no such path; there are /v1/completions, "},
 	} {
 		r, err := http.NewRequest(c.method, url+c.path, nil)
 		if err != nil {

@@ -1,0 +1,92 @@
+package serve
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"sync"
+)
+
+// parts are what a streamed answer is still to send. The worker never waits for a client
+// to take them.
+type parts struct {
+	more chan struct{} // there is something to take
+
+	mu   sync.Mutex
+	list []choice
+	err  error
+}
+
+func newParts() *parts { return &parts{more: make(chan struct{}, 1)} }
+
+func (p *parts) put(c choice) {
+	p.mu.Lock()
+	p.list = append(p.list, c)
+	p.mu.Unlock()
+	p.tell()
+}
+
+func (p *parts) fail(err error) {
+	p.mu.Lock()
+	p.err = err
+	p.mu.Unlock()
+	p.tell()
+}
+
+func (p *parts) tell() {
+	select {
+	case p.more <- struct{}{}:
+	default:
+	}
+}
+
+func (p *parts) take() ([]choice, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := p.list
+	p.list = nil
+	return list, p.err
+}
+
+// streamed sends texts as they come, in server-sent events. Those of several texts take
+// turns, each with its index.
+func (s *Server) streamed(w http.ResponseWriter, r *http.Request, q *completionRequest, c completion, texts []*text) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("Cache-Control", "no-cache")
+	out := http.NewResponseController(w)
+	send := func(v any) error {
+		line, err := json.Marshal(v)
+		if err == nil {
+			fmt.Fprintf(w, "data: %s\n\n", line)
+			out.Flush()
+		}
+		return err
+	}
+	for left := len(texts); left > 0; {
+		select {
+		case <-texts[0].parts.more:
+		case <-r.Context().Done():
+			return
+		}
+		list, err := texts[0].parts.take()
+		for _, part := range list {
+			if part.FinishReason != nil {
+				left--
+			}
+			c.Choices = []choice{part}
+			if err == nil {
+				err = send(c)
+			}
+		}
+		if err != nil {
+			send(errorBody(err))
+			return
+		}
+	}
+	if q.StreamOptions != nil && q.StreamOptions.IncludeUsage {
+		c.Choices, c.Usage = []choice{}, used(texts)
+		send(c)
+	}
+	fmt.Fprint(w, "data: [DONE]\n\n")
+	out.Flush()
+}

@@ -1,0 +1,99 @@
+package serve
+
+import (
+	"bufio"
+	"encoding/json"
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// stream posts a request and returns what its events say.
+func stream(t *testing.T, url, body string) []completion {
+	t.Helper()
+	r, err := http.Post(url+"/v1/completions", "application/json", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if got := r.Header.Get("Content-Type"); got != "text/event-stream" {
+		t.Fatalf("content type %s", got)
+	}
+	var events []completion
+	for lines := bufio.NewScanner(r.Body); lines.Scan(); {
+		line, ok := strings.CutPrefix(lines.Text(), "data: ")
+		if !ok {
+			continue
+		}
+		if line == "[DONE]" {
+			return events
+		}
+		var c completion
+		if err := json.Unmarshal([]byte(line), &c); err != nil {
+			t.Fatal(err)
+		}
+		events = append(events, c)
+	}
+	t.Fatalf("no [DONE] after %d events", len(events))
+	return nil
+}
+
+// TestStream: the parts of each text are what an answer in one piece has, and the tokens
+// are counted at the end.
+func TestStream(t *testing.T) {
+	url, _ := running(t, model(t), nil)
+	for name, options := range map[string]string{
+		"text":     `"prompt": "abc"`,
+		"logprobs": `"prompt": "abc", "logprobs": 2`,
+		"echo":     `"prompt": "abc", "echo": true`,
+		"several":  `"prompt": [[97, 98], [256, 120]], "n": 2, "echo": true, "logprobs": 1`,
+		"prompt":   `"prompt": "abc", "echo": true, "logprobs": 0, "max_tokens": 0`,
+		"nothing":  `"prompt": "abc", "max_tokens": 0`,
+	} {
+		if !strings.Contains(options, "max_tokens") {
+			options += `, "max_tokens": 30`
+		}
+		whole := complete(t, url, `{`+options+`, "seed": 3}`)
+		events := stream(t, url, `{`+options+`, "seed": 3, "stream": true, "stream_options": {"include_usage": true}}`)
+		last := events[len(events)-1]
+		if len(last.Choices) != 0 || !reflect.DeepEqual(last.Usage, whole.Usage) {
+			t.Errorf("%s: the last event is %+v, want the usage %+v", name, last, whole.Usage)
+		}
+		got := make([]choice, len(whole.Choices))
+		for i := range got {
+			got[i].Index = i
+			if whole.Choices[i].Logprobs != nil {
+				got[i].Logprobs = newLogprobs()
+			}
+		}
+		parts := 0
+		for _, e := range events[:len(events)-1] {
+			if len(e.Choices) != 1 || e.ID != events[0].ID || e.Object != "text_completion" || e.Usage != nil {
+				t.Fatalf("%s: event %+v", name, e)
+			}
+			part := e.Choices[0]
+			all := &got[part.Index]
+			if all.FinishReason != nil {
+				t.Errorf("%s: text %d goes on after its end", name, part.Index)
+			}
+			all.Text += part.Text
+			all.FinishReason = part.FinishReason
+			if part.Text != "" {
+				parts++
+			}
+			if l := part.Logprobs; l != nil {
+				all.Logprobs.Tokens = append(all.Logprobs.Tokens, l.Tokens...)
+				all.Logprobs.TokenLogprobs = append(all.Logprobs.TokenLogprobs, l.TokenLogprobs...)
+				all.Logprobs.TopLogprobs = append(all.Logprobs.TopLogprobs, l.TopLogprobs...)
+				all.Logprobs.TextOffset = append(all.Logprobs.TextOffset, l.TextOffset...)
+			}
+		}
+		if !reflect.DeepEqual(got, whole.Choices) {
+			t.Errorf("%s: streamed %+v, want %+v", name, got, whole.Choices)
+		}
+		if whole.Usage.CompletionTokens > 20 && parts < 10 {
+			t.Errorf("%s: %d tokens came in %d parts", name, whole.Usage.CompletionTokens, parts)
+		}
+	}
+}

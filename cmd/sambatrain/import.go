@@ -18,9 +18,10 @@ func newImport(a *app) *cobra.Command {
 		Use:   "import DIR",
 		Short: "Make a run of another program's model, to train it further",
 		Long: `Read a model of Transformers (MambaForCausalLM, LlamaForCausalLM, MistralForCausalLM),
-flash-linear-attention (SambaForCausalLM) or state-spaces/mamba from the config.json and
-safetensors in DIR, and make a run directory with it as the checkpoint of step 0. The
-recipe says all but the model: its model section becomes that of DIR.`,
+flash-linear-attention (SambaForCausalLM), state-spaces/mamba or of this program's
+` + "`export --format safetensors`" + ` from the config.json and safetensors in DIR, and make a run
+directory with it as the checkpoint of step 0. The recipe says all but the model: its
+model section becomes that of DIR.`,
 		Example: "  sambatrain import mamba-130m --recipe my.yaml --out runs/mamba\n  sambatrain resume runs/mamba",
 		Args:    exactArgs("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -55,7 +56,7 @@ recipe says all but the model: its model section becomes that of DIR.`,
 			if err := train.Begin(r, o, x.Read); err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "imported %s, a %s, to %s; train it further with: sambatrain resume %s\n", args[0], x.Class, r.Run.Out, r.Run.Out)
+			fmt.Fprintf(c.OutOrStdout(), "imported %s (%s) to %s; train it further with: sambatrain resume %s\n", args[0], x.Class, r.Run.Out, r.Run.Out)
 			return nil
 		},
 	}

@@ -179,6 +179,25 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
+// TestOwnRoundTrip: so is what is exported in this program's own layout, of any model.
+func TestOwnRoundTrip(t *testing.T) {
+	for _, model := range []string{
+		"layers: {pattern: [mamba, {mlp: {d_ff: 40}}, swa, attn], repeat: 2}",
+		"{tie_embeddings: false, layers: {pattern: [gla, mlp, retention, mega]}, mamba: {dt_rank: 5}}",
+	} {
+		s, want := source(t, parse(t, model))
+		x := open(t, exportTo(t, s, options(Safetensors)))
+		for i, got := range readLike(t, x, want) {
+			if got.Name != want[i].Name || !slices.EqualFunc(got.Data, want[i].Data, sameBits) {
+				t.Errorf("%s: %s differs", model, want[i].Name)
+			}
+		}
+		if fmt.Sprint(*x.Model) != fmt.Sprint(*s.Model) || !x.SameTokenizer(s.Tokenizer.ExportFiles()) {
+			t.Errorf("imported %+v, exported %+v", x.Model, s.Model)
+		}
+	}
+}
+
 // TestRounded: an export in fewer bits has each weight rounded to nearest even.
 func TestRounded(t *testing.T) {
 	s, want := source(t, parse(t, "layers: {pattern: [mamba]}"))

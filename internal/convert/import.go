@@ -29,8 +29,8 @@ type Imported struct {
 }
 
 // Open opens a folder with the config.json and safetensors of a Mamba, Llama or Mistral
-// model of Transformers, a Samba model of flash-linear-attention, or a Mamba model of
-// state-spaces/mamba.
+// model of Transformers, a Samba model of flash-linear-attention, a Mamba model of
+// state-spaces/mamba, or a model that was exported as safetensors.
 func Open(dir string) (*Imported, error) {
 	text, err := os.ReadFile(filepath.Join(dir, configFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -89,10 +89,12 @@ func parseConfig(text []byte) (family, error) {
 		f = defaultMistral()
 	case kind.ModelType == "samba":
 		f = defaultSamba()
+	case kind.ModelType == ownType:
+		f = &own{}
 	case kind.ModelType == "" && kind.SSM != nil:
 		f = defaultOriginalMamba()
 	default:
-		return nil, fmt.Errorf("model_type: is %q; models of type mamba, llama, mistral and samba can be read", kind.ModelType)
+		return nil, fmt.Errorf("model_type: is %q; models of type mamba, llama, mistral, samba and %s can be read", kind.ModelType, ownType)
 	}
 	var wrong *json.UnmarshalTypeError
 	if err := json.Unmarshal(text, f); errors.As(err, &wrong) {

@@ -48,7 +48,7 @@ func TestConfigRefused(t *testing.T) {
 		changes object
 		want    string
 	}{
-		{mamba, object{"model_type": "mamba2"}, `model_type: is "mamba2"; models of type mamba, llama, mistral and samba can be read`},
+		{mamba, object{"model_type": "mamba2"}, `model_type: is "mamba2"; models of type mamba, llama, mistral, samba and sambatrain can be read`},
 		{mamba, object{"model_type": nil}, `model_type: is ""`},
 		{mamba, object{"use_bias": true}, "use_bias: is true"},
 		{mamba, object{"use_bias": nil}, "use_bias: is true"}, // as the class has it

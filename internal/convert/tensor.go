@@ -157,7 +157,7 @@ func (s *Source) ownConfig(o Options) (checkpoint.File, error) {
 		Model     any    `json:"model"`
 		EOS       int32  `json:"eos_token_id"`
 		DType     DType  `json:"dtype"`
-	}{"sambatrain", s.CodeVersion, s.Step, s.Model, s.Tokenizer.EOS(), o.DType})
+	}{ownType, s.CodeVersion, s.Step, s.Model, s.Tokenizer.EOS(), o.DType})
 	return checkpoint.Bytes(configFile, text), err
 }
 

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/agnivade/levenshtein"
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
@@ -39,7 +40,11 @@ func Names() []string {
 // suggestion is what to say of a name that no built-in recipe has.
 func suggestion(name string) string {
 	name = strings.TrimSuffix(path.Base(filepath.ToSlash(name)), ".yaml")
-	return fmt.Sprintf("did you mean %s? `sambatrain recipes ls` lists them", nearest(name, Names()))
+	near := nearest(name, Names())
+	if levenshtein.ComputeDistance(name, near) > 1+len(name)/3 {
+		return "`sambatrain recipes ls` lists them"
+	}
+	return fmt.Sprintf("did you mean %s? `sambatrain recipes ls` lists them", near)
 }
 
 // source is a recipe's text and where it came from.
@@ -64,6 +69,9 @@ func open(name string) (source, error) {
 	}
 	if s, ok := builtin(filepath.ToSlash(name)); ok {
 		return s, nil
+	}
+	if info, err := os.Stat(name); err == nil && info.IsDir() {
+		return source{}, fmt.Errorf("recipe %s: is a folder; name a YAML file in it", name)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return source{}, fmt.Errorf("recipe %s: no such file, and no built-in recipe has that name; %s", name, suggestion(name))
@@ -168,7 +176,7 @@ func (r *Recipe) read(s source, p positions, chain []string) error {
 		}
 		chain = append(chain, s.from)
 		if slices.Contains(chain, b.from) {
-			return fmt.Errorf("%s: %s: %s is one of those that lead to it: %s", position(s.from, base), extends, b.from, strings.Join(chain, ", "))
+			return fmt.Errorf("%s: %s: goes in a circle: %s", position(s.from, base), extends, strings.Join(append(chain, b.from), ", "))
 		}
 		if len(chain) >= maxChain {
 			return fmt.Errorf("%s: %s: more than %d recipes extend each other: %s", position(s.from, base), extends, maxChain, strings.Join(chain, ", "))

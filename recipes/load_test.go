@@ -141,7 +141,7 @@ func TestSourceErrors(t *testing.T) {
 		_, err := recipes.Load(name)
 		wantError(t, name, err, fmt.Sprintf("recipe %s: no such file, and no built-in recipe has that name; did you mean quickstart? `sambatrain recipes ls` lists them", name))
 	}
-	if _, err := recipes.Load(dir); err == nil || !strings.HasPrefix(err.Error(), "recipe: ") {
+	if _, err := recipes.Load(dir); err == nil || !strings.Contains(err.Error(), "is a folder; name a YAML file in it") {
 		t.Errorf("a folder: %v", err)
 	}
 }
@@ -291,7 +291,7 @@ func TestExtends(t *testing.T) {
 	// The file beside it counts before the built-in recipe.
 	write(t, dir, "quickstart", "extends: mine.yaml\n")
 	near := write(t, dir, "near.yaml", "extends: quickstart\nname: near\n")
-	if _, err = recipes.Load(near); err == nil || !strings.Contains(err.Error(), "is one of those that lead to it") {
+	if _, err = recipes.Load(near); err == nil || !strings.Contains(err.Error(), "goes in a circle") {
 		t.Errorf("near.yaml, quickstart, mine.yaml and so on to base.yaml, which extends the file quickstart: %v", err)
 	}
 	// An error in a value names the file that gave it.

@@ -50,8 +50,8 @@ type Train struct {
 	// Seed draws the parameters.
 	Seed  uint64 `yaml:"seed" json:"seed"`
 	Guard Guard  `yaml:"guard" json:"guard"`
-	// From is a run whose newest good checkpoint gives the parameters instead; empty
-	// draws them.
+	// From is a run whose newest good checkpoint gives the parameters instead, or the
+	// folder of a checkpoint; empty draws them.
 	From string `yaml:"from" json:"from"`
 }
 

@@ -44,6 +44,12 @@ func List(runDir string) ([]Info, error) {
 	return infos, nil
 }
 
+// Is reports whether dir is a checkpoint's folder.
+func Is(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, manifestSumFile))
+	return err == nil
+}
+
 // inspect sums up a folder. What cannot be read counts nothing; verifying the folder will say why.
 func inspect(dir string, step int64) Info {
 	info := Info{Dir: dir, Step: step}

@@ -44,9 +44,10 @@ func statusOf(info checkpoint.Info, c *checkpoint.Checkpoint, err error) checkpo
 func newCheckpointList() *cobra.Command {
 	var output outputForm
 	c := &cobra.Command{
-		Use:   "ls RUN_DIR",
-		Short: "List a run's checkpoints, without reading their tensors",
-		Args:  exactArgs("RUN_DIR"),
+		Use:     "ls RUN_DIR",
+		Short:   "List a run's checkpoints, without reading their tensors",
+		Example: "  sambatrain checkpoint ls runs/quickstart",
+		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
 			infos, err := checkpoint.List(args[0])
 			if err != nil {
@@ -86,6 +87,7 @@ func newCheckpointVerify() *cobra.Command {
 		Short: "Read checkpoints whole and compare them with their sums",
 		Long: `Read the checkpoints of runs, or single ones, and compare every file with its size,
 SHA-256 and format. Exit status 1 if one is damaged.`,
+		Example: "  sambatrain checkpoint verify runs/*",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return exactArgs("DIR...")(c, args)
@@ -151,7 +153,8 @@ func newCheckpointPrune(a *app) *cobra.Command {
 		Long: `Remove all checkpoints but the newest ones, and those whose step is a multiple of
 --keep-every. Left out, both numbers are those of the run's recipe. The newest good
 checkpoint is never removed.`,
-		Args: exactArgs("RUN_DIR"),
+		Example: "  sambatrain checkpoint prune runs/quickstart --keep-last 1",
+		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
 			r, err := train.LoadConfig(args[0])
 			if err != nil {
@@ -197,7 +200,8 @@ func newCheckpointDiff() *cobra.Command {
 		Short: "Compare two checkpoints, tensor by tensor",
 		Long: `Compare two checkpoints, or the newest good ones of two runs. Exit status 0 if all
 tensors are the same bit for bit, 1 if not.`,
-		Args: exactArgs("A", "B"),
+		Example: "  sambatrain checkpoint diff runs/a runs/b/checkpoints/step-00000100",
+		Args:    exactArgs("A", "B"),
 		RunE: func(c *cobra.Command, args []string) error {
 			var pair [2]*checkpoint.Checkpoint
 			for i, dir := range args {

@@ -13,6 +13,8 @@ func newConfig() *cobra.Command {
 	validate := &cobra.Command{
 		Use:               "validate RECIPE",
 		Short:             "Check a recipe without running it",
+		Long:              "Check a recipe without running it. docs/recipes.md says what each key means.",
+		Example:           "  sambatrain config validate mine.yaml\n  sambatrain config validate quickstart --set train.steps=1000 --show",
 		Args:              exactArgs("RECIPE"),
 		ValidArgsFunction: completeRecipe,
 		RunE: func(c *cobra.Command, args []string) error {

@@ -77,9 +77,10 @@ one that was not finished is gone on with.`,
 func newDataInspect() *cobra.Command {
 	var output outputForm
 	c := &cobra.Command{
-		Use:   "inspect SHARDS",
-		Short: "Describe a folder of token shards",
-		Args:  exactArgs("SHARDS"),
+		Use:     "inspect SHARDS",
+		Short:   "Describe a folder of token shards",
+		Example: "  sambatrain data inspect runs/data/go-source",
+		Args:    exactArgs("SHARDS"),
 		RunE: func(c *cobra.Command, args []string) error {
 			r, err := data.Inspect(args[0])
 			if err != nil {

@@ -26,7 +26,8 @@ func newDoctor() *cobra.Command {
 machine has for training, and the libraries that were found for them, and check each device
 with a small model whose results are known. Exit status 1 if a device computes wrongly, or if
 what says which process this is makes no sense; a machine without a GPU is healthy.`,
-		Args: exactArgs(),
+		Example: "  sambatrain doctor",
+		Args:    exactArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			out := c.OutOrStdout()
 			fmt.Fprintf(out, "sambatrain %s, %s/%s\n", version(), runtime.GOOS, runtime.GOARCH)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/internal/evaluate"
 	"github.com/sambatrain/sambatrain/internal/generate"
 	"github.com/sambatrain/sambatrain/internal/plot"
@@ -45,6 +46,7 @@ func (f *evalFlags) add(c *cobra.Command, name, lengths string) {
 	c.Flags().IntVar(&f.chunk, "chunk", generate.DefaultChunk, "how many tokens of a text are computed at once")
 	c.Flags().StringVar(&f.out, "out", "", "folder for tables and pictures (default RUN_DIR/eval/"+name+")")
 	c.Flags().StringVar(&f.format, "picture", "png", "form of the pictures: png or svg")
+	offer(c, "picture", []string{"png", "svg"})
 	f.model.add(c)
 	outputFlag(c, &f.output)
 }
@@ -150,11 +152,19 @@ func lengthName(n int) string {
 	return strconv.Itoa(n)
 }
 
-// folder makes the folder for results.
+// folder makes the folder for results: a run's, which of one of its checkpoints has the
+// checkpoint's name, too.
 func (f *evalFlags) folder(run, name string) (string, error) {
 	dir := f.out
 	if dir == "" {
-		dir = filepath.Join(run, "eval", name)
+		of := run
+		if checkpoint.Is(run) {
+			of, name = filepath.Dir(filepath.Dir(filepath.Clean(run))), name+"-"+filepath.Base(run)
+			if _, err := train.LoadConfig(of); err != nil {
+				return "", &usageError{fmt.Errorf("--out: name a folder for the results; %s lies in no run", run)}
+			}
+		}
+		dir = filepath.Join(of, "eval", name)
 	}
 	return dir, os.MkdirAll(dir, 0o777)
 }

@@ -28,7 +28,7 @@ document of filler (arXiv 2305.16300), at depths from 0, the beginning, to 1, th
 The likeliest tokens must spell exactly that number. scores.csv has a line for each
 length and depth, and heat.png the picture. The questions depend on the seed, the length
 and the depth alone. Models learn the task from a recipe with data.generate, see
-` + "`sambatrain finetune --help`" + `.`,
+` + "`sambatrain finetune --help`" + `.` + olderCheckpoint,
 		Example: "  sambatrain eval passkey runs/samba-passkey --lengths 4k,8k,16k,32k,64k,128k,256k",
 		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -26,7 +26,7 @@ func newEvalPhonebook(a *app) *cobra.Command {
 		Short: "Recall of a number from a phone book, by the book's size",
 		Long: `Ask a run's newest good checkpoint for the number of one name of a phone book, after
 two examples (arXiv 2402.01032). The likeliest tokens must spell exactly that number on
-the first line. scores.csv has a line for each size, and scores.png the picture.`,
+the first line. scores.csv has a line for each size, and scores.png the picture.` + olderCheckpoint,
 		Example: "  sambatrain eval phonebook runs/samba-phonebook --entries 20,60,120,240,480",
 		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {

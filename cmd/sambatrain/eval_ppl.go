@@ -33,7 +33,7 @@ positions, and there are pictures of both.
 When a signal stops it, the texts that were read to their end are reported (exit status 75).
 
 Texts are taken from the run's validation split, as one stream of documents, or from
---text files, each cut into texts of the longest length.`,
+--text files, each cut into texts of the longest length.` + olderCheckpoint,
 		Example: "  sambatrain eval ppl runs/quickstart --lengths 512,1k,2k,4k\n  sambatrain eval ppl runs/samba --lengths 2k,8k,32k,128k,1m --text book.txt --texts 4",
 		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {

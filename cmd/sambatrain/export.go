@@ -28,7 +28,7 @@ func newExport(a *app) *cobra.Command {
   samba-pth-names  safetensors with the names of the paper's own code
   gguf             llama.cpp's mamba or llama
 
-A model that a format can't say exactly is refused. docs/export.md shows how to load each.`,
+A model that a format can't say exactly is refused. docs/export.md shows how to load each.` + olderCheckpoint,
 		Example: "  sambatrain export runs/quickstart --format hf --dtype bfloat16 --out exported",
 		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -73,9 +73,19 @@ A model that a format can't say exactly is refused. docs/export.md shows how to 
 	f := c.Flags()
 	f.StringVar((*string)(&o.Format), "format", string(convert.Safetensors), "layout: safetensors, hf, samba-pth-names or gguf")
 	f.StringVar((*string)(&o.DType), "dtype", string(convert.Float32), "type of the weights: float32, bfloat16, float16, or q8_0 for gguf")
+	offer(c, "format", names(convert.Formats))
+	offer(c, "dtype", names(convert.DTypes))
 	f.Var(&shard, "max-shard-size", "most bytes of a safetensors file, as in 500MB")
 	f.StringVar(&out, "out", "", "folder to write; it must be empty or not exist")
 	return c
+}
+
+func names[S ~string](list []S) []string {
+	var out []string
+	for _, s := range list {
+		out = append(out, string(s))
+	}
+	return out
 }
 
 // byteSize is a number of bytes as a flag: 800, 64KB, 1.5GB.

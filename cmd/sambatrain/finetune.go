@@ -27,7 +27,7 @@ by --set, in this order; the optimizer starts anew.
 --task passkey and --task phonebook make documents up as they are read, no two alike,
 and train on their answers (Samba, arXiv 2406.07522, section 3.3 and appendix C: 500 and 100
 steps, rate 1e-4); the batch and the row length are the run's. Measure the result with
-` + "`sambatrain eval passkey`" + ` and ` + "`sambatrain eval phonebook`" + `.`,
+` + "`sambatrain eval passkey`" + ` and ` + "`sambatrain eval phonebook`" + `.` + olderCheckpoint,
 		Example: "  sambatrain finetune runs/samba --task passkey --out runs/samba-passkey",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 && len(args) != 2 {
@@ -51,7 +51,7 @@ steps, rate 1e-4); the batch and the row length are the run's. Measure the resul
 			if err := checkSets(sets); err != nil {
 				return err
 			}
-			base, err := train.LoadConfig(args[0])
+			base, err := train.TrainedConfig(args[0])
 			if err != nil {
 				return err
 			}
@@ -63,6 +63,7 @@ steps, rate 1e-4); the batch and the row length are the run's. Measure the resul
 		},
 	}
 	c.Flags().StringVar(&task, "task", "", "what to train on: passkey or phonebook")
+	offer(c, "task", []string{data.TaskPasskey, data.TaskPhonebook})
 	flags.add(c)
 	processes.add(c)
 	outputFlag(c, &output)

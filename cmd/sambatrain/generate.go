@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -45,7 +46,7 @@ func newGenerate(a *app) *cobra.Command {
 		Short: "Continue prompts with a trained model",
 		Long: `Continue one or several prompts with a run's newest good checkpoint. Text is written as
 it comes. The recurrent state and the attention window are carried along, so every token
-costs the same.`,
+costs the same.` + olderCheckpoint,
 		Example: `  sambatrain generate runs/quickstart --prompt "func main() {" --tokens 200 --temperature 0.7
   cat main.go | sambatrain generate runs/quickstart --prompt-file - --stop "}"
   sambatrain generate runs/quickstart --prompt "type A" --prompt "type B" --output json`,
@@ -118,6 +119,9 @@ func (o *generateOptions) check() error {
 			return &usageError{fmt.Errorf("--%s: must be at least 1, is %d", n.flag, n.value)}
 		}
 	}
+	if slices.Contains(o.stops, "") {
+		return &usageError{errors.New("--stop: an empty string would end every text at once; leave it out")}
+	}
 	s := o.sampler
 	s.Vocab = 1
 	if _, err := generate.NewSampler(s); err != nil {
@@ -128,11 +132,15 @@ func (o *generateOptions) check() error {
 
 // read collects the prompts: those of the command line, then those of files.
 func (o *generateOptions) read(stdin io.Reader) ([]string, error) {
-	prompts := o.prompts
+	prompts, piped := o.prompts, false
 	for _, file := range o.files {
 		var text []byte
 		var err error
 		if file == "-" {
+			if piped {
+				return nil, &usageError{errors.New("--prompt-file: standard input, -, can be read once")}
+			}
+			piped = true
 			text, err = io.ReadAll(stdin)
 		} else {
 			text, err = os.ReadFile(file)

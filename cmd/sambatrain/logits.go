@@ -18,7 +18,7 @@ func newLogits(a *app) *cobra.Command {
 		Use:   "logits RUN_DIR",
 		Short: "Write a model's scores for given tokens, to check other programs by",
 		Long: `Run a run's newest good checkpoint over some tokens and write them and the scores of
-each one's successors to a safetensors file: tokens [T], logits [T V].`,
+each one's successors to a safetensors file: tokens [T], logits [T V].` + olderCheckpoint,
 		Example: `  sambatrain logits runs/quickstart --prompt "func main() {" --out expected.safetensors`,
 		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {

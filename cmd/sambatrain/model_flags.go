@@ -10,6 +10,9 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
+// olderCheckpoint ends the help of commands that use a run's newest good checkpoint.
+const olderCheckpoint = "\n\nRUN_DIR may be the folder of an older checkpoint, too, as `checkpoint ls` lists them."
+
 // modelFlags say where a trained model computes.
 type modelFlags struct {
 	device, dtype string
@@ -20,11 +23,30 @@ func (f *modelFlags) add(c *cobra.Command) {
 	c.Flags().StringVar(&f.device, "device", "", "where to compute: "+strings.Join(recipes.Devices, ", ")+" (default: as it was trained)")
 	c.Flags().StringVar(&f.dtype, "dtype", "", "type of computation: "+strings.Join(recipes.DTypes, ", ")+" (default: as it was trained)")
 	c.Flags().IntVar(&f.threads, "threads", 0, "number of CPU workers; 0 is one a core")
+	offer(c, "device", recipes.Devices)
+	offer(c, "dtype", recipes.DTypes)
 }
 
-// load loads a run's newest good checkpoint. Close the model when done.
+// check refuses what the flags can't mean, whatever the run.
+func (f *modelFlags) check() error {
+	r := recipes.Defaults().Run
+	r.Threads, r.Device = f.threads, recipes.Auto
+	if f.device != "" {
+		r.Device = f.device
+	}
+	if f.dtype != "" {
+		r.DType = f.dtype
+	}
+	if err := r.Validate(); err != nil {
+		return &usageError{flagNames(err)}
+	}
+	return nil
+}
+
+// load loads a run's newest good checkpoint, or the one whose folder run is. Close the model
+// when done.
 func (f *modelFlags) load(a *app, run string) (*train.Model, error) {
-	if err := checkThreads(f.threads); err != nil {
+	if err := f.check(); err != nil {
 		return nil, err
 	}
 	log, err := a.logger()

@@ -78,6 +78,8 @@ network. docs/scale.md says what it knows and what it doesn't.`,
 	f.StringVar(&p.memory, "memory", "", "memory of a GPU that a run may plan with, as 79GB, where not the GPU's")
 	f.Float64Var(&p.price, "price", 0, "US dollars an hour of a GPU, where not the GPU's")
 	f.StringVar(&p.layout.Shard, "shard", "", "plan with this run.shard alone: "+strings.Join(recipes.Shards, ", "))
+	offer(c, "interconnect", forecast.Interconnects())
+	offer(c, "shard", recipes.Shards)
 	f.IntVar(&p.layout.MicroBatch, "micro-batch", 0, "plan with this train.micro_batch alone")
 	flags.add(c)
 	outputFlag(c, &output, outputMarkdown)

@@ -40,6 +40,8 @@ func (f *recipeFlags) add(c *cobra.Command) {
 		}
 		f.named = append(f.named, namedFlag{n.flag, n.key})
 	}
+	offer(c, "device", recipes.Devices)
+	offer(c, "dtype", recipes.DTypes)
 }
 
 // assignments are all changes in the order in which they apply.
@@ -56,9 +58,24 @@ func (f *recipeFlags) assignments(c *cobra.Command) []string {
 func (f *recipeFlags) load(c *cobra.Command, name string) (*recipes.Recipe, error) {
 	sets := f.assignments(c)
 	if err := checkSets(sets); err != nil {
-		return nil, err
+		return nil, f.flagNames(c, err)
 	}
-	return recipes.Load(name, sets...)
+	r, err := recipes.Load(name, sets...)
+	if err != nil {
+		return nil, f.flagNames(c, err)
+	}
+	return r, nil
+}
+
+// flagNames puts the named flags that were given in an error about their keys.
+func (f *recipeFlags) flagNames(c *cobra.Command, err error) error {
+	for _, n := range f.named {
+		text, ok := strings.CutPrefix(err.Error(), "--set "+n.key+": "+n.key)
+		if ok && c.Flags().Changed(n.flag) {
+			return &usageError{&flagError{"--" + n.flag + text, err}}
+		}
+	}
+	return err
 }
 
 // checkSets tells an assignment that no recipe could take, which is a wrong command

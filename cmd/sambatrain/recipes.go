@@ -13,9 +13,10 @@ import (
 func newRecipes() *cobra.Command {
 	c := &cobra.Command{Use: "recipes", Short: "List and show the built-in recipes", Args: cobra.ArbitraryArgs}
 	c.AddCommand(&cobra.Command{
-		Use:   "ls",
-		Short: "List the built-in recipes",
-		Args:  exactArgs(),
+		Use:     "ls",
+		Short:   "List the built-in recipes",
+		Example: "  sambatrain recipes ls | grep samba",
+		Args:    exactArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			t := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
 			for _, name := range recipes.Names() {
@@ -30,6 +31,7 @@ func newRecipes() *cobra.Command {
 	}, &cobra.Command{
 		Use:               "show RECIPE",
 		Short:             "Print a recipe's text",
+		Example:           "  sambatrain recipes show samba-421m > mine.yaml",
 		Args:              exactArgs("RECIPE"),
 		ValidArgsFunction: completeRecipe,
 		RunE: func(c *cobra.Command, args []string) error {

@@ -34,8 +34,9 @@ type app struct {
 func newRoot() *cobra.Command {
 	a := &app{}
 	root := &cobra.Command{
-		Use:   "sambatrain",
-		Short: "Train hybrid state-space and attention language models",
+		Use:     "sambatrain",
+		Version: version(),
+		Short:   "Train hybrid state-space and attention language models",
 		Long: `sambatrain pretrains Samba (arXiv 2406.07522) and its relatives from one recipe.
 
 Results go to standard output, progress and logs to standard error.
@@ -51,6 +52,7 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and s
 			return err
 		},
 	}
+	root.SetVersionTemplate("sambatrain {{.Version}}\n")
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		text := err.Error()
 		var number *strconv.NumError
@@ -62,6 +64,8 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and s
 	f := root.PersistentFlags()
 	f.StringVar(&a.logLevel, "log-level", "info", "what is logged: "+strings.Join(runlog.LogLevels, ", "))
 	f.StringVar(&a.logFormat, "log-format", "text", "how it is logged: "+strings.Join(runlog.LogFormats, ", "))
+	offer(root, "log-level", runlog.LogLevels)
+	offer(root, "log-format", runlog.LogFormats)
 	root.AddCommand(
 		newPretrain(a), newResume(a), newFinetune(a), newCompare(a), newGenerate(a), newEval(a), newServe(a), newExport(a), newImport(a), newLogits(a), newVerify(a),
 		newData(a), newTokenizer(a), newRecipes(), newConfig(), newInspect(), newPlan(), newBench(a), newPlot(), newDoctor(), newVersion(),
@@ -156,6 +160,14 @@ func outputFlag(c *cobra.Command, form *outputForm, others ...outputForm) {
 		v.all = append(v.all, string(o))
 	}
 	c.Flags().Var(v, "output", "form of the result: "+v.names())
+	offer(c, "output", v.all)
+}
+
+// offer completes a flag's values in shells.
+func offer(c *cobra.Command, flag string, values []string) {
+	if err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // the flag is not there, or has completions
+	}
 }
 
 func (v outputValue) names() string {

@@ -29,7 +29,7 @@ is called <|endoftext|> there, whatever the tokenizer calls it. docs/serve.md sh
 use with OpenAI's client and with lm-evaluation-harness.
 
 There is no authentication and no encryption: the default address is reachable from
-this machine alone. SIGINT or SIGTERM finishes the requests under way.`,
+this machine alone. SIGINT or SIGTERM finishes the requests under way.` + olderCheckpoint,
 		Example: "  sambatrain serve runs/quickstart\n  curl localhost:8000/v1/completions -d '{\"prompt\": \"func main\", \"max_tokens\": 50}'",
 		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {

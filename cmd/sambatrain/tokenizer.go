@@ -99,9 +99,10 @@ libraries read.`,
 func newTokenizerInspect() *cobra.Command {
 	var output outputForm
 	c := &cobra.Command{
-		Use:   "inspect TOKENIZER",
-		Short: "Describe a tokenizer: bytes, a tokenizer.json or a tokenizer.model",
-		Args:  exactArgs("TOKENIZER"),
+		Use:     "inspect TOKENIZER",
+		Short:   "Describe a tokenizer: bytes, a tokenizer.json or a tokenizer.model",
+		Example: "  sambatrain tokenizer inspect tokenizers/books/tokenizer.json",
+		Args:    exactArgs("TOKENIZER"),
 		RunE: func(c *cobra.Command, args []string) error {
 			tok, err := data.NewTokenizer(args[0])
 			if err != nil {

@@ -24,7 +24,8 @@ func newVerify(a *app) *cobra.Command {
 model's parameters, and the logits, loss, gradients and first AdamW steps that an
 independent float64 program computed. Prints one row a file with the largest
 relative errors. Exit status 1 if any fails.`,
-		Args: atLeastOneArg("file or folder"),
+		Example: "  sambatrain verify internal/verify/testdata",
+		Args:    atLeastOneArg("file or folder"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := run.Validate(); err != nil {
 				return &usageError{flagNames(err)}
@@ -64,6 +65,8 @@ relative errors. Exit status 1 if any fails.`,
 	}
 	c.Flags().StringVar(&run.Device, "device", run.Device, "where to compute: "+strings.Join(recipes.Devices, ", "))
 	c.Flags().StringVar(&run.DType, "dtype", run.DType, "type of computation: "+strings.Join(recipes.DTypes, ", "))
+	offer(c, "device", recipes.Devices)
+	offer(c, "dtype", recipes.DTypes)
 	c.Flags().IntVar(&run.Threads, "threads", 0, "number of CPU workers; 0 is one a core")
 	outputFlag(c, &output)
 	return c

@@ -9,9 +9,10 @@ import (
 
 func newVersion() *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the program's version",
-		Args:  exactArgs(),
+		Use:     "version",
+		Short:   "Print the program's version",
+		Example: "  sambatrain version",
+		Args:    exactArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintln(c.OutOrStdout(), "sambatrain", version())
 			return err

@@ -2,34 +2,31 @@ package train
 
 import (
 	"fmt"
-	"strings"
+	"slices"
+
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 // here are keys of a recipe that say where a run happens, and change nothing that it
 // computes.
-var here = []string{"out:", "device:", "threads:", "log_every:", "memory_budget:", "timeout:"}
+var here = []string{"run.out", "run.device", "run.threads", "run.log_every", "run.memory_budget", "run.timeout"}
 
-// changes are the lines of a resolved recipe that differ from those of another.
-func changes(is, was []byte) []string {
-	now, before := strings.Split(string(is), "\n"), strings.Split(string(was), "\n")
-	if len(now) != len(before) {
-		return []string{"sections or keys were added or removed"}
+// changes are the keys of a recipe that differ from those of a checkpoint's, or why that
+// can't be said.
+func changes(is *recipes.Recipe, was []byte) []string {
+	before, err := recipes.Parse(was, "its recipe")
+	if err != nil {
+		return []string{err.Error()}
+	}
+	differences, err := recipes.Differences(is, before)
+	if err != nil {
+		return []string{err.Error()}
 	}
 	var list []string
-	for i, line := range now {
-		line, old := strings.TrimSpace(line), strings.TrimSpace(before[i])
-		if line != old && !startsWithAny(line, here) {
-			list = append(list, fmt.Sprintf("%s (was %s)", line, old))
+	for _, d := range differences {
+		if !slices.Contains(here, d.Key) {
+			list = append(list, fmt.Sprintf("%s: %s (was %s)", d.Key, d.A, d.B))
 		}
 	}
 	return list
-}
-
-func startsWithAny(s string, prefixes []string) bool {
-	for _, p := range prefixes {
-		if strings.HasPrefix(s, p) {
-			return true
-		}
-	}
-	return false
 }

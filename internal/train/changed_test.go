@@ -13,18 +13,28 @@ import (
 )
 
 func TestChanges(t *testing.T) {
+	r := recipe(t)
+	text, err := r.YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
-		is, was string
-		want    []string
+		set  string
+		want []string
 	}{
-		{"a: 1\nb: 2\n", "a: 1\nb: 2\n", nil},
-		{"a: 1\n  b: 3\n", "a: 1\n  b: 2\n", []string{"b: 3 (was b: 2)"}},
-		{"run:\n  threads: 3\n", "run:\n  threads: 2\n", nil},
-		{"a: 1\n", "a: 1\nb: 2\n", []string{"sections or keys were added or removed"}},
+		{"optim.weight_decay=0.25", []string{"optim.weight_decay: 0.25 (was 0.1)"}},
+		{"run.threads=3", nil},
 	} {
-		if got := changes([]byte(c.is), []byte(c.was)); !slices.Equal(got, c.want) {
-			t.Errorf("%q and %q: %q, want %q", c.is, c.was, got, c.want)
+		changed := *r
+		if err := changed.Set(c.set); err != nil {
+			t.Fatal(err)
 		}
+		if got := changes(&changed, text); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, want %q", c.set, got, c.want)
+		}
+	}
+	if got := changes(r, []byte("name: x\nnmae: y\n")); len(got) != 1 || !strings.Contains(got[0], "its recipe:2: unknown key nmae") {
+		t.Errorf("a recipe that can't be read: %q", got)
 	}
 }
 
@@ -53,7 +63,7 @@ func TestChangedConfig(t *testing.T) {
 	if _, err := Resume(ctx, r.Run.Out, o); err != nil && !errors.As(err, &stopped) {
 		t.Fatal(err)
 	}
-	if !strings.Contains(log.String(), "the recipe is not the one of the checkpoint") || !strings.Contains(log.String(), "weight_decay: 0.3 (was weight_decay: 0.1)") {
+	if !strings.Contains(log.String(), "the recipe is not the one of the checkpoint") || !strings.Contains(log.String(), "optim.weight_decay: 0.3 (was 0.1)") {
 		t.Errorf("the log is\n%s", log.String())
 	}
 }

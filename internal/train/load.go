@@ -1,6 +1,7 @@
 package train
 
 import (
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 
@@ -28,12 +29,17 @@ type Model struct {
 // Close frees the device.
 func (m *Model) Close() error { return m.Device.Close() }
 
-// Newest is a run's recipe and its newest good checkpoint. Damaged newer ones are
-// reported to log. sets change keys of the recipe.
+// Newest is a run's recipe and its newest good checkpoint; of a checkpoint's own folder,
+// its recipe and itself. Damaged newer ones are reported to log. sets change keys of the
+// recipe.
 func Newest(dir string, log *slog.Logger, sets ...string) (*recipes.Recipe, *checkpoint.Checkpoint, error) {
-	r, err := LoadConfig(dir, sets...)
+	r, err := TrainedConfig(dir, sets...)
 	if err != nil {
 		return nil, nil, err
+	}
+	if checkpoint.Is(dir) {
+		c, err := checkpoint.Load(dir)
+		return r, c, err
 	}
 	c, skipped, err := checkpoint.Newest(dir)
 	for _, bad := range skipped {
@@ -42,7 +48,32 @@ func Newest(dir string, log *slog.Logger, sets ...string) (*recipes.Recipe, *che
 	return r, c, err
 }
 
-// LoadModel loads a run's newest good checkpoint on its recipe's device. sets change
+// TrainedConfig is the resolved recipe of a run directory, or of a checkpoint's folder.
+func TrainedConfig(dir string, sets ...string) (*recipes.Recipe, error) {
+	if !checkpoint.Is(dir) {
+		return LoadConfig(dir, sets...)
+	}
+	c, err := checkpoint.Describe(dir)
+	if err != nil {
+		return nil, err
+	}
+	text, err := c.ReadRecipe()
+	if err != nil {
+		return nil, err
+	}
+	if text == nil {
+		return nil, fmt.Errorf("%s: the checkpoint holds no recipe; name its run's folder", dir)
+	}
+	r, err := recipes.Parse(text, dir, sets...)
+	if err != nil {
+		return nil, err
+	}
+	r.Run.Out = dir
+	return r, nil
+}
+
+// LoadModel loads a run's newest good checkpoint, or the one whose folder dir is, on its
+// recipe's device. sets change
 // keys of the recipe, such as that device.
 func LoadModel(dir string, log *slog.Logger, sets ...string) (*Model, error) {
 	r, c, err := Newest(dir, log, sets...)

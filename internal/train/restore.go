@@ -88,8 +88,10 @@ func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
 	if err != nil {
 		return err
 	}
-	if list := changes(s.resolved, trainedBy); trainedBy != nil && len(list) > 0 {
-		s.options.Log.Warn("the recipe is not the one of the checkpoint", "checkpoint", c.Dir, "changed", strings.Join(list, "; "))
+	if trainedBy != nil {
+		if list := changes(s.recipe, trainedBy); len(list) > 0 {
+			s.options.Log.Warn("the recipe is not the one of the checkpoint", "checkpoint", c.Dir, "changed", strings.Join(list, "; "))
+		}
 	}
 	if text, ok := c.State.Extra[guardKey]; ok {
 		if err := json.Unmarshal(text, &s.guard.guardState); err != nil {

@@ -156,13 +156,21 @@ func Resume(ctx context.Context, dir string, o Options, sets ...string) (res *Re
 	return s.run(ctx)
 }
 
-// LoadConfig reads a run directory's resolved recipe.
+// LoadConfig reads a run directory's resolved recipe. Errors say what else dir is.
 func LoadConfig(dir string, sets ...string) (*recipes.Recipe, error) {
 	text, err := os.ReadFile(filepath.Join(dir, ConfigFile))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: not a run directory: it has no %s", dir, ConfigFile)
-	}
 	if err != nil {
+		info, statErr := os.Stat(dir)
+		switch {
+		case errors.Is(statErr, fs.ErrNotExist):
+			return nil, fmt.Errorf("%s: no such run directory", dir)
+		case statErr == nil && !info.IsDir():
+			return nil, fmt.Errorf("%s: not a run directory but a file; `sambatrain pretrain` begins a run with a recipe", dir)
+		case checkpoint.Is(dir):
+			return nil, fmt.Errorf("%s: not a run directory but a checkpoint; name its run", dir)
+		case errors.Is(err, fs.ErrNotExist):
+			return nil, fmt.Errorf("%s: not a run directory: it has no %s", dir, ConfigFile)
+		}
 		return nil, err
 	}
 	r, err := recipes.Parse(text, filepath.Join(dir, ConfigFile), sets...)

@@ -3,12 +3,17 @@ package main
 import (
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/sambatrain/sambatrain/internal/train"
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 // commandLine splits a line as shells do, up to what ends a command there.
@@ -94,5 +99,33 @@ func TestDocumentedCommands(t *testing.T) {
 	}
 	if found < 50 {
 		t.Errorf("%d command lines were found, too few to show anything", found)
+	}
+}
+
+// TestReadmeModels: the sizes of models in the README are those that inspect counts.
+func TestReadmeModels(t *testing.T) {
+	text := read(t, filepath.Join("..", "..", "README.md"))
+	rows := regexp.MustCompile("(?m)^\\| `([a-z0-9.-]+)` \\| ([0-9.]+)([MB]) \\| (\\d+) \\| (\\d+) \\| ([0-9.]+) GB \\|$").FindAllStringSubmatch(string(text), -1)
+	if len(rows) < 6 {
+		t.Fatalf("%d models", len(rows))
+	}
+	near := func(text string, unit, want float64) bool { // to the digits that are written
+		x, err := strconv.ParseFloat(text, 64)
+		_, decimals, _ := strings.Cut(text, ".")
+		return err == nil && math.Abs(x-want/unit) <= 0.5*math.Pow(10, -float64(len(decimals)))+1e-9
+	}
+	for _, row := range rows {
+		r, err := recipes.Load(row[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, err := train.Inspect(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		unit := map[string]float64{"M": 1e6, "B": 1e9}[row[3]]
+		if !near(row[2], unit, float64(in.Parameters.Total)) || row[4] != strconv.Itoa(r.Model.Layers.Repeat) || row[5] != strconv.Itoa(r.Data.SeqLen) || !near(row[6], 1e9, float64(in.Memory.Total)) {
+			t.Errorf("%s: %d parameters, %d blocks, rows of %d, %d bytes", row[0], in.Parameters.Total, r.Model.Layers.Repeat, r.Data.SeqLen, in.Memory.Total)
+		}
 	}
 }

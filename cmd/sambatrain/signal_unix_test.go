@@ -176,14 +176,20 @@ func TestSignalled(t *testing.T) {
 		}
 		log := bufio.NewReader(stderr)
 		waitForSteps(t, c, log, 5)
-		// While one process works on the run, another is refused.
+		// While one process works on the run, another is refused. On a busy machine the first
+		// would come to its end meanwhile.
+		if err := c.Process.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
 		for _, args := range [][]string{{"resume", "run"}, {"pretrain", "tiny.yaml"}} {
 			if e := start(t, dir, args...); e.code != exitFailure || strings.Count(e.stderr, "\n") != 1 || !strings.HasPrefix(e.stderr, "sambatrain: run: ") {
 				t.Errorf("%v beside a running process: %+v", args, e)
 			}
 		}
-		if err := c.Process.Signal(stop.signal); err != nil {
-			t.Fatal(err)
+		for _, s := range []syscall.Signal{stop.signal, syscall.SIGCONT} {
+			if err := c.Process.Signal(s); err != nil {
+				t.Fatal(err)
+			}
 		}
 		rest, err := io.ReadAll(log)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/agnivade/levenshtein"
 	"github.com/goccy/go-yaml"
 
 	"github.com/sambatrain/sambatrain/graph"
@@ -181,6 +182,11 @@ func Settings(mixer string) (any, error) {
 }
 
 func unknownMixer(name string) error {
+	for _, m := range Mixers {
+		if levenshtein.ComputeDistance(name, m) == 1 {
+			return fmt.Errorf("no mixer %q, did you mean %s? there are %s", name, m, strings.Join(Mixers, ", "))
+		}
+	}
 	return fmt.Errorf("no mixer %q; there are %s", name, strings.Join(Mixers, ", "))
 }
 

@@ -25,7 +25,7 @@ func TestSettings(t *testing.T) {
 			t.Errorf("settings of %s: %v", name, err)
 		}
 	}
-	if _, err := Settings("swaa"); err == nil || !strings.Contains(err.Error(), `no mixer "swaa"; there are mamba`) {
+	if _, err := Settings("swaa"); err == nil || !strings.Contains(err.Error(), `no mixer "swaa", did you mean swa? there are mamba`) {
 		t.Errorf("settings of swaa: error is %v", err)
 	}
 }

@@ -86,7 +86,7 @@ func (s *session) open(ctx context.Context) (err error) {
 		return fmt.Errorf("data.tokenizer: %w", err)
 	}
 	if tok.VocabSize() > r.Model.VocabSize {
-		return fmt.Errorf("model.vocab_size: %d is less than the %d of tokenizer %s", r.Model.VocabSize, tok.VocabSize(), tok.Name())
+		return fmt.Errorf("model.vocab_size: %d is less than the %d of tokenizer %s: raise it", r.Model.VocabSize, tok.VocabSize(), tok.Name())
 	}
 	if err := checkShares(r, s.processes()); err != nil {
 		return err

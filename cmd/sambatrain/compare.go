@@ -57,6 +57,9 @@ again, so that some recipes may be trained on another device before.`,
 			if err != nil {
 				return err
 			}
+			if err := os.MkdirAll(out, 0o777); err != nil {
+				return fmt.Errorf("--out: %w", err)
+			}
 			ctx, stop := untilSignal(c.Context())
 			defer stop()
 			result, err := train.Compare(ctx, list, o)
@@ -128,10 +131,6 @@ func matchingRecipes(name string) ([]string, error) {
 func writeComparison(dir string, result *train.Comparison) error {
 	text, err := json.MarshalIndent(result, "", "  ")
 	if err != nil {
-		return err
-	}
-	// Where no run could begin, there is no folder yet.
-	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
 	}
 	if err := wholefile.Write(filepath.Join(dir, comparisonFile), append(text, '\n')); err != nil {

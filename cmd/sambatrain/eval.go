@@ -66,17 +66,21 @@ func (f *evalFlags) check() ([]int, error) {
 	return lengths, err
 }
 
-// measure loads a run's model and measures it until a signal comes. What was measured by
-// then is reported, too.
-func (f *evalFlags) measure(c *cobra.Command, a *app, run string, measure func(context.Context, *train.Model) (report func() error, err error)) error {
+// measure loads a run's model, makes the folder for what is measured of it, and measures it
+// until a signal comes. What was measured by then is reported, too.
+func (f *evalFlags) measure(c *cobra.Command, a *app, run, name string, measure func(ctx context.Context, m *train.Model, dir string) (report func() error, err error)) error {
 	m, err := f.model.load(a, run)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
+	dir, err := f.folder(run, name)
+	if err != nil {
+		return err
+	}
 	ctx, stop := untilSignal(c.Context())
 	defer stop()
-	report, err := measure(ctx, m)
+	report, err := measure(ctx, m, dir)
 	var stopped *evaluate.Stopped
 	if err != nil && !errors.As(err, &stopped) {
 		return err
@@ -166,7 +170,10 @@ func (f *evalFlags) folder(run, name string) (string, error) {
 		}
 		dir = filepath.Join(of, "eval", name)
 	}
-	return dir, os.MkdirAll(dir, 0o777)
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return "", fmt.Errorf("--out: %w", err)
+	}
+	return dir, nil
 }
 
 // writeTable writes a CSV file.

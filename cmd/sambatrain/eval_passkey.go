@@ -47,9 +47,9 @@ and the depth alone. Models learn the task from a recipe with data.generate, see
 			for i := range depths {
 				at = append(at, float64(i)/float64(depths-1))
 			}
-			return f.measure(c, a, args[0], func(ctx context.Context, m *train.Model) (func() error, error) {
+			return f.measure(c, a, args[0], "passkey", func(ctx context.Context, m *train.Model, dir string) (func() error, error) {
 				r, err := evaluate.Passkey(ctx, m, lengths, at, o)
-				return func() error { return f.reportPasskey(c, m.Recipe.Name, args[0], at, r) }, err
+				return func() error { return f.reportPasskey(c, m.Recipe.Name, dir, at, r) }, err
 			})
 		},
 	}
@@ -59,11 +59,7 @@ and the depth alone. Models learn the task from a recipe with data.generate, see
 	return c
 }
 
-func (f *evalFlags) reportPasskey(c *cobra.Command, name, run string, depths []float64, r *evaluate.Retrieval) error {
-	dir, err := f.folder(run, "passkey")
-	if err != nil {
-		return err
-	}
+func (f *evalFlags) reportPasskey(c *cobra.Command, name, dir string, depths []float64, r *evaluate.Retrieval) error {
 	table := [][]string{{"length", "depth", "asked", "right", "share"}}
 	heat := plot.Heat{Title: name + ": passkeys found, %", XLabel: "document length, tokens", YLabel: "depth of the key",
 		Values: make([][]float64, len(depths))}

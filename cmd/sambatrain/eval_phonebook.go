@@ -43,9 +43,9 @@ the first line. scores.csv has a line for each size, and scores.png the picture.
 			if err != nil {
 				return err
 			}
-			return f.measure(c, a, args[0], func(ctx context.Context, m *train.Model) (func() error, error) {
+			return f.measure(c, a, args[0], "phonebook", func(ctx context.Context, m *train.Model, dir string) (func() error, error) {
 				r, err := evaluate.Phonebook(ctx, m, entries, o)
-				return func() error { return f.reportPhonebook(c, m.Recipe.Name, args[0], r) }, err
+				return func() error { return f.reportPhonebook(c, m.Recipe.Name, dir, r) }, err
 			})
 		},
 	}
@@ -56,18 +56,14 @@ the first line. scores.csv has a line for each size, and scores.png the picture.
 	return c
 }
 
-func (f *evalFlags) reportPhonebook(c *cobra.Command, name, run string, r *evaluate.Retrieval) error {
-	dir, err := f.folder(run, "phonebook")
-	if err != nil {
-		return err
-	}
+func (f *evalFlags) reportPhonebook(c *cobra.Command, name, dir string, r *evaluate.Retrieval) error {
 	table := [][]string{{"entries", "tokens", "asked", "right", "share"}}
 	s := plot.Series{Name: "numbers found", Style: plot.Points}
 	for _, cell := range r.Cells {
 		table = append(table, []string{strconv.Itoa(cell.Entries), strconv.Itoa(cell.Length), strconv.Itoa(cell.Asked), strconv.Itoa(cell.Right), number(cell.Share())})
 		s.X, s.Y = append(s.X, float64(cell.Entries)), append(s.Y, 100*cell.Share())
 	}
-	err = errors.Join(writeTable(filepath.Join(dir, "scores.csv"), table),
+	err := errors.Join(writeTable(filepath.Join(dir, "scores.csv"), table),
 		plot.Curves(filepath.Join(dir, "scores."+f.format), plot.Options{Title: name, XLabel: "entries of the book", YLabel: "numbers found, %"}, []plot.Series{s}))
 	if err != nil {
 		return err

@@ -45,14 +45,14 @@ Texts are taken from the run's validation split, as one stream of documents, or 
 				return &usageError{fmt.Errorf("--texts: must be at least 1, is %d", texts)}
 			}
 			longest := lengths[len(lengths)-1] + 1 // the last token has a successor
-			return f.measure(c, a, args[0], func(ctx context.Context, m *train.Model) (func() error, error) {
+			return f.measure(c, a, args[0], "ppl", func(ctx context.Context, m *train.Model, dir string) (func() error, error) {
 				corpus, err := pplCorpus(ctx, m, files, texts, longest)
 				if err != nil {
 					return nil, err
 				}
 				r, err := evaluate.MeasurePPL(ctx, m, corpus, evaluate.PPLOptions{
 					Lengths: lengths, Rows: f.rows, Chunk: f.chunk, Progress: progressLine(c.ErrOrStderr(), "tokens")})
-				return func() error { return f.reportPPL(c, m, args[0], r) }, err
+				return func() error { return f.reportPPL(c, m, dir, r) }, err
 			})
 		},
 	}
@@ -75,11 +75,7 @@ func pplCorpus(ctx context.Context, m *train.Model, files []string, texts, lengt
 }
 
 // reportPPL writes tables and pictures.
-func (f *evalFlags) reportPPL(c *cobra.Command, m *train.Model, run string, r *evaluate.PPL) error {
-	dir, err := f.folder(run, "ppl")
-	if err != nil {
-		return err
-	}
+func (f *evalFlags) reportPPL(c *cobra.Command, m *train.Model, dir string, r *evaluate.PPL) error {
 	columns := []string{"tokens", "loss", "perplexity", "bits_per_byte"}
 	row := func(at []string, s evaluate.Score) []string {
 		return append(at, strconv.FormatInt(s.Tokens, 10), number(s.Loss), number(s.Perplexity), number(s.BitsPerByte))
@@ -97,7 +93,7 @@ func (f *evalFlags) reportPPL(c *cobra.Command, m *train.Model, run string, r *e
 		byPosition = append(byPosition, row([]string{strconv.Itoa(p.From), strconv.Itoa(p.To)}, p.Score))
 		middles, positions.Y = append(middles, p.To), append(positions.Y, p.Perplexity)
 	}
-	err = errors.Join(writeTable(filepath.Join(dir, "lengths.csv"), byLength), writeTable(filepath.Join(dir, "positions.csv"), byPosition))
+	err := errors.Join(writeTable(filepath.Join(dir, "lengths.csv"), byLength), writeTable(filepath.Join(dir, "positions.csv"), byPosition))
 	if err != nil {
 		return err
 	}

@@ -66,7 +66,7 @@ each one's successors to a safetensors file: tokens [T], logits [T V].` + olderC
 func writeLogits(path string, tokens []int32, logits []float32) (err error) {
 	f, err := os.Create(path)
 	if err != nil {
-		return err
+		return fmt.Errorf("--out: %w", err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	t := len(tokens)

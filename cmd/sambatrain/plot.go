@@ -49,7 +49,7 @@ func newPlot() *cobra.Command {
 				out = filepath.Join(dir, "loss.png")
 			}
 			if err := plot.Curves(out, o, series); err != nil {
-				return err
+				return fmt.Errorf("--out: %w", err)
 			}
 			_, err = fmt.Fprintln(c.OutOrStdout(), out)
 			return err

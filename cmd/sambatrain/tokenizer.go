@@ -1,10 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,12 +50,15 @@ libraries read.`,
 				return &usageError{fmt.Errorf("--out: name the folder to write")}
 			}
 			path := filepath.Join(out, "tokenizer.json")
-			if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			if _, err := os.Stat(path); err == nil {
 				return fmt.Errorf("--out: %s is there already: choose another folder or delete it", path)
 			}
 			log, err := a.logger()
 			if err != nil {
 				return err
+			}
+			if err := os.MkdirAll(out, 0o777); err != nil {
+				return fmt.Errorf("--out: %w", err)
 			}
 			started := time.Now()
 			last := started
@@ -73,9 +74,6 @@ libraries read.`,
 			})
 			if err != nil {
 				return flagNames(err)
-			}
-			if err := os.MkdirAll(out, 0o777); err != nil {
-				return fmt.Errorf("--out: %w", err)
 			}
 			for name, content := range files {
 				if err := wholefile.Write(filepath.Join(out, name), content); err != nil {

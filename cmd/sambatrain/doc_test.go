@@ -65,25 +65,36 @@ func checkCommand(args []string, whole bool) error {
 	return nil
 }
 
-// TestDocumentedCommands: the command lines in the documentation and in the help are ones
-// that this program takes.
-func TestDocumentedCommands(t *testing.T) {
-	root := filepath.Join("..", "..")
-	lines := regexp.MustCompile(`(?m)^(?: {4}|\t|  )(?:.*[ /(])?sambatrain +(\S.*)$`)
-	parts := regexp.MustCompile("`sambatrain ([^`]+)`")
-	found := 0
-	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
+// documents are the pages of the repository, by path.
+func documents(t *testing.T) map[string]string {
+	t.Helper()
+	pages := map[string]string{}
+	err := filepath.WalkDir(filepath.Join("..", ".."), func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() && slices.Contains([]string{".git", "runs", "node_modules", "dist"}, e.Name()) {
 			return fs.SkipDir
 		}
-		if filepath.Ext(path) != ".md" || e.Name() == "LOG.md" {
-			return nil
+		if filepath.Ext(path) == ".md" {
+			pages[path] = string(read(t, path))
 		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			return err
+		return nil
+	})
+	if err != nil || len(pages) < 20 {
+		t.Fatalf("%d pages, %v", len(pages), err)
+	}
+	return pages
+}
+
+// TestDocumentedCommands: the command lines in the documentation are ones that this program
+// takes.
+func TestDocumentedCommands(t *testing.T) {
+	lines := regexp.MustCompile(`(?m)^(?: {4}|\t|  )(?:.*[ /(])?sambatrain +(\S.*)$`)
+	parts := regexp.MustCompile("`sambatrain ([^`]+)`")
+	found := 0
+	for path, text := range documents(t) {
+		if filepath.Base(path) == "LOG.md" { // of what was
+			continue
 		}
-		joined := strings.ReplaceAll(string(text), "\\\n", " ")
+		joined := strings.ReplaceAll(text, "\\\n", " ")
 		for whole, list := range map[bool][][]string{true: lines.FindAllStringSubmatch(joined, -1), false: parts.FindAllStringSubmatch(joined, -1)} {
 			for _, m := range list {
 				found++
@@ -92,13 +103,24 @@ func TestDocumentedCommands(t *testing.T) {
 				}
 			}
 		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
 	if found < 50 {
 		t.Errorf("%d command lines were found, too few to show anything", found)
+	}
+}
+
+// TestDocumentedFiles: what the documentation links to is there.
+func TestDocumentedFiles(t *testing.T) {
+	links := regexp.MustCompile(`\]\(([^)\s#]+)[^)\s]*\)`)
+	for path, text := range documents(t) {
+		for _, m := range links.FindAllStringSubmatch(text, -1) {
+			if strings.Contains(m[1], "://") {
+				continue
+			}
+			if _, err := os.Stat(filepath.Join(filepath.Dir(path), m[1])); err != nil {
+				t.Errorf("%s links to %s: %v", path, m[1], err)
+			}
+		}
 	}
 }
 

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"slices"
 
@@ -11,42 +13,33 @@ import (
 	"github.com/sambatrain/sambatrain/internal/plot"
 	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/internal/train"
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 func newPlot() *cobra.Command {
 	var out string
 	c := &cobra.Command{
-		Use:     "plot RUN_DIR",
-		Short:   "Draw a run's loss curves",
-		Long:    "Draw a run's training and validation loss in bits per byte, as PNG or SVG by the\nfile's extension.",
-		Example: "  sambatrain plot runs/quickstart --out loss.svg",
-		Args:    exactArgs("RUN_DIR"),
-		RunE: func(c *cobra.Command, args []string) error {
-			dir := args[0]
-			r, err := train.LoadConfig(dir)
+		Use:   "plot RUN_DIR...",
+		Short: "Draw runs' loss curves",
+		Long: `Draw a run's training and validation loss in bits per byte over its steps, or the
+validation losses of several runs over the tokens that they were trained on, as PNG or SVG
+by the file's extension. A run that goes on is drawn as far as it is.`,
+		Example: "  sambatrain plot runs/quickstart --out loss.svg\n  sambatrain plot runs/a runs/b --out both.png",
+		Args:    atLeastOneArg("RUN_DIR"),
+		RunE: func(c *cobra.Command, dirs []string) error {
+			if out == "" && len(dirs) > 1 {
+				return &usageError{errors.New("--out: name the picture of several runs")}
+			}
+			draw := runCurves
+			if len(dirs) > 1 {
+				draw = severalCurves
+			}
+			o, series, err := draw(c.ErrOrStderr(), dirs)
 			if err != nil {
 				return err
-			}
-			records, torn, err := runlog.Read(filepath.Join(dir, train.MetricsFile))
-			if err != nil {
-				return err
-			}
-			if torn != nil {
-				fmt.Fprintln(c.ErrOrStderr(), torn)
-			}
-			series := lossCurves(records)
-			if series == nil {
-				return fmt.Errorf("%s: no training steps yet, nothing to draw", filepath.Join(dir, train.MetricsFile))
-			}
-			o := plot.Options{Title: r.Name, XLabel: "step", YLabel: "bits per byte", CutTop: true}
-			// The shards may have stayed on another machine; then there is no line to compare with.
-			if m, err := data.ReadManifest(r.Data.Shards); err == nil {
-				if bits, ok := m.UnigramBitsPerByte(); ok {
-					o.References = []plot.Reference{{Label: "byte unigram", Y: bits}}
-				}
 			}
 			if out == "" {
-				out = filepath.Join(dir, "loss.png")
+				out = filepath.Join(dirs[0], "loss.png")
 			}
 			if err := plot.Curves(out, o, series); err != nil {
 				return fmt.Errorf("--out: %w", err)
@@ -55,8 +48,68 @@ func newPlot() *cobra.Command {
 			return err
 		},
 	}
-	c.Flags().StringVar(&out, "out", "", "picture to write: .png or .svg (default RUN_DIR/loss.png)")
+	c.Flags().StringVar(&out, "out", "", "picture to write: .png or .svg (default RUN_DIR/loss.png of a single run)")
 	return c
+}
+
+// metricsOf are a run's recipe and records. Half a line at their end is told of on w.
+func metricsOf(w io.Writer, dir string) (*recipes.Recipe, []runlog.Record, error) {
+	r, err := train.LoadConfig(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	records, torn, err := runlog.Read(filepath.Join(dir, train.MetricsFile))
+	if torn != nil {
+		fmt.Fprintln(w, torn)
+	}
+	return r, records, err
+}
+
+// runCurves are those of the one run in dirs.
+func runCurves(w io.Writer, dirs []string) (plot.Options, []plot.Series, error) {
+	r, records, err := metricsOf(w, dirs[0])
+	if err != nil {
+		return plot.Options{}, nil, err
+	}
+	o := plot.Options{Title: r.Name, XLabel: "step", YLabel: "bits per byte", CutTop: true}
+	series := lossCurves(records)
+	if series == nil {
+		return o, nil, fmt.Errorf("%s: no training steps yet, nothing to draw", filepath.Join(dirs[0], train.MetricsFile))
+	}
+	// The shards may have stayed on another machine; then there is no line to compare with.
+	if m, err := data.ReadManifest(r.Data.Shards); err == nil {
+		if bits, ok := m.UnigramBitsPerByte(); ok {
+			o.References = []plot.Reference{{Label: "byte unigram", Y: bits}}
+		}
+	}
+	return o, series, nil
+}
+
+// severalCurves are the validation losses of the runs in dirs, each called by its folder.
+func severalCurves(w io.Writer, dirs []string) (plot.Options, []plot.Series, error) {
+	o := plot.Options{Title: "Validation loss", XLabel: "tokens", YLabel: "bits per byte", CutTop: true}
+	var series []plot.Series
+	for _, dir := range dirs {
+		_, records, err := metricsOf(w, dir)
+		if err != nil {
+			return o, nil, err
+		}
+		s := plot.Series{Name: filepath.Clean(dir), Style: plot.Points}
+		tokens := 0.0
+		for _, r := range records {
+			switch r.Kind {
+			case runlog.KindTrain:
+				tokens = float64(r.Train.Tokens)
+			case runlog.KindVal:
+				s.X, s.Y = append(s.X, tokens), append(s.Y, r.Val.BitsPerByte)
+			}
+		}
+		if len(s.X) == 0 {
+			return o, nil, fmt.Errorf("%s: no validation yet, nothing to draw", filepath.Join(dir, train.MetricsFile))
+		}
+		series = append(series, s)
+	}
+	return o, series, nil
 }
 
 // lossCurves are the training loss and the validation losses, one for each row length,

@@ -53,14 +53,14 @@ func (g *program) add(n *node) *node {
 	return n
 }
 
-func (g *program) leaf(kind string, cols int) *node {
+func (g *program) leaf(kind string, cols int) {
 	n := &node{cols: cols, value: draw(g.r, rows*cols), kind: kind, leaf: fmt.Sprintf("%s%d", kind, len(g.nodes))}
 	if kind == "param" {
 		n.t, n.isParam, n.differs = g.b.Param(n.leaf, nil, batch, tokens, cols), true, true
 	} else {
 		n.t = g.b.Input(n.leaf, graph.Float32, batch, tokens, cols)
 	}
-	return g.add(n)
+	g.add(n)
 }
 
 // own is n, behind an op where n's gradient would otherwise be its reader's, and n

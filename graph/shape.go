@@ -79,7 +79,7 @@ func (s Shape) Rows() int {
 	if len(s) == 0 {
 		return 1
 	}
-	return Shape(s[:len(s)-1]).Size()
+	return s[:len(s)-1].Size()
 }
 
 // Equal reports whether both shapes have the same dimensions.

@@ -111,7 +111,7 @@ func newGrads(c *graph.CPUCall) *grads {
 	}
 	n, share := min(block, d["T"], d["W"]), len(cut)/len(g.workers)
 	for i := range g.workers {
-		cut := cutter(cut[i*share:][:share])
+		cut := cut[i*share:][:share]
 		g.workers[i] = gradWorker{
 			queries: cut.next(n * d["D"]), keys: cut.next(n * d["D"]), p: cut.next(n * n), ds: cut.next(n * n),
 			scratch: cut.next(backwardScratch(d)),

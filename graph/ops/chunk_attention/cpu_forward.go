@@ -40,7 +40,7 @@ func newAttention(c *graph.CPUCall) *attention {
 	a.bias = cut.next(pad(d["W"]))[:d["W"]]
 	m, share := min(block, d["T"]), len(cut)/len(a.workers)
 	for i := range a.workers {
-		cut := cutter(cut[i*share:][:share])
+		cut := cut[i*share:][:share]
 		a.workers[i] = softmax{
 			width: d["D"], values: d["C"], chunk: d["W"], scale: float32(1 / math.Sqrt(float64(d["D"]))), bias: a.bias,
 			queries: cut.next(m * d["D"]), scores: cut.next(m * d["W"]), lse: cut.next(m),

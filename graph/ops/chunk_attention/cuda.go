@@ -23,7 +23,8 @@ type square struct{ n, ld int }
 
 func newSquare(n int) square { return square{n, ceilDiv(n, 8) * 8} }
 
-func (s square) bytes(t graph.DType) uint64 { return uint64(s.n * s.ld * t.Size()) }
+// bytes is what a matrix of scores takes in float32.
+func (s square) bytes() uint64 { return uint64(4 * s.n * s.ld) }
 
 // largest is a whole chunk's.
 func largest(d graph.Dims) square { return newSquare(min(d["W"], d["T"])) }
@@ -62,12 +63,12 @@ func lseAt(lse graph.DeviceBuffer, row int) uint64 { return lse.Address + uint64
 // see too: on a GPU half of a product in vain is cheaper than a kernel of our own.
 
 func forwardWorkspaceCUDA(d graph.Dims) int {
-	return int(2 * largest(d).bytes(graph.Float32))
+	return int(2 * largest(d).bytes())
 }
 
 func cudaForward(c *graph.CUDACall) ([]graph.Launch, error) {
 	q, k, v, bias, o, lse, d := c.In[0], c.In[1], c.In[2], c.In[3], c.Out[0], c.Out[1], c.Dims
-	weights := c.Workspace + largest(d).bytes(graph.Float32)
+	weights := c.Workspace + largest(d).bytes()
 	var list []graph.Launch
 	chunksOf(d, func(row, n int) {
 		s := newSquare(n)
@@ -88,7 +89,7 @@ func cudaForward(c *graph.CUDACall) ([]graph.Launch, error) {
 }
 
 func backwardWorkspaceCUDA(d graph.Dims) int {
-	return int(4*largest(d).bytes(graph.Float32)) + 4*distanceParts*largest(d).n
+	return int(4*largest(d).bytes()) + 4*distanceParts*largest(d).n
 }
 
 func cudaBackward(c *graph.CUDACall) ([]graph.Launch, error) {
@@ -96,7 +97,7 @@ func cudaBackward(c *graph.CUDACall) ([]graph.Launch, error) {
 	dq, dk, dv, dbias := c.Out[0], c.Out[1], c.Out[2], c.Out[3]
 	m := map[string]string{"O_T": o.DType.CType(), "DO_T": do.DType.CType(), "DS_T": v.DType.CType(), "PARTS": strconv.Itoa(distanceParts)}
 	whole := largest(d)
-	at := func(i int) uint64 { return c.Workspace + uint64(i)*whole.bytes(graph.Float32) }
+	at := func(i int) uint64 { return c.Workspace + uint64(i)*whole.bytes() }
 	parts := at(4)
 	var list []graph.Launch
 	chunksOf(d, func(row, n int) {

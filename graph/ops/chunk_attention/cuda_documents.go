@@ -69,12 +69,12 @@ func (m band) at(s span) matrix {
 }
 
 func forwardWorkspaceByDocument(d graph.Dims) int {
-	return int(2 * rowBlocksOf(d).scores().bytes(graph.Float32))
+	return int(2 * rowBlocksOf(d).scores().bytes())
 }
 
 func backwardWorkspaceByDocument(d graph.Dims) int {
 	b := rowBlocksOf(d)
-	return int(2*b.scores().bytes(graph.Float32)+2*b.bandBytes(graph.Float32)) + 4*distanceParts*largest(d).n
+	return int(2*b.scores().bytes()+2*b.bandBytes(graph.Float32)) + 4*distanceParts*largest(d).n
 }
 
 // places are the arguments that say which keys a block's queries see.
@@ -87,7 +87,7 @@ func cudaForwardByDocument(c *graph.CUDACall) ([]graph.Launch, error) {
 	b := rowBlocksOf(d)
 	m := map[string]string{"P_T": v.DType.CType(), "BY_DOCUMENT": "1"}
 	scores := b.scores().matrix(c.Workspace, graph.Float32)
-	p := b.scores().matrix(c.Workspace+b.scores().bytes(graph.Float32), v.DType)
+	p := b.scores().matrix(c.Workspace+b.scores().bytes(), v.DType)
 	var list []graph.Launch
 	for row := 0; row < d["B"]*d["T"]; row += d["T"] {
 		b.each(func(s span) {
@@ -113,8 +113,8 @@ func cudaBackwardByDocument(c *graph.CUDACall) ([]graph.Launch, error) {
 		"BY_DOCUMENT": "1"}
 	b, most, at := rowBlocksOf(d), largest(d).n, c.Workspace
 	next := func(bytes uint64) uint64 { at += bytes; return at - bytes }
-	scores := b.scores().matrix(next(b.scores().bytes(graph.Float32)), graph.Float32)
-	products := b.scores().matrix(next(b.scores().bytes(graph.Float32)), graph.Float32)
+	scores := b.scores().matrix(next(b.scores().bytes()), graph.Float32)
+	products := b.scores().matrix(next(b.scores().bytes()), graph.Float32)
 	p, ds := band{next(b.bandBytes(v.DType)), v.DType, b.bandLD()}, band{next(b.bandBytes(v.DType)), v.DType, b.bandLD()}
 	parts := next(uint64(4 * distanceParts * most))
 	begin := int32(1)

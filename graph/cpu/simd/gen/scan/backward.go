@@ -147,7 +147,7 @@ func addLanes(s ISA) {
 	s.Func("scanAddLanes", "(dB []float32, dBStride int, dC []float32, dCStride int, sums []float32, steps, n int)")
 	dB, dBStride, dC, dCStride := Ptr("dB"), ByteStride("dBStride"), Ptr("dC"), ByteStride("dCStride")
 	sums := work{s, Ptr("sums")}
-	eachBlock(s, func(states int, label string) {
+	eachBlock(func(states int, label string) {
 		for i, dst := range []struct{ pointer, stride Register }{sumB: {dB, dBStride}, sumC: {dC, dCStride}} {
 			row := CopyOf(dst.pointer)
 			timesteps(s, fmt.Sprintf("%ssum%d", label, i), Int("steps"), func(offset Register) {

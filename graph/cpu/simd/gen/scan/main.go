@@ -126,7 +126,7 @@ func timesteps(s ISA, label string, steps Register, body func(offset Register)) 
 }
 
 // eachBlock emits body for blocks of statesAtOnce states and then for single ones.
-func eachBlock(s ISA, body func(states int, label string)) {
+func eachBlock(body func(states int, label string)) {
 	n := Int("n")
 	for _, states := range []int{statesAtOnce, 1} {
 		label := fmt.Sprintf("states%d", states)
@@ -139,7 +139,7 @@ func eachBlock(s ISA, body func(states int, label string)) {
 func eachPanelBlock(s ISA, width Register, body func(states int, row Register, label string)) {
 	row := GP64()
 	XORQ(row, row)
-	eachBlock(s, func(states int, label string) {
+	eachBlock(func(states int, label string) {
 		body(states, row, label)
 		for range states {
 			ADDQ(width, row)

@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"unsafe"
@@ -172,8 +173,11 @@ func (d *Device) newProduct(p *graph.Product, workspace uint64) (*product, error
 		wanted = candidates
 	}
 	err := b.call("cublasLtMatmulAlgoGetHeuristic", b.heuristic, b.handle, m.desc, m.a, m.bb, m.from, m.c, pref, uintptr(wanted), uintptr(unsafe.Pointer(&results[0])), uintptr(unsafe.Pointer(&found)))
-	if err != nil || found == 0 || results[0].state != 0 {
-		return nil, fmt.Errorf("cuda: no algorithm for the product M=%d N=%d K=%d (%v x %v -> %v, rows %d %d %d apart): %v",
+	if err == nil && (found == 0 || results[0].state != 0) {
+		err = errors.New("cublasLt knows none")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cuda: no algorithm for the product M=%d N=%d K=%d (%v x %v -> %v, rows %d %d %d apart): %w",
 			p.M, p.N, p.K, p.TypeA, p.TypeB, p.TypeC, p.LDA, p.LDB, p.LDC, err)
 	}
 	m.result = results[0]

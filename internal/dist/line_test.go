@@ -169,8 +169,8 @@ func TestMeetRefuses(t *testing.T) {
 	done := make(chan error)
 	go func() {
 		l, err := Meet(ctx, top, "run", time.Minute)
-		defer l.Close()
 		done <- err
+		l.Close()
 	}()
 	process := func(rank, size int, token, want string) {
 		t.Helper()

@@ -10,10 +10,10 @@ build: ## build ./sambatrain
 test: ## run all tests
 	go test ./...
 
-lint: ## format, vet and golangci-lint
+lint: ## format, vet, staticcheck and deadcode
 	gofmt -l -w cmd graph layers optim data checkpoint recipes internal scripts
 	go vet ./...
-	golangci-lint run
+	scripts/lint.sh
 
 generate: ## write the assembly again from its generators
 	go generate ./graph/cpu/simd

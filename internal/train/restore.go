@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,9 +89,10 @@ func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
 	if err != nil {
 		return err
 	}
+	var changed []string
 	if trainedBy != nil {
-		if list := changes(s.recipe, trainedBy); len(list) > 0 {
-			s.options.Log.Warn("the recipe is not the one of the checkpoint", "checkpoint", c.Dir, "changed", strings.Join(list, "; "))
+		if changed = changes(s.recipe, trainedBy); len(changed) > 0 {
+			s.options.Log.Warn("the recipe is not the one of the checkpoint", "checkpoint", c.Dir, "changed", strings.Join(changed, "; "))
 		}
 	}
 	if text, ok := c.State.Extra[guardKey]; ok {
@@ -99,7 +101,12 @@ func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
 		}
 		s.engine.CountSkipped(s.guard.Skipped)
 	}
-	return s.engine.Restore(c)
+	err = s.engine.Restore(c)
+	changed = slices.DeleteFunc(changed, func(key string) bool { return !strings.HasPrefix(key, "model.") })
+	if err != nil && len(changed) > 0 {
+		return fmt.Errorf("%w; a run keeps its model: take back %s, or start a new run", err, strings.Join(changed, ", "))
+	}
+	return err
 }
 
 // dataChange says in what the batches that follow a checkpoint are others than those

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 )
 
 // AdamW is the `optim:` section of a recipe. Decode it over DefaultAdamW, which
@@ -13,6 +15,13 @@ import (
 type AdamW struct {
 	// PeakLR is the learning rate at the end of the warm-up.
 	PeakLR float64 `yaml:"lr" json:"lr"`
+
+	// Schedule is how the learning rate goes on behind the warm-up, see Schedules.
+	Schedule string `yaml:"schedule" json:"schedule"`
+
+	// DecayFraction is the share of all updates, at the end, in which the schedule wsd
+	// falls. Left out, it is 0.2.
+	DecayFraction *float64 `yaml:"decay_fraction,omitempty" json:"decay_fraction,omitempty"`
 
 	// MinLR is the learning rate at the end of the run. Left out, it is a tenth of
 	// PeakLR.
@@ -42,12 +51,24 @@ type AdamW struct {
 const (
 	defaultMinLRShare     = 0.1
 	defaultWarmupFraction = 0.01
+	defaultDecayFraction  = 0.2
 )
+
+// Schedules of the learning rate behind its warm-up.
+const (
+	Cosine   = "cosine"   // half a cosine from PeakLR to MinLR
+	Linear   = "linear"   // a line from PeakLR to MinLR
+	WSD      = "wsd"      // PeakLR, and at the end a line to MinLR (warm-up, stable, decay; arXiv 2405.18392)
+	Constant = "constant" // PeakLR to the end
+)
+
+// Schedules are what Schedule may be.
+var Schedules = []string{Cosine, Linear, WSD, Constant}
 
 // DefaultAdamW is what Samba was trained with (arXiv 2406.07522 and its
 // pretrain.py).
 func DefaultAdamW() AdamW {
-	return AdamW{PeakLR: 4e-4, Betas: []float64{0.9, 0.95}, Eps: 1e-8, WeightDecay: 0.1, GradClip: 1}
+	return AdamW{PeakLR: 4e-4, Schedule: Cosine, Betas: []float64{0.9, 0.95}, Eps: 1e-8, WeightDecay: 0.1, GradClip: 1}
 }
 
 // Validate reports the first bad key.
@@ -55,6 +76,14 @@ func (o AdamW) Validate() error {
 	switch {
 	case !(o.PeakLR > 0) || math.IsInf(o.PeakLR, 0):
 		return fmt.Errorf("optim.lr: must be positive, is %v", o.PeakLR)
+	case !slices.Contains(Schedules, o.Schedule):
+		return fmt.Errorf("optim.schedule: must be one of %s, is %q", strings.Join(Schedules, ", "), o.Schedule)
+	case o.DecayFraction != nil && o.Schedule != WSD:
+		return fmt.Errorf("optim.decay_fraction: is for the schedule %s, not %s: leave it out", WSD, o.Schedule)
+	case o.DecayFraction != nil && !(*o.DecayFraction > 0 && *o.DecayFraction <= 1):
+		return fmt.Errorf("optim.decay_fraction: must be above 0 and at most 1, is %v", *o.DecayFraction)
+	case o.MinLR != nil && o.Schedule == Constant:
+		return fmt.Errorf("optim.min_lr: is not for the schedule %s, which ends with lr: leave it out", Constant)
 	case o.MinLR != nil && !(*o.MinLR >= 0 && *o.MinLR <= o.PeakLR):
 		return fmt.Errorf("optim.min_lr: must be at least 0 and at most lr (%v), is %v", o.PeakLR, *o.MinLR)
 	case o.WarmupSteps != nil && o.WarmupFraction != nil:
@@ -83,18 +112,39 @@ func (o AdamW) Validate() error {
 }
 
 // LR is the learning rate of an update, counted from 0, in a run of totalSteps:
-// linear from 0 during the warm-up, then half a cosine from PeakLR to MinLR, where
-// it stays.
+// linear from 0 during the warm-up, then as Schedule says to the end, where it stays.
 func (o AdamW) LR(step, totalSteps int64) float64 {
-	warmup, last := o.Warmup(totalSteps), o.minLR()
-	if step < warmup {
-		return o.PeakLR * float64(step) / float64(warmup)
+	from, last := o.Warmup(totalSteps), o.minLR()
+	if step < from {
+		return o.PeakLR * float64(step) / float64(from)
 	}
-	if step >= totalSteps {
+	switch o.Schedule {
+	case Constant:
+		return o.PeakLR
+	case WSD:
+		from = max(from, totalSteps-o.decay(totalSteps))
+	}
+	switch {
+	case step >= totalSteps:
 		return last
+	case step < from:
+		return o.PeakLR
 	}
-	done := float64(step-warmup) / float64(totalSteps-warmup)
-	return last + 0.5*(1+math.Cos(math.Pi*done))*(o.PeakLR-last)
+	done := float64(step-from) / float64(totalSteps-from)
+	left := 1 - done
+	if o.Schedule == Cosine {
+		left = 0.5 * (1 + math.Cos(math.Pi*done))
+	}
+	return last + left*(o.PeakLR-last)
+}
+
+// decay is the number of updates in which the schedule wsd falls.
+func (o AdamW) decay(totalSteps int64) int64 {
+	fraction := defaultDecayFraction
+	if o.DecayFraction != nil {
+		fraction = *o.DecayFraction
+	}
+	return int64(math.Round(fraction * float64(totalSteps)))
 }
 
 // Warmup is the number of updates of the warm-up in a run of totalSteps.

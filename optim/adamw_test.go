@@ -29,7 +29,7 @@ func TestDecode(t *testing.T) {
 	if diff := cmp.Diff(want, decode(t, "")); diff != "" {
 		t.Errorf("empty section (-want +got):\n%s", diff)
 	}
-	want = optim.AdamW{PeakLR: 1e-3, MinLR: &minLR, WarmupSteps: &steps, Betas: []float64{0.8, 0.9}, Eps: 1e-6}
+	want = optim.AdamW{PeakLR: 1e-3, Schedule: optim.Cosine, MinLR: &minLR, WarmupSteps: &steps, Betas: []float64{0.8, 0.9}, Eps: 1e-6}
 	got := decode(t, "lr: 1e-3, min_lr: 1e-5, warmup_steps: 7, betas: [0.8, 0.9], eps: 1e-6, weight_decay: 0, grad_clip: 0")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("full section (-want +got):\n%s", diff)
@@ -44,6 +44,12 @@ func TestValidate(t *testing.T) {
 		{"lr: 0", "optim.lr: must be positive, is 0"},
 		{"lr: .inf", "optim.lr: must be positive, is +Inf"},
 		{"lr: .nan", "optim.lr: must be positive, is NaN"},
+		{"schedule: wsd, decay_fraction: 1", ""},
+		{"schedule: constant, warmup_steps: 3", ""},
+		{"schedule: cosin", `optim.schedule: must be one of cosine, linear, wsd, constant, is "cosin"`},
+		{"decay_fraction: 0.2", "optim.decay_fraction: is for the schedule wsd, not cosine: leave it out"},
+		{"schedule: wsd, decay_fraction: 0", "optim.decay_fraction: must be above 0 and at most 1, is 0"},
+		{"schedule: constant, min_lr: 0", "optim.min_lr: is not for the schedule constant, which ends with lr: leave it out"},
 		{"min_lr: 5e-4", "optim.min_lr: must be at least 0 and at most lr (0.0004), is 0.0005"},
 		{"min_lr: -1", "optim.min_lr: must be at least 0 and at most lr (0.0004), is -1"},
 		{"warmup_steps: 100, warmup_fraction: 0.01", "optim.warmup_fraction: can't be given along with warmup_steps: leave one of them out"},
@@ -90,6 +96,12 @@ func TestLR(t *testing.T) {
 		}},
 		{"lr: 1, min_lr: 0, warmup_fraction: 0", 2, []point{{0, 1}, {1, 0.5}, {2, 0}}},
 		{"lr: 1, warmup_fraction: 0.29", 100, []point{{28, 28. / 29}, {29, 1}}},
+		{"lr: 1, schedule: linear, min_lr: 0, warmup_steps: 2", 10, []point{{1, 0.5}, {2, 1}, {4, 0.75}, {9, 0.125}, {10, 0}, {12, 0}}},
+		{"lr: 1, schedule: wsd, warmup_steps: 2", 10, []point{{1, 0.5}, {2, 1}, {8, 1}, {9, 0.55}, {10, 0.1}, {12, 0.1}}},
+		{"lr: 1, schedule: wsd, min_lr: 0, decay_fraction: 0.5, warmup_steps: 0", 8, []point{{4, 1}, {5, 0.75}, {7, 0.25}, {8, 0}}},
+		{"lr: 1, schedule: wsd, min_lr: 0, decay_fraction: 1, warmup_steps: 2", 10, []point{{1, 0.5}, {2, 1}, {6, 0.5}}},
+		{"lr: 1, schedule: wsd, decay_fraction: 0.01, warmup_steps: 0", 10, []point{{9, 1}, {10, 0.1}}},
+		{"lr: 1, schedule: constant, warmup_steps: 2", 10, []point{{1, 0.5}, {2, 1}, {10, 1}, {12, 1}}},
 		{"lr: 1, warmup_steps: 4", 4, []point{{3, 0.75}, {4, 0.1}}},
 		{"lr: 1, warmup_steps: 4", 2, []point{{1, 0.25}, {3, 0.75}, {4, 0.1}}},
 	} {

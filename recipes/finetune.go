@@ -46,7 +46,7 @@ func taskSets(base *Recipe, task string) []string {
 		fmt.Sprintf("name=%s-%s", base.Name, task),
 		"data.generate.task=" + task,
 		fmt.Sprintf("train.steps=%d", steps), fmt.Sprintf("optim.warmup_steps=%d", warmup),
-		"optim.lr=1e-4", "optim.min_lr=1e-5", "optim.weight_decay=0.1",
+		"optim.schedule=cosine", "optim.lr=1e-4", "optim.min_lr=1e-5", "optim.weight_decay=0.1",
 		"eval.lengths=[1]", "eval.every=100", "sample.tokens=0",
 	}
 }

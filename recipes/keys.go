@@ -18,6 +18,7 @@ import (
 
 	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/layers"
+	"github.com/sambatrain/sambatrain/optim"
 )
 
 // checkKeys compares a document with the struct that it will be decoded into. The
@@ -353,7 +354,8 @@ func oneLine(s string) string {
 }
 
 // takeBack clears what was said before with the other of two keys that say the
-// same thing: --set train.steps=10 counts, though the recipe says train.tokens.
+// same thing, or with one that another schedule has no use for: --set train.steps=10
+// counts, though the recipe says train.tokens.
 func (r *Recipe) takeBack(given map[string]string) {
 	only := func(key, other string) bool { return given[key] != "" && given[other] == "" }
 	if only("train.steps", "train.tokens") && r.Train.Steps != 0 {
@@ -367,6 +369,12 @@ func (r *Recipe) takeBack(given map[string]string) {
 	}
 	if only("optim.warmup_fraction", "optim.warmup_steps") {
 		r.Optim.WarmupSteps = nil
+	}
+	if only("optim.schedule", "optim.decay_fraction") && r.Optim.Schedule != optim.WSD {
+		r.Optim.DecayFraction = nil
+	}
+	if only("optim.schedule", "optim.min_lr") && r.Optim.Schedule == optim.Constant {
+		r.Optim.MinLR = nil
 	}
 	if only("data.mixture", "data.shards") && given["data.text.path"] == "" {
 		r.Data.Shards, r.Data.Text = "", data.DefaultConfig().Text

@@ -5,6 +5,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/sambatrain/sambatrain/optim"
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
@@ -137,6 +138,12 @@ func TestOneOfTwoKeys(t *testing.T) {
 	}
 	if r := parse(t, string(text), "train.steps=7"); r.Train.Steps != 7 || r.Train.Tokens != 0 {
 		t.Errorf("a resolved recipe with --set train.steps=7 has %+v", r.Train)
+	}
+	for _, set := range []string{"optim.schedule=constant", "optim.schedule=linear", "optim.schedule=wsd"} {
+		r := parse(t, "extends: quickstart\noptim: {schedule: wsd, decay_fraction: 0.5, min_lr: 1e-5}", set)
+		if (r.Optim.MinLR == nil) != (r.Optim.Schedule == optim.Constant) || (r.Optim.DecayFraction == nil) != (r.Optim.Schedule != optim.WSD) {
+			t.Errorf("%s: %+v", set, r.Optim)
+		}
 	}
 	r := parse(t, "extends: quickstart", "optim.warmup_fraction=0.1")
 	if r.Optim.WarmupSteps != nil || r.Optim.WarmupFraction == nil || *r.Optim.WarmupFraction != 0.1 {

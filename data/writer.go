@@ -176,7 +176,8 @@ func (w *splitWriter) endShard() error {
 
 // finish ends the last shard and returns the counts.
 func (w *splitWriter) finish() (SplitInfo, error) {
-	return w.info, w.endShard()
+	err := w.endShard()
+	return w.info, err
 }
 
 // abandon lets go of an unfinished shard, after an error elsewhere.

@@ -20,6 +20,7 @@ import (
 	"testing"
 
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/cpu"
 )
 
 // Tolerance is the largest error of a float32 kernel, relative to the largest
@@ -135,5 +136,28 @@ func Near(t *testing.T, name string, got []float32, want []float64) {
 		if !(math.Abs(float64(got[i])-w) <= Tolerance*scale) {
 			t.Fatalf("%s: element %d is %v, want %v", name, i, got[i], w)
 		}
+	}
+}
+
+// Load loads a plan on a CPU device of its own, until the test ends.
+func Load(t *testing.T, plan *graph.Plan) graph.Program {
+	t.Helper()
+	dev, err := cpu.New(2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dev.Close() })
+	p, err := dev.Load(plan, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// Write fills a program's float32 input.
+func Write(t *testing.T, p graph.Program, input string, a graph.Array) {
+	t.Helper()
+	if err := p.WriteFloats(input, float32s(a.Data)); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/sambatrain/sambatrain/graph"
-	"github.com/sambatrain/sambatrain/graph/cpu"
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 	"github.com/sambatrain/sambatrain/graph/ops/add"
 	"github.com/sambatrain/sambatrain/graph/ops/causal_conv"
@@ -90,13 +89,13 @@ func TestApplyCarriesTheTail(t *testing.T) {
 		if _, ok := plan.States["mixer.tail"]; ok != (taps > 1) {
 			t.Errorf("%d taps: states %v", taps, plan.States)
 		}
-		p := load(t, plan)
-		write(t, p, "w", x.w)
-		write(t, p, "bias", x.bias)
+		p := optest.Load(t, plan)
+		optest.Write(t, p, "w", x.w)
+		optest.Write(t, p, "bias", x.bias)
 		got := make([]float32, x.rows*piece*x.channels)
 		for range 2 { // the second text begins with zeros again
 			for from := 0; from < x.tokens; from += piece {
-				write(t, p, "x", x.piece(x.x, from, from+piece))
+				optest.Write(t, p, "x", x.piece(x.x, from, from+piece))
 				if err := p.Run(); err != nil {
 					t.Fatal(err)
 				}
@@ -116,26 +115,5 @@ func TestCarryRefusesATailOfAnotherLength(t *testing.T) {
 	_, err := causal_conv.CarrySpec().Resolve([]graph.Shape{{1, 5, 6}, {6, 1, 4}, {6}, {1, 2, 6}})
 	if err == nil || !strings.Contains(err.Error(), "tail holds 2 tokens, 4 taps want 3") {
 		t.Errorf("got %v", err)
-	}
-}
-
-func load(t *testing.T, plan *graph.Plan) graph.Program {
-	t.Helper()
-	dev, err := cpu.New(2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { dev.Close() })
-	p, err := dev.Load(plan, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
-func write(t *testing.T, p graph.Program, input string, a graph.Array) {
-	t.Helper()
-	if err := p.WriteFloats(input, optest.Buffer(a).F32); err != nil {
-		t.Fatal(err)
 	}
 }

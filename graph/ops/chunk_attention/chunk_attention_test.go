@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/sambatrain/sambatrain/graph"
-	"github.com/sambatrain/sambatrain/graph/cpu"
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 	"github.com/sambatrain/sambatrain/graph/ops/add"
 	"github.com/sambatrain/sambatrain/graph/ops/chunk_attention"
@@ -90,11 +89,6 @@ func feed(t *testing.T, x text, pieces []int) {
 
 // TestApplyCarries decodes a text token by token with the states that Apply makes.
 func TestApplyCarries(t *testing.T) {
-	device, err := cpu.New(2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer device.Close()
 	x := newText(t, 2, 13, 6)
 	b := graph.NewBuilder(add.Spec)
 	b.SetCarry(graph.Carry{})
@@ -112,19 +106,12 @@ func TestApplyCarries(t *testing.T) {
 	if got := plan.States["mixer.value"].Shape; !got.Equal(graph.Shape{x.rows, x.chunk, x.values}) {
 		t.Errorf("the value state is %v", got)
 	}
-	program, err := device.Load(plan, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := program.WriteFloats("bias", optest.Buffer(x.in[3]).F32); err != nil {
-		t.Fatal(err)
-	}
+	program := optest.Load(t, plan)
+	optest.Write(t, program, "bias", x.in[3])
 	o := make([]float32, x.rows*x.values)
 	for position := range x.tokens {
 		for i, name := range names {
-			if err := program.WriteFloats(name, optest.Buffer(x.piece(x.in[i], position, position+1)).F32); err != nil {
-				t.Fatal(err)
-			}
+			optest.Write(t, program, name, x.piece(x.in[i], position, position+1))
 		}
 		if err := program.WriteInts(graph.PositionInput, slices.Repeat([]int32{int32(position)}, x.rows)); err != nil {
 			t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"github.com/sambatrain/sambatrain/graph"
-	"github.com/sambatrain/sambatrain/graph/cpu"
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 	"github.com/sambatrain/sambatrain/graph/ops/add"
 	"github.com/sambatrain/sambatrain/graph/ops/linear_recurrence"
@@ -121,22 +120,12 @@ func TestApplyCarriesTheState(t *testing.T) {
 		if got, want := plan.States["mixer.state"].Shape, (graph.Shape{rows, heads, keys, values}); !got.Equal(want) {
 			t.Errorf("the state is %v, want %v", got, want)
 		}
-		dev, err := cpu.New(2)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer dev.Close()
-		p, err := dev.Load(plan, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		p := optest.Load(t, plan)
 		o := make([]float32, rows*piece*heads*values)
 		for range 2 { // the second text begins with zeros again
 			for from := 0; from < x.tokens; from += piece {
 				for i, a := range x.in {
-					if err := p.WriteFloats(fmt.Sprint(i), optest.Buffer(x.piece(a, from, from+piece)).F32); err != nil {
-						t.Fatal(err)
-					}
+					optest.Write(t, p, fmt.Sprint(i), x.piece(a, from, from+piece))
 				}
 				if err := p.Run(); err != nil {
 					t.Fatal(err)

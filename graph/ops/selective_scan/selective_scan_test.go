@@ -2,13 +2,11 @@ package selective_scan_test
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/sambatrain/sambatrain/graph"
-	"github.com/sambatrain/sambatrain/graph/cpu"
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 	"github.com/sambatrain/sambatrain/graph/ops/add"
 	"github.com/sambatrain/sambatrain/graph/ops/selective_scan"
@@ -72,7 +70,7 @@ func TestPiecesGiveTheWholeText(t *testing.T) {
 			in, want := x.pieces(from, from+n), x.piece(x.y, from, from+n)
 			got := graph.NewArray(want.Shape)
 			r.Spec.Reference(r.Dims, append(in, h), []graph.Array{got})
-			near(t, "reference", optest.Buffer(got), want)
+			optest.Near(t, "reference", optest.Buffer(got).F32, want.Data)
 
 			var in32 []graph.Buffer
 			for _, a := range in {
@@ -83,7 +81,7 @@ func TestPiecesGiveTheWholeText(t *testing.T) {
 				Dims: r.Dims, Pool: simd.Serial{}, In: append(in32, h32), Out: []graph.Buffer{y},
 				Workspace: make([]float32, r.Spec.Workspace(r.Dims, 1)),
 			})()
-			near(t, "kernel", y, want)
+			optest.Near(t, "kernel", y.F32, want.Data)
 			from += n
 		}
 	}
@@ -109,7 +107,7 @@ func TestApplyCarriesTheStates(t *testing.T) {
 		if s := plan.States["mixer.h"].Shape; !s.Equal(graph.Shape{2, 3, 6}) {
 			t.Errorf("state mixer.h is %v, want [2 3 6]", s)
 		}
-		p := load(t, plan)
+		p := optest.Load(t, plan)
 		y := optest.Buffer(graph.NewArray(graph.Shape{2, piece, 6}))
 		for range 2 { // the second text begins with zeros again
 			for from := 0; from < 2*piece; from += piece {
@@ -124,7 +122,7 @@ func TestApplyCarriesTheStates(t *testing.T) {
 				if err := p.Read("y", y.F32); err != nil {
 					t.Fatal(err)
 				}
-				near(t, "y", y, x.piece(x.y, from, from+piece))
+				optest.Near(t, "y", y.F32, x.piece(x.y, from, from+piece).Data)
 			}
 			if err := p.ResetStates(); err != nil {
 				t.Fatal(err)
@@ -198,32 +196,5 @@ func TestBackwardRefusesStatesOfOtherChunks(t *testing.T) {
 	_, err := step.Spec.Resolve(shapes)
 	if err == nil || !strings.Contains(err.Error(), "h holds the states of 5 chunks, 40 tokens have 2") {
 		t.Errorf("got %v", err)
-	}
-}
-
-func load(t *testing.T, plan *graph.Plan) graph.Program {
-	t.Helper()
-	dev, err := cpu.New(2)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { dev.Close() })
-	p, err := dev.Load(plan, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
-func near(t *testing.T, name string, got graph.Buffer, want graph.Array) {
-	t.Helper()
-	scale := 0.0
-	for _, v := range want.Data {
-		scale = math.Max(scale, math.Abs(v))
-	}
-	for i, v := range want.Data {
-		if !(math.Abs(float64(got.F32[i])-v) <= optest.Tolerance*scale) {
-			t.Fatalf("%s: element %d is %v, want %v", name, i, got.F32[i], v)
-		}
 	}
 }

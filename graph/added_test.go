@@ -6,6 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/ops/round"
 )
 
 // adding is y = a x whose gradient op can add another gradient to its output.
@@ -81,6 +82,37 @@ func TestAdded(t *testing.T) {
 			}
 			m.gradient("p", want)
 		})
+	}
+}
+
+// TestAddedKeepsPrecision: in mixed precision a sum is float32 where a term is, in the op
+// that adds it, too.
+func TestAddedKeepsPrecision(t *testing.T) {
+	double := func() *graph.Spec {
+		s := elementwise("double", 1, "", nil, func(x []float64) float64 { return 2 * x[0] })
+		s.Added = func() *graph.Spec {
+			return elementwise("double_add", 2, "", []int{1}, func(x []float64) float64 { return 2*x[0] + x[1] })
+		}
+		return s
+	}
+	b := newBuilder()
+	b.SetMixed(round.Spec())
+	stream := b.Input("x", graph.Float32, 1, 2, 3)
+	half := b.Apply(scale(3), stream)
+	b.Result("wide", b.Add(stream, b.Apply(double(), half)))
+	b.Result("narrow", b.Add(half, b.Apply(double(), half)))
+	plan := compile(t, b)
+	for name, want := range map[string]graph.DType{"wide": graph.Float32, "narrow": graph.BFloat16} {
+		if got := plan.Results[name].DType; got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+	}
+	var steps []string
+	for _, s := range plan.Steps {
+		steps = append(steps, s.Spec.Name)
+	}
+	if diff := cmp.Diff([]string{"scale", "double_add", "double_add"}, steps); diff != "" {
+		t.Errorf("steps (-want +got):\n%s", diff)
 	}
 }
 

@@ -161,29 +161,8 @@ func (d *Device) LoadBeside(p *graph.Plan, m graph.Memory, other graph.Program) 
 
 func (d *Device) load(p *graph.Plan, m graph.Memory, other *Program) (graph.Program, error) {
 	prog := &Program{plan: p, pool: d.pool}
-	if m != nil {
-		own, ok := m.(*Memory)
-		if !ok {
-			return nil, fmt.Errorf("cpu: the memory belongs to another device (%T)", m)
-		}
-		prog.regions = own.regions
-	}
-	for r := graph.Params; r < graph.Regions; r++ {
-		if len(prog.regions[r]) < p.Sizes[r] {
-			return nil, fmt.Errorf("cpu: region %v has %d elements, the plan wants %d", r, len(prog.regions[r]), p.Sizes[r])
-		}
-	}
-	if other != nil {
-		prog.regions[graph.Arena], prog.regions[graph.States] = other.regions[graph.Arena], other.regions[graph.States]
-	}
-	for _, r := range []graph.Region{graph.Arena, graph.Inputs, graph.States} {
-		if r != graph.Inputs && prog.regions[r] != nil && len(prog.regions[r]) >= p.Sizes[r] {
-			continue
-		}
-		if p.Sizes[r] < 0 || p.Sizes[r] > maxElements {
-			return nil, fmt.Errorf("cpu: region %v can't have %d elements", r, p.Sizes[r])
-		}
-		prog.regions[r] = aligned(p.Sizes[r])
+	if err := prog.takeMemory(m, other); err != nil {
+		return nil, err
 	}
 	size := 0
 	for _, s := range p.Steps {
@@ -215,6 +194,37 @@ func (d *Device) load(p *graph.Plan, m graph.Memory, other *Program) (graph.Prog
 		prog.kernels = append(prog.kernels, s.Spec.CPU(c))
 	}
 	return prog, nil
+}
+
+// takeMemory gives the program its regions: those of m and of other, and what they have no
+// room for.
+func (p *Program) takeMemory(m graph.Memory, other *Program) error {
+	if m != nil {
+		own, ok := m.(*Memory)
+		if !ok {
+			return fmt.Errorf("cpu: the memory belongs to another device (%T)", m)
+		}
+		p.regions = own.regions
+	}
+	want := &p.plan.Sizes
+	for r := graph.Params; r < graph.Regions; r++ {
+		if len(p.regions[r]) < want[r] {
+			return fmt.Errorf("cpu: region %v has %d elements, the plan wants %d", r, len(p.regions[r]), want[r])
+		}
+	}
+	if other != nil {
+		p.regions[graph.Arena], p.regions[graph.States] = other.regions[graph.Arena], other.regions[graph.States]
+	}
+	for _, r := range []graph.Region{graph.Arena, graph.Inputs, graph.States} {
+		if r != graph.Inputs && p.regions[r] != nil && len(p.regions[r]) >= want[r] {
+			continue
+		}
+		if want[r] < 0 || want[r] > maxElements {
+			return fmt.Errorf("cpu: region %v can't have %d elements", r, want[r])
+		}
+		p.regions[r] = aligned(want[r])
+	}
+	return nil
 }
 
 func (p *Program) buffer(s graph.Slot) graph.Buffer {

@@ -20,6 +20,7 @@ import (
 	"github.com/ebitengine/purego"
 
 	"github.com/gofrs/flock"
+
 	"github.com/sambatrain/sambatrain/internal/dylib"
 )
 
@@ -78,7 +79,7 @@ func cacheFolder() (string, error) {
 	}
 	dir := filepath.Join(cache, "sambatrain", "cubin")
 	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return "", fmt.Errorf("cuda: kernel cache: %w", err)
+		return "", fmt.Errorf("cuda: kernel cache: %w; name a folder that can be written in XDG_CACHE_HOME", err)
 	}
 	return dir, nil
 }

@@ -85,8 +85,8 @@ func NewShareLoader(ds *Dataset, share Share, batch int, startStep int64) (*Load
 	return l, nil
 }
 
-// Next copies the next batch, or this process's share of it, into dst, (rows, T+1) row-major, and returns how long it waited for it. After an error
-// it returns that error again. It is for use by one goroutine.
+// Next copies the next batch, or this process's share of it, into dst, (rows, T+1) row-major, and returns how long it
+// waited for it. After an error it returns that error again. It is for use by one goroutine.
 func (l *Loader) Next(dst []int32) (time.Duration, error) {
 	if l.err != nil {
 		return 0, l.err

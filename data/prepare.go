@@ -28,8 +28,9 @@ type Progress struct {
 // same settings is used as it is; one made from others is an error.
 //
 // The folder appears under its name when it is complete. A prepare that was stopped or killed goes on where its last
-// whole shards end, if settings, tokenizer and the files up to there are the same. Of two processes that prepare the same folder, one waits for the other (its lock is the file
-// <shards>.lock) and uses the result. Equal text gives equal shards, byte for byte, on any number of cores.
+// whole shards end, if settings, tokenizer and the files up to there are the same. Of two processes that prepare the
+// same folder, one waits for the other (its lock is the file <shards>.lock) and uses the result. Equal text gives
+// equal shards, byte for byte, on any number of cores.
 //
 // progress, which may be nil, is called now and then, from one goroutine at a time, while shards are written.
 func Prepare(ctx context.Context, c Config, progress func(Progress)) (Manifest, error) {

@@ -2,7 +2,7 @@ package graph
 
 import "time"
 
-// Device owns memory and runs plans on it. graph/cpu is one.
+// Device owns memory and runs plans on it: graph/cpu and graph/cuda.
 type Device interface {
 	// Name says what the device is, for people: "cpu (2 threads, avx512)".
 	Name() string

@@ -3,7 +3,7 @@
 // Layers describe a model with a [Builder]: it puts fused operations (a [Spec]
 // each) into a gorgonia expression graph, and gorgonia.Grad adds the backward
 // pass. [Builder.Compile] makes a [Plan] of it: which op runs when, and where
-// each tensor lies in memory. A [Device] (graph/cpu) loads a plan and runs it.
+// each tensor lies in memory. A [Device] (graph/cpu, graph/cuda) loads a plan and runs it.
 //
 // This package is the only one that imports gorgonia.
 //

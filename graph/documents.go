@@ -8,13 +8,15 @@ import (
 	"strings"
 )
 
-// SetDocuments makes ops that mix tokens treat each document of a row as a row of its own: nothing is seen across a
-// border. starts [B T] holds, for each token, where its document begins in the row.
+// SetDocuments makes ops that mix tokens treat each document of a row as a row of its own:
+// nothing is seen across a border. starts [B T] holds, for each token, where its document
+// begins in the row.
 func (b *Builder) SetDocuments(starts Tensor) { b.documents = starts }
 
-// ApplyByDocument adds a call of forward or, where documents are set, of its form by document. backward is the op of
-// forward's gradient; its inputs are those of forward, the outputs of forward that saved numbers, and the gradient of
-// output 0; its output i is the gradient of input i.
+// ApplyByDocument adds a call of forward or, where documents are set, of its form by
+// document. backward is the op of forward's gradient; its inputs are those of forward, the
+// outputs of forward that saved numbers, and the gradient of output 0; its output i is the
+// gradient of input i.
 func (b *Builder) ApplyByDocument(forward, backward *Spec, saved []int, in ...Tensor) Tensor {
 	if !b.documents.Valid() {
 		return b.Apply(forward, in...)
@@ -22,9 +24,10 @@ func (b *Builder) ApplyByDocument(forward, backward *Spec, saved []int, in ...Te
 	return b.Apply(ByDocument(forward, backward, saved), append(in[:len(in):len(in)], b.documents)...)
 }
 
-// ByDocument is an op in which each document of a row is computed as it would be alone, see ApplyByDocument. Its
-// last input is start [B T]. Its outputs are forward's output 0 and what forward saves for each token; what forward
-// saves otherwise is computed again for the backward pass. Its CPU kernels bind forward's to each document as they run.
+// ByDocument is an op in which each document of a row is computed as it would be alone, see
+// ApplyByDocument. Its last input is start [B T]. Its outputs are forward's output 0 and
+// what forward saves for each token; what forward saves otherwise is computed again for the
+// backward pass. Its CPU kernels bind forward's to each document as they run.
 func ByDocument(forward, backward *Spec, saved []int) *Spec {
 	op := newDocumentOp(forward, nil, saved)
 	return &Spec{
@@ -145,8 +148,8 @@ func (o *documentOp) outputOf(i int) int {
 	return n
 }
 
-// place is where output i of forward is among a form's tensors: its outputs in the forward op, its inputs in the backward
-// op. -1: it is not there.
+// place is where output i of forward is among a form's tensors: its outputs in the forward
+// op, its inputs in the backward op. -1: it is not there.
 func (o *documentOp) place(i int) int {
 	at := slices.Index(o.kept(), i)
 	switch {

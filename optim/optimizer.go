@@ -44,9 +44,9 @@ func New(dev graph.Device, mem graph.Memory, n int, o AdamW, mixed bool, shard S
 func (o *Optimizer) Plan() *graph.Plan { return o.update.Plan() }
 
 // Step does update number step, counted from 0, of totalSteps, with the mean
-// gradient of microBatches, those of all processes, whose sum is in Grads. gradNorm is the mean gradient's L2
-// norm before clipping; where it is not finite, the error is ErrNotFinite and nothing
-// was updated.
+// gradient of microBatches, those of all processes, whose sum is in Grads. gradNorm is the
+// mean gradient's L2 norm before clipping; where it is not finite, the error is
+// ErrNotFinite and nothing was updated.
 func (o *Optimizer) Step(step, totalSteps int64, microBatches int) (gradNorm float64, err error) {
 	if microBatches < 1 {
 		return 0, fmt.Errorf("optimizer: step %d: %d micro-batches make no gradient", step, microBatches)

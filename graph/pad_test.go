@@ -33,6 +33,26 @@ func gated(t *testing.T, mixed bool, tokens, f int) *graph.Plan {
 	return p
 }
 
+// TestMerge: in mixed precision gate and up give their input one gradient, by one product,
+// where their gradients can be columns of one tensor without padding.
+func TestMerge(t *testing.T) {
+	for _, c := range []struct {
+		mixed  bool
+		f      int
+		merged bool
+	}{{true, 104, true}, {true, 98, false}, {false, 104, false}} {
+		products := map[string]int{}
+		for _, s := range gated(t, c.mixed, 24, c.f).Steps {
+			products[s.Spec.Name]++
+		}
+		// The gradient of the hidden tensor is a product in any case.
+		want := map[bool][2]int{true: {2, 0}, false: {2, 1}}[c.merged]
+		if got := [2]int{products["linear_dx"], products["linear_dx_add"]}; got != want {
+			t.Errorf("mixed %v, width %d: %v products without and with a sum, want %v", c.mixed, c.f, got, want)
+		}
+	}
+}
+
 // TestRowsOfBFloat16: where rows of bfloat16 are no whole number of 16 bytes, products find
 // them further apart, weights as well if there are many tokens; the numbers are the same.
 func TestRowsOfBFloat16(t *testing.T) {
@@ -44,6 +64,7 @@ func TestRowsOfBFloat16(t *testing.T) {
 		stride, copies int // of the hidden activations, and of the weight of as many columns
 	}{
 		{"mixed", true, many, 100, 104, 1},
+		{"mixed, 6 between rows", true, many, 98, 104, 1},
 		{"few tokens", true, few, 100, 104, 0},
 		{"aligned", true, many, 104, 104, 0},
 		{"narrow", true, many, 20, 20, 0},

@@ -56,11 +56,11 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 	if !s.first() {
 		return nil, nil
 	}
-	return s.report(last, time.Since(started))
+	return s.report(ctx, last, time.Since(started))
 }
 
 // report writes the run's sample and its result, which comes last.
-func (s *session) report(last []score, took time.Duration) (*Result, error) {
+func (s *session) report(ctx context.Context, last []score, took time.Duration) (*Result, error) {
 	result := &Result{
 		Run: s.dir, Steps: s.step, Tokens: s.tokensAt(s.step), Parameters: s.parameters(),
 		TrainLoss: s.loss, ValLoss: last[0].Loss, ValBitsPerByte: last[0].BitsPerByte, ValLonger: s.longer(last),
@@ -72,7 +72,7 @@ func (s *session) report(last []score, took time.Duration) (*Result, error) {
 	}
 	result.UnigramBitsPerByte, _ = s.train.UnigramBitsPerByte()
 	if s.recipe.Sample.Tokens > 0 {
-		if result.Sample, err = s.sample(); err != nil {
+		if result.Sample, err = s.sample(ctx); err != nil {
 			return nil, err
 		}
 		if err := wholefile.Write(filepath.Join(s.dir, SampleFile), []byte(result.Sample)); err != nil {

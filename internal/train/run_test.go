@@ -215,6 +215,25 @@ func TestStop(t *testing.T) {
 	}
 }
 
+// TestStopInSample: a run that is told to stop when all its steps are done leaves out its
+// sample, and has that left.
+func TestStopInSample(t *testing.T) {
+	r := recipe(t)
+	r.Sample.Tokens = 5
+	ctx, cancel := context.WithCancel(t.Context())
+	o := quiet()
+	o.Console = func(runlog.ConsoleOptions) runlog.Console { return &stopper{after: int(r.Train.Steps), cancel: cancel} }
+	_, err := Pretrain(ctx, r, o)
+	var stopped *Stopped
+	if !errors.As(err, &stopped) || stopped.Step != r.Train.Steps {
+		t.Fatalf("error is %v", err)
+	}
+	res, err := Resume(t.Context(), r.Run.Out, quiet())
+	if err != nil || res.Steps != r.Train.Steps || res.Sample == "" {
+		t.Fatalf("resumed: %+v, %v", res, err)
+	}
+}
+
 // stopper is a console that ends the run when it sees a step.
 type stopper struct {
 	after  int

@@ -2,6 +2,7 @@ package train
 
 import (
 	"context"
+	"errors"
 
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/graph"
@@ -22,8 +23,9 @@ func (s *session) sampleMemory() (graph.Memory, error) {
 	return modelMemory(s.dev, e.model, e.mixed, parametersOf(c))
 }
 
-// sample continues the recipe's prompt with the model as it stands.
-func (s *session) sample() (string, error) {
+// sample continues the recipe's prompt with the model as it stands. All is saved by then: a
+// run that is told to stop has only this left.
+func (s *session) sample(ctx context.Context) (string, error) {
 	c, tok := s.recipe.Sample, s.train.Tokenizer()
 	prompt := tok.Encode([]int32{tok.EOS()}, []byte(c.Prompt))
 	sampler, err := generate.NewSampler(generate.SamplerConfig{
@@ -42,11 +44,14 @@ func (s *session) sample() (string, error) {
 	defer g.Close()
 	text := []byte(c.Prompt)
 	stream := generate.NewStream(tok.Decode, prompt, nil)
-	err = g.Run(context.Background(), []generate.Request{{Prompt: prompt, Tokens: c.Tokens, EOS: tok.EOS(), Sampler: sampler,
+	err = g.Run(ctx, []generate.Request{{Prompt: prompt, Tokens: c.Tokens, EOS: tok.EOS(), Sampler: sampler,
 		Emit: func(token int32, _ []float32) bool {
 			more, _ := stream.Push(token)
 			text = append(text, more...)
 			return true
 		}}})
+	if errors.Is(err, context.Canceled) {
+		err = &Stopped{Run: s.dir, Step: s.step}
+	}
 	return string(append(text, stream.Rest()...)), err
 }

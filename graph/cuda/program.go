@@ -205,7 +205,9 @@ func (p *Program) capture() error {
 		return err
 	}
 	defer purego.SyscallN(drv.graphDestroy, graph)
-	return drv.call("cuGraphInstantiate", drv.graphInstantiate, uintptr(unsafe.Pointer(&p.exec)), graph, 0)
+	// Without it all nodes have the kernels' priority; calls to other processes have a higher one.
+	const useNodePriority = 8
+	return drv.call("cuGraphInstantiate", drv.graphInstantiate, uintptr(unsafe.Pointer(&p.exec)), graph, useNodePriority)
 }
 
 func (p *Program) enqueueInputs() error {

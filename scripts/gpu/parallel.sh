@@ -247,25 +247,21 @@ beside() {
 	done
 }
 
-# speed: a model on each GPU by itself beside the others, and on all together, in turn, ROUNDS
-# (2) times; then on one alone. A GPU that is warm is slower, so that the first one is for
-# warming up and not counted.
+# speed: a model on each GPU by itself, beside the others, and on all together, in turn.
 speed() {
 	section 'Speed, bfloat16, rows of 4,096 tokens'
-	local steps=${STEPS:-30} shard model recipe rows round
+	local steps=${STEPS:-30} rounds=${ROUNDS:-2} shard model recipe rows round
+	rm -f "$work/speed.jsonl"
 	for model in ${MODELS:-samba-421m:8 samba-1.3b:4}; do
 		recipe=${model%:*} rows=${model#*:}
-		beside "$recipe" "$rows" "$steps" 0
-		rm -f "$work/speed.jsonl"
-		for round in $(seq "${ROUNDS:-2}"); do
+		for round in $(seq "$rounds"); do
+			beside "$recipe" "$rows" "$steps" "$round"
 			for shard in ${SHARDS:-none optimizer full}; do
 				begin "$shard-$round-$recipe" "$recipe" "$rows" "$gpus" --set run.shard="$shard"
 				measure "$shard-$round-$recipe" "$recipe" "$rows" "$gpus" "$steps" "$shard"
 			done
-			beside "$recipe" "$rows" "$steps" "$round"
 		done
-		begin "alone-$recipe" "$recipe" "$rows" 1
-		measure "alone-$recipe" "$recipe" "$rows" 1 "$steps" "GPU 0 alone"
+		beside "$recipe" "$rows" "$steps" last
 		report "$recipe"
 	done
 }

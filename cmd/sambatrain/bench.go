@@ -71,7 +71,7 @@ one step, call by call and worker by worker, that ui.perfetto.dev opens.`,
 	}
 	c.Flags().IntVar(&options.Steps, "runs", 10, "how many steps to time")
 	c.Flags().StringVar(&options.Profile, "profile", "", "folder to write "+bench.ProfileFile+" and "+bench.TraceFile+" to")
-	c.Flags().IntSliceVar(&threads, "compare-threads", nil, "time the step with these numbers of CPU workers in turn, as in 1,2")
+	c.Flags().IntSliceVar(&threads, "compare-threads", nil, "time the step with these `numbers` of CPU workers in turn, as in 1,2")
 	flags.add(c)
 	outputFlag(c, &output)
 	c.AddCommand(newBenchGenerate(a), newBenchCurves())

@@ -65,10 +65,10 @@ weights and states). A CPU's limits are measured, a known GPU's come from its da
 		},
 	}
 	f := c.Flags()
-	f.StringSliceVar(&prompts, "prompts", []string{"1k", "2k", "4k", "8k", "16k", "32k", "64k", "128k"}, "lengths of prompts, rising")
+	f.StringSliceVar(&prompts, "prompts", []string{"1k", "2k", "4k", "8k", "16k", "32k", "64k", "128k"}, "`lengths` of prompts, rising")
 	f.String("tokens", "128k", "tokens of one measurement of prompts: this over the length is its rows")
 	f.String("call-tokens", "16k", "tokens of all rows that are computed at once")
-	f.StringSliceVar(&positions, "positions", []string{"0", "1k", "4k", "16k", "64k"}, "positions at which decoding is timed, rising; empty for none")
+	f.StringSliceVar(&positions, "positions", []string{"0", "1k", "4k", "16k", "64k"}, "`positions` at which decoding is timed, rising; empty for none")
 	f.IntVar(&o.Rows, "rows", 16, "texts that are decoded together")
 	f.IntVar(&o.Steps, "decode-steps", 50, "tokens that are timed at each position")
 	f.IntVar(&o.Runs, "runs", 5, "how often prompts are timed")

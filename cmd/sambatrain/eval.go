@@ -41,7 +41,7 @@ type evalFlags struct {
 }
 
 func (f *evalFlags) add(c *cobra.Command, name, lengths string) {
-	c.Flags().StringSliceVar(&f.lengths, "lengths", strings.Split(lengths, ","), "context lengths in tokens, rising; 4k is 4096, 1m 1048576")
+	c.Flags().StringSliceVar(&f.lengths, "lengths", strings.Split(lengths, ","), "context `lengths` in tokens, rising; 4k is 4096, 1m 1048576")
 	c.Flags().IntVar(&f.rows, "rows", 1, "how many texts are read together")
 	c.Flags().IntVar(&f.chunk, "chunk", generate.DefaultChunk, "how many tokens of a text are computed at once")
 	c.Flags().StringVar(&f.out, "out", "", "folder for tables and pictures (default RUN_DIR/eval/"+name+")")

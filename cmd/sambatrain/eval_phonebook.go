@@ -52,7 +52,7 @@ the first line. scores.csv has a line for each size, and scores.png the picture.
 	f.add(c, "phonebook", "")
 	c.Flags().Lookup("lengths").Hidden = true
 	q.add(c, 20)
-	c.Flags().IntSliceVar(&entries, "entries", []int{20, 40, 80, 160, 320, 480}, "sizes of the book, rising")
+	c.Flags().IntSliceVar(&entries, "entries", []int{20, 40, 80, 160, 320, 480}, "`sizes` of the book, rising")
 	return c
 }
 

@@ -57,7 +57,7 @@ Texts are taken from the run's validation split, as one stream of documents, or 
 		},
 	}
 	f.add(c, "ppl", "2k,4k,8k,16k")
-	c.Flags().StringArrayVar(&files, "text", nil, "file to read instead of the validation split; may be repeated")
+	c.Flags().StringArrayVar(&files, "text", nil, "`file` to read instead of the validation split; may be repeated")
 	c.Flags().IntVar(&texts, "texts", 8, "how many texts to read at most")
 	return c
 }

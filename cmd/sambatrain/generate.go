@@ -54,10 +54,10 @@ costs the same.` + olderCheckpoint,
 		RunE: func(c *cobra.Command, args []string) error { return a.generate(c, args[0], &o) },
 	}
 	f := c.Flags()
-	f.StringArrayVar(&o.prompts, "prompt", nil, "text to continue; may be repeated; without any a new text is begun")
-	f.StringArrayVar(&o.files, "prompt-file", nil, "file that holds a text to continue, - is standard input; may be repeated")
+	f.StringArrayVar(&o.prompts, "prompt", nil, "`text` to continue; may be repeated; without any a new text is begun")
+	f.StringArrayVar(&o.files, "prompt-file", nil, "`file` that holds a text to continue, - is standard input; may be repeated")
 	f.IntVar(&o.tokens, "tokens", 200, "how many tokens to generate at most")
-	f.StringArrayVar(&o.stops, "stop", nil, "string that ends the text, and is left out; may be repeated")
+	f.StringArrayVar(&o.stops, "stop", nil, "`string` that ends the text, and is left out; may be repeated")
 	f.BoolVar(&o.echo, "echo", true, "write the prompt before its continuation")
 	f.IntVar(&o.batch, "batch", 8, "how many prompts go on together at most")
 	f.IntVar(&o.chunk, "chunk", generate.DefaultChunk, "how many tokens of a prompt are computed at once")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,6 +24,9 @@ func TestHelp(t *testing.T) {
 		c.LocalFlags().VisitAll(func(f *pflag.Flag) {
 			if f.Usage == "" || strings.HasSuffix(f.Usage, ".") {
 				t.Errorf("%s --%s: usage %q", path, f.Name, f.Usage)
+			}
+			if name, _ := pflag.UnquoteUsage(f); slices.Contains([]string{"stringArray", "strings", "ints", "int32Slice"}, name) {
+				t.Errorf("%s --%s: its value is called %s; quote a better name in its usage", path, f.Name, name)
 			}
 		})
 		if c.HasSubCommands() {

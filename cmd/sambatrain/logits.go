@@ -58,7 +58,7 @@ each one's successors to a safetensors file: tokens [T], logits [T V].` + olderC
 	}
 	f := c.Flags()
 	f.StringVar(&prompt, "prompt", "", "text; the end-of-text token is put before it, as in training")
-	f.Int32SliceVar(&tokens, "tokens", nil, "tokens in the place of a text, as in 256,72,105")
+	f.Int32SliceVar(&tokens, "tokens", nil, "`tokens` in the place of a text, as in 256,72,105")
 	f.StringVar(&out, "out", "", "file to write")
 	return c
 }

@@ -21,7 +21,7 @@ type namedFlag struct {
 }
 
 func (f *recipeFlags) add(c *cobra.Command) {
-	c.Flags().StringArrayVar(&f.sets, "set", nil, "set a recipe's key, as in --set optim.lr=3e-4; may be repeated")
+	c.Flags().StringArrayVar(&f.sets, "set", nil, "set a recipe's key, as `key=value`: optim.lr=3e-4; may be repeated")
 	for _, n := range []struct {
 		flag, key, usage string
 		number           bool

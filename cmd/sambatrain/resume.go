@@ -39,7 +39,7 @@ new data has at this step, so that rows may come twice or be left out.`,
 			})
 		},
 	}
-	c.Flags().StringArrayVar(&sets, "set", nil, "change a key of the run's recipe; may be repeated")
+	c.Flags().StringArrayVar(&sets, "set", nil, "change a key of the run's recipe, as `key=value`; may be repeated")
 	c.Flags().BoolVar(&allowDataChange, "allow-data-change", false, "go on with other data, mixture or data.seed than the run was trained on")
 	processes.add(c)
 	outputFlag(c, &output)

@@ -25,8 +25,8 @@ func newTokenizer(a *app) *cobra.Command {
 func textFlags(command *cobra.Command, c *data.TextConfig) {
 	f := command.Flags()
 	f.StringVar(&c.Path, "text", "", "folder of text")
-	f.StringArrayVar(&c.Include, "include", []string{"**/*"}, "pattern of files to read; may be repeated")
-	f.StringArrayVar(&c.Exclude, "exclude", nil, "pattern of files to leave out; may be repeated")
+	f.StringArrayVar(&c.Include, "include", []string{"**/*"}, "`pattern` of files to read; may be repeated")
+	f.StringArrayVar(&c.Exclude, "exclude", nil, "`pattern` of files to leave out; may be repeated")
 	f.StringVar(&c.JSONLField, "jsonl-field", c.JSONLField, "field of a JSONL line, or column of a Parquet file, that holds the text")
 }
 

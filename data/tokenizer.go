@@ -3,7 +3,9 @@ package data
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
@@ -98,6 +100,9 @@ func (c *tokenizerCache) get(path string, open func(string) (fileTokenizer, erro
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%w; relative paths begin in the folder where the program runs", err)
+	}
 	if err != nil {
 		return nil, err
 	}

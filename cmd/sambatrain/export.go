@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/internal/convert"
 	"github.com/sambatrain/sambatrain/internal/train"
 )
@@ -47,7 +46,7 @@ A model that a format can't say exactly is refused. docs/export.md shows how to 
 			if err != nil {
 				return err
 			}
-			tok, err := data.NewTokenizer(r.Data.Tokenizer)
+			tok, err := train.TokenizerOf(args[0], r)
 			if err != nil {
 				return err
 			}

@@ -5,8 +5,7 @@ import "net/http"
 // tokenizerInfo says what a tokenizer's special tokens are called.
 func (s *Server) tokenizerInfo(w http.ResponseWriter, _ *http.Request) {
 	answer(w, map[string]any{
-		"tokenizer_class": s.model.Tokenizer.Name(), "vocab_size": s.model.Tokenizer.VocabSize(),
-		"bos_token": nil, "eos_token": endOfText, "pad_token": nil,
+		"vocab_size": s.model.Tokenizer.VocabSize(), "bos_token": nil, "eos_token": endOfText, "pad_token": nil,
 	})
 }
 

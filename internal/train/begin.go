@@ -47,6 +47,9 @@ func Begin(r *recipes.Recipe, o Options, fill func(parameters []checkpoint.Tenso
 	if err != nil {
 		return err
 	}
+	if err := keepTokenizer(r.Run.Out, r.Data.Tokenizer); err != nil {
+		return err
+	}
 	// The config comes last: a folder that has one holds a run.
 	return wholefile.Write(filepath.Join(r.Run.Out, ConfigFile), resolved)
 }

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+
+	"github.com/sambatrain/sambatrain/data"
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 // begin gives the parameters of step 0: drawn, or those of the newest good checkpoint of
@@ -20,14 +23,28 @@ func (s *session) begin() error {
 	if err := sameJSON(r.Model, s.recipe.Model); err != nil {
 		return fmt.Errorf("train.from: %s has another model section than this recipe; leave model out of the recipe, or make them equal", from)
 	}
-	if r.Data.Tokenizer != s.recipe.Data.Tokenizer {
-		return fmt.Errorf("train.from: %s was trained with tokenizer %s, data.tokenizer is %s", from, r.Data.Tokenizer, s.recipe.Data.Tokenizer)
+	if err := s.sameTokenizer(from, r); err != nil {
+		return err
 	}
 	if err := s.engine.LoadParameters(c); err != nil {
 		return err
 	}
 	s.options.Log.Info("parameters", "from", c.Dir, "step", c.State.Step)
 	return nil
+}
+
+// sameTokenizer is an error unless this recipe's tokenizer gives the ids of the one that a
+// run was trained with.
+func (s *session) sameTokenizer(run string, r *recipes.Recipe) error {
+	was, err := TokenizerOf(run, r)
+	if err != nil {
+		return fmt.Errorf("train.from: %s: %w", run, err)
+	}
+	is, err := data.NewTokenizer(s.recipe.Data.Tokenizer)
+	if err == nil && is.Fingerprint() != was.Fingerprint() {
+		err = fmt.Errorf("train.from: %s was trained with tokenizer %s, data.tokenizer is %s", run, r.Data.Tokenizer, s.recipe.Data.Tokenizer)
+	}
+	return err
 }
 
 // sameJSON is an error unless a and b are the same as JSON.

@@ -73,15 +73,14 @@ func TrainedConfig(dir string, sets ...string) (*recipes.Recipe, error) {
 }
 
 // LoadModel loads a run's newest good checkpoint, or the one whose folder dir is, on its
-// recipe's device. sets change
-// keys of the recipe, such as that device.
+// recipe's device. sets change keys of the recipe, such as that device.
 func LoadModel(dir string, log *slog.Logger, sets ...string) (*Model, error) {
 	r, c, err := Newest(dir, log, sets...)
 	if err != nil {
 		return nil, err
 	}
 	m := &Model{Recipe: r, Checkpoint: c, Model: &r.Model}
-	if m.Tokenizer, err = data.NewTokenizer(r.Data.Tokenizer); err != nil {
+	if m.Tokenizer, err = TokenizerOf(dir, r); err != nil {
 		return nil, err
 	}
 	if err := m.open(log, parametersOf(c)); err != nil {

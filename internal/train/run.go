@@ -115,6 +115,9 @@ func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (res *Result, e
 		if s.metrics, err = createMetrics(s.dir); err != nil {
 			return err
 		}
+		if err := keepTokenizer(s.dir, s.recipe.Data.Tokenizer); err != nil {
+			return err
+		}
 		// The config comes last: a folder that has one holds a run.
 		return wholefile.Write(filepath.Join(s.dir, ConfigFile), s.resolved)
 	})

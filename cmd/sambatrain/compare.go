@@ -75,7 +75,7 @@ again, so that some recipes may be trained on another device before.`,
 			return failedRuns(result)
 		},
 	}
-	flags.add(c)
+	flags.addRun(c)
 	c.Flags().Lookup("out").Usage = "folder of the runs, the table and the picture (default runs/compare)"
 	c.Flags().IntSliceVar(&lengths, "lengths", []int{1, 2, 4}, "row `lengths` of the validation, in multiples of data.seq_len (recipe key eval.lengths)")
 	outputFlag(c, &output, outputMarkdown)

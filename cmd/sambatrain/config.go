@@ -35,7 +35,7 @@ func newConfig() *cobra.Command {
 		},
 	}
 	validate.Flags().BoolVar(&show, "show", false, "print the recipe with every key, defaults included")
-	flags.add(validate)
+	flags.addRun(validate)
 	c.AddCommand(validate)
 	return c
 }

@@ -64,7 +64,7 @@ steps, rate 1e-4); the batch and the row length are the run's. Measure the resul
 	}
 	c.Flags().StringVar(&task, "task", "", "what to train on: passkey or phonebook")
 	offer(c, "task", []string{data.TaskPasskey, data.TaskPhonebook})
-	flags.add(c)
+	flags.addRun(c)
 	processes.add(c)
 	outputFlag(c, &output)
 	return c

@@ -61,6 +61,6 @@ model section becomes that of DIR.`,
 		},
 	}
 	c.Flags().StringVar(&recipe, "recipe", "", "recipe that says all but the model")
-	flags.add(c)
+	flags.addRun(c)
 	return c
 }

@@ -44,7 +44,7 @@ that run's.`,
 		},
 	}
 	c.Flags().BoolVar(&resume, "resume", false, "go on with the run in the run directory, if there is one")
-	flags.add(c)
+	flags.addRun(c)
 	processes.add(c)
 	outputFlag(c, &output)
 	return c

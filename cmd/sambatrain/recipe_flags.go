@@ -20,28 +20,31 @@ type namedFlag struct {
 	flag, key string
 }
 
+// addRun adds the flags of a command that makes a run.
+func (f *recipeFlags) addRun(c *cobra.Command) {
+	f.add(c)
+	f.name(c, "out", "run.out", "run directory", false)
+}
+
 func (f *recipeFlags) add(c *cobra.Command) {
 	c.Flags().StringArrayVar(&f.sets, "set", nil, "set a recipe's key, as `key=value`: optim.lr=3e-4; may be repeated")
-	for _, n := range []struct {
-		flag, key, usage string
-		number           bool
-	}{
-		{"out", "run.out", "run directory", false},
-		{"device", "run.device", "where to compute: " + strings.Join(recipes.Devices, ", "), false},
-		{"dtype", "run.dtype", "type of computation: " + strings.Join(recipes.DTypes, ", "), false},
-		{"threads", "run.threads", "number of CPU workers; 0 is one a core", true},
-		{"steps", "train.steps", "number of optimizer steps", true},
-	} {
-		usage := n.usage + " (recipe key " + n.key + ")"
-		if n.number {
-			c.Flags().Int64(n.flag, 0, usage)
-		} else {
-			c.Flags().String(n.flag, "", usage)
-		}
-		f.named = append(f.named, namedFlag{n.flag, n.key})
-	}
+	f.name(c, "device", "run.device", "where to compute: "+strings.Join(recipes.Devices, ", "), false)
+	f.name(c, "dtype", "run.dtype", "type of computation: "+strings.Join(recipes.DTypes, ", "), false)
+	f.name(c, "threads", "run.threads", "number of CPU workers; 0 is one a core", true)
+	f.name(c, "steps", "train.steps", "number of optimizer steps", true)
 	offer(c, "device", recipes.Devices)
 	offer(c, "dtype", recipes.DTypes)
+}
+
+// name adds a flag for a key.
+func (f *recipeFlags) name(c *cobra.Command, flag, key, usage string, number bool) {
+	usage += " (recipe key " + key + ")"
+	if number {
+		c.Flags().Int64(flag, 0, usage)
+	} else {
+		c.Flags().String(flag, "", usage)
+	}
+	f.named = append(f.named, namedFlag{flag, key})
 }
 
 // assignments are all changes in the order in which they apply.

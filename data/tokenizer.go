@@ -100,7 +100,7 @@ func (c *tokenizerCache) get(path string, open func(string) (fileTokenizer, erro
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("%w; relative paths begin in the folder where the program runs", err)
 	}
 	if err != nil {

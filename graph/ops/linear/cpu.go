@@ -21,7 +21,8 @@ func forward(c *graph.CPUCall) func() {
 
 func forwardAdd(c *graph.CPUCall) func() {
 	x, w, y := c.In[0], c.In[1], c.Out[0]
-	g := simd.Gemm{M: x.Rows, N: w.Rows, K: x.Cols, TransB: true, LDA: x.Stride, LDB: w.Stride, LDC: y.Stride, Accumulate: true}
+	g := simd.Gemm{M: x.Rows, N: w.Rows, K: x.Cols, TransB: true, LDA: x.Stride, LDB: w.Stride, LDC: y.Stride, Accumulate: true,
+		RoundFactors: c.RoundFactors}
 	return from(c, c.In[2], g.Bind(c.Pool, x.F32, w.F32, y.F32, c.Workspace))
 }
 

@@ -29,6 +29,8 @@ type Builder struct {
 	round *Spec
 	// blocks is how many there are, and block the one being added, 0 outside.
 	blocks, block int
+	// float32Blocks is how many, the first ones, compute in float32 in mixed precision.
+	float32Blocks int
 	// arenaLimit is in bytes; 0 is none.
 	arenaLimit int64
 	// reduction sums gradients over processes; nil in a run of one.
@@ -79,6 +81,10 @@ func (b *Builder) SetCarry(c Carry) { b.carry = &c }
 // op that makes bfloat16 of float32.
 func (b *Builder) SetMixed(round *Spec) { b.round = round }
 
+// SetFloat32Blocks leaves the first n blocks out of mixed precision, forward and backward:
+// their tensors are float32, and so are the weights that they read. See Step.Precise.
+func (b *Builder) SetFloat32Blocks(n int) { b.float32Blocks = n }
+
 // SetAccumulate makes the backward pass add to what region Grads holds, instead of
 // writing over it: the gradients of several runs are summed.
 func (b *Builder) SetAccumulate() { b.accumulate = true }
@@ -126,6 +132,15 @@ func (b *Builder) path() string {
 		return b.differentiating.path
 	}
 	return strings.Join(b.scope, ".")
+}
+
+// precise reports whether what is being added belongs to a float32 block, as the backward
+// ops of its calls do.
+func (b *Builder) precise() bool {
+	if b.differentiating != nil {
+		return b.differentiating.precise
+	}
+	return 0 < b.block && b.block <= b.float32Blocks
 }
 
 func (b *Builder) nextID() uint64 {
@@ -188,7 +203,7 @@ func (b *Builder) Apply(s *Spec, in ...Tensor) Tensor {
 		}
 		updates = updates || o.Updated
 	}
-	c := &call{Resolved: r, id: b.nextID(), path: b.path(), block: b.block, backward: b.differentiating != nil, b: b}
+	c := &call{Resolved: r, id: b.nextID(), path: b.path(), block: b.block, precise: b.precise(), backward: b.differentiating != nil, b: b}
 	n, err := gorgonia.ApplyOp(c, nodes...)
 	if err != nil {
 		return b.Fail(fmt.Errorf("%s: %w", s.Name, err))

@@ -21,6 +21,7 @@ type compiler struct {
 	outputs map[*gorgonia.Node][]*value // a call's outputs
 	parts   map[*gorgonia.Node]bool     // places that a sum joins with others
 	rounded map[*value]*value           // float32 values and their bfloat16 copies
+	wide    map[*value]*value           // bfloat16 values and their float32 copies
 	padded  map[int]*value              // copies of weights, by the weights' offsets in Shadow
 	// gradients are the outputs that are parameters' gradients: float32 in any case.
 	gradients map[outputOf]bool
@@ -68,6 +69,7 @@ func newCompiler(b *Builder) *compiler {
 		outputs:   map[*gorgonia.Node][]*value{},
 		parts:     map[*gorgonia.Node]bool{},
 		rounded:   map[*value]*value{},
+		wide:      map[*value]*value{},
 		padded:    map[int]*value{},
 		gradients: map[outputOf]bool{},
 	}
@@ -98,7 +100,7 @@ func (c *compiler) size(p *Plan) error {
 // write gives the plan its steps, and the places of what a caller reads and writes.
 func (c *compiler) write(p *Plan) error {
 	for _, s := range c.steps {
-		step := Step{Resolved: s.Resolved, Path: s.path, Backward: s.backward, Again: s.again}
+		step := Step{Resolved: s.Resolved, Path: s.path, Precise: s.precise, Backward: s.backward, Again: s.again}
 		for _, v := range s.in {
 			step.In = append(step.In, v.slot())
 		}
@@ -301,7 +303,7 @@ func (c *compiler) step(n *gorgonia.Node, op *call, in []*value) ([]*value, erro
 	for i, o := range op.Out {
 		t := o.DType
 		wide := i == 0 && op.Spec.Promote && slices.ContainsFunc(s.in, func(v *value) bool { return v.st.dtype == Float32 })
-		if c.b.round != nil && t == Float32 && o.Kind != Precise && !wide && !c.gradients[outputOf{n, i}] {
+		if c.b.round != nil && !op.precise && t == Float32 && o.Kind != Precise && !wide && !c.gradients[outputOf{n, i}] {
 			t = BFloat16
 		}
 		s.out = append(s.out, newStorage(Arena, o.Shape, t).hold(o.Shape, 0))

@@ -72,10 +72,10 @@ func (b *Builder) State(name string, shape ...int) Tensor {
 	return b.external(b.Path(name), States, Float32, shape)
 }
 
-// Cache is a State that mixed precision keeps in bfloat16.
+// Cache is a State that mixed precision keeps in bfloat16, but in float32 blocks.
 func (b *Builder) Cache(name string, shape ...int) Tensor {
 	t := Float32
-	if b.round != nil {
+	if b.round != nil && !b.precise() {
 		t = BFloat16
 	}
 	return b.external(b.Path(name), States, t, shape)

@@ -18,7 +18,7 @@ func TestModelPlans(t *testing.T) {
 	m.Layers.Repeat = 3
 	for name, mixed := range map[string]bool{"float32": false, "mixed": true} {
 		t.Run(name, func(t *testing.T) {
-			b := layers.NewBuilder(mixed)
+			b := layers.NewBuilder(layers.Precision{Mixed: mixed})
 			tokens, targets := b.Input("tokens", graph.Int32, 2, 24), b.Input("targets", graph.Int32, 2, 24)
 			loss := m.Loss(b, tokens, targets)
 			b.Result("loss", loss)

@@ -21,7 +21,8 @@ type call struct {
 	*Resolved
 	id       uint64
 	path     string
-	block    int // of the forward pass, from 1; 0 is outside
+	block    int  // of the forward pass, from 1; 0 is outside
+	precise  bool // see Step.Precise
 	backward bool
 	again    bool // a forward call that the backward pass repeats
 	b        *Builder

@@ -17,7 +17,7 @@ import (
 func gated(t *testing.T, mixed bool, tokens, f int) *graph.Plan {
 	t.Helper()
 	const d = 16
-	b := layers.NewBuilder(mixed)
+	b := layers.NewBuilder(layers.Precision{Mixed: mixed})
 	x, target := b.Input("x", graph.Float32, 1, tokens, d), b.Input("target", graph.Float32, 1, tokens, d)
 	x = linear.Apply(b, x, b.Param("in", nil, d, d))
 	h := swiglu.Apply(b, linear.Apply(b, x, b.Param("gate", nil, f, d)), linear.Apply(b, x, b.Param("up", nil, f, d)))

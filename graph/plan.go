@@ -63,6 +63,10 @@ type Step struct {
 	In, Out []Slot
 	// Path is the scope of the layer that the call belongs to.
 	Path string
+	// Precise marks calls of float32 blocks, all of whose tensors are float32 in mixed
+	// precision too. Where other products have bfloat16 factors, theirs are not rounded on
+	// a CPU, and on a GPU to the 10 bits of mantissa that tensor cores take (TF32).
+	Precise bool
 	// Backward marks calls of the backward pass.
 	Backward bool
 	// Again marks forward calls that the backward pass repeats.

@@ -2,11 +2,14 @@ package graph
 
 import "slices"
 
-// asWanted is v in the type that input i of op takes it in: rounded for a matrix
-// product in mixed precision, where v is not bfloat16 already.
+// asWanted is v in the type that input i of op takes it in. In mixed precision it is rounded
+// for a matrix product, where v is not bfloat16 already, and widened for a float32 block.
 func (c *compiler) asWanted(op *call, i int, v *value) (*value, error) {
 	o := op.In[i]
-	if c.b.round == nil || v.st.dtype != Float32 {
+	switch {
+	case op.precise && v.st.dtype == BFloat16:
+		return c.widened(op, v)
+	case c.b.round == nil || op.precise || v.st.dtype != Float32:
 		return v, nil
 	}
 	if v.st.region == Params {
@@ -31,17 +34,35 @@ func (c *compiler) asWanted(op *call, i int, v *value) (*value, error) {
 	if done, err := c.roundAtOnce(v, r); err != nil {
 		return nil, err
 	} else if !done {
-		res, err := c.b.round.Resolve([]Shape{v.shape})
-		if err != nil {
+		if err := c.convert(op, v, r); err != nil {
 			return nil, err
 		}
-		round := &call{Resolved: res, path: op.path, backward: op.backward, block: op.block}
-		c.steps = append(c.steps, pending{call: round, in: []*value{v}, out: []*value{r}})
 	}
 	if v.st.region != States { // a state may change between two readers
 		c.rounded[v] = r
 	}
 	return r, nil
+}
+
+// widened is a float32 copy of v, of which there is one for all readers.
+func (c *compiler) widened(op *call, v *value) (*value, error) {
+	if w := c.wide[v]; w != nil {
+		return w, nil
+	}
+	w := newStorage(Arena, v.shape, Float32).hold(v.shape, 0)
+	c.wide[v] = w
+	return w, c.convert(op, v, w)
+}
+
+// convert adds the step, a part of op's layer, that gives a tensor another type.
+func (c *compiler) convert(op *call, from, to *value) error {
+	res, err := c.b.round.Resolve([]Shape{from.shape})
+	if err != nil {
+		return err
+	}
+	like := &call{Resolved: res, path: op.path, precise: op.precise, backward: op.backward, block: op.block}
+	c.steps = append(c.steps, pending{call: like, in: []*value{from}, out: []*value{to}})
+	return nil
 }
 
 // roundAtOnce lets the op that makes v make r of it as well, where it can.

@@ -119,7 +119,7 @@ func (c *compiler) readsPrecise(p *Param) bool {
 			continue
 		}
 		for i, child := range c.b.children(n) {
-			if child == p.node && op.In[i].Kind != Precise {
+			if child == p.node && op.In[i].Kind != Precise && !op.precise {
 				return false
 			}
 		}

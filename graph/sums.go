@@ -108,7 +108,7 @@ func (c *compiler) addInto(x, y *value, a, b *gorgonia.Node) (*value, error) {
 		if s.out[0] == y {
 			other, node = x, b
 		}
-		if node == nil || s.Spec.Added == nil || x == y || c.readers(node) != 1 || !c.known(other, i) {
+		if node == nil || s.Spec.Added == nil || x == y || c.readers(node) != 1 || !c.known(other, i) || s.precise && other.st.dtype == BFloat16 {
 			return nil, nil
 		}
 		if err := c.addTo(s, other); err != nil {

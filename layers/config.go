@@ -89,7 +89,7 @@ func Defaults() Model {
 }
 
 func (m *Model) initializer() initializer {
-	return initializer{m.Init, m.DModel, len(m.Layers.Pattern) * m.Layers.Repeat}
+	return initializer{m.Init, m.DModel, m.Depth()}
 }
 
 // Sublayers resolves every place of the stack.

@@ -30,7 +30,7 @@ func ExampleModel_Loss() {
 
 // lossOf is the loss of rows of arbitrary tokens, [B T].
 func lossOf(m *layers.Model, rows, tokens int) (float32, error) {
-	b := layers.NewBuilder(false)
+	b := layers.NewBuilder(layers.Precision{})
 	loss := m.Loss(b, b.Input("tokens", graph.Int32, rows, tokens), b.Input("targets", graph.Int32, rows, tokens))
 	b.Result("loss", loss)
 	if err := b.Gradients(loss); err != nil {

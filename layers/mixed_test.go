@@ -18,7 +18,7 @@ func TestMixed(t *testing.T) {
 	m := small("mamba mlp swa mlp", 1, true)
 	c := compileSmall(t, m)
 	gradients := func(mixed bool) (*graph.Plan, *reference.Memory) {
-		b := layers.NewBuilder(mixed)
+		b := layers.NewBuilder(layers.Precision{Mixed: mixed})
 		loss := m.Loss(b, b.Input("tokens", graph.Int32, rows, tokens), b.Input("targets", graph.Int32, rows, tokens))
 		b.Result("loss", loss)
 		if err := b.Gradients(loss); err != nil {

@@ -82,6 +82,9 @@ func (m *Model) LastLogits(b *graph.Builder, tokens graph.Tensor) graph.Tensor {
 	return linear.Apply(b, m.hidden(b, tokens, true), m.head(b))
 }
 
+// Depth is the number of sublayers.
+func (m *Model) Depth() int { return len(m.Layers.Pattern) * m.Layers.Repeat }
+
 // CacheGrows reports whether what a text's continuation must remember grows with the
 // text: full attention keeps every key and value.
 func (m *Model) CacheGrows() bool {
@@ -97,4 +100,25 @@ func (m *Model) head(b *graph.Builder) graph.Tensor {
 		return m.embeddings(b)
 	}
 	return b.Param("lm_head.weight", m.initializer().linear(m.DModel), m.VocabSize, m.DModel)
+}
+
+// The largest models of which Float32Sublayers has any.
+const (
+	float32Depth = 12
+	float32Width = 512
+)
+
+// Float32Sublayers is how many sublayers, the first ones, mixed precision leaves in float32
+// unless a recipe says otherwise: a third, rounded up, of a model of at most 12 that is at most
+// 512 wide, but not all; none of a larger one.
+//
+// What the first sublayers round is in all that follows, and so in every gradient: in models
+// this shallow the first third makes most of the gradients' error. In deeper ones its share is
+// smaller, and in wider ones float32 takes too long (docs/adr/0011).
+func (m *Model) Float32Sublayers() int {
+	n := m.Depth()
+	if n > float32Depth || m.DModel > float32Width {
+		return 0
+	}
+	return min((n+2)/3, n-1)
 }

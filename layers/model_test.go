@@ -38,7 +38,7 @@ func compileSmall(t *testing.T, m *layers.Model) *trained {
 		t.Fatal(err)
 	}
 	plan := func(training bool) *graph.Plan {
-		b := layers.NewBuilder(false)
+		b := layers.NewBuilder(layers.Precision{})
 		in, targets := b.Input("tokens", graph.Int32, rows, tokens), b.Input("targets", graph.Int32, rows, tokens)
 		if training {
 			loss := m.Loss(b, in, targets)
@@ -229,7 +229,7 @@ func (c *trained) differences(t *testing.T, exact *reference.Memory) {
 // perToken returns a function that runs what build makes of the tokens in float64.
 func (c *trained) perToken(t *testing.T, build func(b *graph.Builder, tokens graph.Tensor) graph.Tensor) func() []float64 {
 	t.Helper()
-	b := layers.NewBuilder(false)
+	b := layers.NewBuilder(layers.Precision{})
 	b.Result("x", build(b, b.Input("tokens", graph.Int32, rows, tokens)))
 	p, err := b.Compile()
 	if err != nil {
@@ -317,7 +317,7 @@ func TestChunks(t *testing.T) {
 func TestBadStackFailsTheBuilder(t *testing.T) {
 	m := small("mamba mlp", 1, true)
 	m.Layers.Pattern[0].Mixer = "lstm"
-	b := layers.NewBuilder(false)
+	b := layers.NewBuilder(layers.Precision{})
 	if m.Logits(b, b.Input("tokens", graph.Int32, rows, tokens)).Valid() || b.Err() == nil {
 		t.Errorf("error is %v", b.Err())
 	}

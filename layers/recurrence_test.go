@@ -28,7 +28,7 @@ func params(t *testing.T, m *layers.Model) []*graph.Param {
 	if err := m.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	b := layers.NewBuilder(false)
+	b := layers.NewBuilder(layers.Precision{})
 	m.Logits(b, b.Input("tokens", graph.Int32, 1, 8))
 	if err := b.Err(); err != nil {
 		t.Fatal(err)

@@ -180,7 +180,7 @@ func sameButModel(t *testing.T, base, r *recipes.Recipe) {
 // parameters are those of a model, in all and without embeddings.
 func parameters(t *testing.T, m *layers.Model) (total, nonEmbedding int) {
 	t.Helper()
-	b := layers.NewBuilder(false)
+	b := layers.NewBuilder(layers.Precision{})
 	m.Logits(b, b.Input("tokens", graph.Int32, 1, 8))
 	if err := b.Err(); err != nil {
 		t.Fatal(err)

@@ -88,6 +88,10 @@ type Run struct {
 	// the residual stream in float32; or on a GPU tf32, float32 but for the factors of
 	// products with weights, of which tensor cores take 10 bits of the mantissa.
 	DType string `yaml:"dtype" json:"dtype"`
+	// Float32Sublayers is how many sublayers, the first ones, bfloat16 leaves in float32,
+	// forward and backward; of products there, a GPU's tensor cores take 10 bits of the
+	// mantissa. auto is what layers.Model.Float32Sublayers says.
+	Float32Sublayers Sublayers `yaml:"float32_sublayers" json:"float32_sublayers"`
 	// MemoryBudget is the memory that a step may take: parameters, gradients, moments and
 	// activations. Where they would take more, activations are computed again in the
 	// backward pass, which changes no bit. auto is what the device has free, on the CPU less
@@ -179,7 +183,7 @@ func Defaults() Recipe {
 		Eval:       Eval{Every: 1000, Rows: 200, Lengths: []int{1}},
 		Checkpoint: checkpoint.DefaultConfig(),
 		Sample:     Sample{Tokens: 0, Temperature: 0.8, TopP: 1, Seed: 1},
-		Run:        Run{Device: CPU, DType: Float32, Shard: ShardNone, ReduceDType: Float32, Timeout: Duration(2 * time.Minute), LogEvery: 10},
+		Run:        Run{Device: CPU, DType: Float32, Float32Sublayers: AutoSublayers, Shard: ShardNone, ReduceDType: Float32, Timeout: Duration(2 * time.Minute), LogEvery: 10},
 	}
 }
 
@@ -277,6 +281,13 @@ func (r *Recipe) rest() error {
 	}
 	if err := r.Run.Validate(); err != nil {
 		return err
+	}
+	switch n, depth := r.Run.Float32Sublayers, r.Model.Depth(); {
+	case int(n) > depth:
+		return fmt.Errorf("run.float32_sublayers: must be auto, or 0 to the model's %d sublayers, is %d", depth, n)
+	case n == AutoSublayers && r.Run.Mixed():
+		// A run keeps its number, whatever auto may come to mean.
+		r.Run.Float32Sublayers = Sublayers(r.Model.Float32Sublayers())
 	}
 	if r.Run.Out == "" {
 		r.Run.Out = "runs/" + r.Name

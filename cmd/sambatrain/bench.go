@@ -102,7 +102,7 @@ func checkComparison(c *cobra.Command, threads []int) error {
 func benchText(w io.Writer, b *bench.Result) error {
 	fmt.Fprintf(w, "%s on %s\n\n", b.Name, b.Device)
 	fmt.Fprintf(w, "step    %s: %d rows of %d tokens, %d at a time\n", stepTime(b.Step), b.Rows, b.SeqLen, b.Rows/b.MicroBatches)
-	fmt.Fprintf(w, "speed   %.0f tokens/s, %sFLOP/s of the model's work\n", b.TokensPerSecond, metric(1e9*b.ModelGFLOPs))
+	fmt.Fprintf(w, "speed   %.0f tokens/s, %sFLOP/s of the model's work, in %s\n", b.TokensPerSecond, metric(1e9*b.ModelGFLOPs), b.Precision)
 	if p := b.Peak; p != nil {
 		fmt.Fprintf(w, "MFU     %.1f%% of the %sFLOP/s that float32 multiply-adds in registers reach; memory reads %.1f GB/s, triad %.1f GB/s\n",
 			100*b.MFU, metric(1e9*p.GFLOPs), p.ReadGBs, p.TriadGBs)

@@ -92,9 +92,15 @@ func testDevices(out io.Writer) (sound bool, err error) {
 // selfTest prints one line on a device and reports whether it is sound.
 func selfTest(w io.Writer, dev graph.Device, dtype string) bool {
 	started := time.Now()
-	if err := verify.SelfTest(dev, dtype); err != nil {
+	run := recipes.Defaults().Run
+	run.Device, run.DType = recipes.Auto, dtype
+	r, err := verify.SelfTest(dev, run)
+	if err != nil {
 		fmt.Fprintf(w, "%s, %s: FAILED: %v\n", dev.Name(), dtype, err)
 		return false
+	}
+	if run.Mixed() {
+		dtype += fmt.Sprintf(", float32 in %d of %d sublayers", r.Float32Sublayers, r.Sublayers)
 	}
 	fmt.Fprintf(w, "%s, %s: sound (%.1f s)\n", dev.Name(), dtype, time.Since(started).Seconds())
 	return true

@@ -99,7 +99,7 @@ func (a *app) generate(c *cobra.Command, run string, o *generateOptions) error {
 		out.start()
 	}
 	b, err := generate.NewBatch(m.Device, m.Memory, m.Model, generate.Config{
-		Rows: min(o.batch, len(prompts)), Chunk: o.chunk, Positions: longest, Mixed: m.Mixed})
+		Rows: min(o.batch, len(prompts)), Chunk: o.chunk, Positions: longest, Precision: m.Precision})
 	if err != nil {
 		return err
 	}

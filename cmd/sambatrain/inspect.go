@@ -48,8 +48,8 @@ func inspectText(w io.Writer, in *train.Inspection) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(w, "\nwork    %sFLOP a token, forward and backward\nmemory  %s\n        %sB more of the host's memory for the copy that checkpoints are written from\n",
-		metric(in.FLOPsPerToken), memoryText(in.Memory), metric(float64(in.Memory.CheckpointCopy))); err != nil {
+	if _, err := fmt.Fprintf(w, "\nwork    %sFLOP a token, forward and backward, in %s\nmemory  %s\n        %sB more of the host's memory for the copy that checkpoints are written from\n",
+		metric(in.FLOPsPerToken), in.Precision, memoryText(in.Memory), metric(float64(in.Memory.CheckpointCopy))); err != nil {
 		return err
 	}
 	if in.Recomputed == 0 {

@@ -161,8 +161,8 @@ func choosePlans(m *forecast.Machine, r *recipes.Recipe, counts []int, l forecas
 
 func plansText(w io.Writer, m *forecast.Machine, r *recipes.Recipe, plans []scalePlan) error {
 	cal, net := m.Calibration, m.Interconnect
-	fmt.Fprintf(w, "%s: %d rows of %d tokens a step, %d steps, %stokens\n", r.Name, r.Train.BatchSize, r.Data.SeqLen, r.Train.Steps,
-		metric(float64(r.Train.Steps)*float64(r.Train.BatchSize*r.Data.SeqLen)))
+	fmt.Fprintf(w, "%s: %d rows of %d tokens a step, %d steps, %stokens, in %s\n", r.Name, r.Train.BatchSize, r.Data.SeqLen, r.Train.Steps,
+		metric(float64(r.Train.Steps)*float64(r.Train.BatchSize*r.Data.SeqLen)), r.PrecisionText())
 	fmt.Fprintf(w, "%s, %.0f GB to plan with, $%.2f an hour; %d a node, %s: %.0f GB/s within, %.0f GB/s between\n", cal.Name, float64(cal.Memory)/1e9, cal.Price,
 		net.GPUsPerNode, net.Name, net.Link.GBs, net.Net.GBs)
 	fmt.Fprintf(w, "predicted from %s (%s), not measured\n\n", cal.Source, cal.Date)

@@ -23,7 +23,8 @@ func newVerify(a *app) *cobra.Command {
 		Long: `Check this build's numerics against fixtures: safetensors files with a small
 model's parameters, and the logits, loss, gradients and first AdamW steps that an
 independent float64 program computed. Prints one row a file with the largest
-relative errors. Exit status 1 if any fails.`,
+relative errors, and how many sublayers were in float32 (run.float32_sublayers). Exit
+status 1 if any fails.`,
 		Example: "  sambatrain verify internal/verify/testdata",
 		Args:    atLeastOneArg("file or folder"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -47,7 +48,7 @@ relative errors. Exit status 1 if any fails.`,
 					return err
 				}
 				for _, file := range files {
-					r := verify.Run(dev, file, run.DType)
+					r := verify.Run(dev, file, run)
 					if !r.Pass {
 						failed++
 					}
@@ -67,6 +68,7 @@ relative errors. Exit status 1 if any fails.`,
 	c.Flags().StringVar(&run.DType, "dtype", run.DType, "type of computation: "+strings.Join(recipes.DTypes, ", "))
 	offer(c, "device", recipes.Devices)
 	offer(c, "dtype", recipes.DTypes)
+	c.Flags().Var(&run.Float32Sublayers, "float32-sublayers", "how many of a model's first sublayers bfloat16 leaves in float32")
 	c.Flags().IntVar(&run.Threads, "threads", 0, "number of CPU workers; 0 is one a core")
 	outputFlag(c, &output)
 	return c
@@ -74,16 +76,16 @@ relative errors. Exit status 1 if any fails.`,
 
 func verifyTable(w io.Writer, reports []verify.Report) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "fixture\tlogits\tloss\tgradients\tsteps\tparameters\tresult")
+	fmt.Fprintln(t, "fixture\tlogits\tloss\tgradients\tsteps\tparameters\tfloat32\tresult")
 	for _, r := range reports {
 		name := filepath.Base(r.File)
 		switch {
 		case r.Error != "":
-			fmt.Fprintf(t, "%s\t-\t-\t-\t-\t-\tFAIL: %s\n", name, r.Error)
+			fmt.Fprintf(t, "%s\t-\t-\t-\t-\t-\t-\tFAIL: %s\n", name, r.Error)
 		case r.Pass:
-			fmt.Fprintf(t, "%s\t%.1e\t%.1e\t%.1e\t%.1e\t%.1e\tpass\n", name, r.Logits, r.Loss, r.Gradients, r.Steps, r.Parameters)
+			fmt.Fprintf(t, "%s\t%.1e\t%.1e\t%.1e\t%.1e\t%.1e\t%d of %d\tpass\n", name, r.Logits, r.Loss, r.Gradients, r.Steps, r.Parameters, r.Float32Sublayers, r.Sublayers)
 		default:
-			fmt.Fprintf(t, "%s\t%.1e\t%.1e\t%.1e\t%.1e\t%.1e\tFAIL (worst gradient: %s)\n", name, r.Logits, r.Loss, r.Gradients, r.Steps, r.Parameters, r.Worst)
+			fmt.Fprintf(t, "%s\t%.1e\t%.1e\t%.1e\t%.1e\t%.1e\t%d of %d\tFAIL (worst gradient: %s)\n", name, r.Logits, r.Loss, r.Gradients, r.Steps, r.Parameters, r.Float32Sublayers, r.Sublayers, r.Worst)
 		}
 	}
 	return t.Flush()

@@ -180,7 +180,7 @@ func (d *Device) load(p *graph.Plan, m graph.Memory, other *Program) (graph.Prog
 	}
 	prog.workspace = aligned(size)
 	for _, s := range p.Steps {
-		c := &graph.CPUCall{Dims: s.Dims, Pool: d.pool, Comm: d.comm, Fail: prog.fail, RoundFactors: d.roundFactors}
+		c := &graph.CPUCall{Dims: s.Dims, Pool: d.pool, Comm: d.comm, Fail: prog.fail, RoundFactors: d.roundFactors && !s.Precise}
 		for _, in := range s.In {
 			c.In = append(c.In, prog.buffer(in))
 		}

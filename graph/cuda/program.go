@@ -159,7 +159,7 @@ func (p *Program) bind(s graph.Step) ([]command, error) {
 		}
 		if l.Product != nil {
 			for _, part := range split(*l.Product) {
-				m, err := p.d.newProduct(&part, p.d.scratch)
+				m, err := p.d.newProduct(&part, p.d.tf32 || s.Precise, p.d.scratch)
 				if err != nil {
 					return nil, err
 				}
@@ -205,9 +205,7 @@ func (p *Program) capture() error {
 		return err
 	}
 	defer purego.SyscallN(drv.graphDestroy, graph)
-	// Without it all nodes have the kernels' priority; calls to other processes have a higher one.
-	const useNodePriority = 8
-	return drv.call("cuGraphInstantiate", drv.graphInstantiate, uintptr(unsafe.Pointer(&p.exec)), graph, useNodePriority)
+	return drv.call("cuGraphInstantiate", drv.graphInstantiate, uintptr(unsafe.Pointer(&p.exec)), graph, 0)
 }
 
 func (p *Program) enqueueInputs() error {

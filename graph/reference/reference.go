@@ -25,8 +25,9 @@ func NewMemory(p *graph.Plan) *Memory {
 	return m
 }
 
-// Run does all of the plan's steps.
+// Run does all of the plan's steps. In mixed precision, roundings are those of a GPU.
 func (m *Memory) Run(p *graph.Plan) error {
+	mixed := p.Sizes[graph.Shadow] > 0
 	for i, s := range p.Steps {
 		if s.Spec.Reference == nil {
 			return fmt.Errorf("step %d: %s has no reference", i, s.Spec.Name)
@@ -34,6 +35,9 @@ func (m *Memory) Run(p *graph.Plan) error {
 		in, out := make([]graph.Array, len(s.In)), make([]graph.Array, len(s.Out))
 		for k, slot := range s.In {
 			in[k] = m.Read(slot)
+			if mixed && s.Precise && s.Resolved.In[k].Kind == graph.Factor {
+				round(in[k].Data, tf32Mantissa)
+			}
 		}
 		for k, slot := range s.Out {
 			out[k] = graph.NewArray(slot.Shape)
@@ -64,7 +68,7 @@ func (m *Memory) Read(s graph.Slot) graph.Array {
 		copy(a.Data[i*s.Cols:(i+1)*s.Cols], m[region][o:o+s.Cols])
 	}
 	if s.Region == graph.Shadow {
-		roundAll(a.Data)
+		round(a.Data, bfloat16Mantissa)
 	}
 	return a
 }
@@ -74,7 +78,7 @@ func (m *Memory) Read(s graph.Slot) graph.Array {
 func (m *Memory) Write(s graph.Slot, data []float64) {
 	if s.DType == graph.BFloat16 {
 		data = slices.Clone(data)
-		roundAll(data)
+		round(data, bfloat16Mantissa)
 	}
 	region, from := place(s)
 	for i := range s.Rows {
@@ -92,10 +96,18 @@ func place(s graph.Slot) (graph.Region, int) {
 	return s.Region, s.Offset + s.Col
 }
 
-// roundAll rounds to bfloat16, to nearest even.
-func roundAll(data []float64) {
+// Bits of a mantissa, without the first. A float32 has 23.
+const (
+	bfloat16Mantissa = 7
+	tf32Mantissa     = 10
+)
+
+// round leaves so many bits of each float32's mantissa, to nearest even.
+func round(data []float64, mantissa int) {
+	drop := 23 - mantissa
+	below := uint32(1)<<drop - 1
 	for i, x := range data {
 		b := math.Float32bits(float32(x))
-		data[i] = float64(math.Float32frombits((b + 0x7fff + b>>16&1) &^ 0xffff))
+		data[i] = float64(math.Float32frombits((b + below>>1 + b>>drop&1) &^ below))
 	}
 }

@@ -30,6 +30,8 @@ type Options struct {
 type Result struct {
 	Device string `json:"device"`
 	Name   string `json:"name"`
+	// Precision is run.dtype, and which sublayers are left out of bfloat16.
+	Precision string `json:"precision"`
 	Step
 	// Peak is what this machine's processor can do; nil on a GPU.
 	Peak *peak.Peak `json:"peak,omitempty"`
@@ -81,7 +83,7 @@ func Run(r *recipes.Recipe, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	res := &Result{Device: s.rec.Name(), Name: r.Name, Memory: in.Memory, Recomputed: in.Recomputed}
+	res := &Result{Device: s.rec.Name(), Name: r.Name, Precision: in.Precision, Memory: in.Memory, Recomputed: in.Recomputed}
 	// On a GPU a clock between the calls slows them down: their times are those of other
 	// steps.
 	clock, apart := off, s.rec.threads() == 0

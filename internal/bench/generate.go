@@ -160,11 +160,11 @@ func weigh(m *train.Model) weights {
 			}
 		}
 	}
-	size := 4.0
-	if m.Mixed {
-		size = 2
-	}
 	for _, p := range m.Params {
+		size := 4.0
+		if m.Precision.Rounds(p.Name) {
+			size = 2
+		}
 		if m.Model.TieEmbeddings || !strings.HasPrefix(p.Name, "model.embeddings.") {
 			w.bytes += size * float64(p.Shape.Size())
 		}
@@ -199,7 +199,7 @@ func randomTokens(n, vocab int) []int32 {
 func promptSpeed(rec *recorder, m *train.Model, o GenerateOptions, n int) (p PromptSpeed, ops []Op, err error) {
 	p = PromptSpeed{Length: n, Rows: max(1, o.Tokens/n)}
 	e, err := generate.New(m.Device, m.Memory, m.Model, generate.Config{
-		Rows: p.Rows, Chunk: callChunk(o, p.Rows, n), Room: n, Mixed: m.Mixed})
+		Rows: p.Rows, Chunk: callChunk(o, p.Rows, n), Room: n, Precision: m.Precision})
 	if err != nil {
 		return p, nil, err
 	}
@@ -233,7 +233,7 @@ func promptSpeed(rec *recorder, m *train.Model, o GenerateOptions, n int) (p Pro
 func decodeSpeeds(rec *recorder, m *train.Model, o GenerateOptions, gbs float64, w weights) (list []DecodeSpeed, ops []Op, err error) {
 	last := o.Positions[len(o.Positions)-1]
 	e, err := generate.New(m.Device, m.Memory, m.Model, generate.Config{
-		Rows: o.Rows, Chunk: 1, Room: last + 2*o.Steps + 1, Mixed: m.Mixed})
+		Rows: o.Rows, Chunk: 1, Room: last + 2*o.Steps + 1, Precision: m.Precision})
 	if err != nil {
 		return nil, nil, err
 	}

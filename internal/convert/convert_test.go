@@ -37,7 +37,7 @@ func parse(t *testing.T, text string) *layers.Model {
 // parameters are a model's, drawn.
 func parameters(t *testing.T, m *layers.Model, seed uint64) []checkpoint.Tensor {
 	t.Helper()
-	plan, err := generate.Plan(m, 1, 1, 1, false)
+	plan, err := generate.Plan(m, 1, 1, 1, layers.Precision{})
 	if err != nil {
 		t.Fatal(err)
 	}

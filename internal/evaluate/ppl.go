@@ -116,7 +116,7 @@ func MeasurePPL(ctx context.Context, m *train.Model, c *Corpus, o PPLOptions) (*
 	bounds := edges(o.Lengths)
 	rows := max(1, min(o.Rows, c.Texts()))
 	e, err := generate.New(m.Device, m.Memory, m.Model, generate.Config{
-		Rows: rows, Chunk: o.Chunk, Positions: bounds[len(bounds)-1], Mixed: m.Mixed})
+		Rows: rows, Chunk: o.Chunk, Positions: bounds[len(bounds)-1], Precision: m.Precision})
 	if err != nil {
 		return nil, err
 	}

@@ -118,7 +118,7 @@ func retrieve(ctx context.Context, m *train.Model, cells []Cell, o RetrievalOpti
 		return nil, fmt.Errorf("samples: must be at least 1, is %d", o.Samples)
 	}
 	b, err := generate.NewBatch(m.Device, m.Memory, m.Model, generate.Config{
-		Rows: min(max(1, o.Rows), o.Samples), Chunk: o.Chunk, Mixed: m.Mixed})
+		Rows: min(max(1, o.Rows), o.Samples), Chunk: o.Chunk, Precision: m.Precision})
 	if err != nil {
 		return nil, err
 	}

@@ -37,13 +37,17 @@ type Calibration struct {
 	// Unaligned is the part of their rate that products reach whose rows of bfloat16 are
 	// not aligned to 16 bytes.
 	Unaligned float64 `yaml:"unaligned"`
+	// Float32 is the part of their rate that ops reach in the sublayers that
+	// run.float32_sublayers leaves in float32.
+	Float32 float64 `yaml:"float32"`
 	// CallMicros is what each call takes beside its work, in microseconds.
 	CallMicros float64 `yaml:"call_us"`
 	// Several is the part by which steps of several GPUs are longer than their kernels and
 	// collectives: they wait for the slowest.
 	Several float64         `yaml:"several"`
 	Ops     map[string]Rate `yaml:"ops"`
-	// Variants are ops at a size at which their rate is another, as `attention D=64`.
+	// Variants are ops at a size at which their rate is another, as `attention D=64`, or in
+	// float32 sublayers, as `attention float32`.
 	Variants map[string]Rate `yaml:"variants"`
 }
 
@@ -85,7 +89,7 @@ func (c *Calibration) check(name string) error {
 	for _, v := range []struct {
 		key   string
 		value float64
-	}{{"peak_tflops", c.PeakTFLOPs}, {"memory", float64(c.Memory)}, {"price", c.Price}, {"unaligned", c.Unaligned}} {
+	}{{"peak_tflops", c.PeakTFLOPs}, {"memory", float64(c.Memory)}, {"price", c.Price}, {"unaligned", c.Unaligned}, {"float32", c.Float32}} {
 		if v.value <= 0 {
 			return fmt.Errorf("%s: %s: must be above 0, is %v", name, v.key, v.value)
 		}
@@ -144,7 +148,13 @@ func (c *Calibration) op(s *graph.Step) (seconds float64, known bool) {
 	default:
 		rate = c.Moves
 	}
+	if v, ok := c.Variants[s.Spec.Name+" float32"]; ok && s.Precise {
+		return v.seconds(cost) + 1e-6*c.CallMicros, true
+	}
 	seconds = rate.seconds(cost)
+	if s.Precise {
+		seconds, known = seconds/c.Float32, false
+	}
 	if rate.TFLOPs > 0 && unaligned(s) {
 		seconds /= c.Unaligned
 	}

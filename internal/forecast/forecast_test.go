@@ -110,6 +110,32 @@ func TestMeasured(t *testing.T) {
 	}
 }
 
+// TestFloat32Sublayers: what sublayers in float32 cost of a step, as measured on 2026-11-26
+// (182.4 and 200.5 ms of samba-421m, 99.3 and 333.8 ms of its first half, on an H200).
+func TestFloat32Sublayers(t *testing.T) {
+	m := machine(t)
+	for _, c := range []struct {
+		repeat, sublayers int
+		longer            float64
+	}{{6, 2, 200.5 / 182.4}, {3, 4, 333.8 / 99.3}} {
+		step := func(n int) *Forecast {
+			r := recipe(t, "samba-421m", "train.batch_size=8", fmt.Sprintf("model.layers.repeat=%d", c.repeat), fmt.Sprintf("run.float32_sublayers=%d", n))
+			f, err := m.Predict(r, 1, Layout{recipes.ShardNone, 8})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return f
+		}
+		none, some := step(0), step(c.sublayers)
+		if got := some.StepMS / none.StepMS; math.Abs(got/c.longer-1) > 0.05 {
+			t.Errorf("%d sublayers of %d: %.2f times as long, measured %.2f", c.sublayers, 4*c.repeat, got, c.longer)
+		}
+		if !slices.Contains(some.Guessed, "linear_dw") || slices.Contains(none.Guessed, "linear_dw") {
+			t.Errorf("guessed: %q, and without float32 sublayers %q", some.Guessed, none.Guessed)
+		}
+	}
+}
+
 // TestNetwork: the faster the network, the less a step takes, down to what is computed.
 func TestNetwork(t *testing.T) {
 	r := recipe(t, "samba-421m", "train.batch_size=128")

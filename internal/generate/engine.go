@@ -36,8 +36,8 @@ type Config struct {
 	// Room is the positions for which caches of full attention have room at first; 0 is a
 	// thousand or so.
 	Room int
-	// Mixed computes matrix products in bfloat16.
-	Mixed bool
+	// Precision is what programs compute in.
+	Precision layers.Precision
 }
 
 func (c Config) resolved() (Config, error) {
@@ -79,7 +79,7 @@ func New(dev graph.Device, mem graph.Memory, m *layers.Model, c Config) (*Engine
 		Config: c, vocab: m.VocabSize,
 		positions: make([]int32, c.Rows), parked: make([]bool, c.Rows),
 		in: [2][]int32{make([]int32, c.Rows*c.Chunk), make([]int32, c.Rows*c.Chunk)},
-		programs: programs{dev: dev, mem: mem, model: m, rows: c.Rows, mixed: c.Mixed,
+		programs: programs{dev: dev, mem: mem, model: m, rows: c.Rows, precision: c.Precision,
 			positions: c.Room, baseShape: shape{wantLast, c.Chunk, c.Chunk > 1}},
 	}
 	return e, e.programs.open()

@@ -385,7 +385,7 @@ func TestMemory(t *testing.T) {
 		m := model(c.mixers...)
 		c.change(m)
 		states := func(positions int) int {
-			p, err := generate.Plan(m, 1, 1, positions, false)
+			p, err := generate.Plan(m, 1, 1, positions, layers.Precision{})
 			if err != nil {
 				t.Fatal(err)
 			}

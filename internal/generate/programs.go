@@ -34,12 +34,12 @@ type shape struct {
 
 // Plan is one call of a model that carries its state: b texts, t tokens each.
 // positions bounds the length of a text where the model has full attention.
-func Plan(m *layers.Model, b, t, positions int, mixed bool) (*graph.Plan, error) {
-	return plan(m, b, shape{want: wantLast, tokens: t}, positions, mixed)
+func Plan(m *layers.Model, b, t, positions int, p layers.Precision) (*graph.Plan, error) {
+	return plan(m, b, shape{want: wantLast, tokens: t}, positions, p)
 }
 
-func plan(m *layers.Model, b int, s shape, positions int, mixed bool) (*graph.Plan, error) {
-	g := layers.NewBuilder(mixed)
+func plan(m *layers.Model, b int, s shape, positions int, p layers.Precision) (*graph.Plan, error) {
+	g := layers.NewBuilder(p)
 	g.SetCarry(graph.Carry{Positions: positions, Begins: s.begins})
 	tokens := g.Input(inputTokens, graph.Int32, b, s.tokens)
 	switch s.want {
@@ -61,7 +61,7 @@ type programs struct {
 	mem       graph.Memory
 	model     *layers.Model
 	rows      int
-	mixed     bool
+	precision layers.Precision
 	positions int // that the caches of full attention hold
 	baseShape shape
 	base      graph.Program
@@ -70,7 +70,7 @@ type programs struct {
 
 // open loads the base, the program of the largest arena.
 func (p *programs) open() error {
-	plan, err := plan(p.model, p.rows, p.baseShape, p.positions, p.mixed)
+	plan, err := plan(p.model, p.rows, p.baseShape, p.positions, p.precision)
 	if err != nil {
 		return err
 	}
@@ -85,7 +85,7 @@ func (p *programs) get(s shape) (graph.Program, error) {
 	if prog, ok := p.loaded[s]; ok {
 		return prog, nil
 	}
-	plan, err := plan(p.model, p.rows, s, p.positions, p.mixed)
+	plan, err := plan(p.model, p.rows, s, p.positions, p.precision)
 	if err != nil {
 		return nil, err
 	}

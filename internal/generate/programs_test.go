@@ -8,8 +8,9 @@ import (
 	"github.com/sambatrain/sambatrain/layers"
 )
 
-// TestProgramsShareStates: all programs of an engine have the same states, in either
-// precision, and mixed precision keeps attention's caches in bfloat16.
+// TestProgramsShareStates: all programs of an engine have the same states, in any
+// precision, and mixed precision keeps attention's caches in bfloat16, but of sublayers in
+// float32.
 func TestProgramsShareStates(t *testing.T) {
 	m := layers.Defaults()
 	m.VocabSize, m.DModel = 64, 32
@@ -18,8 +19,8 @@ func TestProgramsShareStates(t *testing.T) {
 	}
 	m.Attention.Window, m.MLP.DFF = 8, 48
 	m.Mega.ZDim, m.Mega.Chunk = 8, 10
-	for _, mixed := range []bool{false, true} {
-		base, err := plan(&m, 2, shape{wantLast, 16, true}, 100, mixed)
+	for _, p := range []layers.Precision{{}, {Mixed: true}, {Mixed: true, Float32Sublayers: 2}} {
+		base, err := plan(&m, 2, shape{wantLast, 16, true}, 100, p)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -27,18 +28,18 @@ func TestProgramsShareStates(t *testing.T) {
 			t.Errorf("%d states only", len(base.States))
 		}
 		for name, s := range base.States {
-			cache := strings.HasPrefix(name, "model.layers.1.") || strings.HasPrefix(name, "model.layers.2.") // swa and attn
-			if got := s.DType == graph.BFloat16; got != (mixed && cache) {
-				t.Errorf("mixed %v: state %s is %v", mixed, name, s.DType)
+			cache := strings.HasPrefix(name, "model.layers.1.") && p.Float32Sublayers < 2 || strings.HasPrefix(name, "model.layers.2.") // swa and attn
+			if got := s.DType == graph.BFloat16; got != (p.Mixed && cache) {
+				t.Errorf("%+v: state %s is %v", p, name, s.DType)
 			}
 		}
 		for _, s := range []shape{{wantLast, 1, false}, {wantLast, 16, false}, {wantAll, 4, true}, {wantNLL, 7, false}} {
-			p, err := plan(&m, 2, s, 100, mixed)
+			other, err := plan(&m, 2, s, 100, p)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := p.SameStates(base); err != nil {
-				t.Errorf("mixed %v, %+v: %v", mixed, s, err)
+			if err := other.SameStates(base); err != nil {
+				t.Errorf("%+v, %+v: %v", p, s, err)
 			}
 		}
 	}
@@ -53,7 +54,7 @@ func TestTailOfLastToken(t *testing.T) {
 		m.Layers.Pattern = append(m.Layers.Pattern, layers.Place{Mixer: name})
 	}
 	for want, rows := range map[want]int{wantLast: 2, wantAll: 2 * 16} {
-		p, err := plan(&m, 2, shape{want, 16, true}, 100, false)
+		p, err := plan(&m, 2, shape{want, 16, true}, 100, layers.Precision{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -56,7 +56,7 @@ func New(m *train.Model, o Options) *Server {
 // those under way, at most for the time of grace, and returns nil.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	b, err := generate.NewBatch(s.model.Device, s.model.Memory, s.model.Model, generate.Config{
-		Rows: s.options.Rows, Chunk: s.options.Chunk, Positions: s.options.Context, Mixed: s.model.Mixed})
+		Rows: s.options.Rows, Chunk: s.options.Chunk, Positions: s.options.Context, Precision: s.model.Precision})
 	if err != nil {
 		return err
 	}

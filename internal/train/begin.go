@@ -12,13 +12,14 @@ import (
 	"github.com/sambatrain/sambatrain/internal/generate"
 	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/internal/wholefile"
+	"github.com/sambatrain/sambatrain/layers"
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
 // Begin makes the recipe's run directory with a checkpoint of step 0, whose parameters
 // fill writes. Resume trains on from there.
 func Begin(r *recipes.Recipe, o Options, fill func(parameters []checkpoint.Tensor) error) error {
-	plan, err := generate.Plan(&r.Model, 1, 1, 1, false)
+	plan, err := generate.Plan(&r.Model, 1, 1, 1, layers.Precision{})
 	if err != nil {
 		return err
 	}

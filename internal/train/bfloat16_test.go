@@ -5,15 +5,16 @@ import (
 	"math"
 	"testing"
 
+	"github.com/sambatrain/sambatrain/layers"
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
 // TestBFloat16OnCPU: with run.dtype bfloat16 the CPU trains to losses near those of
 // float32 but not the same, with the same bits for any number of threads, and with no
-// rounded copy of the weights.
+// rounded copy of the weights. With sublayers in float32 they are others again.
 func TestBFloat16OnCPU(t *testing.T) {
 	const rows, seq, steps = 2, 40, 4
-	losses := func(dtype string, threads int) []float64 {
+	losses := func(dtype string, sublayers, threads int) []float64 {
 		run := recipes.Defaults().Run
 		run.DType, run.Threads = dtype, threads
 		if err := run.Validate(); err != nil {
@@ -24,11 +25,11 @@ func TestBFloat16OnCPU(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer dev.Close()
-		e, err := NewEngine(dev, samba(), adamw(), EngineConfig{MicroBatch: rows, SeqLen: seq, Mixed: run.Mixed()})
+		e, err := NewEngine(dev, samba(), adamw(), EngineConfig{MicroBatch: rows, SeqLen: seq, Precision: layers.Precision{Mixed: run.Mixed(), Float32Sublayers: sublayers}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if e.Mixed() {
+		if e.Precision().Mixed {
 			t.Error("the engine's programs keep tensors in bfloat16")
 		}
 		if err := e.Init(1); err != nil {
@@ -45,13 +46,19 @@ func TestBFloat16OnCPU(t *testing.T) {
 		}
 		return list
 	}
-	exact, rounded, threads := losses(recipes.Float32, 2), losses(recipes.BFloat16, 2), losses(recipes.BFloat16, 1)
+	exact, rounded, threads := losses(recipes.Float32, 0, 2), losses(recipes.BFloat16, 0, 2), losses(recipes.BFloat16, 0, 1)
+	some := losses(recipes.BFloat16, 3, 2)
 	for i := range exact {
 		if rounded[i] != threads[i] {
 			t.Errorf("number %d is %v with two threads and %v with one", i, rounded[i], threads[i])
 		}
-		if d := math.Abs(rounded[i]-exact[i]) / exact[i]; d == 0 || d > 0.05 {
-			t.Errorf("number %d is %v, and %v in float32", i, rounded[i], exact[i])
+		for _, got := range []float64{rounded[i], some[i]} {
+			if d := math.Abs(got-exact[i]) / exact[i]; d == 0 || d > 0.05 {
+				t.Errorf("number %d is %v, and %v in float32", i, got, exact[i])
+			}
+		}
+		if some[i] == rounded[i] {
+			t.Errorf("number %d is %v, with sublayers in float32 or without", i, some[i])
 		}
 	}
 }

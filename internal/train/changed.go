@@ -14,7 +14,7 @@ var here = []string{"run.out", "run.device", "run.threads", "run.log_every", "ru
 // changes are the keys of a recipe that differ from those of a checkpoint's, or why that
 // can't be said.
 func changes(is *recipes.Recipe, was []byte) []string {
-	before, err := recipes.Parse(was, "its recipe")
+	before, err := parseWritten(was, "its recipe")
 	if err != nil {
 		return []string{err.Error()}
 	}

@@ -7,9 +7,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 func TestChanges(t *testing.T) {
@@ -24,6 +27,7 @@ func TestChanges(t *testing.T) {
 	}{
 		{"optim.weight_decay=0.25", []string{"optim.weight_decay: 0.25 (was 0.1)"}},
 		{"run.threads=3", nil},
+		{"run.float32_sublayers=0", []string{`run.float32_sublayers: 0 (was "auto")`}},
 	} {
 		changed := *r
 		if err := changed.Set(c.set); err != nil {
@@ -65,5 +69,35 @@ func TestChangedConfig(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), "the recipe is not the one of the checkpoint") || !strings.Contains(log.String(), "optim.weight_decay: 0.3 (was 0.1)") {
 		t.Errorf("the log is\n%s", log.String())
+	}
+}
+
+// TestConfigBeforeFloat32Sublayers: a run in bfloat16 that began when there was no such key
+// goes on with no sublayer in float32; others keep what auto stood for.
+func TestConfigBeforeFloat32Sublayers(t *testing.T) {
+	r := recipe(t)
+	if err := errors.Join(r.Set("run.dtype=bfloat16"), r.Validate()); err != nil {
+		t.Fatal(err)
+	}
+	text, err := r.YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := regexp.MustCompile(`(?m)^ *float32_sublayers: .*\n`).ReplaceAll(text, nil)
+	for _, c := range []struct {
+		text []byte
+		want recipes.Sublayers
+	}{{text, recipes.Sublayers(r.Model.Float32Sublayers())}, {before, 0}} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, ConfigFile), c.text, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		got, err := LoadConfig(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got.Run.Float32Sublayers != c.want || len(c.text) == len(text) == (c.want == 0) {
+			t.Errorf("%v sublayers in float32, want %v of\n%s", got.Run.Float32Sublayers, c.want, c.text)
+		}
 	}
 }

@@ -119,7 +119,7 @@ func describe(r *recipes.Recipe) (Compared, error) {
 		return Compared{}, err
 	}
 	// Parameters don't depend on rows and their length.
-	plan, err := evalPlan(&r.Model, EngineConfig{Mixed: r.Run.Mixed()}, nil, 1, 1)
+	plan, err := evalPlan(&r.Model, EngineConfig{Precision: r.Precision()}, nil, 1, 1)
 	if err != nil {
 		return Compared{}, err
 	}

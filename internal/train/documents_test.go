@@ -46,7 +46,7 @@ func TestResetState(t *testing.T) {
 			return e
 		}
 		logits := func(e *Engine, tokens []int32) []float32 {
-			g := layers.NewBuilder(false)
+			g := layers.NewBuilder(layers.Precision{})
 			e.config.documents(g, e.MicroBatch, e.SeqLen)
 			g.Result(resultLogits, m.Logits(g, g.Input(inputTokens, graph.Int32, e.MicroBatch, e.SeqLen)))
 			plan, err := g.Compile()

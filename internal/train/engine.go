@@ -32,7 +32,7 @@ const (
 type Engine struct {
 	MicroBatch, SeqLen int
 
-	accumulate, mixed bool
+	accumulate bool
 
 	dev    graph.Device
 	mem    graph.Memory
@@ -61,10 +61,9 @@ type EngineConfig struct {
 	MicroBatch, SeqLen int
 	// Accumulate: a step has several micro-batches, whose gradients are summed.
 	Accumulate bool
-	// Mixed computes matrix products in bfloat16, and keeps weights, moments and the
-	// residual stream in float32. On the CPU, which must have been told to round the
-	// factors of its products, everything is kept in float32.
-	Mixed bool
+	// Precision is what programs compute in. NewEngine makes of Mixed what it is on the
+	// device.
+	layers.Precision
 	// MemoryBudget is the bytes that parameters, gradients, moments and activations may
 	// take together: where they would take more, the backward pass computes activations
 	// again, which changes no bit. 0 is what the device has free.
@@ -92,7 +91,7 @@ type EngineConfig struct {
 // ConfigOf is what a recipe's training is made for.
 func ConfigOf(r *recipes.Recipe) EngineConfig {
 	return EngineConfig{MicroBatch: r.Train.MicroBatch, SeqLen: r.Data.SeqLen, Accumulate: r.Train.MicroBatch < r.Train.BatchSize,
-		Mixed: r.Run.Mixed() && r.Run.Device != recipes.CPU, MemoryBudget: int64(r.Run.MemoryBudget), ResetState: r.Data.ResetState}
+		Precision: r.Precision(), MemoryBudget: int64(r.Run.MemoryBudget), ResetState: r.Data.ResetState}
 }
 
 // NewEngine compiles the programs of m and allocates all memory that training takes.
@@ -116,7 +115,7 @@ func NewEngine(dev graph.Device, m *layers.Model, o optim.AdamW, c EngineConfig)
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{config: c, comm: c.Comm, MicroBatch: c.MicroBatch, SeqLen: c.SeqLen, accumulate: c.Accumulate, mixed: c.Mixed, dev: dev, model: m, params: plan.Params,
+	e := &Engine{config: c, comm: c.Comm, MicroBatch: c.MicroBatch, SeqLen: c.SeqLen, accumulate: c.Accumulate, dev: dev, model: m, params: plan.Params,
 		floats: plan.Sizes[graph.Params]}
 	if _, used := plan.Inputs[inputStarts]; used {
 		e.starts = make([]int32, c.MicroBatch*c.SeqLen)
@@ -155,7 +154,7 @@ func NewEngine(dev graph.Device, m *layers.Model, o optim.AdamW, c EngineConfig)
 
 // loadCast is the program that rounds all of Params to Shadow.
 func loadCast(dev graph.Device, mem graph.Memory, n int) (graph.Program, error) {
-	g := layers.NewBuilder(false)
+	g := layers.NewBuilder(layers.Precision{})
 	cast_weights.Apply(g, g.Whole(graph.Shadow, n/2), g.Whole(graph.Params, n))
 	plan, err := g.Compile()
 	if err != nil {
@@ -280,12 +279,12 @@ func (e *Engine) writeStarts(p graph.Program, t int, tokens []int32) error {
 
 // Logits are the scores [B T V] of one micro-batch, where parameters are not sharded.
 func (e *Engine) Logits(tokens []int32) ([]float32, error) {
-	return runLogits(e.dev, e.mem, e.model, e.MicroBatch, tokens, e.mixed)
+	return runLogits(e.dev, e.mem, e.model, e.MicroBatch, tokens, e.config.Precision)
 }
 
 // runLogits computes the scores of b rows of tokens once.
-func runLogits(dev graph.Device, mem graph.Memory, m *layers.Model, b int, tokens []int32, mixed bool) ([]float32, error) {
-	plan, err := logitsPlan(m, b, len(tokens)/b, mixed)
+func runLogits(dev graph.Device, mem graph.Memory, m *layers.Model, b int, tokens []int32, precision layers.Precision) ([]float32, error) {
+	plan, err := logitsPlan(m, b, len(tokens)/b, precision)
 	if err != nil {
 		return nil, err
 	}
@@ -327,8 +326,9 @@ func (e *Engine) Plans() (last, more, update *graph.Plan) {
 	return e.train.Plan(), e.more.Plan(), e.optim.Plan()
 }
 
-// Mixed reports whether the engine's programs keep tensors in bfloat16.
-func (e *Engine) Mixed() bool { return e.mixed }
+// Precision is what the engine's programs compute in: Mixed where they keep tensors in
+// bfloat16.
+func (e *Engine) Precision() layers.Precision { return e.config.Precision }
 
 // Params are the parameters' names and places.
 func (e *Engine) Params() []graph.ParamSlot { return e.params }

@@ -11,8 +11,10 @@ import (
 
 // Inspection is what a recipe's model takes, without running it.
 type Inspection struct {
-	Name       string     `json:"name"`
-	Sublayers  int        `json:"sublayers"`
+	Name      string `json:"name"`
+	Sublayers int    `json:"sublayers"`
+	// Precision is run.dtype, and which sublayers are left out of bfloat16.
+	Precision  string     `json:"precision"`
 	Parameters Parameters `json:"parameters"`
 	// FLOPsPerToken is the work of forward and backward pass: 6 a weight of a matrix
 	// product, and 12 d a visible pair of an attention layer of width d.
@@ -73,7 +75,7 @@ func InspectPlan(r *recipes.Recipe, plan *graph.Plan) (*Inspection, error) {
 		return nil, err
 	}
 	in := &Inspection{
-		Name: r.Name, Sublayers: len(stack), Parameters: count(plan.Params, stack),
+		Name: r.Name, Sublayers: len(stack), Precision: r.PrecisionText(), Parameters: count(plan.Params, stack),
 		FLOPsPerToken: FLOPsPerToken(&r.Model, plan.Params, stack, t),
 		TokensPerStep: int64(r.Train.BatchSize) * int64(t), Steps: r.Train.Steps,
 	}

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -22,8 +23,8 @@ type Model struct {
 	Device     graph.Device
 	Memory     graph.Memory
 	Params     []graph.ParamSlot
-	// Mixed: programs of the model keep tensors in bfloat16.
-	Mixed bool
+	// Precision is what programs of the model compute in, the same as in training.
+	Precision layers.Precision
 }
 
 // Close frees the device.
@@ -48,6 +49,16 @@ func Newest(dir string, log *slog.Logger, sets ...string) (*recipes.Recipe, *che
 	return r, c, err
 }
 
+// parseWritten reads the recipe that a run or a checkpoint was written with, where all keys
+// are told. If run.float32_sublayers is not, no sublayer was in float32: there was no such
+// key.
+func parseWritten(text []byte, name string, sets ...string) (*recipes.Recipe, error) {
+	if !bytes.Contains(text, []byte("float32_sublayers:")) {
+		sets = append([]string{"run.float32_sublayers=0"}, sets...)
+	}
+	return recipes.Parse(text, name, sets...)
+}
+
 // TrainedConfig is the resolved recipe of a run directory, or of a checkpoint's folder.
 func TrainedConfig(dir string, sets ...string) (*recipes.Recipe, error) {
 	if !checkpoint.Is(dir) {
@@ -64,7 +75,7 @@ func TrainedConfig(dir string, sets ...string) (*recipes.Recipe, error) {
 	if text == nil {
 		return nil, fmt.Errorf("%s: the checkpoint holds no recipe; name its run's folder", dir)
 	}
-	r, err := recipes.Parse(text, dir, sets...)
+	r, err := parseWritten(text, dir, sets...)
 	if err != nil {
 		return nil, err
 	}
@@ -122,8 +133,9 @@ func (m *Model) open(log *slog.Logger, write func(graph.Memory, *graph.Plan) err
 			m.Device.Close()
 		}
 	}()
-	m.Mixed = mixedPlan(m.Device, m.Recipe.Run.Mixed())
-	m.Memory, err = modelMemory(m.Device, m.Model, m.Mixed, func(mem graph.Memory, plan *graph.Plan) error {
+	m.Precision = m.Recipe.Precision()
+	m.Precision.Mixed = mixedPlan(m.Device, m.Recipe.Run.Mixed())
+	m.Memory, err = modelMemory(m.Device, m.Model, m.Precision, func(mem graph.Memory, plan *graph.Plan) error {
 		m.Params = plan.Params
 		return write(mem, plan)
 	})
@@ -142,9 +154,9 @@ func parametersOf(c *checkpoint.Checkpoint) func(graph.Memory, *graph.Plan) erro
 }
 
 // modelMemory is memory with a model's parameters, which write fills, and no moments.
-func modelMemory(dev graph.Device, m *layers.Model, mixed bool, write func(graph.Memory, *graph.Plan) error) (graph.Memory, error) {
+func modelMemory(dev graph.Device, m *layers.Model, p layers.Precision, write func(graph.Memory, *graph.Plan) error) (graph.Memory, error) {
 	// Any program of the model has the parameters' layout.
-	plan, err := generate.Plan(m, 1, 1, 1, mixed)
+	plan, err := generate.Plan(m, 1, 1, 1, p)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +164,7 @@ func modelMemory(dev graph.Device, m *layers.Model, mixed bool, write func(graph
 	if err != nil {
 		return nil, err
 	}
-	if err := write(mem, plan); err != nil || !mixed {
+	if err := write(mem, plan); err != nil || !p.Mixed {
 		return mem, err
 	}
 	cast, err := loadCast(dev, mem, plan.Sizes[graph.Params])
@@ -164,5 +176,5 @@ func modelMemory(dev graph.Device, m *layers.Model, mixed bool, write func(graph
 
 // Logits are the scores [T V] of each token's successors.
 func (m *Model) Logits(tokens []int32) ([]float32, error) {
-	return runLogits(m.Device, m.Memory, m.Model, 1, tokens, m.Mixed)
+	return runLogits(m.Device, m.Memory, m.Model, 1, tokens, m.Precision)
 }

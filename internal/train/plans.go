@@ -26,7 +26,7 @@ func TrainPlan(m *layers.Model, c EngineConfig) (*graph.Plan, error) {
 // trainPlan sums the gradients over the processes of a run where it is the last one of
 // a step.
 func trainPlan(m *layers.Model, c EngineConfig, last bool) (*graph.Plan, error) {
-	g := layers.NewBuilder(c.Mixed)
+	g := layers.NewBuilder(c.Precision)
 	tokens, targets := g.Input(inputTokens, graph.Int32, c.MicroBatch, c.SeqLen), g.Input(inputTargets, graph.Int32, c.MicroBatch, c.SeqLen)
 	c.documents(g, c.MicroBatch, c.SeqLen)
 	loss := m.Loss(g, tokens, targets)
@@ -59,7 +59,7 @@ func (c EngineConfig) documents(g *graph.Builder, b, t int) {
 // evalPlan is the forward pass over b rows of t tokens, in c's form. Where parameters are
 // sharded, they lie as in the training's plan.
 func evalPlan(m *layers.Model, c EngineConfig, train *graph.Plan, b, t int) (*graph.Plan, error) {
-	g := layers.NewBuilder(c.Mixed)
+	g := layers.NewBuilder(c.Precision)
 	c.shard(g, train)
 	tokens, targets := g.Input(inputTokens, graph.Int32, b, t), g.Input(inputTargets, graph.Int32, b, t)
 	c.documents(g, b, t)
@@ -69,8 +69,8 @@ func evalPlan(m *layers.Model, c EngineConfig, train *graph.Plan, b, t int) (*gr
 	return g.Compile()
 }
 
-func logitsPlan(m *layers.Model, b, t int, mixed bool) (*graph.Plan, error) {
-	g := layers.NewBuilder(mixed)
+func logitsPlan(m *layers.Model, b, t int, p layers.Precision) (*graph.Plan, error) {
+	g := layers.NewBuilder(p)
 	g.Result(resultLogits, m.Logits(g, g.Input(inputTokens, graph.Int32, b, t)))
 	return g.Compile()
 }

@@ -176,7 +176,7 @@ func LoadConfig(dir string, sets ...string) (*recipes.Recipe, error) {
 		}
 		return nil, err
 	}
-	r, err := recipes.Parse(text, filepath.Join(dir, ConfigFile), sets...)
+	r, err := parseWritten(text, filepath.Join(dir, ConfigFile), sets...)
 	if err != nil {
 		return nil, err
 	}

@@ -20,7 +20,7 @@ func (s *session) sampleMemory() (graph.Memory, error) {
 	if err != nil {
 		return nil, err
 	}
-	return modelMemory(s.dev, e.model, e.mixed, parametersOf(c))
+	return modelMemory(s.dev, e.model, e.Precision(), parametersOf(c))
 }
 
 // sample continues the recipe's prompt with the model as it stands. All is saved by then: a
@@ -37,7 +37,7 @@ func (s *session) sample(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	g, err := generate.NewBatch(s.dev, mem, s.engine.Model(), generate.Config{Positions: len(prompt) + c.Tokens, Mixed: s.engine.Mixed()})
+	g, err := generate.NewBatch(s.dev, mem, s.engine.Model(), generate.Config{Positions: len(prompt) + c.Tokens, Precision: s.engine.Precision()})
 	if err != nil {
 		return "", err
 	}

@@ -114,7 +114,7 @@ func (s *session) open(ctx context.Context) (err error) {
 	if err := s.openData(ctx); err != nil {
 		return err
 	}
-	log.Info("model", "parameters", s.parameters(), "device", s.dev.Name())
+	log.Info("model", "parameters", s.parameters(), "device", s.dev.Name(), "precision", r.PrecisionText())
 	return nil
 }
 

@@ -3,6 +3,7 @@ package train
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/sambatrain/sambatrain/graph"
@@ -20,15 +21,23 @@ func (c ofMany) Size() int { return c.size }
 
 // TestShardedPlan: a step with sharded parameters gathers each bucket at most twice, in the
 // forward and in the backward pass, and ahead of its use; reduces each once; and lets
-// reductions go on while kernels run. It needs less memory than one that has them all.
+// reductions go on while kernels run. It needs less memory than one that has them all. Of
+// sublayers in float32, no weights are gathered in bfloat16.
 func TestShardedPlan(t *testing.T) {
 	m := samba()
 	m.Layers.Repeat = 3
-	for _, mixed := range []bool{false, true} {
-		t.Run(fmt.Sprintf("mixed %v", mixed), func(t *testing.T) {
-			c := EngineConfig{MicroBatch: 2, SeqLen: 24, Mixed: mixed, Comm: ofMany{size: 4}, Shard: recipes.ShardFull}
+	for _, precision := range []layers.Precision{{}, {Mixed: true}, {Mixed: true, Float32Sublayers: 3}} {
+		t.Run(fmt.Sprintf("%+v", precision), func(t *testing.T) {
+			c := EngineConfig{MicroBatch: 2, SeqLen: 24, Precision: precision, Comm: ofMany{size: 4}, Shard: recipes.ShardFull}
 			p := trainPlanOf(t, m, c)
 			checkPlan(t, p)
+			rounded := 0
+			if precision.Mixed {
+				rounded = m.Depth() - precision.Float32Sublayers + 1 // and the embedding's, which is the head's
+			}
+			if got := roundedBuckets(p); got != rounded {
+				t.Errorf("%d buckets are gathered in bfloat16, want %d", got, rounded)
+			}
 			c.Shard = recipes.ShardNone
 			if got, want := size(p), size(trainPlanOf(t, m, c)); got >= want {
 				t.Errorf("%d units of memory, %d where each process has it all", got, want)
@@ -44,6 +53,17 @@ func TestShardedPlan(t *testing.T) {
 	}
 }
 
+// roundedBuckets are the buckets that a plan gathers in bfloat16.
+func roundedBuckets(p *graph.Plan) int {
+	places := map[int]bool{}
+	for _, s := range p.Steps {
+		if strings.HasPrefix(s.Spec.Name, "all_gather") && s.In[0].Region == graph.Shadow {
+			places[s.In[0].Offset] = true
+		}
+	}
+	return len(places)
+}
+
 // TestReduceBFloat16: gradients are rounded before they travel, and kept in float32.
 func TestReduceBFloat16(t *testing.T) {
 	m := samba()
@@ -51,7 +71,7 @@ func TestReduceBFloat16(t *testing.T) {
 	for _, shard := range recipes.Shards {
 		for _, accumulate := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, accumulate %v", shard, accumulate), func(t *testing.T) {
-				c := EngineConfig{MicroBatch: 2, SeqLen: 24, Mixed: true, Accumulate: accumulate, Comm: ofMany{size: 4}, Shard: shard, ReduceBFloat16: true, bucket: 3000}
+				c := EngineConfig{MicroBatch: 2, SeqLen: 24, Precision: layers.Precision{Mixed: true}, Accumulate: accumulate, Comm: ofMany{size: 4}, Shard: shard, ReduceBFloat16: true, bucket: 3000}
 				p := trainPlanOf(t, m, c)
 				if shard == recipes.ShardFull {
 					checkPlan(t, p)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sambatrain/sambatrain/checkpoint/safetensors"
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 // builtIn is a fixture with one sublayer of each of Samba's mixers.
@@ -15,26 +16,23 @@ import (
 //go:embed testdata/mamba_swa_mlp.safetensors
 var builtIn []byte
 
-// SelfTest checks a device that was opened for a run.dtype with a fixture that the binary
-// holds.
-func SelfTest(dev graph.Device, dtype string) error {
-	const name = "built-in fixture"
-	file, err := safetensors.NewFile(bytes.NewReader(builtIn), int64(len(builtIn)), name)
+// SelfTest checks a device that was opened for run with a fixture that the binary holds.
+func SelfTest(dev graph.Device, run recipes.Run) (Report, error) {
+	r := Report{File: "built-in fixture"}
+	file, err := safetensors.NewFile(bytes.NewReader(builtIn), int64(len(builtIn)), r.File)
 	if err != nil {
-		return err
+		return r, err
 	}
-	f, err := newFixture(file, name)
+	f, err := newFixture(file, r.File)
 	if err != nil {
-		return err
+		return r, err
 	}
-	r := Report{File: name}
-	tol, mixed := tolerances(dtype)
-	if err := errors.Join(r.run(dev, f, mixed, tol), r.finite()); err != nil {
-		return err
+	if err := errors.Join(r.run(dev, f, run), r.finite()); err != nil {
+		return r, err
 	}
-	if !r.passes(tol) {
-		return fmt.Errorf("wrong results: errors of logits %.1e, loss %.1e, gradients %.1e, steps %.1e, parameters %.1e",
+	if r.Pass = r.passes(tolerances(run.DType)); !r.Pass {
+		return r, fmt.Errorf("wrong results: errors of logits %.1e, loss %.1e, gradients %.1e, steps %.1e, parameters %.1e",
 			r.Logits, r.Loss, r.Gradients, r.Steps, r.Parameters)
 	}
-	return nil
+	return r, nil
 }

@@ -56,8 +56,12 @@ type Report struct {
 	GradNorms float64 `json:"grad_norms"`
 	// Parameters is the largest error of a parameter after the steps.
 	Parameters float64 `json:"parameters"`
-	Pass       bool    `json:"pass"`
-	Error      string  `json:"error,omitempty"`
+	// Sublayers is the model's number of them. The first Float32Sublayers were in float32:
+	// all, unless run.dtype was bfloat16.
+	Sublayers        int    `json:"sublayers"`
+	Float32Sublayers int    `json:"float32_sublayers"`
+	Pass             bool   `json:"pass"`
+	Error            string `json:"error,omitempty"`
 }
 
 // Files lists the fixtures of a path: itself, or a folder's *.safetensors.
@@ -76,15 +80,14 @@ func Files(path string) ([]string, error) {
 	return files, err
 }
 
-// Run checks one fixture on a device that was opened for a run.dtype. What can't be
-// checked is a Report that doesn't pass and says why.
-func Run(dev graph.Device, file, dtype string) Report {
-	tol, mixed := tolerances(dtype)
+// Run checks one fixture on a device that was opened for run. What can't be checked is a
+// Report that doesn't pass and says why.
+func Run(dev graph.Device, file string, run recipes.Run) Report {
 	r := Report{File: file}
 	f, err := open(file)
 	if err == nil {
 		defer f.file.Close()
-		err = r.run(dev, f, mixed, tol)
+		err = r.run(dev, f, run)
 	}
 	if err == nil {
 		err = r.finite()
@@ -93,19 +96,18 @@ func Run(dev graph.Device, file, dtype string) Report {
 		// The report names the file already.
 		return Report{File: file, Error: strings.ReplaceAll(err.Error(), file+": ", "")}
 	}
-	r.Pass = r.passes(tol)
+	r.Pass = r.passes(tolerances(run.DType))
 	return r
 }
 
-// tolerances also says whether the engine computes in mixed precision.
-func tolerances(dtype string) (tol Tolerances, mixed bool) {
+func tolerances(dtype string) Tolerances {
 	switch dtype {
 	case recipes.BFloat16:
-		return BFloat16, true
+		return BFloat16
 	case recipes.TF32:
-		return TF32, false
+		return TF32
 	}
-	return Float32, false
+	return Float32
 }
 
 func (r *Report) passes(tol Tolerances) bool {
@@ -137,12 +139,21 @@ type fixture struct {
 	measure         func(a, b []float32) float64
 }
 
-func (r *Report) run(dev graph.Device, f *fixture, mixed bool, tol Tolerances) error {
+func (r *Report) run(dev graph.Device, f *fixture, run recipes.Run) error {
 	f.measure = byLargest
-	if tol.Norms {
+	if tolerances(run.DType).Norms {
 		f.measure = byNorms
 	}
-	e, err := train.NewEngine(dev, &f.model, f.optim, train.EngineConfig{MicroBatch: f.b, SeqLen: f.t, Mixed: mixed})
+	of := recipes.Recipe{Model: f.model, Run: run}
+	precision := of.Precision()
+	r.Sublayers, r.Float32Sublayers = f.model.Depth(), f.model.Depth()
+	if run.Mixed() {
+		r.Float32Sublayers = precision.Float32Sublayers
+	}
+	if r.Float32Sublayers > r.Sublayers {
+		return fmt.Errorf("%d sublayers can't be in float32: the model has %d", r.Float32Sublayers, r.Sublayers)
+	}
+	e, err := train.NewEngine(dev, &f.model, f.optim, train.EngineConfig{MicroBatch: f.b, SeqLen: f.t, Precision: precision})
 	if err != nil {
 		return err
 	}

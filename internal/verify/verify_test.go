@@ -26,6 +26,13 @@ func device(t *testing.T, threads int) graph.Device {
 	return dev
 }
 
+// in is the run section of a recipe with that dtype.
+func in(dtype string) recipes.Run {
+	run := recipes.Defaults().Run
+	run.Device, run.DType = recipes.Auto, dtype
+	return run
+}
+
 // TestFixtures holds this build to every fixture.
 func TestFixtures(t *testing.T) {
 	files, err := Files("testdata")
@@ -39,7 +46,7 @@ func TestFixtures(t *testing.T) {
 	for _, file := range files {
 		name := strings.TrimSuffix(filepath.Base(file), ".safetensors")
 		t.Run(name, func(t *testing.T) {
-			r := Run(dev, file, recipes.Float32)
+			r := Run(dev, file, in(recipes.Float32))
 			if !r.Pass {
 				t.Errorf("fails: %+v", r)
 			}
@@ -51,34 +58,53 @@ func TestFixtures(t *testing.T) {
 	}
 }
 
-// TestFixturesInBFloat16 holds the CPU's rounded products to the fixtures. The gradients
-// of two are further off than the tolerance by what rounding the factors alone costs
-// them (docs/LOG.md): they are held to that.
+// TestFixturesInBFloat16 holds bfloat16 to every fixture: on the CPU, which rounds the
+// factors of products, and as a GPU rounds. With no sublayer in float32, some are further
+// off than the tolerances (docs/LOG.md).
 func TestFixturesInBFloat16(t *testing.T) {
 	files, err := Files("testdata")
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := map[string]float64{"samba": 0.1, "samba_nope": 0.1}
-	dev, err := cpu.New(2)
+	onCPU, err := cpu.New(2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer dev.Close()
-	dev.RoundFactors()
-	for _, file := range files {
-		name := strings.TrimSuffix(filepath.Base(file), ".safetensors")
+	defer onCPU.Close()
+	onCPU.RoundFactors()
+	for name, dev := range map[string]graph.Device{"cpu": onCPU, "as a GPU": emulated{}} {
 		t.Run(name, func(t *testing.T) {
-			r := Run(dev, file, recipes.BFloat16)
-			tol := BFloat16
-			tol.Gradients = max(tol.Gradients, known[name])
-			if r.Error != "" || !r.passes(tol) {
-				t.Errorf("fails: %+v", r)
+			var failed []string
+			for _, file := range files {
+				r := Run(dev, file, in(recipes.BFloat16))
+				if !r.Pass {
+					t.Errorf("fails: %+v", r)
+				}
+				if r.passes(Float32) {
+					t.Errorf("%s: nothing was rounded", file)
+				}
+				if r.Float32Sublayers < 1 || 2*r.Float32Sublayers > r.Sublayers {
+					t.Errorf("%s: %d of %d sublayers are in float32, want some and at most half", file, r.Float32Sublayers, r.Sublayers)
+				}
+				none := in(recipes.BFloat16)
+				none.Float32Sublayers = 0
+				if !Run(dev, file, none).Pass {
+					failed = append(failed, filepath.Base(file))
+				}
 			}
-			if r.passes(Float32) {
-				t.Error("nothing was rounded")
+			if !slices.Contains(failed, "samba.safetensors") || !slices.Contains(failed, "samba_nope.safetensors") {
+				t.Errorf("without sublayers in float32, %v fail", failed)
 			}
 		})
+	}
+}
+
+// TestTooManyInFloat32: a model has no more sublayers than it has.
+func TestTooManyInFloat32(t *testing.T) {
+	run := in(recipes.BFloat16)
+	run.Float32Sublayers = 9
+	if r := Run(device(t, 1), "testdata/samba.safetensors", run); r.Pass || !strings.Contains(r.Error, "9 sublayers can't be in float32: the model has 8") {
+		t.Errorf("%+v", r)
 	}
 }
 
@@ -95,7 +121,7 @@ func TestChangedFixtureFails(t *testing.T) {
 	)
 	dev := device(t, 1)
 	unchanged := read(t, "samba").write(t)
-	if r := Run(dev, unchanged, recipes.Float32); !r.Pass {
+	if r := Run(dev, unchanged, in(recipes.Float32)); !r.Pass {
 		t.Fatalf("the unchanged copy fails: %+v", r)
 	}
 	for _, test := range []struct {
@@ -117,7 +143,7 @@ func TestChangedFixtureFails(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			c := read(t, "samba")
 			c.bump(t, test.tensor, test.part)
-			r := Run(dev, c.write(t), recipes.Float32)
+			r := Run(dev, c.write(t), in(recipes.Float32))
 			if r.Error != "" || r.Pass {
 				t.Fatalf("pass %v, error %q: want a fixture that fails", r.Pass, r.Error)
 			}
@@ -165,7 +191,7 @@ func TestChangedSettingsFail(t *testing.T) {
 		t.Run(test.field+" "+test.key, func(t *testing.T) {
 			c := read(t, test.fixture)
 			c.edit(t, test.field, test.key, test.value)
-			if r := Run(dev, c.write(t), recipes.Float32); r.Pass || r.Error != "" {
+			if r := Run(dev, c.write(t), in(recipes.Float32)); r.Pass || r.Error != "" {
 				t.Errorf("pass %v, error %q: want a fixture that fails", r.Pass, r.Error)
 			}
 		})
@@ -246,7 +272,7 @@ func TestBadFixture(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			c := read(t, "samba")
 			test.change(t, c)
-			r := Run(device(t, 1), c.write(t), recipes.Float32)
+			r := Run(device(t, 1), c.write(t), in(recipes.Float32))
 			if r.Pass || !strings.Contains(r.Error, test.want) {
 				t.Errorf("pass %v, error %q: want one with %q", r.Pass, r.Error, test.want)
 			}
@@ -276,11 +302,11 @@ func TestNotAFixture(t *testing.T) {
 		if err := os.WriteFile(path, text, 0o666); err != nil {
 			t.Fatal(err)
 		}
-		if r := Run(device(t, 1), path, recipes.Float32); r.Pass || r.Error == "" {
+		if r := Run(device(t, 1), path, in(recipes.Float32)); r.Pass || r.Error == "" {
 			t.Errorf("%s: pass %v, error %q", name, r.Pass, r.Error)
 		}
 	}
-	if r := Run(device(t, 1), filepath.Join(dir, "missing"), recipes.Float32); r.Pass || !strings.Contains(r.Error, "no such file") {
+	if r := Run(device(t, 1), filepath.Join(dir, "missing"), in(recipes.Float32)); r.Pass || !strings.Contains(r.Error, "no such file") {
 		t.Errorf("missing file: pass %v, error %q", r.Pass, r.Error)
 	}
 }
@@ -334,9 +360,9 @@ func TestRelative(t *testing.T) {
 // TestThreads checks that reports don't depend on the number of workers.
 func TestThreads(t *testing.T) {
 	file := filepath.Join("testdata", "samba.safetensors")
-	one := Run(device(t, 1), file, recipes.Float32)
+	one := Run(device(t, 1), file, in(recipes.Float32))
 	for _, threads := range []int{2, 3} {
-		if r := Run(device(t, threads), file, recipes.Float32); r != one {
+		if r := Run(device(t, threads), file, in(recipes.Float32)); r != one {
 			t.Errorf("%d threads: %+v, one: %+v", threads, r, one)
 		}
 	}
@@ -352,7 +378,7 @@ func TestOddSizes(t *testing.T) {
 	dev := device(t, 2)
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			if r := Run(dev, file, recipes.Float32); !r.Pass {
+			if r := Run(dev, file, in(recipes.Float32)); !r.Pass {
 				t.Errorf("fails: %+v", r)
 			}
 		})

@@ -247,21 +247,25 @@ beside() {
 	done
 }
 
-# speed: a model on each GPU by itself, beside the others, and on all together, in turn.
+# speed: a model on each GPU by itself beside the others, and on all together, in turn, ROUNDS
+# (2) times; then on one alone. A GPU that is warm is slower, so that the first one is for
+# warming up and not counted.
 speed() {
 	section 'Speed, bfloat16, rows of 4,096 tokens'
-	local steps=${STEPS:-30} rounds=${ROUNDS:-2} shard model recipe rows round
-	rm -f "$work/speed.jsonl"
+	local steps=${STEPS:-30} shard model recipe rows round
 	for model in ${MODELS:-samba-421m:8 samba-1.3b:4}; do
 		recipe=${model%:*} rows=${model#*:}
-		for round in $(seq "$rounds"); do
-			beside "$recipe" "$rows" "$steps" "$round"
+		beside "$recipe" "$rows" "$steps" 0
+		rm -f "$work/speed.jsonl"
+		for round in $(seq "${ROUNDS:-2}"); do
 			for shard in ${SHARDS:-none optimizer full}; do
 				begin "$shard-$round-$recipe" "$recipe" "$rows" "$gpus" --set run.shard="$shard"
 				measure "$shard-$round-$recipe" "$recipe" "$rows" "$gpus" "$steps" "$shard"
 			done
+			beside "$recipe" "$rows" "$steps" "$round"
 		done
-		beside "$recipe" "$rows" "$steps" last
+		begin "alone-$recipe" "$recipe" "$rows" 1
+		measure "alone-$recipe" "$recipe" "$rows" 1 "$steps" "GPU 0 alone"
 		report "$recipe"
 	done
 }

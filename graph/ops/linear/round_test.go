@@ -3,6 +3,7 @@ package linear_test
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/sambatrain/sambatrain/graph"
@@ -12,7 +13,8 @@ import (
 )
 
 // TestRoundFactors: on a device that rounds factors, the product is that of the
-// rounded ones, and not that of the factors themselves.
+// rounded ones, and not that of the factors themselves, with a sum as well; in a float32
+// block it is that of the factors.
 func TestRoundFactors(t *testing.T) {
 	const n, m, k = 70, 19, 37
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -29,7 +31,12 @@ func TestRoundFactors(t *testing.T) {
 	defer dev.Close()
 	dev.RoundFactors()
 	b := graph.NewBuilder(add.Spec)
-	b.Result("y", linear.Apply(b, b.Input("x", graph.Float32, 1, n, k), b.Input("w", graph.Float32, m, k)))
+	b.SetFloat32Blocks(1)
+	in, weight, zero := b.Input("x", graph.Float32, 1, n, k), b.Input("w", graph.Float32, m, k), b.Input("zero", graph.Float32, 1, n, m)
+	product := func() graph.Tensor { return linear.Apply(b, in, weight) }
+	b.Block(func() { b.Result("in a block", product()) })
+	b.Block(func() { b.Result("alone", product()) })
+	b.Result("added", b.Add(zero, product()))
 	plan, err := b.Compile()
 	if err != nil {
 		t.Fatal(err)
@@ -38,7 +45,6 @@ func TestRoundFactors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	y := make([]float32, n*m)
 	for name, list := range map[string][]float32{"x": x, "w": w} {
 		if err := program.WriteFloats(name, list); err != nil {
 			t.Fatal(err)
@@ -47,31 +53,41 @@ func TestRoundFactors(t *testing.T) {
 	if err := program.Run(); err != nil {
 		t.Fatal(err)
 	}
-	if err := program.Read("y", y); err != nil {
-		t.Fatal(err)
-	}
 	round := func(x float32) float64 {
 		bits := math.Float32bits(x)
 		return float64(math.Float32frombits((bits + 0x7fff + bits>>16&1) &^ 0xffff))
 	}
-	unlike := 0
-	for i := range n {
-		for j := range m {
-			rounded, exact := 0.0, 0.0
-			for l := range k {
-				rounded += round(x[i*k+l]) * round(w[j*k+l])
-				exact += float64(x[i*k+l]) * float64(w[j*k+l])
-			}
-			got := float64(y[i*m+j])
-			if math.Abs(got-rounded) > 1e-4 {
-				t.Fatalf("y[%d %d] is %v, want %v", i, j, got, rounded)
-			}
-			if math.Abs(got-exact) > 1e-3 {
-				unlike++
+	if i := slices.IndexFunc(plan.Steps, func(s graph.Step) bool { return s.Spec.Name == "linear_add" }); i < 0 {
+		t.Errorf("no product adds:\n%v", plan)
+	}
+	for name, rounds := range map[string]bool{"in a block": false, "alone": true, "added": true} {
+		y := make([]float32, n*m)
+		if err := program.Read(name, y); err != nil {
+			t.Fatal(err)
+		}
+		unlike := 0
+		for i := range n {
+			for j := range m {
+				rounded, exact := 0.0, 0.0
+				for l := range k {
+					rounded += round(x[i*k+l]) * round(w[j*k+l])
+					exact += float64(x[i*k+l]) * float64(w[j*k+l])
+				}
+				want, other := exact, rounded
+				if rounds {
+					want, other = rounded, exact
+				}
+				got := float64(y[i*m+j])
+				if math.Abs(got-want) > 1e-4 {
+					t.Fatalf("%s: y[%d %d] is %v, want %v", name, i, j, got, want)
+				}
+				if math.Abs(got-other) > 1e-3 {
+					unlike++
+				}
 			}
 		}
-	}
-	if unlike < n*m/2 {
-		t.Errorf("only %d of %d elements show the rounding", unlike, n*m)
+		if unlike < n*m/2 {
+			t.Errorf("%s: only %d of %d elements tell rounded factors from others", name, unlike, n*m)
+		}
 	}
 }

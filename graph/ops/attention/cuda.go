@@ -17,7 +17,7 @@ var files embed.FS
 var source = func() string {
 	var s strings.Builder
 	for _, name := range []string{"visible", "delta", "rows", "rows_forward", "rows_backward", "carry",
-		"tiles", "tiles_forward", "tiles_carry", "tiles_dkv", "tiles_dq", "wgmma_instructions", "wgmma", "wgmma_forward", "wgmma_backward"} {
+		"tiles", "tiles_forward", "tiles_carry", "tiles_dkv", "tiles_dq", "wgmma_instructions", "wgmma", "wgmma_forward", "wgmma_backward", "wgmma_gradient"} {
 		fmt.Fprintf(&s, "#ifdef %s\n%s#endif\n", macro(name), graph.CUDAFile(files, name))
 	}
 	return s.String()
@@ -91,6 +91,9 @@ func (c Config) backwardCUDA(byDocument bool) *graph.CUDA {
 			list := []graph.Launch{c.delta(p, w)}
 			switch c.kernels(p, p.In[0], p.In[1], p.In[2], p.In[5], p.Out[0], p.Out[1], p.Out[2]) {
 			case onWarpgroups:
+				if c.HeadDim == gradientWidth {
+					return append(list, c.gradientWarpgroups(p, w)...)
+				}
 				return append(list, c.backwardWarpgroups(p, w)...)
 			case onTiles:
 				return append(list, c.dkvTiles(p, w), c.dqTiles(p, w))
@@ -119,14 +122,14 @@ func (c Config) kernels(p pass, operands ...graph.DeviceBuffer) kernels {
 	if _, ok := forwardTiling[c.HeadDim]; !ok {
 		return onRows
 	}
-	if p.Capability == hopper && c.HeadDim == warpgroupWidth {
+	if p.Capability == hopper {
 		return onWarpgroups
 	}
 	return onTiles
 }
 
 // workspace is the backward pass's: what attention_delta leaves, float32 [B H padded], delta and, in base 2, the
-// log-sum-exps; and for heads that warpgroups can take, the sums.
+// log-sum-exps; and for heads that warpgroups can take, the sums, or the parts of them.
 type workspace struct {
 	delta, lse2, sums, counts, end uint64
 }
@@ -136,10 +139,13 @@ func workspaceOf(d graph.Dims, at uint64) workspace {
 	w.lse2 = w.delta + uint64(4*d["B"]*d["H"]*padded(d))
 	w.sums = w.lse2 + uint64(4*d["B"]*d["H"]*padded(d))
 	w.counts, w.end = w.sums, w.sums
-	if d["D"] == warpgroupWidth {
+	if _, ok := backwardStages[d["D"]]; ok {
 		s := sumsOf(d)
 		w.counts += uint64(s.bytes())
 		w.end = w.counts + uint64(4*s.counts())
+	} else if d["D"] == gradientWidth {
+		w.counts += uint64(gradientBytes(d))
+		w.end = w.counts
 	}
 	return w
 }

@@ -35,6 +35,7 @@ func call(t *testing.T, s *graph.Spec, dims graph.Dims, dtype graph.DType, pad i
 func TestCUDAKernels(t *testing.T) {
 	tiles := []string{"attention_tiles", "attention_delta", "attention_dkv_tiles", "attention_dq_tiles"}
 	warpgroups := []string{"attention_warpgroups", "attention_delta", "attention_backward_warpgroups", "attention_dq_round"}
+	wide := []string{"attention_warpgroups", "attention_delta", "attention_gradient", "attention_gradient_join", "attention_gradient", "attention_gradient_join", "attention_gradient"}
 	rows := []string{"attention_rows", "attention_delta", "attention_dkv_rows", "attention_dq_rows"}
 	for _, c := range []struct {
 		name       string
@@ -54,7 +55,8 @@ func TestCUDAKernels(t *testing.T) {
 		{"Hopper", 90, 128, graph.BFloat16, 0, warpgroups},
 		{"Hopper, strided", 90, 128, graph.BFloat16, 8, warpgroups},
 		{"Hopper, unaligned rows", 90, 128, graph.BFloat16, 4, rows},
-		{"Hopper, narrow head", 90, 64, graph.BFloat16, 0, tiles},
+		{"Hopper, narrow head", 90, 64, graph.BFloat16, 0, warpgroups},
+		{"Hopper, wide head", 90, 256, graph.BFloat16, 0, wide},
 		{"Hopper, float32", 90, 128, graph.Float32, 0, rows},
 		{"Blackwell", 100, 128, graph.BFloat16, 0, tiles},
 	} {
@@ -88,9 +90,9 @@ func TestCUDAKernels(t *testing.T) {
 
 // TestCUDADocuments: the forms by document launch the same kernels, which get the starts.
 func TestCUDADocuments(t *testing.T) {
-	config, dims := Config{Heads: 4, KVHeads: 2, HeadDim: 128, Window: 100}, graph.Dims{"B": 2, "T": 300}
+	narrow, wide, dims := Config{Heads: 4, KVHeads: 2, HeadDim: 128, Window: 100}, Config{Heads: 4, KVHeads: 2, HeadDim: 256}, graph.Dims{"B": 2, "T": 300}
 	for _, capability := range []int{80, 90} {
-		for _, s := range []*graph.Spec{Spec(config), backwardSpec(config)} {
+		for _, s := range []*graph.Spec{Spec(narrow), backwardSpec(narrow), backwardSpec(wide)} {
 			plain := call(t, s, dims, graph.BFloat16, 0)
 			plain.Capability = capability
 			documents := *plain
@@ -109,7 +111,7 @@ func TestCUDADocuments(t *testing.T) {
 			}
 			for i, l := range got {
 				_, compiled := l.Defines["DOCUMENTS"]
-				sees := !slices.Contains([]string{"attention_delta", "attention_dq_round"}, l.Kernel) // looks at pairs
+				sees := !slices.Contains([]string{"attention_delta", "attention_dq_round", "attention_gradient_join"}, l.Kernel) // looks at pairs
 				if l.Kernel != want[i].Kernel || sees && !compiled || sees != slices.Contains(l.Args, any(start.Address)) {
 					t.Errorf("%s, %d: %s, %v, %v; want %s, compiled with DOCUMENTS and given starts where it looks at pairs",
 						s.Name, capability, l.Kernel, l.Defines, l.Args, want[i].Kernel)
@@ -143,10 +145,11 @@ func TestSums(t *testing.T) {
 		dims                   graph.Dims
 		pairs, batches, counts int
 	}{
-		{graph.Dims{"B": 8, "T": 4096, "H": 12, "K": 12}, 96, 1, 8*12*64 + 1},
-		{graph.Dims{"B": 1, "T": 333, "H": 2, "K": 1}, 1, 1, 2*6 + 1},
-		{graph.Dims{"B": 1, "T": 65536, "H": 12, "K": 12}, 8, 2, 12*1024 + 2},
-		{graph.Dims{"B": 1, "T": 262144, "H": 12, "K": 4}, 1, 4, 12*4096 + 4},
+		{graph.Dims{"B": 8, "T": 4096, "H": 12, "K": 12, "D": 128}, 96, 1, 8*12*64 + 1},
+		{graph.Dims{"B": 1, "T": 333, "H": 2, "K": 1, "D": 128}, 1, 1, 2*6 + 1},
+		{graph.Dims{"B": 1, "T": 65536, "H": 12, "K": 12, "D": 128}, 8, 2, 12*1024 + 2},
+		{graph.Dims{"B": 4, "T": 4096, "H": 32, "K": 4, "D": 64}, 16, 1, 4*32*32 + 1},
+		{graph.Dims{"B": 1, "T": 262144, "H": 12, "K": 4, "D": 128}, 1, 4, 12*4096 + 4},
 	} {
 		s := sumsOf(c.dims)
 		if s.pairs != c.pairs || s.batches != c.batches || s.counts() != c.counts {
@@ -154,6 +157,26 @@ func TestSums(t *testing.T) {
 		}
 		if s.pairs > 1 && s.bytes() > sumsRoom {
 			t.Errorf("%v: %d bytes, more than there is room for", c.dims, s.bytes())
+		}
+	}
+}
+
+// TestGradientParts: few key heads that many queries share are cut up, many are not.
+func TestGradientParts(t *testing.T) {
+	for _, c := range []struct {
+		dims graph.Dims
+		want int
+	}{
+		{graph.Dims{"B": 1, "T": 4096, "H": 11, "K": 1, "D": 256}, 11},
+		{graph.Dims{"B": 8, "T": 4096, "H": 6, "K": 1, "D": 256}, 2},
+		{graph.Dims{"B": 1, "T": 333, "H": 2, "K": 2, "D": 256}, 1},
+		{graph.Dims{"B": 1, "T": 262144, "H": 11, "K": 1, "D": 256}, 1},
+	} {
+		if got := gradientParts(c.dims); got != c.want {
+			t.Errorf("%v: %d parts, want %d", c.dims, got, c.want)
+		}
+		if n := gradientBytes(c.dims); (n > 0) != (c.want > 1) {
+			t.Errorf("%v: %d bytes of %d parts", c.dims, n, c.want)
 		}
 	}
 }

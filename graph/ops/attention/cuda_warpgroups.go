@@ -9,19 +9,30 @@ import (
 // hopper is the compute capability, 9.0, of the GPUs that have products of warpgroups.
 const hopper = 90
 
-// The sizes of wgmma_forward.cu and wgmma_backward.cu keep a block's shared memory within Hopper's 227 KiB.
+// The sizes of wgmma_forward.cu and wgmma_backward.cu, and of wgmma_gradient.cu, keep a block's shared memory within Hopper's 227 KiB.
 const (
-	warpgroupWidth  = 128 // of a head
 	forwardWarps    = 8
 	forwardQueries  = 16 * forwardWarps // of a block
-	forwardStep     = 128               // keys that are taken in at a time
 	backwardWarps   = 12                // 8 multiply, the others copy
 	backwardKeys    = 128               // of a block
-	backwardStep    = 64                // queries that are taken in at a time
-	backwardStages  = 3                 // of them in shared memory
-	backwardTile    = backwardStep * warpgroupWidth * 4
+	backwardTile    = 8192              // elements of dq that it makes at a time
 	backwardThreads = 32 * backwardWarps
 )
+
+// warpgroupTiling is how the forward kernel cuts up its work.
+type warpgroupTiling struct {
+	step   int // keys that are taken in at a time
+	blocks int // that a multiprocessor can hold, at least
+}
+
+// forwardWarpgroupTiling is by the width of heads.
+var forwardWarpgroupTiling = map[int]warpgroupTiling{64: {64, 2}, 128: {128, 1}, 256: {64, 1}}
+
+// backwardStages are, by the width of heads, how many steps of queries the backward kernel has in shared memory.
+var backwardStages = map[int]int{64: 2, 128: 3}
+
+// backwardStep is how many queries the backward kernel takes in at a time.
+func backwardStep(headDim int) int { return backwardTile / headDim }
 
 func (c Config) warpgroupMacros(file string, warps, step int) map[string]string {
 	m := c.macros(nil, "visible", "tiles", "wgmma_instructions", "wgmma", file)
@@ -32,10 +43,13 @@ func (c Config) warpgroupMacros(file string, warps, step int) map[string]string 
 
 func (c Config) forwardWarpgroups(call pass) graph.Launch {
 	q, k, v, o, lse, d := call.In[0], call.In[1], call.In[2], call.Out[0], call.Out[1], call.Dims
-	const rows = forwardQueries + 5*forwardStep // two steps' keys and three steps' values
+	t := forwardWarpgroupTiling[c.HeadDim]
+	macros := c.warpgroupMacros("wgmma_forward", forwardWarps, t.step)
+	macros["BLOCKS"] = strconv.Itoa(t.blocks)
+	rows := forwardQueries + 5*t.step // two steps' keys and three steps' values
 	return graph.Launch{
 		Kernel:  "attention_warpgroups",
-		Defines: c.warpgroupMacros("wgmma_forward", forwardWarps, forwardStep),
+		Defines: macros,
 		Grid:    [3]int{ceil(d["T"], forwardQueries), d["H"], d["B"]},
 		Block:   [3]int{32 * forwardWarps, 1, 1},
 		Shared:  2 * rows * c.HeadDim,
@@ -51,6 +65,7 @@ func (c Config) forwardWarpgroups(call pass) graph.Launch {
 type sums struct {
 	group   int // query heads of a pair
 	tiles   int // of a query head
+	step    int // queries of a tile
 	pairs   int // of a batch
 	batches int
 	heads   int // of all pairs
@@ -59,24 +74,26 @@ type sums struct {
 const sumsRoom = 256 << 20 // bytes
 
 func sumsOf(d graph.Dims) sums {
-	s := sums{group: d["H"] / d["K"], tiles: padded(d) / backwardStep, heads: d["B"] * d["H"]}
+	step := backwardStep(d["D"])
+	s := sums{group: d["H"] / d["K"], step: step, tiles: padded(d) / step, heads: d["B"] * d["H"]}
 	all := d["B"] * d["K"]
-	s.pairs = min(all, max(1, sumsRoom/(s.group*s.tiles*backwardTile)))
+	s.pairs = min(all, max(1, sumsRoom/(s.group*s.tiles*4*backwardTile)))
 	s.batches = ceil(all, s.pairs)
 	return s
 }
 
-func (s sums) bytes() int  { return s.pairs * s.group * s.tiles * backwardTile }
+func (s sums) bytes() int  { return 4 * s.pairs * s.group * s.tiles * backwardTile }
 func (s sums) counts() int { return s.heads*s.tiles + s.batches }
 
 // backwardWarpgroups is the backward pass after delta.
 func (c Config) backwardWarpgroups(call pass, w workspace) []graph.Launch {
 	q, k, v, do, dq, dk, dv, d := call.In[0], call.In[1], call.In[2], call.In[5], call.Out[0], call.Out[1], call.Out[2], call.Dims
 	s := sumsOf(d)
-	macros := c.warpgroupMacros("wgmma_backward", backwardWarps, backwardStep)
-	macros["STAGES"] = strconv.Itoa(backwardStages)
+	stages := backwardStages[c.HeadDim]
+	macros := c.warpgroupMacros("wgmma_backward", backwardWarps, s.step)
+	macros["STAGES"] = strconv.Itoa(stages)
 	tickets := w.counts + uint64(4*s.heads*s.tiles)
-	const rows = 2*backwardKeys + 2*backwardStages*backwardStep
+	rows := 2*backwardKeys + 2*stages*s.step
 	var list []graph.Launch
 	for batch := range s.batches {
 		first := batch * s.pairs
@@ -86,7 +103,7 @@ func (c Config) backwardWarpgroups(call pass, w workspace) []graph.Launch {
 			Defines: macros,
 			Grid:    [3]int{pairs * ceil(d["T"], backwardKeys), 1, 1},
 			Block:   [3]int{backwardThreads, 1, 1},
-			Shared:  2*(rows*c.HeadDim+2*backwardKeys*backwardStep) + backwardTile + 4*(2*backwardStages*backwardStep+1),
+			Shared:  2*(rows*c.HeadDim+2*backwardKeys*s.step) + 4*(backwardTile+2*stages*s.step+1),
 			Args: []any{q.Address, k.Address, v.Address, do.Address, w.lse2, w.delta, w.sums, w.counts, tickets + uint64(4*batch),
 				dk.Address, dv.Address, int32(d["T"]), int32(padded(d)), int32(first), int32(d["K"]), int32(s.group),
 				int32(c.window(d["T"])), c.scale(), call.start,
@@ -95,7 +112,7 @@ func (c Config) backwardWarpgroups(call pass, w workspace) []graph.Launch {
 			Kernel:  "attention_dq_round",
 			Defines: macros,
 			Grid:    [3]int{s.tiles, pairs * s.group, 1},
-			Block:   [3]int{256, 1, 1},
+			Block:   [3]int{2 * s.step, 1, 1},
 			Args:    []any{w.sums, dq.Address, int32(d["T"]), int32(d["H"]), int32(first * s.group), c.scale(), uint64(dq.Stride)},
 		})
 	}

@@ -20,7 +20,7 @@ __device__ __forceinline__ void load_panels(bf16 *tile, const bf16 *x, int64_t s
   int row = thread / CHUNKS, c = thread % CHUNKS;
   tile += c / 8 * Rows * PANEL;
   x += (first + row) * stride + c * 8;
-#pragma unroll (Threads == WARP ? 4 : Rows / PASS)
+#pragma unroll (Threads < 128 ? 4 : Rows / PASS)
   for (int i = 0; i < Rows; i += PASS, x += PASS * stride)
     copy_async16(tile + (row + i) * PANEL + ((c ^ row + i) % 8 << 3), x, first + row + i < tokens);
 }
@@ -41,26 +41,32 @@ __device__ __forceinline__ uint64_t describe(const bf16 *tile, int leading = 16)
 }
 
 // multiply_rows begins x y', of 64 rows of x and Columns rows of y; x and y are in
-// tiles of RowsX and Columns rows.
-template <int RowsX, int Columns>
+// tiles of RowsX and RowsY rows.
+template <int RowsX, int Columns, int RowsY = Columns>
 __device__ __forceinline__ void multiply_rows(float sum[Columns / 8][4], const bf16 *x, const bf16 *y) {
   uint64_t a = describe(x), b = describe(y);
 #pragma unroll
   for (int c = 0; c < D; c += 16) {
-    uint64_t left = a + (c / PANEL * RowsX * PANEL + c % PANEL) / 8, right = b + (c / PANEL * Columns * PANEL + c % PANEL) / 8;
+    uint64_t left = a + (c / PANEL * RowsX * PANEL + c % PANEL) / 8, right = b + (c / PANEL * RowsY * PANEL + c % PANEL) / 8;
     if constexpr (Columns == 64) wgmma_64x64(sum, left, right, c > 0);
     if constexpr (Columns == 128) wgmma_64x128(sum, left, right, c > 0);
   }
 }
 
-// multiply_weights begins sum = w y, or sum += w y: w is 64 rows of Rows columns in
-// registers, y is a tile of Rows rows.
-template <int Rows>
-__device__ __forceinline__ void multiply_weights(float sum[D / 8][4], const uint32_t w[Rows / 16][4], const bf16 *y, bool add = true) {
-  static_assert(D == 128, "a product gives 128 channels");
-  uint64_t b = describe(y, Rows * PANEL * 2);
+// multiply_weights begins sum += w y: w is 64 rows of Rows columns in registers, y is Rows
+// rows of a tile of Tile rows.
+template <int Rows, int Tile = Rows>
+__device__ __forceinline__ void multiply_weights(float sum[D / 8][4], const uint32_t w[Rows / 16][4], const bf16 *y) {
+  constexpr int CHANNELS = D == 64 ? 64 : 128; // of a product
 #pragma unroll
-  for (int j = 0; j < Rows; j += 16) wgmma_64x128(sum, w[j / 16], b + j * PANEL / 8, add || j > 0);
+  for (int c = 0; c < D; c += CHANNELS) {
+    uint64_t b = describe(y + c / PANEL * Tile * PANEL, Tile * PANEL * 2);
+#pragma unroll
+    for (int j = 0; j < Rows; j += 16) {
+      if constexpr (CHANNELS == 64) wgmma_64x64(sum, w[j / 16], b + j * PANEL / 8, true);
+      if constexpr (CHANNELS == 128) wgmma_64x128(sum + c / 8, w[j / 16], b + j * PANEL / 8, true);
+    }
+  }
 }
 
 // multiply_columns begins w' y: w is a panel of Rows rows of 64 columns, and y of 64

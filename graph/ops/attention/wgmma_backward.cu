@@ -8,15 +8,18 @@
 // always the same, and so are the bits. A block comes to a tile KEYS / STEP steps after
 // the one that it follows there, which has begun earlier: it hardly ever waits.
 //
-// Two warpgroups multiply, 64 keys each, and for dq 64 channels each. Of the third, two
-// warps copy queries and one adds tiles of dq.
+// Two warpgroups multiply, 64 keys each with PART queries at a time, and for dq PART
+// queries and channels each: one of STEP and D is twice as much. Of the third, two warps
+// copy queries and one adds tiles of dq.
 
-constexpr int KEYS = 128;        // of a block
-constexpr int SCORES = STEP / 8; // accumulators of STEP queries, and of a warpgroup's part of dq
-constexpr int PRODUCTS = 256;    // threads that multiply
-constexpr int COPIES = 64;       // threads that copy
-constexpr int TILE = STEP * D;   // of dq
-static_assert(STEP == 64 && D == 128 && WARPS == 12, "the kernel is cut for these");
+constexpr int KEYS = 128;           // of a block
+constexpr int PART = 64;            // queries, and of dq channels
+constexpr int PARTS = STEP / PART;
+constexpr int SCORES = PART / 8;    // accumulators of PART columns
+constexpr int PRODUCTS = 256;       // threads that multiply
+constexpr int COPIES = 64;          // threads that copy
+constexpr int TILE = STEP * D;      // of dq
+static_assert(STEP * D == 2 * PART * PART && PARTS * 64 == STEP && WARPS == 12, "the kernel is cut for these");
 
 // The block's barriers.
 constexpr int CAME = 1;                 // the queries of a stage are here; one for each warpgroup
@@ -124,56 +127,66 @@ attention_backward_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, const
   for (int i0 = from * STEP, end = i0 + steps * STEP, left = total, stage = 0, half = 0; left > 0; left--, half ^= 1) {
     const bf16 *query = queries + stage * STEP * D, *douti = douts + stage * STEP * D;
     const float *lse2_i = statistics + 2 * STEP * stage + lane % 4 * 2, *delta_i = lse2_i + STEP;
-    float p[SCORES][4], ds[SCORES][4], dq[SCORES][4];
-    uint32_t p_left[STEP / 16][4], ds_left[STEP / 16][4];
+    float p[PARTS][SCORES][4], ds[SCORES][4], dq[SCORES][4];
+    uint32_t p_left[PARTS][PART / 16][4], ds_left[PARTS][PART / 16][4];
+    bf16 *weight = weights + half * KEYS * STEP;
     barrier_wait(CAME + 2 * stage + second, PRODUCTS / 2 + COPIES);
 
     wgmma_fence();
-    multiply_rows<KEYS, STEP>(p, key, query);
+    multiply_rows<KEYS, PART, STEP>(p[0], key, query);
     wgmma_commit();
-    multiply_rows<KEYS, STEP>(ds, value, douti);
+    multiply_rows<KEYS, PART, STEP>(ds, value, douti);
     wgmma_commit();
-    wgmma_wait<1>();
-    settle<SCORES>(p);
 #pragma unroll
-    for (int j = 0; j < SCORES; j++) {
-#pragma unroll
-      for (int e = 0; e < 4; e++) p[j][e] = fast_exp2(p[j][e] * (scale * LOG2E) - lse2_i[8 * j + e % 2]);
-    }
-    if (i0 < own + 15 || first_key(start, i0 + STEP - 1, tokens, window) > own) {
+    for (int n = 0; n < PARTS; n++) {
+      int at0 = i0 + n * PART, more = n + 1 < PARTS;
+      if (n == 0) wgmma_wait<1>();
+      if (n > 0) wgmma_wait<3>(); // dv, dk and the next ds are under way
+      settle<SCORES>(p[n]);
 #pragma unroll
       for (int j = 0; j < SCORES; j++) {
 #pragma unroll
-        for (int e = 0; e < 4; e++) {
-          int key = own + lane / 4 + e / 2 * 8, at = i0 + 8 * j + lane % 4 * 2 + e % 2;
-          if (key > at || key < first_key(start, at, tokens, window)) p[j][e] = 0.f;
+        for (int e = 0; e < 4; e++) p[n][j][e] = fast_exp2(p[n][j][e] * (scale * LOG2E) - lse2_i[n * PART + 8 * j + e % 2]);
+      }
+      if (at0 < own + 15 || first_key(start, at0 + PART - 1, tokens, window) > own) {
+#pragma unroll
+        for (int j = 0; j < SCORES; j++) {
+#pragma unroll
+          for (int e = 0; e < 4; e++) {
+            int key = own + lane / 4 + e / 2 * 8, at = at0 + 8 * j + lane % 4 * 2 + e % 2;
+            if (key > at || key < first_key(start, at, tokens, window)) p[n][j][e] = 0.f;
+          }
         }
       }
-    }
-    round_weights<STEP>(p_left, p);
-    settle<STEP / 16>(p_left);
-    wgmma_fence();
-    multiply_weights<STEP>(dv_sum, p_left, douti);
-    wgmma_commit();
-    wgmma_wait<1>();
-    settle<SCORES>(ds);
+      round_weights<PART>(p_left[n], p[n]);
+      settle<PART / 16>(p_left[n]);
+      wgmma_fence();
+      if (more) multiply_rows<KEYS, PART, STEP>(p[PARTS - 1], key, query + PART * PANEL);
+      if (more) wgmma_commit();
+      multiply_weights<PART, STEP>(dv_sum, p_left[n], douti + n * PART * PANEL);
+      wgmma_commit();
+      if (more) wgmma_wait<2>();
+      if (!more) wgmma_wait<1>();
+      settle<SCORES>(ds);
 #pragma unroll
-    for (int j = 0; j < SCORES; j++) {
+      for (int j = 0; j < SCORES; j++) {
 #pragma unroll
-      for (int e = 0; e < 4; e++) ds[j][e] = p[j][e] * (ds[j][e] - delta_i[8 * j + e % 2]);
+        for (int e = 0; e < 4; e++) ds[j][e] = p[n][j][e] * (ds[j][e] - delta_i[n * PART + 8 * j + e % 2]);
+      }
+      round_weights<PART>(ds_left[n], ds);
+      settle<PART / 16>(ds_left[n]);
+      wgmma_fence();
+      multiply_weights<PART, STEP>(dk_sum, ds_left[n], query + n * PART * PANEL);
+      wgmma_commit();
+      if (more) multiply_rows<KEYS, PART, STEP>(ds, value, douti + PART * PANEL);
+      if (more) wgmma_commit();
+      store_left<PART>(weight + n * KEYS * PART, warp * 16, ds_left[n]);
     }
-    round_weights<STEP>(ds_left, ds);
-    settle<STEP / 16>(ds_left);
-    wgmma_fence();
-    multiply_weights<STEP>(dk_sum, ds_left, query);
-    wgmma_commit();
-    bf16 *weight = weights + half * KEYS * STEP;
-    store_left<STEP>(weight, warp * 16, ds_left);
     fence_async_proxy();
     barrier_wait(WEIGHED, PRODUCTS); // and with the ds of the step before last both are done
 
     wgmma_fence();
-    multiply_columns<KEYS>(dq, weight, keys + second * KEYS * PANEL);
+    multiply_columns<KEYS>(dq, weight + (PARTS == 1 ? 0 : second * KEYS * PART), keys + (PARTS == 1 ? second * KEYS * PANEL : 0));
     wgmma_commit();
     wgmma_wait<0>();
     settle<SCORES>(dq), settle<D / 8>(dk_sum), settle<D / 8>(dv_sum);
@@ -195,14 +208,14 @@ attention_backward_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, const
 }
 
 // dq in bfloat16, a tile a block, from query head head0 of all rows' on.
-extern "C" __global__ void __launch_bounds__(PRODUCTS)
+extern "C" __global__ void __launch_bounds__(2 * STEP)
 attention_dq_round(const float *dq_tiles, bf16 *dq, int tokens, int heads, int head0, float scale, int64_t stride_dq) {
   __shared__ __align__(16) bf16 tile[STEP * D];
-  int warp = threadIdx.x / WARP, first = blockIdx.x * STEP, head = head0 + blockIdx.y;
+  int row = threadIdx.x / WARP * 16, first = blockIdx.x * STEP + row, head = head0 + blockIdx.y;
   dq += (int64_t)(head / heads) * tokens * stride_dq + head % heads * D;
   dq_tiles += ((int64_t)blockIdx.y * gridDim.x + blockIdx.x) * TILE;
-  float sum[SCORES][4], scales[2] = {scale, scale};
+  float sum[D / 8][4], scales[2] = {scale, scale};
 #pragma unroll
-  for (int j = 0; j < SCORES; j++) load4(dq_tiles + (j * PRODUCTS + threadIdx.x) * 4, sum[j]);
-  put_rows<D / 2>(sum, scales, tile, warp % 4 * 16, warp / 4 * (D / 2), dq, stride_dq, first + warp % 4 * 16, tokens);
+  for (int j = 0; j < D / 8; j++) load4(dq_tiles + (j % SCORES * PRODUCTS + j / SCORES * 128 + threadIdx.x) * 4, sum[j]);
+  put_rows<D>(sum, scales, tile, row, 0, dq, stride_dq, first, tokens);
 }

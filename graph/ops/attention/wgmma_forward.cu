@@ -5,7 +5,7 @@ constexpr int SCORES = STEP / 8;    // accumulators of STEP keys
 // over the keys that they see, STEP at a time. The next scores are multiplied while
 // the weights of these are, so that tensor cores work during the softmax. scale is
 // log2(e) / sqrt(D).
-extern "C" __global__ void __launch_bounds__(THREADS, 1)
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 attention_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float *lse, int tokens, int group, int window, float scale,
                      const int *start, int64_t stride_q, int64_t stride_k, int64_t stride_v, int64_t stride_o, int64_t stride_lse) {
   bf16 *queries = memory, *keys = queries + QUERIES * D, *values = keys + 2 * STEP * D;

@@ -1,0 +1,67 @@
+package attention
+
+import "github.com/sambatrain/sambatrain/graph"
+
+// The sizes of wgmma_gradient.cu.
+const (
+	gradientWidth = 256 // of a head
+	gradientRows  = 128 // of a block
+	gradientStep  = 64  // rows that are taken in at a time
+	gradientWarps = 12  // 8 multiply, the others copy
+)
+
+// gradientParts is how many parts the query heads that share a key are cut into, for a GPU to have two blocks a
+// multiprocessor for dk, and for dv.
+func gradientParts(d graph.Dims) int {
+	group := d["H"] / d["K"]
+	heads := group * d["B"] * d["K"] * ceil(d["T"], gradientRows) / (2 * 132) // of a part
+	return ceil(group, max(1, heads))
+}
+
+// gradientBytes is the room for the parts of dk, or of dv.
+func gradientBytes(d graph.Dims) int {
+	n := gradientParts(d)
+	if n == 1 {
+		return 0
+	}
+	return 4 * n * d["B"] * d["K"] * ceil(d["T"], gradientRows) * gradientRows * d["D"]
+}
+
+// gradientWarpgroups is the backward pass of wide heads after delta.
+func (c Config) gradientWarpgroups(call pass, w workspace) []graph.Launch {
+	d, parts := call.Dims, gradientParts(call.Dims)
+	dq, dk, dv := call.Out[0], call.Out[1], call.Out[2]
+	return append(append(
+		c.gradient(call, w, "KEYS", dk, d["K"], parts, c.scale(), 2, 3),
+		c.gradient(call, w, "VALUES", dv, d["K"], parts, 1, 1, 4)...),
+		c.gradient(call, w, "QUERIES", dq, d["H"], 1, c.scale(), 2, 3)...)
+}
+
+// gradient is one of dq, dk and dv, whose kernel holds `rows` operands of its block's rows, and `steps` of steps.
+func (c Config) gradient(call pass, w workspace, of string, dx graph.DeviceBuffer, heads, parts int, scale float32, rows, steps int) []graph.Launch {
+	q, k, v, do, d := call.In[0], call.In[1], call.In[2], call.In[5], call.Dims
+	macros := c.warpgroupMacros("wgmma_gradient", gradientWarps, gradientStep)
+	macros["GRADIENT"] = of
+	tiles := ceil(d["T"], gradientRows)
+	list := []graph.Launch{{
+		Kernel:  "attention_gradient",
+		Defines: macros,
+		Grid:    [3]int{tiles, heads * parts, d["B"]},
+		Block:   [3]int{32 * gradientWarps, 1, 1},
+		Shared:  2*c.HeadDim*(rows*gradientRows+steps*gradientStep) + 4*4*gradientStep,
+		Args: []any{q.Address, k.Address, v.Address, do.Address, w.lse2, w.delta, dx.Address, w.sums,
+			int32(d["T"]), int32(padded(d)), int32(d["H"] / d["K"]), int32(parts), int32(c.window(d["T"])), c.scale(), call.start,
+			uint64(q.Stride), uint64(k.Stride), uint64(v.Stride), uint64(do.Stride), uint64(dx.Stride)},
+	}}
+	if parts > 1 {
+		list = append(list, graph.Launch{
+			Kernel:  "attention_gradient_join",
+			Defines: macros,
+			Grid:    [3]int{tiles, heads, d["B"]},
+			Block:   [3]int{256, 1, 1},
+			Shared:  2 * gradientRows * c.HeadDim,
+			Args:    []any{w.sums, dx.Address, int32(d["T"]), int32(parts), scale, uint64(dx.Stride)},
+		})
+	}
+	return list
+}

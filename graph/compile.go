@@ -128,8 +128,12 @@ func (c *compiler) write(p *Plan) error {
 
 func (v *value) slot() Slot {
 	s := v.st.root()
-	return Slot{Region: s.region, Offset: s.place(), Col: v.col, Rows: v.shape.Rows(), Cols: v.shape.Cols(),
+	slot := Slot{Region: s.region, Offset: s.place(), Col: v.col, Rows: v.shape.Rows(), Cols: v.shape.Cols(),
 		Stride: s.stride(), Shape: v.shape, DType: s.dtype}
+	if v.col+slot.Cols == s.cols {
+		slot.Pad = s.pad
+	}
+	return slot
 }
 
 // checkStrides refuses rows apart from each other where a kernel need not take

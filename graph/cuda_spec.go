@@ -40,11 +40,13 @@ type CUDACall struct {
 }
 
 // DeviceBuffer is a tensor in a GPU's memory. Element (i, j) of its Rows x Cols view
-// is (i*Stride+j) elements of DType behind Address.
+// is (i*Stride+j) elements of DType behind Address. Behind each row are Pad elements that
+// belong to no tensor: anyone may write them, and what they hold is arbitrary.
 type DeviceBuffer struct {
 	Address            uint64
 	DType              DType
 	Rows, Cols, Stride int
+	Pad                int
 }
 
 // At is the address of element (row, col).
@@ -87,12 +89,14 @@ func RowTiles(rows, cols int) (blocks, threads, tiles int) {
 
 // Product is the row-major C[M N] = op(A)[M K] op(B)[K N] + Beta From, with float32
 // accumulation. From is a matrix of C's type, C itself where it is 0. LDA, LDB and LDC are the distances between rows, in elements. With
-// TransA, A is stored as [K M], and with TransB, B as [N K].
+// TransA, A is stored as [K M], and with TransB, B as [N K]. PadA and PadB are DeviceBuffer.Pad
+// of A and B.
 type Product struct {
 	M, N, K             int
 	TransA, TransB      bool
 	A, B, C             uint64
 	LDA, LDB, LDC       int
+	PadA, PadB          int
 	TypeA, TypeB, TypeC DType
 	Beta                float32
 	From                uint64

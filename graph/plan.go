@@ -32,11 +32,13 @@ func (r Region) String() string {
 }
 
 // Slot is where a tensor lies: from column Col of a block that starts Offset times
-// 4 bytes into its region. Col and Stride count elements of DType.
+// 4 bytes into its region. Col and Stride count elements of DType. Behind each row are Pad
+// elements that belong to no tensor.
 type Slot struct {
 	Region             Region
 	Offset, Col        int
 	Rows, Cols, Stride int
+	Pad                int
 	Shape              Shape
 	DType              DType
 }

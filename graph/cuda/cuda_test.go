@@ -119,6 +119,7 @@ func planCall(r *graph.Resolved, p precision, pad int) *graph.Plan {
 	for _, o := range r.In {
 		// A state that is updated in place is float32 in any precision, but for caches.
 		s := slot(o, graph.Inputs, o.Kind == graph.Precise || o.Updated && o.Kind != graph.Factor || len(o.Shape) < 2)
+		s.Pad = s.Stride - s.Cols
 		wide = wide || (s.DType == graph.Float32 && o.Strided)
 		step.In = append(step.In, s)
 	}

@@ -20,6 +20,19 @@ type kernel struct {
 	table       []*uint64
 }
 
+// kernel is a launch of a function of an op's source.
+func (d *Device) kernel(op, source string, l graph.Launch) (*kernel, error) {
+	f, err := d.function(op, source, l)
+	if err != nil {
+		return nil, err
+	}
+	k, err := newKernel(d.driver, f, l)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", l.Kernel, err)
+	}
+	return k, nil
+}
+
 func newKernel(d *driver, f uintptr, l graph.Launch) (*kernel, error) {
 	k := &kernel{driver: d, name: l.Kernel, function: f, grid: l.Grid, block: l.Block, shared: l.Shared}
 	for _, dim := range []*[3]int{&k.grid, &k.block} {

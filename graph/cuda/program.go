@@ -126,7 +126,7 @@ func (p *Program) takeMemory(m graph.Memory, other *Program) (err error) {
 func (p *Program) buffer(s graph.Slot) graph.DeviceBuffer {
 	return graph.DeviceBuffer{
 		Address: p.regions[s.Region] + uint64(4*s.Offset) + uint64(s.Col*s.DType.Size()),
-		DType:   s.DType, Rows: s.Rows, Cols: s.Cols, Stride: s.Stride,
+		DType:   s.DType, Rows: s.Rows, Cols: s.Cols, Stride: s.Stride, Pad: s.Pad,
 	}
 }
 
@@ -158,7 +158,15 @@ func (p *Program) bind(s graph.Step) ([]command, error) {
 			continue
 		}
 		if l.Product != nil {
-			for _, part := range split(*l.Product) {
+			whole, zeros := widen(*l.Product)
+			for _, l := range zeros {
+				k, err := p.d.kernel("product", padSource, l)
+				if err != nil {
+					return nil, err
+				}
+				list = append(list, k)
+			}
+			for _, part := range split(whole) {
 				m, err := p.d.newProduct(&part, p.d.tf32 || s.Precise, p.d.scratch)
 				if err != nil {
 					return nil, err
@@ -167,13 +175,9 @@ func (p *Program) bind(s graph.Step) ([]command, error) {
 			}
 			continue
 		}
-		f, err := p.d.function(s.Spec.Name, s.Spec.CUDA.Source, l)
+		k, err := p.d.kernel(s.Spec.Name, s.Spec.CUDA.Source, l)
 		if err != nil {
 			return nil, err
-		}
-		k, err := newKernel(p.d.driver, f, l)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", l.Kernel, err)
 		}
 		list = append(list, k)
 	}

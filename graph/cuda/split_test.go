@@ -51,6 +51,32 @@ func TestSplit(t *testing.T) {
 	}
 }
 
+// TestWiden: rows with room behind them are made longer, and the room is filled with zeros.
+func TestWiden(t *testing.T) {
+	const bf16 = graph.BFloat16
+	down := graph.Product{M: 1000, N: 2048, K: 8196, TransB: true, A: 1 << 30, LDA: 8200, PadA: 4, TypeA: bf16,
+		B: 2 << 30, LDB: 8200, PadB: 4, TypeB: bf16, C: 3 << 30, LDC: 2048}
+	p, zeros := widen(down)
+	want := [][]any{{uint64(1<<30 + 2*8196), uint64(8200), int32(1000), int32(4)}, {uint64(2<<30 + 2*8196), uint64(8200), int32(2048), int32(4)}}
+	if p.K != 8200 || len(zeros) != 2 || !slices.Equal(zeros[0].Args, want[0]) || !slices.Equal(zeros[1].Args, want[1]) ||
+		zeros[0].Grid[0]*zeros[0].Block[0] < 1000 {
+		t.Errorf("K = %d, zeros %+v", p.K, zeros)
+	}
+	for name, change := range map[string]func(p *graph.Product){
+		"room is other tensors'":   func(p *graph.Product) { p.PadB = 3 },
+		"float32":                  func(p *graph.Product) { p.TypeA = graph.Float32 },
+		"K is no row":              func(p *graph.Product) { p.TransA = true },
+		"a multiple of 16 bytes":   func(p *graph.Product) { p.K = 8192 },
+		"K is no row of the other": func(p *graph.Product) { p.TransB = false },
+	} {
+		same := down
+		change(&same)
+		if p, zeros := widen(same); p != same || zeros != nil {
+			t.Errorf("%s: %+v, zeros %+v", name, p, zeros)
+		}
+	}
+}
+
 // TestParts: the parts of a product make the same as the whole.
 func TestParts(t *testing.T) {
 	const m, n, k, ld = 5, 6, 7, 11

@@ -14,8 +14,8 @@ func forwardProduct(c *graph.CUDACall) graph.Product {
 	x, w, y := c.In[0], c.In[1], c.Out[0]
 	return graph.Product{
 		M: x.Rows, N: w.Rows, K: x.Cols, TransB: true,
-		A: x.Address, LDA: x.Stride, TypeA: x.DType,
-		B: w.Address, LDB: w.Stride, TypeB: w.DType,
+		A: x.Address, LDA: x.Stride, PadA: x.Pad, TypeA: x.DType,
+		B: w.Address, LDB: w.Stride, PadB: w.Pad, TypeB: w.DType,
 		C: y.Address, LDC: y.Stride, TypeC: y.DType,
 	}
 }

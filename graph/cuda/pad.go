@@ -1,0 +1,30 @@
+//go:build linux
+
+package cuda
+
+import (
+	_ "embed"
+
+	"github.com/sambatrain/sambatrain/graph"
+)
+
+//go:embed pad.cu
+var padSource string
+
+// widen makes K of a product a multiple of 16 bytes, where behind the rows of both factors
+// there is room: first come the launches that fill it with zeros.
+func widen(p graph.Product) (graph.Product, []graph.Launch) {
+	const size, granule = 2, tensorBytes / 2 // of bfloat16
+	more := (granule - p.K%granule) % granule
+	if more == 0 || p.TransA || !p.TransB || p.TypeA != graph.BFloat16 || p.TypeB != graph.BFloat16 || p.PadA < more || p.PadB < more {
+		return p, nil
+	}
+	zeros := func(address uint64, rows, ld int) graph.Launch {
+		const threads = 256
+		return graph.Launch{Kernel: "zero_columns", Grid: [3]int{(rows + threads - 1) / threads, 1, 1}, Block: [3]int{threads, 1, 1},
+			Args: []any{address + uint64(p.K*size), uint64(ld), int32(rows), int32(more)}}
+	}
+	list := []graph.Launch{zeros(p.A, p.M, p.LDA), zeros(p.B, p.N, p.LDB)}
+	p.K += more
+	return p, list
+}

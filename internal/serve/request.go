@@ -246,7 +246,7 @@ func (s *Server) checkLimits(q *completionRequest) error {
 		return bad("prompt", "%d prompts with %d completions each are more than the %d that this server takes at once", n, *q.N, cap(s.jobs))
 	}
 	for _, p := range q.prompts {
-		if len(p.ids)+*q.MaxTokens > s.options.Context {
+		if len(p.ids) > s.options.Context || *q.MaxTokens > s.options.Context-len(p.ids) {
 			return bad("max_tokens", "the prompt's %d tokens and %d new ones are more than the %d that this server takes", len(p.ids), *q.MaxTokens, s.options.Context)
 		}
 	}

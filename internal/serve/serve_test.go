@@ -244,6 +244,7 @@ func TestRefuses(t *testing.T) {
 		{`{"model": "gpt", "prompt": "x"}`, 404, "model", `no model "gpt"; there is "tiny"`},
 		{`{"prompt": "x", "max_tokens": -1}`, 400, "max_tokens", "must not be negative"},
 		{`{"prompt": "x", "max_tokens": 400}`, 400, "max_tokens", "more than the 400"},
+		{`{"prompt": "x", "max_tokens": 9223372036854775807}`, 400, "max_tokens", "more than the 400"},
 		{`{"prompt": "x", "temperature": -1}`, 400, "temperature", "must be 0 to 100"},
 		{`{"prompt": "x", "top_p": 0}`, 400, "top_p", "must be above 0"},
 		{`{"prompt": "x", "top_k": -1}`, 400, "top_k", "must be at least 1"},

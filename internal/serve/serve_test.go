@@ -344,14 +344,19 @@ func TestStop(t *testing.T) {
 	m := model(t)
 	url, stop := running(t, m, nil)
 	want := alone(t, m, "abc", 300)
-	answered := make(chan completion)
-	go func() { answered <- complete(t, url, `{"prompt": "abc", "max_tokens": 300, "temperature": 0}`) }()
-	time.Sleep(10 * time.Millisecond)
-	if err := stop(); err != nil {
-		t.Errorf("stopped with %v", err)
-	}
-	if c := <-answered; c.Choices[0].Text != want {
+	stopped := make(chan error, 1)
+	text := ""
+	events(t, url, `{"prompt": "abc", "max_tokens": 300, "temperature": 0, "stream": true}`, func(i int, c completion) {
+		if i == 0 { // now it is under way
+			go func() { stopped <- stop() }()
+		}
+		text += c.Choices[0].Text
+	})
+	if text != want {
 		t.Error("the request under way was cut off")
+	}
+	if err := <-stopped; err != nil {
+		t.Errorf("stopped with %v", err)
 	}
 	if _, err := http.Get(url + "/healthz"); err == nil {
 		t.Error("the server still answers")

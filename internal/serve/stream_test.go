@@ -10,7 +10,14 @@ import (
 )
 
 // stream posts a request and returns what its events say.
-func stream(t *testing.T, url, body string) []completion {
+func stream(t *testing.T, url, body string) (all []completion) {
+	t.Helper()
+	events(t, url, body, func(_ int, c completion) { all = append(all, c) })
+	return all
+}
+
+// events posts a request and calls f with each of its events as it comes.
+func events(t *testing.T, url, body string, f func(i int, c completion)) {
 	t.Helper()
 	r, err := http.Post(url+"/v1/completions", "application/json", strings.NewReader(body))
 	if err != nil {
@@ -20,23 +27,23 @@ func stream(t *testing.T, url, body string) []completion {
 	if got := r.Header.Get("Content-Type"); got != "text/event-stream" {
 		t.Fatalf("content type %s", got)
 	}
-	var events []completion
+	n := 0
 	for lines := bufio.NewScanner(r.Body); lines.Scan(); {
 		line, ok := strings.CutPrefix(lines.Text(), "data: ")
 		if !ok {
 			continue
 		}
 		if line == "[DONE]" {
-			return events
+			return
 		}
 		var c completion
 		if err := json.Unmarshal([]byte(line), &c); err != nil {
 			t.Fatal(err)
 		}
-		events = append(events, c)
+		f(n, c)
+		n++
 	}
-	t.Fatalf("no [DONE] after %d events", len(events))
-	return nil
+	t.Fatalf("no [DONE] after %d events", n)
 }
 
 // TestStream: the parts of each text are what an answer in one piece has, and the tokens

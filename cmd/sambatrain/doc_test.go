@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
+
 	"github.com/sambatrain/sambatrain/internal/train"
 	"github.com/sambatrain/sambatrain/recipes"
 )
@@ -150,4 +152,28 @@ func TestReadmeModels(t *testing.T) {
 			t.Errorf("%s: %d parameters, %d blocks, rows of %d, %d bytes", row[0], in.Parameters.Total, r.Model.Layers.Repeat, r.Data.SeqLen, in.Memory.Total)
 		}
 	}
+}
+
+// TestReadmeCommands: the README has every command.
+func TestReadmeCommands(t *testing.T) {
+	_, table, _ := strings.Cut(string(read(t, filepath.Join("..", "..", "README.md"))), "## Commands")
+	table, _, _ = strings.Cut(table, "\n## ")
+	var named []string // `eval ppl`, or `ppl` behind one that began with its parent
+	parent := ""
+	for _, m := range regexp.MustCompile("`([a-z]+)( [a-z]+)?[^`]*`").FindAllStringSubmatch(table, -1) {
+		if m[2] != "" {
+			parent = m[1]
+		}
+		named = append(named, m[1]+m[2], parent+" "+m[1])
+	}
+	var check func(c *cobra.Command, path string)
+	check = func(c *cobra.Command, path string) {
+		if c.Runnable() && !c.HasSubCommands() && !slices.Contains(named, path) {
+			t.Errorf("README.md has no command %s", path)
+		}
+		for _, sub := range c.Commands() {
+			check(sub, strings.TrimSpace(path+" "+sub.Name()))
+		}
+	}
+	check(newRoot(), "")
 }

@@ -11,6 +11,9 @@ import (
 
 	"github.com/goccy/go-yaml"
 
+	"github.com/sambatrain/sambatrain/data"
+	"github.com/sambatrain/sambatrain/layers"
+	"github.com/sambatrain/sambatrain/optim"
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
@@ -46,10 +49,10 @@ func TestDocumentedKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows := regexp.MustCompile("(?m)^\\| `([^`]+)` \\| (.+?) \\| (.+) \\|$").FindAllStringSubmatch(string(text), -1)
-	documented := map[string]string{}
+	documented, meaning := map[string]string{}, map[string]string{}
 	var order []string
 	for _, r := range rows {
-		documented[r[1]] = r[2]
+		documented[r[1]], meaning[r[1]] = r[2], r[3]
 		if r[1] != "extends" {
 			order = append(order, r[1])
 		}
@@ -65,6 +68,17 @@ func TestDocumentedKeys(t *testing.T) {
 			}
 		}
 		t.Errorf("docs/recipes.md has the keys\n%s, want\n%s", strings.Join(order, "\n"), strings.Join(keys, "\n"))
+	}
+	for key, values := range map[string][]string{
+		"run.device": recipes.Devices, "run.dtype": recipes.DTypes, "run.shard": recipes.Shards, "run.reduce_dtype": recipes.ReduceDTypes,
+		"optim.schedule": optim.Schedules, "model.layers.pattern": layers.Mixers, "model.init": {layers.InitMamba, layers.InitLlama},
+		"data.generate.task": {data.TaskPasskey, data.TaskPhonebook}, "data.generate.loss": {data.LossAnswer, data.LossAll},
+	} {
+		for _, v := range values {
+			if !strings.Contains(meaning[key], "`"+v+"`") {
+				t.Errorf("docs/recipes.md: %s may be %s, which its line leaves out", key, v)
+			}
+		}
 	}
 	for i, key := range keys {
 		quoted, ok := strings.CutPrefix(documented[key], "`")

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -52,6 +54,9 @@ one that was not finished is gone on with.`,
 						"mb_per_s", fmt.Sprintf("%.1f", float64(written)/1e6/now.Sub(started).Seconds()))
 				}
 			})
+			if errors.Is(err, context.Canceled) {
+				return errGoesOn
+			}
 			if err != nil {
 				return flagNames(err)
 			}

@@ -28,6 +28,9 @@ const (
 
 func main() { os.Exit(run(os.Args[1:])) }
 
+// errGoesOn ends a command that a signal stopped and that goes on from what it has done.
+var errGoesOn = errors.New("stopped by a signal; the same command goes on from what is done")
+
 // run is main with an exit code, so that tests can call it as a program.
 func run(args []string) int {
 	root := newRoot()
@@ -55,7 +58,7 @@ func report(err error) int {
 	switch {
 	case errors.As(err, &child):
 		return child.Code
-	case errors.As(err, &stopped), errors.As(err, &measured):
+	case errors.As(err, &stopped), errors.As(err, &measured), errors.Is(err, errGoesOn):
 		return exitStopped
 	case errors.As(err, &lost):
 		return exitLost

@@ -215,6 +215,47 @@ func TestSignalled(t *testing.T) {
 	mustEqual(t, outcomeOf(t, run), want)
 }
 
+// TestPrepareSignalled: shards that were being made are gone on with.
+func TestPrepareSignalled(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "text"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 60 {
+		write(t, filepath.Join(dir, "text", fmt.Sprintf("%02d.txt", i)), strings.Repeat(fmt.Sprintf("%d green bottles\n", i), 40_000))
+	}
+	args := []string{"data", "prepare", "--text", "text", "--shards", "shards"}
+	c := program(dir, nil, args...)
+	stderr, err := c.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	for err := error(fs.ErrNotExist); err != nil; _, err = os.Stat(filepath.Join(dir, "shards.partial")) {
+		if time.Since(began) > time.Minute {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if err := c.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	log, err := io.ReadAll(stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Wait()
+	if e := (ended{code: c.ProcessState.ExitCode(), stderr: string(log)}); e.code != exitStopped || e.complaint() != "sambatrain: stopped by a signal; the same command goes on from what is done" {
+		t.Errorf("%+v", e)
+	}
+	if e := start(t, dir, args...); e.code != exitOK {
+		t.Errorf("again: %+v", e)
+	}
+}
+
 // waitForSteps reads a run's log until n training steps were in it.
 func waitForSteps(t *testing.T, c *exec.Cmd, log *bufio.Reader, n int) {
 	t.Helper()
@@ -250,7 +291,7 @@ func TestSignalledBefore(t *testing.T) {
 		code int
 		want string
 	}{
-		{[]string{"data", "prepare", "--text", "text", "--shards", "shards"}, exitFailure, nothing},
+		{[]string{"data", "prepare", "--text", "text", "--shards", "shards"}, exitStopped, "sambatrain: stopped by a signal; the same command goes on from what is done"},
 		{[]string{"pretrain", "tiny.yaml"}, exitFailure, nothing},
 		{[]string{"resume", "ref"}, exitStopped, "sambatrain: stopped before it went on, nothing is lost; go on with: sambatrain resume ref"},
 	} {

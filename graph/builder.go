@@ -85,6 +85,9 @@ func (b *Builder) SetMixed(round *Spec) { b.round = round }
 // their tensors are float32, and so are the weights that they read. See Step.Precise.
 func (b *Builder) SetFloat32Blocks(n int) { b.float32Blocks = n }
 
+// Mixed reports whether SetMixed was called.
+func (b *Builder) Mixed() bool { return b.round != nil }
+
 // SetAccumulate makes the backward pass add to what region Grads holds, instead of
 // writing over it: the gradients of several runs are summed.
 func (b *Builder) SetAccumulate() { b.accumulate = true }

@@ -23,26 +23,44 @@ func forward(eps float64) func(*graph.CPUCall) func() {
 	}
 }
 
-func backward(c *graph.CPUCall) func() { return backwardTo(c, nil) }
+// workspace is, for cpu, each block's part of dw, and a row of each worker's of what lies
+// beside z, and of x where there is y.
+func (f backward) workspace(d graph.Dims, workers int) int {
+	rows := blocks(d["B"] * d["T"])
+	if f.add {
+		rows += workers
+	}
+	if f.fromY {
+		rows += workers
+	}
+	return rows * d["D"]
+}
 
-// backwardAdd makes each row of dx beside z's, in whose place it may lie, and adds
-// them.
-func backwardAdd(c *graph.CPUCall) func() { return backwardTo(c, &c.In[4]) }
-
-func backwardTo(c *graph.CPUCall, z *graph.Buffer) func() {
+// cpu makes, with z, each row of dx beside z's, in whose place it may lie, and adds them.
+func (f backward) cpu(c *graph.CPUCall) func() {
 	x, w, rstd, dy, dx, dw := c.In[0], c.In[1].F32, c.In[2], c.In[3], c.Out[0], c.Out[1].F32
 	n, d := blocks(x.Rows), len(dw)
+	row := func(i int) []float32 { return c.Workspace[i*d : (i+1)*d] }
 	task := func(i, worker int) {
-		part := c.Workspace[i*d : (i+1)*d]
+		part := row(i)
 		clear(part)
 		for r := i * rowsPerBlock; r < min((i+1)*rowsPerBlock, x.Rows); r++ {
-			row := dx.Row(r)
-			if z != nil {
-				row = c.Workspace[(n+worker)*d : (n+worker+1)*d]
+			from, to, scale := x.Row(r), dx.Row(r), rstd.F32[r/rstd.Cols*rstd.Stride+r%rstd.Cols]
+			if f.add {
+				to = row(n + worker)
 			}
-			simd.RMSNormRowGrad(row, part, x.Row(r), w, dy.Row(r), rstd.F32[r/rstd.Cols*rstd.Stride+r%rstd.Cols])
-			if z != nil {
-				simd.Add(dx.Row(r), row, z.Row(r))
+			if f.fromY {
+				from = row(len(c.Workspace)/d - 1 - worker)
+				for j, y := range x.Row(r) {
+					from[j] = y / (float32(divisor(float64(w[j]))) * scale)
+				}
+			}
+			simd.RMSNormRowGrad(to, part, from, w, dy.Row(r), scale)
+			if f.add {
+				simd.Add(dx.Row(r), to, c.In[4].Row(r))
+			}
+			if f.rounded {
+				copy(c.Out[2].Row(r), dx.Row(r))
 			}
 		}
 	}
@@ -50,7 +68,7 @@ func backwardTo(c *graph.CPUCall, z *graph.Buffer) func() {
 		c.Pool.Run(n, task)
 		clear(dw)
 		for i := range n {
-			simd.Add(dw, dw, c.Workspace[i*d:(i+1)*d])
+			simd.Add(dw, dw, row(i))
 		}
 	}
 }

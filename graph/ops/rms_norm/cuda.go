@@ -59,41 +59,33 @@ func forwardCUDA(eps float64) func(*graph.CUDACall) ([]graph.Launch, error) {
 	}
 }
 
-// backwardAddCUDA is backwardCUDA with z, the last input, added to dx.
-func backwardAddCUDA(c *graph.CUDACall) ([]graph.Launch, error) {
-	list, err := backwardCUDA(c)
-	z := c.In[4]
-	list[0].Defines = maps.Clone(list[0].Defines)
-	list[0].Defines["Z_T"] = z.DType.CType()
-	list[0].Args = append(list[0].Args, z.Address, uint64(z.Stride))
-	return list, err
-}
-
-// roundedCUDA is a backward op's launches with dx written to output 2, too.
-func roundedCUDA(launches func(*graph.CUDACall) ([]graph.Launch, error)) func(*graph.CUDACall) ([]graph.Launch, error) {
-	return func(c *graph.CUDACall) ([]graph.Launch, error) {
-		list, err := launches(c)
-		to := c.Out[2]
-		list[0].Defines = maps.Clone(list[0].Defines)
-		list[0].Defines["ROUNDED_T"] = to.DType.CType()
-		list[0].Args = append(list[0].Args, to.Address, uint64(to.Stride))
-		return list, err
-	}
-}
-
-func backwardCUDA(c *graph.CUDACall) ([]graph.Launch, error) {
+func (f backward) launches(c *graph.CUDACall) ([]graph.Launch, error) {
 	x, w, rstd, dy, dx, dw := c.In[0], c.In[1], c.In[2], c.In[3], c.Out[0], c.Out[1]
 	rows := blockRows(c.Dims, backwardWarps)
-	m := defines(c.Dims, rows)
-	m["X_T"], m["DY_T"] = x.DType.CType(), dy.DType.CType()
-	return []graph.Launch{{
-		Kernel: "rms_norm_backward", Defines: m,
+	sum := defines(c.Dims, rows)
+	sum["X_T"], sum["DY_T"] = x.DType.CType(), dy.DType.CType()
+	main := graph.Launch{
+		Kernel: "rms_norm_backward", Defines: maps.Clone(sum),
 		Grid:  [3]int{dwParts(c.Dims), 1, 1},
 		Block: [3]int{32 * rowWarps(c.Dims) * rows, 1, 1},
 		Args: []any{x.Address, w.Address, rstd.Address, dy.Address, dx.Address, c.Workspace,
 			uint64(x.Stride), uint64(dy.Stride), uint64(dx.Stride), int32(x.Rows)},
-	}, {
-		Kernel: "rms_norm_dw", Defines: m,
+	}
+	if f.fromY {
+		main.Defines["FROM_Y"] = "1"
+	}
+	if f.add {
+		z := c.In[4]
+		main.Defines["Z_T"] = z.DType.CType()
+		main.Args = append(main.Args, z.Address, uint64(z.Stride))
+	}
+	if f.rounded {
+		to := c.Out[2]
+		main.Defines["ROUNDED_T"] = to.DType.CType()
+		main.Args = append(main.Args, to.Address, uint64(to.Stride))
+	}
+	return []graph.Launch{main, {
+		Kernel: "rms_norm_dw", Defines: sum,
 		Grid:  [3]int{(c.Dims["D"] + 31) / 32, 1, 1},
 		Block: [3]int{1024, 1, 1},
 		Args:  []any{c.Workspace, dw.Address, int32(dwParts(c.Dims))},

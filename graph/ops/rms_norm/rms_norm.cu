@@ -4,6 +4,9 @@
 constexpr int THREADS = WARPS * WARP; // of a row
 constexpr int SHARE = (D + THREADS * 8 - 1) / (THREADS * 8) * 8;
 
+// divisor is a weight, or what both passes take for one that is nearly 0.
+__device__ __forceinline__ float divisor(float w) { return fabsf(w) < 1e-20f ? copysignf(1e-20f, w) : w; }
+
 // row_sum adds x over the threads of a row, in a fixed order. Its shared memory must
 // not be used again before another barrier.
 __device__ __forceinline__ float row_sum(float x, float *shared) {
@@ -31,7 +34,7 @@ template <int Width> __device__ __forceinline__ void forward_row(const X_T *x, c
   for (int i = 0; i < SHARE; i++) sum += v[i] * v[i];
   float r = rsqrtf(row_sum(sum, shared) * (1.f / D) + eps);
 #pragma unroll
-  for (int i = 0; i < SHARE; i++) v[i] *= r * weight[i];
+  for (int i = 0; i < SHARE; i++) v[i] *= r * divisor(weight[i]);
   store_share<Width, SHARE>(y, thread, THREADS, cols, v);
   if (thread == 0 && cols > 0) *rstd = r;
 }
@@ -73,6 +76,8 @@ rms_norm(const X_T *x, const float *w, Y_T *y, float *rstd, int64_t stride_x, in
 #define ROUNDED_ALIGNED
 #endif
 
+// With FROM_Y, x is y, of which x rstd is made.
+
 // A block takes every gridDim'th group of ROWS rows, and leaves its part of dw in
 // partials[blockIdx]. dx may be dy or z itself: a row is read before it is written.
 template <int Width>
@@ -84,6 +89,11 @@ __device__ __forceinline__ void backward_rows(const X_T *x, const float *w, cons
   int group = threadIdx.x / THREADS, thread = threadIdx.x % THREADS;
   float weight[SHARE], dw[SHARE] = {}, v[SHARE], g[SHARE], r;
   load_share<Width, SHARE>(w, thread, THREADS, D, weight);
+#ifdef FROM_Y
+  float inverse[SHARE];
+#pragma unroll
+  for (int i = 0; i < SHARE; i++) inverse[i] = 1.f / divisor(weight[i]);
+#endif
 
   auto load_row = [&](int64_t row, float *v, float *g, float &r) {
     int cols = row < rows ? D : 0;
@@ -99,12 +109,19 @@ __device__ __forceinline__ void backward_rows(const X_T *x, const float *w, cons
     float next_v[SHARE], next_g[SHARE], next_r, dot = 0.f;
     load_row(row + step, next_v, next_g, next_r);
 #pragma unroll
-    for (int i = 0; i < SHARE; i++) dot += weight[i] * g[i] * v[i];
-    float a = r * r * row_sum(dot, shared[phase]) * (1.f / D);
+    for (int i = 0; i < SHARE; i++) {
+#ifdef FROM_Y
+      v[i] *= inverse[i];
+#else
+      v[i] *= r;
+#endif
+      dot += weight[i] * g[i] * v[i];
+    }
+    float a = row_sum(dot, shared[phase]) * (1.f / D);
     phase ^= 1;
 #pragma unroll
     for (int i = 0; i < SHARE; i++) {
-      dw[i] += g[i] * v[i] * r;
+      dw[i] += g[i] * v[i];
       g[i] = r * (weight[i] * g[i] - v[i] * a);
     }
 #ifdef Z_T

@@ -4,6 +4,7 @@ package rms_norm
 
 import (
 	"math"
+	"math/rand/v2"
 
 	"github.com/sambatrain/sambatrain/graph"
 )
@@ -29,14 +30,20 @@ func Spec(eps float64) *graph.Spec {
 				r := 1 / math.Sqrt(sum/float64(x.Shape.Cols())+eps)
 				rstd.Data[i] = r
 				for j, v := range x.Row(i) {
-					y.Row(i)[j] = v * r * w.Data[j]
+					y.Row(i)[j] = v * r * divisor(w.Data[j])
 				}
 			}
 		},
 		CPU:  forward(eps),
 		CUDA: &graph.CUDA{Source: source, Launches: forwardCUDA(eps)},
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
-			dx := g.Builder().Apply(backwardSpec(), g.In[0], g.In[1], g.Out[1], g.DOut)
+			// In mixed precision y is half as large as x, and kept for the product that reads it:
+			// the stream, in float32, need not be.
+			f, from := backward{}, g.In[0]
+			if g.Builder().Mixed() {
+				f, from = backward{fromY: true}, g.Out[0]
+			}
+			dx := g.Builder().Apply(f.spec(), from, g.In[1], g.Out[1], g.DOut)
 			return []graph.Tensor{dx, dx.Output(1)}
 		},
 		Cost: func(d graph.Dims) graph.Cost {
@@ -46,114 +53,142 @@ func Spec(eps float64) *graph.Spec {
 	}
 }
 
-// backwardSpec is, a row,
+// leastWeight is what the backward pass takes for a weight that is nearer to 0, and so does
+// the forward pass: with y, x rstd is y / w.
+const leastWeight = 1e-20
+
+func divisor(w float64) float64 {
+	if math.Abs(w) < leastWeight {
+		return math.Copysign(leastWeight, w)
+	}
+	return w
+}
+
+// backward is one of the forms of the backward op.
+type backward struct {
+	fromY   bool // it reads y in place of x
+	add     bool // dx + z for dx: the gradient that goes past a sublayer
+	rounded bool // dx in bfloat16 too, for the products that the gradient goes into next
+}
+
+func (f backward) name() string {
+	name := "rms_norm_backward"
+	for _, part := range []struct {
+		of     bool
+		suffix string
+	}{{f.fromY, "_y"}, {f.add, "_add"}, {f.rounded, "_rounded"}} {
+		if part.of {
+			name += part.suffix
+		}
+	}
+	return name
+}
+
+func (f backward) signature() string {
+	from, z, rounded := "x", "", ""
+	if f.fromY {
+		from = "y"
+	}
+	if f.add {
+		z = ", z[B T D]"
+	}
+	if f.rounded {
+		rounded = ", rounded[B T D]"
+	}
+	return from + "[B T D], w:f32[D], rstd:f32[B T], dy[B T D]" + z + " -> dx:f32[B T D], dw:f32[D]" + rounded
+}
+
+// spec is, a row, with n = x * rstd or n = y / w,
 //
-//	dx = rstd * (w*dy - x * rstd^2 * mean(w*dy*x))
-//	dw = sum over rows of dy * x * rstd
-func backwardSpec() *graph.Spec {
-	return &graph.Spec{
-		Name:      "rms_norm_backward",
-		Signature: "x[B T D], w:f32[D], rstd:f32[B T], dy[B T D] -> dx:f32[B T D], dw:f32[D]",
-		Reference: func(_ graph.Dims, in, out []graph.Array) {
-			x, w, rstd, dy, dx, dw := in[0], in[1], in[2], in[3], out[0], out[1]
-			n := float64(x.Shape.Cols())
-			for i := range x.Shape.Rows() {
-				r, dot := rstd.Data[i], 0.0
-				for j, v := range x.Row(i) {
-					dot += w.Data[j] * dy.Row(i)[j] * v
-				}
-				for j, v := range x.Row(i) {
-					g := dy.Row(i)[j]
-					dx.Row(i)[j] = r * (w.Data[j]*g - v*r*r*dot/n)
-					dw.Data[j] += g * v * r
-				}
-			}
-		},
-		CPU:       backward,
-		CUDA:      &graph.CUDA{Source: source, Launches: backwardCUDA, Workspace: backwardWorkspaceCUDA},
-		Workspace: func(d graph.Dims, _ int) int { return blocks(d["B"]*d["T"]) * d["D"] },
-		InPlace:   []int{3},
-		Added:     backwardAddSpec,
-		Rounded:   func() *graph.Spec { return rounded(backwardSpec()) },
+//	dx = rstd * (w*dy - n * mean(w*dy*n))
+//	dw = sum over rows of dy * n
+func (f backward) spec() *graph.Spec {
+	flops, bytes := 9.0, 12.0
+	inPlace := []int{3}
+	if f.add {
+		flops, bytes, inPlace = 10, 16, []int{4, 3}
+	}
+	if f.rounded {
+		bytes += 4
+	}
+	s := &graph.Spec{
+		Name:      f.name(),
+		Signature: f.signature(),
+		Reference: f.reference,
+		CPU:       f.cpu,
+		CUDA:      &graph.CUDA{Source: source, Launches: f.launches, Workspace: backwardWorkspaceCUDA},
+		Workspace: f.workspace,
+		InPlace:   inPlace,
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["D"])
-			return graph.Cost{FLOPs: 9 * n, Bytes: 12 * n}
+			return graph.Cost{FLOPs: flops * n, Bytes: bytes * n}
 		},
 	}
-}
-
-// backwardAddSpec is backwardSpec with dx + z for dx: the gradient that goes past a
-// sublayer.
-func backwardAddSpec() *graph.Spec {
-	s := backwardSpec()
-	alone := s.Reference
-	s.Name = "rms_norm_backward_add"
-	s.Signature = "x[B T D], w:f32[D], rstd:f32[B T], dy[B T D], z[B T D] -> dx:f32[B T D], dw:f32[D]"
-	s.Added = nil
-	s.Rounded = func() *graph.Spec { return rounded(backwardAddSpec()) }
-	s.Reference = func(d graph.Dims, in, out []graph.Array) {
-		alone(d, in[:4], out)
-		for i, v := range in[4].Data {
-			out[0].Data[i] += v
-		}
+	if !f.add && !f.rounded {
+		s.Added = func() *graph.Spec { return backward{fromY: f.fromY, add: true}.spec() }
 	}
-	s.CPU = backwardAdd
-	s.CUDA = &graph.CUDA{Source: source, Launches: backwardAddCUDA, Workspace: backwardWorkspaceCUDA}
-	s.Workspace = func(d graph.Dims, workers int) int { return (blocks(d["B"]*d["T"]) + workers) * d["D"] }
-	s.InPlace = []int{4, 3}
-	s.Cost = func(d graph.Dims) graph.Cost {
-		n := float64(d["B"] * d["T"] * d["D"])
-		return graph.Cost{FLOPs: 10 * n, Bytes: 16 * n}
+	if !f.rounded {
+		s.Rounded = func() *graph.Spec { return backward{fromY: f.fromY, add: f.add, rounded: true}.spec() }
 	}
 	return s
 }
 
-// rounded is a backward op that also gives dx in bfloat16, for the products that the
-// gradient goes into next.
-func rounded(s *graph.Spec) *graph.Spec {
-	exact, cpu, cuda, cost := s.Reference, s.CPU, *s.CUDA, s.Cost
-	s.Name += "_rounded"
-	s.Signature += ", rounded[B T D]"
-	s.Added, s.Rounded = nil, nil
-	s.Reference = func(d graph.Dims, in, out []graph.Array) {
-		exact(d, in, out[:2])
-		copy(out[2].Data, out[0].Data)
-	}
-	s.CPU = func(c *graph.CPUCall) func() {
-		run := cpu(c)
-		return func() {
-			run()
-			for r := range c.Out[0].Rows {
-				copy(c.Out[2].Row(r), c.Out[0].Row(r))
+func (f backward) reference(_ graph.Dims, in, out []graph.Array) {
+	x, w, rstd, dy, dx, dw := in[0], in[1], in[2], in[3], out[0], out[1]
+	d := x.Shape.Cols()
+	normal := make([]float64, d)
+	for i := range x.Shape.Rows() {
+		dot := 0.0
+		for j, v := range x.Row(i) {
+			normal[j] = v * rstd.Data[i]
+			if f.fromY {
+				normal[j] = v / divisor(w.Data[j])
 			}
+			dot += w.Data[j] * dy.Row(i)[j] * normal[j]
+		}
+		for j, n := range normal {
+			g := dy.Row(i)[j]
+			dx.Row(i)[j] = rstd.Data[i] * (w.Data[j]*g - n*dot/float64(d))
+			dw.Data[j] += g * n
 		}
 	}
-	s.CUDA = &cuda
-	s.CUDA.Launches = roundedCUDA(cuda.Launches)
-	s.Cost = func(d graph.Dims) graph.Cost {
-		c := cost(d)
-		c.Bytes += 4 * float64(d["B"]*d["T"]*d["D"])
-		return c
+	if f.add {
+		for i, v := range in[4].Data {
+			dx.Data[i] += v
+		}
 	}
-	return s
+	if f.rounded {
+		copy(out[2].Data, dx.Data)
+	}
 }
 
 // Cases are the op's shapes under test.
 func Cases() []graph.Case {
-	added := func(name string, b, t, d int) graph.Case {
-		return graph.Case{Name: name, Spec: backwardAddSpec(), Dims: graph.Dims{"B": b, "T": t, "D": d},
-			Fill: map[string]graph.Fill{"rstd": graph.Uniform(0.5, 2)}}
+	of := func(name string, f backward, b, t, d int) graph.Case {
+		fill := map[string]graph.Fill{"rstd": graph.Uniform(0.5, 2)}
+		if f.fromY {
+			fill["w"] = graph.Uniform(0.5, 2)
+		}
+		return graph.Case{Name: name, Spec: f.spec(), Dims: graph.Dims{"B": b, "T": t, "D": d}, Fill: fill}
 	}
+	// Weights that are 0, where y has what the forward pass writes there.
+	zeros := of("from y, zeros among the weights", backward{fromY: true, add: true, rounded: true}, 2, 9, 40)
+	zeros.Fill["w"] = sometimes(graph.Uniform(0.5, 2), 0)
+	zeros.Fill["y"] = sometimes(graph.Uniform(-2, 2), leastWeight)
+	added := func(name string, b, t, d int) graph.Case { return of(name, backward{add: true}, b, t, d) }
 	bench := func(name string, d int) graph.Case {
 		c := added(name, 1, 4096, d)
 		c.Bench = true
 		return c
 	}
 	return []graph.Case{
-		{Name: "rounded", Spec: rounded(backwardSpec()), Dims: graph.Dims{"B": 3, "T": 7, "D": 36},
-			Fill: map[string]graph.Fill{"rstd": graph.Uniform(0.5, 2)}},
-		{Name: "rounded odd", Spec: rounded(backwardAddSpec()), Dims: graph.Dims{"B": 2, "T": 9, "D": 13},
-			Fill: map[string]graph.Fill{"rstd": graph.Uniform(0.5, 2)}},
+		of("rounded", backward{rounded: true}, 3, 7, 36),
+		of("rounded odd", backward{add: true, rounded: true}, 2, 9, 13),
+		of("from y", backward{fromY: true}, 2, 5, 32),
+		of("from y odd", backward{fromY: true, rounded: true}, 3, 7, 13),
+		of("from y added", backward{fromY: true, add: true}, 1, 2*rowsPerBlock+3, 36),
+		zeros,
+		of("from y added, rounded, many blocks", backward{fromY: true, add: true, rounded: true}, 1, 2*rowsPerBlock+3, 600),
 		added("added small", 2, 5, 32),
 		added("added odd", 3, 7, 13),
 		added("added many blocks", 1, 2*rowsPerBlock+3, 600),
@@ -168,5 +203,17 @@ func Cases() []graph.Case {
 		{Name: "wide", Spec: Spec(1e-5), Dims: graph.Dims{"B": 1, "T": 3, "D": 2052}},
 		{Name: "421m", Spec: Spec(1e-5), Dims: graph.Dims{"B": 1, "T": 4096, "D": 1536}, Bench: true},
 		{Name: "30m", Spec: Spec(1e-5), Dims: graph.Dims{"B": 1, "T": 1024, "D": 512}, Bench: true},
+	}
+}
+
+// sometimes fills, and multiplies every fifth column.
+func sometimes(fill graph.Fill, factor float64) graph.Fill {
+	return func(r *rand.Rand, a graph.Array) {
+		fill(r, a)
+		for i := range a.Data {
+			if i%a.Shape.Cols()%5 == 0 {
+				a.Data[i] *= factor
+			}
+		}
 	}
 }

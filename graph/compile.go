@@ -100,7 +100,7 @@ func (c *compiler) size(p *Plan) error {
 // write gives the plan its steps, and the places of what a caller reads and writes.
 func (c *compiler) write(p *Plan) error {
 	for _, s := range c.steps {
-		step := Step{Resolved: s.Resolved, Path: s.path, Precise: s.precise, Backward: s.backward, Again: s.again}
+		step := Step{Resolved: s.Resolved, Path: s.path, Precise: s.precise, Backward: s.backward, Again: s.again, Remakes: s.remakes}
 		for _, v := range s.in {
 			step.In = append(step.In, v.slot())
 		}

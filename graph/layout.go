@@ -121,8 +121,8 @@ func (c *compiler) reuse(steps []pending) {
 		}
 		out := s.out[0]
 		gradient := out.st.region == Grads && !c.b.accumulate
-		if out.st.region != Arena && !gradient {
-			continue
+		if out.st.region != Arena && !gradient || out.st.first < i {
+			continue // or what an input was is there already
 		}
 		for _, k := range s.Spec.InPlace {
 			in := s.in[k]
@@ -131,6 +131,9 @@ func (c *compiler) reuse(steps []pending) {
 			shared := false
 			for j, other := range s.in {
 				shared = shared || j != k && other.st.root() == st
+			}
+			for _, other := range s.out[1:] { // whose place it has already
+				shared = shared || other.st.root() == st
 			}
 			if shared || st.region != Arena || st.inside != nil || st.last != i || in.col != 0 || st.dtype != out.st.dtype || st.cols != out.shape.Cols() || st.pad != out.st.pad || st.rows != out.shape.Rows() {
 				continue

@@ -24,7 +24,8 @@ type call struct {
 	block    int  // of the forward pass, from 1; 0 is outside
 	precise  bool // see Step.Precise
 	backward bool
-	again    bool // a forward call that the backward pass repeats
+	again    bool   // a forward call that the backward pass repeats
+	remakes  string // of a backward call, the forward op whose output it makes again
 	b        *Builder
 }
 

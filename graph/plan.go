@@ -73,6 +73,8 @@ type Step struct {
 	Backward bool
 	// Again marks forward calls that the backward pass repeats.
 	Again bool
+	// Remakes is, of a backward call that makes a forward op's output again, that op's name.
+	Remakes string
 }
 
 // ParamSlot is one parameter's place in Params, Grads and the moments.
@@ -107,4 +109,18 @@ func (p *Plan) String() string {
 		w.WriteByte('\n')
 	}
 	return w.String()
+}
+
+// Repeated counts, by op, the forward calls whose outputs the backward pass makes again.
+func (p *Plan) Repeated() map[string]int {
+	calls := map[string]int{}
+	for _, s := range p.Steps {
+		if s.Again {
+			calls[s.Spec.Name]++
+		}
+		if s.Remakes != "" {
+			calls[s.Remakes]++
+		}
+	}
+	return calls
 }

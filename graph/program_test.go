@@ -53,14 +53,14 @@ func (g *program) add(n *node) *node {
 	return n
 }
 
-func (g *program) leaf(kind string, cols int) {
+func (g *program) leaf(kind string, cols int) *node {
 	n := &node{cols: cols, value: draw(g.r, rows*cols), kind: kind, leaf: fmt.Sprintf("%s%d", kind, len(g.nodes))}
 	if kind == "param" {
 		n.t, n.isParam, n.differs = g.b.Param(n.leaf, nil, batch, tokens, cols), true, true
 	} else {
 		n.t = g.b.Input(n.leaf, graph.Float32, batch, tokens, cols)
 	}
-	g.add(n)
+	return g.add(n)
 }
 
 // own is n, behind an op where n's gradient would otherwise be its reader's, and n
@@ -127,9 +127,10 @@ func (g *program) square(x *node) *node {
 	return g.add(n)
 }
 
-func (g *program) mul(x, y *node) *node {
+// mul is the product of two nodes by an op, mul or gate.
+func (g *program) mul(op *graph.Spec, x, y *node) *node {
 	x.read, y.read = true, true
-	n := &node{t: g.b.Apply(mul(), x.t, y.t), cols: x.cols, differs: x.differs || y.differs, kind: "mul"}
+	n := &node{t: g.b.Apply(op, x.t, y.t), cols: x.cols, differs: x.differs || y.differs, kind: op.Name}
 	for e := range x.value {
 		n.value = append(n.value, x.value[e]*y.value[e])
 	}
@@ -223,7 +224,7 @@ const opsOfBlock = 7
 func (g *program) grow(from, to int) {
 	for op := from; op < to; op++ {
 		x := g.pick()
-		switch g.r.IntN(9) {
+		switch kind := g.r.IntN(9); kind {
 		case 0:
 			g.scale(x)
 		case 1:
@@ -234,7 +235,7 @@ func (g *program) grow(from, to int) {
 			}
 		case 3, 4:
 			if y := g.like(x); x.tame() && y.tame() {
-				g.mul(x, y)
+				g.mul([]*graph.Spec{mul(), gate()}[kind-3], x, y)
 			}
 		case 5, 6:
 			g.sum(x, g.like(x))

@@ -39,11 +39,19 @@ type recomputation struct {
 	results map[*storage]bool
 	// stream are the storages that more than one block of the model reads or makes.
 	stream map[*storage]bool
+	// dense are the storages that some step wants without gaps between their rows.
+	dense map[*storage]bool
 }
 
 func (c *compiler) newRecomputation() *recomputation {
-	r := &recomputation{c: c, steps: c.steps, maker: map[*storage]int{}, saved: map[*storage]bool{}, results: map[*storage]bool{}, stream: map[*storage]bool{}}
+	r := &recomputation{c: c, steps: c.steps, maker: map[*storage]int{}, saved: map[*storage]bool{}, results: map[*storage]bool{}, stream: map[*storage]bool{}, dense: map[*storage]bool{}}
 	for i, s := range r.steps {
+		for k, v := range s.in {
+			r.dense[v.st] = r.dense[v.st] || !s.In[k].Strided
+		}
+		for k, v := range s.out {
+			r.dense[v.st] = r.dense[v.st] || !s.Out[k].Strided
+		}
 		if s.backward {
 			for _, v := range s.in {
 				r.saved[v.st] = true
@@ -181,46 +189,6 @@ func (r *recomputation) dropped(list []choice) map[*storage]bool {
 		}
 	}
 	return drop
-}
-
-// rewrite is the list of steps in which the backward pass computes dropped storages
-// again, each just before it is first read.
-func (r *recomputation) rewrite(drop map[*storage]bool) []pending {
-	var list []pending
-	again := map[*storage]*storage{} // a dropped storage and its second making
-	var at func(v *value) *value
-	at = func(v *value) *value {
-		if !drop[v.st] {
-			return v
-		}
-		if again[v.st] == nil {
-			s := r.steps[r.maker[v.st]]
-			call := *s.call
-			call.backward, call.again = true, true
-			redo := pending{call: &call}
-			for _, in := range s.in {
-				redo.in = append(redo.in, at(in))
-			}
-			for _, out := range s.out {
-				st := &storage{region: Arena, rows: out.st.rows, cols: out.st.cols, pad: out.st.pad, dtype: out.st.dtype}
-				again[out.st] = st
-				redo.out = append(redo.out, st.hold(out.shape, out.col))
-			}
-			list = append(list, redo)
-		}
-		return again[v.st].hold(v.shape, v.col)
-	}
-	for _, s := range r.steps {
-		if s.backward {
-			in := make([]*value, len(s.in))
-			for i, v := range s.in {
-				in[i] = at(v)
-			}
-			s.in = in
-		}
-		list = append(list, s)
-	}
-	return list
 }
 
 // fit lays out the arena within limit bytes, with as little computed again as that

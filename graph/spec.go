@@ -54,6 +54,14 @@ type Spec struct {
 	// op, where with z an output of it too, the sum is what it makes of both first inputs
 	// side by side and both second inputs one below the other. nil: it is not.
 	Merged func() *Spec
+	// Again is, of a backward op whose first inputs are those of the op named Forward, which
+	// has one output, the op that also makes that output, as its last. A plan runs it in place
+	// of both where it would repeat the forward op. nil: there is none.
+	Again   func() *Spec
+	Forward string
+	// Over names, for each output, the input in whose memory it may lie, which nothing else
+	// reads afterwards. A plan lets inputs that are computed again lie where outputs will.
+	Over []int
 	// InPlace names the inputs whose buffer output 0 may take over when nothing
 	// reads them afterwards. They must have output 0's shape.
 	InPlace []int

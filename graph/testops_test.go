@@ -70,6 +70,54 @@ func mul() *graph.Spec {
 	return s
 }
 
+// gate is z = x y with one backward op, which can make z again, and lies over what it reads.
+func gate() *graph.Spec {
+	s := elementwise("gate", 2, "", []int{0, 1}, func(x []float64) float64 { return x[0] * x[1] })
+	s.Gradient = func(g *graph.Gradient) []graph.Tensor {
+		dx := g.Builder().Apply(gateBackward(false), g.In[0], g.In[1], g.DOut)
+		return []graph.Tensor{dx, dx.Output(1)}
+	}
+	return s
+}
+
+func gateBackward(again bool) *graph.Spec {
+	s := &graph.Spec{
+		Name:      "gate_backward",
+		Signature: "x[B T N], y[B T N], dz[B T N] -> dx[B T N], dy[B T N]",
+		InPlace:   []int{0, 1, 2},
+		Over:      []int{0, 1},
+		Again:     func() *graph.Spec { return gateBackward(true) },
+		Forward:   "gate",
+	}
+	if again {
+		s.Name, s.Signature = s.Name+"_again", s.Signature+", z[B T N]"
+		s.InPlace, s.Over, s.Again = []int{0}, []int{0, 1, 2}, nil
+	}
+	s.Reference = func(_ graph.Dims, in, out []graph.Array) {
+		for i, x := range in[0].Data {
+			y, dz := in[1].Data[i], in[2].Data[i]
+			out[0].Data[i], out[1].Data[i] = dz*y, dz*x
+			if again {
+				out[2].Data[i] = x * y
+			}
+		}
+	}
+	s.CPU = func(c *graph.CPUCall) func() {
+		return func() {
+			for r := range c.In[0].Rows {
+				for j := range c.In[0].Cols {
+					x, y, dz := c.In[0].Row(r)[j], c.In[1].Row(r)[j], c.In[2].Row(r)[j]
+					c.Out[0].Row(r)[j], c.Out[1].Row(r)[j] = dz*y, dz*x
+					if again {
+						c.Out[2].Row(r)[j] = x * y
+					}
+				}
+			}
+		}
+	}
+	return s
+}
+
 // mirror turns each row around. It can't work in place.
 func mirror() *graph.Spec {
 	return &graph.Spec{

@@ -3,6 +3,9 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -55,7 +58,12 @@ func inspectText(w io.Writer, in *train.Inspection) error {
 	if in.Recomputed == 0 {
 		return nil
 	}
-	_, err := fmt.Fprintf(w, "        to keep within run.memory_budget, %d kernel calls of the forward pass are repeated in the backward pass\n", in.Recomputed)
+	var ops []string
+	for _, name := range slices.Sorted(maps.Keys(in.RecomputedOps)) {
+		ops = append(ops, fmt.Sprintf("%d %s", in.RecomputedOps[name], name))
+	}
+	_, err := fmt.Fprintf(w, "        to keep within run.memory_budget, %d kernel calls of the forward pass are repeated in the backward pass:\n        %s\n",
+		in.Recomputed, strings.Join(ops, ", "))
 	return err
 }
 

@@ -157,10 +157,8 @@ func (m *Machine) Predict(r *recipes.Recipe, gpus int, l Layout) (*Forecast, err
 	}
 	guessed := map[string]float64{}
 	last, more, update := e.Plans()
-	for _, s := range last.Steps {
-		if s.Again {
-			f.Recomputed++
-		}
+	for _, n := range last.Repeated() {
+		f.Recomputed += n
 	}
 	step := m.walk(more, gpus, guessed).times(f.MicroBatches - 1).plus(m.walk(last, gpus, guessed)).plus(m.walk(update, gpus, guessed))
 	step = step.plus(m.around(dev, c.Accumulate, gpus))

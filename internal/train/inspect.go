@@ -23,8 +23,9 @@ type Inspection struct {
 	Steps         int64   `json:"steps"`
 	Memory        Bytes   `json:"memory_bytes"`
 	// Recomputed is how many kernel calls the backward pass repeats so that the memory
-	// budget is kept.
-	Recomputed int `json:"recomputed_calls"`
+	// budget is kept, and RecomputedOps, of which ops.
+	Recomputed    int            `json:"recomputed_calls"`
+	RecomputedOps map[string]int `json:"recomputed_ops,omitempty"`
 }
 
 // Parameters counts trained numbers.
@@ -83,10 +84,9 @@ func InspectPlan(r *recipes.Recipe, plan *graph.Plan) (*Inspection, error) {
 	m.Parameters = 4 * int64(plan.Sizes[graph.Params]+plan.Sizes[graph.Shadow])
 	m.Gradients = 4 * int64(plan.Sizes[graph.Grads])
 	m.Optimizer = 2 * m.Gradients
-	for _, s := range plan.Steps {
-		if s.Again {
-			in.Recomputed++
-		}
+	in.RecomputedOps = plan.Repeated()
+	for _, n := range in.RecomputedOps {
+		in.Recomputed += n
 	}
 	m.Activations = 4 * int64(plan.Sizes[graph.Arena])
 	m.Total = m.Parameters + m.Gradients + m.Optimizer + m.Activations

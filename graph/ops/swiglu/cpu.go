@@ -29,3 +29,17 @@ func backward(c *graph.CPUCall) func() {
 	}
 	return func() { c.Pool.Run(tasks(dgate.Rows), task) }
 }
+
+// backwardAgain makes y beside dy, in whose place it may lie.
+func backwardAgain(c *graph.CPUCall) func() {
+	gate, up, dy, dgate, dup, y := c.In[0], c.In[1], c.In[2], c.Out[0], c.Out[1], c.Out[2]
+	task := func(i, worker int) {
+		product := c.Workspace[worker*y.Cols : (worker+1)*y.Cols]
+		for r := i * rowsPerTask; r < min((i+1)*rowsPerTask, dgate.Rows); r++ {
+			simd.SwiGLU(product, gate.Row(r), up.Row(r))
+			simd.SwiGLUGrad(dgate.Row(r), dup.Row(r), gate.Row(r), up.Row(r), dy.Row(r))
+			copy(y.Row(r), product)
+		}
+	}
+	return func() { c.Pool.Run(tasks(dgate.Rows), task) }
+}

@@ -47,3 +47,12 @@ func cudaBackward(c *graph.CUDACall) ([]graph.Launch, error) {
 			int32(dy.Cols), int32(tiles)},
 	}}, nil
 }
+
+// cudaBackwardAgain is cudaBackward with y, the last output.
+func cudaBackwardAgain(c *graph.CUDACall) ([]graph.Launch, error) {
+	list, err := cudaBackward(c)
+	y := c.Out[2]
+	list[0].Defines["AGAIN_T"] = y.DType.CType()
+	list[0].Args = append(list[0].Args, y.Address, uint64(y.Stride))
+	return list, err
+}

@@ -1,5 +1,5 @@
 // y = silu(gate) * up, and its gradient. A block takes SHARE elements a thread of one
-// row, and `tiles` blocks make a row. Output 0 may be an input itself: a thread reads
+// row, and `tiles` blocks make a row. Outputs may be inputs themselves: a thread reads
 // all that it overwrites before.
 
 constexpr int SHARE = 8;
@@ -32,10 +32,22 @@ swiglu(const GATE_T *gate, const UP_T *up, Y_T *y, int64_t stride_gate, int64_t 
 #endif
 
 #ifdef DY_T
-constexpr int WIDE = sizeof(GATE_T) + sizeof(UP_T) + sizeof(DY_T) + sizeof(DGATE_T) + sizeof(DUP_T) == 10 ? 8 : 4;
+// With an AGAIN_T, y is written, too.
+#ifdef AGAIN_T
+#define Y_PARAMETERS , AGAIN_T *y, int64_t stride_y
+#define Y_TILE_PARAMETER , AGAIN_T *y
+#define Y_ARGUMENT , y
+constexpr int Y_SIZE = sizeof(AGAIN_T);
+#else
+#define Y_PARAMETERS
+#define Y_TILE_PARAMETER
+#define Y_ARGUMENT
+constexpr int Y_SIZE = 2;
+#endif
+constexpr int WIDE = sizeof(GATE_T) + sizeof(UP_T) + sizeof(DY_T) + sizeof(DGATE_T) + sizeof(DUP_T) + Y_SIZE == 12 ? 8 : 4;
 
 template <int Width>
-__device__ __forceinline__ void backward_tile(const GATE_T *gate, const UP_T *up, const DY_T *dy, DGATE_T *dgate, DUP_T *dup, int cols) {
+__device__ __forceinline__ void backward_tile(const GATE_T *gate, const UP_T *up, const DY_T *dy, DGATE_T *dgate, DUP_T *dup, int cols Y_TILE_PARAMETER) {
   float g[SHARE], u[SHARE], d[SHARE];
   load_share<Width, SHARE>(gate, threadIdx.x, blockDim.x, cols, g);
   load_share<Width, SHARE>(up, threadIdx.x, blockDim.x, cols, u);
@@ -43,27 +55,36 @@ __device__ __forceinline__ void backward_tile(const GATE_T *gate, const UP_T *up
 #pragma unroll
   for (int i = 0; i < SHARE; i++) {
     float s = sigmoid(g[i]), silu = g[i] * s;
+    float du = d[i] * silu;
     g[i] = d[i] * u[i] * (s + silu * (1.f - s));
-    u[i] = d[i] * silu;
+    d[i] = silu * u[i]; // y
+    u[i] = du;
   }
+#ifdef AGAIN_T
+  store_share<Width, SHARE>(y, threadIdx.x, blockDim.x, cols, d);
+#endif
   store_share<Width, SHARE>(dgate, threadIdx.x, blockDim.x, cols, g);
   store_share<Width, SHARE>(dup, threadIdx.x, blockDim.x, cols, u);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
 swiglu_backward(const GATE_T *gate, const UP_T *up, const DY_T *dy, DGATE_T *dgate, DUP_T *dup, int64_t stride_gate, int64_t stride_up,
-                int64_t stride_dy, int64_t stride_dgate, int64_t stride_dup, int cols, int tiles) {
+                int64_t stride_dy, int64_t stride_dgate, int64_t stride_dup, int cols, int tiles Y_PARAMETERS) {
   int64_t row = blockIdx.x / tiles;
   int first = blockIdx.x % tiles * blockDim.x * SHARE;
   gate += row * stride_gate + first, up += row * stride_up + first, dy += row * stride_dy + first;
   dgate += row * stride_dgate + first, dup += row * stride_dup + first;
   int width = min(widest<WIDE>(cols, gate, stride_gate), min(widest<WIDE>(cols, up, stride_up), widest<WIDE>(cols, dy, stride_dy)));
   width = min(width, min(widest<WIDE>(cols, dgate, stride_dgate), widest<WIDE>(cols, dup, stride_dup)));
+#ifdef AGAIN_T
+  y += row * stride_y + first;
+  width = min(width, widest<WIDE>(cols, y, stride_y));
+#endif
   if (width == WIDE)
-    backward_tile<WIDE>(gate, up, dy, dgate, dup, cols - first);
+    backward_tile<WIDE>(gate, up, dy, dgate, dup, cols - first Y_ARGUMENT);
   else if (width == 4)
-    backward_tile<4>(gate, up, dy, dgate, dup, cols - first);
+    backward_tile<4>(gate, up, dy, dgate, dup, cols - first Y_ARGUMENT);
   else
-    backward_tile<1>(gate, up, dy, dgate, dup, cols - first);
+    backward_tile<1>(gate, up, dy, dgate, dup, cols - first Y_ARGUMENT);
 }
 #endif

@@ -44,6 +44,9 @@ func backwardSpec() *graph.Spec {
 		Name:      "swiglu_backward",
 		Signature: "gate[B T F], up[B T F], dy[B T F] -> dgate[B T F], dup[B T F]",
 		InPlace:   []int{0, 1, 2},
+		Over:      []int{0, 1},
+		Again:     againSpec,
+		Forward:   "swiglu",
 		Reference: func(_ graph.Dims, in, out []graph.Array) {
 			for i, g := range in[0].Data {
 				s, up, dy := sigmoid(g), in[1].Data[i], in[2].Data[i]
@@ -60,12 +63,35 @@ func backwardSpec() *graph.Spec {
 	}
 }
 
+// againSpec is backwardSpec that also gives y.
+func againSpec() *graph.Spec {
+	s := backwardSpec()
+	gradient := s.Reference
+	s.Name = "swiglu_backward_again"
+	s.Signature += ", y[B T F]"
+	s.InPlace, s.Over, s.Again = []int{0}, []int{0, 1, 2}, nil
+	s.Reference = func(d graph.Dims, in, out []graph.Array) {
+		gradient(d, in, out)
+		Spec().Reference(d, in[:2], out[2:])
+	}
+	s.CPU, s.Workspace = backwardAgain, func(d graph.Dims, workers int) int { return workers * d["F"] }
+	s.CUDA = &graph.CUDA{Source: source, Launches: cudaBackwardAgain}
+	s.Cost = func(d graph.Dims) graph.Cost {
+		n := float64(d["B"] * d["T"] * d["F"])
+		return graph.Cost{FLOPs: (11 + graph.ExpFLOPs) * n, Bytes: 24 * n}
+	}
+	return s
+}
+
 func sigmoid(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
 
 // Cases are the op's shapes under test.
 func Cases() []graph.Case {
 	saturated := map[string]graph.Fill{"gate": graph.Uniform(-120, 120)}
 	return []graph.Case{
+		{Name: "again", Spec: againSpec(), Dims: graph.Dims{"B": 2, "T": 5, "F": 32}},
+		{Name: "again, odd", Spec: againSpec(), Dims: graph.Dims{"B": 3, "T": rowsPerTask + 1, "F": 13}},
+		{Name: "421m again", Spec: againSpec(), Dims: graph.Dims{"B": 1, "T": 4096, "F": 4096}, Bench: true},
 		{Name: "small", Spec: Spec(), Dims: graph.Dims{"B": 2, "T": 5, "F": 32}},
 		{Name: "odd", Spec: Spec(), Dims: graph.Dims{"B": 3, "T": 7, "F": 13}},
 		{Name: "one channel", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 1, "F": 1}},

@@ -119,6 +119,9 @@ func (o *generateOptions) check() error {
 			return &usageError{fmt.Errorf("--%s: must be at least 1, is %d", n.flag, n.value)}
 		}
 	}
+	if o.tokens > generate.MaxPositions {
+		return &usageError{fmt.Errorf("--tokens: must be at most %d, is %d", generate.MaxPositions, o.tokens)}
+	}
 	if slices.Contains(o.stops, "") {
 		return &usageError{errors.New("--stop: an empty string would end every text at once; leave it out")}
 	}

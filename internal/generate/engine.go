@@ -50,7 +50,10 @@ func (c Config) resolved() (Config, error) {
 	if c.Positions == 0 {
 		c.Positions = MaxPositions
 	}
-	if c.Rows < 1 || c.Chunk < 1 || c.Positions < 1 || c.Positions > MaxPositions {
+	if c.Positions > MaxPositions {
+		return c, fmt.Errorf("generate: a text of %d tokens is longer than %d", c.Positions, MaxPositions)
+	}
+	if c.Rows < 1 || c.Chunk < 1 || c.Positions < 1 {
 		return c, fmt.Errorf("generate: %d rows of chunks of %d tokens, %d positions: each must be at least 1", c.Rows, c.Chunk, c.Positions)
 	}
 	c.Chunk = min(c.Chunk, c.Positions)

@@ -83,11 +83,12 @@ func (a *app) trainOptions(place dist.Topology) (train.Options, error) {
 	if place.Rank > 0 && a.logLevel == "info" {
 		a.logLevel = "warn" // the first process speaks for all
 	}
-	log, err := a.logger()
+	lines := runlog.NewLogWriter(os.Stderr)
+	log, err := a.loggerTo(lines)
 	return train.Options{
 		Place:       place,
 		Log:         log,
-		Console:     func(o runlog.ConsoleOptions) runlog.Console { return runlog.NewConsole(os.Stderr, o) },
+		Console:     func(o runlog.ConsoleOptions) runlog.Console { return lines.Over(runlog.NewConsole(os.Stderr, o)) },
 		CodeVersion: version(),
 		Abort:       func(cause error) { os.Exit(report(cause)) },
 	}, err

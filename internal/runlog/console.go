@@ -2,7 +2,6 @@ package runlog
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"strings"
 
@@ -51,17 +50,6 @@ func NewConsole(f *os.File, options ConsoleOptions) Console {
 
 func wantsBar(terminal bool, total int, getenv func(string) string) bool {
 	return terminal && total > 0 && getenv("TERM") != "dumb"
-}
-
-// LogWriter returns a writer that shows each line written to it as a note. A logger that writes to it
-// doesn't break the progress bar. Each Write must be of whole lines, as log/slog's handlers do.
-func LogWriter(c Console) io.Writer { return logWriter{c} }
-
-type logWriter struct{ console Console }
-
-func (w logWriter) Write(p []byte) (int, error) {
-	w.console.Note(strings.TrimSuffix(string(p), "\n"))
-	return len(p), nil
 }
 
 // describe is the line for a validation or an event.

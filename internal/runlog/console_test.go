@@ -317,15 +317,21 @@ func TestBarFitsTheTerminal(t *testing.T) {
 
 func TestLogWriter(t *testing.T) {
 	var out bytes.Buffer
-	c := newBar(&out, ConsoleOptions{Total: 10}, barStyle{ansi: true, width: func() int { return 120 }})
-	log, err := NewLogger(LogWriter(c), "info", "text")
+	w := NewLogWriter(&out)
+	log, err := NewLogger(w, "info", "text")
 	if err != nil {
 		t.Fatal(err)
 	}
+	log.Info("no checkpoint yet")
+	c := w.Over(newBar(&out, ConsoleOptions{Total: 10}, barStyle{ansi: true, width: func() int { return 120 }}))
 	c.Step(trainAt(5, 1600))
 	log.Warn("checkpoint is damaged", slog.Int("step", 4))
+	c.Close()
+	log.Info("bye")
 	rows := screen(t, out.String())
-	if len(rows) != 2 || !strings.HasSuffix(rows[0], `level=WARN msg="checkpoint is damaged" step=4`) || !strings.Contains(rows[1], "(5/10)") {
-		t.Errorf("on the screen %q", rows)
+	for i, want := range []string{`msg="no checkpoint yet"`, `level=WARN msg="checkpoint is damaged" step=4`, "(5/10)", "msg=bye"} {
+		if i >= len(rows) || !strings.Contains(rows[i], want) {
+			t.Fatalf("on the screen %q, want %s in row %d", rows, want, i)
+		}
 	}
 }

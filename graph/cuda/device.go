@@ -53,34 +53,7 @@ func New(ordinal int) (*Device, error) {
 	if d.blas, err = openBLAS(); err != nil {
 		return nil, err
 	}
-	var count int32
-	if err := drv.call("cuDeviceGetCount", drv.deviceGetCount, uintptr(unsafe.Pointer(&count))); err != nil {
-		return nil, err
-	}
-	if ordinal < 0 || ordinal >= int(count) {
-		return nil, fmt.Errorf("cuda: no GPU %d; there are %d", ordinal, count)
-	}
-	if err := drv.call("cuDeviceGet", drv.deviceGet, uintptr(unsafe.Pointer(&d.handle)), uintptr(ordinal)); err != nil {
-		return nil, err
-	}
-	var name [256]byte
-	if err := drv.call("cuDeviceGetName", drv.deviceGetName, uintptr(unsafe.Pointer(&name[0])), uintptr(len(name)), uintptr(d.handle)); err != nil {
-		return nil, err
-	}
-	d.name = goString(&name[0])
-	major, err := drv.attribute(d.handle, attrComputeMajor)
-	if err != nil {
-		return nil, err
-	}
-	minor, err := drv.attribute(d.handle, attrComputeMinor)
-	if err != nil {
-		return nil, err
-	}
-	if major < 8 {
-		return nil, fmt.Errorf("cuda: %s has compute capability %d.%d; 8.0 or newer is needed", d.name, major, minor)
-	}
-	d.arch, d.capability = architecture(major, minor), 10*major+minor
-	if d.sms, err = drv.attribute(d.handle, attrMultiprocessors); err != nil {
+	if err := d.find(ordinal); err != nil {
 		return nil, err
 	}
 	if err := drv.call("cuDevicePrimaryCtxRetain", drv.primaryCtxRetain, uintptr(unsafe.Pointer(&d.context)), uintptr(d.handle)); err != nil {
@@ -104,6 +77,39 @@ func New(ordinal int) (*Device, error) {
 	}
 	d.scratch, err = d.alloc(workspaceBytes)
 	return d, err
+}
+
+// find takes the GPU with a number, if it is one that kernels are made for.
+func (d *Device) find(ordinal int) error {
+	var count int32
+	if err := d.driver.call("cuDeviceGetCount", d.driver.deviceGetCount, uintptr(unsafe.Pointer(&count))); err != nil {
+		return err
+	}
+	if ordinal < 0 || ordinal >= int(count) {
+		return fmt.Errorf("cuda: no GPU %d; there are %d", ordinal, count)
+	}
+	if err := d.driver.call("cuDeviceGet", d.driver.deviceGet, uintptr(unsafe.Pointer(&d.handle)), uintptr(ordinal)); err != nil {
+		return err
+	}
+	var name [256]byte
+	if err := d.driver.call("cuDeviceGetName", d.driver.deviceGetName, uintptr(unsafe.Pointer(&name[0])), uintptr(len(name)), uintptr(d.handle)); err != nil {
+		return err
+	}
+	d.name = goString(&name[0])
+	major, err := d.driver.attribute(d.handle, attrComputeMajor)
+	if err != nil {
+		return err
+	}
+	minor, err := d.driver.attribute(d.handle, attrComputeMinor)
+	if err != nil {
+		return err
+	}
+	if major < 8 {
+		return fmt.Errorf("cuda: %s has compute capability %d.%d; 8.0 or newer is needed", d.name, major, minor)
+	}
+	d.arch, d.capability = architecture(major, minor), 10*major+minor
+	d.sms, err = d.driver.attribute(d.handle, attrMultiprocessors)
+	return err
 }
 
 // AllowTF32 lets tensor cores compute products of float32 factors with weights: of each

@@ -63,13 +63,22 @@ type Launch struct {
 	Grid, Block [3]int
 	// Shared is the bytes of dynamic shared memory.
 	Shared int
-	// Args are the kernel's parameters: uint64 (an address or size_t), int32 or
-	// float32.
+	// Args are the kernel's parameters: uint64 (an address or size_t), int32, float32 or
+	// TensorMap.
 	Args []any
 
 	// Product and Collective are no kernels.
 	Product    *Product
 	Collective *Collective
+}
+
+// TensorMap lets a kernel of compute capability 9.0 copy boxes of a matrix in bfloat16 to shared
+// memory: a parameter of 128 bytes, CUtensorMap. A box is Box rows of 64 elements, 128 bytes
+// with the 128-byte swizzle; what lies outside of the matrix comes as zeros. Address and Stride
+// are multiples of 16 bytes.
+type TensorMap struct {
+	Matrix DeviceBuffer
+	Box    int
 }
 
 // Collective is a call that all processes of a run make. A run of one copies From to To.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/ops/linear"
+	"github.com/sambatrain/sambatrain/graph/ops/linear_swiglu"
 	"github.com/sambatrain/sambatrain/graph/ops/swiglu"
 )
 
@@ -19,10 +20,17 @@ type SwiGLU struct {
 // Forward implements Mixer.
 func (s SwiGLU) Forward(b *graph.Builder, x graph.Tensor) graph.Tensor {
 	d := x.Shape().Cols()
-	gate := linear.Apply(b, x, b.Param("gate_proj.weight", s.init.linear(d), s.DFF, d))
-	up := linear.Apply(b, x, b.Param("up_proj.weight", s.init.linear(d), s.DFF, d))
-	h := swiglu.Apply(b, gate, up)
+	gate, up := b.Param("gate_proj.weight", s.init.linear(d), s.DFF, d), b.Param("up_proj.weight", s.init.linear(d), s.DFF, d)
+	h := s.hidden(b, x, gate, up)
 	return linear.Apply(b, h, b.Param("down_proj.weight", s.init.output(s.DFF), d, s.DFF))
+}
+
+// hidden is silu(gate x) * up x [B T F].
+func (s SwiGLU) hidden(b *graph.Builder, x, gate, up graph.Tensor) graph.Tensor {
+	if b.Carries() != nil { // without gradients
+		return linear_swiglu.Apply(b, x, gate, up)
+	}
+	return swiglu.Apply(b, linear.Apply(b, x, gate), linear.Apply(b, x, up))
 }
 
 func (s SwiGLU) validate() error {

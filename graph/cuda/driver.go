@@ -29,7 +29,7 @@ type driver struct {
 	eventCreate, eventDestroy, eventRecord, eventSynchronize        uintptr
 	eventElapsed                                                    uintptr
 	moduleLoadData, moduleUnload, moduleGetFunction                 uintptr
-	funcSetAttribute, launchKernel                                  uintptr
+	funcSetAttribute, launchKernel, tensorMapEncode                 uintptr
 }
 
 var openDriver = sync.OnceValues(func() (*driver, error) {
@@ -59,7 +59,7 @@ var openDriver = sync.OnceValues(func() (*driver, error) {
 		&d.eventSynchronize: "cuEventSynchronize", &d.eventElapsed: "cuEventElapsedTime_v2 cuEventElapsedTime",
 		&d.moduleLoadData: "cuModuleLoadData", &d.moduleUnload: "cuModuleUnload",
 		&d.moduleGetFunction: "cuModuleGetFunction",
-		&d.funcSetAttribute:  "cuFuncSetAttribute", &d.launchKernel: "cuLaunchKernel",
+		&d.funcSetAttribute:  "cuFuncSetAttribute", &d.launchKernel: "cuLaunchKernel", &d.tensorMapEncode: "cuTensorMapEncodeTiled",
 	})
 	if err != nil {
 		return nil, err

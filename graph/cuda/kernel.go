@@ -54,8 +54,15 @@ func newKernel(d *driver, f uintptr, l graph.Launch) (*kernel, error) {
 			k.values[i] = uint64(uint32(a))
 		case float32:
 			*(*float32)(unsafe.Pointer(&k.values[i])) = a
+		case graph.TensorMap:
+			m, err := d.encode(a)
+			if err != nil {
+				return nil, fmt.Errorf("argument %d: %w", i, err)
+			}
+			k.table = append(k.table, m)
+			continue
 		default:
-			return nil, fmt.Errorf("argument %d is a %T, want uint64, int32 or float32", i, a)
+			return nil, fmt.Errorf("argument %d is a %T, want uint64, int32, float32 or graph.TensorMap", i, a)
 		}
 		k.table = append(k.table, &k.values[i])
 	}
@@ -74,4 +81,26 @@ func (k *kernel) enqueue(stream uintptr) error {
 		return fmt.Errorf("%w: %s, grid %v, block %v, %d bytes shared", err, k.name, k.grid, k.block, k.shared)
 	}
 	return nil
+}
+
+// encode makes the 128 bytes of a CUtensorMap.
+func (d *driver) encode(m graph.TensorMap) (*uint64, error) {
+	const bytes, boxCols, bfloat16, swizzle128, promotion256 = 128, 64, 9, 3, 3
+	if m.Matrix.DType != graph.BFloat16 || m.Matrix.Address%tensorBytes != 0 || m.Matrix.Stride%(tensorBytes/2) != 0 {
+		return nil, fmt.Errorf("a map of %v, %d apart, at %#x: want bfloat16 and multiples of %d bytes", m.Matrix.DType, m.Matrix.Stride, m.Matrix.Address, tensorBytes)
+	}
+	room := make([]uint64, 2*bytes/8)
+	for uintptr(unsafe.Pointer(&room[0]))%64 != 0 {
+		room = room[1:]
+	}
+	to := &room[0]
+	if d == nil { // of a test without a GPU
+		return to, nil
+	}
+	dims := [2]uint64{uint64(m.Matrix.Cols), uint64(m.Matrix.Rows)}
+	stride := uint64(2 * m.Matrix.Stride)
+	box, steps := [2]uint32{boxCols, uint32(m.Box)}, [2]uint32{1, 1}
+	return to, d.call("cuTensorMapEncodeTiled", d.tensorMapEncode, uintptr(unsafe.Pointer(to)), bfloat16, 2, uintptr(m.Matrix.Address),
+		uintptr(unsafe.Pointer(&dims)), uintptr(unsafe.Pointer(&stride)), uintptr(unsafe.Pointer(&box)), uintptr(unsafe.Pointer(&steps)),
+		0, swizzle128, promotion256, 0)
 }

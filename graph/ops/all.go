@@ -21,6 +21,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/linear"
 	"github.com/sambatrain/sambatrain/graph/ops/linear_cross_entropy"
 	"github.com/sambatrain/sambatrain/graph/ops/linear_recurrence"
+	"github.com/sambatrain/sambatrain/graph/ops/linear_swiglu"
 	"github.com/sambatrain/sambatrain/graph/ops/log_gate"
 	"github.com/sambatrain/sambatrain/graph/ops/offset_scale"
 	"github.com/sambatrain/sambatrain/graph/ops/reduce_scatter"
@@ -62,6 +63,7 @@ func All() []Op {
 		{"linear", linear.Cases},
 		{"linear_cross_entropy", linear_cross_entropy.Cases},
 		{"linear_recurrence", linear_recurrence.Cases},
+		{"linear_swiglu", linear_swiglu.Cases},
 		{"log_gate", log_gate.Cases},
 		{"offset_scale", offset_scale.Cases},
 		{"reduce_scatter", reduce_scatter.Cases},

@@ -45,7 +45,7 @@ func TestMixed(t *testing.T) {
 	for _, s := range p.Steps {
 		count[s.Spec.Name]++
 	}
-	for name, want := range map[string]int{"linear_add": 4, "linear_dx_add": 1, "round": 0, "rms_norm_backward_add_rounded": 3, "rms_norm_backward_rounded": 1} {
+	for name, want := range map[string]int{"linear_add": 4, "linear_dx_add": 1, "round": 0, "rms_norm_backward_y_add_rounded": 3, "rms_norm_backward_y_rounded": 1} {
 		if count[name] != want {
 			t.Errorf("%d %s, want %d: %v", count[name], name, want, count)
 		}

@@ -23,13 +23,10 @@ func (d *Device) Join(c graph.Comm) error {
 		return err
 	}
 	defer leave()
-	// Before the kernels: a call waits for the other processes, and is short.
-	var least, greatest int32
-	if err := d.driver.call("cuCtxGetStreamPriorityRange", d.driver.streamPriorities, uintptr(unsafe.Pointer(&least)), uintptr(unsafe.Pointer(&greatest))); err != nil {
-		return err
-	}
+	// Of the kernels' priority: what run.shard full gathers ahead must not take the
+	// multiprocessors from them (docs/LOG.md).
 	const nonBlocking = 1
-	if err := d.driver.call("cuStreamCreateWithPriority", d.driver.streamCreateWithPriority, uintptr(unsafe.Pointer(&d.side)), nonBlocking, uintptr(greatest)); err != nil {
+	if err := d.driver.call("cuStreamCreate", d.driver.streamCreate, uintptr(unsafe.Pointer(&d.side)), nonBlocking); err != nil {
 		return err
 	}
 	if d.fork, err = d.newEvent(); err != nil {

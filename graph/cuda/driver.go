@@ -23,7 +23,6 @@ type driver struct {
 	copyHtoD, copyDtoH, copyHtoDAsync, copyDtoHAsync, copyDtoDAsync uintptr
 	memset, memsetAsync                                             uintptr
 	streamCreate, streamDestroy, streamSynchronize, streamWaitEvent uintptr
-	streamCreateWithPriority, streamPriorities                      uintptr
 	beginCapture, endCapture                                        uintptr
 	graphInstantiate, graphLaunch, graphDestroy, graphExecDestroy   uintptr
 	eventCreate, eventDestroy, eventRecord, eventSynchronize        uintptr
@@ -50,7 +49,6 @@ var openDriver = sync.OnceValues(func() (*driver, error) {
 		&d.copyHtoD: "cuMemcpyHtoD_v2", &d.copyDtoH: "cuMemcpyDtoH_v2",
 		&d.copyHtoDAsync: "cuMemcpyHtoDAsync_v2", &d.copyDtoDAsync: "cuMemcpyDtoDAsync_v2", &d.copyDtoHAsync: "cuMemcpyDtoHAsync_v2",
 		&d.memset: "cuMemsetD8_v2", &d.memsetAsync: "cuMemsetD32Async", &d.streamCreate: "cuStreamCreate", &d.streamDestroy: "cuStreamDestroy_v2",
-		&d.streamCreateWithPriority: "cuStreamCreateWithPriority", &d.streamPriorities: "cuCtxGetStreamPriorityRange",
 		&d.streamSynchronize: "cuStreamSynchronize", &d.streamWaitEvent: "cuStreamWaitEvent",
 		&d.beginCapture: "cuStreamBeginCapture_v2", &d.endCapture: "cuStreamEndCapture",
 		&d.graphInstantiate: "cuGraphInstantiateWithFlags", &d.graphLaunch: "cuGraphLaunch",

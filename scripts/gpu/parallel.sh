@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains on one and on several GPUs of this machine, compares losses, bits, speed and
-# memory, kills a process, and prints markdown: docs/bench/h100x2.md is made of it.
+# memory, kills a process, and prints markdown: docs/bench/h100x2.md and h200x2.md are made of it.
 #
 # usage: scripts/gpu/parallel.sh [FOLDER]
 #
@@ -178,10 +178,23 @@ torchrun() {
 	grep -E 'trained|validation' "$work/torchrun.out"
 }
 
+# idle GPU...: waits until other programs have left them.
+idle() {
+	local card
+	for card in "$@"; do
+		for _ in $(seq 50); do
+			[ "$(nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits -i "$card")" -gt 2000 ] || continue 2
+			sleep 0.2
+		done
+		fail "GPU $card is in use by another program: what follows is not its speed"
+	done
+}
+
 # begin NAME RECIPE ROWS GPUS FLAGS...: in the background, ROWS rows of 4,096 tokens a GPU.
 begin() {
 	local name=$1 recipe=$2 rows=$3 n=$4
 	shift 4
+	if [ "$n" = 1 ]; then idle "${CARD:-${cards[0]}}"; else idle "${cards[@]}"; fi
 	spawn "$n" "$work/$name" "$bin/sambatrain" pretrain "$recipe" "${data[@]}" --set "data.shards=$work/large" --steps 1000 --set checkpoint.every=1000 \
 		--set "train.batch_size=$((rows * n))" --set "train.micro_batch=$rows" --set 'eval.lengths=[1]' --set eval.rows=2 --out "$work/$name" "$@"
 	echo "$pid" >"$work/$name.pid"
@@ -247,25 +260,21 @@ beside() {
 	done
 }
 
-# speed: a model on each GPU by itself beside the others, and on all together, in turn, ROUNDS
-# (2) times; then on one alone. A GPU that is warm is slower, so that the first one is for
-# warming up and not counted.
+# speed: a model on each GPU by itself, beside the others, and on all together, in turn.
 speed() {
 	section 'Speed, bfloat16, rows of 4,096 tokens'
-	local steps=${STEPS:-30} shard model recipe rows round
+	local steps=${STEPS:-30} rounds=${ROUNDS:-2} shard model recipe rows round
+	rm -f "$work/speed.jsonl"
 	for model in ${MODELS:-samba-421m:8 samba-1.3b:4}; do
 		recipe=${model%:*} rows=${model#*:}
-		beside "$recipe" "$rows" "$steps" 0
-		rm -f "$work/speed.jsonl"
-		for round in $(seq "${ROUNDS:-2}"); do
+		for round in $(seq "$rounds"); do
+			beside "$recipe" "$rows" "$steps" "$round"
 			for shard in ${SHARDS:-none optimizer full}; do
 				begin "$shard-$round-$recipe" "$recipe" "$rows" "$gpus" --set run.shard="$shard"
 				measure "$shard-$round-$recipe" "$recipe" "$rows" "$gpus" "$steps" "$shard"
 			done
-			beside "$recipe" "$rows" "$steps" "$round"
 		done
-		begin "alone-$recipe" "$recipe" "$rows" 1
-		measure "alone-$recipe" "$recipe" "$rows" 1 "$steps" "GPU 0 alone"
+		beside "$recipe" "$rows" "$steps" last
 		report "$recipe"
 	done
 }

@@ -177,3 +177,14 @@ func TestReadmeCommands(t *testing.T) {
 	}
 	check(newRoot(), "")
 }
+
+// TestReadmeRecipe: the recipe in the README is the quickstart's, as it says.
+func TestReadmeRecipe(t *testing.T) {
+	text, _, err := recipes.Source("quickstart")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if readme := read(t, filepath.Join("..", "..", "README.md")); !strings.Contains(string(readme), "```yaml\n"+string(text)+"```\n") {
+		t.Error("README.md has another recipe than recipes/quickstart.yaml")
+	}
+}

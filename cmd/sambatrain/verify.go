@@ -85,7 +85,7 @@ func verifyTable(w io.Writer, reports []verify.Report) error {
 		case r.Pass:
 			fmt.Fprintf(t, "%s\t%.1e\t%.1e\t%.1e\t%.1e\t%.1e\t%d of %d\tpass\n", name, r.Logits, r.Loss, r.Gradients, r.Steps, r.Parameters, r.Float32Sublayers, r.Sublayers)
 		default:
-			fmt.Fprintf(t, "%s\t%.1e\t%.1e\t%.1e\t%.1e\t%.1e\t%d of %d\tFAIL (worst gradient: %s)\n", name, r.Logits, r.Loss, r.Gradients, r.Steps, r.Parameters, r.Float32Sublayers, r.Sublayers, r.Worst)
+			fmt.Fprintf(t, "%s\t%.1e\t%.1e\t%.1e\t%.1e\t%.1e\t%d of %d\tFAIL: %s (worst gradient: %s)\n", name, r.Logits, r.Loss, r.Gradients, r.Steps, r.Parameters, r.Float32Sublayers, r.Sublayers, r.Beyond, r.Worst)
 		}
 	}
 	return t.Flush()

@@ -58,10 +58,12 @@ type Report struct {
 	Parameters float64 `json:"parameters"`
 	// Sublayers is the model's number of them. The first Float32Sublayers were in float32:
 	// all, unless run.dtype was bfloat16.
-	Sublayers        int    `json:"sublayers"`
-	Float32Sublayers int    `json:"float32_sublayers"`
-	Pass             bool   `json:"pass"`
-	Error            string `json:"error,omitempty"`
+	Sublayers        int  `json:"sublayers"`
+	Float32Sublayers int  `json:"float32_sublayers"`
+	Pass             bool `json:"pass"`
+	// Beyond says which errors are larger than they may be, and by how much.
+	Beyond string `json:"beyond,omitempty"`
+	Error  string `json:"error,omitempty"`
 }
 
 // Files lists the fixtures of a path: itself, or a folder's *.safetensors.
@@ -96,7 +98,8 @@ func Run(dev graph.Device, file string, run recipes.Run) Report {
 		// The report names the file already.
 		return Report{File: file, Error: strings.ReplaceAll(err.Error(), file+": ", "")}
 	}
-	r.Pass = r.passes(tolerances(run.DType))
+	r.Beyond = r.beyond(tolerances(run.DType))
+	r.Pass = r.Beyond == ""
 	return r
 }
 
@@ -110,19 +113,34 @@ func tolerances(dtype string) Tolerances {
 	return Float32
 }
 
-func (r *Report) passes(tol Tolerances) bool {
-	return r.Logits <= tol.Logits && r.Loss <= tol.Loss && r.Gradients <= tol.Gradients && r.Steps <= tol.Steps && r.GradNorms <= tol.GradNorms && r.Parameters <= tol.Parameters
+// measure is one of a report's errors, and the largest that passes.
+type measure struct {
+	name        string
+	value, most float64
+}
+
+func (r *Report) measures(tol Tolerances) []measure {
+	return []measure{{"logits", r.Logits, tol.Logits}, {"loss", r.Loss, tol.Loss}, {"gradients", r.Gradients, tol.Gradients}, {"steps", r.Steps, tol.Steps},
+		{"gradient norms", r.GradNorms, tol.GradNorms}, {"parameters", r.Parameters, tol.Parameters}}
+}
+
+// beyond names the errors that are larger than they may be, and says by how much.
+func (r *Report) beyond(tol Tolerances) string {
+	var list []string
+	for _, m := range r.measures(tol) {
+		if !(m.value <= m.most) {
+			list = append(list, fmt.Sprintf("%s %.1e, at most %.0e", m.name, m.value, m.most))
+		}
+	}
+	return strings.Join(list, "; ")
 }
 
 // finite makes an infinite error, and NaN, an error in words: JSON has no numbers
 // for them.
 func (r *Report) finite() error {
-	for _, v := range []struct {
-		name  string
-		value float64
-	}{{"logits", r.Logits}, {"loss", r.Loss}, {"gradients", r.Gradients}, {"steps", r.Steps}, {"gradient norms", r.GradNorms}, {"parameters", r.Parameters}} {
-		if math.IsNaN(v.value) || math.IsInf(v.value, 0) {
-			return fmt.Errorf("the %s of the fixture or of this build are not all finite", v.name)
+	for _, m := range r.measures(Tolerances{}) {
+		if math.IsNaN(m.value) || math.IsInf(m.value, 0) {
+			return fmt.Errorf("the %s of the fixture or of this build are not all finite", m.name)
 		}
 	}
 	return nil

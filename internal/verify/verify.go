@@ -29,7 +29,9 @@ const Format = "sambatrain-fixture-1"
 // Tolerances are the largest errors that pass. Logits and gradients are compared a
 // tensor at a time, by max|a-b|/max|b|, or with Norms by ||a-b||/||b||; parameters
 // after the steps always by norms, because AdamW makes a full step of a gradient
-// however small, and so of its rounding.
+// however small, and so of its rounding. Norms of gradients are compared at each step, or
+// with Norms while the weights are the fixture's: those that rounding has moved by a step
+// may have a gradient of another size altogether, where the loss is steep.
 type Tolerances struct {
 	Norms                                                 bool
 	Logits, Loss, Gradients, Steps, GradNorms, Parameters float64
@@ -38,8 +40,8 @@ type Tolerances struct {
 // What each precision must keep.
 var (
 	Float32  = Tolerances{Logits: 2e-5, Loss: 2e-5, Gradients: 2e-4, Steps: 1e-4, GradNorms: 1e-3, Parameters: 1e-2}
-	TF32     = Tolerances{Norms: true, Logits: 1e-2, Loss: 1e-2, Gradients: 6e-2, Steps: 6e-2, GradNorms: 1e-1, Parameters: 1e-1}
-	BFloat16 = Tolerances{Norms: true, Logits: 3e-2, Loss: 3e-2, Gradients: 6e-2, Steps: 6e-2, GradNorms: 1e-1, Parameters: 1e-1}
+	TF32     = Tolerances{Norms: true, Logits: 1e-2, Loss: 1e-2, Gradients: 6e-2, Steps: 6e-2, GradNorms: 6e-2, Parameters: 1e-1}
+	BFloat16 = Tolerances{Norms: true, Logits: 3e-2, Loss: 3e-2, Gradients: 6e-2, Steps: 6e-2, GradNorms: 6e-2, Parameters: 1e-1}
 )
 
 // Report is one fixture's errors.
@@ -51,7 +53,7 @@ type Report struct {
 	// Worst is the parameter whose gradient has the largest error.
 	Worst string `json:"worst_gradient,omitempty"`
 	// Steps and GradNorms are the largest errors of the AdamW steps' losses, and of their
-	// gradients' norms.
+	// gradients' norms, as far as these are compared.
 	Steps     float64 `json:"steps"`
 	GradNorms float64 `json:"grad_norms"`
 	// Parameters is the largest error of a parameter after the steps.
@@ -154,12 +156,13 @@ type fixture struct {
 	totalSteps      int64
 	b, t            int
 	tokens, targets []int32
+	rounded         bool // see Tolerances.Norms
 	measure         func(a, b []float32) float64
 }
 
 func (r *Report) run(dev graph.Device, f *fixture, run recipes.Run) error {
-	f.measure = byLargest
-	if tolerances(run.DType).Norms {
+	f.measure, f.rounded = byLargest, tolerances(run.DType).Norms
+	if f.rounded {
 		f.measure = byNorms
 	}
 	of := recipes.Recipe{Model: f.model, Run: run}
@@ -333,13 +336,17 @@ func (r *Report) steps(f *fixture, e *train.Engine) error {
 	if err != nil {
 		return err
 	}
+	own := true // the weights are still the fixture's
 	for i := range losses {
 		loss, norm, err := e.Step(int64(i), f.totalSteps, f.tokens, f.targets)
 		if err != nil {
 			return err
 		}
 		r.Steps = max(r.Steps, math.Abs(loss-float64(losses[i]))/math.Abs(float64(losses[i])))
-		r.GradNorms = max(r.GradNorms, math.Abs(norm-float64(norms[i]))/math.Abs(float64(norms[i])))
+		if own || !f.rounded {
+			r.GradNorms = max(r.GradNorms, math.Abs(norm-float64(norms[i]))/math.Abs(float64(norms[i])))
+		}
+		own = own && f.optim.LR(int64(i), f.totalSteps) == 0
 	}
 	r.Parameters, _, err = f.compare(e, graph.Params, "train.param.", byNorms)
 	return err

@@ -66,8 +66,7 @@ type Step struct {
 	// Path is the scope of the layer that the call belongs to.
 	Path string
 	// Precise marks calls of float32 blocks, all of whose tensors are float32 in mixed
-	// precision too. Where other products have bfloat16 factors, theirs are not rounded on
-	// a CPU, and on a GPU to the 10 bits of mantissa that tensor cores take (TF32).
+	// precision too, and a CPU that rounds the factors of products leaves theirs.
 	Precise bool
 	// Backward marks calls of the backward pass.
 	Backward bool

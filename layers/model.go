@@ -105,20 +105,20 @@ func (m *Model) head(b *graph.Builder) graph.Tensor {
 // The largest models of which Float32Sublayers has any.
 const (
 	float32Depth = 12
-	float32Width = 512
+	float32Width = 256
 )
 
 // Float32Sublayers is how many sublayers, the first ones, mixed precision leaves in float32
-// unless a recipe says otherwise: a third, rounded up, of a model of at most 12 that is at most
-// 512 wide, but not all; none of a larger one.
+// unless a recipe says otherwise: half, rounded down, of a model of at most 12 that is at most
+// 256 wide; none of a larger one.
 //
 // What the first sublayers round is in all that follows, and so in every gradient: in models
-// this shallow the first third makes most of the gradients' error. In deeper ones its share is
+// this shallow the first half makes most of the gradients' error. In deeper ones its share is
 // smaller, and in wider ones float32 takes too long (docs/adr/0011).
 func (m *Model) Float32Sublayers() int {
 	n := m.Depth()
 	if n > float32Depth || m.DModel > float32Width {
 		return 0
 	}
-	return min((n+2)/3, n-1)
+	return n / 2
 }

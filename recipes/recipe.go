@@ -89,8 +89,7 @@ type Run struct {
 	// products with weights, of which tensor cores take 10 bits of the mantissa.
 	DType string `yaml:"dtype" json:"dtype"`
 	// Float32Sublayers is how many sublayers, the first ones, bfloat16 leaves in float32,
-	// forward and backward; of products there, a GPU's tensor cores take 10 bits of the
-	// mantissa. auto is what layers.Model.Float32Sublayers says.
+	// forward and backward. auto is what layers.Model.Float32Sublayers says.
 	Float32Sublayers Sublayers `yaml:"float32_sublayers" json:"float32_sublayers"`
 	// MemoryBudget is the memory that a step may take: parameters, gradients, moments and
 	// activations. Where they would take more, activations are computed again in the

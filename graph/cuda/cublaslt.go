@@ -106,12 +106,10 @@ func alignmentOf(address uint64) uint32 {
 
 // newProduct chooses an algorithm. cublasLt counts columns first, so that our C
 // is its transpose: C' = op(B)' op(A)', and the operands change places. The choice
-// is the library's first, and so the same in every run, but where products are tuned. tf32
-// lets tensor cores compute with float32 factors.
-func (d *Device) newProduct(p *graph.Product, tf32 bool, workspace uint64) (*product, error) {
+// is the library's first, and so the same in every run, but where products are tuned.
+func (d *Device) newProduct(p *graph.Product, workspace uint64) (*product, error) {
 	b, compute := d.blas, uintptr(computeFloat32)
-	tf32 = tf32 && p.TypeA == graph.Float32 && p.TypeB == graph.Float32
-	if tf32 {
+	if d.tf32 && p.TypeA == graph.Float32 && p.TypeB == graph.Float32 {
 		compute = computeTF32 // factors are rounded
 	}
 	m := &product{b: b, addrA: p.B, addrB: p.A, addrC: p.C, addrFrom: p.From, alpha: 1, beta: p.Beta, workspaceAddress: workspace}
@@ -184,7 +182,7 @@ func (d *Device) newProduct(p *graph.Product, tf32 bool, workspace uint64) (*pro
 	}
 	m.result = results[0]
 	if d.tuner != nil {
-		return m, d.choose(m, productKey(p, tf32), results[:found])
+		return m, d.choose(m, p, results[:found])
 	}
 	return m, nil
 }

@@ -167,7 +167,7 @@ func (p *Program) bind(s graph.Step) ([]command, error) {
 				list = append(list, k)
 			}
 			for _, part := range split(whole) {
-				m, err := p.d.newProduct(&part, p.d.tf32 || s.Precise, p.d.scratch)
+				m, err := p.d.newProduct(&part, p.d.scratch)
 				if err != nil {
 					return nil, err
 				}

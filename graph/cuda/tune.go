@@ -102,9 +102,9 @@ func productKey(p *graph.Product, tf32 bool) string {
 		alignmentOf(p.A), alignmentOf(p.B), alignmentOf(p.C), alignmentOf(p.From), factors[tf32])
 }
 
-// choose gives m, whose productKey is key, one of the algorithms found for it.
-func (d *Device) choose(m *product, key string, found []heuristicResult) error {
-	t := d.tuner
+// choose gives m one of the algorithms found for it.
+func (d *Device) choose(m *product, p *graph.Product, found []heuristicResult) error {
+	t, key := d.tuner, productKey(p, d.tf32)
 	if algorithm, ok := t.own[t.machine][key]; ok {
 		return m.take(algorithm)
 	}

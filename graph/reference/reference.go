@@ -25,9 +25,8 @@ func NewMemory(p *graph.Plan) *Memory {
 	return m
 }
 
-// Run does all of the plan's steps. In mixed precision, roundings are those of a GPU.
+// Run does all of the plan's steps.
 func (m *Memory) Run(p *graph.Plan) error {
-	mixed := p.Sizes[graph.Shadow] > 0
 	for i, s := range p.Steps {
 		if s.Spec.Reference == nil {
 			return fmt.Errorf("step %d: %s has no reference", i, s.Spec.Name)
@@ -35,9 +34,6 @@ func (m *Memory) Run(p *graph.Plan) error {
 		in, out := make([]graph.Array, len(s.In)), make([]graph.Array, len(s.Out))
 		for k, slot := range s.In {
 			in[k] = m.Read(slot)
-			if mixed && s.Precise && s.Resolved.In[k].Kind == graph.Factor {
-				round(in[k].Data, tf32Mantissa)
-			}
 		}
 		for k, slot := range s.Out {
 			out[k] = graph.NewArray(slot.Shape)
@@ -68,7 +64,7 @@ func (m *Memory) Read(s graph.Slot) graph.Array {
 		copy(a.Data[i*s.Cols:(i+1)*s.Cols], m[region][o:o+s.Cols])
 	}
 	if s.Region == graph.Shadow {
-		round(a.Data, bfloat16Mantissa)
+		roundAll(a.Data)
 	}
 	return a
 }
@@ -78,7 +74,7 @@ func (m *Memory) Read(s graph.Slot) graph.Array {
 func (m *Memory) Write(s graph.Slot, data []float64) {
 	if s.DType == graph.BFloat16 {
 		data = slices.Clone(data)
-		round(data, bfloat16Mantissa)
+		roundAll(data)
 	}
 	region, from := place(s)
 	for i := range s.Rows {
@@ -96,18 +92,10 @@ func place(s graph.Slot) (graph.Region, int) {
 	return s.Region, s.Offset + s.Col
 }
 
-// Bits of a mantissa, without the first. A float32 has 23.
-const (
-	bfloat16Mantissa = 7
-	tf32Mantissa     = 10
-)
-
-// round leaves so many bits of each float32's mantissa, to nearest even.
-func round(data []float64, mantissa int) {
-	drop := 23 - mantissa
-	below := uint32(1)<<drop - 1
+// roundAll rounds to bfloat16, to nearest even.
+func roundAll(data []float64) {
 	for i, x := range data {
 		b := math.Float32bits(float32(x))
-		data[i] = float64(math.Float32frombits((b + below>>1 + b>>drop&1) &^ below))
+		data[i] = float64(math.Float32frombits((b + 0x7fff + b>>16&1) &^ 0xffff))
 	}
 }

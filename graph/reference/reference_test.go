@@ -7,8 +7,6 @@ import (
 
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/ops/add"
-	"github.com/sambatrain/sambatrain/graph/ops/linear"
-	"github.com/sambatrain/sambatrain/graph/ops/round"
 	"github.com/sambatrain/sambatrain/graph/reference"
 )
 
@@ -80,38 +78,5 @@ func TestNoReference(t *testing.T) {
 	}
 	if err := reference.NewMemory(p).Run(p); err == nil || !strings.Contains(err.Error(), "step 0: fast_only has no reference") {
 		t.Errorf("error is %v", err)
-	}
-}
-
-// TestFactorsInFloat32Blocks: in mixed precision a product of a float32 block has its
-// factors rounded to 10 bits of mantissa, as tensor cores take them; others are bfloat16.
-func TestFactorsInFloat32Blocks(t *testing.T) {
-	const x = 1 + 1.0/256 + 1.0/1024 + 1.0/8192
-	for _, c := range []struct {
-		mixed, precise bool
-		want           float64
-	}{{false, false, x}, {false, true, x}, {true, true, 1 + 1.0/256 + 1.0/1024}, {true, false, 1 + 1.0/128}} {
-		b := graph.NewBuilder(add.Spec)
-		if c.mixed {
-			b.SetMixed(round.Spec())
-		}
-		if c.precise {
-			b.SetFloat32Blocks(1)
-		}
-		in, w := b.Input("x", graph.Float32, 1, 1, 1), b.Param("w", nil, 1, 1)
-		b.Block(func() { b.Result("y", linear.Apply(b, in, w)) })
-		p, err := b.Compile()
-		if err != nil {
-			t.Fatal(err)
-		}
-		m := reference.NewMemory(p)
-		m[graph.Params][0] = 1
-		m.Write(p.Inputs["x"], []float64{x})
-		if err := m.Run(p); err != nil {
-			t.Fatal(err)
-		}
-		if got := m.Read(p.Results["y"]).Data[0]; got != c.want {
-			t.Errorf("mixed %v, in a float32 block %v: %v, want %v", c.mixed, c.precise, got, c.want)
-		}
 	}
 }

@@ -37,9 +37,9 @@ type Calibration struct {
 	// Unaligned is the part of their rate that products reach whose rows of bfloat16 are
 	// not aligned to 16 bytes.
 	Unaligned float64 `yaml:"unaligned"`
-	// Float32 is the part of their rate that ops reach in the sublayers that
-	// run.float32_sublayers leaves in float32.
-	Float32 float64 `yaml:"float32"`
+	// Float32 is the rate of products in the sublayers that run.float32_sublayers leaves in
+	// float32. Other ops there move as many bytes as they count, at the rate of Moves at most.
+	Float32 Rate `yaml:"float32"`
 	// CallMicros is what each call takes beside its work, in microseconds.
 	CallMicros float64 `yaml:"call_us"`
 	// Several is the part by which steps of several GPUs are longer than their kernels and
@@ -89,12 +89,12 @@ func (c *Calibration) check(name string) error {
 	for _, v := range []struct {
 		key   string
 		value float64
-	}{{"peak_tflops", c.PeakTFLOPs}, {"memory", float64(c.Memory)}, {"price", c.Price}, {"unaligned", c.Unaligned}, {"float32", c.Float32}} {
+	}{{"peak_tflops", c.PeakTFLOPs}, {"memory", float64(c.Memory)}, {"price", c.Price}, {"unaligned", c.Unaligned}} {
 		if v.value <= 0 {
 			return fmt.Errorf("%s: %s: must be above 0, is %v", name, v.key, v.value)
 		}
 	}
-	rates := map[string]Rate{"products": c.Products, "moves": c.Moves}
+	rates := map[string]Rate{"products": c.Products, "moves": c.Moves, "float32": c.Float32}
 	for op, r := range c.Ops {
 		rates["ops."+op] = r
 	}
@@ -148,17 +148,26 @@ func (c *Calibration) op(s *graph.Step) (seconds float64, known bool) {
 	default:
 		rate = c.Moves
 	}
-	if v, ok := c.Variants[s.Spec.Name+" float32"]; ok && s.Precise {
-		return v.seconds(cost) + 1e-6*c.CallMicros, true
-	}
 	seconds = rate.seconds(cost)
 	if s.Precise {
-		seconds, known = seconds/c.Float32, false
+		seconds, known = c.float32(s, cost, seconds)
+		return seconds + 1e-6*c.CallMicros, known
 	}
 	if rate.TFLOPs > 0 && unaligned(s) {
 		seconds /= c.Unaligned
 	}
 	return seconds + 1e-6*c.CallMicros, known
+}
+
+// float32 is how long a call takes in float32 that takes so long otherwise.
+func (c *Calibration) float32(s *graph.Step, cost graph.Cost, otherwise float64) (seconds float64, known bool) {
+	if v, ok := c.Variants[s.Spec.Name+" float32"]; ok {
+		return v.seconds(cost), true
+	}
+	if cost.FLOPs > arithmetic*cost.Bytes {
+		return c.Float32.seconds(cost), false
+	}
+	return max(otherwise, c.Moves.seconds(cost)), false
 }
 
 // unaligned reports whether rows of bfloat16 are no multiple of 16 bytes apart. Columns of

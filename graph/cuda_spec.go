@@ -47,6 +47,8 @@ type DeviceBuffer struct {
 	DType              DType
 	Rows, Cols, Stride int
 	Pad                int
+	// Fixed says that no kernel of a model's program writes to it.
+	Fixed bool
 }
 
 // At is the address of element (row, col).
@@ -63,6 +65,9 @@ type Launch struct {
 	Grid, Block [3]int
 	// Shared is the bytes of dynamic shared memory.
 	Shared int
+	// Early lets the kernel begin while those before it are at work, on GPUs that can: it
+	// calls common.cuh's begin_early, or wait_for_inputs before it touches what they do.
+	Early bool
 	// Args are the kernel's parameters: uint64 (an address or size_t), int32, float32 or
 	// TensorMap.
 	Args []any

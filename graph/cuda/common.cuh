@@ -206,6 +206,21 @@ __device__ __forceinline__ void sum_parts(const float *partials, float *to, int 
   if (threadIdx.x < WARP && j < cols) to[j] = sum;
 }
 
+// A kernel whose launch is Early may begin while the one before it is at work. It calls
+// let_next_begin, for the one behind, when it starts, and wait_for_inputs before it touches
+// what those before it read or write.
+__device__ __forceinline__ void let_next_begin() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+__device__ __forceinline__ void wait_for_inputs() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void begin_early() { let_next_begin(), wait_for_inputs(); }
+
 #define LOG2E 1.4426950408889634f
 
 // fast_exp2 is 2^x of the special-function unit: 2 ulp, 0 for very negative x.

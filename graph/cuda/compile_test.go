@@ -64,7 +64,7 @@ func TestLaunches(t *testing.T) {
 		for _, op := range ops.All() {
 			t.Run(g.arch()+"/"+op.Name, func(t *testing.T) {
 				eachLaunch(t, g, op.Cases(), func(r *graph.Resolved, l graph.Launch, _ bool) {
-					if _, err := newKernel(nil, 0, l); err != nil {
+					if _, err := newKernel(&Device{}, 0, l); err != nil {
 						t.Errorf("%s: %v", l.Kernel, err)
 					}
 					if n := threadsOf(l); n < 1 || n > blockThreads {

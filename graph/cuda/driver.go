@@ -28,7 +28,8 @@ type driver struct {
 	eventCreate, eventDestroy, eventRecord, eventSynchronize        uintptr
 	eventElapsed                                                    uintptr
 	moduleLoadData, moduleUnload, moduleGetFunction                 uintptr
-	funcSetAttribute, launchKernel, tensorMapEncode                 uintptr
+	funcSetAttribute, launchKernel, launchKernelEx                  uintptr
+	tensorMapEncode                                                 uintptr
 }
 
 var openDriver = sync.OnceValues(func() (*driver, error) {
@@ -57,7 +58,8 @@ var openDriver = sync.OnceValues(func() (*driver, error) {
 		&d.eventSynchronize: "cuEventSynchronize", &d.eventElapsed: "cuEventElapsedTime_v2 cuEventElapsedTime",
 		&d.moduleLoadData: "cuModuleLoadData", &d.moduleUnload: "cuModuleUnload",
 		&d.moduleGetFunction: "cuModuleGetFunction",
-		&d.funcSetAttribute:  "cuFuncSetAttribute", &d.launchKernel: "cuLaunchKernel", &d.tensorMapEncode: "cuTensorMapEncodeTiled",
+		&d.funcSetAttribute:  "cuFuncSetAttribute", &d.launchKernel: "cuLaunchKernel", &d.launchKernelEx: "cuLaunchKernelEx",
+		&d.tensorMapEncode: "cuTensorMapEncodeTiled",
 	})
 	if err != nil {
 		return nil, err

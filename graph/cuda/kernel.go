@@ -16,6 +16,7 @@ type kernel struct {
 	function    uintptr
 	grid, block [3]int
 	shared      int
+	early       bool
 	values      []uint64
 	table       []*uint64
 }
@@ -26,15 +27,16 @@ func (d *Device) kernel(op, source string, l graph.Launch) (*kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	k, err := newKernel(d.driver, f, l)
+	k, err := newKernel(d, f, l)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", l.Kernel, err)
 	}
 	return k, nil
 }
 
-func newKernel(d *driver, f uintptr, l graph.Launch) (*kernel, error) {
-	k := &kernel{driver: d, name: l.Kernel, function: f, grid: l.Grid, block: l.Block, shared: l.Shared}
+func newKernel(d *Device, f uintptr, l graph.Launch) (*kernel, error) {
+	k := &kernel{driver: d.driver, name: l.Kernel, function: f, grid: l.Grid, block: l.Block, shared: l.Shared,
+		early: l.Early && d.capability >= 90}
 	for _, dim := range []*[3]int{&k.grid, &k.block} {
 		for i := range dim {
 			if dim[i] == 0 {
@@ -55,7 +57,7 @@ func newKernel(d *driver, f uintptr, l graph.Launch) (*kernel, error) {
 		case float32:
 			*(*float32)(unsafe.Pointer(&k.values[i])) = a
 		case graph.TensorMap:
-			m, err := d.encode(a)
+			m, err := d.driver.encode(a)
 			if err != nil {
 				return nil, fmt.Errorf("argument %d: %w", i, err)
 			}
@@ -74,9 +76,16 @@ func (k *kernel) enqueue(stream uintptr) error {
 	if len(k.table) > 0 {
 		table = uintptr(unsafe.Pointer(&k.table[0]))
 	}
-	err := k.driver.call("cuLaunchKernel", k.driver.launchKernel, k.function,
-		uintptr(k.grid[0]), uintptr(k.grid[1]), uintptr(k.grid[2]), uintptr(k.block[0]), uintptr(k.block[1]), uintptr(k.block[2]),
-		uintptr(k.shared), stream, table, 0)
+	var err error
+	if k.early {
+		attribute := launchAttribute{id: programmaticSerialization, value: [64]byte{1}}
+		c := launchConfig{grid: triple(k.grid), block: triple(k.block), shared: uint32(k.shared), stream: stream, attributes: &attribute, count: 1}
+		err = k.driver.call("cuLaunchKernelEx", k.driver.launchKernelEx, uintptr(unsafe.Pointer(&c)), k.function, table, 0)
+	} else {
+		err = k.driver.call("cuLaunchKernel", k.driver.launchKernel, k.function,
+			uintptr(k.grid[0]), uintptr(k.grid[1]), uintptr(k.grid[2]), uintptr(k.block[0]), uintptr(k.block[1]), uintptr(k.block[2]),
+			uintptr(k.shared), stream, table, 0)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: %s, grid %v, block %v, %d bytes shared", err, k.name, k.grid, k.block, k.shared)
 	}
@@ -104,3 +113,24 @@ func (d *driver) encode(m graph.TensorMap) (*uint64, error) {
 		uintptr(unsafe.Pointer(&dims)), uintptr(unsafe.Pointer(&stride)), uintptr(unsafe.Pointer(&box)), uintptr(unsafe.Pointer(&steps)),
 		0, swizzle128, promotion256, 0)
 }
+
+// launchConfig and launchAttribute are CUlaunchConfig and CUlaunchAttribute.
+type launchConfig struct {
+	grid, block [3]uint32
+	shared      uint32
+	stream      uintptr
+	attributes  *launchAttribute
+	count       uint32
+}
+
+type launchAttribute struct {
+	id    uint32
+	_     [4]byte
+	value [64]byte
+}
+
+// programmaticSerialization is the attribute that lets a kernel begin before the one in
+// front of it on the stream has ended.
+const programmaticSerialization = 6
+
+func triple(n [3]int) [3]uint32 { return [3]uint32{uint32(n[0]), uint32(n[1]), uint32(n[2])} }

@@ -21,7 +21,9 @@ type Program struct {
 	sizes     [graph.Regions]int
 	borrowed  [graph.Regions]bool // memory of another's, which the program doesn't free
 	workspace uint64
-	inputs    unsafe.Pointer // pinned host copy of region Inputs, which Go's collector doesn't know
+	inputs    unsafe.Pointer            // pinned host copy of region Inputs, which Go's collector doesn't know
+	returned  unsafe.Pointer            // pinned host memory, where a run leaves results
+	results   map[string]unsafe.Pointer // in it; without those of programs of large results
 	steps     [][]command
 	waits     []*collective // see schedule
 	exec      uintptr
@@ -108,6 +110,9 @@ func (p *Program) takeMemory(m graph.Memory, other *Program) (err error) {
 			return err
 		}
 	}
+	if err := p.placeResults(); err != nil {
+		return err
+	}
 	size := 0
 	for _, s := range p.plan.Steps {
 		if s.Spec.CUDA == nil {
@@ -127,6 +132,7 @@ func (p *Program) buffer(s graph.Slot) graph.DeviceBuffer {
 	return graph.DeviceBuffer{
 		Address: p.regions[s.Region] + uint64(4*s.Offset) + uint64(s.Col*s.DType.Size()),
 		DType:   s.DType, Rows: s.Rows, Cols: s.Cols, Stride: s.Stride, Pad: s.Pad,
+		Fixed: s.Region == graph.Params || s.Region == graph.Shadow || s.Region == graph.Inputs,
 	}
 }
 
@@ -201,6 +207,9 @@ func (p *Program) capture() error {
 	if err == nil {
 		err = p.awaitAll()
 	}
+	if err == nil {
+		err = p.enqueueResults()
+	}
 	var graph uintptr
 	if end := drv.call("cuStreamEndCapture", drv.endCapture, stream, uintptr(unsafe.Pointer(&graph))); err == nil {
 		err = end
@@ -270,6 +279,9 @@ func (p *Program) RunTimed(times []time.Duration) error {
 		return err
 	}
 	if err := drv.call("cuEventRecord", drv.eventRecord, p.events[len(p.steps)], p.d.stream); err != nil {
+		return err
+	}
+	if err := p.enqueueResults(); err != nil {
 		return err
 	}
 	if err := p.d.synchronize(); err != nil {
@@ -347,5 +359,8 @@ func (p *Program) release() {
 	p.d.free(p.workspace)
 	if p.inputs != nil {
 		purego.SyscallN(drv.memFreeHost, uintptr(p.inputs))
+	}
+	if p.returned != nil {
+		purego.SyscallN(drv.memFreeHost, uintptr(p.returned))
 	}
 }

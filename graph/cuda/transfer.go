@@ -4,6 +4,10 @@ package cuda
 
 import (
 	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"sync"
 	"unsafe"
 
 	"github.com/sambatrain/sambatrain/graph"
@@ -75,13 +79,12 @@ func (p *Program) Read(name string, dst []float32) error {
 	if !ok {
 		return fmt.Errorf("cuda: the plan has no result %s", name)
 	}
-	return p.ReadSlot(s, dst)
-}
-
-// ReadSlot copies any tensor of the plan to dst, row after row, as float32.
-func (p *Program) ReadSlot(s graph.Slot, dst []float32) error {
-	if s.Rows*s.Cols != len(dst) || s.DType == graph.Int32 {
-		return fmt.Errorf("cuda: a tensor of %v %v does not fill %d float32s", s.DType, s.Shape, len(dst))
+	from, ok := p.results[name]
+	if !ok {
+		return p.ReadSlot(s, dst)
+	}
+	if err := fills(s, dst); err != nil {
+		return err
 	}
 	leave, err := p.d.enter()
 	if err != nil {
@@ -91,20 +94,108 @@ func (p *Program) ReadSlot(s graph.Slot, dst []float32) error {
 	if err := p.d.synchronize(); err != nil {
 		return err
 	}
-	b := p.buffer(s)
-	size := s.DType.Size()
-	raw := make([]byte, ((b.Rows-1)*b.Stride+b.Cols)*size)
-	if err := p.d.driver.call("cuMemcpyDtoH", p.d.driver.copyDtoH, uintptr(unsafe.Pointer(&raw[0])), uintptr(b.Address), uintptr(len(raw))); err != nil {
+	copyWide(dst, from, s)
+	return nil
+}
+
+// ReadSlot copies any tensor of the plan to dst, row after row, as float32.
+func (p *Program) ReadSlot(s graph.Slot, dst []float32) error {
+	if err := fills(s, dst); err != nil {
 		return err
 	}
-	for i := range b.Rows {
-		for j := range b.Cols {
-			at := (i*b.Stride + j) * size
-			if s.DType == graph.BFloat16 {
-				*(*uint32)(unsafe.Pointer(&dst[i*b.Cols+j])) = uint32(raw[at])<<16 | uint32(raw[at+1])<<24
-			} else {
-				dst[i*b.Cols+j] = *(*float32)(unsafe.Pointer(&raw[at]))
+	leave, err := p.d.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	if err := p.d.synchronize(); err != nil {
+		return err
+	}
+	raw := make([]uint32, (slotBytes(s)+3)/4)
+	if err := p.d.driver.call("cuMemcpyDtoH", p.d.driver.copyDtoH, uintptr(unsafe.Pointer(&raw[0])), uintptr(p.buffer(s).Address), uintptr(slotBytes(s))); err != nil {
+		return err
+	}
+	copyWide(dst, unsafe.Pointer(&raw[0]), s)
+	return nil
+}
+
+func fills(s graph.Slot, dst []float32) error {
+	if s.Rows*s.Cols != len(dst) || s.DType == graph.Int32 {
+		return fmt.Errorf("cuda: a tensor of %v %v does not fill %d float32s", s.DType, s.Shape, len(dst))
+	}
+	return nil
+}
+
+// slotBytes is how far a tensor reaches, from its first element to its last.
+func slotBytes(s graph.Slot) int { return ((s.Rows-1)*s.Stride + s.Cols) * s.DType.Size() }
+
+// copyWide copies a tensor from host memory, on several threads where that is faster: the scores
+// of a batch's next tokens are a good part of the time that they take.
+func copyWide(dst []float32, from unsafe.Pointer, s graph.Slot) {
+	const share = 1 << 15 // elements of a goroutine
+	rows := max(1, share/s.Cols)
+	var wait sync.WaitGroup
+	for first := 0; first < s.Rows; first += rows {
+		some := s
+		some.Rows = min(rows, s.Rows-first)
+		to, at := dst[first*s.Cols:], unsafe.Add(from, first*s.Stride*s.DType.Size())
+		if some.Rows == s.Rows {
+			copyRows(to, at, some)
+			return
+		}
+		wait.Go(func() { copyRows(to, at, some) })
+	}
+	wait.Wait()
+}
+
+func copyRows(dst []float32, from unsafe.Pointer, s graph.Slot) {
+	for i := range s.Rows {
+		to, at := dst[i*s.Cols:(i+1)*s.Cols], unsafe.Add(from, i*s.Stride*s.DType.Size())
+		if s.DType == graph.BFloat16 {
+			for j, v := range unsafe.Slice((*uint16)(at), s.Cols) {
+				to[j] = math.Float32frombits(uint32(v) << 16)
 			}
+		} else {
+			copy(to, unsafe.Slice((*float32)(at), s.Cols))
+		}
+	}
+}
+
+// mostReturned is the bytes of results up to which each run of a program copies them to
+// pinned memory, where Read finds them without another call.
+const mostReturned = 8 << 20
+
+// placeResults makes room for a run's results.
+func (p *Program) placeResults() error {
+	bytes := 0
+	for _, s := range p.plan.Results {
+		if s.Region != graph.Arena {
+			return nil // it may change without a run
+		}
+		bytes += roundUp(slotBytes(s))
+	}
+	if bytes == 0 || bytes > mostReturned {
+		return nil
+	}
+	if err := p.d.driver.call("cuMemHostAlloc", p.d.driver.memHostAlloc, uintptr(unsafe.Pointer(&p.returned)), uintptr(bytes), 0); err != nil {
+		return err
+	}
+	p.results = map[string]unsafe.Pointer{}
+	at := 0
+	for name, s := range p.plan.Results {
+		p.results[name] = unsafe.Add(p.returned, at)
+		at += roundUp(slotBytes(s))
+	}
+	return nil
+}
+
+func roundUp(bytes int) int { return (bytes + 63) / 64 * 64 }
+
+func (p *Program) enqueueResults() error {
+	for _, name := range slices.Sorted(maps.Keys(p.results)) {
+		s := p.plan.Results[name]
+		if err := p.d.driver.call("cuMemcpyDtoHAsync", p.d.driver.copyDtoHAsync, uintptr(p.results[name]), uintptr(p.buffer(s).Address), uintptr(slotBytes(s)), p.d.stream); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -11,6 +11,7 @@ extern "C" __global__ void __launch_bounds__(WARPS *WARP)
 attention_carry_parts(const Q_T *q, const K_T *k, const V_T *v, const KEY_T *key, const VALUE_T *value, const int *pos, float *parts,
                       int rows, int tokens, int slots, int heads, int group, int splits, float scale, int64_t stride_q,
                       int64_t stride_k, int64_t stride_v, int64_t stride_key, int64_t stride_value) {
+  begin_early();
   int64_t i = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP;
   if (i >= (int64_t)rows * tokens * heads * splits) return;
   int part = i % splits, h = i / splits % heads, t = i / splits / heads % tokens;
@@ -47,6 +48,7 @@ attention_carry_parts(const Q_T *q, const K_T *k, const V_T *v, const KEY_T *key
 extern "C" __global__ void __launch_bounds__(WARPS *WARP)
 attention_carry_join(const float *parts, const int *pos, O_T *o, int rows, int tokens, int slots, int heads, int splits,
                      int windowed, int64_t stride_o) {
+  begin_early();
   int64_t i = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP;
   if (i >= (int64_t)rows * tokens * heads) return;
   parts += i * splits * PART;
@@ -70,6 +72,7 @@ attention_carry_join(const float *parts, const int *pos, O_T *o, int rows, int t
 extern "C" __global__ void __launch_bounds__(128)
 attention_carry_keep(const K_T *k, const V_T *v, KEY_T *key, VALUE_T *value, const int *pos, int tokens, int slots, int kept,
                      int cols, int64_t stride_k, int64_t stride_v, int64_t stride_key, int64_t stride_value) {
+  begin_early();
   int b = blockIdx.x / kept, t = tokens - kept + blockIdx.x % kept;
   int64_t from = (int64_t)b * tokens + t, to = (int64_t)b * slots + ((pos ? pos[b] : 0) + t) % slots;
   for (int c = threadIdx.x; c < cols; c += blockDim.x) {

@@ -38,9 +38,9 @@ func (c Config) carryLaunches(call *graph.CUDACall) ([]graph.Launch, error) {
 		windowed = 1
 	}
 	var launches []graph.Launch
-	n := parts(d)
+	n, kept := parts(d), false
 	if t, ok := carryTiling(d); ok && c.kernels(pass{CUDACall: call}, q, k, v, key, value, o) != onRows {
-		n = tileParts(d, t)
+		n, kept = tileParts(d, t), d["T"] == 1
 		launches = append(launches, c.carryTiles(call, t, n, windowed))
 	} else {
 		launches = append(launches, rowsLaunch("attention_carry_parts", macros, queries*n,
@@ -53,7 +53,13 @@ func (c Config) carryLaunches(call *graph.CUDACall) ([]graph.Launch, error) {
 			call.Workspace, position.Address, o.Address,
 			int32(d["B"]), int32(d["T"]), int32(d["W"]), int32(d["H"]), int32(n), windowed, uint64(o.Stride)))
 	}
-	return append(launches, keepLaunch(macros, d, k, v, key, value, position.Address)), nil
+	if !kept {
+		launches = append(launches, keepLaunch(macros, d, k, v, key, value, position.Address))
+	}
+	for i := range launches {
+		launches[i].Early = d["T"] == 1
+	}
+	return launches, nil
 }
 
 // carryTilings are by the width of heads.
@@ -87,6 +93,9 @@ func (c Config) carryTiles(call *graph.CUDACall, t tiling, parts int, windowed i
 		uint64(q.Stride), uint64(k.Stride), uint64(v.Stride), uint64(key.Stride), uint64(value.Stride), uint64(o.Stride))
 	l.Grid = [3]int{ceil(d["T"]*(d["H"]/d["K"]), rows), d["K"] * parts, d["B"]}
 	l.Defines["GROUP"] = strconv.Itoa(d["H"] / d["K"])
+	if d["T"] == 1 {
+		l.Defines["KEEP"] = "1"
+	}
 	return l
 }
 

@@ -32,11 +32,12 @@ struct Keys {
 
 // A block takes QUERIES rows of one key head, and one of `splits` parts of the keys that
 // they see. A part's result goes to parts, where attention_carry_join finds it; one part
-// alone is the answer. scale is log2(e) / sqrt(D).
+// alone is the answer. With KEEP the text's one token also goes to the ring. scale is log2(e) / sqrt(D).
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-attention_carry_tiles(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *key, const bf16 *value, const int *pos, bf16 *o, float *parts,
+attention_carry_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *key, bf16 *value, const int *pos, bf16 *o, float *parts,
                       int tokens, int slots, int heads, int splits, int windowed, float scale, int64_t stride_q, int64_t stride_k,
                       int64_t stride_v, int64_t stride_key, int64_t stride_value, int64_t stride_o) {
+  begin_early();
   bf16 *queries = memory, *keys = queries + QUERIES * D, *values = keys + 2 * STEP * D;
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, h = blockIdx.y / splits, part = blockIdx.y % splits;
   int rows = tokens * GROUP, first = blockIdx.x * QUERIES, own = first + warp * ROWS, start = pos[blockIdx.z];
@@ -45,6 +46,15 @@ attention_carry_tiles(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *k
   int end = start + min((first + QUERIES - 1) / GROUP, tokens - 1) + 1;
   Keys text_keys = {k + text * stride_k + h * D, v + text * stride_v + h * D, key + ring * stride_key + h * D, value + ring * stride_value + h * D,
                     stride_k, stride_v, stride_key, stride_value, start, end, slots};
+
+#ifdef KEEP
+  // The one new key takes the place in the ring of one that its query no longer sees.
+  for (int c = threadIdx.x * 8; part == 0 && c < D; c += THREADS * 8) {
+    int64_t to = start % slots;
+    *(uint4 *)(key + (ring + to) * stride_key + h * D + c) = *(const uint4 *)(k + text * stride_k + h * D + c);
+    *(uint4 *)(value + (ring + to) * stride_value + h * D + c) = *(const uint4 *)(v + text * stride_v + h * D + c);
+  }
+#endif
 
   // This part's keys: whole steps from the first that any of the block's queries sees.
   int from = max(0, start + first / GROUP - slots + 1), steps = (end - from + STEP - 1) / STEP, each = (steps + splits - 1) / splits;

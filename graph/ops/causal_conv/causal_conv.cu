@@ -113,6 +113,26 @@ extern "C" __global__ void causal_conv_advance(const X_T *x, float *tail, int to
   }
 }
 
+// causal_conv_step is both for one token of each row, as in decoding: a thread has one channel of
+// one row. V is 1.
+extern "C" __global__ void __launch_bounds__(128)
+causal_conv_step(const X_T *x, const float *w, const float *bias, float *tail, Y_T *y, int channels, int x_stride, int y_stride) {
+  int c = blockIdx.x * blockDim.x + threadIdx.x;
+  let_next_begin();
+  float tap[J][V], b[V], window[J][V], v[V];
+  if (c < channels) load_taps(w, bias, c, tap, b);
+  wait_for_inputs();
+  if (c >= channels) return;
+  float *own = tail + (int64_t)blockIdx.y * PAST * channels + c;
+#pragma unroll
+  for (int p = 0; p < PAST; p++) window[p][0] = own[(int64_t)p * channels];
+  window[PAST][0] = load(x + (int64_t)blockIdx.y * x_stride + c);
+  convolve(window, PAST, tap, b, v);
+  store(y + (int64_t)blockIdx.y * y_stride + c, v[0] * conv_sigmoid(v[0]));
+#pragma unroll
+  for (int p = 0; p < PAST; p++) own[(int64_t)p * channels] = window[p + 1][0];
+}
+
 #endif
 
 #ifdef DX_T

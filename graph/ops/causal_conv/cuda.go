@@ -16,6 +16,9 @@ var (
 		return []graph.Launch{launchForward(c, 0, 0)}, nil
 	}}
 	cudaCarry = &graph.CUDA{Source: source, Launches: func(c *graph.CUDACall) ([]graph.Launch, error) {
+		if c.Dims["T"] == 1 {
+			return []graph.Launch{launchStep(c)}, nil
+		}
 		conv := launchForward(c, c.In[3].Address, 0)
 		return []graph.Launch{conv, launchAdvance(c, conv.Defines)}, nil
 	}}
@@ -102,6 +105,18 @@ func launchAdvance(c *graph.CUDACall, macros map[string]string) graph.Launch {
 		Grid:  [3]int{ceilDiv(d["C"], cudaThreads), d["B"], 1},
 		Block: [3]int{cudaThreads, 1, 1},
 		Args:  []any{x.Address, c.In[3].Address, int32(d["T"]), int32(d["C"]), int32(x.Stride)},
+	}
+}
+
+// launchStep is the kernel for one token of each row, as in decoding.
+func launchStep(c *graph.CUDACall) graph.Launch {
+	d, x, y := c.Dims, c.In[0], c.Out[0]
+	return graph.Launch{
+		Kernel: "causal_conv_step", Defines: defines(d, 1, 0, map[string]graph.DeviceBuffer{"X_T": x, "Y_T": y}),
+		Grid:  [3]int{ceilDiv(d["C"], cudaThreads), d["B"], 1},
+		Block: [3]int{cudaThreads, 1, 1}, Early: true,
+		Args: []any{x.Address, c.In[1].Address, c.In[2].Address, c.In[3].Address, y.Address,
+			int32(d["C"]), int32(x.Stride), int32(y.Stride)},
 	}
 }
 

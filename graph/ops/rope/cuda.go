@@ -30,6 +30,7 @@ func (r rotation) launches(c *graph.CUDACall) ([]graph.Launch, error) {
 		Grid:    [3]int{blocks, (d["B"] + rows - 1) / rows, 1},
 		Block:   [3]int{threads, 1, 1},
 		Shared:  2 * tokens * half * 4,
+		Early:   d["T"] == 1,
 		Args: []any{x.Address, y.Address, position, math.Float64bits(r.base), float32(r.sign),
 			int32(d["B"]), int32(d["T"]), int32(d["H"]), int32(half), int32(tokens), int32(rows),
 			uint64(x.Stride), uint64(y.Stride)},

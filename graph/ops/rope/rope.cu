@@ -11,6 +11,7 @@ rope(const X_T *x, Y_T *y, const int *pos, uint64_t base_bits, float sign, int r
      int block_tokens, int block_rows, int64_t stride_x, int64_t stride_y) {
   int t0 = blockIdx.x * block_tokens, row0 = blockIdx.y * block_rows;
   int n = min(block_tokens, tokens - t0), last = min(row0 + block_rows, rows);
+  let_next_begin();
 
   // Angles are double: at position 1e6 a float angle is off by up to 0.03.
   double base = __longlong_as_double((int64_t)base_bits);
@@ -21,6 +22,7 @@ rope(const X_T *x, Y_T *y, const int *pos, uint64_t base_bits, float sign, int r
     sincos((first + i / half) * pow(base, -(double)(i % half) / half), &sin, &cos);
     cosines[i] = (float)cos, sines[i] = sign * (float)sin;
   }
+  wait_for_inputs(); // positions are a program's input
   __syncthreads();
 
   int head_vectors = half / WIDTH, token_vectors = heads * head_vectors;

@@ -93,9 +93,11 @@ func (f form) forward() *graph.CUDA {
 
 // step is the kernel for one token of each row, as in decoding.
 func (f form) step(c *graph.CUDACall, o addresses) graph.Launch {
-	const threads = 128
-	d, y := c.Dims, c.Out[0]
-	macros := map[string]string{"N": strconv.Itoa(d["N"]), macro("step"): "1", "Y_T": y.DType.CType()}
+	d, y, groups := c.Dims, c.Out[0], 4
+	for d["N"]%groups != 0 {
+		groups /= 2
+	}
+	macros := map[string]string{"N": strconv.Itoa(d["N"]), "GROUPS": strconv.Itoa(groups), macro("step"): "1", "Y_T": y.DType.CType()}
 	for name, b := range o.types() {
 		macros[name] = b.DType.CType()
 	}
@@ -104,7 +106,7 @@ func (f form) step(c *graph.CUDACall, o addresses) graph.Launch {
 	}
 	return graph.Launch{
 		Kernel: "selective_scan_step", Defines: macros,
-		Grid: [3]int{ceilDiv(d["C"], threads), d["B"], 1}, Block: [3]int{threads, 1, 1},
+		Grid: [3]int{ceilDiv(d["C"], 32), d["B"], 1}, Block: [3]int{32 * groups, 1, 1}, Early: true,
 		Args: []any{o.u.Address, o.dt.Address, o.dtBias, o.aLog, o.bm.Address, o.cm.Address, o.skip, o.z.Address,
 			c.In[len(c.In)-1].Address, y.Address, int32(d["C"]),
 			uint64(o.u.Stride), uint64(o.dt.Stride), uint64(o.bm.Stride), uint64(o.cm.Stride), uint64(o.z.Stride), uint64(y.Stride)},

@@ -52,6 +52,9 @@ func (b *Builder) Compile() (*Plan, error) {
 	if err := c.merge(); err != nil {
 		return nil, err
 	}
+	if err := c.joinFewRows(); err != nil {
+		return nil, err
+	}
 	if err := c.placeGradients(p); err != nil {
 		return nil, err
 	}

@@ -62,9 +62,32 @@ type Spec struct {
 	// Over names, for each output, the input in whose memory it may lie, which nothing else
 	// reads afterwards. A plan lets inputs that are computed again lie where outputs will.
 	Over []int
+	// Stacks: input 1 is a weight, and what weights one below the other make of input 0 is
+	// what each makes, side by side.
+	Stacks bool
+	// Beside: what the op makes of two first inputs side by side is what it makes of each,
+	// side by side, where all other inputs and the attributes are the same.
+	Beside bool
+	// Norm says that output 0 is input 0 normalised by its root mean square, and scaled by
+	// input 1. nil: it is not.
+	Norm *Norm
+	// Normed is the op that normalises input 0 first: it takes that and the norm's scale in
+	// its place. nil: there is none.
+	Normed func(n Norm) *Spec
+	// Gates says that output 0 is silu(input 0) times input 1, and Gated is the op that gives
+	// that of the two halves of output 0's columns. nil: there is none.
+	Gates bool
+	Gated func() *Spec
+	// Takes reports whether the op can take inputs of these sizes. nil: any.
+	Takes func(d Dims) bool
 	// InPlace names the inputs whose buffer output 0 may take over when nothing
 	// reads them afterwards. They must have output 0's shape.
 	InPlace []int
+}
+
+// Norm is the attribute of a normalisation.
+type Norm struct {
+	Epsilon float64 // added to the mean square
 }
 
 // Cost is an op's work: floating-point operations, and the bytes that it must at

@@ -18,7 +18,7 @@ func NewMemory(p *graph.Plan) *Memory {
 	m := &Memory{}
 	for r := range m {
 		m[r] = make([]float64, p.Sizes[r])
-		if graph.Region(r) == graph.Arena {
+		if mixes(graph.Region(r)) {
 			m[r] = make([]float64, 2*p.Sizes[r])
 		}
 	}
@@ -84,13 +84,16 @@ func (m *Memory) Write(s graph.Slot, data []float64) {
 }
 
 // place is where a slot's first element is. Offsets count 4 bytes, and here an
-// element takes a float64 whatever its type, so that the arena has two for each.
+// element takes a float64 whatever its type, so that a region of both types has two for each.
 func place(s graph.Slot) (graph.Region, int) {
-	if s.Region == graph.Arena {
+	if mixes(s.Region) {
 		return s.Region, 2*s.Offset + s.Col
 	}
 	return s.Region, s.Offset + s.Col
 }
+
+// mixes reports whether a region has tensors of float32 and of bfloat16.
+func mixes(r graph.Region) bool { return r == graph.Arena || r == graph.States }
 
 // roundAll rounds to bfloat16, to nearest even.
 func roundAll(data []float64) {

@@ -23,8 +23,10 @@ func Spec() *graph.Spec {
 			}
 		},
 		CPU:       forward,
-		CUDA:      products(forwardProduct),
+		CUDA:      forwardCUDA,
 		Added:     addSpec,
+		Stacks:    true,
+		Normed:    normedSpec,
 		Workspace: forwardWorkspace,
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			x, w, dy := g.In[0], g.In[1], g.DOut
@@ -48,7 +50,7 @@ func addSpec() *graph.Spec {
 			addTo(out[0], in[2])
 		},
 		CPU:       forwardAdd,
-		CUDA:      products(added(forwardProduct)),
+		CUDA:      forwardAddCUDA,
 		Workspace: forwardWorkspace,
 		Promote:   true,
 		InPlace:   []int{2},
@@ -155,7 +157,7 @@ func cost(d graph.Dims) graph.Cost {
 
 // Cases are the op's shapes under test.
 func Cases() []graph.Case {
-	return []graph.Case{
+	return append(fewRowsCases(), []graph.Case{
 		{Name: "small", Spec: Spec(), Dims: graph.Dims{"B": 2, "T": 5, "M": 8, "K": 16}},
 		{Name: "odd", Spec: Spec(), Dims: graph.Dims{"B": 3, "T": 7, "M": 19, "K": 37}},
 		{Name: "one token", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 1, "M": 33, "K": 70}},
@@ -169,5 +171,5 @@ func Cases() []graph.Case {
 		{Name: "summed odd", Spec: dwAddSpec(), Dims: graph.Dims{"B": 3, "T": 37, "M": 19, "K": 37}},
 		{Name: "421m gate", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 1024, "M": 4096, "K": 1536}, Bench: true},
 		{Name: "421m x_proj", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 4096, "M": 128, "K": 3072}, Bench: true},
-	}
+	}...)
 }

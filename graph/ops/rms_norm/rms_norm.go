@@ -36,6 +36,7 @@ func Spec(eps float64) *graph.Spec {
 		},
 		CPU:  forward(eps),
 		CUDA: &graph.CUDA{Source: source, Launches: forwardCUDA(eps)},
+		Norm: &graph.Norm{Epsilon: eps},
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			// In mixed precision y is half as large as x, and kept for the product that reads it:
 			// the stream, in float32, need not be.

@@ -22,8 +22,9 @@ func Spec() *graph.Spec {
 				out[0].Data[i] = g * sigmoid(g) * in[1].Data[i]
 			}
 		},
-		CPU:  forward,
-		CUDA: &graph.CUDA{Source: source, Launches: cudaForward},
+		CPU:   forward,
+		CUDA:  &graph.CUDA{Source: source, Launches: cudaForward},
+		Gates: true,
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
 			dgate := g.Builder().Apply(backwardSpec(), g.In[0], g.In[1], g.DOut)
 			return []graph.Tensor{dgate, dgate.Output(1)}

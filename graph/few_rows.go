@@ -1,0 +1,168 @@
+package graph
+
+import "slices"
+
+// FewRows is the most rows of a call that is run as decoding is. A product with so few takes
+// as long as its weight takes to be read, so that what is around it counts: a plan joins
+// products of one input, and lets them take in the norm before and the gate behind.
+const FewRows = 16
+
+// joinFewRows does so in mixed precision, where weights lie one behind the other, and in
+// the stateful form, which has no backward pass.
+func (c *compiler) joinFewRows() error {
+	if c.b.round == nil || c.b.carry == nil {
+		return nil
+	}
+	if err := c.stack(); err != nil {
+		return err
+	}
+	if err := c.joinBeside(); err != nil {
+		return err
+	}
+	if err := c.takeInNorms(); err != nil {
+		return err
+	}
+	return c.takeInGates()
+}
+
+// readsWeight reports whether a product of few rows has a weight in bfloat16.
+func (s *pending) readsWeight() bool {
+	return s.in[0].shape.Rows() <= FewRows && s.in[1].st.dtype == BFloat16
+}
+
+// stack makes one product of two of the same input, whose weights lie one behind the other:
+// one weight whose rows are both's, and a result of which theirs are columns.
+func (c *compiler) stack() error {
+	for i := 0; i < len(c.steps); i++ {
+		s := &c.steps[i]
+		if !s.Spec.Stacks || !s.readsWeight() {
+			continue
+		}
+		j := slices.IndexFunc(c.steps[i+1:], func(o pending) bool {
+			return o.Spec.Name == s.Spec.Name && o.in[0] == s.in[0] && behind(s.in[1], o.in[1])
+		}) + i + 1
+		if j == i || !c.canJoin(s.out[0], c.steps[j].out[0]) {
+			continue
+		}
+		w, y := below(s.in[1], c.steps[j].in[1]), beside(s.out[0], c.steps[j].out[0])
+		res, err := s.Spec.Resolve([]Shape{s.in[0].shape, w.shape})
+		if err != nil {
+			return err
+		}
+		s.replace(res)
+		s.in, s.out = []*value{s.in[0], w}, []*value{y}
+		c.steps = slices.Delete(c.steps, j, j+1)
+		i-- // there may be a third
+	}
+	return nil
+}
+
+// joinBeside makes one call of two of the same op in one layer, whose first inputs lie side by
+// side, and whose others are the same.
+func (c *compiler) joinBeside() error {
+	for i := 0; i < len(c.steps); i++ {
+		s := &c.steps[i]
+		if !s.Spec.Beside || s.in[0].shape.Rows() > FewRows {
+			continue
+		}
+		x := s.in[0]
+		j := slices.IndexFunc(c.steps[i+1:], func(o pending) bool {
+			return o.Spec.Name == s.Spec.Name && o.path == s.path && o.in[0].st == x.st &&
+				o.in[0].col == x.col+x.shape.Cols() && slices.Equal(o.in[1:], s.in[1:])
+		}) + i + 1
+		if j == i || !c.canJoin(s.out[0], c.steps[j].out[0]) {
+			continue
+		}
+		shape := slices.Clone(x.shape)
+		shape[len(shape)-1] += c.steps[j].in[0].shape.Cols()
+		in := append([]*value{x.st.hold(shape, x.col)}, s.in[1:]...)
+		shapes := []Shape{}
+		for _, v := range in {
+			shapes = append(shapes, v.shape)
+		}
+		res, err := s.Spec.Resolve(shapes)
+		if err != nil {
+			return err
+		}
+		y := beside(s.out[0], c.steps[j].out[0])
+		s.replace(res)
+		s.in, s.out = in, []*value{y}
+		c.steps = slices.Delete(c.steps, j, j+1)
+		i--
+	}
+	return nil
+}
+
+// maker is the step whose output 0 is all of a tensor; nil for none.
+func (c *compiler) maker(st *storage) *pending {
+	for i := range c.steps {
+		if s := &c.steps[i]; len(s.out) > 0 && s.out[0].st == st && s.out[0].whole() {
+			return s
+		}
+	}
+	return nil
+}
+
+// takeInNorms lets products normalise their input themselves, each block of a kernel all of
+// it, and drops norms that nothing reads any more.
+func (c *compiler) takeInNorms() error {
+	var norms []*storage
+	for i := range c.steps {
+		s := &c.steps[i]
+		if s.Spec.Normed == nil || !s.readsWeight() {
+			continue
+		}
+		norm := c.maker(s.in[0].st)
+		if norm == nil || norm.Spec.Norm == nil {
+			continue
+		}
+		in := slices.Concat(norm.in, s.in[1:])
+		shapes := make([]Shape, len(in))
+		for k, v := range in {
+			shapes[k] = v.shape
+		}
+		res, err := s.Spec.Normed(*norm.Spec.Norm).Resolve(shapes)
+		if err != nil {
+			return err
+		}
+		if takes := res.Spec.Takes; takes != nil && !takes(res.Dims) {
+			continue
+		}
+		norms = append(norms, s.in[0].st)
+		s.replace(res)
+		s.in = in
+	}
+	c.steps = slices.DeleteFunc(c.steps, func(s pending) bool {
+		return s.Spec.Norm != nil && slices.Contains(norms, s.out[0].st) &&
+			!slices.ContainsFunc(s.out, func(v *value) bool { return c.uses(v) > 0 })
+	})
+	return nil
+}
+
+// takeInGates lets a product of gate and up side by side give what the gate leaves of up.
+func (c *compiler) takeInGates() error {
+	for i := 0; i < len(c.steps); i++ {
+		s := c.steps[i]
+		if !s.Spec.Gates {
+			continue
+		}
+		gate, up := s.in[0], s.in[1]
+		of := gate.st
+		if up.st != of || gate.col != 0 || up.col != gate.shape.Cols() || of.cols != 2*up.col || c.uses(gate) != 2 {
+			continue
+		}
+		product := c.maker(of)
+		if product == nil || product.Spec.Gated == nil {
+			continue
+		}
+		res, err := product.Spec.Gated().Resolve(product.shapes())
+		if err != nil {
+			return err
+		}
+		product.replace(res)
+		product.out = s.out
+		c.steps = slices.Delete(c.steps, i, i+1)
+		i--
+	}
+	return nil
+}

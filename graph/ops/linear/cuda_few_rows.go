@@ -1,0 +1,203 @@
+package linear
+
+import (
+	"embed"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/sambatrain/sambatrain/graph"
+)
+
+//go:embed *.cu
+var files embed.FS
+
+// source is few_rows.cu and one of the forms, chosen by its macro.
+var source = func() string {
+	var s strings.Builder
+	for _, name := range []string{"few_rows", "any_rows", "one_row", "tile_rows"} {
+		text, err := files.ReadFile(name + ".cu")
+		if err != nil {
+			panic(err) // the list and the folder disagree
+		}
+		if name == "few_rows" {
+			fmt.Fprintf(&s, "#line 1 \"few_rows.cu\"\n%s", text)
+			continue
+		}
+		fmt.Fprintf(&s, "#ifdef %s\n#line 1 \"%s.cu\"\n%s#endif\n", strings.ToUpper(name), name, text)
+	}
+	return s.String()
+}()
+
+// fewRows is a product of few rows with what is around it.
+type fewRows struct {
+	x, w, y graph.DeviceBuffer
+	gain    uint64 // of the norm before it; 0 for none
+	epsilon float64
+	gated   bool
+	z       graph.DeviceBuffer // added; Address is 0 for none
+}
+
+const (
+	// sharedBytes is the most that a block may have on GPUs of one kind or another, and
+	// sharedBytesHopper on those that also have clusters of blocks.
+	sharedBytes       = 99 << 10
+	sharedBytesHopper = 227 << 10
+	hopper            = 90
+	vectorBytes       = 16
+	fewestInputs      = 64 // of a product that is worth a kernel of its own
+)
+
+// fits reports whether a kernel other than linear_any_rows can do it: bfloat16, rows of w
+// one behind the other, and all of them, x's and y's where vectors can be moved.
+func (p fewRows) fits() bool {
+	k, x := p.w.Cols, p.x
+	vector := p.vector()
+	xBytes := vector * x.DType.Size()
+	if p.gain != 0 {
+		xBytes = vectorBytes
+	}
+	switch {
+	case p.y.Rows > graph.FewRows || !p.w.Fixed || p.w.DType != graph.BFloat16 || p.w.Stride != k || k < fewestInputs || k%4 != 0:
+		return false
+	case p.gain == 0 && x.DType != graph.BFloat16 || p.z.Address != 0 && p.z.DType != graph.Float32:
+		return false
+	case x.Address%uint64(xBytes) != 0 || x.Stride*x.DType.Size()%xBytes != 0 && x.Rows > 1 || p.gain%vectorBytes != 0:
+		return false
+	}
+	return p.w.Address%uint64(vector*2) == 0
+}
+
+// vector is how many weights are loaded at once.
+func (p fewRows) vector() int {
+	if p.w.Cols%8 == 0 {
+		return 8
+	}
+	return 4
+}
+
+// launch is the kernel for it on a GPU; slow says that linear_any_rows will do. ok is false
+// where there is none.
+func (p fewRows) launch(c *graph.CUDACall, slow bool) (l graph.Launch, ok bool) {
+	l = graph.Launch{
+		Early:   true,
+		Defines: map[string]string{"K": strconv.Itoa(p.w.Cols), "X_T": p.x.DType.CType(), "W_T": p.w.DType.CType(), "Y_T": p.y.DType.CType()},
+		Args: []any{p.x.Address, p.gain, p.w.Address, p.z.Address, p.y.Address, int32(p.y.Rows), int32(p.y.Cols), float32(p.epsilon),
+			uint64(p.x.Stride), uint64(p.w.Stride), uint64(p.z.Stride), uint64(p.y.Stride)},
+	}
+	if p.gain != 0 {
+		l.Defines["NORM"] = "1"
+	}
+	if p.gated {
+		l.Defines["GATED"] = "1"
+	}
+	switch {
+	case p.fits() && p.y.Rows == 1:
+		return p.oneRow(l, c), true
+	case p.fits() && p.tileRows(&l, c):
+		return l, true
+	case slow:
+		const warps = 8
+		set(&l, "any_rows", warps, 1)
+		l.Grid = [3]int{(p.y.Rows*p.y.Cols + warps - 1) / warps, 1, 1}
+		return l, true
+	}
+	return l, false
+}
+
+func (p fewRows) matrices() int {
+	if p.gated {
+		return 2
+	}
+	return 1
+}
+
+func (p fewRows) oneRow(l graph.Launch, c *graph.CUDACall) graph.Launch {
+	// Two blocks fill a multiprocessor: with room for a third, blocks that begin early come
+	// to lie two on one and none on another.
+	const warps, resident, loads, ahead = 16, 2, 4, 2
+	set(&l, "one_row", warps, resident)
+	l.Defines["LOADS"], l.Defines["AHEAD"] = strconv.Itoa(loads), strconv.Itoa(ahead)
+	k, blocks := p.w.Cols, min(resident*c.Multiprocessors, p.y.Cols)
+	pieces := (k/8 + 32*loads - 1) / (32 * loads)
+	length := 2 * ((k + 7) / 8 * 8)
+	if k%8 != 0 {
+		length *= 2
+	}
+	l.Grid = [3]int{blocks, 1, 1}
+	l.Shared = length + 4*((p.y.Cols+blocks-1)/blocks)*p.matrices()*pieces
+	return l
+}
+
+// tileRows reports whether there is room for it.
+func (p fewRows) tileRows(l *graph.Launch, c *graph.CUDACall) bool {
+	const loads, ahead = 2, 4 // of 16 bytes
+	most := 16                // warps
+	k, vector, room, clusters := p.w.Cols, p.vector(), sharedBytes, false
+	if c.Capability == hopper {
+		room, clusters = sharedBytesHopper, p.gain == 0
+	} else {
+		most = min(most, 8)
+	}
+	vectors := loads * 8 / vector
+	span := 4 * vector
+	tiles := (p.y.Cols + 7) / 8
+	for split := 1; split == 1 || clusters && split <= 4; split *= 2 {
+		slice := ((k+split-1)/split + span - 1) / span * span
+		warps := min(most, (slice+span*vectors-1)/(span*vectors))
+		blocks := max(1, min(c.Multiprocessors*most/warps/split, tiles), (tiles+15)/16)
+		each := (tiles + blocks - 1) / blocks
+		const cells = 4 * 128 // bytes of a tile's sums
+		shared := 32*((slice+63)/64*64+span) + (2*warps+each)*p.matrices()*cells
+		if shared > room || clusters && split < 4 && 2*blocks*split <= c.Multiprocessors {
+			continue
+		}
+		set(l, "tile_rows", warps, 1)
+		for name, n := range map[string]int{"VECTOR": vector, "LOADS": vectors, "AHEAD": ahead, "SPLIT": split} {
+			l.Defines[name] = strconv.Itoa(n)
+		}
+		l.Grid, l.Shared = [3]int{blocks * split, 1, 1}, shared
+		return true
+	}
+	return false
+}
+
+func set(l *graph.Launch, form string, warps, blocks int) {
+	l.Kernel = "linear_" + form
+	l.Block = [3]int{32 * warps, 1, 1}
+	l.Defines[strings.ToUpper(form)], l.Defines["WARPS"], l.Defines["BLOCKS"] = "1", strconv.Itoa(warps), strconv.Itoa(blocks)
+}
+
+// forwardCUDA and forwardAddCUDA are a kernel of ours where rows are few, and else a product
+// of cublasLt.
+var (
+	forwardCUDA = &graph.CUDA{Source: source, Launches: func(c *graph.CUDACall) ([]graph.Launch, error) {
+		return productOr(c, fewRows{x: c.In[0], w: c.In[1], y: c.Out[0]}, forwardProduct), nil
+	}}
+	forwardAddCUDA = &graph.CUDA{Source: source, Launches: func(c *graph.CUDACall) ([]graph.Launch, error) {
+		return productOr(c, fewRows{x: c.In[0], w: c.In[1], z: c.In[2], y: c.Out[0]}, added(forwardProduct)), nil
+	}}
+)
+
+func productOr(c *graph.CUDACall, p fewRows, product func(*graph.CUDACall) graph.Product) []graph.Launch {
+	if l, ok := p.launch(c, false); ok {
+		return []graph.Launch{l}
+	}
+	m := product(c)
+	return []graph.Launch{{Product: &m}}
+}
+
+// normedCUDA is the form with a norm, and gated or not.
+func normedCUDA(n graph.Norm, gated bool) *graph.CUDA {
+	return &graph.CUDA{Source: source, Launches: func(c *graph.CUDACall) ([]graph.Launch, error) {
+		p := fewRows{x: c.In[0], gain: c.In[1].Address, w: c.In[2], y: c.Out[0], epsilon: n.Epsilon, gated: gated}
+		l, _ := p.launch(c, true)
+		return []graph.Launch{l}, nil
+	}}
+}
+
+// fewRowsTake reports whether a fast kernel can have all of x in a block's memory, on any GPU.
+func fewRowsTake(d graph.Dims) bool {
+	const most = 64 << 10
+	return d["K"]%8 == 0 && d["K"] >= fewestInputs && 2*d["B"]*d["T"]*d["K"] <= most
+}

@@ -12,7 +12,7 @@ import (
 // Sublayers is a number of sublayers, or `auto`, which is AutoSublayers.
 type Sublayers int
 
-// AutoSublayers leaves the number to the model's depth.
+// AutoSublayers leaves the number to layers.Model.Float32Sublayers.
 const AutoSublayers Sublayers = -1
 
 // UnmarshalYAML reads auto or a number.

@@ -32,8 +32,8 @@ __device__ __forceinline__ void prefetch_l2(const void *p) { asm volatile("prefe
 
 // selective_scan_backward: du, ddt and dz [B T C], the block's part of dBm and dCm,
 // slices [slices][B T][2][N], and of dA_log, ddt_bias and dD, rows [B*segments][N+2][C].
-// lasts [B][segments][N][C] are what the tokens after a segment send back to its last
-// states, zeros where null. Grid: slices of the channels, segments of `length` chunks,
+// lasts [B][segments][PIECES][N][C] are what the tokens after a piece of a segment send back to
+// its last states, zeros where null. Grid: slices of the channels, segments of `length` chunks,
 // rows. du may lie where dy does.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, const float *a_log, const B_T *b,
@@ -62,7 +62,7 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
   constexpr int kept = ROW_OCTETS / 2; // of the sums over tokens, after folding
   float rate[TILE][PER], dh[TILE][PER], da[TILE][PER] = {}, over_tokens[kept] = {};
   at.rates(a_log, rate);
-  at.load(dh, lasts, (int64_t)blockIdx.z * gridDim.y + blockIdx.y);
+  at.load(dh, lasts, ((int64_t)blockIdx.z * gridDim.y + blockIdx.y) * PIECES + PIECES - 1);
   __syncthreads();
 
   // What a chunk needs is fetched at once, before any of it is used.

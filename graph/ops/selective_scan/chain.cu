@@ -1,15 +1,15 @@
 // selective_scan_chain: for each of `size` states of each row of the batch, with
-// x = first (zero where null), and over the segments in order, the last one first where
-// backwards: ends, x = x, ends + decays * x. ends and decays are [B][segments][size].
-extern "C" __global__ void selective_scan_chain(float *ends, const float *decays, const float *first, int segments,
+// x = first (zero where null), and over `count` of the pieces in order, the last one first where
+// backwards: ends, x = x, ends + decays * x. ends and decays are [B][pieces][size].
+extern "C" __global__ void selective_scan_chain(float *ends, const float *decays, const float *first, int pieces, int count,
                                                 int size, int backwards) {
   int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= size) return;
   float x = first ? first[(int64_t)blockIdx.y * size + i] : 0.f;
-  for (int k = 0; k < segments; k++) {
-    int64_t at = ((int64_t)blockIdx.y * segments + (backwards ? segments - 1 - k : k)) * size + i;
+  for (int k = 0; k < count; k++) {
+    int64_t at = ((int64_t)blockIdx.y * pieces + (backwards ? pieces - 1 - k : k)) * size + i;
     float next = 0.f;
-    if (k < segments - 1) next = ends[at] + decays[at] * x;
+    if (k < count - 1) next = ends[at] + decays[at] * x;
     ends[at] = x;
     x = next;
   }

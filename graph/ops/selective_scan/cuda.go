@@ -121,7 +121,7 @@ func (t tiling) starts(d graph.Dims, macros map[string]string, o addresses, firs
 	}
 	decays := workspace + uint64(t.edgeBytes(d))
 	return []graph.Launch{
-		t.launch("selective_scan_ends", macros, d, t.segments-1,
+		t.ends("selective_scan_ends", macros, d,
 			o.u.Address, o.dt.Address, o.dtBias, o.aLog, o.bm.Address, o.skip, o.documents, workspace, decays, int32(t.length),
 			int32(d["T"]), int32(d["C"]), int32(o.u.Stride), int32(o.dt.Stride), int32(o.bm.Stride)),
 		t.chain(macros, d, workspace, decays, first, 0),
@@ -197,7 +197,7 @@ func (f form) backward() *graph.CUDA {
 				lasts = rows + uint64(t.rowsBytes(d))
 				decays := lasts + uint64(t.edgeBytes(d))
 				launches = append(launches,
-					t.launch("selective_scan_backward_ends", macros, d, t.segments-1,
+					t.ends("selective_scan_backward_ends", macros, d,
 						o.dt.Address, o.dtBias, o.aLog, o.cm.Address, o.z.Address, dy.Address, o.documents, lasts, decays, int32(t.length),
 						int32(d["T"]), int32(d["C"]), int32(o.dt.Stride), int32(o.cm.Stride), int32(o.z.Stride), int32(dy.Stride)),
 					t.chain(macros, d, lasts, decays, 0, 1))

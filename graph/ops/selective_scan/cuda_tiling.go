@@ -14,7 +14,11 @@ type tiling struct {
 	resident         int // blocks wanted on a multiprocessor
 	slices           int // of the channels
 	segments, length int // of the chunks, and how many one has
+	pieces           int // of a segment, when its end is found
 }
+
+// mostPieces of a segment keep a GPU busy with what its end takes, which is little a token.
+const mostPieces = 4
 
 // newTiling cuts a row into so many segments that there are at most about `wanted`
 // blocks, of which `threads` threads are wanted on a multiprocessor. It depends on the
@@ -26,7 +30,10 @@ func newTiling(d graph.Dims, per, lanes, tile, channels, threads, wanted int) ti
 	t.slices = ceilDiv(d["C"], channels)
 	chunks := ceilDiv(d["T"], simd.ScanChunk)
 	t.length = max(ceilDiv(chunks, max(wanted/(t.slices*d["B"]), 1)), min(shortest, chunks))
-	t.segments = ceilDiv(chunks, t.length)
+	t.segments, t.pieces = ceilDiv(chunks, t.length), 1
+	if t.segments > 1 {
+		t.pieces = min(mostPieces, t.length)
+	}
 	return t
 }
 
@@ -45,7 +52,7 @@ func forwardTiling(d graph.Dims) tiling {
 	}
 	t := newTiling(d, per, lanes, tile, channels, threads, wanted)
 	if t.slices*t.channels*d["B"] > 64*few {
-		t.segments, t.length = 1, ceilDiv(d["T"], simd.ScanChunk)
+		t.segments, t.length, t.pieces = 1, ceilDiv(d["T"], simd.ScanChunk), 1
 	}
 	return t
 }
@@ -78,6 +85,16 @@ func lanesFor(n, per int) int {
 
 func (t tiling) threads() int { return t.channels / t.tile * t.lanes }
 
+// residentEnds is how many blocks of a kernel that finds ends are wanted on a multiprocessor:
+// more than of the others, where registers suffice.
+func (t tiling) residentEnds() int {
+	const threads = 768
+	if t.per > 4 {
+		return t.resident
+	}
+	return max(threads/t.threads(), t.resident)
+}
+
 // group is the tokens whose states the backward pass has in registers at once.
 func (t tiling) group() int {
 	if t.per > 4 {
@@ -100,28 +117,34 @@ func (t tiling) launch(kernel string, macros map[string]string, d graph.Dims, se
 		Grid: [3]int{t.slices, segments, d["B"]}, Block: [3]int{t.threads(), 1, 1}, Args: args}
 }
 
-// chain is the kernel that makes of the segments' ends what each begins with.
+// ends is the kernel that finds what each piece of some segments ends with.
+func (t tiling) ends(kernel string, macros map[string]string, d graph.Dims, args ...any) graph.Launch {
+	return t.launch(kernel, macros, d, (t.segments-1)*t.pieces, args...)
+}
+
+// chain is the kernel that makes of the pieces' ends what each begins with.
 func (t tiling) chain(macros map[string]string, d graph.Dims, ends, decays, first uint64, backwards int32) graph.Launch {
 	const threads = 128
 	size := d["N"] * d["C"]
 	return graph.Launch{Kernel: "selective_scan_chain", Defines: macros,
 		Grid: [3]int{ceilDiv(size, threads), d["B"], 1}, Block: [3]int{threads, 1, 1},
-		Args: []any{ends, decays, first, int32(t.segments), int32(size), backwards}}
+		Args: []any{ends, decays, first, int32(t.segments * t.pieces), int32((t.segments-1)*t.pieces + 1), int32(size), backwards}}
 }
 
-// edgeBytes is the size of the states at the segments' ends; none where there is one.
+// edgeBytes is the size of the states at the pieces' ends; none where there is one segment.
 func (t tiling) edgeBytes(d graph.Dims) int {
 	if t.segments == 1 {
 		return 0
 	}
-	return 4 * d["B"] * t.segments * d["N"] * d["C"]
+	return 4 * d["B"] * t.segments * t.pieces * d["N"] * d["C"]
 }
 
 // macros are the source's, given all operands' types, those [B T C] and those [B T N], and the
 // files that are wanted of it.
 func (t tiling) macros(d graph.Dims, f form, types map[string]graph.DeviceBuffer, octets, states []graph.DeviceBuffer, files ...string) map[string]string {
 	m := map[string]string{"N": strconv.Itoa(d["N"]), "CHUNK": strconv.Itoa(simd.ScanChunk), "PER": strconv.Itoa(t.per),
-		"LANES": strconv.Itoa(t.lanes), "TILE": strconv.Itoa(t.tile), "CHANNELS": strconv.Itoa(t.channels), "RESIDENT": strconv.Itoa(t.resident)}
+		"LANES": strconv.Itoa(t.lanes), "TILE": strconv.Itoa(t.tile), "CHANNELS": strconv.Itoa(t.channels), "RESIDENT": strconv.Itoa(t.resident),
+		"PIECES": strconv.Itoa(t.pieces), "RESIDENT_ENDS": strconv.Itoa(t.residentEnds())}
 	for name, b := range types {
 		m[name] = b.DType.CType()
 		if b.DType == graph.BFloat16 {

@@ -40,7 +40,7 @@ __device__ __forceinline__ void scan(const Inputs &in, Place &at, const Segment 
       fetch(next_dt[i], octet_at(in.dt, t0 + t, in.dt_stride, at.octet()), left);
     }
   };
-  fetch_chunk(seg.from);
+  if (seg.from < seg.to) fetch_chunk(seg.from);
   __syncthreads();
   for (int chunk = seg.from; chunk < seg.to; chunk++) {
     int t0 = row + chunk * CHUNK;
@@ -142,8 +142,8 @@ __device__ __forceinline__ void scan(const Inputs &in, Place &at, const Segment 
 }
 
 // selective_scan: y [B T C], and where wanted the states before each chunk, saved
-// [B][chunks][N][C], and the last states, state [B][N][C]. starts [B][segments][N][C]
-// are the states that the segments begin with, zeros where null. Grid: slices of the
+// [B][chunks][N][C], and the last states, state [B][N][C]. starts [B][segments][PIECES][N][C]
+// are the states that the segments' pieces begin with, zeros where null. Grid: slices of the
 // channels, segments of `length` chunks, rows.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 selective_scan(const U_T *u, const DT_T *dt, const float *dt_bias, const float *a_log, const B_T *b, const C_T *c,
@@ -156,7 +156,7 @@ selective_scan(const U_T *u, const DT_T *dt, const float *dt_bias, const float *
   Segment seg(blockIdx.y, length, tokens);
   float h[TILE][PER], rate[TILE][PER], total[TILE] = {};
   at.rates(a_log, rate);
-  at.load(h, starts, (int64_t)blockIdx.z * gridDim.y + blockIdx.y);
+  at.load(h, starts, ((int64_t)blockIdx.z * gridDim.y + blockIdx.y) * PIECES);
   scan<true>(in, at, seg, h, rate, total, saved, y, y_stride);
   if (state && blockIdx.y == gridDim.y - 1) {
 #pragma unroll
@@ -167,16 +167,16 @@ selective_scan(const U_T *u, const DT_T *dt, const float *dt_bias, const float *
   }
 }
 
-// selective_scan_ends: the states that each segment but the last would end with had it
-// begun with zeros, and what is left of those that it begins with: ends and decays
-// [B][segments][N][C]. Grid: slices, segments - 1, rows.
-extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
+// selective_scan_ends: the states that each piece of all segments but the last would end with
+// had it begun with zeros, and what is left of those that it begins with: ends and decays
+// [B][segments][PIECES][N][C]. Grid: slices, pieces, rows.
+extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_ENDS)
 selective_scan_ends(const U_T *u, const DT_T *dt, const float *dt_bias, const float *a_log, const B_T *b,
                     const float *d, const int *documents, float *ends, float *decays, int length, int tokens,
                     int channels, int u_stride, int dt_stride, int b_stride) {
   Inputs in = {u, dt, dt_bias, a_log, b, nullptr, d, nullptr, documents, tokens, channels, u_stride, dt_stride, b_stride, 0, 0};
   Place at(blockIdx.x, channels);
-  Segment seg(blockIdx.y, length, tokens);
+  Segment seg = Segment(blockIdx.y / PIECES, length, tokens).piece(blockIdx.y % PIECES);
   float h[TILE][PER] = {}, rate[TILE][PER], total[TILE] = {};
   at.rates(a_log, rate);
   scan<false>(in, at, seg, h, rate, total, nullptr, nullptr, 0);
@@ -184,7 +184,7 @@ selective_scan_ends(const U_T *u, const DT_T *dt, const float *dt_bias, const fl
   for (int c = 0; c < TILE; c++)
 #pragma unroll
     for (int k = 0; k < PER; k++) {
-      int64_t i = at.state((int64_t)blockIdx.z * (gridDim.y + 1) + blockIdx.y, c, k);
+      int64_t i = at.state((int64_t)blockIdx.z * (gridDim.y + PIECES) + blockIdx.y, c, k);
       if (at.has(c, k)) ends[i] = h[c][k], decays[i] = fast_exp2(total[c] * rate[c][k]);
     }
 }

@@ -8,6 +8,6 @@ selective_scan_states(const U_T *u, const DT_T *dt, const float *dt_bias, const 
   Segment seg(blockIdx.y, length, tokens);
   float h[TILE][PER], rate[TILE][PER], total[TILE] = {};
   at.rates(a_log, rate);
-  at.load(h, starts, (int64_t)blockIdx.z * gridDim.y + blockIdx.y);
+  at.load(h, starts, ((int64_t)blockIdx.z * gridDim.y + blockIdx.y) * PIECES);
   scan<false>(in, at, seg, h, rate, total, saved, nullptr, 0);
 }

@@ -6,7 +6,8 @@
 // neighbouring channels of a token: an octet.
 //
 // Macros: N; CHUNK tokens between saved states; PER, LANES, TILE, CHANNELS, and RESIDENT
-// blocks wanted on a multiprocessor; GATED where there is a z; WIDE where octets, and
+// blocks wanted on a multiprocessor, and RESIDENT_ENDS of the kernels that find the ends of
+// PIECES of a segment; GATED where there is a z; WIDE where octets, and
 // WIDE_BC where 4 neighbours of Bm and Cm, can be moved at once; FAST where an operand
 // is bf16; BY_DOCUMENT where states are forgotten before the first token of a document; the
 // types U_T, DT_T, B_T, C_T, Z_T, and Y_T of the forward pass, or DY_T,
@@ -251,11 +252,19 @@ template <int Count, int Lanes, int Stride> __device__ __forceinline__ void fold
 
 // Segments: the chunks of a row may be walked by several blocks, where there are too
 // few rows and channels to fill the GPU. Kernels named _ends scan each segment from
-// zero; selective_scan_chain makes of that what each segment starts with.
+// zero, in PIECES that are walked by a block each; selective_scan_chain makes of that what each
+// starts with.
 struct Segment {
   int from, to; // chunks
   __device__ __forceinline__ Segment(int i, int length, int tokens) {
     from = i * length;
     to = min(from + length, (tokens + CHUNK - 1) / CHUNK);
+  }
+  // piece is the segment's i-th.
+  __device__ __forceinline__ Segment piece(int i) const {
+    Segment p = *this;
+    int length = (to - from + PIECES - 1) / PIECES;
+    p.from = min(from + i * length, to), p.to = min(p.from + length, to);
+    return p;
   }
 };

@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"errors"
+	"time"
 
 	"github.com/sambatrain/sambatrain/graph"
 )
@@ -22,6 +23,9 @@ func Count() int { return 0 }
 
 // TuneProducts does nothing.
 func (*Device) TuneProducts(string) ([]string, error) { return nil, nil }
+
+// Tuned counts nothing.
+func (*Device) Tuned() (timed, known int, took time.Duration) { return 0, 0, 0 }
 
 // Within runs f.
 func (*Device) Within(f func() error) error { return f() }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 	"unsafe"
 
 	"github.com/ebitengine/purego"
@@ -22,7 +23,7 @@ import (
 
 const (
 	candidates = 8 // algorithms of a product that are timed
-	// A candidate's time is the shortest of timings, each of timedRuns in a row.
+	// A candidate's time is the median of timings, each of timedRuns in a row.
 	timings, timedRuns = 3, 3
 	// minGain is how much faster than the library's first choice another must be.
 	minGain = 0.02
@@ -35,6 +36,9 @@ type tuner struct {
 	machine string // the device and cublasLt's version: choices hold for these alone
 	run     string // the run's file, "" for none
 	own     choices
+
+	timed, known int // products: those that were timed, and those that had been before
+	took         time.Duration
 }
 
 // choices are algorithms as hexadecimal bytes, by machine and product.
@@ -57,6 +61,16 @@ func (d *Device) TuneProducts(run string) (others []string, err error) {
 	}
 	d.tuner = t
 	return others, nil
+}
+
+// Tuned says how many products programs have needed since TuneProducts for which the run had no
+// choice: those that were timed, and how long that took, and those that another program of this
+// user had timed before.
+func (d *Device) Tuned() (timed, known int, took time.Duration) {
+	if d.tuner == nil {
+		return 0, 0, 0
+	}
+	return d.tuner.timed, d.tuner.known, d.tuner.took
 }
 
 func readChoices(path string) (choices, error) {
@@ -108,9 +122,13 @@ func (d *Device) choose(m *product, p *graph.Product, found []heuristicResult) e
 	if algorithm, ok := t.own[t.machine][key]; ok {
 		return m.take(algorithm)
 	}
+	timed := t.timed
 	algorithm, err := d.cached(key, func() (string, error) { return d.fastest(m, found) })
 	if err != nil {
 		return err
+	}
+	if t.timed == timed {
+		t.known++
 	}
 	t.own.set(t.machine, key, algorithm)
 	if t.run != "" {
@@ -152,64 +170,76 @@ func (d *Device) cached(key string, find func() (string, error)) (string, error)
 	return algorithm, all.write(path)
 }
 
-// fastest times a product's algorithms on what its operands hold.
+// fastest times a product's algorithms, in turns, on what its operands hold.
 func (d *Device) fastest(m *product, found []heuristicResult) (string, error) {
-	best, shortest := 0, float32(0)
-	for i, r := range found {
-		if r.state != 0 {
-			continue
-		}
-		m.result = r
-		ms, err := d.time(m)
-		if err != nil {
+	started := time.Now()
+	var events [2]uintptr
+	for i := range events {
+		if err := d.driver.call("cuEventCreate", d.driver.eventCreate, uintptr(unsafe.Pointer(&events[i])), 0); err != nil {
 			return "", err
 		}
-		if i == 0 {
-			ms *= 1 - minGain
-		}
-		if i == 0 || ms < shortest {
-			best, shortest = i, ms
+		defer d.driver.call("cuEventDestroy", d.driver.eventDestroy, events[i])
+	}
+	times := make([][]float32, len(found))
+	for round := range timings + 1 { // the first one warms up
+		for i, r := range found {
+			if r.state != 0 {
+				continue
+			}
+			m.result = r
+			ms, err := d.time(m, events)
+			if err != nil {
+				return "", err
+			}
+			if round > 0 {
+				times[i] = append(times[i], ms)
+			}
 		}
 	}
-	m.result = found[best]
+	m.result = found[shortest(times)]
+	d.tuner.timed++
+	d.tuner.took += time.Since(started)
 	return m.algorithm(), nil
 }
 
+// shortest is which of several lists has the least median, 0 unless another's is less by
+// minGain. Empty ones don't count.
+func shortest(times [][]float32) int {
+	best, least := 0, float32(0)
+	for i, list := range times {
+		if len(list) == 0 {
+			continue
+		}
+		slices.Sort(list)
+		median := list[len(list)/2]
+		if i == 0 {
+			least = median * (1 - minGain)
+		} else if median < least {
+			best, least = i, median
+		}
+	}
+	return best
+}
+
 // time is the milliseconds of timedRuns products.
-func (d *Device) time(m *product) (float32, error) {
+func (d *Device) time(m *product, events [2]uintptr) (float32, error) {
 	drv := d.driver
-	var events [2]uintptr
-	for i := range events {
-		if err := drv.call("cuEventCreate", drv.eventCreate, uintptr(unsafe.Pointer(&events[i])), 0); err != nil {
-			return 0, err
-		}
-		defer drv.call("cuEventDestroy", drv.eventDestroy, events[i])
+	if err := drv.call("cuEventRecord", drv.eventRecord, events[0], d.stream); err != nil {
+		return 0, err
 	}
-	shortest := float32(0)
-	for i := range timings + 1 { // the first one warms up
-		if err := drv.call("cuEventRecord", drv.eventRecord, events[0], d.stream); err != nil {
+	for range timedRuns {
+		if err := m.enqueue(d.stream); err != nil {
 			return 0, err
-		}
-		for range timedRuns {
-			if err := m.enqueue(d.stream); err != nil {
-				return 0, err
-			}
-		}
-		if err := drv.call("cuEventRecord", drv.eventRecord, events[1], d.stream); err != nil {
-			return 0, err
-		}
-		if err := d.synchronize(); err != nil {
-			return 0, err
-		}
-		var ms float32
-		if err := drv.call("cuEventElapsedTime", drv.eventElapsed, uintptr(unsafe.Pointer(&ms)), events[0], events[1]); err != nil {
-			return 0, err
-		}
-		if i == 1 || i > 1 && ms < shortest {
-			shortest = ms
 		}
 	}
-	return shortest, nil
+	if err := drv.call("cuEventRecord", drv.eventRecord, events[1], d.stream); err != nil {
+		return 0, err
+	}
+	if err := d.synchronize(); err != nil {
+		return 0, err
+	}
+	var ms float32
+	return ms, drv.call("cuEventElapsedTime", drv.eventElapsed, uintptr(unsafe.Pointer(&ms)), events[0], events[1])
 }
 
 // algorithm is the product's, in hexadecimal.

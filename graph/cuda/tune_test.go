@@ -130,3 +130,21 @@ func TestTunedProducts(t *testing.T) {
 		t.Errorf("others are %v, %v", others, err)
 	}
 }
+
+// TestShortest: another algorithm than the library's first is taken where its median is less by
+// more than noise.
+func TestShortest(t *testing.T) {
+	for i, c := range []struct {
+		times [][]float32
+		want  int
+	}{
+		{[][]float32{{3, 1, 2}}, 0},
+		{[][]float32{{100, 100, 100}, {99, 99, 99}}, 0},
+		{[][]float32{{100, 100, 100}, {97, 97, 200}, {96, 96.5, 1000}}, 2},
+		{[][]float32{{100, 100, 100}, {1, 100, 100}, nil, {97, 97, 97}}, 3},
+	} {
+		if got := shortest(c.times); got != c.want {
+			t.Errorf("case %d: %d, want %d", i, got, c.want)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package train
 import (
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/cpu"
@@ -61,6 +62,17 @@ func tuneProducts(dev *cuda.Device, path string, log *slog.Logger) error {
 		log.Warn("the run's products were tuned on another device or cublasLt: they are timed again, and bits will differ", "device", dev.Name(), "before", others)
 	}
 	return nil
+}
+
+// logTuned says where the algorithms of a GPU's products are from, if that is new.
+func logTuned(dev graph.Device, log *slog.Logger) {
+	gpu, ok := dev.(*cuda.Device)
+	if !ok {
+		return
+	}
+	if timed, known, took := gpu.Tuned(); timed+known > 0 {
+		log.Info("algorithms of matrix products", "timed", timed, "took", took.Round(time.Millisecond), "timed_before", known)
+	}
 }
 
 // mixedPlan reports whether a run of that precision keeps tensors in bfloat16. On the

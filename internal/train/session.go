@@ -105,6 +105,7 @@ func (s *session) open(ctx context.Context) (err error) {
 	if s.engine, err = NewEngine(s.dev, &r.Model, r.Optim, c); err != nil {
 		return err
 	}
+	logTuned(s.dev, log)
 	boundGarbage()
 	s.guard = guard{Guard: r.Train.Guard}
 	if s.guard.SkipNonFinite || s.guard.MaxZ > 0 {

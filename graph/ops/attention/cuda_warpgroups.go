@@ -9,7 +9,8 @@ import (
 // hopper is the compute capability, 9.0, of the GPUs that have products of warpgroups.
 const hopper = 90
 
-// The sizes of wgmma_forward.cu and wgmma_backward.cu, and of wgmma_gradient.cu, keep a block's shared memory within Hopper's 227 KiB.
+// The sizes of wgmma_forward.cu and wgmma_backward.cu keep a block's shared memory within Hopper's 227 KiB, as do those
+// of wgmma_gradient.cu.
 const (
 	forwardWarps    = 8
 	forwardQueries  = 16 * forwardWarps // of a block

@@ -53,6 +53,45 @@ __device__ __forceinline__ void multiply_rows(float sum[Columns / 8][4], const b
   }
 }
 
+// settle keeps the compiler from moving what it does with the registers of a product
+// across this point.
+template <int Tiles> __device__ __forceinline__ void settle(float x[Tiles][4]) {
+#pragma unroll
+  for (int i = 0; i < Tiles; i++) asm volatile("" : "+f"(x[i][0]), "+f"(x[i][1]), "+f"(x[i][2]), "+f"(x[i][3])::"memory");
+}
+template <int Tiles> __device__ __forceinline__ void settle(uint32_t x[Tiles][4]) {
+#pragma unroll
+  for (int i = 0; i < Tiles; i++) asm volatile("" : "+r"(x[i][0]), "+r"(x[i][1]), "+r"(x[i][2]), "+r"(x[i][3])::"memory");
+}
+
+// Kept is 64 rows of a tile of Rows that many products have on the left. Registers have room
+// for rows of 64 channels; wider ones stay in shared memory.
+template <int Rows> struct Kept {
+#if HEAD_DIM == 64
+  uint32_t x[D / 16][4];
+  __device__ __forceinline__ explicit Kept(const bf16 *tile) {
+    int lane = threadIdx.x % WARP, row = threadIdx.x / WARP % 4 * 16 + lane % 16;
+#pragma unroll
+    for (int c = 0; c < D / 16; c++) ldmatrix4(x[c], tile + row * PANEL + ((2 * c + lane / 16 ^ row % 8) << 3));
+    settle<D / 16>(x);
+  }
+#else
+  const bf16 *x;
+  __device__ __forceinline__ explicit Kept(const bf16 *tile) : x(tile) {}
+#endif
+
+  // multiply begins x y', of Columns rows of y, which are in a tile of RowsY.
+  template <int Columns, int RowsY> __device__ __forceinline__ void multiply(float sum[Columns / 8][4], const bf16 *y) const {
+#if HEAD_DIM == 64
+    uint64_t b = describe(y);
+#pragma unroll
+    for (int c = 0; c < D; c += 16) wgmma_64x64_rows(sum, x[c / 16], b + c / 8, c > 0);
+#else
+    multiply_rows<Rows, Columns, RowsY>(sum, x, y);
+#endif
+  }
+};
+
 // multiply_weights begins sum += w y: w is 64 rows of Rows columns in registers, y is Rows
 // rows of a tile of Tile rows.
 template <int Rows, int Tile = Rows>
@@ -84,17 +123,6 @@ template <int Columns> __device__ __forceinline__ void store_left(bf16 *panel, i
   int lane = threadIdx.x % WARP, r = lane % 16;
 #pragma unroll
   for (int j = 0; j < Columns / 16; j++) stmatrix4(panel + (row + r) * PANEL + ((2 * j + lane / 16 ^ r % 8) << 3), w[j]);
-}
-
-// settle keeps the compiler from moving what it does with the registers of a product
-// across this point.
-template <int Tiles> __device__ __forceinline__ void settle(float x[Tiles][4]) {
-#pragma unroll
-  for (int i = 0; i < Tiles; i++) asm volatile("" : "+f"(x[i][0]), "+f"(x[i][1]), "+f"(x[i][2]), "+f"(x[i][3])::"memory");
-}
-template <int Tiles> __device__ __forceinline__ void settle(uint32_t x[Tiles][4]) {
-#pragma unroll
-  for (int i = 0; i < Tiles; i++) asm volatile("" : "+r"(x[i][0]), "+r"(x[i][1]), "+r"(x[i][2]), "+r"(x[i][3])::"memory");
 }
 
 // round_weights makes a left operand of the accumulators of Columns columns.

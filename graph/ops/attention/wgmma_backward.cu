@@ -121,7 +121,7 @@ attention_backward_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, const
   fence_async_proxy();
   barrier_wait(WEIGHED, PRODUCTS);
 
-  const bf16 *key = keys + second * 64 * PANEL, *value = values + second * 64 * PANEL;
+  const Kept<KEYS> key(keys + second * 64 * PANEL), value(values + second * 64 * PANEL);
   float dk_sum[D / 8][4], dv_sum[D / 8][4];
   clear<D / 8>(dk_sum), clear<D / 8>(dv_sum);
   for (int i0 = from * STEP, end = i0 + steps * STEP, left = total, stage = 0, half = 0; left > 0; left--, half ^= 1) {
@@ -133,9 +133,9 @@ attention_backward_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, const
     barrier_wait(CAME + 2 * stage + second, PRODUCTS / 2 + COPIES);
 
     wgmma_fence();
-    multiply_rows<KEYS, PART, STEP>(p[0], key, query);
+    key.multiply<PART, STEP>(p[0], query);
     wgmma_commit();
-    multiply_rows<KEYS, PART, STEP>(ds, value, douti);
+    value.multiply<PART, STEP>(ds, douti);
     wgmma_commit();
 #pragma unroll
     for (int n = 0; n < PARTS; n++) {
@@ -161,7 +161,7 @@ attention_backward_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, const
       round_weights<PART>(p_left[n], p[n]);
       settle<PART / 16>(p_left[n]);
       wgmma_fence();
-      if (more) multiply_rows<KEYS, PART, STEP>(p[PARTS - 1], key, query + PART * PANEL);
+      if (more) key.multiply<PART, STEP>(p[PARTS - 1], query + PART * PANEL);
       if (more) wgmma_commit();
       multiply_weights<PART, STEP>(dv_sum, p_left[n], douti + n * PART * PANEL);
       wgmma_commit();
@@ -178,7 +178,7 @@ attention_backward_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, const
       wgmma_fence();
       multiply_weights<PART, STEP>(dk_sum, ds_left[n], query + n * PART * PANEL);
       wgmma_commit();
-      if (more) multiply_rows<KEYS, PART, STEP>(ds, value, douti + PART * PANEL);
+      if (more) value.multiply<PART, STEP>(ds, douti + PART * PANEL);
       if (more) wgmma_commit();
       store_left<PART>(weight + n * KEYS * PART, warp * 16, ds_left[n]);
     }

@@ -83,6 +83,18 @@ __device__ __forceinline__ void wgmma_64x64_columns(float d[8][4], uint64_t a, u
       : "l"(a), "l"(b), "r"((int)add));
 }
 
+// d = a b' or d += a b': a is in registers, b is described, 64 rows of 16.
+__device__ __forceinline__ void wgmma_64x64_rows(float d[8][4], const uint32_t a[4], uint64_t b, bool add) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+      "}, {%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}"
+      : SIXTEEN(d), SIXTEEN(d + 4)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"((int)add));
+}
+
 // d = a b or d += a b: a is in registers, b is described, 16 rows of 64 or 128.
 __device__ __forceinline__ void wgmma_64x64(float d[8][4], const uint32_t a[4], uint64_t b, bool add) {
   asm volatile(

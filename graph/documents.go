@@ -13,12 +13,15 @@ import (
 // begins in the row.
 func (b *Builder) SetDocuments(starts Tensor) { b.documents = starts }
 
+// ByDocument reports whether documents are set.
+func (b *Builder) ByDocument() bool { return b.documents.Valid() }
+
 // ApplyByDocument adds a call of forward or, where documents are set, of its form by
 // document. backward is the op of forward's gradient; its inputs are those of forward, the
 // outputs of forward that saved numbers, and the gradient of output 0; its output i is the
 // gradient of input i.
 func (b *Builder) ApplyByDocument(forward, backward *Spec, saved []int, in ...Tensor) Tensor {
-	if !b.documents.Valid() {
+	if !b.ByDocument() {
 		return b.Apply(forward, in...)
 	}
 	return b.Apply(ByDocument(forward, backward, saved), append(in[:len(in):len(in)], b.documents)...)

@@ -36,12 +36,22 @@ func (a Attention) Forward(b *graph.Builder, x graph.Tensor) graph.Tensor {
 	q := linear.Apply(b, x, b.Param("q_proj.weight", a.init.linear(d), inner, d))
 	k := linear.Apply(b, x, b.Param("k_proj.weight", a.init.linear(d), kv, d))
 	v := linear.Apply(b, x, b.Param("v_proj.weight", a.init.linear(d), kv, d))
-	if a.RopeBase != 0 {
-		q, k = rope.Apply(b, q, a.HeadDim, a.RopeBase), rope.Apply(b, k, a.HeadDim, a.RopeBase)
+	return linear.Apply(b, a.attend(b, q, k, v), b.Param("o_proj.weight", a.init.output(inner), d, inner))
+}
+
+// attend is attention of q and k with their positions. Of whole texts one op does it all; of texts in pieces, and of
+// rows of several documents, the rotation is an op of its own.
+func (a Attention) attend(b *graph.Builder, q, k, v graph.Tensor) graph.Tensor {
+	c := attention.Config{Heads: a.Heads, KVHeads: a.KVHeads, HeadDim: a.HeadDim, Window: a.Window}
+	if a.RopeBase == 0 {
+		return attention.Apply(b, q, k, v, c)
 	}
-	o := attention.Apply(b, q, k, v, attention.Config{
-		Heads: a.Heads, KVHeads: a.KVHeads, HeadDim: a.HeadDim, Window: a.Window})
-	return linear.Apply(b, o, b.Param("o_proj.weight", a.init.output(inner), d, inner))
+	if b.Carries() != nil || b.ByDocument() {
+		q, k = rope.Apply(b, q, a.HeadDim, a.RopeBase), rope.Apply(b, k, a.HeadDim, a.RopeBase)
+		return attention.Apply(b, q, k, v, c)
+	}
+	r := attention.Rotation{Turn: rope.Spec(a.HeadDim, a.RopeBase), Back: rope.BackwardSpec(a.HeadDim, a.RopeBase), Base: a.RopeBase}
+	return b.Apply(attention.RotarySpec(c, r), q, k, v)
 }
 
 // resolved fills in what the recipe leaves to be derived, and checks the rest.

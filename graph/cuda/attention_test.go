@@ -9,60 +9,74 @@ import (
 
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/ops/attention"
+	"github.com/sambatrain/sambatrain/graph/ops/rope"
 )
 
 // TestAttentionOfLongRows: at sizes that the float64 reference is too slow for, tensor cores' gradients are those of the
 // float32 kernels, and the same in every run, with many more blocks at work than the GPU holds at once.
 func TestAttentionOfLongRows(t *testing.T) {
 	d := open(t)
+	rotary := func(c attention.Config) *graph.Spec {
+		return attention.RotarySpec(c, attention.Rotation{Turn: rope.Spec(c.HeadDim, 500), Back: rope.BackwardSpec(c.HeadDim, 500), Base: 500})
+	}
 	for _, c := range []struct {
+		form   func(c attention.Config) *graph.Spec
 		config attention.Config
 		dims   graph.Dims
-		most   int // tokens of a document; 0: the row is one text
+		most   int // tokens of a document
 	}{
-		{attention.Config{Heads: 12, KVHeads: 12, HeadDim: 128, Window: 2048}, graph.Dims{"B": 2, "T": 4096}, 0},
-		{attention.Config{Heads: 12, KVHeads: 4, HeadDim: 128, Window: 1000}, graph.Dims{"B": 3, "T": 3001}, 0},
-		{attention.Config{Heads: 6, KVHeads: 1, HeadDim: 128}, graph.Dims{"B": 2, "T": 2500}, 0},
-		{attention.Config{Heads: 4, KVHeads: 4, HeadDim: 128, Window: 33}, graph.Dims{"B": 1, "T": 16384}, 0},
-		{attention.Config{Heads: 4, KVHeads: 2, HeadDim: 64, Window: 500}, graph.Dims{"B": 1, "T": 4000}, 0},
-		{attention.Config{Heads: 8, KVHeads: 1, HeadDim: 64, Window: 2048}, graph.Dims{"B": 2, "T": 4096}, 0},
-		{attention.Config{Heads: 2, KVHeads: 2, HeadDim: 64}, graph.Dims{"B": 2, "T": 3001}, 0},
-		{attention.Config{Heads: 11, KVHeads: 1, HeadDim: 256, Window: 2048}, graph.Dims{"B": 1, "T": 4096}, 0},
-		{attention.Config{Heads: 6, KVHeads: 3, HeadDim: 256}, graph.Dims{"B": 3, "T": 1333}, 0},
-		{attention.Config{Heads: 3, KVHeads: 1, HeadDim: 256, Window: 500}, graph.Dims{"B": 2, "T": 2000}, 900},
-		{attention.Config{Heads: 12, KVHeads: 12, HeadDim: 128, Window: 2048}, graph.Dims{"B": 2, "T": 4096}, 900},
-		{attention.Config{Heads: 12, KVHeads: 4, HeadDim: 128}, graph.Dims{"B": 2, "T": 3001}, 3000},
-		{attention.Config{Heads: 4, KVHeads: 2, HeadDim: 64, Window: 500}, graph.Dims{"B": 2, "T": 4000}, 900},
+		{attention.Spec, attention.Config{Heads: 12, KVHeads: 12, HeadDim: 128, Window: 2048}, graph.Dims{"B": 2, "T": 4096}, 0},
+		{attention.Spec, attention.Config{Heads: 12, KVHeads: 4, HeadDim: 128, Window: 1000}, graph.Dims{"B": 3, "T": 3001}, 0},
+		{attention.Spec, attention.Config{Heads: 6, KVHeads: 1, HeadDim: 128}, graph.Dims{"B": 2, "T": 2500}, 0},
+		{attention.Spec, attention.Config{Heads: 4, KVHeads: 4, HeadDim: 128, Window: 33}, graph.Dims{"B": 1, "T": 16384}, 0},
+		{attention.Spec, attention.Config{Heads: 4, KVHeads: 2, HeadDim: 64, Window: 500}, graph.Dims{"B": 1, "T": 4000}, 0},
+		{attention.Spec, attention.Config{Heads: 8, KVHeads: 1, HeadDim: 64, Window: 2048}, graph.Dims{"B": 2, "T": 4096}, 0},
+		{attention.Spec, attention.Config{Heads: 2, KVHeads: 2, HeadDim: 64}, graph.Dims{"B": 2, "T": 3001}, 0},
+		{attention.Spec, attention.Config{Heads: 11, KVHeads: 1, HeadDim: 256, Window: 2048}, graph.Dims{"B": 1, "T": 4096}, 0},
+		{attention.Spec, attention.Config{Heads: 6, KVHeads: 3, HeadDim: 256}, graph.Dims{"B": 3, "T": 1333}, 0},
+		{attention.SpecByDocument, attention.Config{Heads: 3, KVHeads: 1, HeadDim: 256, Window: 500}, graph.Dims{"B": 2, "T": 2000}, 900},
+		{attention.SpecByDocument, attention.Config{Heads: 12, KVHeads: 12, HeadDim: 128, Window: 2048}, graph.Dims{"B": 2, "T": 4096}, 900},
+		{attention.SpecByDocument, attention.Config{Heads: 12, KVHeads: 4, HeadDim: 128}, graph.Dims{"B": 2, "T": 3001}, 3000},
+		{attention.SpecByDocument, attention.Config{Heads: 4, KVHeads: 2, HeadDim: 64, Window: 500}, graph.Dims{"B": 2, "T": 4000}, 900},
+		{rotary, attention.Config{Heads: 12, KVHeads: 4, HeadDim: 128, Window: 2048}, graph.Dims{"B": 2, "T": 4001}, 0},
+		{rotary, attention.Config{Heads: 4, KVHeads: 2, HeadDim: 64, Window: 500}, graph.Dims{"B": 2, "T": 1700}, 0},
+		{rotary, attention.Config{Heads: 2, KVHeads: 1, HeadDim: 256, Window: 500}, graph.Dims{"B": 1, "T": 700}, 0},
+		{rotary, attention.Config{Heads: 1, KVHeads: 1, HeadDim: 128, Window: 70}, graph.Dims{"B": 1, "T": 100000}, 0},
 	} {
-		t.Run(fmt.Sprintf("%+v %v %d", c.config, c.dims, c.most), func(t *testing.T) {
-			spec := attention.Spec(c.config)
-			if c.most > 0 {
-				spec = attention.SpecByDocument(c.config)
-			}
+		spec := c.form(c.config)
+		t.Run(fmt.Sprintf("%s %+v %v", spec.Name, c.config, c.dims), func(t *testing.T) {
 			forward, backward := passes(t, graph.Case{Name: "long", Spec: spec, Dims: c.dims})
-			r := rand.New(rand.NewPCG(1, 2))
-			draw := func(o graph.Operand) []float64 {
-				x := make([]float64, o.Shape.Size())
-				for i := range x {
-					x[i] = r.NormFloat64()
+			random := rand.New(rand.NewPCG(1, 2))
+			named := map[string][]float64{}
+			for _, o := range append(forward.In[:len(forward.In):len(forward.In)], backward.In[len(backward.In)-1], backward.In[len(backward.In)-2]) {
+				x := graph.NewArray(o.Shape)
+				if o.Name == "start" {
+					graph.DocumentStarts(c.most)(random, x)
+				} else {
+					for i := range x.Data {
+						x.Data[i] = bf16(float32(random.NormFloat64()))
+					}
 				}
-				return rounded(x)
+				named[o.Name] = x.Data
 			}
-			in := [][]float64{draw(forward.In[0]), draw(forward.In[1]), draw(forward.In[2])}
-			starts := graph.NewArray(graph.Shape{c.dims["B"], c.dims["T"]})
-			if c.most > 0 {
-				graph.DocumentStarts(c.most)(r, starts)
-			}
-			withStarts := func(in [][]float64) [][]float64 {
-				if c.most > 0 {
-					return append(in[:len(in):len(in)], starts.Data)
+			inputs := func(list []graph.Operand) (in [][]float64) {
+				for _, o := range list {
+					in = append(in, named[o.Name])
 				}
 				return in
 			}
-			exact := runCall(t, d, forward, withStarts(in), precisions[0])
-			near(t, "o", runCall(t, d, forward, withStarts(in), precisions[1])[0], widened(exact[0]), precisions[1])
-			in = append(in, rounded(widened(exact[0])), widened(exact[1]), draw(backward.In[5]))
-			in = withStarts(in)
+			exact := runCall(t, d, forward, inputs(forward.In), precisions[0])
+			near(t, "o", runCall(t, d, forward, inputs(forward.In), precisions[1])[0], widened(exact[0]), precisions[1])
+			for i, o := range forward.Out {
+				named[o.Name] = widened(exact[i])
+				if o.Kind != graph.Precise {
+					named[o.Name] = rounded(named[o.Name])
+				}
+			}
+			if turned, ok := named["qr"]; ok { // the backward op's q and k
+				named["q"], named["k"] = turned, named["kr"]
+			}
+			in := inputs(backward.In)
 			want, got, again := runCall(t, d, backward, in, precisions[0]), runCall(t, d, backward, in, precisions[1]), runCall(t, d, backward, in, precisions[1])
 			for i, o := range backward.Out {
 				near(t, o.Name, got[i], widened(want[i]), precisions[1])

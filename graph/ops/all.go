@@ -51,7 +51,7 @@ func All() []Op {
 		{"add_bias", add_bias.Cases},
 		{"all_gather", all_gather.Cases},
 		{"all_reduce", all_reduce.Cases},
-		{"attention", attention.Cases},
+		{"attention", attentionCases},
 		{"cast_weights", cast_weights.Cases},
 		{"causal_conv", causal_conv.Cases},
 		{"chunk_attention", chunk_attention.Cases},
@@ -76,4 +76,12 @@ func All() []Op {
 		{"swiglu", swiglu.Cases},
 		{"zero", zero.Cases},
 	}
+}
+
+// attentionCases are attention's and, with rope's rotation, rotary attention's.
+func attentionCases() []graph.Case {
+	return append(attention.Cases(), attention.RotaryCases(func(headDim int) attention.Rotation {
+		const base = 10000
+		return attention.Rotation{Turn: rope.Spec(headDim, base), Back: rope.BackwardSpec(headDim, base), Base: base}
+	})...)
 }

@@ -75,7 +75,7 @@ func TestRun(t *testing.T) {
 	}
 	near("the sum of shares", shares, 1)
 	for op, n := range map[string]int{
-		"selective_scan": 3, "selective_scan_backward": 3, "attention": 3, "attention_backward": 3, "embedding": 3,
+		"selective_scan": 3, "selective_scan_backward": 3, "attention_rotary": 3, "attention_rotary_backward": 3, "embedding": 3,
 		"grad_norm": 1, "adamw": 1,
 	} {
 		if ops[op].Calls != n {

@@ -128,7 +128,7 @@ func TestFloat32Sublayers(t *testing.T) {
 		if f.StepMS < c.longer*last {
 			t.Errorf("%d sublayers in float32: %.0f ms a step, %.0f with fewer", c.sublayers, f.StepMS, last)
 		}
-		if slices.Contains(f.Guessed, "linear_dw") != c.guessed || slices.Contains(f.Guessed, "attention_backward") {
+		if slices.Contains(f.Guessed, "linear_dw") != c.guessed || slices.Contains(f.Guessed, "attention_rotary_backward") {
 			t.Errorf("%d sublayers in float32: guessed are %q", c.sublayers, f.Guessed)
 		}
 		last = f.StepMS

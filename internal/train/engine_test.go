@@ -288,7 +288,7 @@ func TestRepeatedLast(t *testing.T) {
 		}
 		again := plan.Repeated()
 		for name, want := range map[string]bool{"swiglu": true, "causal_conv": true, "linear": true,
-			"rms_norm": false, "selective_scan": last, "attention": last} {
+			"rms_norm": false, "selective_scan": last, "attention_rotary": last} {
 			if (again[name] > 0) != want {
 				t.Errorf("within %d bytes: %d calls of %s computed again", budget, again[name], name)
 			}

@@ -12,10 +12,17 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 	"github.com/sambatrain/sambatrain/graph/ops/add"
 	"github.com/sambatrain/sambatrain/graph/ops/attention"
+	"github.com/sambatrain/sambatrain/graph/ops/rope"
 	"github.com/sambatrain/sambatrain/internal/optest"
 )
 
 func TestAttention(t *testing.T) { optest.Run(t, attention.Cases()) }
+
+func TestRotaryAttention(t *testing.T) {
+	optest.Run(t, attention.RotaryCases(func(headDim int) attention.Rotation {
+		return attention.Rotation{Turn: rope.Spec(headDim, 500), Back: rope.BackwardSpec(headDim, 500), Base: 500}
+	}))
+}
 
 // text is a drawn text and its one-shot attention.
 type text struct {

@@ -78,3 +78,15 @@ func Cases() []graph.Case {
 		{Name: "1.7b decode", Spec: CarrySpec(Config{32, 4, 64, 2048}), Dims: graph.Dims{"B": 16, "T": 1, "W": 2048}, Fill: at(5000), Bench: true},
 	}
 }
+
+// RotaryCases are those of RotarySpec, with a rotation of heads of each width.
+func RotaryCases(rotation func(headDim int) Rotation) []graph.Case {
+	spec := func(c Config) *graph.Spec { return RotarySpec(c, rotation(c.HeadDim)) }
+	return []graph.Case{
+		{Name: "rotary", Spec: spec(Config{4, 2, 6, 0}), Dims: graph.Dims{"B": 2, "T": 23}},
+		{Name: "rotary, narrow", Spec: spec(Config{2, 2, 64, 40}), Dims: graph.Dims{"B": 1, "T": 90}},
+		{Name: "rotary, wide", Spec: spec(Config{2, 1, 128, 70}), Dims: graph.Dims{"B": 2, "T": 150}},
+		{Name: "rotary, widest", Spec: spec(Config{2, 1, 256, 70}), Dims: graph.Dims{"B": 1, "T": 140}},
+		{Name: "421m micro-batch 8, rotary", Spec: spec(Config{12, 12, 128, 2048}), Dims: graph.Dims{"B": 8, "T": 4096}, Bench: true},
+	}
+}

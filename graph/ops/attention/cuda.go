@@ -85,23 +85,31 @@ func (c Config) cuda(byDocument bool) *graph.CUDA {
 
 func (c Config) backwardCUDA(byDocument bool) *graph.CUDA {
 	return &graph.CUDA{
-		Source: source,
-		Launches: passes(byDocument, func(p pass) []graph.Launch {
-			w := workspaceOf(p.Dims, p.Workspace)
-			list := []graph.Launch{c.delta(p, w)}
-			switch c.kernels(p, p.In[0], p.In[1], p.In[2], p.In[5], p.Out[0], p.Out[1], p.Out[2]) {
-			case onWarpgroups:
-				if c.HeadDim == gradientWidth {
-					return append(list, c.gradientWarpgroups(p, w)...)
-				}
-				return append(list, c.backwardWarpgroups(p, w)...)
-			case onTiles:
-				return append(list, c.dkvTiles(p, w), c.dqTiles(p, w))
-			}
-			return append(list, c.backwardRows(p, w)...)
-		}),
+		Source:    source,
+		Launches:  passes(byDocument, func(p pass) []graph.Launch { return c.backwardLaunches(p, 0) }),
 		Workspace: func(d graph.Dims) int { return int(workspaceOf(d, 0).end) },
 	}
+}
+
+// backwardLaunches is the backward pass. Warpgroups' kernels turn dq and dk back where base is not 0.
+func (c Config) backwardLaunches(p pass, base float64) []graph.Launch {
+	w := workspaceOf(p.Dims, p.Workspace)
+	list := []graph.Launch{c.delta(p, w, base)}
+	switch c.kernels(p, backwardOperands(p)...) {
+	case onWarpgroups:
+		if c.HeadDim == gradientWidth {
+			return append(list, c.gradientWarpgroups(p, w, base)...)
+		}
+		return append(list, c.backwardWarpgroups(p, w, base)...)
+	case onTiles:
+		return append(list, c.dkvTiles(p, w), c.dqTiles(p, w))
+	}
+	return append(list, c.backwardRows(p, w)...)
+}
+
+// backwardOperands are those that kernels for aligned bfloat16 move.
+func backwardOperands(p pass) []graph.DeviceBuffer {
+	return []graph.DeviceBuffer{p.In[0], p.In[1], p.In[2], p.In[5], p.Out[0], p.Out[1], p.Out[2]}
 }
 
 // kernels are the three sets of them.
@@ -129,15 +137,17 @@ func (c Config) kernels(p pass, operands ...graph.DeviceBuffer) kernels {
 }
 
 // workspace is the backward pass's: what attention_delta leaves, float32 [B H padded], delta and, in base 2, the
-// log-sum-exps; and for heads that warpgroups can take, the sums, or the parts of them.
+// log-sum-exps; and for heads that warpgroups can take, the frequencies of a rotation, the sums, or the parts of them,
+// and the counts.
 type workspace struct {
-	delta, lse2, sums, counts, end uint64
+	delta, lse2, frequencies, sums, counts, end uint64
 }
 
 func workspaceOf(d graph.Dims, at uint64) workspace {
 	w := workspace{delta: at}
 	w.lse2 = w.delta + uint64(4*d["B"]*d["H"]*padded(d))
-	w.sums = w.lse2 + uint64(4*d["B"]*d["H"]*padded(d))
+	w.frequencies = w.lse2 + uint64(4*d["B"]*d["H"]*padded(d))
+	w.sums = w.frequencies + uint64(8*d["D"]/2)
 	w.counts, w.end = w.sums, w.sums
 	if _, ok := backwardStages[d["D"]]; ok {
 		s := sumsOf(d)
@@ -153,7 +163,7 @@ func workspaceOf(d graph.Dims, at uint64) workspace {
 // padded is T in whole tiles of queries, of any kernel.
 func padded(d graph.Dims) int { return (d["T"] + 127) / 128 * 128 }
 
-func (c Config) delta(call pass, w workspace) graph.Launch {
+func (c Config) delta(call pass, w workspace, base float64) graph.Launch {
 	o, lse, do, d := call.In[3], call.In[4], call.In[5], call.Dims
 	macros := c.macros(operands{"O_T": o, "DO_T": do}, "delta")
 	vector := width(c.HeadDim, o, do)
@@ -168,8 +178,8 @@ func (c Config) delta(call pass, w workspace) graph.Launch {
 		Defines: macros,
 		Grid:    [3]int{ceil(d["B"]*padded(d)*d["H"], threads/lanes), 1, 1},
 		Block:   [3]int{threads, 1, 1},
-		Args: []any{o.Address, do.Address, lse.Address, w.delta, w.lse2, w.counts, int32((w.end - w.counts) / 4),
-			int32(d["B"]), int32(d["T"]), int32(padded(d)), int32(d["H"]), uint64(o.Stride), uint64(lse.Stride), uint64(do.Stride)},
+		Args: []any{o.Address, do.Address, lse.Address, w.delta, w.lse2, w.frequencies, math.Float64bits(base),
+			w.counts, int32((w.end - w.counts) / 4), int32(d["B"]), int32(d["T"]), int32(padded(d)), int32(d["H"]), uint64(o.Stride), uint64(lse.Stride), uint64(do.Stride)},
 	}
 }
 

@@ -28,20 +28,23 @@ func gradientBytes(d graph.Dims) int {
 }
 
 // gradientWarpgroups is the backward pass of wide heads after delta.
-func (c Config) gradientWarpgroups(call pass, w workspace) []graph.Launch {
+func (c Config) gradientWarpgroups(call pass, w workspace, base float64) []graph.Launch {
 	d, parts := call.Dims, gradientParts(call.Dims)
 	dq, dk, dv := call.Out[0], call.Out[1], call.Out[2]
 	return append(append(
-		c.gradient(call, w, "KEYS", dk, d["K"], parts, c.scale(), 2, 3),
-		c.gradient(call, w, "VALUES", dv, d["K"], parts, 1, 1, 4)...),
-		c.gradient(call, w, "QUERIES", dq, d["H"], 1, c.scale(), 2, 3)...)
+		c.gradient(call, w, base, "KEYS", dk, d["K"], parts, c.scale(), 2, 3),
+		c.gradient(call, w, base, "VALUES", dv, d["K"], parts, 1, 1, 4)...),
+		c.gradient(call, w, base, "QUERIES", dq, d["H"], 1, c.scale(), 2, 3)...)
 }
 
 // gradient is one of dq, dk and dv, whose kernel holds `rows` operands of its block's rows, and `steps` of steps.
-func (c Config) gradient(call pass, w workspace, of string, dx graph.DeviceBuffer, heads, parts int, scale float32, rows, steps int) []graph.Launch {
+func (c Config) gradient(call pass, w workspace, base float64, of string, dx graph.DeviceBuffer, heads, parts int, scale float32, rows, steps int) []graph.Launch {
 	q, k, v, do, d := call.In[0], call.In[1], call.In[2], call.In[5], call.Dims
 	macros := c.warpgroupMacros("wgmma_gradient", gradientWarps, gradientStep)
 	macros["GRADIENT"] = of
+	if base != 0 {
+		macros["ROTARY"] = "1"
+	}
 	tiles := ceil(d["T"], gradientRows)
 	list := []graph.Launch{{
 		Kernel:  "attention_gradient",
@@ -50,7 +53,7 @@ func (c Config) gradient(call pass, w workspace, of string, dx graph.DeviceBuffe
 		Block:   [3]int{32 * gradientWarps, 1, 1},
 		Shared:  2*c.HeadDim*(rows*gradientRows+steps*gradientStep) + 4*4*gradientStep,
 		Args: []any{q.Address, k.Address, v.Address, do.Address, w.lse2, w.delta, dx.Address, w.sums,
-			int32(d["T"]), int32(padded(d)), int32(d["H"] / d["K"]), int32(parts), int32(c.window(d["T"])), c.scale(), call.start,
+			int32(d["T"]), int32(padded(d)), int32(d["H"] / d["K"]), int32(parts), int32(c.window(d["T"])), c.scale(), call.start, w.frequencies,
 			uint64(q.Stride), uint64(k.Stride), uint64(v.Stride), uint64(do.Stride), uint64(dx.Stride)},
 	}}
 	if parts > 1 {
@@ -60,7 +63,7 @@ func (c Config) gradient(call pass, w workspace, of string, dx graph.DeviceBuffe
 			Grid:    [3]int{tiles, heads, d["B"]},
 			Block:   [3]int{256, 1, 1},
 			Shared:  2 * gradientRows * c.HeadDim,
-			Args:    []any{w.sums, dx.Address, int32(d["T"]), int32(parts), scale, uint64(dx.Stride)},
+			Args:    []any{w.sums, dx.Address, int32(d["T"]), int32(parts), scale, w.frequencies, uint64(dx.Stride)},
 		})
 	}
 	return list

@@ -87,12 +87,15 @@ func (s sums) bytes() int  { return 4 * s.pairs * s.group * s.tiles * backwardTi
 func (s sums) counts() int { return s.heads*s.tiles + s.batches }
 
 // backwardWarpgroups is the backward pass after delta.
-func (c Config) backwardWarpgroups(call pass, w workspace) []graph.Launch {
+func (c Config) backwardWarpgroups(call pass, w workspace, base float64) []graph.Launch {
 	q, k, v, do, dq, dk, dv, d := call.In[0], call.In[1], call.In[2], call.In[5], call.Out[0], call.Out[1], call.Out[2], call.Dims
 	s := sumsOf(d)
 	stages := backwardStages[c.HeadDim]
 	macros := c.warpgroupMacros("wgmma_backward", backwardWarps, s.step)
 	macros["STAGES"] = strconv.Itoa(stages)
+	if base != 0 {
+		macros["ROTARY"] = "1"
+	}
 	tickets := w.counts + uint64(4*s.heads*s.tiles)
 	rows := 2*backwardKeys + 2*stages*s.step
 	var list []graph.Launch
@@ -107,14 +110,14 @@ func (c Config) backwardWarpgroups(call pass, w workspace) []graph.Launch {
 			Shared:  2*(rows*c.HeadDim+2*backwardKeys*s.step) + 4*(backwardTile+2*stages*s.step+1),
 			Args: []any{q.Address, k.Address, v.Address, do.Address, w.lse2, w.delta, w.sums, w.counts, tickets + uint64(4*batch),
 				dk.Address, dv.Address, int32(d["T"]), int32(padded(d)), int32(first), int32(d["K"]), int32(s.group),
-				int32(c.window(d["T"])), c.scale(), call.start,
+				int32(c.window(d["T"])), c.scale(), call.start, w.frequencies,
 				uint64(q.Stride), uint64(k.Stride), uint64(v.Stride), uint64(do.Stride), uint64(dk.Stride), uint64(dv.Stride)},
 		}, graph.Launch{
 			Kernel:  "attention_dq_round",
 			Defines: macros,
 			Grid:    [3]int{s.tiles, pairs * s.group, 1},
 			Block:   [3]int{2 * s.step, 1, 1},
-			Args:    []any{w.sums, dq.Address, int32(d["T"]), int32(d["H"]), int32(first * s.group), c.scale(), uint64(dq.Stride)},
+			Args:    []any{w.sums, dq.Address, int32(d["T"]), int32(d["H"]), int32(first * s.group), c.scale(), w.frequencies, uint64(dq.Stride)},
 		})
 	}
 	return list

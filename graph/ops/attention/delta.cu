@@ -1,12 +1,16 @@
 // delta[b, h, t] = do o, and the log-sum-exps in base 2, side by side for one head
 // and padded to whole tiles: beyond T a query weighs exp2(s - inf) = 0 and delta is 0.
 // LANES of a warp take one query of one head. The counts that later kernels' blocks share
-// begin as 0. dq may then take over o's memory.
+// begin as 0. Of a rotation with a base, which is not 0, frequencies [HEAD_DIM / 2] are in
+// turns a token. dq may then take over o's memory.
 extern "C" __global__ void __launch_bounds__(128)
-attention_delta(const O_T *o, const DO_T *dout, const float *lse, float *delta, float *lse2, int *counts, int zeros, int rows,
-                int tokens, int padded, int heads, int64_t stride_o, int64_t stride_lse, int64_t stride_do) {
+attention_delta(const O_T *o, const DO_T *dout, const float *lse, float *delta, float *lse2, double *frequencies,
+                uint64_t base_bits, int *counts, int zeros, int rows, int tokens, int padded, int heads, int64_t stride_o,
+                int64_t stride_lse, int64_t stride_do) {
   int lane = threadIdx.x % LANES;
   for (int64_t n = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; n < zeros; n += (int64_t)gridDim.x * blockDim.x) counts[n] = 0;
+  if (base_bits != 0 && blockIdx.x == 0 && threadIdx.x < HEAD_DIM / 2)
+    frequencies[threadIdx.x] = pow(__longlong_as_double((int64_t)base_bits), -2. * threadIdx.x / HEAD_DIM) / 6.283185307179586;
   int64_t i = (int64_t)blockIdx.x * (blockDim.x / LANES) + threadIdx.x / LANES;
   bool there = i < (int64_t)rows * padded * heads;
   int h = i % heads, t = i / heads % padded;

@@ -130,3 +130,22 @@ template <int Columns> __device__ __forceinline__ void round_weights(uint32_t w[
 #pragma unroll
   for (int j = 0; j < Columns / 16; j++) round_left(w[j], x + 2 * j);
 }
+
+#ifdef ROTARY
+// turn_back turns a row of a query's or a key's gradient back by its position: channels i
+// and i + D/2, of which the lane has two next to each other in each of an accumulator's 8.
+// frequencies [D/2] are in turns a token; only the fraction of a turn matters.
+__device__ __forceinline__ void turn_back(float x[D / 8][4], const double *frequencies, int first) {
+  int lane = threadIdx.x % WARP;
+#pragma unroll
+  for (int j = 0; j < D / 16; j++) {
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+      double turns = (first + lane / 4 + e / 2 * 8) * frequencies[8 * j + lane % 4 * 2 + e % 2];
+      float angle = (float)(turns - rint(turns)) * 6.2831853f, sin = __sinf(angle), cos = __cosf(angle);
+      float x1 = x[j][e], x2 = x[j + D / 16][e];
+      x[j][e] = x1 * cos + x2 * sin, x[j + D / 16][e] = x2 * cos - x1 * sin;
+    }
+  }
+}
+#endif

@@ -36,8 +36,8 @@ static_assert(ADDED < 16, "a block has 16 barriers");
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 attention_backward_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dout, const float *lse2, const float *delta,
                               float *dq_tiles, int *done, int *ticket, bf16 *dk, bf16 *dv, int tokens, int padded, int pair0,
-                              int key_heads, int group, int window, float scale, const int *start, int64_t stride_q, int64_t stride_k,
-                              int64_t stride_v, int64_t stride_do, int64_t stride_dk, int64_t stride_dv) {
+                              int key_heads, int group, int window, float scale, const int *start, const double *frequencies, int64_t stride_q,
+                              int64_t stride_k, int64_t stride_v, int64_t stride_do, int64_t stride_dk, int64_t stride_dv) {
   bf16 *keys = memory, *values = keys + KEYS * D, *queries = values + KEYS * D, *douts = queries + STAGES * STEP * D;
   bf16 *weights = douts + STAGES * STEP * D; // ds of this step and of the one before, [KEYS STEP]
   float *dq_tile = (float *)(weights + 2 * KEYS * STEP);
@@ -202,6 +202,9 @@ attention_backward_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, const
   }
 
   barrier_wait(WEIGHED, PRODUCTS); // both are done with keys and values
+#ifdef ROTARY
+  turn_back(dk_sum, frequencies, own);
+#endif
   float scales[2] = {scale, scale}, ones[2] = {1.f, 1.f};
   put_rows<D>(dk_sum, scales, keys, warp * 16, 0, dk, stride_dk, own, tokens);
   put_rows<D>(dv_sum, ones, values, warp * 16, 0, dv, stride_dv, own, tokens);
@@ -209,7 +212,8 @@ attention_backward_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, const
 
 // dq in bfloat16, a tile a block, from query head head0 of all rows' on.
 extern "C" __global__ void __launch_bounds__(2 * STEP)
-attention_dq_round(const float *dq_tiles, bf16 *dq, int tokens, int heads, int head0, float scale, int64_t stride_dq) {
+attention_dq_round(const float *dq_tiles, bf16 *dq, int tokens, int heads, int head0, float scale, const double *frequencies,
+                   int64_t stride_dq) {
   __shared__ __align__(16) bf16 tile[STEP * D];
   int row = threadIdx.x / WARP * 16, first = blockIdx.x * STEP + row, head = head0 + blockIdx.y;
   dq += (int64_t)(head / heads) * tokens * stride_dq + head % heads * D;
@@ -217,5 +221,8 @@ attention_dq_round(const float *dq_tiles, bf16 *dq, int tokens, int heads, int h
   float sum[D / 8][4], scales[2] = {scale, scale};
 #pragma unroll
   for (int j = 0; j < D / 8; j++) load4(dq_tiles + (j % SCORES * PRODUCTS + j / SCORES * 128 + threadIdx.x) * 4, sum[j]);
+#ifdef ROTARY
+  turn_back(sum, frequencies, first);
+#endif
   put_rows<D>(sum, scales, tile, row, 0, dq, stride_dq, first, tokens);
 }

@@ -56,7 +56,7 @@ __device__ __forceinline__ void copy_steps(bf16 *tiles, float *statistics, const
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 attention_gradient(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dout, const float *lse2, const float *delta, bf16 *dx,
                    float *partials, int tokens, int padded, int group, int parts, int window, float scale, const int *start,
-                   int64_t stride_q, int64_t stride_k, int64_t stride_v, int64_t stride_do, int64_t stride_dx) {
+                   const double *frequencies, int64_t stride_q, int64_t stride_k, int64_t stride_v, int64_t stride_do, int64_t stride_dx) {
   bf16 *scored = memory, *weighed = scored + OWN * D; // the block's own rows: q and do, or k and v
   bf16 *firsts = GRADIENT == VALUES ? weighed : weighed + OWN * D, *seconds = firsts + FIRST_STAGES * STEP * D;
   float *lse2_steps = (float *)(seconds + SECOND_STAGES * STEP * D), *delta_steps = lse2_steps + FIRST_STAGES * STEP;
@@ -179,6 +179,9 @@ attention_gradient(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dout
     for (int j = 0; j < D / 8; j++) store4(partials + (j * PRODUCTS + threadIdx.x) * 4, sum[j]);
     return;
   }
+#ifdef ROTARY
+  if (GRADIENT != VALUES) turn_back(sum, frequencies, own);
+#endif
   barrier_wait(DONE, PRODUCTS); // both are done with the block's rows
   float scales[2] = {GRADIENT == VALUES ? 1.f : scale, GRADIENT == VALUES ? 1.f : scale};
   dx += text * stride_dx + (OF_QUERIES ? head : key_head) * D;
@@ -187,7 +190,8 @@ attention_gradient(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dout
 
 // The sum of parts, a block's rows a block.
 extern "C" __global__ void __launch_bounds__(PRODUCTS)
-attention_gradient_join(const float *partials, bf16 *dx, int tokens, int parts, float scale, int64_t stride_dx) {
+attention_gradient_join(const float *partials, bf16 *dx, int tokens, int parts, float scale, const double *frequencies,
+                        int64_t stride_dx) {
   int64_t apart = (int64_t)gridDim.z * gridDim.y * gridDim.x * (OWN * D);
   partials += (((int64_t)blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x) * (OWN * D);
   float sum[D / 8][4], scales[2] = {scale, scale};
@@ -202,6 +206,9 @@ attention_gradient_join(const float *partials, bf16 *dx, int tokens, int parts, 
     }
   }
   int row = threadIdx.x / WARP * 16;
+#ifdef ROTARY
+  if (GRADIENT != VALUES) turn_back(sum, frequencies, blockIdx.x * OWN + row);
+#endif
   put_rows<D>(sum, scales, memory, row, 0, dx + (int64_t)blockIdx.z * tokens * stride_dx + blockIdx.y * D, stride_dx,
               blockIdx.x * OWN + row, tokens);
 }

@@ -29,13 +29,13 @@ func Spec(headDim int, base float64) *graph.Spec {
 	r := rotation{base: base, sign: 1}
 	s := r.spec("rope", headDim)
 	s.Gradient = func(g *graph.Gradient) []graph.Tensor {
-		return []graph.Tensor{g.Builder().Apply(backwardSpec(headDim, base), g.DOut)}
+		return []graph.Tensor{g.Builder().Apply(BackwardSpec(headDim, base), g.DOut)}
 	}
 	return s
 }
 
-// backwardSpec turns back: the transpose of a rotation is its inverse.
-func backwardSpec(headDim int, base float64) *graph.Spec {
+// BackwardSpec turns back: the transpose of a rotation is its inverse.
+func BackwardSpec(headDim int, base float64) *graph.Spec {
 	return rotation{base: base, sign: -1}.spec("rope_backward", headDim)
 }
 

@@ -1,6 +1,7 @@
 package linear
 
 import (
+	"fmt"
 	"math"
 
 	"github.com/sambatrain/sambatrain/graph"
@@ -134,10 +135,11 @@ func fewRowsCases() []graph.Case {
 		{Name: "16 rows, short", Spec: Spec(), Dims: graph.Dims{"B": 16, "T": 1, "M": 300, "K": 128}},
 	}
 	for _, rows := range []int{1, 3, 16} {
+		name := fmt.Sprintf("%d of few rows", rows)
 		list = append(list,
-			graph.Case{Name: "few rows", Spec: normedSpec(n), Dims: graph.Dims{"B": rows, "T": 1, "M": 53, "K": 520}},
-			graph.Case{Name: "few rows", Spec: gatedSpec(n), Dims: graph.Dims{"B": rows, "T": 1, "F": 53, "K": 520}},
-			graph.Case{Name: "few rows, many columns", Spec: gatedSpec(n), Dims: graph.Dims{"B": rows, "T": 1, "F": 1300, "K": 64}})
+			graph.Case{Name: name, Spec: normedSpec(n), Dims: graph.Dims{"B": rows, "T": 1, "M": 53, "K": 520}},
+			graph.Case{Name: name, Spec: gatedSpec(n), Dims: graph.Dims{"B": rows, "T": 1, "F": 53, "K": 520}},
+			graph.Case{Name: name + ", many columns", Spec: gatedSpec(n), Dims: graph.Dims{"B": rows, "T": 1, "F": 1300, "K": 64}})
 	}
 	return list
 }

@@ -2,7 +2,6 @@ package rms_norm
 
 import (
 	_ "embed"
-	"maps"
 	"strconv"
 
 	"github.com/sambatrain/sambatrain/graph"
@@ -15,9 +14,8 @@ const (
 	// share is the elements of a row that a thread holds, unless a row has more than
 	// a block's 1024 threads can hold so.
 	share = 8
-	// parts is the most blocks that sum dw: two for each multiprocessor of an H100, and
-	// few enough that adding their parts costs little.
-	parts = 264
+	// multiprocessors are an H100's. Others get as many blocks, for the same bits of dw.
+	multiprocessors = 132
 )
 
 // rowWarps is the warps of a row, and blockRows the rows of a block that should have
@@ -28,16 +26,36 @@ func blockRows(d graph.Dims, warps int) int { return max(1, warps/rowWarps(d)) }
 
 const (
 	forwardWarps  = 8
-	backwardWarps = 16
+	backwardWarps = 12
 )
 
-// dwParts depends on the sizes alone, and so do the bits of dw.
+// backwardBlocks is the blocks of a multiprocessor in the backward pass: together 24 warps
+// or a few less, of 80 registers a thread.
+func backwardBlocks(d graph.Dims) int {
+	return max(1, 2*backwardWarps/(rowWarps(d)*blockRows(d, backwardWarps)))
+}
+
+// dwParts is the blocks that sum dw. It depends on the sizes alone, and so do the bits of dw.
 func dwParts(d graph.Dims) int {
 	rows := blockRows(d, backwardWarps)
-	return min(parts, (d["B"]*d["T"]+rows-1)/rows)
+	return min(multiprocessors*backwardBlocks(d), (d["B"]*d["T"]+rows-1)/rows)
 }
 
 func backwardWorkspaceCUDA(d graph.Dims) int { return 4 * dwParts(d) * d["D"] }
+
+// vectorWidth is the elements, 8, 4 or 1, that rows of all buffers can be moved at a time.
+func vectorWidth(buffers ...graph.DeviceBuffer) int {
+	width := 8
+	for _, b := range buffers {
+		fits := func(n int) bool {
+			return b.Cols%n == 0 && b.Stride%n == 0 && b.Address%uint64(min(16, n*b.DType.Size())) == 0
+		}
+		for width > 1 && !fits(width) {
+			width = max(1, width/8*4)
+		}
+	}
+	return width
+}
 
 func defines(d graph.Dims, rows int) map[string]string {
 	return map[string]string{"D": strconv.Itoa(d["D"]), "WARPS": strconv.Itoa(rowWarps(d)), "ROWS": strconv.Itoa(rows)}
@@ -62,30 +80,32 @@ func forwardCUDA(eps float64) func(*graph.CUDACall) ([]graph.Launch, error) {
 func (f backward) launches(c *graph.CUDACall) ([]graph.Launch, error) {
 	x, w, rstd, dy, dx, dw := c.In[0], c.In[1], c.In[2], c.In[3], c.Out[0], c.Out[1]
 	rows := blockRows(c.Dims, backwardWarps)
-	sum := defines(c.Dims, rows)
-	sum["X_T"], sum["DY_T"] = x.DType.CType(), dy.DType.CType()
-	main := graph.Launch{
-		Kernel: "rms_norm_backward", Defines: maps.Clone(sum),
-		Grid:  [3]int{dwParts(c.Dims), 1, 1},
-		Block: [3]int{32 * rowWarps(c.Dims) * rows, 1, 1},
-		Args: []any{x.Address, w.Address, rstd.Address, dy.Address, dx.Address, c.Workspace,
-			uint64(x.Stride), uint64(dy.Stride), uint64(dx.Stride), int32(x.Rows)},
-	}
+	m := defines(c.Dims, rows)
+	m["X_T"], m["DY_T"] = x.DType.CType(), dy.DType.CType()
+	args := []any{x.Address, w.Address, rstd.Address, dy.Address, dx.Address, c.Workspace,
+		uint64(x.Stride), uint64(dy.Stride), uint64(dx.Stride), int32(x.Rows)}
+	moved := []graph.DeviceBuffer{x, w, dy, dx}
 	if f.fromY {
-		main.Defines["FROM_Y"] = "1"
+		m["FROM_Y"] = "1"
 	}
 	if f.add {
 		z := c.In[4]
-		main.Defines["Z_T"] = z.DType.CType()
-		main.Args = append(main.Args, z.Address, uint64(z.Stride))
+		m["Z_T"] = z.DType.CType()
+		args, moved = append(args, z.Address, uint64(z.Stride)), append(moved, z)
 	}
 	if f.rounded {
 		to := c.Out[2]
-		main.Defines["ROUNDED_T"] = to.DType.CType()
-		main.Args = append(main.Args, to.Address, uint64(to.Stride))
+		m["ROUNDED_T"] = to.DType.CType()
+		args, moved = append(args, to.Address, uint64(to.Stride)), append(moved, to)
 	}
-	return []graph.Launch{main, {
-		Kernel: "rms_norm_dw", Defines: sum,
+	m["WIDTH"], m["BLOCKS"] = strconv.Itoa(vectorWidth(moved...)), strconv.Itoa(backwardBlocks(c.Dims))
+	return []graph.Launch{{
+		Kernel: "rms_norm_backward", Defines: m,
+		Grid:  [3]int{dwParts(c.Dims), 1, 1},
+		Block: [3]int{32 * rowWarps(c.Dims) * rows, 1, 1},
+		Args:  args,
+	}, {
+		Kernel: "rms_norm_dw", Defines: m,
 		Grid:  [3]int{(c.Dims["D"] + 31) / 32, 1, 1},
 		Block: [3]int{1024, 1, 1},
 		Args:  []any{c.Workspace, dw.Address, int32(dwParts(c.Dims))},

@@ -7,6 +7,15 @@ constexpr int SHARE = (D + THREADS * 8 - 1) / (THREADS * 8) * 8;
 // divisor is a weight, or what both passes take for one that is nearly 0.
 __device__ __forceinline__ float divisor(float w) { return fabsf(w) < 1e-20f ? copysignf(1e-20f, w) : w; }
 
+// row_barrier waits for the threads of a row alone: the rows of a block do not wait for
+// each other.
+__device__ __forceinline__ void row_barrier() {
+  if (ROWS == 1)
+    __syncthreads();
+  else
+    asm volatile("bar.sync %0, %1;" ::"r"(1 + threadIdx.x / THREADS), "n"(THREADS) : "memory");
+}
+
 // row_sum adds x over the threads of a row, in a fixed order. Its shared memory must
 // not be used again before another barrier.
 __device__ __forceinline__ float row_sum(float x, float *shared) {
@@ -14,7 +23,7 @@ __device__ __forceinline__ float row_sum(float x, float *shared) {
   if (WARPS == 1) return x;
   int warp = threadIdx.x / WARP;
   if (threadIdx.x % WARP == 0) shared[warp] = x;
-  __syncthreads();
+  row_barrier();
   float sum = 0.f;
 #pragma unroll
   for (int i = 0; i < WARPS; i++) sum += shared[warp / WARPS * WARPS + i];
@@ -57,108 +66,159 @@ rms_norm(const X_T *x, const float *w, Y_T *y, float *rstd, int64_t stride_x, in
 // With a Z_T, z is added to dx.
 #ifdef Z_T
 #define Z_PARAMETERS , const Z_T *z, int64_t stride_z
-#define Z_ARGUMENTS , z, stride_z
-#define Z_ALIGNED &&aligned<4>(z, stride_z)
 #else
 #define Z_PARAMETERS
-#define Z_ARGUMENTS
-#define Z_ALIGNED
 #endif
 
 // With a ROUNDED_T, dx is written there, too.
 #ifdef ROUNDED_T
 #define ROUNDED_PARAMETERS , ROUNDED_T *rounded, int64_t stride_rounded
-#define ROUNDED_ARGUMENTS , rounded, stride_rounded
-#define ROUNDED_ALIGNED &&aligned<4>(rounded, stride_rounded)
 #else
 #define ROUNDED_PARAMETERS
-#define ROUNDED_ARGUMENTS
-#define ROUNDED_ALIGNED
 #endif
 
 // With FROM_Y, x is y, of which x rstd is made.
+#ifdef FROM_Y
+// late_reciprocal is off by 1 ulp. It is made anew for each row, since to keep it would
+// take a register a column.
+__device__ __forceinline__ float late_reciprocal(float x) {
+  float r;
+  asm volatile("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
+#endif
+
+// Share is a thread's elements of a row as they are in memory: half the registers of
+// floats, where they are bfloat16, and to make floats of them would be to wait for them.
+template <typename Type> struct Share {
+  static constexpr int BYTES = WIDTH * sizeof(Type), WORDS = (BYTES + 3) / 4;
+  uint32_t words[SHARE / WIDTH][WORDS] = {}; // 0 beyond D
+
+  __device__ __forceinline__ void load(const Type *row, int thread) {
+#pragma unroll
+    for (int i = 0; i < SHARE / WIDTH; i++) {
+      int j = (i * THREADS + thread) * WIDTH;
+      if (SHARE * THREADS > D && j >= D) continue;
+      if constexpr (BYTES >= 16) {
+#pragma unroll
+        for (int k = 0; k < WORDS; k += 4) {
+          uint4 v = *(const uint4 *)((const uint32_t *)(row + j) + k);
+          words[i][k] = v.x, words[i][k + 1] = v.y, words[i][k + 2] = v.z, words[i][k + 3] = v.w;
+        }
+      } else if constexpr (BYTES == 8) {
+        uint2 v = *(const uint2 *)(row + j);
+        words[i][0] = v.x, words[i][1] = v.y;
+      } else if constexpr (BYTES == 4) {
+        words[i][0] = *(const uint32_t *)(row + j);
+      } else {
+        words[i][0] = *(const uint16_t *)(row + j);
+      }
+    }
+  }
+
+  __device__ __forceinline__ float operator[](int i) const {
+    int piece = i / WIDTH, k = i % WIDTH;
+    if (sizeof(Type) == 4) return __uint_as_float(words[piece][k]);
+    uint32_t pair = words[piece][k / 2];
+    return __uint_as_float(k % 2 ? pair & 0xffff0000u : pair << 16);
+  }
+};
 
 // A block takes every gridDim'th group of ROWS rows, and leaves its part of dw in
-// partials[blockIdx]. dx may be dy or z itself: a row is read before it is written.
-template <int Width>
-__device__ __forceinline__ void backward_rows(const X_T *x, const float *w, const float *rstd, const DY_T *dy, float *dx, float *partials,
-                                              int64_t stride_x, int64_t stride_dy, int64_t stride_dx, int rows Z_PARAMETERS ROUNDED_PARAMETERS) {
+// partials[blockIdx]. While a row is at work, the next is on its way. dx may be dy or z
+// itself: a row is read before it is written.
+extern "C" __global__ void __launch_bounds__(THREADS *ROWS, BLOCKS)
+rms_norm_backward(const X_T *x, const float *w, const float *rstd, const DY_T *dy, float *dx, float *partials, int64_t stride_x,
+                  int64_t stride_dy, int64_t stride_dx, int rows Z_PARAMETERS ROUNDED_PARAMETERS) {
   // Two sets of sums: the next row's are written while some threads still read.
   __shared__ float shared[2][ROWS * WARPS];
   __shared__ __align__(16) float other[ROWS > 1 ? D : 4];
   int group = threadIdx.x / THREADS, thread = threadIdx.x % THREADS;
-  float weight[SHARE], dw[SHARE] = {}, v[SHARE], g[SHARE], r;
-  load_share<Width, SHARE>(w, thread, THREADS, D, weight);
+  float weight[SHARE], dw[SHARE] = {};
+  load_share<WIDTH, SHARE>(w, thread, THREADS, D, weight);
 #ifdef FROM_Y
-  float inverse[SHARE];
 #pragma unroll
-  for (int i = 0; i < SHARE; i++) inverse[i] = 1.f / divisor(weight[i]);
+  for (int i = 0; i < SHARE; i++) weight[i] = divisor(weight[i]);
 #endif
 
-  auto load_row = [&](int64_t row, float *v, float *g, float &r) {
-    int cols = row < rows ? D : 0;
-    load_share<Width, SHARE>(x + row * stride_x, thread, THREADS, cols, v);
-    load_share<Width, SHARE>(dy + row * stride_dy, thread, THREADS, cols, g);
-    r = row < rows ? rstd[row] : 0.f;
+  Share<X_T> next_x;
+  Share<DY_T> next_dy;
+  float next_r = 0.f;
+  auto load_row = [&](int64_t row) {
+    if (row >= rows) return;
+    next_x.load(x + row * stride_x, thread);
+    next_dy.load(dy + row * stride_dy, thread);
+    next_r = rstd[row];
   };
+#ifdef Z_T
+  Share<Z_T> next_z;
+  auto load_z = [&](int64_t row) {
+    if (row < rows) next_z.load(z + row * stride_z, thread);
+  };
+#endif
   int64_t row = (int64_t)blockIdx.x * ROWS + group, step = (int64_t)gridDim.x * ROWS;
-  load_row(row, v, g, r);
-  int phase = 0;
-  // The count of rounds is the same for all groups of a block.
-  for (int64_t first = (int64_t)blockIdx.x * ROWS; first < rows; first += step, row += step) {
-    float next_v[SHARE], next_g[SHARE], next_r, dot = 0.f;
-    load_row(row + step, next_v, next_g, next_r);
+  load_row(row);
+#ifdef Z_T
+  load_z(row);
+#endif
+  for (int phase = 0; row < rows; row += step, phase ^= 1) {
+    float r = next_r, dot = 0.f, g[SHARE];
+    Share<X_T> of_x = next_x;
+    Share<DY_T> of_dy = next_dy;
+    load_row(row + step);
+#pragma unroll
+    for (int i = 0; i < SHARE; i++) {
+      float p = of_dy[i] * of_x[i];
+#ifdef FROM_Y
+      dot += p; // weight * dy * (y / weight)
+      dw[i] += p;
+#else
+      dot += weight[i] * p;
+      dw[i] += r * p;
+#endif
+    }
+#ifdef FROM_Y
+    float a = row_sum(dot, shared[phase]) * (1.f / D);
+#else
+    float a = row_sum(dot, shared[phase]) * (r * r * (1.f / D));
+#endif
 #pragma unroll
     for (int i = 0; i < SHARE; i++) {
 #ifdef FROM_Y
-      v[i] *= inverse[i];
+      float n = of_x[i] * late_reciprocal(weight[i]);
 #else
-      v[i] *= r;
+      float n = of_x[i];
 #endif
-      dot += weight[i] * g[i] * v[i];
-    }
-    float a = row_sum(dot, shared[phase]) * (1.f / D);
-    phase ^= 1;
-#pragma unroll
-    for (int i = 0; i < SHARE; i++) {
-      dw[i] += g[i] * v[i];
-      g[i] = r * (weight[i] * g[i] - v[i] * a);
+      g[i] = r * (weight[i] * of_dy[i] - n * a);
+#ifdef Z_T
+      g[i] += next_z[i];
+#endif
     }
 #ifdef Z_T
-    load_share<Width, SHARE>(z + row * stride_z, thread, THREADS, row < rows ? D : 0, v);
-#pragma unroll
-    for (int i = 0; i < SHARE; i++) g[i] += v[i];
+    load_z(row + step); // only here, to hold no second set of registers
 #endif
-    store_share<Width, SHARE>(dx + row * stride_dx, thread, THREADS, row < rows ? D : 0, g);
+    store_share<WIDTH, SHARE>(dx + row * stride_dx, thread, THREADS, D, g);
 #ifdef ROUNDED_T
-    store_share<Width, SHARE>(rounded + row * stride_rounded, thread, THREADS, row < rows ? D : 0, g);
+    store_share<WIDTH, SHARE>(rounded + row * stride_rounded, thread, THREADS, D, g);
 #endif
-#pragma unroll
-    for (int i = 0; i < SHARE; i++) v[i] = next_v[i], g[i] = next_g[i];
-    r = next_r;
   }
 
+#ifdef FROM_Y // all rows' dw has the same divisor
+#pragma unroll
+  for (int i = 0; i < SHARE; i++) dw[i] /= weight[i];
+#endif
   for (int k = 1; k < ROWS; k++) { // group 0 adds the others' dw, in order
     __syncthreads();
-    if (group == k) store_share<Width, SHARE>(other, thread, THREADS, D, dw);
+    if (group == k) store_share<WIDTH, SHARE>(other, thread, THREADS, D, dw);
     __syncthreads();
     if (group == 0) {
-      load_share<Width, SHARE>(other, thread, THREADS, D, v);
+      float v[SHARE];
+      load_share<WIDTH, SHARE>(other, thread, THREADS, D, v);
 #pragma unroll
       for (int i = 0; i < SHARE; i++) dw[i] += v[i];
     }
   }
-  if (group == 0) store_share<Width, SHARE>(partials + (int64_t)blockIdx.x * D, thread, THREADS, D, dw);
-}
-
-extern "C" __global__ void __launch_bounds__(THREADS *ROWS)
-rms_norm_backward(const X_T *x, const float *w, const float *rstd, const DY_T *dy, float *dx, float *partials, int64_t stride_x,
-                  int64_t stride_dy, int64_t stride_dx, int rows Z_PARAMETERS ROUNDED_PARAMETERS) {
-  if (D % 4 == 0 && aligned<4>(x, stride_x) && aligned<4>(w, 0) && aligned<4>(dy, stride_dy) && aligned<4>(dx, stride_dx) &&
-      aligned<4>(partials, D) Z_ALIGNED ROUNDED_ALIGNED)
-    backward_rows<4>(x, w, rstd, dy, dx, partials, stride_x, stride_dy, stride_dx, rows Z_ARGUMENTS ROUNDED_ARGUMENTS);
-  else
-    backward_rows<1>(x, w, rstd, dy, dx, partials, stride_x, stride_dy, stride_dx, rows Z_ARGUMENTS ROUNDED_ARGUMENTS);
+  if (group == 0) store_share<WIDTH, SHARE>(partials + (int64_t)blockIdx.x * D, thread, THREADS, D, dw);
 }
 
 // rms_norm_dw adds the blocks' parts of 32 columns: each warp every 32nd part, and

@@ -13,8 +13,10 @@ cd "$(dirname "$0")/../.."
 rates=internal/forecast/h100.yaml page=docs/scale.md
 if [ $# -gt 0 ]; then
 	ops=$(go run ./scripts/scale/calibrate "$@")
+	# Ops that are not in the files, such as those of other programs, keep their rates.
+	ops=$({ printf '%s\n' "$ops" | tail -n +2; sed '1,/^ops:$/d' "$rates"; } | sort -s -t: -k1,1 -u)
 	sed -i '/^ops:$/,$d' "$rates"
-	printf '%s\n' "$ops" >>"$rates"
+	printf 'ops:\n%s\n' "$ops" >>"$rates"
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

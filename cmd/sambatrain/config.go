@@ -1,9 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/spf13/cobra"
+
+	"github.com/sambatrain/sambatrain/data"
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 func newConfig() *cobra.Command {
@@ -22,6 +27,10 @@ func newConfig() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			note, err := fitsTokenizer(r)
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
 			if show {
 				text, err := r.YAML()
 				if err != nil {
@@ -30,7 +39,7 @@ func newConfig() *cobra.Command {
 				_, err = c.OutOrStdout().Write(text)
 				return err
 			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is valid\n", args[0])
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is valid%s\n", args[0], note)
 			return err
 		},
 	}
@@ -38,4 +47,16 @@ func newConfig() *cobra.Command {
 	flags.addRun(validate)
 	c.AddCommand(validate)
 	return c
+}
+
+// fitsTokenizer compares a recipe's model with its tokenizer. note says it where that is not here.
+func fitsTokenizer(r *recipes.Recipe) (note string, err error) {
+	tok, err := data.NewTokenizer(r.Data.Tokenizer)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Sprintf("; data.tokenizer %s is not here, so model.vocab_size was not compared with it", r.Data.Tokenizer), nil
+	case err != nil:
+		return "", fmt.Errorf("data.tokenizer: %w", err)
+	}
+	return "", r.CheckTokenizer(tok)
 }

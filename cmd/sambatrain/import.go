@@ -48,7 +48,10 @@ model section becomes that of DIR.`,
 			}
 			tok, err := data.NewTokenizer(r.Data.Tokenizer)
 			if err != nil {
-				return err
+				return fmt.Errorf("data.tokenizer: %w", err)
+			}
+			if err := r.CheckTokenizer(tok); err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			if !x.SameTokenizer(tok.ExportFiles()) {
 				o.Log.Warn("the model was trained with other tokens than the recipe's data.tokenizer gives", "model", args[0], "tokenizer", tok.Name())

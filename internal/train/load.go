@@ -94,6 +94,9 @@ func LoadModel(dir string, log *slog.Logger, sets ...string) (*Model, error) {
 	if m.Tokenizer, err = TokenizerOf(dir, r); err != nil {
 		return nil, err
 	}
+	if err := r.CheckTokenizer(m.Tokenizer); err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
 	if err := m.open(log, parametersOf(c)); err != nil {
 		return nil, err
 	}

@@ -85,8 +85,8 @@ func (s *session) open(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("data.tokenizer: %w", err)
 	}
-	if tok.VocabSize() > r.Model.VocabSize {
-		return fmt.Errorf("model.vocab_size: %d is less than the %d of tokenizer %s: raise it", r.Model.VocabSize, tok.VocabSize(), tok.Name())
+	if err := r.CheckTokenizer(tok); err != nil {
+		return err
 	}
 	if err := checkShares(r, s.processes()); err != nil {
 		return err

@@ -145,3 +145,14 @@ func checkError(t testing.TB, err error, dir, want string) {
 		t.Errorf("error is\n%s\nwant\n%s", got, want)
 	}
 }
+
+// verify is the first thing that Verify finds wrong.
+func verify(dir string) error {
+	list, err := Verify(context.Background(), dir)
+	for _, v := range list {
+		if v.Err != nil {
+			return v.Err
+		}
+	}
+	return err
+}

@@ -1,14 +1,10 @@
 package data
 
 import (
-	"context"
 	"fmt"
 	"io"
-	"path/filepath"
 	"strings"
 	"text/tabwriter"
-
-	"github.com/apache/arrow/go/v16/arrow/array"
 )
 
 // Report describes a folder of shards, from its manifest and the footers of its files.
@@ -119,91 +115,4 @@ func list(patterns []string, none string) string {
 		return none
 	}
 	return strings.Join(patterns, ", ")
-}
-
-// Verify reads every shard of a folder whole: its checksum, and each row against the counts of the manifest.
-func Verify(ctx context.Context, dir string) error {
-	m, err := ReadManifest(dir)
-	if err != nil {
-		return err
-	}
-	for _, split := range []Split{Train, Validation} {
-		info := m.Split(split)
-		if err := verifyShards(ctx, dir, info.Shards); err != nil {
-			return err
-		}
-		var documents int64
-		for _, s := range info.Shards {
-			n, err := s.verifyRows(ctx, dir, m.Tokenizer, split)
-			if err != nil {
-				return err
-			}
-			documents += n
-		}
-		if documents != info.Documents {
-			return fmt.Errorf("data.shards: %s: the %s split has %d documents, the manifest says %d: %s", dir, split, documents, info.Documents, remedy)
-		}
-	}
-	return nil
-}
-
-// verifyRows decodes a shard and returns the number of its documents.
-func (s Shard) verifyRows(ctx context.Context, dir string, want TokenizerInfo, split Split) (documents int64, err error) {
-	f, reader, err := s.openFile(dir, want, split)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	path := filepath.Join(dir, s.File)
-	var (
-		text     int64
-		last     string // the document of the row before, while it goes on
-		goesOn   bool
-		document = func(group, row int, name string, ids []int32) error {
-			if goesOn && name != last {
-				return fmt.Errorf("row group %d, row %d: %s begins before %s has ended with an end-of-text token", group, row, name, last)
-			}
-			for _, id := range ids[:len(ids)-1] {
-				if id == want.EOS {
-					return fmt.Errorf("row group %d, row %d: %s has an end-of-text token before its end", group, row, name)
-				}
-			}
-			last, goesOn = name, ids[len(ids)-1] != want.EOS
-			if !goesOn {
-				documents++
-			}
-			return nil
-		}
-	)
-	for group := range reader.rowGroups {
-		rec, err := reader.record(ctx, group, columnDocument, columnTokens, columnBytes)
-		if err != nil {
-			return 0, shardError(path, fmt.Errorf("row group %d: %w", group, err))
-		}
-		names, isString := rec.Column(0).(*array.String)
-		bytes, isInt64 := rec.Column(2).(*array.Int64)
-		if !isString || !isInt64 {
-			return 0, shardError(path, fmt.Errorf("row group %d: columns are %v and %v, want string and int64", group, rec.Column(0).DataType(), rec.Column(2).DataType()))
-		}
-		offsets, ids, err := reader.tokenList(rec.Column(1), group)
-		if err != nil {
-			return 0, shardError(path, fmt.Errorf("row group %d: %w", group, err))
-		}
-		for r := range int(rec.NumRows()) {
-			if offsets[r] >= offsets[r+1] {
-				return 0, shardError(path, fmt.Errorf("row group %d, row %d: has no tokens", group, r))
-			}
-			if err := document(group, r, names.Value(r), ids[offsets[r]:offsets[r+1]]); err != nil {
-				return 0, shardError(path, err)
-			}
-			text += bytes.Value(r)
-		}
-	}
-	if goesOn {
-		return 0, shardError(path, fmt.Errorf("ends within %s", last))
-	}
-	if text != s.Bytes {
-		return 0, shardError(path, fmt.Errorf("has %d bytes of text, the manifest says %d", text, s.Bytes))
-	}
-	return documents, nil
 }

@@ -1,7 +1,6 @@
 package data
 
 import (
-	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -109,10 +108,10 @@ func foreignFolder(t testing.TB, documents int64, fill func(*array.RecordBuilder
 
 func TestForeignFolder(t *testing.T) {
 	c := foreignFolder(t, 2, fillRows([]int32{'a', 256}, []int32{'b', 'c', 256}))
-	if _, err := Prepare(context.Background(), c, nil); err != nil {
+	if _, err := Prepare(t.Context(), c, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := Verify(context.Background(), c.Shards); err != nil {
+	if err := verify(c.Shards); err != nil {
 		t.Fatal(err)
 	}
 	got := make([]int32, 6)
@@ -137,41 +136,6 @@ func TestForeignFolder(t *testing.T) {
 	}
 }
 
-func TestVerifyReadsRows(t *testing.T) {
-	sameName := func(b *array.RecordBuilder) {
-		for _, ids := range [][]int32{{'a', 'b'}, {'c', 256}, {'d'}} {
-			fillRows(ids)(b)
-		}
-	}
-	for _, test := range []struct {
-		name      string
-		documents int64
-		fill      func(*array.RecordBuilder)
-		want      string
-	}{
-		{"no end", 2, fillRows([]int32{'a', 'b'}, []int32{'c', 256}),
-			"data.shards: DIR/part-0.parquet: row group 0, row 1: document 1 begins before document 0 has ended with an end-of-text token: " + remedy},
-		{"end inside", 1, fillRows([]int32{256, 'b', 256}),
-			"data.shards: DIR/part-0.parquet: row group 0, row 0: document 0 has an end-of-text token before its end: " + remedy},
-		{"ends within", 1, sameName,
-			"data.shards: DIR/part-0.parquet: ends within document 0: " + remedy},
-		{"documents", 3, fillRows([]int32{'a', 256}, []int32{'b', 256}),
-			"data.shards: DIR: the train split has 2 documents, the manifest says 3: " + remedy},
-		{"bytes", 1, func(b *array.RecordBuilder) {
-			fillRows([]int32{'a', 256})(b)
-			b.Field(0).(*array.Int64Builder).Append(1)
-			b.Field(1).(*array.ListBuilder).Append(true)
-			b.Field(1).(*array.ListBuilder).ValueBuilder().(*array.Int32Builder).AppendValues([]int32{'b', 256}, nil)
-			b.Field(2).(*array.StringBuilder).Append("short")
-		}, "data.shards: DIR/part-0.parquet: has 3 bytes of text, the manifest says 4: " + remedy},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			c := foreignFolder(t, test.documents, test.fill)
-			checkError(t, Verify(context.Background(), c.Shards), c.Shards, test.want)
-		})
-	}
-}
-
 func TestOtherTokenizer(t *testing.T) {
 	c := testConfig(t, writeFiles(t, corpus(5)))
 	m := mustPrepare(t, c)
@@ -180,8 +144,8 @@ func TestOtherTokenizer(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = "data.tokenizer: DIR was made with tokenizer other (sha256:00), the recipe names bytes (sha256:929db798f82c4668f7272a58c2412484): change data.tokenizer, or choose another folder for data.shards"
-	_, err := Prepare(context.Background(), c, nil)
+	_, err := Prepare(t.Context(), c, nil)
 	checkError(t, err, c.Shards, want)
-	_, err = Open(context.Background(), c, Train)
+	_, err = Open(t.Context(), c, Train)
 	checkError(t, err, c.Shards, want)
 }

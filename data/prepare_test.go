@@ -32,7 +32,7 @@ func TestPrepareRoundTrip(t *testing.T) {
 	c := testConfig(t, writeFiles(t, files))
 	c.ValidationFraction = 0.2
 	m := mustPrepare(t, c)
-	if err := Verify(context.Background(), c.Shards); err != nil {
+	if err := verify(c.Shards); err != nil {
 		t.Fatal(err)
 	}
 	var got []string

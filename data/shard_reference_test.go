@@ -114,7 +114,7 @@ func TestShardsOfAnotherProgram(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(c.Shards, manifestName), mustJSON(m), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := Verify(context.Background(), c.Shards); err != nil {
+	if err := verify(c.Shards); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(texts, documents(t, mustOpen(t, c, Train))); diff != "" {

@@ -208,7 +208,7 @@ func TestDamageIsNamed(t *testing.T) {
 			want = strings.Replace(want, "SUM", checksum(raw), 1)
 			want = strings.Replace(want, "SUM", sum, 1)
 			checkError(t, err, c.Shards, want)
-			if err := Verify(context.Background(), c.Shards); err == nil {
+			if err := verify(c.Shards); err == nil {
 				t.Error("Verify sees nothing")
 			}
 		})
@@ -282,7 +282,7 @@ func FuzzOpenShard(f *testing.F) {
 func TestFormatStays(t *testing.T) {
 	c := DefaultConfig()
 	c.Shards, c.SeqLen = filepath.Join("testdata", "shards"), 8
-	if err := Verify(context.Background(), c.Shards); err != nil {
+	if err := verify(c.Shards); err != nil {
 		t.Fatal(err)
 	}
 	for split, want := range map[Split][]string{

@@ -12,8 +12,8 @@ import (
 )
 
 func newData(a *app) *cobra.Command {
-	c := &cobra.Command{Use: "data", Short: "Make and describe token shards", Args: cobra.ArbitraryArgs}
-	c.AddCommand(newDataPrepare(a), newDataInspect())
+	c := &cobra.Command{Use: "data", Short: "Make, describe and check token shards", Args: cobra.ArbitraryArgs}
+	c.AddCommand(newDataPrepare(a), newDataInspect(), newDataVerify())
 	return c
 }
 

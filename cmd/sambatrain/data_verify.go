@@ -1,0 +1,71 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/sambatrain/sambatrain/data"
+)
+
+// verifiedShard is one shard in the command's result.
+type verifiedShard struct {
+	data.Verified
+	Error string `json:"error,omitempty"`
+}
+
+func newDataVerify() *cobra.Command {
+	var output outputForm
+	c := &cobra.Command{
+		Use:   "verify SHARDS...",
+		Short: "Read token shards whole and compare them with their manifest",
+		Long: `Read folders of token shards whole: every file's checksum, every row's ids, where
+documents end, and what the manifest counts. Exit status 1 if a shard is damaged.`,
+		Example: "  sambatrain data verify runs/data/go-source",
+		Args:    atLeastOneArg("folder of shards"),
+		RunE: func(c *cobra.Command, args []string) error {
+			list := []verifiedShard{}
+			damaged := 0
+			var folders []error
+			for _, dir := range args {
+				found, err := data.Verify(c.Context(), dir)
+				for _, v := range found {
+					one := verifiedShard{Verified: v}
+					if v.Err != nil {
+						damaged++
+						one.Error = v.Err.Error()
+					}
+					list = append(list, one)
+				}
+				folders = append(folders, err)
+			}
+			err := printResult(c, output, list, func(w io.Writer) error { return verifiedText(w, list) })
+			if err == nil {
+				err = errors.Join(folders...)
+			}
+			if err == nil && damaged > 0 {
+				err = fmt.Errorf("%d of %d shards are damaged: %w", damaged, len(list), errReported)
+			}
+			return err
+		},
+	}
+	outputFlag(c, &output)
+	return c
+}
+
+func verifiedText(w io.Writer, list []verifiedShard) error {
+	for _, v := range list {
+		var err error
+		if v.Err != nil {
+			_, err = fmt.Fprintf(w, "DAMAGED  %s\n", v.Error)
+		} else {
+			_, err = fmt.Fprintf(w, "good     %s, %d documents, %d tokens\n", v.File, v.Documents, v.Tokens)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

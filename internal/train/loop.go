@@ -340,11 +340,13 @@ func (s *session) finishSave() error {
 	return nil
 }
 
-// lastSave saves before the run ends. All processes wait for it: a launcher may end those
-// that are left when one has.
+// lastSave saves before the run ends, unless the step was saved already. All processes wait
+// for it: a launcher may end those that are left when one has.
 func (s *session) lastSave() error {
-	if err := s.save(); err != nil {
-		return err
+	if s.saver.step != s.step {
+		if err := s.save(); err != nil {
+			return err
+		}
 	}
 	if !s.first() {
 		if err := s.finishSave(); err != nil {
@@ -370,7 +372,7 @@ func (s *session) dataLost(cause error) error {
 	if !s.alone() {
 		return fmt.Errorf("step %d: %w; go on from the last checkpoint with: sambatrain resume %s", s.step+1, cause, s.dir)
 	}
-	if err := errors.Join(s.save(), s.finishSave()); err != nil {
+	if err := s.lastSave(); err != nil {
 		return errors.Join(cause, err)
 	}
 	return fmt.Errorf("step %d: %w; the steps before it are saved, go on with: sambatrain resume %s", s.step+1, cause, s.dir)

@@ -24,7 +24,7 @@ type saver struct {
 
 	snapshot snapshot
 	underway chan saved // gets the save's end; nil while there is none
-	step     int64      // of the save that is under way
+	step     int64      // of the last save that was begun; -1 before
 }
 
 // saved is how a save ended.

@@ -3,6 +3,7 @@ package train
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,8 +12,8 @@ import (
 )
 
 // TestStop: a run that is told to stop saves the step that it has done, and goes on
-// from there. After step 2 there is a checkpoint already, which that of the stop
-// replaces.
+// from there. After step 2 there is a checkpoint already, which is not written twice:
+// who ends a job may not wait for long.
 func TestStop(t *testing.T) {
 	whole, err := Pretrain(t.Context(), recipe(t), quiet())
 	if err != nil {
@@ -31,6 +32,15 @@ func TestStop(t *testing.T) {
 		c, skipped, err := checkpoint.Newest(r.Run.Out)
 		if err != nil || len(skipped) > 0 || c.Step != int64(after) || c.Position != 2*int64(after) || c.Tokens != 32*int64(after) {
 			t.Errorf("after step %d: saved %+v, passed over %v (%v)", after, c, skipped, err)
+		}
+		var saves []int
+		for _, rec := range records(t, r.Run.Out) {
+			if rec.Event.Name == runlog.EventCheckpoint {
+				saves = append(saves, rec.Step)
+			}
+		}
+		if want := map[int][]int{1: {1}, 2: {2}, 3: {2, 3}}[after]; !slices.Equal(saves, want) {
+			t.Errorf("after step %d: checkpoints of steps %v, want %v", after, saves, want)
 		}
 		// Told so before it goes on, it is still as it was.
 		if _, err := Resume(ctx, r.Run.Out, quiet()); !errors.As(err, &stopped) || stopped.Step != -1 || !strings.Contains(err.Error(), "nothing is lost") {

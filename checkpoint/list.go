@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // ErrNoCheckpoint is wrapped by Newest's error when no checkpoint of the run verifies.
@@ -113,4 +114,15 @@ func Newest(runDir string) (*Checkpoint, []Skipped, error) {
 		return nil, skipped, fmt.Errorf("%s: %w: none of its %d verifies", runDir, ErrNoCheckpoint, len(skipped))
 	}
 	return nil, nil, fmt.Errorf("%s: %w: the run has saved none yet", runDir, ErrNoCheckpoint)
+}
+
+// RunOf is the run directory of the checkpoint whose folder dir is, and the folder's own name. dir may be a link, or
+// lead there from within the run: then the directory's path is absolute.
+func RunOf(dir string) (run, name string, err error) {
+	dir = filepath.Clean(dir)
+	real, err := filepath.EvalSymlinks(dir)
+	if names := strings.Split(dir, string(filepath.Separator)); err == nil && (real != dir || len(names) < 3 || names[0] == "..") {
+		real, err = filepath.Abs(real)
+	}
+	return filepath.Dir(filepath.Dir(real)), filepath.Base(real), err
 }

@@ -163,7 +163,11 @@ func (f *evalFlags) folder(run, name string) (string, error) {
 	if dir == "" {
 		of := run
 		if checkpoint.Is(run) {
-			of, name = filepath.Dir(filepath.Dir(filepath.Clean(run))), name+"-"+filepath.Base(run)
+			in, step, err := checkpoint.RunOf(run)
+			if err != nil {
+				return "", err
+			}
+			of, name = in, name+"-"+step
 			if _, err := train.LoadConfig(of); err != nil {
 				return "", &usageError{fmt.Errorf("--out: name a folder for the results; %s lies in no run", run)}
 			}

@@ -45,7 +45,10 @@ func keepTokenizer(run, spec string) error {
 // is r: the one that the run keeps, or else the one that the recipe names.
 func TokenizerOf(dir string, r *recipes.Recipe) (data.Tokenizer, error) {
 	if checkpoint.Is(dir) {
-		dir = filepath.Dir(filepath.Dir(filepath.Clean(dir)))
+		var err error
+		if dir, _, err = checkpoint.RunOf(dir); err != nil {
+			return nil, err
+		}
 	}
 	kept := filepath.Join(dir, TokenizerDir, "tokenizer"+filepath.Ext(r.Data.Tokenizer))
 	if _, err := os.Stat(kept); err == nil {

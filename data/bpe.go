@@ -2,6 +2,7 @@ package data
 
 import (
 	"bytes"
+	"fmt"
 	"math/bits"
 	"sync"
 	"unicode/utf8"
@@ -38,16 +39,25 @@ const (
 	maxCachedWords = 1 << 16
 )
 
-func (t *bpe) Encode(dst []int32, text []byte) []int32 {
+func (t *bpe) Encode(dst []int32, text []byte) (ids []int32, err error) {
 	s, _ := t.scratch.Get().(*scratch)
 	if s == nil {
 		s = &scratch{cache: map[string][]int32{}}
 	}
 	defer t.scratch.Put(s)
+	defer func() {
+		s.out = nil
+		if p := recover(); p != nil {
+			slow, ok := p.(slowPattern)
+			if !ok {
+				panic(p)
+			}
+			ids, err = nil, fmt.Errorf("tokenizer %s: %w", t.info.Name, slow)
+		}
+	}()
 	s.out = dst
 	t.before.cut(text, func(part []byte, first bool) { t.encodePart(s, part, first) }, s.put)
-	dst, s.out = s.out, nil
-	return dst
+	return s.out, nil
 }
 
 // encodePart encodes text between two literals.

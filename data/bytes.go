@@ -19,11 +19,11 @@ func (byteTokenizer) Name() string   { return "bytes" }
 func (byteTokenizer) VocabSize() int { return 257 }
 func (byteTokenizer) EOS() int32     { return 256 }
 
-func (byteTokenizer) Encode(dst []int32, text []byte) []int32 {
+func (byteTokenizer) Encode(dst []int32, text []byte) ([]int32, error) {
 	for _, b := range text {
 		dst = append(dst, int32(b))
 	}
-	return dst
+	return dst, nil
 }
 
 func (byteTokenizer) Decode(dst []byte, ids []int32) []byte {

@@ -16,7 +16,11 @@ func ExampleNewTokenizer() {
 		fmt.Println(err)
 		return
 	}
-	ids := tok.Encode([]int32{tok.EOS()}, []byte("Go!")) // a text begins behind an end of text
+	ids, err := tok.Encode([]int32{tok.EOS()}, []byte("Go!")) // a text begins behind an end of text
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
 	fmt.Println(ids, string(tok.Decode(nil, ids)))
 	// Output: [256 71 111 33] Go!
 }

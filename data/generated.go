@@ -130,7 +130,14 @@ func SplitRow(row, tokens, targets []int32) {
 
 // inside is the tokens of text as they are after before, which the tokens of a whole text may depend on.
 func inside(tok Tokenizer, before, text string) ([]int32, error) {
-	head, all := tok.Encode(nil, []byte(before)), tok.Encode(nil, []byte(before+text))
+	head, err := tok.Encode(nil, []byte(before))
+	if err != nil {
+		return nil, err
+	}
+	all, err := tok.Encode(nil, []byte(before+text))
+	if err != nil {
+		return nil, err
+	}
 	if len(all) <= len(head) || !slices.Equal(all[:len(head)], head) {
 		return nil, fmt.Errorf("data.tokenizer: %s joins %q and %q in one token: generated rows want another tokenizer", tok.Name(), before, text)
 	}

@@ -156,3 +156,12 @@ func verify(dir string) error {
 	}
 	return err
 }
+
+func mustEncode(t testing.TB, tok Tokenizer, dst []int32, text []byte) []int32 {
+	t.Helper()
+	ids, err := tok.Encode(dst, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}

@@ -290,6 +290,9 @@ func (t *bpe) addTokens(tokens []hfAddedToken) error {
 		}
 		t.pieces[a.ID] = nil
 		if a.Special {
+			if t.whole[a.Content] == a.ID {
+				delete(t.whole, a.Content) // a word that spells its name
+			}
 			continue
 		}
 		if a.SingleWord || a.LStrip || a.RStrip {

@@ -28,8 +28,11 @@ type Passkeys struct {
 
 // NewPasskeys makes documents in the tokens of tok.
 func NewPasskeys(tok Tokenizer) (*Passkeys, error) {
-	p := &Passkeys{tok: tok, begin: tok.Encode([]int32{tok.EOS()}, []byte(passkeyTask+"\n"))}
+	p := &Passkeys{tok: tok}
 	var err error
+	if p.begin, err = tok.Encode([]int32{tok.EOS()}, []byte(passkeyTask+"\n")); err != nil {
+		return nil, err
+	}
 	p.question, err = inside(tok, passkeyFiller, "\n"+passkeyQuestion)
 	return p, err
 }

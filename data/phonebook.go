@@ -58,8 +58,11 @@ func (p *Phonebooks) ask(r *rand.Rand, book []entry) (Question, error) {
 	text.WriteString("\n" + book[order[0]].line() + "\n" + book[order[1]].line() + "\n\n")
 	asked := book[order[2]]
 	text.WriteString(asked.name + ":")
-	q := Question{Prompt: p.tok.Encode([]int32{p.tok.EOS()}, []byte(text.String())), Answer: asked.phone}
+	q := Question{Answer: asked.phone}
 	var err error
+	if q.Prompt, err = p.tok.Encode([]int32{p.tok.EOS()}, []byte(text.String())); err != nil {
+		return q, err
+	}
 	q.answer, err = inside(p.tok, asked.name+":", " "+asked.phone)
 	return q, err
 }

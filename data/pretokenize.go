@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"sync"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -196,10 +197,31 @@ func splitPattern(pattern string, removeGaps bool) (splitter, error) {
 		s.digits = 1
 		return scan(s.llama3), nil
 	}
+	return splitRegex(pattern, removeGaps, patternPatience)
+}
+
+// patternPatience is how long one match may take. Oniguruma's notation allows patterns whose time grows with a power of
+// the text, or worse.
+const patternPatience = 10 * time.Second
+
+// slowPattern is what a splitter panics with where a match takes too long; Encode makes an error of it.
+type slowPattern struct {
+	pattern  string
+	patience time.Duration
+	size     int // of the text, in bytes
+}
+
+func (s slowPattern) Error() string {
+	return fmt.Sprintf("pre_tokenizer: one match of pattern %q takes more than %v in a text of %d bytes: use another pattern", s.pattern, s.patience, s.size)
+}
+
+// splitRegex is splitPattern for any pattern.
+func splitRegex(pattern string, removeGaps bool, patience time.Duration) (splitter, error) {
 	re, err := regexp2.Compile(pattern, regexp2.None)
 	if err != nil {
 		return nil, fmt.Errorf("pattern %q: %w", pattern, err)
 	}
+	re.MatchTimeout = patience
 	return func(text []byte, _ bool, emit func([]byte)) {
 		runes, starts := runesOf(text)
 		from := 0
@@ -218,7 +240,7 @@ func splitPattern(pattern string, removeGaps bool) (splitter, error) {
 			from = end
 		}
 		if err != nil {
-			panic(err) // only a time limit ends a match, and there is none
+			panic(slowPattern{pattern, patience, len(text)}) // the only error of a match
 		}
 		gap(len(text))
 	}, nil

@@ -31,7 +31,7 @@ func encoder(t *testing.T, m *sentencepiece.Model) func(text string) []int32 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return func(text string) []int32 { return tok.Encode(nil, []byte(text)) }
+	return func(text string) []int32 { return mustEncode(t, tok, nil, []byte(text)) }
 }
 
 // TestUnigramTies: of ways whose sums are near, that which is reached first stays unless the float64 sum of another is
@@ -190,7 +190,7 @@ func TestSentencePieceExports(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, text := range []string{"a ab", " a  xx a", ""} {
-			if got, want := other.Encode(nil, []byte(text)), tok.Encode(nil, []byte(text)); !slices.Equal(got, want) || other.EOS() != tok.EOS() {
+			if got, want := mustEncode(t, other, nil, []byte(text)), mustEncode(t, tok, nil, []byte(text)); !slices.Equal(got, want) || other.EOS() != tok.EOS() {
 				t.Errorf("%s: %q is %v in the tokenizer.json, want %v", name, text, got, want)
 			}
 		}
@@ -210,7 +210,7 @@ func FuzzSentencePiece(f *testing.F) {
 		if err != nil {
 			return
 		}
-		ids := tok.Encode(nil, text)
+		ids := mustEncode(t, tok, nil, text)
 		for _, id := range ids {
 			if id < 0 || int(id) >= tok.VocabSize() {
 				t.Fatalf("id %d of %d", id, tok.VocabSize())

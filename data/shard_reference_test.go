@@ -85,7 +85,7 @@ func TestShardsOfAnotherProgram(t *testing.T) {
 	info := SplitInfo{}
 	for i := range 50 {
 		text := fmt.Sprintf("document %d, it's of another program", i)
-		ids := append(byteTok(t).Encode(nil, []byte(text)), tok.EOS)
+		ids := append(mustEncode(t, byteTok(t), nil, []byte(text)), tok.EOS)
 		shard.Rows = append(shard.Rows, row{fmt.Sprint("doc", i), ids, len(text)})
 		texts = append(texts, text)
 		info.Documents++

@@ -204,8 +204,12 @@ func (p *preparer) tokenize(c *chunk) {
 			continue
 		}
 		split := splitOf(text, p.config.ValidationFraction)
-		tokens := make([]int32, 0, len(text)+1)
-		tokens = append(p.tok.Encode(tokens, text), p.tok.EOS())
+		tokens, err := p.tok.Encode(make([]int32, 0, len(text)+1), text)
+		if err != nil {
+			c.err = fmt.Errorf("data.text: %s: %w", filepath.Join(p.folder, filepath.FromSlash(raw.name)), err)
+			return
+		}
+		tokens = append(tokens, p.tok.EOS())
 		c.documents = append(c.documents, document{split, int64(len(text)), p.layout.rows(p.tok, raw.name, tokens)})
 		counts := c.byteCounts[split]
 		for _, b := range text {

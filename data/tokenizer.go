@@ -27,8 +27,8 @@ type Tokenizer interface {
 	EOS() int32
 
 	// Encode appends the ids of text to dst. It never yields EOS: text that spells a special token's name is
-	// ordinary text.
-	Encode(dst []int32, text []byte) []int32
+	// ordinary text. The error is that of a pre-tokenizer's regular expression that takes too long.
+	Encode(dst []int32, text []byte) ([]int32, error)
 
 	// Decode appends the text of ids to dst. Special tokens are left out.
 	Decode(dst []byte, ids []int32) []byte

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/dlclark/regexp2"
 )
@@ -60,7 +61,7 @@ func TestTrainTokenizer(t *testing.T) {
 	if tok.VocabSize() != 261 || tok.EOS() != 260 {
 		t.Errorf("VocabSize %d, EOS %d", tok.VocabSize(), tok.EOS())
 	}
-	if got, want := tok.Encode(nil, []byte("lowest")), []int32{259, 257}; !slices.Equal(got, want) {
+	if got, want := mustEncode(t, tok, nil, []byte("lowest")), []int32{259, 257}; !slices.Equal(got, want) {
 		t.Errorf("lowest is %v, want %v", got, want)
 	}
 
@@ -133,7 +134,7 @@ func TestTrainedRanks(t *testing.T) {
 	for _, text := range []string{text, strings.Repeat("a", 97), "aabcdabcdbcdaaab"} {
 		var want []int32
 		split([]byte(text), true, func(word []byte) { want = append(want, slow(word)...) })
-		if got := tok.Encode(nil, []byte(text)); !slices.Equal(got, want) {
+		if got := mustEncode(t, tok, nil, []byte(text)); !slices.Equal(got, want) {
 			t.Errorf("%.40q: ids differ from those of the slow way", text)
 		}
 	}
@@ -146,7 +147,7 @@ func TestByteLevelRoundTrip(t *testing.T) {
 		all[i] = byte(i)
 	}
 	for _, text := range [][]byte{nil, []byte(someText), all, []byte("broken \xff\xfe UTF-8 \xe4\xb8"), []byte("<|endoftext|>"), []byte(strings.Repeat("x", 100000))} {
-		ids := tok.Encode(nil, text)
+		ids := mustEncode(t, tok, nil, text)
 		if slices.Contains(ids, tok.EOS()) {
 			t.Errorf("%.40q has the end of text", text)
 		}
@@ -267,7 +268,7 @@ func FuzzHuggingFace(f *testing.F) {
 		if err != nil {
 			return
 		}
-		ids := tok.Encode(nil, text)
+		ids := mustEncode(t, tok, nil, text)
 		for _, id := range ids {
 			if id < 0 || int(id) >= tok.VocabSize() {
 				t.Fatalf("id %d of %d", id, tok.VocabSize())
@@ -291,7 +292,7 @@ func TestAddedTokens(t *testing.T) {
 	if tok.EOS() != 270 || tok.VocabSize() != 273 {
 		t.Errorf("EOS %d, VocabSize %d", tok.EOS(), tok.VocabSize())
 	}
-	ids := tok.Encode(nil, []byte("cat cat sat<|end|>"))
+	ids := mustEncode(t, tok, nil, []byte("cat cat sat<|end|>"))
 	if !slices.Contains(ids, 272) || !slices.Contains(ids, 271) || slices.Contains(ids, 270) {
 		t.Errorf("ids are %v", ids)
 	}
@@ -326,7 +327,7 @@ func TestMetaspace(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := tok.Encode(nil, []byte(test.text)); !slices.Equal(got, test.want) {
+		if got := mustEncode(t, tok, nil, []byte(test.text)); !slices.Equal(got, test.want) {
 			t.Errorf("%v, %v: %q is %v, want %v", test.pre, test.normalizer, test.text, got, test.want)
 		}
 	}
@@ -335,12 +336,12 @@ func TestMetaspace(t *testing.T) {
 // TestEncodeAtOnce uses one tokenizer from several goroutines.
 func TestEncodeAtOnce(t *testing.T) {
 	tok, _ := trained(t, 300, someText)
-	want := tok.Encode(nil, []byte(someText))
+	want := mustEncode(t, tok, nil, []byte(someText))
 	var wg sync.WaitGroup
 	for range 4 {
 		wg.Go(func() {
 			for range 50 {
-				if got := tok.Encode(nil, []byte(someText)); !slices.Equal(got, want) {
+				if got := mustEncode(t, tok, nil, []byte(someText)); !slices.Equal(got, want) {
 					t.Error("ids differ")
 				}
 			}
@@ -361,5 +362,50 @@ func TestTrainedIDsElsewhere(t *testing.T) {
 	tok, folder := trained(t, 4000, texts...)
 	for _, library := range libraries {
 		compareIDs(t, tok, documents, otherIDs(t, dir, library, filepath.Join(folder, tokenizerJSON), documents))
+	}
+}
+
+// TestSlowPattern: a pattern whose time doubles with each character is an error of the text that shows it, and the
+// tokenizer goes on to encode others.
+func TestSlowPattern(t *testing.T) {
+	tok, _ := trained(t, 270, someText)
+	b := tok.(*bpe)
+	var err error
+	if b.split, err = splitRegex("(?:a|aa)+$|.", false, 20*time.Millisecond); err != nil {
+		t.Fatal(err)
+	}
+	text := []byte(strings.Repeat("a", 59) + "b")
+	_, err = tok.Encode(nil, text)
+	checkError(t, err, tok.Name(), `tokenizer DIR: pre_tokenizer: one match of pattern "(?:a|aa)+$|." takes more than 20ms in a text of 60 bytes: use another pattern`)
+	if ids := mustEncode(t, tok, nil, []byte("aab")); string(tok.Decode(nil, ids)) != "aab" {
+		t.Errorf("aab is %v", ids)
+	}
+	folder := writeFiles(t, map[string]string{"a.txt": "fine", "b.txt": string(text)})
+	p := preparer{folder: folder, tok: tok, layout: smallLayout}
+	c := &chunk{raw: []rawDocument{{name: "a.txt", data: []byte("fine")}, {name: "b.txt", data: text}}}
+	p.tokenize(c)
+	if c.err == nil || !strings.HasPrefix(c.err.Error(), "data.text: "+filepath.Join(folder, "b.txt")+": tokenizer ") {
+		t.Errorf("error is %v", c.err)
+	}
+}
+
+// TestSpecialNeverWhole: a text that is a special token's name is ordinary text also where words are looked up whole.
+func TestSpecialNeverWhole(t *testing.T) {
+	tok, _ := trained(t, 270, someText)
+	var file map[string]any
+	if err := json.Unmarshal(tok.ExportFiles()[tokenizerJSON], &file); err != nil {
+		t.Fatal(err)
+	}
+	model := file["model"].(map[string]any)
+	model["ignore_merges"] = true
+	model["vocab"].(map[string]any)[endOfText] = tok.EOS()
+	file["pre_tokenizer"] = map[string]any{"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}
+	special, err := newHuggingFace(mustJSON(file), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := mustEncode(t, special, nil, []byte(endOfText))
+	if slices.Contains(ids, special.EOS()) || string(special.Decode(nil, ids)) != endOfText {
+		t.Errorf("%s is %v, of which %d is the end of text", endOfText, ids, special.EOS())
 	}
 }

@@ -23,7 +23,7 @@ func TestBytesRoundTrip(t *testing.T) {
 		all[i] = byte(i)
 	}
 	for _, text := range [][]byte{nil, []byte("Go, 世界 🙂"), []byte("broken \xff\xfe UTF-8"), []byte("<|endoftext|>"), all} {
-		ids := tok.Encode([]int32{7}, text)
+		ids := mustEncode(t, tok, []int32{7}, text)
 		if len(ids) != 1+len(text) || ids[0] != 7 {
 			t.Fatalf("%q: Encode does not append one id a byte: %v", text, ids)
 		}

@@ -86,7 +86,7 @@ type pathEnd struct {
 	id    int32   // of the last piece; none for a character that is no piece
 }
 
-func (t *unigram) Encode(dst []int32, text []byte) []int32 {
+func (t *unigram) Encode(dst []int32, text []byte) ([]int32, error) {
 	s, _ := t.scratch.Get().(*unigramScratch)
 	if s == nil {
 		s = &unigramScratch{}
@@ -110,7 +110,7 @@ func (t *unigram) Encode(dst []int32, text []byte) []int32 {
 		from += size
 	}
 	dst, _ = t.appendPath(dst, s, text[base:], afterUnknown)
-	return dst
+	return dst, nil
 }
 
 // extend tries all pieces that begin at from, where a character of size bytes is.

@@ -87,7 +87,10 @@ func (a *app) generate(c *cobra.Command, run string, o *generateOptions) error {
 	var list []generate.Request
 	longest := 0
 	for i, prompt := range prompts {
-		ids := m.Tokenizer.Encode([]int32{m.Tokenizer.EOS()}, []byte(prompt))
+		ids, err := m.Tokenizer.Encode([]int32{m.Tokenizer.EOS()}, []byte(prompt))
+		if err != nil {
+			return err
+		}
 		longest = max(longest, len(ids)+o.tokens)
 		q, err := o.request(m, i, ids, out.add(prompt, len(ids)), out)
 		if err != nil {

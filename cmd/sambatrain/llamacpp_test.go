@@ -72,8 +72,12 @@ func (f *foreignModel) expect(t *testing.T, run, prompt, text string, n int) {
 		t.Fatal(err)
 	}
 	defer m.Close()
-	f.Prompt = m.Tokenizer.Encode([]int32{m.Tokenizer.EOS()}, []byte(prompt))
-	f.tokens = m.Tokenizer.Encode(nil, []byte(text))
+	if f.Prompt, err = m.Tokenizer.Encode([]int32{m.Tokenizer.EOS()}, []byte(prompt)); err != nil {
+		t.Fatal(err)
+	}
+	if f.tokens, err = m.Tokenizer.Encode(nil, []byte(text)); err != nil {
+		t.Fatal(err)
+	}
 	sampler, err := generate.NewSampler(generate.SamplerConfig{TopP: 1, Vocab: m.Tokenizer.VocabSize()})
 	if err != nil {
 		t.Fatal(err)

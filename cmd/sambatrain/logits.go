@@ -38,7 +38,9 @@ each one's successors to a safetensors file: tokens [T], logits [T V].` + olderC
 			}
 			defer m.Close()
 			if prompt != "" {
-				tokens = m.Tokenizer.Encode([]int32{m.Tokenizer.EOS()}, []byte(prompt))
+				if tokens, err = m.Tokenizer.Encode([]int32{m.Tokenizer.EOS()}, []byte(prompt)); err != nil {
+					return err
+				}
 			}
 			for _, id := range tokens {
 				if id < 0 || int(id) >= m.Model.VocabSize {

@@ -133,8 +133,12 @@ func newTokenizerEncode() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			ids, err := tok.Encode(nil, text)
+			if err != nil {
+				return err
+			}
 			var out strings.Builder
-			for _, id := range tok.Encode(nil, text) {
+			for _, id := range ids {
 				fmt.Fprintf(&out, "%d\t%q\n", id, tok.Decode(nil, []int32{id}))
 			}
 			_, err = io.WriteString(c.OutOrStdout(), out.String())

@@ -36,7 +36,10 @@ func Files(tok data.Tokenizer, paths []string, n int) (*Corpus, error) {
 			return nil, fmt.Errorf("--text: %w", err)
 		}
 		// As documents are in training: what comes before a text is the end of another.
-		ids := tok.Encode([]int32{tok.EOS()}, text)
+		ids, err := tok.Encode([]int32{tok.EOS()}, text)
+		if err != nil {
+			return nil, fmt.Errorf("--text: %s: %w", path, err)
+		}
 		longest = max(longest, len(ids))
 		for ; len(ids) >= n; ids = ids[n:] {
 			part := ids[:n]

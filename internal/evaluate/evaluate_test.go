@@ -62,7 +62,11 @@ func file(t testing.TB, tok data.Tokenizer, n int) (string, []int32) {
 	if err := os.WriteFile(path, text, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	return path, tok.Encode([]int32{tok.EOS()}, text)
+	ids, err := tok.Encode([]int32{tok.EOS()}, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path, ids
 }
 
 // TestPPL: the scores of all lengths and positions are the means of what the parallel

@@ -104,7 +104,7 @@ func harness(t *testing.T, url string, prompts any, contexts []int) (sums []floa
 func TestHarness(t *testing.T) {
 	m := model(t)
 	url, _ := running(t, m, nil)
-	encode := func(begin []int32, text string) []int32 { return m.Tokenizer.Encode(begin, []byte(text)) }
+	encode := func(begin []int32, text string) []int32 { return encoded(t, m, begin, text) }
 	likeliest := encode(nil, "hello")
 	for range 5 {
 		_, best := conditionals(t, m, likeliest)

@@ -215,7 +215,11 @@ func (q *completionRequest) readPrompts(tok data.Tokenizer) error {
 		return bad("prompt", "must be a string, a list of strings, a list of token ids, or a list of such lists")
 	}
 	for _, t := range texts {
-		q.prompts = append(q.prompts, prompt{tok.Encode([]int32{tok.EOS()}, []byte(t)), true})
+		ids, err := tok.Encode([]int32{tok.EOS()}, []byte(t))
+		if err != nil {
+			return err
+		}
+		q.prompts = append(q.prompts, prompt{ids, true})
 	}
 	for _, p := range ids {
 		if len(p) == 0 {

@@ -106,6 +106,16 @@ func complete(t testing.TB, url, body string) completion {
 	return c
 }
 
+// encoded is a text's ids behind those of begin.
+func encoded(t testing.TB, m *train.Model, begin []int32, text string) []int32 {
+	t.Helper()
+	ids, err := m.Tokenizer.Encode(begin, []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}
+
 // alone is what the model makes of a prompt by itself.
 func alone(t testing.TB, m *train.Model, prompt string, n int) string {
 	t.Helper()
@@ -119,7 +129,7 @@ func alone(t testing.TB, m *train.Model, prompt string, n int) string {
 		t.Fatal(err)
 	}
 	var ids []int32
-	q := generate.Request{Prompt: m.Tokenizer.Encode([]int32{m.Tokenizer.EOS()}, []byte(prompt)), Tokens: n, EOS: m.Tokenizer.EOS(), Sampler: greedy,
+	q := generate.Request{Prompt: encoded(t, m, []int32{m.Tokenizer.EOS()}, prompt), Tokens: n, EOS: m.Tokenizer.EOS(), Sampler: greedy,
 		Emit: func(token int32, _ []float32) bool { ids = append(ids, token); return true }}
 	if err := b.Run(t.Context(), []generate.Request{q}); err != nil {
 		t.Fatal(err)
@@ -186,7 +196,7 @@ func TestLogprobs(t *testing.T) {
 	m := model(t)
 	url, _ := running(t, m, nil)
 	const prompt = "hello é, world"
-	ids := m.Tokenizer.Encode([]int32{m.Tokenizer.EOS()}, []byte(prompt))
+	ids := encoded(t, m, []int32{m.Tokenizer.EOS()}, prompt)
 	want, likeliest := conditionals(t, m, ids)
 	for _, n := range []int{0, 1} {
 		c := complete(t, url, fmt.Sprintf(`{"prompt": %q, "max_tokens": %d, "temperature": 0, "logprobs": 1, "echo": true}`, prompt, n))

@@ -32,7 +32,11 @@ func (s *Server) tokenize(w http.ResponseWriter, r *http.Request) {
 	if *q.Prompt == endOfText {
 		ids = append(ids, tok.EOS())
 	} else {
-		ids = tok.Encode(ids, []byte(*q.Prompt))
+		var err error
+		if ids, err = tok.Encode(ids, []byte(*q.Prompt)); err != nil {
+			fail(w, err)
+			return
+		}
 	}
 	answer(w, map[string]any{"count": len(ids), "max_model_len": s.options.Context, "tokens": ids})
 }

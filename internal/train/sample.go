@@ -3,6 +3,7 @@ package train
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/graph"
@@ -27,7 +28,10 @@ func (s *session) sampleMemory() (graph.Memory, error) {
 // run that is told to stop has only this left.
 func (s *session) sample(ctx context.Context) (string, error) {
 	c, tok := s.recipe.Sample, s.train.Tokenizer()
-	prompt := tok.Encode([]int32{tok.EOS()}, []byte(c.Prompt))
+	prompt, err := tok.Encode([]int32{tok.EOS()}, []byte(c.Prompt))
+	if err != nil {
+		return "", fmt.Errorf("sample.prompt: %w", err)
+	}
 	sampler, err := generate.NewSampler(generate.SamplerConfig{
 		Temperature: c.Temperature, TopK: c.TopK, TopP: c.TopP, Seed: c.Seed, Vocab: tok.VocabSize()})
 	if err != nil {

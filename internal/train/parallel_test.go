@@ -1,6 +1,7 @@
 package train
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu"
 	"github.com/sambatrain/sambatrain/internal/dist"
 	"github.com/sambatrain/sambatrain/internal/dist/disttest"
+	"github.com/sambatrain/sambatrain/layers"
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
@@ -143,6 +145,9 @@ func stepsTogether() error {
 	if err != nil {
 		return err
 	}
+	if err := roundedTogether(comm); err != nil {
+		return err
+	}
 	for _, shard := range recipes.Shards {
 		for _, micro := range []int{8 / comm.Size(), 1} {
 			got, err := trainRows(comm, shard, micro)
@@ -163,6 +168,44 @@ func stepsTogether() error {
 		}
 	}
 	return comm.Close()
+}
+
+// roundedTogether trains with products in bfloat16 but in the first sublayers. Processes
+// begin as one process alone does, which to round everywhere would not; then a norm's last bit
+// decides how a factor is rounded.
+func roundedTogether(comm graph.Comm) error {
+	rounded := func(comm graph.Comm, shard string, sublayers int) (*trained, error) {
+		dev, err := cpu.New(1)
+		if err != nil {
+			return nil, err
+		}
+		dev.RoundFactors()
+		return trainShare(dev, EngineConfig{MicroBatch: 2, SeqLen: 24, Comm: comm, Shard: shard, Precision: layers.Precision{Float32Sublayers: sublayers}, bucket: 3000})
+	}
+	alone, err := rounded(nil, recipes.ShardNone, 3)
+	if err != nil {
+		return err
+	}
+	everywhere, err := rounded(nil, recipes.ShardNone, 0)
+	if err != nil {
+		return err
+	}
+	begins := func(r *trained) error {
+		return (&trained{losses: r.losses[:1], norms: r.norms[:1]}).near(alone, 1)
+	}
+	if begins(everywhere) == nil {
+		return errors.New("the first step does not show what is rounded")
+	}
+	for _, shard := range recipes.Shards {
+		got, err := rounded(comm, shard, 3)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(begins(got), got.near(alone, 1000)); err != nil {
+			return fmt.Errorf("%d processes, shard %s, sublayers in float32: %w", comm.Size(), shard, err)
+		}
+	}
+	return nil
 }
 
 // near compares with float32's rounding, or so many times it. What a process has may be a

@@ -55,6 +55,9 @@ func prepare(ctx context.Context, c Config, l layout, progress func(Progress)) (
 		return Manifest{}, nil
 	}
 	dir, err := expand("data.shards", c.Shards)
+	if err == nil {
+		dir, err = followLink(dir)
+	}
 	if err != nil {
 		return Manifest{}, err
 	}
@@ -95,6 +98,21 @@ func prepare(ctx context.Context, c Config, l layout, progress func(Progress)) (
 		return Manifest{}, errors.Join(err, removeUnlessSaved(partial))
 	}
 	return m, nil
+}
+
+// followLink is the folder that dir is a link to, or dir: renaming over a link would replace it.
+func followLink(dir string) (string, error) {
+	if info, err := os.Lstat(dir); err != nil || info.Mode()&fs.ModeSymlink == 0 {
+		return dir, nil // where dir can't be looked at, what comes next says why
+	}
+	to, err := filepath.EvalSymlinks(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("data.shards: %s: is a link that leads nowhere: make the folder that it leads to", dir)
+	}
+	if err != nil {
+		return "", fmt.Errorf("data.shards: %w", err)
+	}
+	return to, nil
 }
 
 // prepared returns the manifest of dir when it holds shards made from c's settings; ok is false when dir is

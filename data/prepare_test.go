@@ -153,6 +153,30 @@ func TestPrepareReuses(t *testing.T) {
 	})
 }
 
+// TestPrepareThroughLink: a folder of shards that is a link to one on another disk is filled there, and stays a link.
+func TestPrepareThroughLink(t *testing.T) {
+	c := testConfig(t, writeFiles(t, corpus(5)))
+	target := t.TempDir()
+	if err := os.Symlink(target, c.Shards); err != nil {
+		t.Skip(err)
+	}
+	mustPrepare(t, c)
+	if to, err := os.Readlink(c.Shards); err != nil || to != target {
+		t.Errorf("the link leads to %q, %v", to, err)
+	}
+	if err := verify(target); err != nil {
+		t.Error(err)
+	}
+	if left, err := filepath.Glob(c.Shards + ".*"); err != nil || len(left) > 0 {
+		t.Errorf("beside the link there is %v, %v", left, err)
+	}
+	if err := os.RemoveAll(target); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Prepare(t.Context(), c, nil)
+	checkError(t, err, c.Shards, "data.shards: DIR: is a link that leads nowhere: make the folder that it leads to")
+}
+
 func TestPrepareErrors(t *testing.T) {
 	for _, test := range []struct {
 		name     string

@@ -37,15 +37,18 @@ this machine alone. SIGINT or SIGTERM finishes the requests under way.` + olderC
 				flag  string
 				value int
 			}{{"batch", o.Rows}, {"queue", o.Queue}, {"context", o.Context}, {"chunk", o.Chunk}, {"max-body", int(o.Body)}} {
-				if n.value < 1 {
-					return &usageError{fmt.Errorf("--%s: must be at least 1, is %d", n.flag, n.value)}
+				if n.value < 1 || n.value > serve.MaxOption {
+					return &usageError{fmt.Errorf("--%s: must be 1 to %d, is %d", n.flag, serve.MaxOption, n.value)}
 				}
+			}
+			if o.Grace < 0 {
+				return &usageError{fmt.Errorf("--grace: must not be negative, is %v", o.Grace)}
 			}
 			log, err := a.logger()
 			if err != nil {
 				return err
 			}
-			o.Log = log
+			o.Log, o.Arrival = log, time.Minute
 			ctx, stop := untilSignal(c.Context())
 			defer stop()
 			m, err := f.load(a, args[0])
@@ -63,7 +66,6 @@ this machine alone. SIGINT or SIGTERM finishes the requests under way.` + olderC
 			if o.Name == "" {
 				o.Name = m.Recipe.Name
 			}
-			log.Info("serving", "model", o.Name, "url", "http://"+l.Addr().String()+"/v1", "device", m.Device.Name())
 			return serve.New(m, o).Serve(ctx, l)
 		},
 	}

@@ -132,7 +132,7 @@ func (s *Server) start(ctx context.Context, q *completionRequest) ([]*text, erro
 		t := &text{index: index, prompt: p, first: index%*q.N == 0, max: *q.MaxTokens, parts: streamed, done: make(chan struct{}), reason: "stop",
 			stream: generate.NewStream(tok.Decode, p.ids, q.stops)}
 		if q.Echo {
-			t.echo = tok.Decode(nil, p.given())
+			t.echo = spelt(tok, p.given())
 		}
 		if q.Logprobs != nil {
 			t.scores = newRecorder(tok, *q.Logprobs, p, q.Echo)

@@ -131,13 +131,20 @@ func TestHarness(t *testing.T) {
 			}
 		}
 	}
+	// Texts, as with tokenized_requests=False: a context, and none but the end of text's name,
+	// which is what /detokenize makes of its id.
 	logprobs, _ := conditionals(t, m, encode([]int32{256}, "hello, world"))
-	want := 0.0
-	for _, x := range logprobs[5:] {
-		want += x
-	}
-	if sums, _ := harness(t, url, "hello, world", []int{5}); math.Abs(sums[0]-want) > 1e-3 {
-		t.Errorf("text: %v, want %v", sums[0], want)
+	for _, c := range []struct {
+		text           string
+		context, first int // of what the harness counts, and of what the model says
+	}{{"hello, world", 5, 5}, {"<|endoftext|>hello, world", 1, 0}} {
+		want := 0.0
+		for _, x := range logprobs[c.first:] {
+			want += x
+		}
+		if sums, _ := harness(t, url, c.text, []int{c.context}); math.Abs(sums[0]-want) > 1e-3 {
+			t.Errorf("%s: %v, want %v", c.text, sums[0], want)
+		}
 	}
 }
 
@@ -159,7 +166,7 @@ func TestFirstTokenHasNoLogprob(t *testing.T) {
 func TestTextOffsets(t *testing.T) {
 	url, _ := running(t, model(t), nil)
 	c := complete(t, url, `{"prompt": [256, 97, 195, 169, 98, 226, 130, 99], "max_tokens": 0, "echo": true, "logprobs": 0}`).Choices[0]
-	if want := []int{0, 0, 1, 1, 2, 3, 3, 5}; c.Text != "aéb\ufffd\ufffdc" || !slices.Equal(c.Logprobs.TextOffset, want) {
+	if want := []int{0, 13, 14, 14, 15, 16, 16, 18}; c.Text != "<|endoftext|>aéb\ufffd\ufffdc" || !slices.Equal(c.Logprobs.TextOffset, want) {
 		t.Errorf("%q at %v, want %v", c.Text, c.Logprobs.TextOffset, want)
 	}
 	if want := []string{"<|endoftext|>", "a", `bytes:\xc3`, `bytes:\xa9`, "b", `bytes:\xe2`, `bytes:\x82`, "c"}; !slices.Equal(c.Logprobs.Tokens, want) {
@@ -183,6 +190,7 @@ func TestTokenizerPaths(t *testing.T) {
 		{"aé", "", []int32{256, 97, 195, 169}},
 		{info.EOS, `, "add_special_tokens": false`, []int32{256}},
 		{"", `, "add_special_tokens": false`, []int32{}},
+		{info.EOS + "a", "", []int32{256, 97}},
 	} {
 		var got struct {
 			Count, Max int
@@ -195,10 +203,10 @@ func TestTokenizerPaths(t *testing.T) {
 	}
 	var text struct{ Prompt string }
 	ask(t, "POST", url+"/detokenize", `{"tokens": [256, 97, 195, 169]}`, &text)
-	if text.Prompt != "aé" || info.BOS != nil {
+	if text.Prompt != info.EOS+"aé" || info.BOS != nil {
 		t.Errorf("text %q, begin of text %v", text.Prompt, info.BOS)
 	}
-	for path, body := range map[string]string{"/tokenize": `{}`, "/detokenize": `{"tokens": [999]}`} {
+	for path, body := range map[string]string{"/tokenize": `{}`, "/detokenize": `{"tokens": [999]}`, "/detokenize#": `{"tokens": [null]}`} {
 		r, err := http.Post(url+path, "application/json", strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)

@@ -136,16 +136,26 @@ func likeliest(scores []float32, n int) []int32 {
 // spell is the text that a token adds to those before it.
 func (r *recorder) spell(id int32) []byte {
 	before := r.recent[max(0, len(r.recent)-contextTokens):]
-	all := r.tok.Decode(nil, append(slices.Clone(before), id))
-	return all[min(len(r.tok.Decode(nil, before)), len(all)):]
+	all := spelt(r.tok, append(slices.Clone(before), id))
+	return all[min(len(spelt(r.tok, before)), len(all)):]
+}
+
+// spelt is the text of tokens, an end of text by its name.
+func spelt(tok data.Tokenizer, ids []int32) []byte {
+	var text []byte
+	for {
+		end := slices.Index(ids, tok.EOS())
+		if end < 0 {
+			return tok.Decode(text, ids)
+		}
+		text = append(tok.Decode(text, ids[:end]), endOfText...)
+		ids = ids[end+1:]
+	}
 }
 
 // name is a token as the API has it: its text, or its bytes where these are no
 // characters.
 func (r *recorder) name(id int32) string {
-	if id == r.tok.EOS() {
-		return endOfText
-	}
 	text := r.spell(id)
 	if utf8.Valid(text) {
 		return string(text)

@@ -1,14 +1,15 @@
 package serve
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/internal/generate"
@@ -87,26 +88,33 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request) (*completionReques
 // decode reads a request's body into q, which must have all its keys, and checks the model
 // that it names.
 func (s *Server) decode(w http.ResponseWriter, r *http.Request, q any, model *string) error {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.options.Body))
-	var large *http.MaxBytesError
-	if errors.As(err, &large) {
-		return &apiError{status: http.StatusRequestEntityTooLarge, Message: fmt.Sprintf("the request is longer than %d bytes", s.options.Body)}
-	}
-	wrong := func(format string, args ...any) error {
-		return &apiError{status: http.StatusBadRequest, Message: fmt.Sprintf(format, args...)}
-	}
+	body, err := s.body(w, r)
 	if err != nil {
-		return wrong("the request did not arrive whole")
+		return err
 	}
-	d := json.NewDecoder(bytes.NewReader(body))
-	d.DisallowUnknownFields()
-	if err := d.Decode(q); err != nil {
-		return wrong("the request is not what this API takes: %s", strings.TrimPrefix(err.Error(), "json: "))
-	}
-	if d.More() {
-		return wrong("the request has text after its JSON")
+	if err := decodeObject(body, q); err != nil {
+		return err
 	}
 	return s.known(*model)
+}
+
+// body reads a request's body, which has a time to arrive.
+func (s *Server) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	c := http.NewResponseController(w)
+	c.SetReadDeadline(time.Now().Add(s.options.Arrival))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.options.Body))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		return nil, &apiError{status: http.StatusRequestEntityTooLarge, Message: fmt.Sprintf("the request is longer than %d bytes", s.options.Body)}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		w.Header().Set("Connection", "close")
+		return nil, &apiError{status: http.StatusRequestTimeout, Message: fmt.Sprintf("the request did not arrive whole in %v", s.options.Arrival)}
+	case err != nil:
+		return nil, wrong("the request did not arrive whole")
+	}
+	c.SetReadDeadline(time.Time{}) // one that stayed would end the texts of this request
+	return body, nil
 }
 
 // known refuses the name of another model.
@@ -179,9 +187,10 @@ func (q *completionRequest) readStops() error {
 		return nil
 	}
 	var one string
-	if err := json.Unmarshal(q.Stop, &one); err == nil {
+	var err error
+	if json.Unmarshal(q.Stop, &one) == nil {
 		q.stops = []string{one}
-	} else if err := json.Unmarshal(q.Stop, &q.stops); err != nil {
+	} else if q.stops, err = listOf[string](q.Stop); err != nil {
 		return bad("stop", "must be a string or a list of strings")
 	}
 	if len(q.stops) > maxStops {
@@ -197,29 +206,16 @@ func (q *completionRequest) readStops() error {
 // lists. A prompt of text begins as documents do in training, behind an end of text; token
 // ids are taken as they are, so that a client can put one there or not.
 func (q *completionRequest) readPrompts(tok data.Tokenizer) error {
-	var texts []string
-	var ids [][]int32
-	var one string
-	var list []int32
-	switch {
-	case len(q.Prompt) == 0 || string(q.Prompt) == "null":
-		texts = []string{""}
-	case json.Unmarshal(q.Prompt, &one) == nil:
-		texts = []string{one}
-	case json.Unmarshal(q.Prompt, &texts) == nil:
-	case json.Unmarshal(q.Prompt, &list) == nil:
-		ids, texts = [][]int32{list}, nil
-	case json.Unmarshal(q.Prompt, &ids) == nil:
-		texts = nil
-	default:
-		return bad("prompt", "must be a string, a list of strings, a list of token ids, or a list of such lists")
+	texts, ids, err := q.promptLists()
+	if err != nil {
+		return err
 	}
 	for _, t := range texts {
-		ids, err := tok.Encode([]int32{tok.EOS()}, []byte(t))
+		p, err := textPrompt(tok, t)
 		if err != nil {
 			return err
 		}
-		q.prompts = append(q.prompts, prompt{ids, true})
+		q.prompts = append(q.prompts, p)
 	}
 	for _, p := range ids {
 		if len(p) == 0 {
@@ -236,6 +232,39 @@ func (q *completionRequest) readPrompts(tok data.Tokenizer) error {
 	return nil
 }
 
+func (q *completionRequest) promptLists() (texts []string, ids [][]int32, err error) {
+	var one string
+	if len(q.Prompt) == 0 || json.Unmarshal(q.Prompt, &one) == nil { // a null, too, is an empty text
+		return []string{one}, nil, nil
+	}
+	if texts, err := listOf[string](q.Prompt); err == nil {
+		return texts, nil, nil
+	}
+	if list, err := listOf[int32](q.Prompt); err == nil {
+		return nil, [][]int32{list}, nil
+	}
+	lists, err := listOf[json.RawMessage](q.Prompt)
+	for _, list := range lists {
+		p, e := listOf[int32](list)
+		ids, err = append(ids, p), errors.Join(err, e)
+	}
+	if err != nil {
+		err = bad("prompt", "must be a string, a list of strings, a list of token ids, or a list of such lists")
+	}
+	return nil, ids, err
+}
+
+// textPrompt is a text behind an end of text, which the client may have sent by its name: it
+// is then the client's.
+func textPrompt(tok data.Tokenizer, text string) (prompt, error) {
+	rest, sent := strings.CutPrefix(text, endOfText)
+	ids, err := tok.Encode([]int32{tok.EOS()}, []byte(rest))
+	if err != nil {
+		return prompt{}, bad("prompt", "%v", err)
+	}
+	return prompt{ids, !sent}, nil
+}
+
 func checkTokens(param string, ids []int32, tok data.Tokenizer) error {
 	for _, id := range ids {
 		if id < 0 || int(id) >= tok.VocabSize() {
@@ -250,8 +279,8 @@ func (s *Server) checkLimits(q *completionRequest) error {
 		return bad("prompt", "%d prompts with %d completions each are more than the %d that this server takes at once", n, *q.N, cap(s.jobs))
 	}
 	for _, p := range q.prompts {
-		if len(p.ids) > s.options.Context || *q.MaxTokens > s.options.Context-len(p.ids) {
-			return bad("max_tokens", "the prompt's %d tokens and %d new ones are more than the %d that this server takes", len(p.ids), *q.MaxTokens, s.options.Context)
+		if n := len(p.given()); n > s.options.Context || *q.MaxTokens > s.options.Context-n {
+			return bad("max_tokens", "the prompt's %d tokens and %d new ones are more than the %d that this server takes", n, *q.MaxTokens, s.options.Context)
 		}
 	}
 	return nil

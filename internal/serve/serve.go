@@ -5,7 +5,6 @@ package serve
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -19,6 +18,10 @@ import (
 	"github.com/sambatrain/sambatrain/internal/train"
 )
 
+// MaxOption is the most that a number in Options may be: of Context, one position is kept for
+// the end of text before a prompt.
+const MaxOption = generate.MaxPositions - 1
+
 // Options are a server's limits.
 type Options struct {
 	// Name is what clients call the model.
@@ -31,6 +34,8 @@ type Options struct {
 	Context int
 	// Body is the bytes of a request at most.
 	Body int64
+	// Arrival is how long a request's body may take to arrive.
+	Arrival time.Duration
 	// Grace is how long requests under way may take when the server is to stop.
 	Grace time.Duration
 	Log   *slog.Logger
@@ -56,11 +61,12 @@ func New(m *train.Model, o Options) *Server {
 // those under way, at most for the time of grace, and returns nil.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	b, err := generate.NewBatch(s.model.Device, s.model.Memory, s.model.Model, generate.Config{
-		Rows: s.options.Rows, Chunk: s.options.Chunk, Positions: s.options.Context, Precision: s.model.Precision})
+		Rows: s.options.Rows, Chunk: s.options.Chunk, Positions: s.options.Context + 1, Precision: s.model.Precision}) // 1 for an end of text before
 	if err != nil {
 		return err
 	}
 	defer b.Close()
+	s.options.Log.Info("serving", "model", s.name, "url", "http://"+l.Addr().String()+"/v1", "device", s.model.Device.Name())
 	work, stopWork := context.WithCancel(context.Background())
 	worker := make(chan error, 1)
 	go func() { worker <- s.work(work, b) }()
@@ -204,7 +210,7 @@ func (j *job) add(b *generate.Batch) error {
 
 // answer writes v. What JSON can't say, as the scores of a model with NaN in it, is an error.
 func answer(w http.ResponseWriter, v any) {
-	text, err := json.Marshal(v)
+	text, err := encode(v)
 	if err != nil {
 		fail(w, err)
 		return
@@ -215,7 +221,7 @@ func answer(w http.ResponseWriter, v any) {
 func write(w http.ResponseWriter, status int, text []byte) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	w.Write(append(text, '\n')) // the client may be gone; there is nobody else to tell
+	w.Write(text) // the client may be gone; there is nobody else to tell
 }
 
 // apiError is the API's form of an error.
@@ -247,7 +253,7 @@ func errorBody(err error) map[string]*apiError {
 
 func fail(w http.ResponseWriter, err error) {
 	body := errorBody(err)
-	text, err := json.Marshal(body)
+	text, err := encode(body)
 	if err != nil {
 		text = nil // an apiError is all strings
 	}

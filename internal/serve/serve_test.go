@@ -65,7 +65,7 @@ func running(t testing.TB, m *train.Model, change func(o *Options)) (url string,
 
 func serving(t testing.TB, m *train.Model, change func(o *Options)) (s *Server, url string, stop func() error) {
 	t.Helper()
-	o := Options{Name: "tiny", Rows: 3, Chunk: 8, Queue: 20, Context: 400, Body: 1 << 14, Grace: 5 * time.Second, Log: slog.New(slog.DiscardHandler)}
+	o := Options{Name: "tiny", Rows: 3, Chunk: 8, Queue: 20, Context: 400, Body: 1 << 14, Arrival: time.Minute, Grace: 5 * time.Second, Log: slog.New(slog.DiscardHandler)}
 	if change != nil {
 		change(&o)
 	}
@@ -235,51 +235,6 @@ func TestEndOfTextHasALogprob(t *testing.T) {
 		return
 	}
 	t.Error("no text ended by itself")
-}
-
-func TestRefuses(t *testing.T) {
-	url, _ := running(t, model(t), nil)
-	for _, c := range []struct {
-		body   string
-		status int
-		param  string
-		want   string
-	}{
-		{`{`, 400, "", "the request is not what this API takes: unexpected EOF"},
-		{`{"prompt": "x"} {}`, 400, "", "text after its JSON"},
-		{`{"promt": "x"}`, 400, "", `unknown field "promt"`},
-		{`{"prompt": 7}`, 400, "prompt", "must be a string, a list"},
-		{`{"prompt": []}`, 400, "prompt", "empty list"},
-		{`{"prompt": [1, 999]}`, 400, "prompt", "no token 999; ids are 0 to 256"},
-		{`{"model": "gpt", "prompt": "x"}`, 404, "model", `no model "gpt"; there is "tiny"`},
-		{`{"prompt": "x", "max_tokens": -1}`, 400, "max_tokens", "must not be negative"},
-		{`{"prompt": "x", "max_tokens": 400}`, 400, "max_tokens", "more than the 400"},
-		{`{"prompt": "x", "max_tokens": 9223372036854775807}`, 400, "max_tokens", "more than the 400"},
-		{`{"prompt": "x", "temperature": -1}`, 400, "temperature", "must be 0 to 100"},
-		{`{"prompt": "x", "top_p": 0}`, 400, "top_p", "must be above 0"},
-		{`{"prompt": "x", "top_k": -1}`, 400, "top_k", "must be at least 1"},
-		{`{"prompt": "x", "logprobs": 99}`, 400, "logprobs", "must be 0 to 20"},
-		{`{"prompt": "x", "stop": 7}`, 400, "stop", "must be a string or a list"},
-		{`{"prompt": [[]]}`, 400, "prompt", "a list without tokens; the end of text, 256"},
-		{`{"prompt": "x", "stop": ["y", ""]}`, 400, "stop", "an empty string"},
-		{`{"prompt": "x", "n": 0}`, 400, "n", "at least 1"},
-		{`{"prompt": ["x", "y"], "n": 12}`, 400, "prompt", "2 prompts with 12 completions each are more than the 23"},
-		{`{"prompt": "x", "best_of": 2}`, 400, "best_of", "leave it out"},
-		{`{"prompt": "x", "suffix": "y"}`, 400, "suffix", "does not insert"},
-		{`{"prompt": "x", "logit_bias": {"5": 1}}`, 400, "logit_bias", "no biases"},
-		{`{"prompt": "x", "presence_penalty": 1}`, 400, "presence_penalty", "no penalties"},
-		{`{"prompt": "x", "stream_options": {}}`, 400, "stream_options", "only with stream"},
-		{`{"prompt": "` + strings.Repeat("x", 1<<14) + `"}`, 413, "", "longer than 16384 bytes"},
-	} {
-		status, text := post(t, url, c.body)
-		var e struct{ Error apiError }
-		if err := json.Unmarshal([]byte(text), &e); err != nil || status != c.status || !strings.Contains(e.Error.Message, c.want) || e.Error.Type != "invalid_request_error" {
-			t.Errorf("%.60s: %d %s, want %d %s", c.body, status, text, c.status, c.want)
-		}
-		if c.param != "" && (e.Error.Param == nil || *e.Error.Param != c.param) {
-			t.Errorf("%.60s: %s, want param %s", c.body, text, c.param)
-		}
-	}
 }
 
 func TestOtherPaths(t *testing.T) {

@@ -1,7 +1,6 @@
 package serve
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"sync"
@@ -55,9 +54,9 @@ func (s *Server) streamed(w http.ResponseWriter, r *http.Request, q *completionR
 	w.Header().Set("Cache-Control", "no-cache")
 	out := http.NewResponseController(w)
 	send := func(v any) error {
-		line, err := json.Marshal(v)
+		line, err := encode(v)
 		if err == nil {
-			fmt.Fprintf(w, "data: %s\n\n", line)
+			fmt.Fprintf(w, "data: %s\n", line)
 			out.Flush()
 		}
 		return err

@@ -1,6 +1,9 @@
 package serve
 
-import "net/http"
+import (
+	"encoding/json"
+	"net/http"
+)
 
 // tokenizerInfo says what a tokenizer's special tokens are called.
 func (s *Server) tokenizerInfo(w http.ResponseWriter, _ *http.Request) {
@@ -10,7 +13,7 @@ func (s *Server) tokenizerInfo(w http.ResponseWriter, _ *http.Request) {
 }
 
 // tokenize gives the ids of a text. As in a completion's prompt, they stand behind an end of
-// text, but where add_special_tokens is false. The end of text's name alone is its own id.
+// text, which the text may name; where add_special_tokens is false, only if it does.
 func (s *Server) tokenize(w http.ResponseWriter, r *http.Request) {
 	q := struct {
 		Model   string  `json:"model"`
@@ -25,35 +28,36 @@ func (s *Server) tokenize(w http.ResponseWriter, r *http.Request) {
 		fail(w, bad("prompt", "must be a string"))
 		return
 	}
-	tok, ids := s.model.Tokenizer, []int32{}
-	if q.Special == nil || *q.Special {
-		ids = append(ids, tok.EOS())
+	p, err := textPrompt(s.model.Tokenizer, *q.Prompt)
+	if err != nil {
+		fail(w, err)
+		return
 	}
-	if *q.Prompt == endOfText {
-		ids = append(ids, tok.EOS())
-	} else {
-		var err error
-		if ids, err = tok.Encode(ids, []byte(*q.Prompt)); err != nil {
-			fail(w, err)
-			return
-		}
+	ids := p.ids
+	if q.Special != nil && !*q.Special {
+		ids = p.given()
 	}
 	answer(w, map[string]any{"count": len(ids), "max_model_len": s.options.Context, "tokens": ids})
 }
 
-// detokenize gives the text of ids.
+// detokenize gives the text of ids, an end of text by its name.
 func (s *Server) detokenize(w http.ResponseWriter, r *http.Request) {
 	q := struct {
-		Model  string  `json:"model"`
-		Tokens []int32 `json:"tokens"`
+		Model  string          `json:"model"`
+		Tokens json.RawMessage `json:"tokens"`
 	}{}
 	if err := s.decode(w, r, &q, &q.Model); err != nil {
 		fail(w, err)
 		return
 	}
-	if err := checkTokens("tokens", q.Tokens, s.model.Tokenizer); err != nil {
+	ids, err := listOf[int32](q.Tokens)
+	if err != nil {
+		fail(w, bad("tokens", "must be a list of token ids"))
+		return
+	}
+	if err := checkTokens("tokens", ids, s.model.Tokenizer); err != nil {
 		fail(w, err)
 		return
 	}
-	answer(w, map[string]any{"prompt": valid(s.model.Tokenizer.Decode(nil, q.Tokens))})
+	answer(w, map[string]any{"prompt": valid(spelt(s.model.Tokenizer, ids))})
 }

@@ -299,7 +299,7 @@ func (p *Program) RunTimed(times []time.Duration) error {
 		times[i] += now.Sub(last)
 		last = now
 	}
-	return nil
+	return p.failed()
 }
 
 // ResetStates implements graph.Program.

@@ -62,8 +62,8 @@ func (t *trace) resume() { t.since = t.now() }
 
 // RunTraced implements graph.Tracer. Worker 0 also does what a kernel does alone.
 func (p *Program) RunTraced() ([]graph.Span, error) {
-	if p.pool.Closed() {
-		return nil, errClosed
+	if err := p.ready(); err != nil {
+		return nil, err
 	}
 	t := &trace{start: time.Now(), spans: make([][]graph.Span, p.pool.Workers())}
 	p.pool.trace = t
@@ -74,5 +74,5 @@ func (p *Program) RunTraced() ([]graph.Span, error) {
 		k()
 		t.pause()
 	}
-	return slices.Concat(t.spans...), nil
+	return slices.Concat(t.spans...), p.failed()
 }

@@ -3,21 +3,106 @@ package cpu
 import (
 	"bufio"
 	"fmt"
+	"io/fs"
+	"math"
 	"os"
+	"path"
+	"strconv"
+	"strings"
 )
 
-// availableMemory is what the kernel says can be had without swapping, in bytes.
-func availableMemory() (int64, error) {
-	f, err := os.Open("/proc/meminfo")
+// availableMemory is what can be had without swapping, in bytes: what the kernel says, or what is left of the least
+// limit of the control groups that this process is in, as a container or a batch system sets it. 0 is unknown.
+func availableMemory() (int64, error) { return availableIn(os.DirFS("/")), nil }
+
+func availableIn(root fs.FS) int64 {
+	least := int64(math.MaxInt64)
+	if n, ok := numberAfter(root, "proc/meminfo", "MemAvailable:"); ok {
+		least = n << 10
+	}
+	for _, g := range memoryGroups(root) {
+		if left, ok := g.left(root); ok {
+			least = min(least, max(left, 1))
+		}
+	}
+	if least == math.MaxInt64 {
+		return 0
+	}
+	return least
+}
+
+// memoryGroup is a folder of a control group, and what its files are called.
+type memoryGroup struct {
+	dir                    string
+	limit, usage, inactive string
+}
+
+// memoryGroups are this process's control groups and those above them, of both versions. Where a container shows its own
+// group as the root, the path of that on the host leads nowhere, and the root is what counts.
+func memoryGroups(root fs.FS) []memoryGroup {
+	text, err := fs.ReadFile(root, "proc/self/cgroup")
 	if err != nil {
-		return 0, nil // a system without it: unknown
+		return nil
+	}
+	var list []memoryGroup
+	add := func(mount, dir string, g memoryGroup) {
+		for dir = path.Clean("/" + dir); ; dir = path.Dir(dir) {
+			g.dir = path.Join(mount, dir)
+			list = append(list, g)
+			if dir == "/" {
+				return
+			}
+		}
+	}
+	for line := range strings.Lines(string(text)) {
+		number, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
+		controllers, dir, _ := strings.Cut(rest, ":")
+		switch {
+		case number == "0" && controllers == "":
+			add("sys/fs/cgroup", dir, memoryGroup{limit: "memory.max", usage: "memory.current", inactive: "inactive_file"})
+		case controllers == "memory":
+			add("sys/fs/cgroup/memory", dir, memoryGroup{limit: "memory.limit_in_bytes", usage: "memory.usage_in_bytes", inactive: "total_inactive_file"})
+		}
+	}
+	return list
+}
+
+// left is what the group may still take. Pages of files that nobody has used for a while make room.
+func (g memoryGroup) left(root fs.FS) (bytes int64, ok bool) {
+	limit, ok := number(root, path.Join(g.dir, g.limit))
+	if !ok {
+		return 0, false // no limit, or no such group
+	}
+	usage, ok := number(root, path.Join(g.dir, g.usage))
+	if !ok {
+		return 0, false
+	}
+	inactive, _ := numberAfter(root, path.Join(g.dir, "memory.stat"), g.inactive)
+	return limit - usage + inactive, true
+}
+
+// number is the number that a file holds.
+func number(root fs.FS, name string) (int64, bool) {
+	text, err := fs.ReadFile(root, name)
+	if err != nil {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	return n, err == nil
+}
+
+// numberAfter is the number behind a line's first word.
+func numberAfter(root fs.FS, name, word string) (n int64, ok bool) {
+	f, err := root.Open(name)
+	if err != nil {
+		return 0, false
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		var kib int64
-		if n, _ := fmt.Sscanf(lines.Text(), "MemAvailable: %d kB", &kib); n == 1 {
-			return kib << 10, nil
+		if rest, found := strings.CutPrefix(lines.Text(), word+" "); found {
+			_, err := fmt.Sscan(rest, &n)
+			return n, err == nil
 		}
 	}
-	return 0, nil
+	return 0, false
 }

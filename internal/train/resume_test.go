@@ -1,0 +1,103 @@
+package train
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/internal/runlog"
+	"github.com/sambatrain/sambatrain/recipes"
+)
+
+// TestResumeExact: whatever a recipe says, a run that is stopped and resumed, twice, ends with
+// the parameters and moments of one that never stopped, to the bit.
+func TestResumeExact(t *testing.T) {
+	for name, c := range map[string]struct {
+		sets  []string
+		shows func(r *recipes.Recipe) bool // that the run did what it is here for
+	}{
+		"cosine":       {[]string{"optim.schedule=cosine"}, nil},
+		"linear":       {[]string{"optim.schedule=linear"}, nil},
+		"wsd":          {[]string{"optim.schedule=wsd", "optim.decay_fraction=0.5"}, nil},
+		"constant":     {[]string{"optim.schedule=constant"}, nil},
+		"accumulation": {[]string{"train.batch_size=4", "train.micro_batch=1"}, nil},
+		"documents":    {[]string{"data.reset_state=true", "train.batch_size=4", "train.micro_batch=2"}, nil},
+		"bfloat16":     {[]string{"run.dtype=bfloat16", "run.float32_sublayers=1"}, nil},
+		"generated":    {[]string{"data.generate.task=passkey", "data.seq_len=400"}, nil},
+		"skipped updates": {[]string{"optim.lr=0.3", "optim.lr=1", "optim.lr=1", "train.guard.max_z=0.1", "train.guard.window=2", "train.guard.abort_after=0"}, func(r *recipes.Recipe) bool {
+			return slices.ContainsFunc(records(t, r.Run.Out), func(rec runlog.Record) bool { return rec.Event.Name == runlog.EventSkipped })
+		}},
+		"several epochs": {[]string{"data.seq_len=256", "train.batch_size=8"}, func(r *recipes.Recipe) bool {
+			res, err := ReadResult(r.Run.Out)
+			return err == nil && res.Sources[0].Epochs > 2
+		}},
+		"recomputed": {[]string{"run.memory_budget=250KB"}, func(r *recipes.Recipe) bool {
+			in, err := Inspect(r)
+			return err == nil && in.Recomputed > 0
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			whole := recipe(t, c.sets...)
+			if _, err := Pretrain(t.Context(), whole, quiet()); err != nil {
+				t.Fatal(err)
+			}
+			if c.shows != nil && !c.shows(whole) {
+				t.Error("the run does not do it")
+			}
+			parts := *whole
+			parts.Run.Out = filepath.Join(t.TempDir(), "run")
+			stopAt(t, 1, func(ctx context.Context, o Options) (*Result, error) { return Pretrain(ctx, &parts, o) })
+			stopAt(t, 4, func(ctx context.Context, o Options) (*Result, error) { return Resume(ctx, parts.Run.Out, o) })
+			if _, err := Resume(t.Context(), parts.Run.Out, quiet()); err != nil {
+				t.Fatal(err)
+			}
+			d, err := checkpoint.Diff(newest(t, parts.Run.Out), newest(t, whole.Run.Out))
+			// Recipes differ in run.out.
+			if err != nil || !d.Same || d.Equal == 0 || len(d.State) != 1 || !strings.HasPrefix(d.State[0], "recipe_sha256: ") {
+				t.Errorf("%+v, %v", d, err)
+			}
+			if got, want := computed(t, parts.Run.Out), computed(t, whole.Run.Out); got != want {
+				t.Errorf("metrics are\n%sof the run that never stopped\n%s", got, want)
+			}
+		})
+	}
+}
+
+// stopAt stops a run behind a step.
+func stopAt(t *testing.T, step int, run func(context.Context, Options) (*Result, error)) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	o := quiet()
+	o.Console = func(runlog.ConsoleOptions) runlog.Console { return &stopper{after: step, cancel: cancel} }
+	_, err := run(ctx, o)
+	var stopped *Stopped
+	if !errors.As(err, &stopped) || stopped.Step != int64(step) {
+		t.Fatalf("not stopped behind step %d: %v", step, err)
+	}
+}
+
+func newest(t *testing.T, run string) *checkpoint.Checkpoint {
+	t.Helper()
+	c, skipped, err := checkpoint.Newest(run)
+	if err != nil || len(skipped) > 0 {
+		t.Fatal(skipped, err)
+	}
+	return c
+}
+
+// computed is what a run's metrics say of steps and validations, without times.
+func computed(t *testing.T, run string) string {
+	t.Helper()
+	var b strings.Builder
+	for _, r := range records(t, run) {
+		if r.Kind != runlog.KindEvent {
+			fmt.Fprintln(&b, r.Computed())
+		}
+	}
+	return b.String()
+}

@@ -26,6 +26,7 @@ const (
 // A Split is one side of the documents.
 type Split string
 
+// The splits.
 const (
 	Train      Split = "train"
 	Validation Split = "validation"

@@ -85,18 +85,34 @@ func keysOf(prefix string, t reflect.Type) []string {
 	return keys
 }
 
-// nearest is the known key with the fewest letters to change. The last part of
-// the path weighs more than the section, which people also get wrong.
+// nearest is the known key with the fewest letters to change, or nothing where more than half
+// of them would. The last part of the path weighs more than the section, which people also get
+// wrong.
 func nearest(key string, known []string) string {
 	best, distance := "", math.MaxInt
 	last := key[strings.LastIndex(key, ".")+1:]
 	for _, k := range known {
-		d := levenshtein.ComputeDistance(key, k) + 2*levenshtein.ComputeDistance(last, k[strings.LastIndex(k, ".")+1:])
-		if d < distance {
+		own := levenshtein.ComputeDistance(last, k[strings.LastIndex(k, ".")+1:])
+		d := levenshtein.ComputeDistance(key, k) + 2*own
+		if d < distance && 2*own <= len(last) {
 			best, distance = k, d
 		}
 	}
 	return best
+}
+
+// unknown is what to say of a key that the section t lacks.
+func unknown(section, key string, t reflect.Type, known []string) string {
+	if near := nearest(key, known); near != "" {
+		return fmt.Sprintf("unknown key %s; did you mean %s?", oneLine(key), near)
+	}
+	var names []string
+	for i := range t.NumField() {
+		if name, ok := keyOf(t.Field(i)); ok {
+			names = append(names, name)
+		}
+	}
+	return fmt.Sprintf("unknown key %s; %s has %s", oneLine(key), section, strings.Join(names, ", "))
 }
 
 // entries are a mapping's keys and values.
@@ -138,7 +154,7 @@ func (c keyChecker) section(prefix string, n ast.Node, t reflect.Type, known []s
 		key := keyText(v.Key)
 		f, ok := fields[key]
 		if !ok {
-			return c.errorf(v.Key, "unknown key %s; did you mean %s?", oneLine(prefix+key), nearest(prefix+key, known))
+			return c.errorf(v.Key, "%s", unknown(name, prefix+key, t, known))
 		}
 		if first, ok := lines[key]; ok {
 			return c.errorf(v.Key, "%s is given twice, first in line %d", prefix+key, first)

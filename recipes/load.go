@@ -243,6 +243,9 @@ func (r *Recipe) set(assignment string, p positions) error {
 		return fmt.Errorf("%s %s: want key=value, as in --set optim.lr=3e-4", setFlag, oneLine(assignment))
 	}
 	from := setFlag + " " + oneLine(key)
+	if key == extends {
+		return fmt.Errorf("%s: only a recipe's file can extend another", from)
+	}
 	if f, ok := r.field(key); ok && f.Kind() == reflect.String && !strings.HasPrefix(value, `"`) && !strings.HasPrefix(value, `'`) {
 		if problem, _ := badText(value); problem != "" {
 			return fmt.Errorf("%s: %s", from, problem)

@@ -85,7 +85,7 @@ func TestSetErrors(t *testing.T) {
 		"optim.lr.peak=3":               "--set optim.lr.peak: optim.lr must be a number, is peak: 3",
 		"model=small":                   "--set model: model must be a section of `key: value` lines",
 		"model.mamba={states: 3}":       "--set model.mamba: unknown key model.mamba.states; did you mean model.mamba.d_state?",
-		"extends=quickstart":            "--set extends: unknown key extends; did you mean extends?",
+		"extends=quickstart":            "--set extends: only a recipe's file can extend another",
 		"train.steps=*x":                "--set train.steps: train.steps: anchors and aliases are not used in recipes; write the value",
 		"run.out=\x00":                  "--set run.out: holds the control character U+0000",
 		"run.out=\xff":                  "--set run.out: holds bytes that are not UTF-8",

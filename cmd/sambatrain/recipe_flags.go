@@ -78,6 +78,13 @@ func (f *recipeFlags) flagNames(c *cobra.Command, err error) error {
 			return &usageError{&flagError{"--" + n.flag + text, err}}
 		}
 	}
+	// The key stands in the flag and in what is wrong with its value.
+	for _, s := range f.sets {
+		key, _, _ := strings.Cut(s, "=")
+		if text, ok := strings.CutPrefix(err.Error(), "--set "+key+": "+key); ok {
+			return &flagError{"--set " + key + ": " + strings.TrimLeft(text, ": "), err}
+		}
+	}
 	return err
 }
 

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -150,7 +151,7 @@ func killInSave(c *exec.Cmd, run string, nth int) {
 	}
 }
 
-// TestSignalled stops a run with SIGTERM and, resumed, with SIGINT and with SIGUSR1.
+// TestSignalled stops a run with SIGTERM and, resumed, with each other signal that stops one.
 func TestSignalled(t *testing.T) {
 	// More steps than a pipe holds lines for: the run can't end before it is read.
 	args := []string{"--steps", "1500", "--set", "eval.every=500", "--set", "checkpoint.every=1000"}
@@ -165,7 +166,11 @@ func TestSignalled(t *testing.T) {
 		{syscall.SIGTERM, append([]string{"pretrain", "tiny.yaml"}, args...)},
 		{syscall.SIGINT, []string{"resume", "run"}},
 		{syscall.SIGUSR1, []string{"resume", "run"}},
+		{syscall.SIGHUP, []string{"resume", "run"}},
 	} {
+		if signal.Ignored(stop.signal) { // by nohup, and so by what it starts
+			continue
+		}
 		c := program(dir, nil, stop.args...)
 		stderr, err := c.StderrPipe()
 		if err != nil {

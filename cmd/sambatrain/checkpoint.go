@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 )
 
 func newCheckpoint(a *app) *cobra.Command {
-	c := &cobra.Command{Use: "checkpoint", Short: "List, check, remove and compare checkpoints", Args: cobra.ArbitraryArgs}
+	c := &cobra.Command{Use: "checkpoint", Short: "List, check, remove and compare checkpoints"}
 	c.AddCommand(newCheckpointList(), newCheckpointVerify(), newCheckpointPrune(a), newCheckpointDiff())
 	return c
 }
@@ -49,6 +50,9 @@ func newCheckpointList() *cobra.Command {
 		Example: "  sambatrain checkpoint ls runs/quickstart",
 		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
+			if _, err := train.LoadConfig(args[0]); err != nil {
+				return err
+			}
 			infos, err := checkpoint.List(args[0])
 			if err != nil {
 				return err
@@ -139,10 +143,20 @@ func checkpointsIn(dir string) ([]checkpoint.Info, error) {
 		}
 		return infos, err
 	}
-	if _, err := os.Stat(dir); err != nil {
+	if err := checkpointFolder(dir); err != nil {
 		return nil, err
 	}
 	return []checkpoint.Info{{Dir: dir}}, nil
+}
+
+// checkpointFolder says what dir is that is neither a run nor a checkpoint. A damaged
+// checkpoint is known by its name.
+func checkpointFolder(dir string) error {
+	if checkpoint.Is(dir) || strings.HasPrefix(filepath.Base(dir), "step-") {
+		return nil
+	}
+	_, err := train.LoadConfig(dir)
+	return err
 }
 
 func newCheckpointPrune(a *app) *cobra.Command {
@@ -230,6 +244,9 @@ func oneCheckpoint(dir string) (*checkpoint.Checkpoint, error) {
 	if _, err := os.Stat(filepath.Join(dir, train.ConfigFile)); err == nil {
 		c, _, err := checkpoint.Newest(dir)
 		return c, err
+	}
+	if err := checkpointFolder(dir); err != nil {
+		return nil, err
 	}
 	return checkpoint.Load(dir)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -65,12 +66,23 @@ each one's successors to a safetensors file: tokens [T], logits [T V].` + olderC
 	return c
 }
 
-func writeLogits(path string, tokens []int32, logits []float32) (err error) {
+// writeLogits writes a file that is there whole, or not.
+func writeLogits(path string, tokens []int32, logits []float32) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return fmt.Errorf("--out: %w", err)
 	}
-	defer func() { err = errors.Join(err, f.Close()) }()
+	err = errors.Join(writeScores(f, tokens, logits), f.Close())
+	if err == nil {
+		return nil
+	}
+	if info, statErr := os.Stat(path); statErr == nil && info.Mode().IsRegular() {
+		os.Remove(path)
+	}
+	return fmt.Errorf("--out: %w", err)
+}
+
+func writeScores(f io.Writer, tokens []int32, logits []float32) error {
 	t := len(tokens)
 	w, err := safetensors.NewWriter(f, []safetensors.Entry{
 		{Name: "tokens", DType: safetensors.I32, Shape: []int{t}},
@@ -81,10 +93,13 @@ func writeLogits(path string, tokens []int32, logits []float32) (err error) {
 	}
 	for _, e := range w.Entries() {
 		if e.Name == "tokens" {
-			err = errors.Join(err, w.WriteInt32(e.Name, tokens))
+			err = w.WriteInt32(e.Name, tokens)
 		} else {
-			err = errors.Join(err, w.WriteFloat32(e.Name, logits))
+			err = w.WriteFloat32(e.Name, logits)
+		}
+		if err != nil {
+			return err
 		}
 	}
-	return errors.Join(err, w.Finish())
+	return w.Finish()
 }

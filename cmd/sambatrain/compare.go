@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -129,11 +130,11 @@ func matchingRecipes(name string) ([]string, error) {
 // writeComparison writes the results and the picture. Without any finished run there is
 // nothing to draw.
 func writeComparison(dir string, result *train.Comparison) error {
-	text, err := json.MarshalIndent(result, "", "  ")
-	if err != nil {
+	var text bytes.Buffer
+	if err := writeJSON(&text, result); err != nil {
 		return err
 	}
-	if err := wholefile.Write(filepath.Join(dir, comparisonFile), append(text, '\n')); err != nil {
+	if err := wholefile.Write(filepath.Join(dir, comparisonFile), text.Bytes()); err != nil {
 		return err
 	}
 	series, err := validationCurves(result)

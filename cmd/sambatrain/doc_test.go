@@ -168,8 +168,11 @@ func TestReadmeCommands(t *testing.T) {
 	}
 	var check func(c *cobra.Command, path string)
 	check = func(c *cobra.Command, path string) {
-		if c.Runnable() && !c.HasSubCommands() && !slices.Contains(named, path) {
+		if c.Runnable() && (!c.HasSubCommands() || path == "completion") && !slices.Contains(named, path) {
 			t.Errorf("README.md has no command %s", path)
+		}
+		if path == "completion" { // a command for each shell
+			return
 		}
 		for _, sub := range c.Commands() {
 			check(sub, strings.TrimSpace(path+" "+sub.Name()))

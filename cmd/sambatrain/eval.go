@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/csv"
 	"errors"
@@ -20,6 +21,7 @@ import (
 	"github.com/sambatrain/sambatrain/internal/generate"
 	"github.com/sambatrain/sambatrain/internal/plot"
 	"github.com/sambatrain/sambatrain/internal/train"
+	"github.com/sambatrain/sambatrain/internal/wholefile"
 )
 
 func newEval(a *app) *cobra.Command {
@@ -182,11 +184,11 @@ func (f *evalFlags) folder(run, name string) (string, error) {
 
 // writeTable writes a CSV file.
 func writeTable(path string, rows [][]string) error {
-	f, err := os.Create(path)
-	if err != nil {
+	var text bytes.Buffer
+	if err := csv.NewWriter(&text).WriteAll(rows); err != nil {
 		return err
 	}
-	return errors.Join(csv.NewWriter(f).WriteAll(rows), f.Close())
+	return wholefile.Write(path, text.Bytes())
 }
 
 // number is a figure of a table.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -31,7 +30,8 @@ type generateOptions struct {
 type generatedText struct {
 	Prompt string `json:"prompt"`
 	// Text is what was generated, without the prompt.
-	Text         string `json:"text"`
+	Text string `json:"text"`
+	// PromptTokens are those of the prompt, without the end of text before it.
 	PromptTokens int    `json:"prompt_tokens"`
 	Tokens       int    `json:"tokens"`
 	FinishReason string `json:"finish_reason"`
@@ -92,7 +92,7 @@ func (a *app) generate(c *cobra.Command, run string, o *generateOptions) error {
 			return err
 		}
 		longest = max(longest, len(ids)+o.tokens)
-		q, err := o.request(m, i, ids, out.add(prompt, len(ids)), out)
+		q, err := o.request(m, i, ids, out.add(prompt, len(ids)-1), out)
 		if err != nil {
 			return err
 		}
@@ -246,9 +246,7 @@ func (t *textWriter) write(g *generatedText, more []byte) {
 // finish writes JSON, when all texts are there.
 func (t *textWriter) finish() error {
 	if t.err == nil && t.output == outputJSON {
-		e := json.NewEncoder(t.w)
-		e.SetIndent("", "  ")
-		t.err = e.Encode(t.texts)
+		t.err = writeJSON(t.w, t.texts)
 	}
 	return t.err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"text/tabwriter"
 
@@ -11,24 +12,8 @@ import (
 )
 
 func newRecipes() *cobra.Command {
-	c := &cobra.Command{Use: "recipes", Short: "List and show the built-in recipes", Args: cobra.ArbitraryArgs}
-	c.AddCommand(&cobra.Command{
-		Use:     "ls",
-		Short:   "List the built-in recipes",
-		Example: "  sambatrain recipes ls | grep samba",
-		Args:    exactArgs(),
-		RunE: func(c *cobra.Command, _ []string) error {
-			t := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
-			for _, name := range recipes.Names() {
-				text, _, err := recipes.Source(name)
-				if err != nil {
-					return err
-				}
-				fmt.Fprintf(t, "%s\t%s\n", name, headComment(string(text)))
-			}
-			return t.Flush()
-		},
-	}, &cobra.Command{
+	c := &cobra.Command{Use: "recipes", Short: "List and show the built-in recipes"}
+	c.AddCommand(newRecipesList(), &cobra.Command{
 		Use:               "show RECIPE",
 		Short:             "Print a recipe's text",
 		Example:           "  sambatrain recipes show samba-421m > mine.yaml",
@@ -43,6 +28,41 @@ func newRecipes() *cobra.Command {
 			return err
 		},
 	})
+	return c
+}
+
+// builtinRecipe is one recipe of a list.
+type builtinRecipe struct {
+	Name        string `json:"name"`
+	Description string `json:"description"`
+}
+
+func newRecipesList() *cobra.Command {
+	var output outputForm
+	c := &cobra.Command{
+		Use:     "ls",
+		Short:   "List the built-in recipes",
+		Example: "  sambatrain recipes ls | grep samba",
+		Args:    exactArgs(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			var list []builtinRecipe
+			for _, name := range recipes.Names() {
+				text, _, err := recipes.Source(name)
+				if err != nil {
+					return err
+				}
+				list = append(list, builtinRecipe{name, headComment(string(text))})
+			}
+			return printResult(c, output, list, func(w io.Writer) error {
+				t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+				for _, r := range list {
+					fmt.Fprintf(t, "%s\t%s\n", r.Name, r.Description)
+				}
+				return t.Flush()
+			})
+		},
+	}
+	outputFlag(c, &output)
 	return c
 }
 

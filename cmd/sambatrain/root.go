@@ -71,8 +71,16 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and s
 		newData(a), newTokenizer(a), newRecipes(), newConfig(), newInspect(), newPlan(), newBench(a), newPlot(), newDoctor(), newVersion(),
 		newCheckpoint(a),
 	)
+	root.InitDefaultCompletionCmd()
+	if completion, _, err := root.Find([]string{"completion"}); err == nil {
+		for _, shell := range completion.Commands() {
+			shell.Args = exactArgs()
+			shell.Example = fmt.Sprintf("  sambatrain completion %s > completion.%[1]s", shell.Name())
+		}
+	}
 	for _, c := range root.Commands() {
 		if c.HasSubCommands() && c.RunE == nil {
+			c.Args = cobra.ArbitraryArgs // RunE knows what is wrong with them
 			c.RunE = func(c *cobra.Command, args []string) error {
 				if len(args) == 0 {
 					return c.Help()
@@ -110,6 +118,9 @@ func (a *app) loggerTo(w io.Writer) (*slog.Logger, error) {
 // exactArgs is cobra.ExactArgs with an error that says what is wanted.
 func exactArgs(names ...string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
+		if len(names) == 0 && len(args) > 0 {
+			return &usageError{fmt.Errorf("%s takes no arguments, got %q; see `%s --help`", c.CommandPath(), args[0], c.CommandPath())}
+		}
 		if len(args) != len(names) {
 			return &usageError{fmt.Errorf("%s wants %s, got %d arguments; see `%s --help`", c.CommandPath(), strings.Join(names, " "), len(args), c.CommandPath())}
 		}
@@ -199,7 +210,13 @@ func printResult(c *cobra.Command, output outputForm, v any, text func(w io.Writ
 	if output == outputText {
 		return text(c.OutOrStdout())
 	}
-	e := json.NewEncoder(c.OutOrStdout())
+	return writeJSON(c.OutOrStdout(), v)
+}
+
+// writeJSON writes v for people and programs.
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false) // code has <, > and &
 	e.SetIndent("", "  ")
 	return e.Encode(v)
 }

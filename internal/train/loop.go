@@ -1,6 +1,7 @@
 package train
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -79,11 +80,14 @@ func (s *session) report(ctx context.Context, last []score, took time.Duration) 
 			return nil, err
 		}
 	}
-	text, err := json.MarshalIndent(result, "", "  ")
-	if err != nil {
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	e.SetEscapeHTML(false) // samples of code have <, > and &
+	e.SetIndent("", "  ")
+	if err := e.Encode(result); err != nil {
 		return nil, err
 	}
-	return result, wholefile.Write(filepath.Join(s.dir, ResultFile), append(text, '\n'))
+	return result, wholefile.Write(filepath.Join(s.dir, ResultFile), text.Bytes())
 }
 
 // checkFinite refuses a model whose loss is no number, which has no result to report.

@@ -10,6 +10,8 @@
 #   ppl      perplexity of each by length, on the validation split
 #   recall   passkeys of each by length and depth
 #   speed    prompts and decoding of the paper's 1.6B models, arbitrary weights
+#   docs     what speed measured, from OUT into docs/long-context.md and beside it (on a machine
+#            with Go; without OUT/speed, from what lies there)
 #   collect  tables, pictures and logs, small enough to carry away, to OUT
 #
 # Stages and models that are done are passed over, so that a stage that LIMIT seconds cut
@@ -25,6 +27,7 @@
 #   SAMPLES  passkeys asked at each length and depth
 #   LIMIT    seconds that all stages of this call may take (540)
 #   DEVICE   cuda, with DTYPE bfloat16; DEVICE=cpu DTYPE=float32 for a machine without a GPU
+#   PAGE     that docs writes to (docs/long-context.md)
 #   TINY=1   a minute's worth on a CPU, to try the script: the numbers mean nothing
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -100,6 +103,33 @@ speed() {
 	step "$1" "$2" bash -c '"$@" >"$0"' "$to" "$bin" bench generate "$2" --device "$device" --dtype "$dtype" --output json "${@:3}"
 }
 
+# speed_files FOLDER names what speed left there, as the tables' columns come.
+speed_files() {
+	local kind m
+	for kind in speed speed-one; do
+		for m in $speed_models; do [ ! -e "$1/$kind-$m.json" ] || echo "$1/$kind-$m.json"; done
+	done
+}
+
+# docs writes the page's tables, between two comments, and its pictures.
+docs() {
+	local page=${PAGE:-$here/../../docs/long-context.md} work
+	local beside=${page%.md}
+	mkdir -p "$beside/speed"
+	[ ! -d "$out/speed" ] || cp "$out/speed"/*.json "$beside/speed/"
+	work=$(mktemp -d)
+	{
+		echo
+		(cd "$here/../.." && go run ./scripts/longcontext/goals $(speed_files "$(realpath "$beside/speed")"))
+		"$bin" bench curves $(speed_files "$beside/speed") --out "$work"
+		echo
+	} >"$work/tables"
+	sed -e '/^<!-- speed:/,/^<!-- end of speed -->/{/^<!--/!d}' -e "/^<!-- speed:/r $work/tables" "$page" >"$work/page"
+	cp "$work/page" "$page"
+	for f in prompts decode-16 decode-1; do cp "$work/$f.png" "$beside/speed-$f.png"; done
+	rm -r "$work"
+}
+
 stage() {
 	local m=$2 key=$keys short=$short_steps
 	case $m in
@@ -166,10 +196,11 @@ for s in "$@"; do
 				--positions "$positions" --rows 16
 			speed speed-one "$m" --prompts '' --positions "$positions" --rows 1
 		done
-		mkdir -p "$out"
-		"$bin" bench curves $(for kind in speed speed-one; do for m in $speed_models; do echo "$runs/$kind-$m.json"; done; done) \
-			--out "$out" | tee "$out/speed.md"
+		mkdir -p "$out/speed"
+		for m in $speed_models; do cp "$runs/speed-$m.json" "$runs/speed-one-$m.json" "$out/speed/"; done
+		"$bin" bench curves $(speed_files "$out/speed") --out "$out" | tee "$out/speed.md"
 		;;
+	docs) docs ;;
 	collect) collect ;;
 	*) echo "longcontext: no stage $s" >&2; exit 2 ;;
 	esac

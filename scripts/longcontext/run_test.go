@@ -10,19 +10,26 @@ import (
 	"testing"
 )
 
-// TestRun runs all stages on models of a few thousand parameters, twice: the second time
-// there is nothing left to do.
-func TestRun(t *testing.T) {
+// build makes the program in dir, where there is all that the script needs.
+func build(t *testing.T, dir string) string {
+	t.Helper()
 	for _, program := range []string{"bash", "timeout", "go"} {
 		if _, err := exec.LookPath(program); err != nil {
 			t.Skipf("no %s: %v", program, err)
 		}
 	}
-	dir := t.TempDir()
-	bin, runs := filepath.Join(dir, "sambatrain"), filepath.Join(dir, "runs")
+	bin := filepath.Join(dir, "sambatrain")
 	if out, err := exec.Command("go", "build", "-o", bin, "../../cmd/sambatrain").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
+	return bin
+}
+
+// TestRun runs all stages on models of a few thousand parameters, twice: the second time
+// there is nothing left to do.
+func TestRun(t *testing.T) {
+	dir := t.TempDir()
+	bin, runs := build(t, dir), filepath.Join(dir, "runs")
 	script := func(limit string) (string, error) {
 		c := exec.Command("./run.sh", "train", "passkey", "ppl", "recall", "speed", "collect")
 		c.Env = append(os.Environ(), "TINY=1", "BIN="+bin, "RUNS="+runs, "LIMIT="+limit)
@@ -45,6 +52,39 @@ func TestRun(t *testing.T) {
 		"llama-passkey/eval/passkey/heat.png", "speed-quickstart.log"} {
 		if info, err := os.Stat(filepath.Join(runs, "results", file)); err != nil || info.Size() == 0 {
 			t.Errorf("results: %s: %v", file, err)
+		}
+	}
+}
+
+// TestDocs: the page's tables are those of what was measured, as it lies beside the page.
+func TestDocs(t *testing.T) {
+	page, err := os.ReadFile("../../docs/long-context.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	bin, copied := build(t, dir), filepath.Join(dir, "long-context.md")
+	if err := os.WriteFile(copied, page, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.CopyFS(filepath.Join(dir, "long-context/speed"), os.DirFS("../../docs/long-context/speed")); err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command("./run.sh", "docs")
+	c.Env = append(os.Environ(), "BIN="+bin, "PAGE="+copied, "OUT="+filepath.Join(dir, "none"), "RUNS="+filepath.Join(dir, "runs"))
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	written, err := os.ReadFile(copied)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(written) != string(page) {
+		t.Errorf("docs/long-context.md has other tables than those of docs/long-context/speed; write them with scripts/longcontext/run.sh docs")
+	}
+	for _, name := range []string{"prompts", "decode-16", "decode-1"} {
+		if info, err := os.Stat(filepath.Join(dir, "long-context/speed-"+name+".png")); err != nil || info.Size() == 0 {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

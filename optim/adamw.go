@@ -39,9 +39,12 @@ type AdamW struct {
 	// Eps keeps the update of a parameter without gradients finite.
 	Eps float64 `yaml:"eps" json:"eps"`
 
-	// WeightDecay is decoupled and holds for all parameters, norms and biases
-	// included: each update takes the learning rate times WeightDecay of a parameter.
+	// WeightDecay is decoupled: each update takes the learning rate times WeightDecay of a
+	// parameter.
 	WeightDecay float64 `yaml:"weight_decay" json:"weight_decay"`
+
+	// Decayed says which parameters WeightDecay is for, see Decays.
+	Decayed string `yaml:"decayed" json:"decayed"`
 
 	// GradClip is the greatest L2 norm of the whole gradient; a longer one is scaled
 	// down to it. 0 means no clipping.
@@ -68,7 +71,7 @@ var Schedules = []string{Cosine, Linear, WSD, Constant}
 // DefaultAdamW is what Samba was trained with (arXiv 2406.07522 and its
 // pretrain.py).
 func DefaultAdamW() AdamW {
-	return AdamW{PeakLR: 4e-4, Schedule: Cosine, Betas: []float64{0.9, 0.95}, Eps: 1e-8, WeightDecay: 0.1, GradClip: 1}
+	return AdamW{PeakLR: 4e-4, Schedule: Cosine, Betas: []float64{0.9, 0.95}, Eps: 1e-8, WeightDecay: 0.1, Decayed: DecayAll, GradClip: 1}
 }
 
 // Validate reports the first bad key.
@@ -105,6 +108,8 @@ func (o AdamW) Validate() error {
 		return fmt.Errorf("optim.eps: must be positive in float32, is %v", o.Eps)
 	case !(o.WeightDecay >= 0) || math.IsInf(o.WeightDecay, 0):
 		return fmt.Errorf("optim.weight_decay: must be at least 0, is %v", o.WeightDecay)
+	case !slices.Contains(Decays, o.Decayed):
+		return fmt.Errorf("optim.decayed: must be one of %s, is %q", strings.Join(Decays, ", "), o.Decayed)
 	case !(o.GradClip >= 0) || math.IsInf(o.GradClip, 0):
 		return fmt.Errorf("optim.grad_clip: must be positive, or 0 for no clipping, is %v", o.GradClip)
 	}

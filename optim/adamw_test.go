@@ -29,7 +29,7 @@ func TestDecode(t *testing.T) {
 	if diff := cmp.Diff(want, decode(t, "")); diff != "" {
 		t.Errorf("empty section (-want +got):\n%s", diff)
 	}
-	want = optim.AdamW{PeakLR: 1e-3, Schedule: optim.Cosine, MinLR: &minLR, WarmupSteps: &steps, Betas: []float64{0.8, 0.9}, Eps: 1e-6}
+	want = optim.AdamW{PeakLR: 1e-3, Schedule: optim.Cosine, MinLR: &minLR, WarmupSteps: &steps, Betas: []float64{0.8, 0.9}, Eps: 1e-6, Decayed: optim.DecayAll}
 	got := decode(t, "lr: 1e-3, min_lr: 1e-5, warmup_steps: 7, betas: [0.8, 0.9], eps: 1e-6, weight_decay: 0, grad_clip: 0")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("full section (-want +got):\n%s", diff)
@@ -62,6 +62,8 @@ func TestValidate(t *testing.T) {
 		{"eps: 0", "optim.eps: must be positive in float32, is 0"},
 		{"eps: 1e-60", "optim.eps: must be positive in float32, is 1e-60"},
 		{"weight_decay: -0.1", "optim.weight_decay: must be at least 0, is -0.1"},
+		{"decayed: matrices", ""},
+		{"decayed: norms", `optim.decayed: must be one of all, matrices, is "norms"`},
 		{"grad_clip: -1", "optim.grad_clip: must be positive, or 0 for no clipping, is -1"},
 	} {
 		got := ""
@@ -115,10 +117,10 @@ func TestLR(t *testing.T) {
 }
 
 func TestBuildRefuses(t *testing.T) {
-	if _, err := (optim.AdamW{}).Build(16, false, optim.Shard{}); err == nil || !strings.Contains(err.Error(), "optim.lr:") {
+	if _, err := (optim.AdamW{}).Build(nil, 16, false, optim.Shard{}); err == nil || !strings.Contains(err.Error(), "optim.lr:") {
 		t.Errorf("settings without values: error is %v", err)
 	}
-	if _, err := optim.DefaultAdamW().Build(0, false, optim.Shard{}); err == nil {
+	if _, err := optim.DefaultAdamW().Build(nil, 0, false, optim.Shard{}); err == nil {
 		t.Error("no parameters are accepted")
 	}
 }

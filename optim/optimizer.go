@@ -25,11 +25,11 @@ type Optimizer struct {
 	norm     [1]float32
 }
 
-// New makes the optimizer of n parameters. mem's regions Params and Grads, and ExpAvg and
+// New makes the optimizer of n parameters, which lie as params say. mem's regions Params and Grads, and ExpAvg and
 // ExpAvgSq, are as long as the shard says. mixed keeps Shadow, half as long as Params, up
 // to date.
-func New(dev graph.Device, mem graph.Memory, n int, o AdamW, mixed bool, shard Shard) (*Optimizer, error) {
-	plan, err := o.Build(n, mixed, shard)
+func New(dev graph.Device, mem graph.Memory, params []graph.ParamSlot, n int, o AdamW, mixed bool, shard Shard) (*Optimizer, error) {
+	plan, err := o.Build(params, n, mixed, shard)
 	if err != nil {
 		return nil, err
 	}

@@ -29,6 +29,11 @@ type machine struct {
 }
 
 func newMachine(t *testing.T, threads int, o optim.AdamW) *machine {
+	return newMachineOf(t, threads, o, nil, false)
+}
+
+// newMachineOf has n parameters that lie as params say, and where mixed their bfloat16 copy.
+func newMachineOf(t *testing.T, threads int, o optim.AdamW, params []graph.ParamSlot, mixed bool) *machine {
 	t.Helper()
 	dev, err := cpu.New(threads)
 	if err != nil {
@@ -39,11 +44,14 @@ func newMachine(t *testing.T, threads int, o optim.AdamW) *machine {
 	for _, r := range []graph.Region{graph.Params, graph.Grads, graph.ExpAvg, graph.ExpAvgSq} {
 		sizes[r] = n
 	}
+	if mixed {
+		sizes[graph.Shadow] = n / 2
+	}
 	mem, err := dev.NewMemory(sizes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	opt, err := optim.New(dev, mem, n, o, false, optim.Shard{})
+	opt, err := optim.New(dev, mem, params, n, o, mixed, optim.Shard{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -261,7 +269,7 @@ func TestNewRefusesSmallMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := optim.New(dev, mem, n, settings(1), false, optim.Shard{}); err == nil || !strings.Contains(err.Error(), "exp_avg_sq") {
+	if _, err := optim.New(dev, mem, nil, n, settings(1), false, optim.Shard{}); err == nil || !strings.Contains(err.Error(), "exp_avg_sq") {
 		t.Errorf("no second moment: error is %v", err)
 	}
 }

@@ -13,7 +13,7 @@ import (
 func TestShardedUpdate(t *testing.T) {
 	for _, processes := range []int{1, 2, 3} {
 		shard := optim.Shard{Rank: processes - 1, Size: processes, Buckets: graph.NewBuckets(700, 300, processes)}
-		plan, err := optim.DefaultAdamW().Build(shard.Buckets.Length, true, shard)
+		plan, err := optim.DefaultAdamW().Build(nil, shard.Buckets.Length, true, shard)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,8 @@
 package optim
 
 import (
+	"errors"
+
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/ops/adamw"
 	"github.com/sambatrain/sambatrain/graph/ops/add"
@@ -16,55 +18,86 @@ const (
 	gradNormResult = "grad_norm"
 )
 
-func (o AdamW) settings() adamw.Settings {
-	return adamw.Settings{Beta1: o.Betas[0], Beta2: o.Betas[1], Eps: o.Eps, WeightDecay: o.WeightDecay, MaxNorm: o.GradClip}
+// settings are those of an update with weight decay or without.
+func (o AdamW) settings(decays bool) adamw.Settings {
+	s := adamw.Settings{Beta1: o.Betas[0], Beta2: o.Betas[1], Eps: o.Eps, MaxNorm: o.GradClip}
+	if decays {
+		s.WeightDecay = o.WeightDecay
+	}
+	return s
 }
 
-// Build is one update of n parameters, from the gradients in Grads. mixed also writes
-// Shadow, the parameters in bfloat16. A shard's gradients are those of its pieces;
-// afterwards all parameters are up to date, or with shard.Full the pieces.
-func (o AdamW) Build(n int, mixed bool, shard Shard) (*graph.Plan, error) {
+// Build is one update of n parameters, which lie as params say, from the gradients in
+// Grads. mixed also writes Shadow, the parameters in bfloat16. A shard's gradients are those
+// of its pieces; afterwards all parameters are up to date, or with shard.Full the pieces.
+func (o AdamW) Build(params []graph.ParamSlot, n int, mixed bool, shard Shard) (*graph.Plan, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
+	if o.Decayed != DecayAll && len(params) == 0 {
+		return nil, errors.New("optimizer: no parameters are named, of which some decay")
+	}
 	b := graph.NewBuilder(add.Spec)
-	hyper := b.Input(hyperInput, graph.Float32, adamw.HyperSize)
-	if shard.Size > 0 && !shard.Full {
-		o.buildShard(b, hyper, mixed, shard)
-		return b.Compile()
-	}
-	n = shard.Parameters(n)
-	grads := b.Whole(graph.Grads, n)
-	var norm graph.Tensor
-	if shard.Full {
-		norm = grad_norm.ApplyRoot(b, b.Apply(all_reduce.Spec(), grad_norm.ApplySquare(b, grads)))
-	} else {
-		norm = grad_norm.Apply(b, grads)
-	}
-	b.Result(gradNormResult, norm)
-	p, m, v := b.Whole(graph.Params, n), b.Whole(graph.ExpAvg, n), b.Whole(graph.ExpAvgSq, n)
-	if mixed {
-		adamw.ApplyMixed(b, b.Whole(graph.Shadow, n/2), p, grads, m, v, norm, hyper, o.settings())
-	} else {
-		adamw.Apply(b, p, grads, m, v, norm, hyper, o.settings())
+	u := update{AdamW: o, b: b, hyper: b.Input(hyperInput, graph.Float32, adamw.HyperSize), runs: o.runs(params, n)}
+	switch {
+	case shard.Size == 0:
+		u.norm = grad_norm.Apply(b, b.Range(graph.Grads, 0, n))
+		b.Result(gradNormResult, u.norm)
+		u.piece(0, 0, 0, n, mixed)
+	case shard.Full:
+		u.norm = grad_norm.ApplyRoot(b, b.Apply(all_reduce.Spec(), grad_norm.ApplySquare(b, b.Range(graph.Grads, 0, shard.Parameters(n)))))
+		b.Result(gradNormResult, u.norm)
+		if len(u.runs) == 1 {
+			u.step(0, 0, shard.Parameters(n), mixed, u.runs[0].decays)
+			break
+		}
+		shard.Pieces(func(at, local, n int) { u.piece(at, local, local, n, mixed) })
+	default:
+		u.shard(shard, mixed)
 	}
 	return b.Compile()
 }
 
-func (o AdamW) buildShard(b *graph.Builder, hyper graph.Tensor, mixed bool, shard Shard) {
-	var grads []graph.Tensor
+// update is a plan in the making.
+type update struct {
+	AdamW
+	b     *graph.Builder
+	hyper graph.Tensor
+	norm  graph.Tensor
+	runs  []run
+}
+
+// step updates n parameters, which begin so far behind the beginnings of region Params, and
+// of the moments' regions.
+func (u *update) step(param, moment, n int, mixed, decays bool) {
+	b := u.b
+	p, g := b.Range(graph.Params, param, n), b.Range(graph.Grads, param, n)
+	m, v := b.Range(graph.ExpAvg, moment, n), b.Range(graph.ExpAvgSq, moment, n)
+	if mixed {
+		adamw.ApplyMixed(b, b.Range(graph.Shadow, param/2, n/2), p, g, m, v, u.norm, u.hyper, u.settings(decays))
+	} else {
+		adamw.Apply(b, p, g, m, v, u.norm, u.hyper, u.settings(decays))
+	}
+}
+
+// piece is step for elements [at, at+n) of all parameters, a step for each run of them.
+func (u *update) piece(at, param, moment, n int, mixed bool) {
+	within(u.runs, at, n, func(from, n int, decays bool) { u.step(param+from, moment+from, n, mixed, decays) })
+}
+
+// shard updates a shard's pieces, and sends them while it updates more.
+func (u *update) shard(shard Shard, mixed bool) {
+	b := u.b
 	var square graph.Tensor
 	shard.Pieces(func(at, _, n int) {
-		g := b.Range(graph.Grads, at, n)
-		grads = append(grads, g)
-		if s := grad_norm.ApplySquare(b, g); len(grads) == 1 {
+		if s := grad_norm.ApplySquare(b, b.Range(graph.Grads, at, n)); !square.Valid() {
 			square = s
 		} else {
 			square = b.Add(square, s)
 		}
 	})
-	norm := grad_norm.ApplyRoot(b, b.Apply(all_reduce.Spec(), square))
-	b.Result(gradNormResult, norm)
+	u.norm = grad_norm.ApplyRoot(b, b.Apply(all_reduce.Spec(), square))
+	b.Result(gradNormResult, u.norm)
 	var gathered []graph.Tensor
 	cast := func(bucket int, p graph.Tensor) {
 		if from, n := shard.Buckets.At(bucket); mixed {
@@ -72,9 +105,8 @@ func (o AdamW) buildShard(b *graph.Builder, hyper graph.Tensor, mixed bool, shar
 		}
 	}
 	shard.Pieces(func(at, moment, n int) {
+		u.piece(at, at, moment, n, false)
 		bucket := len(gathered)
-		p, m, v := b.Range(graph.Params, at, n), b.Range(graph.ExpAvg, moment, n), b.Range(graph.ExpAvgSq, moment, n)
-		adamw.Apply(b, p, grads[bucket], m, v, norm, hyper, o.settings())
 		from, n := shard.Buckets.At(bucket)
 		whole := b.Range(graph.Params, from, n)
 		all_gather.Apply(b, whole)

@@ -71,7 +71,7 @@ func TestDocumentedKeys(t *testing.T) {
 	}
 	for key, values := range map[string][]string{
 		"run.device": recipes.Devices, "run.dtype": recipes.DTypes, "run.shard": recipes.Shards, "run.reduce_dtype": recipes.ReduceDTypes,
-		"optim.schedule": optim.Schedules, "model.layers.pattern": layers.Mixers, "model.init": {layers.InitMamba, layers.InitLlama},
+		"optim.schedule": optim.Schedules, "optim.decayed": optim.Decays, "model.layers.pattern": layers.Mixers, "model.init": {layers.InitMamba, layers.InitLlama},
 		"data.generate.task": {data.TaskPasskey, data.TaskPhonebook}, "data.generate.loss": {data.LossAnswer, data.LossAll},
 	} {
 		for _, v := range values {

@@ -190,7 +190,7 @@ train: {tokens: 20e9}
 	if diff := cmp.Diff(&want, r, sameRecipe...); diff != "" {
 		t.Errorf("recipe (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(optim.AdamW{PeakLR: 4e-4, Schedule: optim.Cosine, Betas: []float64{0.9, 0.95}, Eps: 1e-8, WeightDecay: 0.1, GradClip: 1}, r.Optim); diff != "" {
+	if diff := cmp.Diff(optim.AdamW{PeakLR: 4e-4, Schedule: optim.Cosine, Betas: []float64{0.9, 0.95}, Eps: 1e-8, WeightDecay: 0.1, Decayed: optim.DecayAll, GradClip: 1}, r.Optim); diff != "" {
 		t.Errorf("optimizer (-want +got):\n%s", diff)
 	}
 	before := *r

@@ -141,7 +141,7 @@ func NewEngine(dev graph.Device, m *layers.Model, o optim.AdamW, c EngineConfig)
 	if e.more, err = e.loadMore(c); err != nil {
 		return nil, err
 	}
-	if e.optim, err = optim.New(dev, e.mem, e.floats, o, c.Mixed, e.shard); err != nil {
+	if e.optim, err = optim.New(dev, e.mem, e.params, e.floats, o, c.Mixed, e.shard); err != nil {
 		return nil, err
 	}
 	if c.Mixed {

@@ -25,6 +25,7 @@ func TestResumeExact(t *testing.T) {
 		"linear":       {[]string{"optim.schedule=linear"}, nil},
 		"wsd":          {[]string{"optim.schedule=wsd", "optim.decay_fraction=0.5"}, nil},
 		"constant":     {[]string{"optim.schedule=constant"}, nil},
+		"matrices":     {[]string{"optim.decayed=matrices"}, nil},
 		"accumulation": {[]string{"train.batch_size=4", "train.micro_batch=1"}, nil},
 		"documents":    {[]string{"data.reset_state=true", "train.batch_size=4", "train.micro_batch=2"}, nil},
 		"bfloat16":     {[]string{"run.dtype=bfloat16", "run.float32_sublayers=1"}, nil},

@@ -222,9 +222,24 @@ func (p *Program) takeMemory(m graph.Memory, other *Program) error {
 		if want[r] < 0 || want[r] > maxElements {
 			return fmt.Errorf("cpu: region %v can't have %d elements", r, want[r])
 		}
+		if err := p.room(r, 4*int64(want[r])); err != nil {
+			return err
+		}
 		p.regions[r] = aligned(want[r])
 	}
 	return nil
+}
+
+// room is an error where a region would take more than is free, of which Go's runtime would die.
+func (p *Program) room(r graph.Region, bytes int64) error {
+	if bytes < hugePage {
+		return nil // not worth the question
+	}
+	free, err := availableMemory()
+	if err == nil && free > 0 && bytes > free {
+		err = fmt.Errorf("cpu: region %v takes %.1f GB of memory, of %.1f GB that are free", r, float64(bytes)/1e9, float64(free)/1e9)
+	}
+	return err
 }
 
 func (p *Program) buffer(s graph.Slot) graph.Buffer {

@@ -169,6 +169,11 @@ func TestLoadErrors(t *testing.T) {
 	wantError(t, "huge arena", build(&graph.Spec{Name: "op", Signature: "x[B T N] -> y[B T N]", CPU: nop}, func(p *graph.Plan) {
 		p.Sizes[graph.Arena] = math.MaxInt
 	}), "cpu: region arena can't have")
+	if free, _ := dev.FreeMemory(); free > 0 {
+		wantError(t, "more than is free", build(&graph.Spec{Name: "op", Signature: "x[B T N] -> y[B T N]", CPU: nop}, func(p *graph.Plan) {
+			p.Sizes[graph.Arena] = 1 << 44
+		}), "cpu: region arena takes 70368.7 GB of memory, of ")
+	}
 	for _, n := range []int{-1, math.MaxInt, math.MaxInt / 4} {
 		_, err := dev.NewMemory([graph.Regions]int{graph.Params: n})
 		wantError(t, "NewMemory", err, "cpu: region params can't have")

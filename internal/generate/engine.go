@@ -85,7 +85,10 @@ func New(dev graph.Device, mem graph.Memory, m *layers.Model, c Config) (*Engine
 		programs: programs{dev: dev, mem: mem, model: m, rows: c.Rows, precision: c.Precision,
 			positions: c.Room, baseShape: shape{wantLast, c.Chunk, c.Chunk > 1}},
 	}
-	return e, e.programs.open()
+	if err := e.programs.open(); err != nil {
+		return nil, fmt.Errorf("%d texts at once, %d tokens of each in a call: %w", c.Rows, c.Chunk, err)
+	}
+	return e, nil
 }
 
 // Close frees the engine's memory.

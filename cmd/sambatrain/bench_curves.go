@@ -135,7 +135,7 @@ func (t speedTable) lengths() []int {
 }
 
 func (t speedTable) draw(folder string) error {
-	o := plot.Options{XLabel: t.x, YLabel: "tokens a second"}
+	o := plot.Options{XLabel: t.x, YLabel: "tokens a second", FromZero: true}
 	_, o.XMarks = logLengths(t.lengths())
 	var series []plot.Series
 	for _, m := range t.models {

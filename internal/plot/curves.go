@@ -33,6 +33,8 @@ type Options struct {
 	References     []Reference
 	// XMarks are the x axis' marks; without any they are round numbers.
 	XMarks []Mark
+	// FromZero begins the y axis at 0, for speeds, of which one is so many times another.
+	FromZero bool
 	// CutTop ends the y axis a little above where the curves spend their time, so that the first
 	// steps' losses don't press the rest flat. What is cut off is told below the picture.
 	CutTop bool

@@ -129,6 +129,9 @@ func extentOf(options Options, series []Series) extent {
 	} else {
 		e.yMin -= margin
 	}
+	if options.FromZero {
+		e.yMin = min(0, e.yMin)
+	}
 	e.yMax += margin
 	return e
 }

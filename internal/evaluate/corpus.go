@@ -64,8 +64,12 @@ func Files(tok data.Tokenizer, paths []string, n int) (*Corpus, error) {
 const block = 1024
 
 // Split takes up to texts texts of n tokens from a split of token shards, spread evenly
-// over it. Documents follow one another in them as in training.
+// over it. Documents follow one another in them as in training. Rows that are made up have no
+// such stream.
 func Split(ctx context.Context, c data.Config, split data.Split, texts, n int) (*Corpus, error) {
+	if c.Generate.Task != "" {
+		return nil, fmt.Errorf("data.generate: the run's rows are made up (%s), and no text: name files with --text", c.Generate.Task)
+	}
 	c.SeqLen = min(block, n)
 	set, err := data.Open(ctx, c, split)
 	if err != nil {

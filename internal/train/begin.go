@@ -94,8 +94,11 @@ func checkVacant(dir string) error {
 	switch {
 	case err == nil:
 		return fmt.Errorf("%s: holds a run already; go on with `sambatrain resume %s`, or choose another folder with --out", dir, dir)
-	case !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("run.out: %w", err)
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
 	}
-	return nil
+	if info, statErr := os.Stat(dir); statErr == nil && !info.IsDir() {
+		return fmt.Errorf("%s: is a file, not a folder for a run; choose another with --out", dir)
+	}
+	return fmt.Errorf("run.out: %w", err)
 }

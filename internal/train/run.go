@@ -159,6 +159,12 @@ func Resume(ctx context.Context, dir string, o Options, sets ...string) (res *Re
 	return s.run(ctx)
 }
 
+// isRun says whether a folder holds a run.
+func isRun(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, ConfigFile))
+	return err == nil
+}
+
 // LoadConfig reads a run directory's resolved recipe. Errors say what else dir is.
 func LoadConfig(dir string, sets ...string) (*recipes.Recipe, error) {
 	text, err := os.ReadFile(filepath.Join(dir, ConfigFile))
@@ -166,6 +172,10 @@ func LoadConfig(dir string, sets ...string) (*recipes.Recipe, error) {
 		info, statErr := os.Stat(dir)
 		switch {
 		case errors.Is(statErr, fs.ErrNotExist):
+			// Where a recipe without run.out puts its run.
+			if near := filepath.Join("runs", dir); isRun(near) {
+				return nil, fmt.Errorf("%s: no such run directory; did you mean %s?", dir, near)
+			}
 			return nil, fmt.Errorf("%s: no such run directory", dir)
 		case statErr == nil && !info.IsDir():
 			return nil, fmt.Errorf("%s: not a run directory but a file; `sambatrain pretrain` begins a run with a recipe", dir)

@@ -35,6 +35,7 @@ func newInspect() *cobra.Command {
 		},
 	}
 	flags.add(c)
+	flags.addSteps(c)
 	outputFlag(c, &output)
 	return c
 }

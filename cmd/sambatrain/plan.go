@@ -82,6 +82,7 @@ network. docs/scale.md says what it knows and what it doesn't.`,
 	offer(c, "shard", recipes.Shards)
 	f.IntVar(&p.layout.MicroBatch, "micro-batch", 0, "plan with this train.micro_batch alone")
 	flags.add(c)
+	flags.addSteps(c)
 	outputFlag(c, &output, outputMarkdown)
 	return c
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -23,7 +24,13 @@ type namedFlag struct {
 // addRun adds the flags of a command that makes a run.
 func (f *recipeFlags) addRun(c *cobra.Command) {
 	f.add(c)
+	f.addSteps(c)
 	f.name(c, "out", "run.out", "run directory", false)
+}
+
+// addSteps adds the flag of how long to train, for commands that do or count it.
+func (f *recipeFlags) addSteps(c *cobra.Command) {
+	f.name(c, "steps", "train.steps", "number of optimizer steps", true)
 }
 
 func (f *recipeFlags) add(c *cobra.Command) {
@@ -31,7 +38,6 @@ func (f *recipeFlags) add(c *cobra.Command) {
 	f.name(c, "device", "run.device", "where to compute: "+strings.Join(recipes.Devices, ", "), false)
 	f.name(c, "dtype", "run.dtype", "type of computation: "+strings.Join(recipes.DTypes, ", "), false)
 	f.name(c, "threads", "run.threads", "number of CPU workers; 0 is one a core", true)
-	f.name(c, "steps", "train.steps", "number of optimizer steps", true)
 	offer(c, "device", recipes.Devices)
 	offer(c, "dtype", recipes.DTypes)
 }
@@ -59,6 +65,11 @@ func (f *recipeFlags) assignments(c *cobra.Command) []string {
 }
 
 func (f *recipeFlags) load(c *cobra.Command, name string) (*recipes.Recipe, error) {
+	for _, n := range f.named {
+		if flag := c.Flags().Lookup(n.flag); flag.Changed && flag.Value.String() == "" {
+			return nil, &usageError{fmt.Errorf("--%s: is empty; leave it out for the recipe's %s", n.flag, n.key)}
+		}
+	}
 	sets := f.assignments(c)
 	if err := checkSets(sets); err != nil {
 		return nil, f.flagNames(c, err)

@@ -122,23 +122,18 @@ func (c *Checkpoint) readAll(want map[string][]Tensor) error {
 	})
 }
 
-// ReadEach is Read for who has no room for all: visit gets one tensor after the other, whose Data are good until it
-// returns. Those of model and optimizer are not used. Without optimizer only the parameters are read.
-func (c *Checkpoint) ReadEach(model, optimizer []Tensor, visit func(Tensor) error) error {
+// ReadEach is Read for who has no room for all, or wants parts: visit gets one tensor after the other, whose Data are
+// not used, and reads what it wants of it, elements from some element on. Without optimizer only the parameters are
+// visited.
+func (c *Checkpoint) ReadEach(model, optimizer []Tensor, visit func(t Tensor, read func(from int, dst []float32) error) error) error {
 	want := map[string][]Tensor{partModel: model}
 	if optimizer != nil {
 		want[partOptimizer] = optimizer
 	}
-	var room []float32
 	return c.read(want, func(p openPart, list []Tensor) error {
 		for _, t := range list {
-			n := elements(t.Shape)
-			room = slices.Grow(room[:0], n)
-			t.Data = room[:n]
-			if err := p.ReadFloat32(t.Name, t.Data); err != nil {
-				return err
-			}
-			if err := visit(t); err != nil {
+			read := func(from int, dst []float32) error { return p.ReadRange(t.Name, from, dst) }
+			if err := visit(t, read); err != nil {
 				return err
 			}
 		}

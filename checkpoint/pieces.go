@@ -129,15 +129,27 @@ func (t *Tensors) Entry(name string) (safetensors.Entry, bool) {
 
 // ReadFloat32 fills dst, which must have exactly the tensor's number of elements. All bits are kept.
 func (t *Tensors) ReadFloat32(name string, dst []float32) error {
+	if e, ok := t.whole[name]; ok && len(dst) != elements(e.Shape) {
+		return fmt.Errorf("tensor %q: shape %v has %d elements, the buffer %d", name, e.Shape, elements(e.Shape), len(dst))
+	}
+	return t.ReadRange(name, 0, dst)
+}
+
+// ReadRange fills dst with the tensor's elements from from on, in row-major order. All bits are kept.
+func (t *Tensors) ReadRange(name string, from int, dst []float32) error {
 	list, ok := t.pieces[name]
 	if !ok {
-		return t.set.ReadFloat32(name, dst)
+		return t.set.ReadFloat32Range(name, from, dst)
 	}
-	if n := elements(t.whole[name].Shape); len(dst) != n {
-		return fmt.Errorf("tensor %q: shape %v has %d elements, the buffer %d", name, t.whole[name].Shape, n, len(dst))
+	if n := elements(t.whole[name].Shape); from < 0 || len(dst) > n-from {
+		return fmt.Errorf("tensor %q: shape %v has no %d elements from %d on", name, t.whole[name].Shape, len(dst), from)
 	}
 	for _, p := range list {
-		if err := t.set.ReadFloat32(pieceName(name, p.From, p.To), dst[p.From:p.To]); err != nil {
+		first, last := max(from, p.From), min(from+len(dst), p.To)
+		if first >= last {
+			continue
+		}
+		if err := t.set.ReadFloat32Range(pieceName(name, p.From, p.To), first-p.From, dst[first-from:last-from]); err != nil {
 			return err
 		}
 	}

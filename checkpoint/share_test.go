@@ -2,6 +2,8 @@ package checkpoint
 
 import (
 	"encoding/json"
+	"fmt"
+	"math"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -70,6 +72,7 @@ func TestShares(t *testing.T) {
 		if d, err := Diff(c, newest(t, other)); err != nil || !d.Same || d.Equal != 12 {
 			t.Errorf("%d processes: %+v, %v", size, d, err)
 		}
+		ranges(t, c)
 		for _, f := range c.files {
 			path := filepath.Join(info.Dir, f.Name)
 			flip(t, path, int(f.Size)-1, 2)
@@ -79,6 +82,30 @@ func TestShares(t *testing.T) {
 		// A later save of one process takes its place.
 		save(t, r, 1, 2)
 		holds(t, newest(t, dir), 2)
+	}
+}
+
+// ranges reads every range of every tensor, in whatever pieces it lies.
+func ranges(t *testing.T, c *Checkpoint) {
+	t.Helper()
+	model, optimizer := tensors(1)
+	err := c.ReadEach(model, optimizer, func(want Tensor, read func(from int, dst []float32) error) error {
+		for from := range want.Data {
+			for to := from; to <= min(from+9, len(want.Data)); to++ {
+				got := make([]float32, to-from)
+				if err := read(from, got); err != nil {
+					return err
+				}
+				if !slices.EqualFunc(got, want.Data[from:to], func(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }) {
+					t.Errorf("%s[%d:%d] is %v, want %v", want.Name, from, to, got, want.Data[from:to])
+				}
+			}
+		}
+		wantError(t, read(1, make([]float32, len(want.Data))), "tensor", fmt.Sprintf("has no %d elements from 1 on", len(want.Data)))
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

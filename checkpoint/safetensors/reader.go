@@ -141,6 +141,27 @@ func (f *File) ReadFloat32(name string, dst []float32) error {
 	return f.read4(name, F32, bytesOf(dst))
 }
 
+// ReadFloat32Range fills dst with elements from from on, in row-major order, of a tensor of dtype F32. All bits are kept.
+func (f *File) ReadFloat32Range(name string, from int, dst []float32) error {
+	e, ok := f.Entry(name)
+	switch {
+	case !ok:
+		return fmt.Errorf("%s: no tensor %q", f.name, name)
+	case e.DType != F32:
+		return fmt.Errorf("%s: tensor %q: dtype is %s, want %s", f.name, name, e.DType, F32)
+	case from < 0 || int64(from) > e.Bytes()/4-int64(len(dst)):
+		return fmt.Errorf("%s: tensor %q: shape %v has no %d elements from %d on", f.name, name, e.Shape, len(dst), from)
+	}
+	raw := bytesOf(dst)
+	if err := readAt(f.r, raw, f.data+e.begin+4*int64(from)); err != nil {
+		return fmt.Errorf("%s: tensor %q: %w", f.name, name, err)
+	}
+	if !littleEndian {
+		swap4(raw)
+	}
+	return nil
+}
+
 // ReadInt32 fills dst, which must have exactly the tensor's number of elements, from a tensor of dtype I32.
 func (f *File) ReadInt32(name string, dst []int32) error {
 	return f.read4(name, I32, bytesOf(dst))

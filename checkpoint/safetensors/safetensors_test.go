@@ -34,6 +34,8 @@ var oddFloats = []float32{
 	float32(math.Inf(-1)),
 }
 
+func sameBits(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }
+
 func TestRoundTrip(t *testing.T) {
 	entries := []Entry{
 		{Name: "z", DType: F32, Shape: []int{2, 3}},
@@ -121,6 +123,12 @@ func TestRoundTrip(t *testing.T) {
 	}
 	if b, err := io.ReadAll(raw); err != nil || !bytes.Equal(b, []byte{9, 9, 9}) {
 		t.Errorf("raw bytes are %v (%v)", b, err)
+	}
+	for from := range 6 {
+		part := make([]float32, min(2, 6-from))
+		if err := f.ReadFloat32Range("z", from, part); err != nil || !slices.EqualFunc(part, floats[from:from+len(part)], sameBits) {
+			t.Errorf("elements from %d on are %x (%v)", from, part, err)
+		}
 	}
 	if err := f.ReadFloat32("empty", nil); err != nil {
 		t.Error(err)
@@ -276,6 +284,10 @@ func TestReadRefuses(t *testing.T) {
 		"too long":       {f.ReadFloat32("a", make([]float32, 2)), `the buffer has 8`},
 		"wrong dtype":    {f.ReadInt32("a", make([]int32, 1)), `dtype is F32, want I32`},
 		"int as float":   {f.ReadFloat32("i", make([]float32, 1)), `dtype is I32, want F32`},
+		"range of none":  {f.ReadFloat32Range("b", 0, nil), `no tensor "b"`},
+		"range of ints":  {f.ReadFloat32Range("i", 0, make([]float32, 1)), `dtype is I32, want F32`},
+		"before":         {f.ReadFloat32Range("a", -1, make([]float32, 1)), `tensor "a": shape [1] has no 1 elements from -1 on`},
+		"behind":         {f.ReadFloat32Range("a", 1, make([]float32, 1)), `tensor "a": shape [1] has no 1 elements from 1 on`},
 	} {
 		if c.err == nil || !strings.Contains(c.err.Error(), c.want) {
 			t.Errorf("%s: error is %v, want %q", name, c.err, c.want)

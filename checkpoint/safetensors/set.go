@@ -61,13 +61,13 @@ func (s *Set) Entry(name string) (Entry, bool) {
 	return f.Entry(name)
 }
 
-// ReadFloat32 is File.ReadFloat32.
-func (s *Set) ReadFloat32(name string, dst []float32) error {
+// ReadFloat32Range is File.ReadFloat32Range.
+func (s *Set) ReadFloat32Range(name string, from int, dst []float32) error {
 	f := s.in[name]
 	if f == nil {
 		return fmt.Errorf("no tensor %q", name)
 	}
-	return f.ReadFloat32(name, dst)
+	return f.ReadFloat32Range(name, from, dst)
 }
 
 // ReadAsFloat32 fills dst, which must have exactly the tensor's number of elements, from a tensor of dtype F32, BF16

@@ -41,7 +41,7 @@ func TestExportRoundTrip(t *testing.T) {
 	}
 	for _, want := range saved {
 		got := make([]float32, len(want.Data))
-		if err := exported.ReadFloat32(want.Name, got); err != nil {
+		if err := exported.ReadAsFloat32(want.Name, got); err != nil {
 			t.Fatal(err)
 		}
 		if !slices.EqualFunc(got, want.Data, func(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }) {

@@ -124,7 +124,7 @@ func rewrite(t *testing.T, dir string, change func(map[string][]float32, map[str
 	values, shapes := map[string][]float32{}, map[string][]int{}
 	for _, e := range set.Entries() {
 		values[e.Name], shapes[e.Name] = make([]float32, e.Bytes()/4), e.Shape
-		if err := set.ReadFloat32(e.Name, values[e.Name]); err != nil {
+		if err := set.ReadAsFloat32(e.Name, values[e.Name]); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -120,9 +120,17 @@ func (e *Engine) load(c *checkpoint.Checkpoint, model, moments []checkpoint.Tens
 			places[r.prefix+p.Name] = place{r.region, i}
 		}
 	}
-	err := c.ReadEach(model, moments, func(t checkpoint.Tensor) error {
+	var room []float32
+	err := c.ReadEach(model, moments, func(t checkpoint.Tensor, read func(from int, dst []float32) error) error {
 		to := places[t.Name]
-		return e.write(to.region, e.params[to.param].Offset, t.Data)
+		p := e.params[to.param]
+		return e.own(to.region, p.Offset, p.Shape.Size(), func(from, at, n int) error {
+			room = slices.Grow(room[:0], n)[:n]
+			if err := read(from, room); err != nil {
+				return err
+			}
+			return e.mem.Write(to.region, at, room)
+		})
 	})
 	if err != nil {
 		return err
@@ -132,13 +140,19 @@ func (e *Engine) load(c *checkpoint.Checkpoint, model, moments []checkpoint.Tens
 
 // write copies data, which lies at at in the flat layout, to what this process has of it.
 func (e *Engine) write(r graph.Region, at int, data []float32) error {
+	return e.own(r, at, len(data), func(from, to, n int) error { return e.mem.Write(r, to, data[from:from+n]) })
+}
+
+// own calls f for what this process has of region r's elements [at, at+n) of the flat layout:
+// so many of them from one on, counted from at, and where they lie in its memory.
+func (e *Engine) own(r graph.Region, at, n int, f func(from, to, n int) error) error {
 	if !e.sharded(r) {
-		return e.mem.Write(r, at, data)
+		return f(0, at, n)
 	}
 	var errs []error
-	e.shard.Pieces(func(piece, local, n int) {
-		if first, last := max(piece, at), min(piece+n, at+len(data)); first < last {
-			errs = append(errs, e.mem.Write(r, local+first-piece, data[first-at:last-at]))
+	e.shard.Pieces(func(piece, local, length int) {
+		if first, last := max(piece, at), min(piece+length, at+n); first < last {
+			errs = append(errs, f(first-at, local+first-piece, last-first))
 		}
 	})
 	return errors.Join(errs...)

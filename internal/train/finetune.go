@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/recipes"
 )
@@ -16,7 +17,14 @@ func (s *session) begin() error {
 	if from == "" {
 		return s.engine.Init(s.recipe.Train.Seed)
 	}
-	r, c, err := Newest(from, s.options.Log)
+	r, err := TrainedConfig(from)
+	if err != nil {
+		return fmt.Errorf("train.from: %w", err)
+	}
+	c, err := s.found(from, func() (*checkpoint.Checkpoint, error) {
+		_, c, err := Newest(from, s.options.Log)
+		return c, err
+	})
 	if err != nil {
 		return fmt.Errorf("train.from: %w", err)
 	}

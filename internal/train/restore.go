@@ -15,29 +15,62 @@ import (
 
 // restore loads the newest good checkpoint and takes the metrics back to it.
 func (s *session) restore() error {
+	c, err := s.found(s.dir, s.newest)
+	switch {
+	case err != nil:
+		return err
+	case c == nil:
+		s.options.Log.Info("no checkpoint yet: starting again from step 0")
+		err = s.begin()
+	default:
+		err = s.continueFrom(c)
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.agree("the step that the run goes on from", s.step); err != nil {
+		return err
+	}
+	return s.together("take the metrics back to that step", s.reopenMetrics)
+}
+
+// newest is the run's newest good checkpoint, nil where none was saved yet.
+func (s *session) newest() (*checkpoint.Checkpoint, error) {
 	c, skipped, err := checkpoint.Newest(s.dir)
 	for _, bad := range skipped {
 		s.options.Log.Error("checkpoint is damaged and passed over; its steps are done again", "checkpoint", bad.Dir, "reason", bad.Err)
 	}
 	switch {
 	case errors.Is(err, checkpoint.ErrNoCheckpoint) && len(skipped) == 0:
-		s.options.Log.Info("no checkpoint yet: starting again from step 0")
-		if err := s.begin(); err != nil {
-			return err
-		}
+		return nil, nil
 	case errors.Is(err, checkpoint.ErrNoCheckpoint):
-		return fmt.Errorf("%w; put a good one back, or delete %s to start again from step 0", err, filepath.Dir(skipped[0].Dir))
-	case err != nil:
-		return err
-	default:
-		if err := s.continueFrom(c); err != nil {
-			return err
+		return nil, fmt.Errorf("%w; put a good one back, or delete %s to start again from step 0", err, filepath.Dir(skipped[0].Dir))
+	}
+	return c, err
+}
+
+// found is a checkpoint below the folder root, or nil, which the first process finds for all:
+// only it reads every file to see that it is good.
+func (s *session) found(root string, find func() (*checkpoint.Checkpoint, error)) (*checkpoint.Checkpoint, error) {
+	if !s.first() {
+		below, err := s.line.Share(nil)
+		if err != nil || len(below) == 0 {
+			return nil, err
+		}
+		return checkpoint.Describe(filepath.Join(root, filepath.FromSlash(string(below))))
+	}
+	c, err := find()
+	if err != nil {
+		return nil, err
+	}
+	below := ""
+	if c != nil {
+		if below, err = filepath.Rel(root, c.Dir); err != nil {
+			return nil, err
 		}
 	}
-	if err := s.agree("the step that the run goes on from", s.step); err != nil {
-		return err
-	}
-	return s.together("take the metrics back to that step", s.reopenMetrics)
+	_, err = s.line.Share([]byte(filepath.ToSlash(below)))
+	return c, err
 }
 
 // reopenMetrics takes the metrics back to the step that the run goes on from.

@@ -6,7 +6,7 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
-	"io"
+	"log/slog"
 	"math"
 	"os"
 	"path/filepath"
@@ -101,9 +101,9 @@ func (f *retrievalFlags) add(c *cobra.Command, samples int) {
 	c.Flags().Uint64Var(&f.seed, "seed", 1, "seed of the questions")
 }
 
-func (f *retrievalFlags) options(c *cobra.Command, e *evalFlags) (evaluate.RetrievalOptions, error) {
+func (f *retrievalFlags) options(e *evalFlags) (evaluate.RetrievalOptions, error) {
 	o := evaluate.RetrievalOptions{Samples: f.samples, Seed: f.seed, Rows: e.rows, Chunk: e.chunk,
-		Progress: progressLine(c.ErrOrStderr(), "questions")}
+		Progress: progress("questions")}
 	if f.samples < 1 {
 		return o, &usageError{fmt.Errorf("--samples: must be at least 1, is %d", f.samples)}
 	}
@@ -207,8 +207,8 @@ func logLengths(lengths []int) (x []float64, marks []plot.Mark) {
 	return x, marks
 }
 
-// progressLine tells on standard error how far a measurement is, every few seconds.
-func progressLine(w io.Writer, what string) func(done, total int64) {
+// progress logs how far a measurement is, every few seconds.
+func progress(what string) func(done, total int64) {
 	started := time.Now()
 	last := started
 	return func(done, total int64) {
@@ -218,6 +218,6 @@ func progressLine(w io.Writer, what string) func(done, total int64) {
 		}
 		last = now
 		left := time.Duration(float64(now.Sub(started)) / float64(done) * float64(total-done))
-		fmt.Fprintf(w, "%d/%d %s  eta %s\n", done, total, what, left.Round(time.Second))
+		slog.Info("measuring", what, done, "of", total, "eta", left.Round(time.Second))
 	}
 }

@@ -39,7 +39,7 @@ and the depth alone. Models learn the task from a recipe with data.generate, see
 			if depths < 2 {
 				return &usageError{fmt.Errorf("--depths: must be at least 2, is %d", depths)}
 			}
-			o, err := q.options(c, &f)
+			o, err := q.options(&f)
 			if err != nil {
 				return err
 			}

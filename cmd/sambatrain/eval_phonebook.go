@@ -39,7 +39,7 @@ the first line. scores.csv has a line for each size, and scores.png the picture.
 					return &usageError{fmt.Errorf("--entries: must rise, from 3 to %d at most, are %v", data.MaxEntries, entries)}
 				}
 			}
-			o, err := q.options(c, &f)
+			o, err := q.options(&f)
 			if err != nil {
 				return err
 			}

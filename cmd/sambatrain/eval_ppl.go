@@ -51,7 +51,7 @@ Texts are taken from the run's validation split, as one stream of documents, or 
 					return nil, err
 				}
 				r, err := evaluate.MeasurePPL(ctx, m, corpus, evaluate.PPLOptions{
-					Lengths: lengths, Rows: f.rows, Chunk: f.chunk, Progress: progressLine(c.ErrOrStderr(), "tokens")})
+					Lengths: lengths, Rows: f.rows, Chunk: f.chunk, Progress: progress("tokens")})
 				return func() error { return f.reportPPL(c, m, dir, r) }, err
 			})
 		},

@@ -85,10 +85,14 @@ func (a *app) trainOptions(place dist.Topology) (train.Options, error) {
 	}
 	lines := runlog.NewLogWriter(os.Stderr)
 	log, err := a.loggerTo(lines)
+	console := func(o runlog.ConsoleOptions) runlog.Console { return runlog.NewConsole(os.Stderr, o) }
+	if a.logFormat == runlog.JSON {
+		console = func(o runlog.ConsoleOptions) runlog.Console { return runlog.NewJSONLines(os.Stderr, o) }
+	}
 	return train.Options{
 		Place:       place,
 		Log:         log,
-		Console:     func(o runlog.ConsoleOptions) runlog.Console { return lines.Over(runlog.NewConsole(os.Stderr, o)) },
+		Console:     func(o runlog.ConsoleOptions) runlog.Console { return lines.Over(console(o)) },
 		CodeVersion: version(),
 		Abort:       func(cause error) { os.Exit(report(cause)) },
 	}, err

@@ -11,6 +11,7 @@ type lines struct {
 	mu      sync.Mutex
 	w       io.Writer
 	options ConsoleOptions
+	json    bool // lines are those of metrics.jsonl
 	speed   speed
 	shown   bool // a training step has been shown
 }
@@ -23,19 +24,35 @@ func NewLines(w io.Writer, options ConsoleOptions) Console {
 	return &lines{w: w, options: options}
 }
 
+// NewJSONLines is NewLines for programs: each line is the record's of metrics.jsonl. Notes, which a
+// logger writes, are to be JSON, too.
+func NewJSONLines(w io.Writer, options ConsoleOptions) Console {
+	c := NewLines(w, options).(*lines)
+	c.json = true
+	return c
+}
+
 func (l *lines) Step(r Record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	total := l.options.Total
-	if r.Kind != KindTrain {
+	if r.Kind == KindTrain {
+		l.speed.add(r.Train.TokensPerSecond)
+		if l.shown && r.Step%l.options.LogEvery != 0 && r.Step != total {
+			return
+		}
+		l.shown = true
+	}
+	switch {
+	case l.json:
+		if line, err := r.MarshalJSON(); err == nil { // a record that is none ends the run, when it is appended to its file
+			fmt.Fprintf(l.w, "%s\n", line)
+		}
+		return
+	case r.Kind != KindTrain:
 		fmt.Fprintln(l.w, describe(r, total))
 		return
 	}
-	l.speed.add(r.Train.TokensPerSecond)
-	if l.shown && r.Step%l.options.LogEvery != 0 && r.Step != total {
-		return
-	}
-	l.shown = true
 	t := r.Train
 	fmt.Fprintf(l.w, "%s  loss %.4f  bpb %.4f  lr %.1e  norm %.2f  %s tok/s  eta %s\n",
 		stepOf(r.Step, total), t.Loss, t.BitsPerByte, t.LR, t.GradNorm,

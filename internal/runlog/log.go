@@ -6,10 +6,13 @@ import (
 	"log/slog"
 )
 
+// JSON is the --log-format of lines for programs.
+const JSON = "json"
+
 // Values of the flags --log-level and --log-format, for help texts and completions.
 var (
 	LogLevels  = []string{"debug", "info", "warn", "error"}
-	LogFormats = []string{"text", "json"}
+	LogFormats = []string{"text", JSON}
 )
 
 var slogLevels = map[string]slog.Level{
@@ -27,7 +30,7 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	switch format {
 	case "text":
 		return slog.New(slog.NewTextHandler(w, options)), nil
-	case "json":
+	case JSON:
 		return slog.New(slog.NewJSONHandler(w, options)), nil
 	}
 	return nil, fmt.Errorf("--log-format %q: want text or json", format)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -83,6 +84,14 @@ func keysOf(prefix string, t reflect.Type) []string {
 		}
 	}
 	return keys
+}
+
+// Keys are those of a recipe that have values, each with its path.
+func Keys() []string {
+	all := keysOf("", reflect.TypeFor[Recipe]())
+	return slices.DeleteFunc(all, func(key string) bool {
+		return slices.ContainsFunc(all, func(other string) bool { return strings.HasPrefix(other, key+".") })
+	})
 }
 
 // nearest is the known key with the fewest letters to change, or nothing where more than half

@@ -35,6 +35,12 @@ steps, rate 1e-4); the batch and the row length are the run's. Measure the resul
 			}
 			return nil
 		},
+		ValidArgsFunction: func(c *cobra.Command, args []string, word string) ([]string, cobra.ShellCompDirective) {
+			if len(args) == 1 {
+				return completeRecipe(c, args, word)
+			}
+			return nil, cobra.ShellCompDirectiveDefault
+		},
 		RunE: func(c *cobra.Command, args []string) error {
 			tasks := []string{data.TaskPasskey, data.TaskPhonebook}
 			if task != "" && !slices.Contains(tasks, task) {
@@ -47,15 +53,13 @@ steps, rate 1e-4); the batch and the row length are the run's. Measure the resul
 			if task == "" && recipe == "" {
 				return &usageError{errors.New("finetune: name a --task or a RECIPE to train on")}
 			}
-			sets := flags.assignments(c)
-			if err := checkSets(sets); err != nil {
-				return err
-			}
-			base, err := train.TrainedConfig(args[0])
-			if err != nil {
-				return err
-			}
-			r, err := recipes.FineTune(base, args[0], task, recipe, sets...)
+			r, err := flags.loadBy(c, func(sets []string) (*recipes.Recipe, error) {
+				base, err := train.TrainedConfig(args[0])
+				if err != nil {
+					return nil, err
+				}
+				return recipes.FineTune(base, args[0], task, recipe, sets...)
+			})
 			if err != nil {
 				return err
 			}

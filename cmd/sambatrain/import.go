@@ -64,6 +64,7 @@ model section becomes that of DIR.`,
 		},
 	}
 	c.Flags().StringVar(&recipe, "recipe", "", "recipe that says all but the model")
+	complete(c, "recipe", completeRecipe)
 	flags.addRun(c)
 	return c
 }

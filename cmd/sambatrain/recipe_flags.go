@@ -38,6 +38,7 @@ func (f *recipeFlags) add(c *cobra.Command) {
 	f.name(c, "device", "run.device", "where to compute: "+strings.Join(recipes.Devices, ", "), false)
 	f.name(c, "dtype", "run.dtype", "type of computation: "+strings.Join(recipes.DTypes, ", "), false)
 	f.name(c, "threads", "run.threads", "number of CPU workers; 0 is one a core", true)
+	complete(c, "set", completeKey)
 	offer(c, "device", recipes.Devices)
 	offer(c, "dtype", recipes.DTypes)
 }
@@ -65,6 +66,11 @@ func (f *recipeFlags) assignments(c *cobra.Command) []string {
 }
 
 func (f *recipeFlags) load(c *cobra.Command, name string) (*recipes.Recipe, error) {
+	return f.loadBy(c, func(sets []string) (*recipes.Recipe, error) { return recipes.Load(name, sets...) })
+}
+
+// loadBy has a recipe made with the flags' changes. Errors are in terms of the flags.
+func (f *recipeFlags) loadBy(c *cobra.Command, load func(sets []string) (*recipes.Recipe, error)) (*recipes.Recipe, error) {
 	for _, n := range f.named {
 		if flag := c.Flags().Lookup(n.flag); flag.Changed && flag.Value.String() == "" {
 			return nil, &usageError{fmt.Errorf("--%s: is empty; leave it out for the recipe's %s", n.flag, n.key)}
@@ -74,7 +80,7 @@ func (f *recipeFlags) load(c *cobra.Command, name string) (*recipes.Recipe, erro
 	if err := checkSets(sets); err != nil {
 		return nil, f.flagNames(c, err)
 	}
-	r, err := recipes.Load(name, sets...)
+	r, err := load(sets)
 	if err != nil {
 		return nil, f.flagNames(c, err)
 	}
@@ -109,6 +115,15 @@ func checkSets(sets []string) error {
 		}
 	}
 	return nil
+}
+
+// completeKey offers the keys of recipes.
+func completeKey(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	var list []string
+	for _, key := range recipes.Keys() {
+		list = append(list, key+"=")
+	}
+	return list, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
 }
 
 // completeRecipe offers the built-in recipes and YAML files.

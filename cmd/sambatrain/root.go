@@ -176,7 +176,11 @@ func outputFlag(c *cobra.Command, form *outputForm, others ...outputForm) {
 
 // offer completes a flag's values in shells.
 func offer(c *cobra.Command, flag string, values []string) {
-	if err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+	complete(c, flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func complete(c *cobra.Command, flag string, by cobra.CompletionFunc) {
+	if err := c.RegisterFlagCompletionFunc(flag, by); err != nil {
 		panic(err) // the flag is not there, or has completions
 	}
 }

@@ -208,8 +208,11 @@ func Counts(text string) ([]int, error) {
 		} else if fmt.Sprintf("%d-%d", from, to) != part {
 			return nil, fmt.Errorf("must be numbers, as in 1,8,64 or 1-4096, is %q", text)
 		}
-		if from < 1 || to < from || to > math.MaxInt32 {
-			return nil, fmt.Errorf("must be at least 1 and rise, is %q", text)
+		if from < 1 || to > math.MaxInt32 {
+			return nil, fmt.Errorf("must be 1 to %d, is %q", math.MaxInt32, text)
+		}
+		if to < from {
+			return nil, fmt.Errorf("must rise from first to last, is %q", text)
 		}
 		for n := from; n <= to; n *= 2 {
 			list = append(list, n)

@@ -46,7 +46,7 @@ func newGenerate(a *app) *cobra.Command {
 		Short: "Continue prompts with a trained model",
 		Long: `Continue one or several prompts with a run's newest good checkpoint. Text is written as
 it comes. The recurrent state and the attention window are carried along, so every token
-costs the same.` + olderCheckpoint,
+costs the same. On a terminal, control characters are shown, as \x1b.` + olderCheckpoint,
 		Example: `  sambatrain generate runs/quickstart --prompt "func main() {" --tokens 200 --temperature 0.7
   cat main.go | sambatrain generate runs/quickstart --prompt-file - --stop "}"
   sambatrain generate runs/quickstart --prompt "type A" --prompt "type B" --output json`,
@@ -84,6 +84,9 @@ func (a *app) generate(c *cobra.Command, run string, o *generateOptions) error {
 	}
 	defer m.Close()
 	out := &textWriter{w: c.OutOrStdout(), echo: o.echo, output: o.output}
+	if o.output == outputText {
+		out.w = forPeople(out.w)
+	}
 	var list []generate.Request
 	longest := 0
 	for i, prompt := range prompts {

@@ -72,7 +72,7 @@ func printRun(c *cobra.Command, output outputForm, r *train.Result) error {
 			fmt.Fprintf(w, "byte unigram     %.4f bits per byte\n", r.UnigramBitsPerByte)
 		}
 		if r.Sample != "" {
-			fmt.Fprintf(w, "\n--- sample ---\n%s\n--------------\n", r.Sample)
+			fmt.Fprintf(forPeople(w), "\n--- sample ---\n%s\n--------------\n", r.Sample)
 		}
 		return nil
 	})

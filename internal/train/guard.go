@@ -37,7 +37,7 @@ func (g *guard) objection(loss float64) string {
 	if g.MaxZ == 0 || len(g.Losses) < g.Window {
 		return ""
 	}
-	mean, deviation := meanDeviation(g.Losses)
+	mean, deviation := meanDeviation(g.Losses[len(g.Losses)-g.Window:]) // more, where the window was longer once
 	if z := (loss - mean) / deviation; z > g.MaxZ {
 		return fmt.Sprintf("the loss %.4f is %.1f standard deviations above the last %d", loss, z, g.Window)
 	}

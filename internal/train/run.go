@@ -186,9 +186,17 @@ func LoadConfig(dir string, sets ...string) (*recipes.Recipe, error) {
 		}
 		return nil, err
 	}
-	r, err := parseWritten(text, filepath.Join(dir, ConfigFile), sets...)
+	name := filepath.Join(dir, ConfigFile)
+	was, err := parseWritten(text, name)
 	if err != nil {
 		return nil, err
+	}
+	r, err := parseWritten(text, name, sets...)
+	if err != nil {
+		return nil, err
+	}
+	if r.Run.Out != was.Run.Out {
+		return nil, fmt.Errorf("run.out: a run stays in its folder, %s; copy that to go on elsewhere", dir)
 	}
 	r.Run.Out = dir // the folder may have moved
 	return r, nil

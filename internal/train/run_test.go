@@ -193,6 +193,7 @@ func TestResumeRefuses(t *testing.T) {
 		{"model", "model.mlp.d_ff=40", "shape"},
 		{"vocabulary", "model.vocab_size=200", "model.vocab_size: 200 is less than the 257 of tokenizer bytes"},
 		{"device", "run.device=abacus", "run.device"},
+		{"folder", "run.out=elsewhere", "run.out: a run stays in its folder, "},
 	} {
 		_, err := Resume(t.Context(), dir, quiet(), test.set)
 		if err == nil || !strings.Contains(err.Error(), test.want) {

@@ -98,8 +98,10 @@ func (f *recipeFlags) flagNames(c *cobra.Command, err error) error {
 	// The key stands in the flag and in what is wrong with its value.
 	for _, s := range f.sets {
 		key, _, _ := strings.Cut(s, "=")
-		if text, ok := strings.CutPrefix(err.Error(), "--set "+key+": "+key); ok {
-			return &flagError{"--set " + key + ": " + strings.TrimLeft(text, ": "), err}
+		for _, end := range []string{": ", " "} { // not those of a part of its value
+			if text, ok := strings.CutPrefix(err.Error(), "--set "+key+": "+key+end); ok {
+				return &flagError{"--set " + key + ": " + text, err}
+			}
 		}
 	}
 	return err

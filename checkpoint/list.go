@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // ErrNoCheckpoint is wrapped by Newest's error when no checkpoint of the run verifies.
@@ -75,11 +78,11 @@ func verify(dir string) (manifest, error) {
 	if err != nil {
 		return manifest{}, err
 	}
+	if err := verifyFiles(dir, m.Files); err != nil {
+		return manifest{}, err
+	}
 	parts := map[string][]string{}
 	for _, r := range m.Files {
-		if err := verifyFile(dir, r); err != nil {
-			return manifest{}, err
-		}
 		if r.Part != partRecipe {
 			parts[r.Part] = append(parts[r.Part], filepath.Join(dir, r.Name))
 		}
@@ -92,6 +95,27 @@ func verify(dir string) (manifest, error) {
 		t.Close()
 	}
 	return m, nil
+}
+
+// verifyFiles compares files with their records, several at once: hashing one takes longer than reading it. The error
+// is that of the first in the list that is wrong.
+func verifyFiles(dir string, files []fileRecord) error {
+	errs := make([]error, len(files))
+	var g errgroup.Group
+	g.SetLimit(runtime.GOMAXPROCS(0))
+	for i, r := range files {
+		g.Go(func() error {
+			errs[i] = verifyFile(dir, r)
+			return nil
+		})
+	}
+	_ = g.Wait() // the errors are in the list
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Newest loads the newest checkpoint of a run that verifies. Every newer one that does not is in the Skipped list,

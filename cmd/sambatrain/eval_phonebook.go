@@ -30,7 +30,10 @@ the first line. scores.csv has a line for each size, and scores.png the picture.
 		Example: "  sambatrain eval phonebook runs/samba-phonebook --entries 20,60,120,240,480",
 		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
-			f.lengths = []string{"1"} // sizes stand for lengths
+			if c.Flags().Changed("lengths") {
+				return &usageError{errors.New("--lengths: books are as long as their --entries make them")}
+			}
+			f.lengths = []string{"1"}
 			if _, err := f.check(); err != nil {
 				return err
 			}
@@ -64,7 +67,7 @@ func (f *evalFlags) reportPhonebook(c *cobra.Command, name, dir string, r *evalu
 		s.X, s.Y = append(s.X, float64(cell.Entries)), append(s.Y, 100*cell.Share())
 	}
 	err := errors.Join(writeTable(filepath.Join(dir, "scores.csv"), table),
-		plot.Curves(filepath.Join(dir, "scores."+f.format), plot.Options{Title: name, XLabel: "entries of the book", YLabel: "numbers found, %"}, []plot.Series{s}))
+		plot.Curves(filepath.Join(dir, "scores."+f.format), plot.Options{Title: name, XLabel: "entries of the book", YLabel: "numbers found, %", Percent: true}, []plot.Series{s}))
 	if err != nil {
 		return err
 	}

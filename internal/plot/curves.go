@@ -35,6 +35,8 @@ type Options struct {
 	XMarks []Mark
 	// FromZero begins the y axis at 0, for speeds, of which one is so many times another.
 	FromZero bool
+	// Percent has the y axis span 0 to 100, for shares.
+	Percent bool
 	// CutTop ends the y axis a little above where the curves spend their time, so that the first
 	// steps' losses don't press the rest flat. What is cut off is told below the picture.
 	CutTop bool

@@ -129,10 +129,13 @@ func extentOf(options Options, series []Series) extent {
 	} else {
 		e.yMin -= margin
 	}
+	e.yMax += margin
 	if options.FromZero {
 		e.yMin = min(0, e.yMin)
 	}
-	e.yMax += margin
+	if options.Percent {
+		e.yMin, e.yMax = 0, 105
+	}
 	return e
 }
 

@@ -156,6 +156,7 @@ func TestExtent(t *testing.T) {
 	}{
 		{"all of it", Options{}, line(spike...), extent{0, 100, 0, 104.9, 100, 0}, false},
 		{"from zero", Options{FromZero: true}, line(50, 100), extent{1, 2, 0, 102.5, 100, 0}, false},
+		{"percent", Options{Percent: true}, line(0, 0), extent{1, 2, 0, 105, 0, 0}, false},
 		{"cut", Options{CutTop: true}, line(spike...), extent{0, 100, 1.9325, 3.4175, 100, 0}, true},
 		{"cut above the reference", Options{CutTop: true, References: []Reference{{"", 12}}}, line(spike...),
 			extent{0, 100, 1.47, 13.13, 100, 0}, true},

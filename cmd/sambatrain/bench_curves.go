@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,7 +23,8 @@ func newBenchCurves() *cobra.Command {
 		Short: "Compare what `bench generate` measured of several models",
 		Long: `Draw the speeds that ` + "`bench generate --output json`" + ` found of several models: of
 prompts by their length in OUT/prompts.png, and of decoding by the tokens generated, from
-an empty context on, in OUT/decode-ROWS.png. Print markdown tables of them.`,
+an empty context on, in OUT/decode-ROWS.png. Print markdown tables of them. Models
+of the same name are called by their files.`,
 		Example: "  sambatrain bench generate samba-1.7b --output json > samba.json\n  sambatrain bench curves samba.json llama.json --out pictures",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -42,10 +44,12 @@ an empty context on, in OUT/decode-ROWS.png. Print markdown tables of them.`,
 			if err := os.MkdirAll(out, 0o777); err != nil {
 				return err
 			}
-			for _, t := range speedTables(list) {
-				if err := t.draw(out); err != nil {
+			for _, t := range speedTables(list, args) {
+				picture, err := t.draw(out)
+				if err != nil {
 					return err
 				}
+				slog.Info("drawn", "picture", picture)
 				if err := t.print(c.OutOrStdout()); err != nil {
 					return err
 				}
@@ -78,18 +82,20 @@ type speedTable struct {
 // modelSpeeds are a model's, by length.
 type modelSpeeds struct {
 	name    string
+	from    string // the file
 	lengths []int
 	perS    []float64  // tokens a second, as drawn
 	cells   [][]string // of each length, by column
 }
 
-// speedTables are that of prompts, and for each number of rows that of decoding.
-func speedTables(list []bench.Generation) []speedTable {
+// speedTables are that of prompts, and for each number of rows that of decoding. files are those
+// of the list.
+func speedTables(list []bench.Generation, files []string) []speedTable {
 	percent := func(share float64) string { return fmt.Sprintf("%.1f%%", 100*share) }
 	prompts := speedTable{file: "prompts", x: "prompt, tokens", of: []string{"tokens/s", "of products' limit"}}
 	var decodes []speedTable
-	for _, g := range list {
-		m := modelSpeeds{name: g.Name}
+	for i, g := range list {
+		m := modelSpeeds{name: g.Name, from: files[i]}
 		for _, p := range g.Prompts {
 			m.lengths, m.perS = append(m.lengths, p.Length), append(m.perS, p.TokensPerSecond)
 			m.cells = append(m.cells, []string{fmt.Sprintf("%.0f", p.TokensPerSecond), percent(p.Share)})
@@ -97,7 +103,7 @@ func speedTables(list []bench.Generation) []speedTable {
 		if len(m.lengths) > 0 {
 			prompts.models = append(prompts.models, m)
 		}
-		m = modelSpeeds{name: g.Name}
+		m = modelSpeeds{name: g.Name, from: files[i]}
 		rows := 0
 		for _, d := range g.Decode {
 			if rows = d.Rows; d.Position == 0 {
@@ -110,18 +116,33 @@ func speedTables(list []bench.Generation) []speedTable {
 			continue
 		}
 		file := fmt.Sprintf("decode-%d", rows)
-		i := slices.IndexFunc(decodes, func(t speedTable) bool { return t.file == file })
-		if i < 0 {
-			i = len(decodes)
+		at := slices.IndexFunc(decodes, func(t speedTable) bool { return t.file == file })
+		if at < 0 {
+			at = len(decodes)
 			decodes = append(decodes, speedTable{file: file, x: fmt.Sprintf("tokens generated, %d at once", rows),
 				of: []string{"tokens/s until here", "ms a step here", "of memory's limit"}})
 		}
-		decodes[i].models = append(decodes[i].models, m)
+		decodes[at].models = append(decodes[at].models, m)
 	}
+	all := decodes
 	if len(prompts.models) > 0 {
-		return append([]speedTable{prompts}, decodes...)
+		all = append([]speedTable{prompts}, decodes...)
 	}
-	return decodes
+	for _, t := range all {
+		t.distinguish()
+	}
+	return all
+}
+
+// distinguish calls models of the same name by their files.
+func (t speedTable) distinguish() {
+	var names, files []string
+	for _, m := range t.models {
+		names, files = append(names, m.name), append(files, m.from)
+	}
+	for i, name := range distinct(names, files) {
+		t.models[i].name = name
+	}
 }
 
 // lengths are those of all models.
@@ -134,7 +155,8 @@ func (t speedTable) lengths() []int {
 	return slices.Compact(all)
 }
 
-func (t speedTable) draw(folder string) error {
+// draw makes the picture's file.
+func (t speedTable) draw(folder string) (string, error) {
 	o := plot.Options{XLabel: t.x, YLabel: "tokens a second", FromZero: true}
 	_, o.XMarks = logLengths(t.lengths())
 	var series []plot.Series
@@ -143,7 +165,8 @@ func (t speedTable) draw(folder string) error {
 		s.X, _ = logLengths(m.lengths)
 		series = append(series, s)
 	}
-	return plot.Curves(filepath.Join(folder, t.file+".png"), o, series)
+	picture := filepath.Join(folder, t.file+".png")
+	return picture, plot.Curves(picture, o, series)
 }
 
 func (t speedTable) print(w io.Writer) error {

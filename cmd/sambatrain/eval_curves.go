@@ -4,6 +4,7 @@ import (
 	"encoding/csv"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,7 +24,8 @@ func newEvalCurves() *cobra.Command {
 		Short: "Compare what `eval ppl` measured of several runs",
 		Long: `Draw the bits per byte by context length of several runs, which ` + "`eval ppl`" + ` left in
 RUN_DIR/eval/ppl, in one picture, and print a markdown table of them. --name is another
-folder of RUN_DIR/eval, which ` + "`eval ppl --out`" + ` wrote.`,
+folder of RUN_DIR/eval, which ` + "`eval ppl --out`" + ` wrote. Runs are called by
+their recipes, and by their folders where two have the same.`,
 		Example: "  sambatrain eval curves runs/samba runs/llama --out ppl.png",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -33,22 +35,44 @@ folder of RUN_DIR/eval, which ` + "`eval ppl --out`" + ` wrote.`,
 		},
 		RunE: func(c *cobra.Command, args []string) error {
 			var curves []lengthCurve
+			var names []string
 			for _, run := range args {
 				curve, err := readCurve(run, name)
 				if err != nil {
 					return err
 				}
 				curves = append(curves, curve)
+				names = append(names, curve.name)
+			}
+			for i, name := range distinct(names, args) {
+				curves[i].name = name
 			}
 			if err := drawCurves(out, curves); err != nil {
 				return err
 			}
+			slog.Info("drawn", "picture", out)
 			return curvesTable(c.OutOrStdout(), curves)
 		},
 	}
 	c.Flags().StringVar(&out, "out", "ppl.png", "picture to write: .png or .svg")
 	c.Flags().StringVar(&name, "name", "ppl", "folder of RUN_DIR/eval that has the figures")
 	return c
+}
+
+// distinct are names of which no two are the same: those that are become their places, such as
+// folders.
+func distinct(names, places []string) []string {
+	times := map[string]int{}
+	for _, name := range names {
+		times[name]++
+	}
+	list := slices.Clone(names)
+	for i, name := range list {
+		if times[name] > 1 {
+			list[i] = filepath.Clean(places[i])
+		}
+	}
+	return list
 }
 
 // lengthCurve is a run's figures by context length.

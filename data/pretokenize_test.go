@@ -2,6 +2,7 @@ package data
 
 import (
 	"bytes"
+	"encoding/json"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -59,5 +60,70 @@ func TestSlowPattern(t *testing.T) {
 	p.tokenize(c)
 	if c.err == nil || !strings.HasPrefix(c.err.Error(), "data.text: "+filepath.Join(folder, "b.txt")+": tokenizer ") {
 		t.Errorf("error is %v", c.err)
+	}
+}
+
+// TestPreTokenizers: the words of each form that is supported, as Hugging Face's documentation says.
+func TestPreTokenizers(t *testing.T) {
+	for _, test := range []struct{ part, text, want string }{
+		{`{"type": "Split", "pattern": {"String": "--"}, "behavior": "Isolated"}`, "--a--b----c-", "--|a|--|b|--|--|c-"},
+		{`{"type": "Split", "pattern": {"String": "ab"}, "behavior": "Removed", "invert": true}`, "xabyabz", "ab|ab"},
+		{`{"type": "Split", "pattern": {"Regex": "[0-9]+"}, "behavior": "Isolated"}`, "a12b3", "a|12|b|3"},
+		{`{"type": "Split", "pattern": {"Regex": "[a-z]+"}, "behavior": "Removed", "invert": true}`, "ab, c", "ab|c"},
+		{`{"type": "Digits", "individual_digits": true}`, "a12b3", "a|1|2|b|3"},
+		{`{"type": "Digits", "individual_digits": false}`, "a12b3c", "a|12|b|3|c"},
+		{`{"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": true}, {"type": "Split", "pattern": {"String": "b"}, "behavior": "Isolated"}]}`, "ab1b", "a|b|1|b"},
+		{`{"type": "ByteLevel", "add_prefix_space": true}`, "it's 5 o'clock\n\nnow", " it|'s| 5| o|'|clock|\n|\n|now"},
+		{`{"type": "ByteLevel", "add_prefix_space": true}`, " no more", " no| more"},
+		{`{"type": "ByteLevel", "add_prefix_space": false, "use_regex": false}`, "it's 5", "it's 5"},
+		{`{"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}`, "a bc  d", "▁a|▁bc|▁|▁d"},
+		{`{"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}`, " a", "▁a"},
+		{`{"type": "Metaspace", "replacement": "▁", "prepend_scheme": "never", "split": false}`, "a b", "a▁b"},
+		{`{"type": "Metaspace", "replacement": "▁", "add_prefix_space": false}`, "a b", "a|▁b"},
+	} {
+		var p hfPart
+		if err := json.Unmarshal([]byte(test.part), &p); err != nil {
+			t.Fatal(err)
+		}
+		b := &bpe{split: keepWhole}
+		if _, err := b.preTokenizer(&p); err != nil {
+			t.Errorf("%s: %v", test.part, err)
+			continue
+		}
+		text := []byte(test.text)
+		if b.normalize != nil {
+			text = b.normalize(nil, text, true)
+		}
+		var words []string
+		b.split(text, true, func(word []byte) { words = append(words, string(word)) })
+		if got := strings.Join(words, "|"); got != test.want {
+			t.Errorf("%s: %q is %q, want %q", test.part, test.text, got, test.want)
+		}
+	}
+}
+
+// TestNormalizers: each form alone, and in a row.
+func TestNormalizers(t *testing.T) {
+	for _, test := range []struct{ part, text, want string }{
+		{`{"type": "NFC"}`, "e\u0301 ﬁ", "é ﬁ"},
+		{`{"type": "NFD"}`, "é ﬁ", "e\u0301 ﬁ"},
+		{`{"type": "NFKC"}`, "e\u0301 ﬁ", "é fi"},
+		{`{"type": "NFKD"}`, "é ﬁ", "e\u0301 fi"},
+		{`{"type": "Prepend", "prepend": "▁"}`, "a b", "▁a b"},
+		{`{"type": "Replace", "pattern": {"String": " "}, "content": "▁"}`, " a b", "▁a▁b"},
+		{`{"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Prepend", "prepend": " "}, {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]}`, "e\u0301 a", "▁é▁a"},
+	} {
+		var p hfPart
+		if err := json.Unmarshal([]byte(test.part), &p); err != nil {
+			t.Fatal(err)
+		}
+		f, err := normalizer(&p, nil)
+		if err != nil {
+			t.Errorf("%s: %v", test.part, err)
+			continue
+		}
+		if got := string(f(nil, []byte(test.text), true)); got != test.want {
+			t.Errorf("%s: %q becomes %q, want %q", test.part, test.text, got, test.want)
+		}
 	}
 }

@@ -23,7 +23,9 @@ type Program struct {
 	workspace uint64
 	inputs    unsafe.Pointer            // pinned host copy of region Inputs, which Go's collector doesn't know
 	returned  unsafe.Pointer            // pinned host memory, where a run leaves results
-	results   map[string]unsafe.Pointer // in it; without those of programs of large results
+	results   map[string]unsafe.Pointer // in it, float32; without those of programs of large results
+	take      *kernel                   // of the inputs; nil where they are copied
+	give      []*kernel                 // of the results
 	steps     [][]command
 	waits     []*collective // see schedule
 	exec      uintptr
@@ -70,8 +72,21 @@ func (d *Device) load(p *graph.Plan, m graph.Memory, other *Program) (graph.Prog
 		}
 		prog.steps = append(prog.steps, commands)
 	}
+	prog.awaitInputs()
 	prog.waits = schedule(p, prog.steps)
 	return prog, prog.capture()
+}
+
+// awaitInputs lets the first kernel begin when the inputs are there: so do all others.
+func (p *Program) awaitInputs() {
+	for _, commands := range p.steps {
+		for _, c := range commands {
+			if k, ok := c.(*kernel); ok {
+				k.early = false
+			}
+			return
+		}
+	}
 }
 
 // takeMemory gives the program its regions: those of m and of other, which the program
@@ -105,10 +120,8 @@ func (p *Program) takeMemory(m graph.Memory, other *Program) (err error) {
 			return fmt.Errorf("%v: %w", r, err)
 		}
 	}
-	if n := 4 * want[graph.Inputs]; n > 0 {
-		if err := p.d.driver.call("cuMemHostAlloc", p.d.driver.memHostAlloc, uintptr(unsafe.Pointer(&p.inputs)), uintptr(n), 0); err != nil {
-			return err
-		}
+	if err := p.placeInputs(); err != nil {
+		return err
 	}
 	if err := p.placeResults(); err != nil {
 		return err
@@ -219,14 +232,6 @@ func (p *Program) capture() error {
 	}
 	defer purego.SyscallN(drv.graphDestroy, graph)
 	return drv.call("cuGraphInstantiate", drv.graphInstantiate, uintptr(unsafe.Pointer(&p.exec)), graph, 0)
-}
-
-func (p *Program) enqueueInputs() error {
-	n := 4 * p.plan.Sizes[graph.Inputs]
-	if n == 0 {
-		return nil
-	}
-	return p.d.driver.call("cuMemcpyHtoDAsync", p.d.driver.copyHtoDAsync, uintptr(p.regions[graph.Inputs]), uintptr(p.inputs), uintptr(n), p.d.stream)
 }
 
 // Plan implements graph.Program.

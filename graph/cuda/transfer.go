@@ -4,9 +4,7 @@ package cuda
 
 import (
 	"fmt"
-	"maps"
 	"math"
-	"slices"
 	"sync"
 	"unsafe"
 
@@ -94,6 +92,7 @@ func (p *Program) Read(name string, dst []float32) error {
 	if err := p.d.synchronize(); err != nil {
 		return err
 	}
+	s.DType, s.Stride = graph.Float32, s.Cols
 	copyWide(dst, from, s)
 	return nil
 }
@@ -159,44 +158,4 @@ func copyRows(dst []float32, from unsafe.Pointer, s graph.Slot) {
 			copy(to, unsafe.Slice((*float32)(at), s.Cols))
 		}
 	}
-}
-
-// mostReturned is the bytes of results up to which each run of a program copies them to
-// pinned memory, where Read finds them without another call.
-const mostReturned = 8 << 20
-
-// placeResults makes room for a run's results.
-func (p *Program) placeResults() error {
-	bytes := 0
-	for _, s := range p.plan.Results {
-		if s.Region != graph.Arena {
-			return nil // it may change without a run
-		}
-		bytes += roundUp(slotBytes(s))
-	}
-	if bytes == 0 || bytes > mostReturned {
-		return nil
-	}
-	if err := p.d.driver.call("cuMemHostAlloc", p.d.driver.memHostAlloc, uintptr(unsafe.Pointer(&p.returned)), uintptr(bytes), 0); err != nil {
-		return err
-	}
-	p.results = map[string]unsafe.Pointer{}
-	at := 0
-	for name, s := range p.plan.Results {
-		p.results[name] = unsafe.Add(p.returned, at)
-		at += roundUp(slotBytes(s))
-	}
-	return nil
-}
-
-func roundUp(bytes int) int { return (bytes + 63) / 64 * 64 }
-
-func (p *Program) enqueueResults() error {
-	for _, name := range slices.Sorted(maps.Keys(p.results)) {
-		s := p.plan.Results[name]
-		if err := p.d.driver.call("cuMemcpyDtoHAsync", p.d.driver.copyDtoHAsync, uintptr(p.results[name]), uintptr(p.buffer(s).Address), uintptr(slotBytes(s)), p.d.stream); err != nil {
-			return err
-		}
-	}
-	return nil
 }

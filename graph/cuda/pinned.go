@@ -1,0 +1,109 @@
+//go:build linux
+
+package cuda
+
+import (
+	_ "embed"
+	"maps"
+	"slices"
+	"strconv"
+	"unsafe"
+
+	"github.com/sambatrain/sambatrain/graph"
+)
+
+//go:embed pinned.cu
+var pinnedSource string
+
+const (
+	// mostTaken is the elements of inputs up to which a kernel takes them from pinned memory;
+	// more are copied.
+	mostTaken = 1 << 10
+	// mostGiven is the bytes of results, as float32, up to which each run writes them to pinned
+	// memory, where Read finds them without another call.
+	mostGiven = 8 << 20
+)
+
+// pinned takes memory of the host that the GPU reaches, too, and by the same addresses.
+func (d *Device) pinned(bytes int) (p unsafe.Pointer, err error) {
+	return p, d.driver.call("cuMemHostAlloc", d.driver.memHostAlloc, uintptr(unsafe.Pointer(&p)), uintptr(bytes), 0)
+}
+
+func (p *Program) placeInputs() (err error) {
+	n := p.plan.Sizes[graph.Inputs]
+	if n == 0 {
+		return nil
+	}
+	if p.inputs, err = p.d.pinned(4 * n); err != nil || n > mostTaken {
+		return err
+	}
+	p.take, err = p.d.kernel("pinned", pinnedSource, graph.Launch{
+		Kernel: "take_inputs", Defines: map[string]string{"X_T": "float", "WIDTH": "1"}, Block: [3]int{256, 1, 1},
+		Args: []any{uint64(uintptr(p.inputs)), p.regions[graph.Inputs], int32(n)}})
+	return err
+}
+
+func (p *Program) enqueueInputs() error {
+	n := 4 * p.plan.Sizes[graph.Inputs]
+	switch {
+	case n == 0:
+		return nil
+	case p.take != nil:
+		return p.take.enqueue(p.d.stream)
+	}
+	return p.d.driver.call("cuMemcpyHtoDAsync", p.d.driver.copyHtoDAsync, uintptr(p.regions[graph.Inputs]), uintptr(p.inputs), uintptr(n), p.d.stream)
+}
+
+// placeResults makes room for a run's results, and the kernels that write them there.
+func (p *Program) placeResults() (err error) {
+	bytes := 0
+	for _, s := range p.plan.Results {
+		if s.Region != graph.Arena || s.DType == graph.Int32 {
+			return nil // it may change without a run, or Read refuses it
+		}
+		bytes += resultBytes(s)
+	}
+	if bytes == 0 || bytes > mostGiven {
+		return nil
+	}
+	if p.returned, err = p.d.pinned(bytes); err != nil {
+		return err
+	}
+	p.results = map[string]unsafe.Pointer{}
+	at := 0
+	for _, name := range slices.Sorted(maps.Keys(p.plan.Results)) {
+		s := p.plan.Results[name]
+		p.results[name] = unsafe.Add(p.returned, at)
+		at += resultBytes(s)
+		k, err := p.d.kernel("pinned", pinnedSource, giveLaunch(p.buffer(s), uint64(uintptr(p.results[name]))))
+		if err != nil {
+			return err
+		}
+		p.give = append(p.give, k)
+	}
+	return nil
+}
+
+// resultBytes are a result's, as float32, and what keeps the next one aligned.
+func resultBytes(s graph.Slot) int { return (4*s.Rows*s.Cols + 63) / 64 * 64 }
+
+func giveLaunch(from graph.DeviceBuffer, to uint64) graph.Launch {
+	const threads, vector = 256, 4
+	width := 1
+	if from.Cols%vector == 0 && from.Stride%vector == 0 && from.Address%(4*vector) == 0 {
+		width = vector
+	}
+	return graph.Launch{
+		Kernel: "give_result", Defines: map[string]string{"X_T": from.DType.CType(), "WIDTH": strconv.Itoa(width)}, Early: true,
+		Grid: [3]int{(from.Rows*from.Cols/width + threads - 1) / threads, 1, 1}, Block: [3]int{threads, 1, 1},
+		Args: []any{from.Address, to, int32(from.Rows), int32(from.Cols), uint64(from.Stride)}}
+}
+
+func (p *Program) enqueueResults() error {
+	for _, k := range p.give {
+		if err := k.enqueue(p.d.stream); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -16,13 +16,16 @@ func (c *compiler) joinFewRows() error {
 	if err := c.stack(); err != nil {
 		return err
 	}
-	if err := c.joinBeside(); err != nil {
-		return err
-	}
 	if err := c.takeInNorms(); err != nil {
 		return err
 	}
-	return c.takeInGates()
+	if err := c.takeInGates(); err != nil {
+		return err
+	}
+	if err := c.takeInConvolutions(); err != nil {
+		return err
+	}
+	return c.takeInProjections()
 }
 
 // readsWeight reports whether a product of few rows has a weight in bfloat16.
@@ -57,42 +60,6 @@ func (c *compiler) stack() error {
 	return nil
 }
 
-// joinBeside makes one call of two of the same op in one layer, whose first inputs lie side by
-// side, and whose others are the same.
-func (c *compiler) joinBeside() error {
-	for i := 0; i < len(c.steps); i++ {
-		s := &c.steps[i]
-		if !s.Spec.Beside || s.in[0].shape.Rows() > FewRows {
-			continue
-		}
-		x := s.in[0]
-		j := slices.IndexFunc(c.steps[i+1:], func(o pending) bool {
-			return o.Spec.Name == s.Spec.Name && o.path == s.path && o.in[0].st == x.st &&
-				o.in[0].col == x.col+x.shape.Cols() && slices.Equal(o.in[1:], s.in[1:])
-		}) + i + 1
-		if j == i || !c.canJoin(s.out[0], c.steps[j].out[0]) {
-			continue
-		}
-		shape := slices.Clone(x.shape)
-		shape[len(shape)-1] += c.steps[j].in[0].shape.Cols()
-		in := append([]*value{x.st.hold(shape, x.col)}, s.in[1:]...)
-		shapes := []Shape{}
-		for _, v := range in {
-			shapes = append(shapes, v.shape)
-		}
-		res, err := s.Spec.Resolve(shapes)
-		if err != nil {
-			return err
-		}
-		y := beside(s.out[0], c.steps[j].out[0])
-		s.replace(res)
-		s.in, s.out = in, []*value{y}
-		c.steps = slices.Delete(c.steps, j, j+1)
-		i--
-	}
-	return nil
-}
-
 // maker is the step whose output 0 is all of a tensor; nil for none.
 func (c *compiler) maker(st *storage) *pending {
 	for i := range c.steps {
@@ -117,15 +84,11 @@ func (c *compiler) takeInNorms() error {
 			continue
 		}
 		in := slices.Concat(norm.in, s.in[1:])
-		shapes := make([]Shape, len(in))
-		for k, v := range in {
-			shapes[k] = v.shape
-		}
-		res, err := s.Spec.Normed(*norm.Spec.Norm).Resolve(shapes)
+		res, err := s.Spec.Normed(*norm.Spec.Norm).resolveOf(in)
 		if err != nil {
 			return err
 		}
-		if takes := res.Spec.Takes; takes != nil && !takes(res.Dims) {
+		if res == nil {
 			continue
 		}
 		norms = append(norms, s.in[0].st)
@@ -165,4 +128,94 @@ func (c *compiler) takeInGates() error {
 		i--
 	}
 	return nil
+}
+
+// takeInConvolutions lets a product convolve its first columns itself, where all other readers
+// want columns behind them: what comes of it takes their place.
+func (c *compiler) takeInConvolutions() error {
+	for i := 0; i < len(c.steps); i++ {
+		s := c.steps[i]
+		if !s.Spec.Convolves || s.in[0].col != 0 {
+			continue
+		}
+		u, v := s.in[0], s.out[0]
+		product := c.maker(u.st)
+		if product == nil || product.Spec.Convolved == nil || v.st.region != Arena || v.st.dtype != u.st.dtype || !v.whole() ||
+			c.readsBeside(u) || !c.mayLieApart(v) {
+			continue
+		}
+		in := slices.Concat(product.in, s.in[1:])
+		res, err := product.Spec.Convolved(s.Spec).resolveOf(in)
+		if err != nil {
+			return err
+		}
+		if res == nil {
+			continue
+		}
+		product.replace(res)
+		product.in = in
+		for _, w := range v.st.values {
+			u.st.values = append(u.st.values, w)
+			w.st = u.st
+		}
+		c.steps = slices.Delete(c.steps, i, i+1)
+		i--
+	}
+	return nil
+}
+
+// readsBeside reports whether anyone but the one reader of some columns reads any of them.
+func (c *compiler) readsBeside(v *value) bool {
+	readers := 0
+	for _, s := range c.steps {
+		for _, in := range s.in {
+			if in.st == v.st && in.col < v.col+v.shape.Cols() && v.col < in.col+in.shape.Cols() {
+				readers++
+			}
+		}
+	}
+	return readers != 1 || slices.ContainsFunc(c.b.out, func(o output) bool { return c.values[o.node].st == v.st })
+}
+
+// takeInProjections lets an op make an input itself that is a product, where nothing else
+// reads it.
+func (c *compiler) takeInProjections() error {
+	for i := 0; i < len(c.steps); i++ {
+		s := &c.steps[i]
+		if s.Spec.Projected == nil || c.uses(s.in[1]) != 1 {
+			continue
+		}
+		j := slices.IndexFunc(c.steps, func(p pending) bool {
+			return p.Spec.Stacks && p.readsWeight() && p.out[0].st == s.in[1].st && p.out[0].whole()
+		})
+		if j < 0 {
+			continue
+		}
+		in := slices.Concat(s.in[:1], c.steps[j].in, s.in[2:])
+		res, err := s.Spec.Projected().resolveOf(in)
+		if err != nil {
+			return err
+		}
+		if res == nil {
+			continue
+		}
+		s.replace(res)
+		s.in = in
+		c.steps = slices.Delete(c.steps, j, j+1)
+		i--
+	}
+	return nil
+}
+
+// resolveOf is Resolve of the inputs' shapes; nil where the op can't take them.
+func (s *Spec) resolveOf(in []*value) (*Resolved, error) {
+	shapes := make([]Shape, len(in))
+	for k, v := range in {
+		shapes[k] = v.shape
+	}
+	res, err := s.Resolve(shapes)
+	if err == nil && s.Takes != nil && !s.Takes(res.Dims) {
+		return nil, nil
+	}
+	return res, err
 }

@@ -77,19 +77,24 @@ func (c *compiler) canJoin(a, b *value) bool {
 		padding(a.st.cols+b.st.cols) > 0 {
 		return false
 	}
+	return c.mayLieApart(a) && c.mayLieApart(b)
+}
+
+// mayLieApart reports whether all that touch a tensor take rows that lie apart.
+func (c *compiler) mayLieApart(v *value) bool {
 	for _, o := range c.b.out {
-		if st := c.values[o.node].st; st == a.st || st == b.st {
+		if c.values[o.node].st == v.st {
 			return false
 		}
 	}
 	for _, s := range c.steps {
-		for k, v := range s.in {
-			if (v.st == a.st || v.st == b.st) && !s.In[k].Strided {
+		for k, in := range s.in {
+			if in.st == v.st && !s.In[k].Strided {
 				return false
 			}
 		}
-		for k, v := range s.out {
-			if (v.st == a.st || v.st == b.st) && !s.Out[k].Strided {
+		for k, out := range s.out {
+			if out.st == v.st && !s.Out[k].Strided {
 				return false
 			}
 		}

@@ -65,9 +65,6 @@ type Spec struct {
 	// Stacks: input 1 is a weight, and what weights one below the other make of input 0 is
 	// what each makes, side by side.
 	Stacks bool
-	// Beside: what the op makes of two first inputs side by side is what it makes of each,
-	// side by side, where all other inputs and the attributes are the same.
-	Beside bool
 	// Norm says that output 0 is input 0 normalised by its root mean square, and scaled by
 	// input 1. nil: it is not.
 	Norm *Norm
@@ -78,6 +75,14 @@ type Spec struct {
 	// that of the two halves of output 0's columns. nil: there is none.
 	Gates bool
 	Gated func() *Spec
+	// Convolves says that output 0 is a causal convolution of input 0's channels, each by itself,
+	// and Convolved is the op that also does that, which the op conv does alone, to output 0's
+	// first columns: it takes conv's other inputs behind its own. nil: there is none.
+	Convolves bool
+	Convolved func(conv *Spec) *Spec
+	// Projected is the op that makes input 1 itself, of a tensor and a weight whose product it is,
+	// which take its place. nil: there is none.
+	Projected func() *Spec
 	// Takes reports whether the op can take inputs of these sizes. nil: any.
 	Takes func(d Dims) bool
 	// InPlace names the inputs whose buffer output 0 may take over when nothing

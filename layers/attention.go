@@ -39,12 +39,15 @@ func (a Attention) Forward(b *graph.Builder, x graph.Tensor) graph.Tensor {
 	return linear.Apply(b, a.attend(b, q, k, v), b.Param("o_proj.weight", a.init.output(inner), d, inner))
 }
 
-// attend is attention of q and k with their positions. Of whole texts one op does it all; of texts in pieces, and of
-// rows of several documents, the rotation is an op of its own.
+// attend is attention of q and k with their positions. Of whole texts and of one token one op does it all; of texts in
+// longer pieces, and of rows of several documents, the rotation is an op of its own.
 func (a Attention) attend(b *graph.Builder, q, k, v graph.Tensor) graph.Tensor {
 	c := attention.Config{Heads: a.Heads, KVHeads: a.KVHeads, HeadDim: a.HeadDim, Window: a.Window}
 	if a.RopeBase == 0 {
 		return attention.Apply(b, q, k, v, c)
+	}
+	if carry := b.Carries(); carry != nil && !carry.Begins && len(q.Shape()) == 3 && q.Shape()[1] == 1 {
+		return attention.ApplyRotary(b, q, k, v, c, attention.Rotation{Turn: rope.CarrySpec(a.HeadDim, a.RopeBase), Base: a.RopeBase})
 	}
 	if b.Carries() != nil || b.ByDocument() {
 		q, k = rope.Apply(b, q, a.HeadDim, a.RopeBase), rope.Apply(b, k, a.HeadDim, a.RopeBase)

@@ -63,9 +63,9 @@ func TestFewRows(t *testing.T) {
 		rows int
 		want map[string]int
 	}{
-		// in_proj, q with k and v, the head; x_proj and dt_proj.
-		{3, map[string]int{"linear_normed": 3, "linear_normed_gated": 2, "linear": 2, "linear_add": 4, "rope_carry": 1, "rms_norm": 0, "swiglu": 0, "linear_swiglu": 0}},
-		{graph.FewRows + 1, map[string]int{"linear_normed": 0, "linear_normed_gated": 0, "linear": 7, "linear_add": 4, "rope_carry": 2, "rms_norm": 5, "linear_swiglu": 2}},
+		// q with k and v, the head; in_proj with the convolution; x_proj; dt_proj is in the scan.
+		{3, map[string]int{"linear_normed": 2, "linear_normed_convolved": 1, "linear_normed_gated": 2, "linear": 1, "causal_conv_carry": 0, "selective_scan_projected_carry": 1, "linear_add": 4, "attention_rotary_carry": 1, "rope_carry": 0, "rms_norm": 0, "swiglu": 0, "linear_swiglu": 0}},
+		{graph.FewRows + 1, map[string]int{"linear_normed": 0, "linear_normed_gated": 0, "linear": 7, "linear_add": 4, "attention_rotary_carry": 1, "rope_carry": 0, "rms_norm": 5, "linear_swiglu": 2}},
 	} {
 		_, exact := run(c.rows, false)
 		count, got := run(c.rows, true)

@@ -60,7 +60,7 @@ func All() []Op {
 		{"gated_update", gated_update.Cases},
 		{"grad_norm", grad_norm.Cases},
 		{"last_token", last_token.Cases},
-		{"linear", linear.Cases},
+		{"linear", linearCases},
 		{"linear_cross_entropy", linear_cross_entropy.Cases},
 		{"linear_recurrence", linear_recurrence.Cases},
 		{"linear_swiglu", linear_swiglu.Cases},
@@ -78,10 +78,17 @@ func All() []Op {
 	}
 }
 
+// linearCases are linear's and those of a product with Mamba's convolution behind it.
+func linearCases() []graph.Case {
+	return append(linear.Cases(), linear.ConvolvedCases(causal_conv.CarrySpec())...)
+}
+
 // attentionCases are attention's and, with rope's rotation, rotary attention's.
 func attentionCases() []graph.Case {
+	const base = 10000
 	return append(attention.Cases(), attention.RotaryCases(func(headDim int) attention.Rotation {
-		const base = 10000
 		return attention.Rotation{Turn: rope.Spec(headDim, base), Back: rope.BackwardSpec(headDim, base), Base: base}
+	}, func(headDim int) attention.Rotation {
+		return attention.Rotation{Turn: rope.CarrySpec(headDim, base), Base: base}
 	})...)
 }

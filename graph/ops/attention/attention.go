@@ -30,17 +30,22 @@ func Apply(b *graph.Builder, q, k, v graph.Tensor, c Config) graph.Tensor {
 	if carry == nil || len(q.Shape()) != 3 {
 		return b.ApplyByDocument(Spec(c), backwardSpec(c), savedOutputs, q, k, v)
 	}
-	slots := c.Window
-	if slots == 0 {
-		slots = carry.Positions
-	}
-	key := b.Cache("key", q.Shape()[0], slots, c.KVHeads*c.HeadDim)
-	value := b.Cache("value", q.Shape()[0], slots, c.KVHeads*c.HeadDim)
+	key, value := c.states(b, q)
 	if carry.Begins {
 		b.Apply(KeepSpec(c), k, v, key, value)
 		return b.Apply(Spec(c), q, k, v)
 	}
 	return b.Apply(CarrySpec(c), q, k, v, key, value, b.Position(q.Shape()[0]))
+}
+
+// states are the keys and values of the calls before.
+func (c Config) states(b *graph.Builder, q graph.Tensor) (key, value graph.Tensor) {
+	slots := c.Window
+	if slots == 0 {
+		slots = b.Carries().Positions
+	}
+	rows, width := q.Shape()[0], c.KVHeads*c.HeadDim
+	return b.Cache("key", rows, slots, width), b.Cache("value", rows, slots, width)
 }
 
 // savedOutputs are those that the backward op reads.

@@ -21,6 +21,8 @@ func TestAttention(t *testing.T) { optest.Run(t, attention.Cases()) }
 func TestRotaryAttention(t *testing.T) {
 	optest.Run(t, attention.RotaryCases(func(headDim int) attention.Rotation {
 		return attention.Rotation{Turn: rope.Spec(headDim, 500), Back: rope.BackwardSpec(headDim, 500), Base: 500}
+	}, func(headDim int) attention.Rotation {
+		return attention.Rotation{Turn: rope.CarrySpec(headDim, 500), Base: 500}
 	}))
 }
 

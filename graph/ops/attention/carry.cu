@@ -6,6 +6,9 @@
 
 // PART is the floats of a part's result: its greatest score, sum and o.
 constexpr int PART = D + 2;
+#ifndef JOINERS
+#define JOINERS 1 // of launches without attention_carry_join
+#endif
 
 extern "C" __global__ void __launch_bounds__(WARPS *WARP)
 attention_carry_parts(const Q_T *q, const K_T *k, const V_T *v, const KEY_T *key, const VALUE_T *value, const int *pos, float *parts,
@@ -43,24 +46,59 @@ attention_carry_parts(const Q_T *q, const K_T *k, const V_T *v, const KEY_T *key
   }
 }
 
-// attention_carry_join puts a query's parts together, in their order. A text that is
-// longer than a cache without a window gives NaN: a kernel can't refuse.
-extern "C" __global__ void __launch_bounds__(WARPS *WARP)
-attention_carry_join(const float *parts, const int *pos, O_T *o, int rows, int tokens, int slots, int heads, int splits,
-                     int windowed, int64_t stride_o) {
+// attention_carry_join puts a query's parts together, in an order that depends on their number
+// alone: a block has one query of one head, and each of its JOINERS warps some of the parts. A
+// text that is longer than a cache without a window gives NaN: a kernel can't refuse.
+extern "C" __global__ void __launch_bounds__(JOINERS *WARP)
+attention_carry_join(const float *parts, const int *pos, O_T *o, int tokens, int slots, int heads, int splits, int windowed,
+                     int64_t stride_o) {
+  constexpr int OWN = 4; // parts of a warp whose loads overlap
   begin_early();
-  int64_t i = (int64_t)blockIdx.x * WARPS + threadIdx.x / WARP;
-  if (i >= (int64_t)rows * tokens * heads) return;
+  int64_t i = blockIdx.x;
+  int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, used = 0;
   parts += i * splits * PART;
-  float greatest = -INF, sum = 0.f, x[SHARE] = {};
-  for (int p = 0; p < splits; p++) greatest = fmaxf(greatest, parts[p * PART]);
-  for (int p = 0; p < splits; p++) {
-    float weight = expf(parts[p * PART] - greatest); // 0 of a part without keys
-    sum += weight * parts[p * PART + 1];
+
+  // Every warp looks at all parts' greatest scores; behind the last that has keys are others without.
+  float greatest = -INF;
+  for (int p0 = 0; p0 < splits; p0 += WARP) {
+    float most = p0 + lane < splits ? parts[(p0 + lane) * PART] : -INF;
+    unsigned some = __ballot_sync(FULL, most > -INF);
+    if (some) used = p0 + WARP - __clz(some);
+    greatest = fmaxf(greatest, most);
+  }
+  greatest = warp_max(greatest);
+
+  float sum = 0.f, x[SHARE] = {};
+  for (int p0 = warp; p0 < used; p0 += JOINERS * OWN) {
+    float most[OWN], part_sum[OWN], part[OWN][SHARE];
 #pragma unroll
-    for (int n = 0; n < SHARE; n++) {
-      int c = n * WARP + threadIdx.x % WARP;
-      if (c < D) x[n] += weight * parts[p * PART + 2 + c];
+    for (int k = 0; k < OWN; k++) {
+      const float *from = parts + (p0 + k * JOINERS) * PART;
+      bool there = p0 + k * JOINERS < used;
+      most[k] = there ? from[0] : -INF, part_sum[k] = there ? from[1] : 0.f;
+#pragma unroll
+      for (int n = 0; n < SHARE; n++) part[k][n] = there && n * WARP + lane < D ? from[2 + n * WARP + lane] : 0.f;
+    }
+#pragma unroll
+    for (int k = 0; k < OWN; k++) {
+      float weight = expf(most[k] - greatest); // 0 of a part without keys
+      sum += weight * part_sum[k];
+#pragma unroll
+      for (int n = 0; n < SHARE; n++) x[n] += weight * part[k][n];
+    }
+  }
+  if constexpr (JOINERS > 1) {
+    __shared__ float sums[JOINERS][SHARE + 1][WARP];
+    sums[warp][SHARE][lane] = sum;
+#pragma unroll
+    for (int n = 0; n < SHARE; n++) sums[warp][n][lane] = x[n];
+    __syncthreads();
+    if (warp > 0) return;
+#pragma unroll
+    for (int w = 1; w < JOINERS; w++) {
+      sum += sums[w][SHARE][lane];
+#pragma unroll
+      for (int n = 0; n < SHARE; n++) x[n] += sums[w][n][lane];
     }
   }
   bool fits = windowed || pos[i / heads / tokens] + tokens <= slots;

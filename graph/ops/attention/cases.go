@@ -4,9 +4,6 @@ import "github.com/sambatrain/sambatrain/graph"
 
 // Cases are the op's shapes under test.
 func Cases() []graph.Case {
-	within := func(low, high int) map[string]graph.Fill {
-		return map[string]graph.Fill{"pos": graph.Integers(low, high)}
-	}
 	at := func(position int) map[string]graph.Fill { return within(position, position+1) }
 	powers := map[string]graph.Fill{"v": graph.Integers(1, 3)}
 	mha := func(heads, headDim, window int) Config { return Config{heads, heads, headDim, window} }
@@ -79,14 +76,28 @@ func Cases() []graph.Case {
 	}
 }
 
-// RotaryCases are those of RotarySpec, with a rotation of heads of each width.
-func RotaryCases(rotation func(headDim int) Rotation) []graph.Case {
+// within fills the texts' positions with those of [low, high).
+func within(low, high int) map[string]graph.Fill {
+	return map[string]graph.Fill{"pos": graph.Integers(low, high)}
+}
+
+// RotaryCases are those of RotarySpec and RotaryCarrySpec, with rotations of heads of each width, of whole texts and from
+// a position on.
+func RotaryCases(rotation, carry func(headDim int) Rotation) []graph.Case {
 	spec := func(c Config) *graph.Spec { return RotarySpec(c, rotation(c.HeadDim)) }
+	token := func(c Config) *graph.Spec { return RotaryCarrySpec(c, carry(c.HeadDim)) }
 	return []graph.Case{
 		{Name: "rotary", Spec: spec(Config{4, 2, 6, 0}), Dims: graph.Dims{"B": 2, "T": 23}},
 		{Name: "rotary, narrow", Spec: spec(Config{2, 2, 64, 40}), Dims: graph.Dims{"B": 1, "T": 90}},
 		{Name: "rotary, wide", Spec: spec(Config{2, 1, 128, 70}), Dims: graph.Dims{"B": 2, "T": 150}},
 		{Name: "rotary, widest", Spec: spec(Config{2, 1, 256, 70}), Dims: graph.Dims{"B": 1, "T": 140}},
 		{Name: "421m micro-batch 8, rotary", Spec: spec(Config{12, 12, 128, 2048}), Dims: graph.Dims{"B": 8, "T": 4096}, Bench: true},
+
+		{Name: "rotary token", Spec: token(Config{4, 2, 6, 5}), Dims: graph.Dims{"B": 3, "T": 1, "W": 5}, Fill: within(0, 12)},
+		{Name: "rotary token, narrow", Spec: token(Config{8, 2, 64, 600}), Dims: graph.Dims{"B": 2, "T": 1, "W": 600}, Fill: within(500, 1300)},
+		{Name: "rotary token, begin", Spec: token(Config{2, 2, 64, 200}), Dims: graph.Dims{"B": 1, "T": 1, "W": 200}, Fill: within(0, 1)},
+		{Name: "rotary token, wide", Spec: token(Config{2, 1, 128, 0}), Dims: graph.Dims{"B": 3, "T": 1, "W": 1500}, Fill: within(0, 1500)},
+		{Name: "rotary token, widest", Spec: token(Config{40, 2, 256, 40}), Dims: graph.Dims{"B": 1, "T": 1, "W": 40}, Fill: within(0, 90)},
+		{Name: "1.7b token", Spec: token(Config{32, 4, 64, 2048}), Dims: graph.Dims{"B": 1, "T": 1, "W": 2048}, Fill: within(5000, 5001), Bench: true},
 	}
 }

@@ -1,6 +1,11 @@
 package attention
 
-import "github.com/sambatrain/sambatrain/graph"
+import (
+	"fmt"
+	"slices"
+
+	"github.com/sambatrain/sambatrain/graph"
+)
 
 // Rotation turns the heads of queries and keys by angles that grow with their positions, before they meet.
 type Rotation struct {
@@ -24,7 +29,7 @@ func RotarySpec(c Config, r Rotation) *graph.Spec {
 	}
 	s.CPU = func(call *graph.CPUCall) func() {
 		in, out := call.In, call.Out
-		turnQ, turnK := r.cpu(r.Turn, call, "H", in[0], out[2]), r.cpu(r.Turn, call, "K", in[1], out[3])
+		turnQ, turnK := r.cpu(r.Turn, call, "H", in[:1], out[2]), r.cpu(r.Turn, call, "K", in[1:2], out[3])
 		attend := *call
 		attend.In, attend.Out = []graph.Buffer{out[2], out[3], in[2]}, out[:2]
 		run := plain.CPU(&attend)
@@ -63,7 +68,7 @@ func rotaryBackwardSpec(c Config, r Rotation) *graph.Spec {
 	}
 	s.CPU = func(call *graph.CPUCall) func() {
 		run := plain.CPU(call)
-		backQ, backK := r.cpu(r.Back, call, "H", call.Out[0], call.Out[0]), r.cpu(r.Back, call, "K", call.Out[1], call.Out[1])
+		backQ, backK := r.cpu(r.Back, call, "H", call.Out[:1], call.Out[0]), r.cpu(r.Back, call, "K", call.Out[1:2], call.Out[1])
 		return func() { run(); backQ(); backK() }
 	}
 	s.CUDA = r.cuda(plain.CUDA, func(call *graph.CUDACall) ([]graph.Launch, error) {
@@ -80,14 +85,86 @@ func rotaryBackwardSpec(c Config, r Rotation) *graph.Spec {
 	return s
 }
 
+// ApplyRotary is Apply of one token of each row in the builder's stateful form, q and k of which r turns first.
+func ApplyRotary(b *graph.Builder, q, k, v graph.Tensor, c Config, r Rotation) graph.Tensor {
+	key, value := c.states(b, q)
+	return b.Apply(RotaryCarrySpec(c, r), q, k, v, key, value, b.Position(q.Shape()[0]))
+}
+
+// RotaryCarrySpec is CarrySpec of q and k of one token of each row, which r has turned. r.Turn takes positions, too, and
+// r.Back is not wanted.
+func RotaryCarrySpec(c Config, r Rotation) *graph.Spec {
+	s := CarrySpec(c)
+	plain := *s
+	s.Name = "attention_rotary_carry"
+	s.Derive = func(d graph.Dims) error {
+		if d["T"] != 1 {
+			return fmt.Errorf("%d tokens of a row; it takes one", d["T"])
+		}
+		return plain.Derive(d)
+	}
+	s.InPlace = nil
+	s.Reference = func(d graph.Dims, in, out []graph.Array) {
+		turned := slices.Clone(in)
+		for i, of := range []string{"H", "K"} {
+			turned[i] = graph.NewArray(in[i].Shape)
+			r.Turn.Reference(heads(d, of), []graph.Array{in[i], in[5]}, turned[i:i+1])
+		}
+		plain.Reference(d, turned, out)
+	}
+	s.Workspace = func(d graph.Dims, workers int) int {
+		return d["B"]*(d["H"]+d["K"])*d["D"] + plain.Workspace(d, workers)
+	}
+	s.CPU = func(call *graph.CPUCall) func() {
+		attend := *call
+		attend.In = slices.Clone(call.In)
+		var turns []func()
+		for i, of := range []string{"H", "K"} {
+			x := call.In[i]
+			n := x.Rows * x.Cols
+			attend.In[i] = graph.Buffer{Rows: x.Rows, Cols: x.Cols, Stride: x.Cols, F32: attend.Workspace[:n]}
+			attend.Workspace = attend.Workspace[n:]
+			turns = append(turns, r.cpu(r.Turn, call, of, []graph.Buffer{x, call.In[5]}, attend.In[i]))
+		}
+		run := plain.CPU(&attend)
+		return func() { turns[0](); turns[1](); run() }
+	}
+	s.CUDA = r.cuda(plain.CUDA, func(call *graph.CUDACall) ([]graph.Launch, error) {
+		if c.carriesOnTiles(call) {
+			return c.carryTiles(call, r.Base), nil
+		}
+		attend := *call
+		attend.In = slices.Clone(call.In)
+		turned := call.Workspace
+		var list []graph.Launch
+		for i, of := range []string{"H", "K"} {
+			x := call.In[i]
+			attend.In[i] = graph.DeviceBuffer{Address: turned, DType: x.DType, Rows: x.Rows, Cols: x.Cols, Stride: x.Cols}
+			turned += uint64(4 * x.Rows * x.Cols)
+			some, err := r.launch(r.Turn, call, of, []graph.DeviceBuffer{x, call.In[5]}, attend.In[i])
+			if err != nil {
+				return nil, err
+			}
+			list = append(list, some...)
+		}
+		attend.Workspace = turned
+		return append(list, c.carryRows(&attend)...), nil
+	})
+	s.CUDA.Workspace = func(d graph.Dims) int {
+		return 4*d["B"]*(d["H"]+d["K"])*d["D"] + plain.CUDA.Workspace(d)
+	}
+	s.Cost = func(d graph.Dims) graph.Cost { return r.add(plain.Cost(d), d) }
+	return s
+}
+
 // heads is a call's sizes as a rotation of the query heads, "H", or of the key heads, "K", has them.
 func heads(d graph.Dims, of string) graph.Dims {
 	return graph.Dims{"B": d["B"], "T": d["T"], "H": d[of], "D": d["D"]}
 }
 
-func (r Rotation) cpu(op *graph.Spec, call *graph.CPUCall, of string, x, y graph.Buffer) func() {
+func (r Rotation) cpu(op *graph.Spec, call *graph.CPUCall, of string, in []graph.Buffer, y graph.Buffer) func() {
 	turn := *call
-	turn.Dims, turn.In, turn.Out, turn.Workspace = heads(call.Dims, of), []graph.Buffer{x}, []graph.Buffer{y}, nil
+	turn.Dims, turn.In, turn.Out, turn.Workspace = heads(call.Dims, of), in, []graph.Buffer{y}, nil
 	return op.CPU(&turn)
 }
 
@@ -107,18 +184,24 @@ func (r Rotation) launches(op *graph.Spec, call *graph.CUDACall, q, qr, k, kr gr
 		of       string
 		from, to graph.DeviceBuffer
 	}{{"H", q, qr}, {"K", k, kr}} {
-		turn := *call
-		turn.Dims, turn.In, turn.Out = heads(call.Dims, x.of), []graph.DeviceBuffer{x.from}, []graph.DeviceBuffer{x.to}
-		some, err := op.CUDA.Launches(&turn)
+		some, err := r.launch(op, call, x.of, []graph.DeviceBuffer{x.from}, x.to)
 		if err != nil {
 			return nil, err
 		}
-		for _, l := range some {
-			l.Defines[macro("rotation")] = "1"
-			list = append(list, l)
-		}
+		list = append(list, some...)
 	}
 	return list, nil
+}
+
+// launch turns query heads, "H", or key heads, "K".
+func (r Rotation) launch(op *graph.Spec, call *graph.CUDACall, of string, in []graph.DeviceBuffer, y graph.DeviceBuffer) ([]graph.Launch, error) {
+	turn := *call
+	turn.Dims, turn.In, turn.Out = heads(call.Dims, of), in, []graph.DeviceBuffer{y}
+	list, err := op.CUDA.Launches(&turn)
+	for _, l := range list {
+		l.Defines[macro("rotation")] = "1"
+	}
+	return list, err
 }
 
 // add is a cost with that of turning q and k.

@@ -12,8 +12,9 @@ struct Keys {
   int64_t stride_k, stride_v, stride_key, stride_value;
   int start, end, slots;
 
-  // load begins to copy positions [first, first + STEP) to two tiles; zeros from end on.
-  __device__ __forceinline__ void load(bf16 *keys, bf16 *values, int first) const {
+  // load begins to copy positions [first, first + STEP) to two tiles: those in the ring (Old)
+  // and the new ones (New); zeros from end on.
+  template <bool Old, bool New> __device__ __forceinline__ void load(bf16 *keys, bf16 *values, int first) const {
     constexpr int PASS = THREADS / CHUNKS;
     static_assert(STEP % PASS == 0, "a step is not a multiple of the block");
     int row = threadIdx.x / CHUNKS, c = threadIdx.x % CHUNKS, slot = (first + row) % slots;
@@ -22,6 +23,7 @@ struct Keys {
       while (slot >= slots) slot -= slots;
       int j = first + row + i;
       bool old = j < start;
+      if (old ? !Old : !New) continue;
       const bf16 *from = old ? key + slot * stride_key : k + (j - start) * stride_k;
       copy_async16(chunk(keys, row + i, c), from + c * 8, j < end);
       from = old ? value + slot * stride_value : v + (j - start) * stride_v;
@@ -30,14 +32,44 @@ struct Keys {
   }
 };
 
+#ifdef ROTARY
+// Turning is by the angles of one position; Base^(-2i/D) radians a token turn channels i and i + D/2.
+struct Turning {
+  float cosines[D / 2], sines[D / 2];
+
+  // Angles are double: at position 1e6 a float angle is off by up to 0.03.
+  __device__ __forceinline__ void find(double position, double base) {
+    for (int i = threadIdx.x; i < D / 2; i += THREADS) {
+      double sin, cos;
+      sincos(position * pow(base, -(double)i / (D / 2)), &sin, &cos);
+      cosines[i] = (float)cos, sines[i] = (float)sin;
+    }
+  }
+  // turn puts channels c to c + 7 of both halves of a head to a row of a tile.
+  __device__ __forceinline__ void turn(const bf16 *head, int c, bf16 *tile, int row) const {
+    float x1[8], x2[8], y1[8], y2[8];
+    load8(head + c, x1), load8(head + D / 2 + c, x2);
+#pragma unroll
+    for (int k = 0; k < 8; k++) {
+      float cos = cosines[c + k], sin = sines[c + k];
+      y1[k] = x1[k] * cos - x2[k] * sin;
+      y2[k] = x2[k] * cos + x1[k] * sin;
+    }
+    store8(chunk(tile, row, c / 8), y1), store8(chunk(tile, row, CHUNKS / 2 + c / 8), y2);
+  }
+};
+#endif
+
 // A block takes QUERIES rows of one key head, and one of `splits` parts of the keys that
 // they see. A part's result goes to parts, where attention_carry_join finds it; one part
-// alone is the answer. With KEEP the text's one token also goes to the ring. scale is log2(e) / sqrt(D).
+// alone is the answer. With KEEP the text's one token also goes to the ring, and with ROTARY q and
+// k are turned first. scale is log2(e) / sqrt(D). What lies in the ring is fetched before the inputs
+// are there: of the kernels before this one, none writes it.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 attention_carry_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *key, bf16 *value, const int *pos, bf16 *o, float *parts,
-                      int tokens, int slots, int heads, int splits, int windowed, float scale, int64_t stride_q, int64_t stride_k,
-                      int64_t stride_v, int64_t stride_key, int64_t stride_value, int64_t stride_o) {
-  begin_early();
+                      uint64_t base_bits, int tokens, int slots, int heads, int splits, int windowed, float scale, int64_t stride_q,
+                      int64_t stride_k, int64_t stride_v, int64_t stride_key, int64_t stride_value, int64_t stride_o) {
+  let_next_begin();
   bf16 *queries = memory, *keys = queries + QUERIES * D, *values = keys + 2 * STEP * D;
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, h = blockIdx.y / splits, part = blockIdx.y % splits;
   int rows = tokens * GROUP, first = blockIdx.x * QUERIES, own = first + warp * ROWS, start = pos[blockIdx.z];
@@ -47,27 +79,56 @@ attention_carry_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *key, bf
   Keys text_keys = {k + text * stride_k + h * D, v + text * stride_v + h * D, key + ring * stride_key + h * D, value + ring * stride_value + h * D,
                     stride_k, stride_v, stride_key, stride_value, start, end, slots};
 
-#ifdef KEEP
-  // The one new key takes the place in the ring of one that its query no longer sees.
-  for (int c = threadIdx.x * 8; part == 0 && c < D; c += THREADS * 8) {
-    int64_t to = start % slots;
-    *(uint4 *)(key + (ring + to) * stride_key + h * D + c) = *(const uint4 *)(k + text * stride_k + h * D + c);
-    *(uint4 *)(value + (ring + to) * stride_value + h * D + c) = *(const uint4 *)(v + text * stride_v + h * D + c);
-  }
-#endif
-
   // This part's keys: whole steps from the first that any of the block's queries sees.
   int from = max(0, start + first / GROUP - slots + 1), steps = (end - from + STEP - 1) / STEP, each = (steps + splits - 1) / splits;
   int step = min(part * each, steps), last = min(step + each, steps);
+  if (step == last) {
+    // No keys: nothing but the greatest score is read of such parts, which are behind all others.
+    wait_for_inputs();
+    for (int r = first + threadIdx.x; r < min(first + QUERIES, rows); r += THREADS)
+      parts[(((text + r / GROUP) * heads + h * GROUP + r % GROUP) * splits + part) * PART] = -INF;
+    return;
+  }
 
+  text_keys.load<true, false>(keys, values, from + step * STEP);
+#ifdef ROTARY
+  __shared__ Turning turning;
+  __shared__ __align__(16) bf16 new_key[D];
+  turning.find(start, __longlong_as_double(base_bits));
+  __syncthreads();
+#endif
+  wait_for_inputs();
+  text_keys.load<false, true>(keys, values, from + step * STEP);
+#ifdef ROTARY
+  for (int i = threadIdx.x; i < QUERIES * (CHUNKS / 2); i += THREADS) {
+    int r = i / (CHUNKS / 2), c = i % (CHUNKS / 2) * 8;
+    if (first + r < rows) turning.turn(q + (first + r) * D, c, queries, r);
+  }
+  for (int c = threadIdx.x; c < CHUNKS / 2; c += THREADS) turning.turn(k + text * stride_k + h * D, c * 8, new_key, 0);
+#else
 #pragma unroll
   for (int i = 0; i < QUERIES; i += THREADS / CHUNKS) {
     int r = i + threadIdx.x / CHUNKS, c = threadIdx.x % CHUNKS;
     if (r < QUERIES)
       copy_async16(chunk(queries, r, c), q + (first + r) / GROUP * stride_q + (first + r) % GROUP * D + c * 8, first + r < rows);
   }
-  if (step < last) text_keys.load(keys, values, from + step * STEP);
+#endif
   copy_async_commit();
+#ifdef KEEP
+  // The one new key takes the place in the ring of one that its query no longer sees.
+  if (part == 0) {
+    __syncthreads();
+    for (int c = threadIdx.x; c < CHUNKS; c += THREADS) {
+      int64_t to = ring + start % slots;
+#ifdef ROTARY
+      *(uint4 *)(key + to * stride_key + h * D + c * 8) = *(const uint4 *)chunk(new_key, 0, c);
+#else
+      *(uint4 *)(key + to * stride_key + h * D + c * 8) = *(const uint4 *)(k + text * stride_k + h * D + c * 8);
+#endif
+      *(uint4 *)(value + to * stride_value + h * D + c * 8) = *(const uint4 *)(v + text * stride_v + h * D + c * 8);
+    }
+  }
+#endif
 
   float sum[ROW_TILES][D / 8][4];
   Weights weights[ROW_TILES];
@@ -86,12 +147,18 @@ attention_carry_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *key, bf
     __syncthreads();
     int j0 = from + step * STEP;
     if (step + 1 < last) {
-      text_keys.load(keys + (stage ^ 1) * STEP * D, values + (stage ^ 1) * STEP * D, j0 + STEP);
+      text_keys.load<true, true>(keys + (stage ^ 1) * STEP * D, values + (stage ^ 1) * STEP * D, j0 + STEP);
       copy_async_commit();
     }
+    bf16 *key_tile = keys + stage * STEP * D, *value_tile = values + stage * STEP * D;
+#ifdef ROTARY
+    if (j0 + STEP > start) {
+      for (int c = threadIdx.x; c < CHUNKS; c += THREADS) *(uint4 *)chunk(key_tile, start - j0, c) = *(const uint4 *)chunk(new_key, 0, c);
+      __syncthreads();
+    }
+#endif
     if (own >= rows || j0 > newest || j0 + STEP - 1 <= oldest - slots) continue;
 
-    bf16 *key_tile = keys + stage * STEP * D, *value_tile = values + stage * STEP * D;
     float s[ROW_TILES][SCORES][4];
 #pragma unroll
     for (int r = 0; r < ROW_TILES; r++) clear<SCORES>(s[r]);

@@ -85,6 +85,7 @@ func CarrySpec() *graph.Spec {
 		CPU:       forward,
 		Workspace: func(d graph.Dims, _ int) int { return d["J"] * d["C"] },
 		CUDA:      cudaCarry,
+		Convolves: true,
 		Cost:      forwardCost,
 	}
 }

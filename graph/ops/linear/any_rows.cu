@@ -23,5 +23,5 @@ extern "C" __global__ void __launch_bounds__(THREADS) linear_any_rows(OPERANDS) 
     }
     sum[m] = warp_sum(sum[m]);
   }
-  if (lane == 0) store(y + row * stride_y + col, finish(sum[0], sum[1], z ? z[row * stride_z + col] : 0.f));
+  if (lane == 0) store(y + row * stride_y + col, RESULT(row, col, finish(sum[0], sum[1], z ? z[row * stride_z + col] : 0.f)));
 }

@@ -36,6 +36,7 @@ type fewRows struct {
 	epsilon float64
 	gated   bool
 	z       graph.DeviceBuffer // added; Address is 0 for none
+	convolved
 }
 
 const (
@@ -85,6 +86,10 @@ func (p fewRows) launch(c *graph.CUDACall, slow bool) (l graph.Launch, ok bool) 
 		Args: []any{p.x.Address, p.gain, p.w.Address, p.z.Address, p.y.Address, int32(p.y.Rows), int32(p.y.Cols), float32(p.epsilon),
 			uint64(p.x.Stride), uint64(p.w.Stride), uint64(p.z.Stride), uint64(p.y.Stride)},
 	}
+	if p.channels > 0 {
+		l.Defines["TAPS"] = strconv.Itoa(p.reach)
+		l.Args = append(l.Args, p.taps, p.bias, p.tail, int32(p.channels))
+	}
 	if p.gain != 0 {
 		l.Defines["NORM"] = "1"
 	}
@@ -125,7 +130,7 @@ func (p fewRows) oneRow(l graph.Launch, c *graph.CUDACall) graph.Launch {
 		length *= 2
 	}
 	l.Grid = [3]int{blocks, 1, 1}
-	l.Shared = length + 4*((p.y.Cols+blocks-1)/blocks)*p.matrices()*pieces
+	l.Shared = length + 4*((p.y.Cols+blocks-1)/blocks)*(p.matrices()*pieces+2*p.reach)
 	return l
 }
 

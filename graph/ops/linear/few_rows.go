@@ -23,7 +23,8 @@ func normedSpec(n graph.Norm) *graph.Spec {
 		Workspace: func(d graph.Dims, workers int) int {
 			return d["B"]*d["T"]*d["K"] + forwardWorkspace(d, workers)
 		},
-		Gated: func() *graph.Spec { return gatedSpec(n) },
+		Gated:     func() *graph.Spec { return gatedSpec(n) },
+		Convolved: func(conv *graph.Spec) *graph.Spec { return convolvedSpec(n, conv) },
 		Cost: func(d graph.Dims) graph.Cost {
 			c := cost(d)
 			c.FLOPs += 4 * float64(d["B"]*d["T"]*d["K"])
@@ -132,6 +133,10 @@ func fewRowsCases() []graph.Case {
 		{Name: "one row, long", Spec: addSpec(), Dims: graph.Dims{"B": 1, "T": 1, "M": 61, "K": 8196}},
 		{Name: "five rows, long", Spec: addSpec(), Dims: graph.Dims{"B": 5, "T": 1, "M": 61, "K": 8196}},
 		{Name: "16 rows", Spec: addSpec(), Dims: graph.Dims{"B": 16, "T": 1, "M": 40, "K": 1032}},
+		{Name: "1.7b out_proj", Spec: addSpec(), Dims: graph.Dims{"B": 1, "T": 1, "M": 2048, "K": 4096}, Bench: true},
+		{Name: "1.7b down_proj", Spec: addSpec(), Dims: graph.Dims{"B": 1, "T": 1, "M": 2048, "K": 8196}, Bench: true},
+		{Name: "1.7b q, k and v", Spec: normedSpec(n), Dims: graph.Dims{"B": 1, "T": 1, "M": 2560, "K": 2048}, Bench: true},
+		{Name: "1.7b gate and up", Spec: gatedSpec(n), Dims: graph.Dims{"B": 1, "T": 1, "F": 8196, "K": 2048}, Bench: true},
 		{Name: "16 rows, short", Spec: Spec(), Dims: graph.Dims{"B": 16, "T": 1, "M": 300, "K": 128}},
 	}
 	for _, rows := range []int{1, 3, 16} {

@@ -64,6 +64,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear_one_row(OPE
 #pragma unroll
     for (int m = 0; m < MATRICES; m++)
       if (threadIdx.x < count) alone[m] = load_once8(own.row(threadIdx.x + m * count) + own.alone(threadIdx.x + m * count));
+#ifdef TAPS
+  // Taps, tail and bias of a block's channels, in that order: of the kernels before this one, none writes tails.
+  float *channel = parts + units;
+  for (int i = threadIdx.x; i < count * 2 * TAPS; i += THREADS) {
+    int c = first + i % count, part = i / count;
+    if (c >= channels) continue;
+    if (part < TAPS) channel[i] = taps[c * TAPS + part];
+    else channel[i] = part < 2 * TAPS - 1 ? tail[(part - TAPS) * channels + c] : bias[c];
+  }
+#endif
 #ifdef NORM
   constexpr int EACH = (K / 4 + THREADS - 1) / THREADS;
   float scale[EACH][4], own_x[EACH][4];
@@ -130,6 +140,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear_one_row(OPE
         total[m] = dot(a.x, b.x, total[m]), total[m] = dot(a.y, b.y, total[m]);
       }
     }
-    store(y + first + c, finish(total[0], total[1], c < THREADS || !z ? before : z[first + c]));
+    float sum = finish(total[0], total[1], c < THREADS || !z ? before : z[first + c]);
+#ifdef TAPS
+    if (first + c < channels) {
+      Channel it;
+#pragma unroll
+      for (int j = 0; j < TAPS; j++) it.taps[j] = channel[j * count + c], it.past[j] = j < TAPS - 1 ? channel[(TAPS + j) * count + c] : 0.f;
+      it.bias = channel[(2 * TAPS - 1) * count + c];
+      sum = it.take(sum, tail, first + c, channels);
+    }
+#endif
+    store(y + first + c, sum);
   }
 }

@@ -190,7 +190,7 @@ linear_tile_rows(OPERANDS) {
 #endif
     }
     if (row < rows && col < cols)
-      store(y + row * stride_y + col, finish(total[0], total[1], z ? z[row * stride_z + col] : 0.f));
+      store(y + row * stride_y + col, RESULT(row, col, finish(total[0], total[1], z ? z[row * stride_z + col] : 0.f)));
   }
   if (SPLIT > 1) cluster_barrier(); // nobody leaves while others read what it has
 }

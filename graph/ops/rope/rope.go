@@ -43,7 +43,6 @@ func BackwardSpec(headDim int, base float64) *graph.Spec {
 func CarrySpec(headDim int, base float64) *graph.Spec {
 	s := rotation{base: base, sign: 1}.spec("rope_carry", headDim)
 	s.Signature = "x[B T H*D], pos:i32[B] -> y[B T H*D]"
-	s.Beside = true
 	return s
 }
 

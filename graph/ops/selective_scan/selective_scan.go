@@ -80,6 +80,7 @@ func CarrySpec(gated bool) *graph.Spec {
 		},
 		CPU:       forwardCarry(gated),
 		CUDA:      form{gated: gated, carry: true}.forward(),
+		Projected: func() *graph.Spec { return projectedSpec(gated) },
 		Workspace: forwardWorkspace,
 		Cost:      func(d graph.Dims) graph.Cost { return forwardCost(gated, d) },
 	}
@@ -215,13 +216,28 @@ func Cases() []graph.Case {
 	// Steps so long that states are forgotten at once, exp gives 0 and softplus is a line.
 	long := trained()
 	long["dt"] = graph.Uniform(-40, 40)
+	for _, gated := range []bool{true, false} {
+		s := projectedSpec(gated)
+		cases = append(cases,
+			graph.Case{Name: "projected", Spec: s, Fill: projected(24), Dims: graph.Dims{"B": 2, "T": 1, "C": 48, "N": 16, "R": 24}},
+			graph.Case{Name: "projected, odd", Spec: s, Fill: projected(5), Dims: graph.Dims{"B": 3, "T": 1, "C": 37, "N": 5, "R": 5}},
+			graph.Case{Name: "projected, wide", Spec: s, Fill: projected(296), Dims: graph.Dims{"B": 1, "T": 1, "C": 33, "N": 8, "R": 296}})
+	}
 	return append(cases,
+		graph.Case{Name: "1.7b one token", Spec: projectedSpec(true), Fill: projected(128), Dims: graph.Dims{"B": 1, "T": 1, "C": 4096, "N": 16, "R": 128}, Bench: true},
 		graph.Case{Name: "long steps", Spec: Spec(true), Fill: long, Dims: graph.Dims{"B": 1, "T": 20, "C": 16, "N": 16}},
 		graph.Case{Name: "421m", Spec: Spec(true), Fill: trained(), Dims: graph.Dims{"B": 1, "T": 1024, "C": 3072, "N": 16}, Bench: true},
 		graph.Case{Name: "421m documents", Spec: graph.ByDocument(Spec(true), backwardSpec(true), savedOutputs), Fill: documents, Dims: graph.Dims{"B": 1, "T": 1024, "C": 3072, "N": 16}, Bench: true},
 		graph.Case{Name: "30m", Spec: Spec(true), Fill: trained(), Dims: graph.Dims{"B": 1, "T": 1024, "C": 1024, "N": 16}, Bench: true},
 		graph.Case{Name: "421m one token", Spec: CarrySpec(true), Fill: trained(), Dims: graph.Dims{"B": 1, "T": 1, "C": 3072, "N": 16}, Bench: true},
 	)
+}
+
+// projected fills them where dt is a product of rank r.
+func projected(r int) map[string]graph.Fill {
+	fill := trained()
+	fill["dt_proj"] = graph.Uniform(-1/math.Sqrt(float64(r)), 1/math.Sqrt(float64(r)))
+	return fill
 }
 
 // trained fills the operands with a trained model's kind of numbers: time steps of

@@ -1,0 +1,82 @@
+package selective_scan
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/cpu/simd"
+)
+
+// mostProjected is the R up to which projectedSpec has kernels.
+const mostProjected = 512
+
+// projectedSpec is CarrySpec of one token of each row, of which it makes the time steps itself: dt = r dt_proj^T.
+func projectedSpec(gated bool) *graph.Spec {
+	s := CarrySpec(gated)
+	plain := *s
+	s.Name = name(gated, "_projected_carry")
+	s.Signature = strings.Replace(plain.Signature, "dt[B T C]", "r:mm[B T R], dt_proj:mm[C R]", 1)
+	s.Projected = nil
+	s.Takes = func(d graph.Dims) bool { return d["T"] == 1 && d["R"] <= mostProjected }
+	s.Reference = func(d graph.Dims, in, out []graph.Array) {
+		r, w := in[1], in[2]
+		dt := graph.NewArray(in[0].Shape)
+		for i := range dt.Shape.Rows() {
+			for c := range dt.Row(i) {
+				for k, v := range r.Row(i) {
+					dt.Row(i)[c] += v * w.Row(c)[k]
+				}
+			}
+		}
+		plain.Reference(d, append([]graph.Array{in[0], dt}, in[3:]...), out)
+	}
+	s.CPU = func(c *graph.CPUCall) func() {
+		r, w, scan := c.In[1], c.In[2], *c
+		dt := graph.Buffer{Rows: r.Rows, Cols: w.Rows, Stride: w.Rows, F32: c.Workspace[:r.Rows*w.Rows]}
+		g := projection(c.Dims)
+		g.LDA, g.LDB, g.LDC, g.RoundFactors = r.Stride, w.Stride, dt.Stride, c.RoundFactors
+		rest := c.Workspace[len(dt.F32):]
+		product := g.Bind(c.Pool, r.F32, w.F32, dt.F32, rest)
+		scan.In = append([]graph.Buffer{c.In[0], dt}, c.In[3:]...)
+		scan.Workspace = rest[g.WorkspaceEither(c.Pool.Workers()):]
+		run := plain.CPU(&scan)
+		return func() { product(); run() }
+	}
+	s.Workspace = func(d graph.Dims, workers int) int {
+		return d["B"]*d["C"] + projection(d).WorkspaceEither(workers) + plain.Workspace(d, workers)
+	}
+	s.CUDA = &graph.CUDA{Source: source, Launches: func(c *graph.CUDACall) ([]graph.Launch, error) {
+		r, w, scan := c.In[1], c.In[2], *c
+		scan.In = append([]graph.DeviceBuffer{c.In[0], c.In[0]}, c.In[3:]...)
+		f := form{gated: gated, carry: true}
+		l := f.step(&scan, f.addresses(&scan))
+		width, lanes := 1, 32
+		if bytes := 16; r.DType == graph.BFloat16 && w.DType == graph.BFloat16 && r.Cols%8 == 0 && r.Stride%8 == 0 && w.Stride%8 == 0 &&
+			r.Address%uint64(bytes) == 0 && w.Address%uint64(bytes) == 0 {
+			width = 8
+		}
+		for lanes > 4 && lanes/2*width >= r.Cols {
+			lanes /= 2
+		}
+		for name, n := range map[string]int{"RANK": r.Cols, "WIDTH": width, "LANES": lanes} {
+			l.Defines[name] = strconv.Itoa(n)
+		}
+		l.Defines["R_T"], l.Defines["W_T"] = r.DType.CType(), w.DType.CType()
+		l.Args = append(l.Args, r.Address, w.Address, uint64(r.Stride), uint64(w.Stride))
+		return []graph.Launch{l}, nil
+	}}
+	s.Cost = func(d graph.Dims) graph.Cost {
+		c := forwardCost(gated, d)
+		products := 2 * float64(d["B"]*d["C"]*d["R"])
+		c.FLOPs, c.Products = c.FLOPs+products, products
+		c.Bytes += 4 * (float64(d["C"]*d["R"]) + float64(d["B"]*(d["R"]-d["C"])))
+		return c
+	}
+	return s
+}
+
+// projection is dt's product, without its leading dimensions.
+func projection(d graph.Dims) simd.Gemm {
+	return simd.Gemm{M: d["B"], N: d["C"], K: d["R"], TransB: true}
+}

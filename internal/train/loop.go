@@ -362,6 +362,9 @@ func (s *session) lastSave() error {
 
 // recordSaved records how a save ended.
 func (s *session) recordSaved(v saved) error {
+	if errors.Is(v.err, errSpoilt) {
+		return fmt.Errorf("step %d: %w: no checkpoint is made of it; go on from the one before with `sambatrain resume %s --set optim.lr=...` and a rate below %v", v.step, v.err, s.dir, s.recipe.Optim.PeakLR)
+	}
 	if v.err != nil {
 		return v.err
 	}

@@ -55,7 +55,9 @@ func (w *saver) write(state checkpoint.State) (dir string, err error) {
 	}
 	var info checkpoint.Info
 	if w.place.Single() {
-		info, err = w.lock.Save(state, w.snapshot.model, w.snapshot.moments)
+		if err = w.snapshot.finite(); err == nil {
+			info, err = w.lock.Save(state, w.snapshot.model, w.snapshot.moments)
+		}
 	} else {
 		info, err = w.collect(state)
 	}
@@ -89,6 +91,9 @@ func (w *saver) bring(step int64) error {
 }
 
 func (w *saver) share(step int64) (checkpoint.Share, error) {
+	if err := w.snapshot.finite(); err != nil {
+		return checkpoint.Share{}, err
+	}
 	return checkpoint.WriteShare(w.dir, step, w.place.Rank, w.place.Size, w.snapshot.model, w.snapshot.moments)
 }
 

@@ -71,13 +71,13 @@ func newCheckpointList() *cobra.Command {
 
 func listText(w io.Writer, list []checkpointStatus) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "step\ttokens\tsaved\tsize\tfolder")
+	fmt.Fprintln(t, "step\ttokens\tsaved (UTC)\tsize\tfolder")
 	for _, s := range list {
 		if s.Error != "" {
 			fmt.Fprintf(t, "%d\t\tDAMAGED\t%s\t%s\n", s.Step, megabytes(s.Bytes), s.Error)
 			continue
 		}
-		fmt.Fprintf(t, "%d\t%d\t%s\t%s\t%s\n", s.Step, s.Tokens, s.SavedAt.Format(time.DateTime), megabytes(s.Bytes), s.Dir)
+		fmt.Fprintf(t, "%d\t%d\t%s\t%s\t%s\n", s.Step, s.Tokens, s.SavedAt.UTC().Format(time.DateTime), megabytes(s.Bytes), s.Dir)
 	}
 	return t.Flush()
 }

@@ -153,11 +153,11 @@ func TestHarness(t *testing.T) {
 func TestFirstTokenHasNoLogprob(t *testing.T) {
 	url, _ := running(t, model(t), nil)
 	l := complete(t, url, `{"prompt": [97, 98], "max_tokens": 0, "echo": true, "logprobs": 1}`).Choices[0].Logprobs
-	if len(l.Tokens) != 2 || l.TokenLogprobs[0] != nil || l.TopLogprobs[0] != nil || l.TokenLogprobs[1] == nil || len(l.TopLogprobs[1]) != 1 {
+	if len(l.Tokens) != 2 || l.TokenLogprobs[0] != nil || l.TopLogprobs[0] != nil || l.TokenLogprobs[1] == nil || len(l.TopLogprobs[1]) != 2 {
 		t.Errorf("ids: %+v", l)
 	}
 	l = complete(t, url, `{"prompt": "ab", "max_tokens": 0, "echo": true, "logprobs": 1}`).Choices[0].Logprobs
-	if len(l.Tokens) != 2 || l.TokenLogprobs[0] == nil || len(l.TopLogprobs[0]) != 1 {
+	if len(l.Tokens) != 2 || l.TokenLogprobs[0] == nil || len(l.TopLogprobs[0]) != 2 {
 		t.Errorf("text: %+v", l)
 	}
 }

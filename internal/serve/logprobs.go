@@ -14,7 +14,8 @@ import (
 const endOfText = "<|endoftext|>"
 
 // logprobs are the API's log-probabilities, in nats, of the prompt's tokens where it is
-// echoed, and of the new ones. A token that nothing stands before has none: null.
+// echoed, and of the new ones. A token that nothing stands before has none: null. The likeliest
+// tokens have the token itself beside them.
 type logprobs struct {
 	Tokens        []string             `json:"tokens"`
 	TokenLogprobs []*float64           `json:"token_logprobs"`
@@ -69,7 +70,7 @@ func (r *recorder) add(token int32, scores []float32) {
 	lse := float64(greatest) + math.Log(sum)
 	own := float64(scores[token]) - lse
 	top := map[string]float64{}
-	for _, id := range likeliest(scores, r.most) {
+	for _, id := range append(likeliest(scores, r.most), token) {
 		// Of tokens that are spelt alike, the likeliest counts.
 		name := r.name(id)
 		if _, ok := top[name]; !ok {

@@ -7,10 +7,11 @@
 #
 #   CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o FOLDER/sambatrain ./cmd/sambatrain
 #   CGO_ENABLED=0 go test -c -trimpath -ldflags='-s -w' -o FOLDER/cuda.test ./graph/cuda
+#   CGO_ENABLED=0 go test -c -trimpath -ldflags='-s -w' -o FOLDER/generate.test ./internal/generate
 #
-# Without FOLDER both are built here. PYTHON (python3) with PyTorch times the
+# Without FOLDER all are built here. PYTHON (python3) with PyTorch times the
 # calibration peer; without PyTorch that part is left out and says so. PARTS names the
-# parts to do, of: ops fixtures training documents steps long peer.
+# parts to do, of: ops fixtures pieces training documents steps long peer.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 bin=${1:-}
@@ -19,6 +20,7 @@ if [ -z "$bin" ]; then
 	trap 'rm -rf "$bin"' EXIT
 	CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o "$bin/sambatrain" ./cmd/sambatrain || exit 1
 	CGO_ENABLED=0 go test -c -trimpath -ldflags='-s -w' -o "$bin/cuda.test" ./graph/cuda || exit 1
+	CGO_ENABLED=0 go test -c -trimpath -ldflags='-s -w' -o "$bin/generate.test" ./internal/generate || exit 1
 fi
 python=${PYTHON:-python3}
 failed=0
@@ -57,6 +59,24 @@ fixtures() {
 		section "Fixtures, $dtype"
 		block "$bin/sambatrain" verify --device cuda --dtype $dtype internal/verify/testdata
 	done
+}
+
+# Texts in pieces, and token by token, against whole texts, of every architecture.
+pieces() {
+	section 'Texts in pieces, and token by token, against whole texts and the CPU'
+	local logs test passed
+	logs=$(mktemp -d)
+	for test in TestAnySplitOnGPU/{float32,tf32,bfloat16} TestFewRowsOnGPU; do
+		timeout 300 "$bin/generate.test" -test.run "$test" -test.v >"$logs/${test//\//-}" 2>&1 || touch "$logs/failed" &
+	done
+	wait
+	passed=$(cat "$logs"/Test* | grep -c -- '^ *--- PASS: .*/')
+	echo "passed $passed, failed $(cat "$logs"/Test* | grep -c -- '^ *--- FAIL: .*/')"
+	if [ -e "$logs/failed" ] || [ "$passed" -eq 0 ]; then
+		failed=1
+		cat "$logs"/Test* | grep -vE 'off by|^=== ' | cut -c1-160 | head -40
+	fi
+	rm -rf "$logs"
 }
 
 # The same bits twice and after a kill, the same losses across a move between the CPU and the
@@ -216,5 +236,5 @@ peer() {
 echo "# GPU check, $(date -u +%Y-%m-%d), $("$bin/sambatrain" version)"
 echo
 nvidia-smi --query-gpu=name,driver_version,memory.total,power.limit --format=csv,noheader
-for part in ${PARTS:-ops fixtures training documents steps long peer}; do $part; done
+for part in ${PARTS:-ops fixtures pieces training documents steps long peer}; do $part; done
 exit $failed

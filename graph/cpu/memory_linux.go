@@ -33,8 +33,9 @@ func availableIn(root fs.FS) int64 {
 
 // memoryGroup is a folder of a control group, and what its files are called.
 type memoryGroup struct {
-	dir                    string
-	limit, usage, inactive string
+	dir          string
+	limit, usage string
+	files        string // before the names of its counts of pages of files
 }
 
 // memoryGroups are this process's control groups and those above them, of both versions. Where a container shows its own
@@ -59,15 +60,15 @@ func memoryGroups(root fs.FS) []memoryGroup {
 		controllers, dir, _ := strings.Cut(rest, ":")
 		switch {
 		case number == "0" && controllers == "":
-			add("sys/fs/cgroup", dir, memoryGroup{limit: "memory.max", usage: "memory.current", inactive: "inactive_file"})
+			add("sys/fs/cgroup", dir, memoryGroup{limit: "memory.max", usage: "memory.current"})
 		case controllers == "memory":
-			add("sys/fs/cgroup/memory", dir, memoryGroup{limit: "memory.limit_in_bytes", usage: "memory.usage_in_bytes", inactive: "total_inactive_file"})
+			add("sys/fs/cgroup/memory", dir, memoryGroup{limit: "memory.limit_in_bytes", usage: "memory.usage_in_bytes", files: "total_"})
 		}
 	}
 	return list
 }
 
-// left is what the group may still take. Pages of files that nobody has used for a while make room.
+// left is what the group may still take. Pages of files make room, as in what the kernel says of all memory.
 func (g memoryGroup) left(root fs.FS) (bytes int64, ok bool) {
 	limit, ok := number(root, path.Join(g.dir, g.limit))
 	if !ok {
@@ -77,8 +78,10 @@ func (g memoryGroup) left(root fs.FS) (bytes int64, ok bool) {
 	if !ok {
 		return 0, false
 	}
-	inactive, _ := numberAfter(root, path.Join(g.dir, "memory.stat"), g.inactive)
-	return limit - usage + inactive, true
+	stat := path.Join(g.dir, "memory.stat")
+	inactive, _ := numberAfter(root, stat, g.files+"inactive_file")
+	active, _ := numberAfter(root, stat, g.files+"active_file")
+	return limit - usage + inactive + active, true
 }
 
 // number is the number that a file holds.

@@ -8,6 +8,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cuda"
 	"github.com/sambatrain/sambatrain/internal/dist"
 	"github.com/sambatrain/sambatrain/layers"
+	"github.com/sambatrain/sambatrain/optim"
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
@@ -73,5 +74,9 @@ func TestNCCLOfOne(t *testing.T) {
 }
 
 func trainOn(dev graph.Device, comm graph.Comm, shard string, micro int, mixed bool) (*trained, error) {
-	return trainShare(dev, EngineConfig{MicroBatch: micro, SeqLen: 24, Comm: comm, Shard: shard, Precision: layers.Precision{Mixed: mixed}, bucket: 3000})
+	decayed := optim.DecayAll
+	if micro < 8 {
+		decayed = optim.DecayMatrices
+	}
+	return trainShare(dev, EngineConfig{MicroBatch: micro, SeqLen: 24, Comm: comm, Shard: shard, Precision: layers.Precision{Mixed: mixed}, bucket: 3000}, decayed)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/sambatrain/sambatrain/internal/dist"
 	"github.com/sambatrain/sambatrain/internal/dist/disttest"
 	"github.com/sambatrain/sambatrain/layers"
+	"github.com/sambatrain/sambatrain/optim"
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
@@ -92,11 +93,12 @@ func trainRows(comm graph.Comm, shard string, micro int) (*trained, error) {
 	if err != nil {
 		return nil, err
 	}
-	return trainShare(dev, EngineConfig{MicroBatch: micro, SeqLen: 24, Comm: comm, Shard: shard, bucket: 3000})
+	return trainShare(dev, EngineConfig{MicroBatch: micro, SeqLen: 24, Comm: comm, Shard: shard, bucket: 3000}, optim.DecayAll)
 }
 
-// trainShare is trainRows on a device, with c's micro-batches.
-func trainShare(dev graph.Device, c EngineConfig) (*trained, error) {
+// trainShare is trainRows on a device, with c's micro-batches and decay of all parameters, or
+// of matrices.
+func trainShare(dev graph.Device, c EngineConfig, decayed string) (*trained, error) {
 	const rows, steps = 8, 3
 	seq := c.SeqLen
 	share, first := rows/c.processes(), 0
@@ -105,6 +107,7 @@ func trainShare(dev graph.Device, c EngineConfig) (*trained, error) {
 	}
 	c.Accumulate = c.MicroBatch < share
 	o := adamw()
+	o.Decayed = decayed
 	o.Eps = 1e-2 // a gradient that is only rounding must not become a whole step
 	e, err := NewEngine(dev, samba(), o, c)
 	if err != nil {
@@ -180,7 +183,7 @@ func roundedTogether(comm graph.Comm) error {
 			return nil, err
 		}
 		dev.RoundFactors()
-		return trainShare(dev, EngineConfig{MicroBatch: 2, SeqLen: 24, Comm: comm, Shard: shard, Precision: layers.Precision{Float32Sublayers: sublayers}, bucket: 3000})
+		return trainShare(dev, EngineConfig{MicroBatch: 2, SeqLen: 24, Comm: comm, Shard: shard, Precision: layers.Precision{Float32Sublayers: sublayers}, bucket: 3000}, optim.DecayAll)
 	}
 	alone, err := rounded(nil, recipes.ShardNone, 3)
 	if err != nil {

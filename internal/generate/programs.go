@@ -38,6 +38,16 @@ func Plan(m *layers.Model, b, t, positions int, p layers.Precision) (*graph.Plan
 	return plan(m, b, shape{want: wantLast, tokens: t}, positions, p)
 }
 
+// MostStateBytes is the memory of the states of c.Rows texts that have c.Positions tokens each:
+// with full attention far more than they begin with.
+func MostStateBytes(m *layers.Model, c Config) (int64, error) {
+	p, err := Plan(m, c.Rows, 1, c.Positions, c.Precision)
+	if err != nil {
+		return 0, err
+	}
+	return 4 * int64(p.Sizes[graph.States]), nil
+}
+
 func plan(m *layers.Model, b int, s shape, positions int, p layers.Precision) (*graph.Plan, error) {
 	g := layers.NewBuilder(p)
 	g.SetCarry(graph.Carry{Positions: positions, Begins: s.begins})

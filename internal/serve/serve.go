@@ -60,8 +60,12 @@ func New(m *train.Model, o Options) *Server {
 // Serve answers on a listener until ctx ends; then it takes no new request, finishes
 // those under way, at most for the time of grace, and returns nil.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	b, err := generate.NewBatch(s.model.Device, s.model.Memory, s.model.Model, generate.Config{
-		Rows: s.options.Rows, Chunk: s.options.Chunk, Positions: s.options.Context + 1, Precision: s.model.Precision}) // 1 for an end of text before
+	c := generate.Config{
+		Rows: s.options.Rows, Chunk: s.options.Chunk, Positions: s.options.Context + 1, Precision: s.model.Precision} // 1 for an end of text before
+	if err := s.room(c); err != nil {
+		return err
+	}
+	b, err := generate.NewBatch(s.model.Device, s.model.Memory, s.model.Model, c)
 	if err != nil {
 		return err
 	}
@@ -92,6 +96,23 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	web.Close()
 	<-worker
 	return result
+}
+
+// room is an error where there is none for texts as long as clients are promised: one that grew
+// too long would end all.
+func (s *Server) room(c generate.Config) error {
+	free, err := s.model.Device.FreeMemory()
+	if err != nil {
+		return err
+	}
+	want, err := generate.MostStateBytes(s.model.Model, c)
+	if err == nil && free > 0 && want > free {
+		err = fmt.Errorf("their states take %.1f GB of memory, of %.1f GB that are free", float64(want)/1e9, float64(free)/1e9)
+	}
+	if err != nil {
+		return fmt.Errorf("%d texts of %d tokens: %w; lower --context or --batch", c.Rows, s.options.Context, err)
+	}
+	return nil
 }
 
 // Handler answers the API's paths.

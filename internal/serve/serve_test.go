@@ -58,6 +58,21 @@ func model(t testing.TB) *train.Model {
 	return &train.Model{Recipe: &r, Checkpoint: &checkpoint.Checkpoint{}, Model: m, Tokenizer: tok, Device: dev, Memory: e.Memory()}
 }
 
+// TestRoom: what clients are promised must be there.
+func TestRoom(t *testing.T) {
+	m := model(t)
+	if free, err := m.Device.FreeMemory(); err != nil || free == 0 {
+		t.Skip("no free memory known: ", err)
+	}
+	m.Model.Layers.Pattern[2].Mixer = "attn"
+	for rows, want := range map[int]string{30: "of memory, of ", 1000: "too many elements"} {
+		_, stop := running(t, m, func(o *Options) { o.Context, o.Rows = MaxOption, rows })
+		if err := stop(); err == nil || !strings.Contains(err.Error(), want) || !strings.HasSuffix(err.Error(), "; lower --context or --batch") {
+			t.Errorf("%d rows: %v", rows, err)
+		}
+	}
+}
+
 // running starts a server and returns its address, and what stops it and gives its error.
 func running(t testing.TB, m *train.Model, change func(o *Options)) (url string, stop func() error) {
 	t.Helper()

@@ -71,13 +71,7 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and s
 		newData(a), newTokenizer(a), newRecipes(), newConfig(), newInspect(), newPlan(), newBench(a), newPlot(), newDoctor(), newVersion(),
 		newCheckpoint(a),
 	)
-	root.InitDefaultCompletionCmd()
-	if completion, _, err := root.Find([]string{"completion"}); err == nil {
-		for _, shell := range completion.Commands() {
-			shell.Args = exactArgs()
-			shell.Example = fmt.Sprintf("  sambatrain completion %s > completion.%[1]s", shell.Name())
-		}
-	}
+	addCobras(root)
 	for _, c := range root.Commands() {
 		if c.HasSubCommands() && c.RunE == nil {
 			c.Args = cobra.ArbitraryArgs // RunE knows what is wrong with them
@@ -85,7 +79,7 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and s
 				if len(args) == 0 {
 					return c.Help()
 				}
-				return &usageError{fmt.Errorf("unknown command %q for %q; see `%s --help`", args[0], c.CommandPath(), c.CommandPath())}
+				return unknownCommand(c, args[0])
 			}
 		}
 	}
@@ -102,6 +96,33 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and s
 	root.Args = cobra.ArbitraryArgs
 	root.SuggestionsMinimumDistance = 2
 	return root
+}
+
+// addCobras adds the library's own commands, help and completion, which refuse what they don't know.
+func addCobras(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "help":
+			c.Example = "  sambatrain help data prepare"
+			c.Args = func(_ *cobra.Command, args []string) error {
+				if parent, rest, _ := root.Find(args); len(rest) > 0 {
+					return unknownCommand(parent, rest[0])
+				}
+				return nil
+			}
+		case "completion":
+			for _, shell := range c.Commands() {
+				shell.Args = exactArgs()
+				shell.Example = fmt.Sprintf("  sambatrain completion %s > completion.%[1]s", shell.Name())
+			}
+		}
+	}
+}
+
+func unknownCommand(parent *cobra.Command, name string) error {
+	return &usageError{fmt.Errorf("unknown command %q for %q; see `%s --help`", name, parent.CommandPath(), parent.CommandPath())}
 }
 
 // logger writes to standard error.

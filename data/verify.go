@@ -81,7 +81,7 @@ func (s Shard) verifyRows(ctx context.Context, dir string, want TokenizerInfo, s
 	c := rowChecker{eos: want.EOS}
 	for group := range reader.rowGroups {
 		if err := c.rowGroup(ctx, reader, group); err != nil {
-			return 0, shardError(path, fmt.Errorf("row group %d%w", group, err))
+			return 0, shardError(path, err)
 		}
 	}
 	if c.open {
@@ -102,27 +102,26 @@ type rowChecker struct {
 	open      bool // document goes on in the next row
 }
 
-// rowGroup checks a row group. Its errors go on behind the group's number.
 func (c *rowChecker) rowGroup(ctx context.Context, reader *shardReader, group int) error {
 	rec, err := reader.record(ctx, group, columnDocument, columnTokens, columnBytes)
 	if err != nil {
-		return fmt.Errorf(": %w", err)
+		return fmt.Errorf("row group %d: %w", group, err)
 	}
 	names, isString := rec.Column(0).(*array.String)
 	bytes, isInt64 := rec.Column(2).(*array.Int64)
 	if !isString || !isInt64 {
-		return fmt.Errorf(": columns are %v and %v, want string and int64", rec.Column(0).DataType(), rec.Column(2).DataType())
+		return fmt.Errorf("row group %d: columns are %v and %v, want string and int64", group, rec.Column(0).DataType(), rec.Column(2).DataType())
 	}
 	offsets, ids, err := reader.tokenList(rec.Column(1), group)
 	if err != nil {
-		return fmt.Errorf(": %w", err)
+		return fmt.Errorf("row group %d: %w", group, err)
 	}
 	for r := range int(rec.NumRows()) {
 		if offsets[r] >= offsets[r+1] {
-			return fmt.Errorf(", row %d: has no tokens", r)
+			return fmt.Errorf("row group %d, row %d: has no tokens", group, r)
 		}
 		if err := c.row(names.Value(r), ids[offsets[r]:offsets[r+1]]); err != nil {
-			return fmt.Errorf(", row %d: %w", r, err)
+			return fmt.Errorf("row group %d, row %d: %w", group, r, err)
 		}
 		c.bytes += bytes.Value(r)
 	}

@@ -84,9 +84,6 @@ func (a *app) generate(c *cobra.Command, run string, o *generateOptions) error {
 	}
 	defer m.Close()
 	out := &textWriter{w: c.OutOrStdout(), echo: o.echo, output: o.output}
-	if o.output == outputText {
-		out.w = forPeople(out.w)
-	}
 	var list []generate.Request
 	longest := 0
 	for i, prompt := range prompts {
@@ -101,15 +98,16 @@ func (a *app) generate(c *cobra.Command, run string, o *generateOptions) error {
 		}
 		list = append(list, q)
 	}
-	if o.output == outputText {
-		out.start()
-	}
 	b, err := generate.NewBatch(m.Device, m.Memory, m.Model, generate.Config{
 		Rows: min(o.batch, len(prompts)), Chunk: o.chunk, Positions: longest, Precision: m.Precision})
 	if err != nil {
 		return err
 	}
 	defer b.Close()
+	if o.output == outputText {
+		out.w = forPeople(out.w)
+		out.start()
+	}
 	if err := b.Run(c.Context(), list); err != nil {
 		return errors.Join(err, out.err)
 	}

@@ -19,17 +19,17 @@ type lines struct {
 // NewLines returns a Console that writes plain lines to w: the first training step, those that
 // options.LogEvery divides, the last one, and every validation, event and note. An error of w is
 // ignored: training goes on when nobody listens.
-func NewLines(w io.Writer, options ConsoleOptions) Console {
-	options.LogEvery = max(options.LogEvery, 1)
-	return &lines{w: w, options: options}
-}
+func NewLines(w io.Writer, options ConsoleOptions) Console { return newLines(w, options, false) }
 
 // NewJSONLines is NewLines for programs: each line is the record's of metrics.jsonl. Notes, which a
 // logger writes, are to be JSON, too.
 func NewJSONLines(w io.Writer, options ConsoleOptions) Console {
-	c := NewLines(w, options).(*lines)
-	c.json = true
-	return c
+	return newLines(w, options, true)
+}
+
+func newLines(w io.Writer, options ConsoleOptions, json bool) *lines {
+	options.LogEvery = max(options.LogEvery, 1)
+	return &lines{w: w, options: options, json: json}
 }
 
 func (l *lines) Step(r Record) {

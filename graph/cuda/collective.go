@@ -18,23 +18,20 @@ func (d *Device) Join(c graph.Comm) error {
 	if !ok {
 		return errors.New("cuda: the processes are joined by a library that does not reach a GPU's memory; GPUs want NCCL")
 	}
-	leave, err := d.enter()
-	if err != nil {
-		return err
-	}
-	defer leave()
-	// Of the kernels' priority: what run.shard full gathers ahead must not take the
-	// multiprocessors from them (docs/LOG.md).
-	const nonBlocking = 1
-	if err := d.driver.call("cuStreamCreate", d.driver.streamCreate, uintptr(unsafe.Pointer(&d.side)), nonBlocking); err != nil {
-		return err
-	}
-	if d.fork, err = d.newEvent(); err != nil {
-		return err
-	}
-	s.OnStream(d.side)
-	d.comm = s
-	return d.rehearse()
+	return d.Within(func() (err error) {
+		// Of the kernels' priority: what run.shard full gathers ahead must not take the
+		// multiprocessors from them (docs/LOG.md).
+		const nonBlocking = 1
+		if err := d.driver.call("cuStreamCreate", d.driver.streamCreate, uintptr(unsafe.Pointer(&d.side)), nonBlocking); err != nil {
+			return err
+		}
+		if d.fork, err = d.newEvent(); err != nil {
+			return err
+		}
+		s.OnStream(d.side)
+		d.comm = s
+		return d.rehearse()
+	})
 }
 
 // rehearse makes each call once with few and with many elements: the library makes its
@@ -57,31 +54,16 @@ func (d *Device) Leave() error {
 	if d.comm == nil {
 		return nil
 	}
-	leave, err := d.enter()
-	if err != nil {
+	return d.atRest(func() error {
+		for len(d.programs) > 0 {
+			d.programs[0].release()
+		}
+		err := d.comm.Close()
+		d.comm = nil
+		purego.SyscallN(d.driver.eventDestroy, d.fork)
+		purego.SyscallN(d.driver.streamDestroy, d.side)
 		return err
-	}
-	defer leave()
-	if err := d.synchronize(); err != nil {
-		return err
-	}
-	for len(d.programs) > 0 {
-		d.programs[0].release()
-	}
-	err = d.comm.Close()
-	d.comm = nil
-	purego.SyscallN(d.driver.streamDestroy, d.side)
-	return err
-}
-
-// Within runs f on a thread for which the GPU's context is current.
-func (d *Device) Within(f func() error) error {
-	leave, err := d.enter()
-	if err != nil {
-		return err
-	}
-	defer leave()
-	return f()
+	})
 }
 
 // newEvent is an event that orders streams.

@@ -29,10 +29,9 @@ const (
 	alignmentConsidered = 256
 )
 
-// blas is cublasLt with one handle.
+// blas is cublasLt's functions that this package uses.
 type blas struct {
-	lib    *dylib.Library
-	handle uintptr
+	lib *dylib.Library
 
 	create, destroy, descCreate, descSet, descDestroy uintptr
 	layoutCreate, layoutDestroy                       uintptr
@@ -41,7 +40,7 @@ type blas struct {
 }
 
 var openBLAS = sync.OnceValues(func() (*blas, error) {
-	lib, err := dylib.Open("libcublasLt.so.13", "libcublasLt.so.12")
+	lib, err := dylib.Open(librariesHere("libcublasLt.so")...)
 	if err != nil {
 		return nil, fmt.Errorf("cuda: %w", err)
 	}
@@ -66,23 +65,22 @@ func (b *blas) call(name string, f uintptr, args ...uintptr) error {
 
 // heuristicResult is cublasLtMatmulHeuristicResult_t.
 type heuristicResult struct {
-	algo      [8]uint64
+	algorithm [8]uint64
 	workspace uint64
 	state     int32
 	waves     float32
 	reserved  [4]int32
 }
 
-// product is a matrix product with its algorithm chosen.
+// product is a matrix product with its algorithm chosen. cublasLt counts columns first, so that
+// our C is its transpose: C' = op(B)' op(A)', and A and B change places.
 type product struct {
-	b                *blas
-	desc             uintptr
-	a, bb, c, from   uintptr // layouts in cublasLt's order
-	addrA, addrB     uint64
-	addrC, addrFrom  uint64
-	result           heuristicResult
-	alpha, beta      float32
-	workspaceAddress uint64
+	d           *Device
+	of          graph.Product
+	desc        uintptr
+	a, b, c, z  uintptr // layouts of A, B, C and From
+	alpha, beta float32
+	algorithm   [8]uint64 // cublasLtMatmulAlgo_t
 }
 
 func dataType(t graph.DType) (uintptr, error) {
@@ -104,17 +102,67 @@ func alignmentOf(address uint64) uint32 {
 	return uint32(a)
 }
 
-// newProduct chooses an algorithm. cublasLt counts columns first, so that our C
-// is its transpose: C' = op(B)' op(A)', and the operands change places. The choice
-// is the library's first, and so the same in every run, but where products are tuned.
-func (d *Device) newProduct(p *graph.Product, workspace uint64) (*product, error) {
-	b, compute := d.blas, uintptr(computeFloat32)
-	if d.tf32 && p.TypeA == graph.Float32 && p.TypeB == graph.Float32 {
+// products are the commands of a product: where its rows are not what fast algorithms want, it is
+// widened, or cut. With an error come those that were made before it.
+func (d *Device) products(p graph.Product) ([]command, error) {
+	var list []command
+	whole, zeros := widen(p)
+	for _, l := range zeros {
+		k, err := d.kernel("product", padSource, l)
+		if err != nil {
+			return list, err
+		}
+		list = append(list, k)
+	}
+	for _, part := range split(whole) {
+		m, err := d.newProduct(part)
+		if err != nil {
+			return list, err
+		}
+		list = append(list, m)
+	}
+	return list, nil
+}
+
+// newProduct chooses an algorithm: the library's first, and so the same in every run, but where
+// products are tuned.
+func (d *Device) newProduct(p graph.Product) (*product, error) {
+	if p.From == 0 {
+		p.From, p.LDFrom = p.C, p.LDC
+	}
+	m := &product{d: d, of: p, alpha: 1, beta: p.Beta}
+	err := m.describe()
+	var found []heuristicResult
+	if err == nil {
+		found, err = m.proposals()
+	}
+	if err == nil && (len(found) == 0 || found[0].state != 0) {
+		err = errors.New("cublasLt knows none")
+	}
+	if err != nil {
+		m.free()
+		return nil, fmt.Errorf("cuda: no algorithm for the product M=%d N=%d K=%d (%v x %v -> %v, rows %d %d %d apart): %w",
+			p.M, p.N, p.K, p.TypeA, p.TypeB, p.TypeC, p.LDA, p.LDB, p.LDC, err)
+	}
+	m.algorithm = found[0].algorithm
+	if d.tuner == nil {
+		return m, nil
+	}
+	if err := d.choose(m, found); err != nil {
+		m.free()
+		return nil, err
+	}
+	return m, nil
+}
+
+// describe tells cublasLt what is multiplied, in which types, and how it lies in memory.
+func (m *product) describe() error {
+	b, p, compute := m.d.blas, &m.of, uintptr(computeFloat32)
+	if m.d.tf32 && p.TypeA == graph.Float32 && p.TypeB == graph.Float32 {
 		compute = computeTF32 // factors are rounded
 	}
-	m := &product{b: b, addrA: p.B, addrB: p.A, addrC: p.C, addrFrom: p.From, alpha: 1, beta: p.Beta, workspaceAddress: workspace}
 	if err := b.call("cublasLtMatmulDescCreate", b.descCreate, uintptr(unsafe.Pointer(&m.desc)), compute, typeFloat32); err != nil {
-		return nil, err
+		return err
 	}
 	for attr, on := range map[uintptr]bool{descTransA: p.TransB, descTransB: p.TransA} {
 		var v int32
@@ -122,35 +170,38 @@ func (d *Device) newProduct(p *graph.Product, workspace uint64) (*product, error
 			v = transpose
 		}
 		if err := b.call("cublasLtMatmulDescSetAttribute", b.descSet, m.desc, attr, uintptr(unsafe.Pointer(&v)), 4); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	layout := func(to *uintptr, t graph.DType, rows, cols, ld int, transposed bool) error {
-		if transposed {
-			rows, cols = cols, rows
+	for _, l := range []struct {
+		to             *uintptr
+		dtype          graph.DType
+		rows, cols, ld int
+		transposed     bool
+	}{
+		{&m.a, p.TypeA, p.M, p.K, p.LDA, p.TransA},
+		{&m.b, p.TypeB, p.K, p.N, p.LDB, p.TransB},
+		{&m.c, p.TypeC, p.M, p.N, p.LDC, false},
+		{&m.z, p.TypeC, p.M, p.N, p.LDFrom, false},
+	} {
+		if l.transposed {
+			l.rows, l.cols = l.cols, l.rows
 		}
-		kind, err := dataType(t)
+		kind, err := dataType(l.dtype)
 		if err != nil {
 			return err
 		}
 		// Row-major rows x cols is column-major cols x rows.
-		return b.call("cublasLtMatrixLayoutCreate", b.layoutCreate, uintptr(unsafe.Pointer(to)), kind, uintptr(cols), uintptr(rows), uintptr(ld))
+		if err := b.call("cublasLtMatrixLayoutCreate", b.layoutCreate, uintptr(unsafe.Pointer(l.to)), kind, uintptr(l.cols), uintptr(l.rows), uintptr(l.ld)); err != nil {
+			return err
+		}
 	}
-	if err := layout(&m.a, p.TypeB, p.K, p.N, p.LDB, p.TransB); err != nil {
-		return nil, err
-	}
-	if err := layout(&m.bb, p.TypeA, p.M, p.K, p.LDA, p.TransA); err != nil {
-		return nil, err
-	}
-	if err := layout(&m.c, p.TypeC, p.M, p.N, p.LDC, false); err != nil {
-		return nil, err
-	}
-	if m.addrFrom == 0 {
-		m.addrFrom, p.LDFrom = p.C, p.LDC
-	}
-	if err := layout(&m.from, p.TypeC, p.M, p.N, p.LDFrom, false); err != nil {
-		return nil, err
-	}
+	return nil
+}
+
+// proposals are the algorithms that cublasLt's heuristic has for a product, its first choice first.
+func (m *product) proposals() ([]heuristicResult, error) {
+	b := m.d.blas
 	var pref uintptr
 	if err := b.call("cublasLtMatmulPreferenceCreate", b.prefCreate, uintptr(unsafe.Pointer(&pref))); err != nil {
 		return nil, err
@@ -160,41 +211,35 @@ func (d *Device) newProduct(p *graph.Product, workspace uint64) (*product, error
 	if err := b.call("cublasLtMatmulPreferenceSetAttribute", b.prefSet, pref, prefMaxWorkspace, uintptr(unsafe.Pointer(&size)), 8); err != nil {
 		return nil, err
 	}
-	for i, address := range []uint64{m.addrA, m.addrB, m.addrFrom, m.addrC} {
+	for i, address := range []uint64{m.of.B, m.of.A, m.of.From, m.of.C} {
 		align := alignmentOf(address)
 		if err := b.call("cublasLtMatmulPreferenceSetAttribute", b.prefSet, pref, uintptr(prefMinAlignA+i), uintptr(unsafe.Pointer(&align)), 4); err != nil {
 			return nil, err
 		}
 	}
 	var found int32
-	var results [candidates]heuristicResult
-	wanted := 1
-	if d.tuner != nil {
-		wanted = candidates
+	results := make([]heuristicResult, 1)
+	if m.d.tuner != nil {
+		results = make([]heuristicResult, candidates)
 	}
-	err := b.call("cublasLtMatmulAlgoGetHeuristic", b.heuristic, b.handle, m.desc, m.a, m.bb, m.from, m.c, pref, uintptr(wanted), uintptr(unsafe.Pointer(&results[0])), uintptr(unsafe.Pointer(&found)))
-	if err == nil && (found == 0 || results[0].state != 0) {
-		err = errors.New("cublasLt knows none")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cuda: no algorithm for the product M=%d N=%d K=%d (%v x %v -> %v, rows %d %d %d apart): %w",
-			p.M, p.N, p.K, p.TypeA, p.TypeB, p.TypeC, p.LDA, p.LDB, p.LDC, err)
-	}
-	m.result = results[0]
-	if d.tuner != nil {
-		return m, d.choose(m, p, results[:found])
-	}
-	return m, nil
+	err := b.call("cublasLtMatmulAlgoGetHeuristic", b.heuristic, m.d.lt, m.desc, m.b, m.a, m.z, m.c, pref, uintptr(len(results)), uintptr(unsafe.Pointer(&results[0])), uintptr(unsafe.Pointer(&found)))
+	return results[:found], err
 }
 
 func (m *product) enqueue(stream uintptr) error {
-	return m.b.call("cublasLtMatmul", m.b.matmul, m.b.handle, m.desc, uintptr(unsafe.Pointer(&m.alpha)), uintptr(m.addrA), m.a, uintptr(m.addrB), m.bb,
-		uintptr(unsafe.Pointer(&m.beta)), uintptr(m.addrFrom), m.from, uintptr(m.addrC), m.c, uintptr(unsafe.Pointer(&m.result.algo)), uintptr(m.workspaceAddress), workspaceBytes, stream)
+	b, p := m.d.blas, &m.of
+	return b.call("cublasLtMatmul", b.matmul, m.d.lt, m.desc, uintptr(unsafe.Pointer(&m.alpha)), uintptr(p.B), m.b, uintptr(p.A), m.a,
+		uintptr(unsafe.Pointer(&m.beta)), uintptr(p.From), m.z, uintptr(p.C), m.c, uintptr(unsafe.Pointer(&m.algorithm)), uintptr(m.d.scratch), workspaceBytes, stream)
 }
 
 func (m *product) free() {
-	for _, l := range []uintptr{m.a, m.bb, m.c, m.from} {
-		purego.SyscallN(m.b.layoutDestroy, l)
+	b := m.d.blas
+	for _, l := range []uintptr{m.a, m.b, m.c, m.z} {
+		if l != 0 {
+			purego.SyscallN(b.layoutDestroy, l)
+		}
 	}
-	purego.SyscallN(m.b.descDestroy, m.desc)
+	if m.desc != 0 {
+		purego.SyscallN(b.descDestroy, m.desc)
+	}
 }

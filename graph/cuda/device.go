@@ -3,7 +3,6 @@
 package cuda
 
 import (
-	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -19,6 +18,7 @@ type Device struct {
 	driver   *driver
 	compiler *compiler
 	blas     *blas
+	lt       uintptr // cublasLt's handle
 
 	handle     int32
 	context    uintptr
@@ -57,26 +57,28 @@ func New(ordinal int) (*Device, error) {
 		return nil, err
 	}
 	if err := drv.call("cuDevicePrimaryCtxRetain", drv.primaryCtxRetain, uintptr(unsafe.Pointer(&d.context)), uintptr(d.handle)); err != nil {
+		return nil, fmt.Errorf("%w: opening GPU %d, %s", err, ordinal, d.name)
+	}
+	if err := d.Within(d.open); err != nil {
+		_ = d.Close() // what failed first is what there is to say
 		return nil, err
 	}
-	leave, err := d.enter()
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
+	return d, nil
+}
+
+// open makes what the device has of its own in the GPU's context.
+func (d *Device) open() (err error) {
 	// Copies and fills that take no stream go to the default one, and may return before
 	// they are done: this stream waits for it, and it for this one.
 	const waitsForDefault = 0
-	if err := drv.call("cuStreamCreate", drv.streamCreate, uintptr(unsafe.Pointer(&d.stream)), waitsForDefault); err != nil {
-		return nil, err
+	if err := d.driver.call("cuStreamCreate", d.driver.streamCreate, uintptr(unsafe.Pointer(&d.stream)), waitsForDefault); err != nil {
+		return err
 	}
-	if d.blas.handle == 0 {
-		if err := d.blas.call("cublasLtCreate", d.blas.create, uintptr(unsafe.Pointer(&d.blas.handle))); err != nil {
-			return nil, err
-		}
+	if err := d.blas.call("cublasLtCreate", d.blas.create, uintptr(unsafe.Pointer(&d.lt))); err != nil {
+		return err
 	}
 	d.scratch, err = d.alloc(workspaceBytes)
-	return d, err
+	return err
 }
 
 // find takes the GPU with a number, if it is one that kernels are made for.
@@ -140,40 +142,41 @@ func (d *Device) enter() (leave func(), err error) {
 	return runtime.UnlockOSThread, nil
 }
 
+// Within runs f on a thread for which the GPU's context is current.
+func (d *Device) Within(f func() error) error {
+	leave, err := d.enter()
+	if err != nil {
+		return err
+	}
+	defer leave()
+	return f()
+}
+
+// atRest runs f, with the GPU's context current, when all that was handed to the GPU is done.
+func (d *Device) atRest(f func() error) error {
+	return d.Within(func() error {
+		if err := d.synchronize(); err != nil {
+			return err
+		}
+		return f()
+	})
+}
+
+func (d *Device) synchronize() error {
+	return d.driver.call("cuStreamSynchronize", d.driver.streamSynchronize, d.stream)
+}
+
 // Name implements graph.Device.
 func (d *Device) Name() string { return fmt.Sprintf("cuda (%s, %s)", d.name, d.arch) }
 
 // Libraries says which driver, compiler and matrix library are in use, and where
 // they were found.
 func (d *Device) Libraries() []string {
-	var version int32
-	purego.SyscallN(d.driver.driverGetVersion, uintptr(unsafe.Pointer(&version)))
 	blas, _, _ := purego.SyscallN(d.blas.version)
 	return []string{
-		fmt.Sprintf("driver: CUDA %d.%d (%s)", version/1000, version%1000/10, d.driver.lib.Path),
+		fmt.Sprintf("driver: CUDA %v (%s)", d.driver.version, d.driver.lib.Path),
 		fmt.Sprintf("nvrtc: %d.%d (%s)", d.compiler.major, d.compiler.minor, d.compiler.lib.Path),
 		fmt.Sprintf("cublasLt: %d (%s)", blas, d.blas.lib.Path),
-	}
-}
-
-// alloc takes device memory, filled with zeros.
-func (d *Device) alloc(bytes int) (uint64, error) {
-	var p uint64
-	if bytes == 0 {
-		return 0, nil
-	}
-	if err := d.driver.call("cuMemAlloc", d.driver.memAlloc, uintptr(unsafe.Pointer(&p)), uintptr(bytes)); err != nil {
-		var free, total uint64
-		purego.SyscallN(d.driver.memGetInfo, uintptr(unsafe.Pointer(&free)), uintptr(unsafe.Pointer(&total)))
-		return 0, fmt.Errorf("%w: wanted %.2f GB, %.2f of %.2f GB are free on %s; lower train.micro_batch", err,
-			float64(bytes)/1e9, float64(free)/1e9, float64(total)/1e9, d.name)
-	}
-	return p, d.driver.call("cuMemsetD8", d.driver.memset, uintptr(p), 0, uintptr(bytes))
-}
-
-func (d *Device) free(p uint64) {
-	if p != 0 {
-		purego.SyscallN(d.driver.memFree, uintptr(p))
 	}
 }
 
@@ -210,121 +213,23 @@ func (d *Device) Close() error {
 	if d.comm != nil {
 		return nil
 	}
-	leave, err := d.enter()
-	if err != nil {
-		return err
-	}
-	defer leave()
-	for len(d.programs) > 0 {
-		d.programs[0].release()
-	}
-	for _, m := range d.memories {
-		for _, r := range m.regions {
-			d.free(r)
+	return d.Within(func() error {
+		for len(d.programs) > 0 {
+			d.programs[0].release()
 		}
-	}
-	d.free(d.scratch)
-	for _, m := range d.modules {
-		purego.SyscallN(d.driver.moduleUnload, m)
-	}
-	purego.SyscallN(d.driver.streamDestroy, d.stream)
-	return d.driver.call("cuDevicePrimaryCtxRelease", d.driver.primaryCtxRelease, uintptr(d.handle))
-}
-
-// FreeMemory implements graph.Device.
-func (d *Device) FreeMemory() (int64, error) {
-	leave, err := d.enter()
-	if err != nil {
-		return 0, err
-	}
-	defer leave()
-	var free, total uint64
-	err = d.driver.call("cuMemGetInfo", d.driver.memGetInfo, uintptr(unsafe.Pointer(&free)), uintptr(unsafe.Pointer(&total)))
-	return int64(free), err
-}
-
-// Memory is the persistent regions, and the arena that programs share, in the GPU's
-// memory.
-type Memory struct {
-	d       *Device
-	sizes   [graph.Regions]int
-	regions [graph.Regions]uint64
-}
-
-// NewMemory implements graph.Device.
-func (d *Device) NewMemory(sizes [graph.Regions]int) (graph.Memory, error) {
-	leave, err := d.enter()
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	m := &Memory{d: d, sizes: sizes}
-	d.memories = append(d.memories, m)
-	for r := range graph.Regions {
-		if r == graph.Inputs || r == graph.States {
-			continue
+		for _, m := range d.memories {
+			m.release()
 		}
-		if m.regions[r], err = d.alloc(4 * sizes[r]); err != nil {
-			return nil, fmt.Errorf("region %v: %w", r, err)
+		d.free(d.scratch)
+		for _, m := range d.modules {
+			purego.SyscallN(d.driver.moduleUnload, m)
 		}
-	}
-	return m, nil
+		if d.lt != 0 {
+			purego.SyscallN(d.blas.destroy, d.lt)
+		}
+		if d.stream != 0 {
+			purego.SyscallN(d.driver.streamDestroy, d.stream)
+		}
+		return d.driver.call("cuDevicePrimaryCtxRelease", d.driver.primaryCtxRelease, uintptr(d.handle))
+	})
 }
-
-func (m *Memory) check(r graph.Region, offset, n int) error {
-	if offset < 0 || offset+n > m.sizes[r] {
-		return fmt.Errorf("cuda: elements %d to %d are outside region %v of %d", offset, offset+n, r, m.sizes[r])
-	}
-	return nil
-}
-
-// Read implements graph.Memory.
-func (m *Memory) Read(r graph.Region, offset int, dst []float32) error {
-	if err := m.check(r, offset, len(dst)); err != nil || len(dst) == 0 {
-		return err
-	}
-	leave, err := m.d.enter()
-	if err != nil {
-		return err
-	}
-	defer leave()
-	if err := m.d.synchronize(); err != nil {
-		return err
-	}
-	return m.d.driver.call("cuMemcpyDtoH", m.d.driver.copyDtoH, uintptr(unsafe.Pointer(&dst[0])), uintptr(m.regions[r])+uintptr(4*offset), uintptr(4*len(dst)))
-}
-
-// Write implements graph.Memory.
-func (m *Memory) Write(r graph.Region, offset int, src []float32) error {
-	if err := m.check(r, offset, len(src)); err != nil || len(src) == 0 {
-		return err
-	}
-	leave, err := m.d.enter()
-	if err != nil {
-		return err
-	}
-	defer leave()
-	if err := m.d.synchronize(); err != nil {
-		return err
-	}
-	return m.d.driver.call("cuMemcpyHtoD", m.d.driver.copyHtoD, uintptr(m.regions[r])+uintptr(4*offset), uintptr(unsafe.Pointer(&src[0])), uintptr(4*len(src)))
-}
-
-// Clear implements graph.Memory. It is ordered with the programs' runs.
-func (m *Memory) Clear(r graph.Region) error {
-	if m.sizes[r] == 0 {
-		return nil
-	}
-	leave, err := m.d.enter()
-	if err != nil {
-		return err
-	}
-	defer leave()
-	return m.d.driver.call("cuMemsetD32Async", m.d.driver.memsetAsync, uintptr(m.regions[r]), 0, uintptr(m.sizes[r]), m.d.stream)
-}
-
-func (d *Device) synchronize() error {
-	return d.driver.call("cuStreamSynchronize", d.driver.streamSynchronize, d.stream)
-}
-
-var errClosed = errors.New("cuda: the program was released")

@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"unsafe"
 
@@ -14,7 +15,8 @@ import (
 
 // driver is libcuda's functions that this package uses.
 type driver struct {
-	lib *dylib.Library
+	lib     *dylib.Library
+	version cudaVersion // of CUDA, that it supports
 
 	init, driverGetVersion, getErrorName, getErrorString            uintptr
 	deviceGetCount, deviceGet, deviceGetName, deviceGetAttribute    uintptr
@@ -65,10 +67,44 @@ var openDriver = sync.OnceValues(func() (*driver, error) {
 		return nil, err
 	}
 	if err := d.call("cuInit", d.init, 0); err != nil {
+		return nil, fmt.Errorf("%w; nvidia-smi lists the GPUs that work, and CUDA_VISIBLE_DEVICES may hide them", err)
+	}
+	if err := d.call("cuDriverGetVersion", d.driverGetVersion, uintptr(unsafe.Pointer(&d.version))); err != nil {
 		return nil, err
+	}
+	if len(d.version.libraries("")) == 0 {
+		return nil, fmt.Errorf("cuda: %s supports CUDA %v; CUDA %d or newer is needed: update NVIDIA's driver", lib.Path, d.version, slices.Min(majors))
 	}
 	return d, nil
 })
+
+// majors are the versions of CUDA whose libraries are used, the newest first.
+var majors = []int{13, 12}
+
+// cudaVersion is as cuDriverGetVersion counts: 12040 for 12.4.
+type cudaVersion int32
+
+func (v cudaVersion) String() string { return fmt.Sprintf("%d.%d", v/1000, v%1000/10) }
+
+// libraries are the names of a library that a driver of this version can work with, the newest
+// first: code of a newer version's compiler or cublasLt does not run on it.
+func (v cudaVersion) libraries(stem string) []string {
+	var names []string
+	for _, major := range majors {
+		if int(v)/1000 >= major {
+			names = append(names, fmt.Sprintf("%s.%d", stem, major))
+		}
+	}
+	return names
+}
+
+// librariesHere are the names for this machine's driver, or all where there is none.
+func librariesHere(stem string) []string {
+	if d, err := openDriver(); err == nil {
+		return d.version.libraries(stem)
+	}
+	return cudaVersion(1000 * majors[0]).libraries(stem)
+}
 
 // call runs a driver function and turns its result into an error.
 //

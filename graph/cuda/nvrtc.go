@@ -18,10 +18,10 @@ import (
 	"unsafe"
 
 	"github.com/ebitengine/purego"
-
 	"github.com/gofrs/flock"
 
 	"github.com/sambatrain/sambatrain/internal/dylib"
+	"github.com/sambatrain/sambatrain/internal/wholefile"
 )
 
 //go:embed common.cuh
@@ -36,7 +36,7 @@ type compiler struct {
 }
 
 var openCompiler = sync.OnceValues(func() (*compiler, error) {
-	lib, err := dylib.Open("libnvrtc.so.13", "libnvrtc.so.12")
+	lib, err := dylib.Open(librariesHere("libnvrtc.so")...)
 	if err != nil {
 		return nil, fmt.Errorf("cuda: %w", err)
 	}
@@ -79,9 +79,13 @@ func cacheFolder() (string, error) {
 	}
 	dir := filepath.Join(cache, "sambatrain", "cubin")
 	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return "", fmt.Errorf("cuda: kernel cache: %w; name a folder that can be written in XDG_CACHE_HOME", err)
+		return "", cacheError(err)
 	}
 	return dir, nil
+}
+
+func cacheError(err error) error {
+	return fmt.Errorf("cuda: kernel cache: %w; name a folder that can be written in XDG_CACHE_HOME", err)
 }
 
 // build returns the machine code of a source, from the cache where it is there.
@@ -100,23 +104,22 @@ func (c *compiler) build(name, source, arch string, defines map[string]string) (
 	// Two processes don't compile the same source twice: the second one waits.
 	lock := flock.New(path + ".lock")
 	if err := lock.Lock(); err != nil {
-		return nil, fmt.Errorf("cuda: kernel cache: %w", err)
+		return nil, cacheError(err)
 	}
 	defer lock.Unlock()
 	if code, err := os.ReadFile(path); err == nil && len(code) > 0 {
 		return code, nil
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("cuda: kernel cache: %w", err)
+		return nil, cacheError(err)
 	}
 	code, _, err := c.translate(name, text, opts)
 	if err != nil {
 		return nil, err
 	}
-	tmp := fmt.Sprintf("%s.%d", path, os.Getpid())
-	if err := os.WriteFile(tmp, code, 0o666); err != nil {
-		return nil, fmt.Errorf("cuda: kernel cache: %w", err)
+	if err := wholefile.Write(path, code); err != nil {
+		return nil, cacheError(err)
 	}
-	return code, os.Rename(tmp, path)
+	return code, nil
 }
 
 // translate compiles a text, and returns what the compiler had to say too.

@@ -24,17 +24,12 @@ const (
 	mostGiven = 8 << 20
 )
 
-// pinned takes memory of the host that the GPU reaches, too, and by the same addresses.
-func (d *Device) pinned(bytes int) (p unsafe.Pointer, err error) {
-	return p, d.driver.call("cuMemHostAlloc", d.driver.memHostAlloc, uintptr(unsafe.Pointer(&p)), uintptr(bytes), 0)
-}
-
 func (p *Program) placeInputs() (err error) {
 	n := p.plan.Sizes[graph.Inputs]
 	if n == 0 {
 		return nil
 	}
-	if p.inputs, err = p.d.pinned(4 * n); err != nil || n > mostTaken {
+	if p.inputs, err = p.d.allocPinned(4 * n); err != nil || n > mostTaken {
 		return err
 	}
 	p.take, err = p.d.kernel("pinned", pinnedSource, graph.Launch{
@@ -66,7 +61,7 @@ func (p *Program) placeResults() (err error) {
 	if bytes == 0 || bytes > mostGiven {
 		return nil
 	}
-	if p.returned, err = p.d.pinned(bytes); err != nil {
+	if p.returned, err = p.d.allocPinned(bytes); err != nil {
 		return err
 	}
 	p.results = map[string]unsafe.Pointer{}

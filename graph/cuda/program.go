@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -55,26 +56,34 @@ func (d *Device) LoadBeside(p *graph.Plan, m graph.Memory, other graph.Program) 
 }
 
 func (d *Device) load(p *graph.Plan, m graph.Memory, other *Program) (graph.Program, error) {
-	leave, err := d.enter()
+	prog := &Program{d: d, plan: p}
+	err := d.Within(func() error {
+		d.programs = append(d.programs, prog)
+		err := prog.build(m, other)
+		if err != nil {
+			prog.release()
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	defer leave()
-	prog := &Program{d: d, plan: p}
-	d.programs = append(d.programs, prog)
-	if err := prog.takeMemory(m, other); err != nil {
-		return nil, err
+	return prog, nil
+}
+
+// build gives a program its memory and its commands, and records them.
+func (p *Program) build(m graph.Memory, other *Program) error {
+	if err := p.takeMemory(m, other); err != nil {
+		return err
 	}
-	for _, s := range p.Steps {
-		commands, err := prog.bind(s)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", s.Spec.Name, err)
+	for _, s := range p.plan.Steps {
+		if err := p.bind(s); err != nil {
+			return fmt.Errorf("%s: %w", s.Spec.Name, err)
 		}
-		prog.steps = append(prog.steps, commands)
 	}
-	prog.awaitInputs()
-	prog.waits = schedule(p, prog.steps)
-	return prog, prog.capture()
+	p.awaitInputs()
+	p.waits = schedule(p.plan, p.steps)
+	return p.capture()
 }
 
 // awaitInputs lets the first kernel begin when the inputs are there: so do all others.
@@ -91,29 +100,19 @@ func (p *Program) awaitInputs() {
 
 // takeMemory gives the program its regions: those of m and of other, which the program
 // only borrows, and what they have no room for.
-func (p *Program) takeMemory(m graph.Memory, other *Program) (err error) {
-	if m != nil {
-		own, ok := m.(*Memory)
-		if !ok || own.d != p.d {
-			return fmt.Errorf("cuda: the memory belongs to another device (%T)", m)
-		}
-		p.regions, p.sizes = own.regions, own.sizes
+func (p *Program) takeMemory(m graph.Memory, other *Program) error {
+	lent, sizes, err := p.lent(m, other)
+	if err != nil {
+		return err
 	}
 	want := &p.plan.Sizes
-	for r := graph.Params; r < graph.Regions; r++ {
-		if p.sizes[r] < want[r] {
-			return fmt.Errorf("cuda: region %v has %d elements, the plan wants %d", r, p.sizes[r], want[r])
-		}
-	}
-	if other != nil {
-		for _, r := range []graph.Region{graph.Arena, graph.States} {
-			p.regions[r], p.sizes[r] = other.regions[r], other.sizes[r]
-		}
-	}
-	for _, r := range []graph.Region{graph.Arena, graph.Inputs, graph.States} {
-		if r != graph.Inputs && p.regions[r] != 0 && want[r] <= p.sizes[r] {
-			p.borrowed[r] = true
+	for r := range graph.Regions {
+		if lent[r] != 0 && want[r] <= sizes[r] {
+			p.regions[r], p.sizes[r], p.borrowed[r] = lent[r], sizes[r], true
 			continue
+		}
+		if r >= graph.Params && want[r] > sizes[r] {
+			return fmt.Errorf("cuda: region %v has %d elements, the plan wants %d", r, sizes[r], want[r])
 		}
 		p.sizes[r] = want[r]
 		if p.regions[r], err = p.d.alloc(4 * want[r]); err != nil {
@@ -141,6 +140,23 @@ func (p *Program) takeMemory(m graph.Memory, other *Program) (err error) {
 	return nil
 }
 
+// lent are the regions that m and other lend to a program, and how many elements they have.
+func (p *Program) lent(m graph.Memory, other *Program) (regions [graph.Regions]uint64, sizes [graph.Regions]int, err error) {
+	if m != nil {
+		own, ok := m.(*Memory)
+		if !ok || own.d != p.d {
+			return regions, sizes, fmt.Errorf("cuda: the memory belongs to another device (%T)", m)
+		}
+		regions, sizes = own.regions, own.sizes
+	}
+	if other != nil {
+		for _, r := range []graph.Region{graph.Arena, graph.States} {
+			regions[r], sizes[r] = other.regions[r], other.sizes[r]
+		}
+	}
+	return regions, sizes, nil
+}
+
 func (p *Program) buffer(s graph.Slot) graph.DeviceBuffer {
 	return graph.DeviceBuffer{
 		Address: p.regions[s.Region] + uint64(4*s.Offset) + uint64(s.Col*s.DType.Size()),
@@ -161,46 +177,40 @@ func (p *Program) call(s graph.Step) *graph.CUDACall {
 	return c
 }
 
-func (p *Program) bind(s graph.Step) ([]command, error) {
+// bind adds a step's commands to the program's.
+func (p *Program) bind(s graph.Step) error {
 	launches, err := s.Spec.CUDA.Launches(p.call(s))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	var list []command
 	for _, l := range launches {
-		if l.Collective != nil {
-			c, err := p.d.newCollective(*l.Collective)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, c)
-			continue
+		some, failed := p.commands(s, l)
+		list = append(list, some...)
+		if err = failed; err != nil {
+			break
 		}
-		if l.Product != nil {
-			whole, zeros := widen(*l.Product)
-			for _, l := range zeros {
-				k, err := p.d.kernel("product", padSource, l)
-				if err != nil {
-					return nil, err
-				}
-				list = append(list, k)
-			}
-			for _, part := range split(whole) {
-				m, err := p.d.newProduct(&part, p.d.scratch)
-				if err != nil {
-					return nil, err
-				}
-				list = append(list, m)
-			}
-			continue
-		}
-		k, err := p.d.kernel(s.Spec.Name, s.Spec.CUDA.Source, l)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, k)
 	}
-	return list, nil
+	p.steps = append(p.steps, list)
+	return err
+}
+
+// commands are those of one launch; with an error, those that were made before it.
+func (p *Program) commands(s graph.Step, l graph.Launch) ([]command, error) {
+	if l.Product != nil {
+		return p.d.products(*l.Product)
+	}
+	var c command
+	var err error
+	if l.Collective != nil {
+		c, err = p.d.newCollective(*l.Collective)
+	} else {
+		c, err = p.d.kernel(s.Spec.Name, s.Spec.CUDA.Source, l)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return []command{c}, nil
 }
 
 // capture records everything that a run does in a graph, which the driver
@@ -243,6 +253,7 @@ func (p *Program) Run() error {
 	if p.exec == 0 {
 		return errClosed
 	}
+	// Without a closure, which would be allocated for each run.
 	leave, err := p.d.enter()
 	if err != nil {
 		return err
@@ -251,16 +262,28 @@ func (p *Program) Run() error {
 	return p.d.driver.call("cuGraphLaunch", p.d.driver.graphLaunch, p.exec, p.d.stream)
 }
 
+var errClosed = errors.New("cuda: the program was released")
+
+// atRest runs f, with the GPU's context current, when the program's runs are over.
+func (p *Program) atRest(f func() error) error {
+	if p.exec == 0 {
+		return errClosed
+	}
+	return p.d.atRest(f)
+}
+
 // RunTimed implements graph.Program, step by step with an event between.
 func (p *Program) RunTimed(times []time.Duration) error {
+	if p.exec == 0 {
+		return errClosed
+	}
 	if len(times) != len(p.steps) {
 		return fmt.Errorf("cuda: %d times for %d steps", len(times), len(p.steps))
 	}
-	leave, err := p.d.enter()
-	if err != nil {
-		return err
-	}
-	defer leave()
+	return p.d.Within(func() error { return p.runTimed(times) })
+}
+
+func (p *Program) runTimed(times []time.Duration) error {
 	drv := p.d.driver
 	for len(p.events) <= len(p.steps) {
 		var e uintptr
@@ -304,32 +327,24 @@ func (p *Program) RunTimed(times []time.Duration) error {
 
 // ResetStates implements graph.Program.
 func (p *Program) ResetStates() error {
-	leave, err := p.d.enter()
-	if err != nil {
-		return err
-	}
-	defer leave()
-	if err := p.d.synchronize(); err != nil || p.regions[graph.States] == 0 {
-		return err
-	}
-	return p.d.driver.call("cuMemsetD8", p.d.driver.memset, uintptr(p.regions[graph.States]), 0, uintptr(4*p.plan.Sizes[graph.States]))
+	return p.atRest(func() error {
+		if p.regions[graph.States] == 0 {
+			return nil
+		}
+		return p.d.driver.call("cuMemsetD8", p.d.driver.memset, uintptr(p.regions[graph.States]), 0, uintptr(4*p.plan.Sizes[graph.States]))
+	})
 }
 
 // Close implements graph.Program.
 func (p *Program) Close() error {
-	leave, err := p.d.enter()
-	if err != nil {
-		return err
-	}
-	defer leave()
-	if err := p.d.synchronize(); err != nil {
-		return err
-	}
-	p.release()
-	return nil
+	return p.d.atRest(func() error {
+		p.release()
+		return nil
+	})
 }
 
-// release frees what the program owns. The program can't run afterwards.
+// release frees what the program owns, of one that failed to load as well. The program can't run
+// afterwards.
 func (p *Program) release() {
 	i := slices.Index(p.d.programs, p)
 	if i < 0 {
@@ -356,9 +371,9 @@ func (p *Program) release() {
 			}
 		}
 	}
-	for _, r := range []graph.Region{graph.Arena, graph.Inputs, graph.States} {
+	for r, address := range p.regions {
 		if !p.borrowed[r] {
-			p.d.free(p.regions[r])
+			p.d.free(address)
 		}
 	}
 	p.d.free(p.workspace)

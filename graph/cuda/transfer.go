@@ -21,54 +21,41 @@ func (p *Program) TakeState(row int, from graph.Program, fromRow int) error {
 	if err != nil {
 		return fmt.Errorf("cuda: %w", err)
 	}
-	leave, err := p.d.enter()
-	if err != nil {
-		return err
-	}
-	defer leave()
-	for _, c := range list {
-		err := p.d.driver.call("cuMemcpyDtoDAsync", p.d.driver.copyDtoDAsync,
-			uintptr(p.regions[graph.States])+uintptr(c.To), uintptr(own.regions[graph.States])+uintptr(c.From), uintptr(c.Bytes), p.d.stream)
-		if err != nil {
-			return err
+	return p.d.Within(func() error {
+		for _, c := range list {
+			err := p.d.driver.call("cuMemcpyDtoDAsync", p.d.driver.copyDtoDAsync,
+				uintptr(p.regions[graph.States])+uintptr(c.To), uintptr(own.regions[graph.States])+uintptr(c.From), uintptr(c.Bytes), p.d.stream)
+			if err != nil {
+				return err
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
-// staging is the pinned memory of an input. The GPU must not be reading it.
-func (p *Program) staging(name string, t graph.DType, n int) (unsafe.Pointer, error) {
+// write fills an input of n elements, in pinned memory, when the GPU doesn't read it.
+func (p *Program) write(name string, t graph.DType, n int, fill func(to unsafe.Pointer)) error {
 	s, ok := p.plan.Inputs[name]
 	if !ok {
-		return nil, fmt.Errorf("cuda: the plan has no input %s", name)
+		return fmt.Errorf("cuda: the plan has no input %s", name)
 	}
 	if s.DType != t || s.Rows*s.Cols != n {
-		return nil, fmt.Errorf("cuda: input %s is %v %v, not %d elements of %v", name, s.DType, s.Shape, n, t)
+		return fmt.Errorf("cuda: input %s is %v %v, not %d elements of %v", name, s.DType, s.Shape, n, t)
 	}
-	leave, err := p.d.enter()
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	return unsafe.Add(p.inputs, 4*s.Offset), p.d.synchronize()
+	return p.atRest(func() error {
+		fill(unsafe.Add(p.inputs, 4*s.Offset))
+		return nil
+	})
 }
 
 // WriteInts implements graph.Program.
 func (p *Program) WriteInts(name string, src []int32) error {
-	to, err := p.staging(name, graph.Int32, len(src))
-	if err == nil {
-		copy(unsafe.Slice((*int32)(to), len(src)), src)
-	}
-	return err
+	return p.write(name, graph.Int32, len(src), func(to unsafe.Pointer) { copy(unsafe.Slice((*int32)(to), len(src)), src) })
 }
 
 // WriteFloats implements graph.Program.
 func (p *Program) WriteFloats(name string, src []float32) error {
-	to, err := p.staging(name, graph.Float32, len(src))
-	if err == nil {
-		copy(unsafe.Slice((*float32)(to), len(src)), src)
-	}
-	return err
+	return p.write(name, graph.Float32, len(src), func(to unsafe.Pointer) { copy(unsafe.Slice((*float32)(to), len(src)), src) })
 }
 
 // Read implements graph.Program. bfloat16 results are widened.
@@ -77,45 +64,32 @@ func (p *Program) Read(name string, dst []float32) error {
 	if !ok {
 		return fmt.Errorf("cuda: the plan has no result %s", name)
 	}
-	from, ok := p.results[name]
-	if !ok {
-		return p.ReadSlot(s, dst)
-	}
-	if err := fills(s, dst); err != nil {
-		return err
-	}
-	leave, err := p.d.enter()
-	if err != nil {
-		return err
-	}
-	defer leave()
-	if err := p.d.synchronize(); err != nil {
-		return err
-	}
-	s.DType, s.Stride = graph.Float32, s.Cols
-	copyWide(dst, from, s)
-	return nil
+	return p.read(s, p.results[name], dst)
 }
 
 // ReadSlot copies any tensor of the plan to dst, row after row, as float32.
-func (p *Program) ReadSlot(s graph.Slot, dst []float32) error {
+func (p *Program) ReadSlot(s graph.Slot, dst []float32) error { return p.read(s, nil, dst) }
+
+// read copies a tensor of the plan to dst: from pinned memory, where a run leaves it in float32, or
+// from the GPU's where that is nil.
+func (p *Program) read(s graph.Slot, pinned unsafe.Pointer, dst []float32) error {
 	if err := fills(s, dst); err != nil {
 		return err
 	}
-	leave, err := p.d.enter()
-	if err != nil {
-		return err
-	}
-	defer leave()
-	if err := p.d.synchronize(); err != nil {
-		return err
-	}
-	raw := make([]uint32, (slotBytes(s)+3)/4)
-	if err := p.d.driver.call("cuMemcpyDtoH", p.d.driver.copyDtoH, uintptr(unsafe.Pointer(&raw[0])), uintptr(p.buffer(s).Address), uintptr(slotBytes(s))); err != nil {
-		return err
-	}
-	copyWide(dst, unsafe.Pointer(&raw[0]), s)
-	return nil
+	return p.atRest(func() error {
+		from := pinned
+		if from != nil {
+			s.DType, s.Stride = graph.Float32, s.Cols
+		} else {
+			raw := make([]uint32, (slotBytes(s)+3)/4)
+			from = unsafe.Pointer(&raw[0])
+			if err := p.d.driver.call("cuMemcpyDtoH", p.d.driver.copyDtoH, uintptr(from), uintptr(p.buffer(s).Address), uintptr(slotBytes(s))); err != nil {
+				return err
+			}
+		}
+		copyWide(dst, from, s)
+		return nil
+	})
 }
 
 func fills(s graph.Slot, dst []float32) error {

@@ -19,6 +19,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/internal/wholefile"
 )
 
 const (
@@ -93,11 +94,10 @@ func (c choices) write(path string) error {
 	if err != nil {
 		return err
 	}
-	tmp := fmt.Sprintf("%s.%d", path, os.Getpid())
-	if err := os.WriteFile(tmp, text, 0o666); err != nil {
+	if err := wholefile.Write(path, text); err != nil {
 		return fmt.Errorf("cuda: %w", err)
 	}
-	return os.Rename(tmp, path)
+	return nil
 }
 
 func (c choices) set(machine, product, algorithm string) {
@@ -117,8 +117,8 @@ func productKey(p *graph.Product, tf32 bool) string {
 }
 
 // choose gives m one of the algorithms found for it.
-func (d *Device) choose(m *product, p *graph.Product, found []heuristicResult) error {
-	t, key := d.tuner, productKey(p, d.tf32)
+func (d *Device) choose(m *product, found []heuristicResult) error {
+	t, key := d.tuner, productKey(&m.of, d.tf32)
 	if algorithm, ok := t.own[t.machine][key]; ok {
 		return m.take(algorithm)
 	}
@@ -152,7 +152,7 @@ func (d *Device) cached(key string, find func() (string, error)) (string, error)
 	path := filepath.Join(dir, "products.json")
 	lock := flock.New(path + ".lock")
 	if err := lock.Lock(); err != nil {
-		return "", fmt.Errorf("cuda: kernel cache: %w", err)
+		return "", cacheError(err)
 	}
 	defer lock.Unlock()
 	all, err := readChoices(path)
@@ -186,7 +186,7 @@ func (d *Device) fastest(m *product, found []heuristicResult) (string, error) {
 			if r.state != 0 {
 				continue
 			}
-			m.result = r
+			m.algorithm = r.algorithm
 			ms, err := d.time(m, events)
 			if err != nil {
 				return "", err
@@ -196,10 +196,10 @@ func (d *Device) fastest(m *product, found []heuristicResult) (string, error) {
 			}
 		}
 	}
-	m.result = found[shortest(times)]
 	d.tuner.timed++
 	d.tuner.took += time.Since(started)
-	return m.algorithm(), nil
+	fastest := found[shortest(times)].algorithm
+	return hex.EncodeToString(algorithmBytes(&fastest)), nil
 }
 
 // shortest is which of several lists has the least median, 0 unless another's is less by
@@ -242,21 +242,21 @@ func (d *Device) time(m *product, events [2]uintptr) (float32, error) {
 	return ms, drv.call("cuEventElapsedTime", drv.eventElapsed, uintptr(unsafe.Pointer(&ms)), events[0], events[1])
 }
 
-// algorithm is the product's, in hexadecimal.
-func (m *product) algorithm() string {
-	return hex.EncodeToString(unsafe.Slice((*byte)(unsafe.Pointer(&m.result.algo)), unsafe.Sizeof(m.result.algo)))
+func algorithmBytes(a *[8]uint64) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(a)), unsafe.Sizeof(*a))
 }
 
 // take gives the product an algorithm that was chosen before.
 func (m *product) take(algorithm string) error {
 	raw, err := hex.DecodeString(algorithm)
-	if err != nil || len(raw) != int(unsafe.Sizeof(m.result.algo)) {
+	if err != nil || len(raw) != int(unsafe.Sizeof(m.algorithm)) {
 		return fmt.Errorf("cuda: %q is no algorithm of a product; remove products.json from the kernel cache and the run directory", algorithm)
 	}
-	copy(unsafe.Slice((*byte)(unsafe.Pointer(&m.result.algo)), len(raw)), raw)
+	copy(algorithmBytes(&m.algorithm), raw)
 	var checked heuristicResult
-	if err := m.b.call("cublasLtMatmulAlgoCheck", m.b.check, m.b.handle, m.desc, m.a, m.bb, m.from, m.c,
-		uintptr(unsafe.Pointer(&m.result.algo)), uintptr(unsafe.Pointer(&checked))); err != nil {
+	b := m.d.blas
+	if err := b.call("cublasLtMatmulAlgoCheck", b.check, m.d.lt, m.desc, m.b, m.a, m.z, m.c,
+		uintptr(unsafe.Pointer(&m.algorithm)), uintptr(unsafe.Pointer(&checked))); err != nil {
 		return fmt.Errorf("%w: an algorithm that was chosen before doesn't suit; remove products.json from the kernel cache and the run directory", err)
 	}
 	return nil

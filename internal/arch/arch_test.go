@@ -34,7 +34,7 @@ var rules = []rule{
 	{"graph/cpu/peak", []string{"graph/cpu/simd"}, "limits are the machine's, whatever runs on it"},
 	{"graph/cpu/pool", nil, "workers know no work"},
 	{"graph/cpu", []string{"graph", "graph/cpu/pool", "graph/cpu/simd"}, "an executor runs any Spec and names no op"},
-	{"graph/cuda/...", []string{"graph", "graph/cuda/...", "internal/dylib"}, "an executor runs any Spec and names no op"},
+	{"graph/cuda/...", []string{"graph", "graph/cuda/...", "internal/dylib", "internal/wholefile"}, "an executor runs any Spec and names no op"},
 	{"graph/reference", []string{"graph"}, "an executor runs any Spec and names no op"},
 	{"graph/ops", []string{"graph", "graph/ops/*"}, "it is the list of all ops"},
 	{"graph/ops/*", []string{"graph", "graph/cpu/simd"}, "an op knows no other op and no executor"},

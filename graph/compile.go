@@ -52,7 +52,7 @@ func (b *Builder) Compile() (*Plan, error) {
 	if err := c.merge(); err != nil {
 		return nil, err
 	}
-	if err := c.joinFewRows(); err != nil {
+	if err := c.joinCarried(); err != nil {
 		return nil, err
 	}
 	if err := c.placeGradients(p); err != nil {

@@ -3,13 +3,13 @@ package graph
 import "slices"
 
 // FewRows is the most rows of a call that is run as decoding is. A product with so few takes
-// as long as its weight takes to be read, so that what is around it counts: a plan joins
-// products of one input, and lets them take in the norm before and the gate behind.
+// as long as its weight takes to be read, so that what is around it counts: a plan lets products
+// take in the norm before and the gate behind.
 const FewRows = 16
 
-// joinFewRows does so in mixed precision, where weights lie one behind the other, and in
-// the stateful form, which has no backward pass.
-func (c *compiler) joinFewRows() error {
+// joinCarried does so in mixed precision, where weights lie one behind the other, and in the
+// stateful form, which has no backward pass. Of any number of rows it joins products of one input.
+func (c *compiler) joinCarried() error {
 	if c.b.round == nil || c.b.carry == nil {
 		return nil
 	}
@@ -38,7 +38,7 @@ func (s *pending) readsWeight() bool {
 func (c *compiler) stack() error {
 	for i := 0; i < len(c.steps); i++ {
 		s := &c.steps[i]
-		if !s.Spec.Stacks || !s.readsWeight() {
+		if !s.Spec.Stacks || s.in[1].st.dtype != BFloat16 {
 			continue
 		}
 		j := slices.IndexFunc(c.steps[i+1:], func(o pending) bool {

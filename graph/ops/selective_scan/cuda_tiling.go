@@ -20,17 +20,22 @@ type tiling struct {
 // mostPieces of a segment keep a GPU busy with what its end takes, which is little a token.
 const mostPieces = 4
 
-// newTiling cuts a row into so many segments that there are at most about `wanted`
-// blocks, of which `threads` threads are wanted on a multiprocessor. It depends on the
-// sizes alone, so that sums do too.
-func newTiling(d graph.Dims, per, lanes, tile, channels, threads, wanted int) tiling {
-	const shortest = 4 // chunks of a segment
-	t := tiling{per: per, lanes: lanes, tile: tile, channels: channels}
+// over is the tiling t of the sizes d, with `threads` threads wanted on a multiprocessor and a row
+// in one segment.
+func (t tiling) over(d graph.Dims, threads int) tiling {
 	t.resident = max(threads/t.threads(), 1)
-	t.slices = ceilDiv(d["C"], channels)
+	t.slices = ceilDiv(d["C"], t.channels)
+	t.segments, t.length, t.pieces = 1, ceilDiv(d["T"], simd.ScanChunk), 1
+	return t
+}
+
+// cut cuts a row into so many segments that there are at most about `wanted` blocks. It depends
+// on the sizes alone, so that sums do too.
+func (t tiling) cut(d graph.Dims, wanted int) tiling {
+	const shortest = 4 // chunks of a segment
 	chunks := ceilDiv(d["T"], simd.ScanChunk)
 	t.length = max(ceilDiv(chunks, max(wanted/(t.slices*d["B"]), 1)), min(shortest, chunks))
-	t.segments, t.pieces = ceilDiv(chunks, t.length), 1
+	t.segments = ceilDiv(chunks, t.length)
 	if t.segments > 1 {
 		t.pieces = min(mostPieces, t.length)
 	}
@@ -38,23 +43,25 @@ func newTiling(d graph.Dims, per, lanes, tile, channels, threads, wanted int) ti
 }
 
 // forwardTiling has 4 states of 2 channels a thread where it can, so that one wave of
-// blocks holds the channels of a large batch. Segments cost each exp twice: only where
-// there are few blocks are rows cut into them.
+// blocks holds the channels of a large batch. Segments cost each exp twice: where there are few
+// channels a thread has one, and only where they are still too few for a GPU are rows cut.
 func forwardTiling(d graph.Dims) tiling {
-	const tile, threads, wanted, few = 2, 512, 1056, 264 // blocks of 64 channels are few, of 32 wanted
-	per, channels := 4, 64
+	const threads, wanted, few = 512, 1056, 256 // blocks of 128 threads are few, of one or two warps wanted
+	per := 4
 	if d["N"] > 32 {
 		per = 8
 	}
 	lanes := lanesFor(d["N"], per)
-	if ceilDiv(d["C"], channels)*d["B"] < few {
-		channels = max(32, 32*tile/lanes) // at least a warp
+	for i, t := range []tiling{
+		{per: per, lanes: lanes, tile: 2, channels: 64},
+		{per: per, lanes: lanes, tile: 1, channels: 32},
+	} {
+		if (i == 0 || t.threads() == 128) && ceilDiv(d["C"], t.channels)*d["B"] >= few {
+			return t.over(d, threads)
+		}
 	}
-	t := newTiling(d, per, lanes, tile, channels, threads, wanted)
-	if t.slices*t.channels*d["B"] > 64*few {
-		t.segments, t.length, t.pieces = 1, ceilDiv(d["T"], simd.ScanChunk), 1
-	}
-	return t
+	t := tiling{per: per, lanes: lanes, tile: 2, channels: max(32, 64/lanes)} // at least a warp
+	return t.over(d, threads).cut(d, wanted)
 }
 
 // mostStates of a channel are what the backward pass has registers for.
@@ -63,15 +70,14 @@ const mostStates = 64
 // backwardTiling keeps a block's shared memory below 99 KB, of up to 16 states three blocks'
 // below 227 KB, and its registers below the 168 of 384 threads.
 func backwardTiling(d graph.Dims) tiling {
-	const lanes, wanted = 4, 396
+	t, threads := tiling{per: 4, lanes: 4, tile: 2, channels: 64}, 384
 	switch n := d["N"]; {
-	case n <= 16:
-		return newTiling(d, 4, lanes, 2, 64, 384, wanted)
-	case n <= 32:
-		return newTiling(d, 8, lanes, 1, 32, 384, wanted)
-	default:
-		return newTiling(d, 16, lanes, 1, 16, 256, wanted)
+	case n > 32:
+		t.per, t.tile, t.channels, threads = 16, 1, 16, 256
+	case n > 16:
+		t.per, t.tile, t.channels = 8, 1, 32
 	}
+	return t.over(d, threads).cut(d, 396)
 }
 
 // lanesFor is the power of 2 of threads that hold n states, per each.

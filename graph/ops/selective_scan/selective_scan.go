@@ -213,6 +213,11 @@ func Cases() []graph.Case {
 	cases = append(cases,
 		graph.Case{Name: "segments", Spec: Spec(true), Fill: trained(), Dims: segments},
 		graph.Case{Name: "segments", Spec: graph.ByDocument(Spec(true), backwardSpec(true), savedOutputs), Fill: documents, Dims: segments})
+	// Rows of so few channels, all told, that a GPU gives a thread one of them.
+	few := graph.Dims{"B": 130, "T": 5, "C": 64, "N": 16}
+	cases = append(cases,
+		graph.Case{Name: "few channels", Spec: CarrySpec(true), Fill: trained(), Dims: few},
+		graph.Case{Name: "few channels", Spec: CarrySpec(false), Fill: trained(), Dims: few})
 	// Steps so long that states are forgotten at once, exp gives 0 and softplus is a line.
 	long := trained()
 	long["dt"] = graph.Uniform(-40, 40)

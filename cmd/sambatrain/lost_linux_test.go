@@ -55,7 +55,7 @@ func launch(t *testing.T, dir string, n int, args ...string) *launched {
 func (l *launched) number(t *testing.T, what string, rank int) int {
 	t.Helper()
 	path := filepath.Join(l.dir, fmt.Sprintf("%s.%d", what, rank))
-	until(t, 30*time.Second, path, func() bool { _, err := os.Stat(path); return err == nil })
+	until(t, 2*time.Minute, path, func() bool { _, err := os.Stat(path); return err == nil })
 	n, err := strconv.Atoi(strings.TrimSpace(string(read(t, path))))
 	if err != nil {
 		t.Fatal(err)

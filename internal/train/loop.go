@@ -368,6 +368,7 @@ func (s *session) recordSaved(v saved) error {
 	if v.err != nil {
 		return v.err
 	}
+	s.saved = v.dir
 	r := runlog.EventRecord(int(v.step), time.Now(), runlog.EventCheckpoint, v.dir)
 	stall := float64(v.stall) / float64(time.Millisecond)
 	r.Event.StallMS = &stall

@@ -98,7 +98,7 @@ const (
 // on, unless the options allow others, and the position in them what the recipe gives
 // for the checkpoint's step: otherwise rows would be left out or seen twice.
 func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
-	s.step = c.State.Step
+	s.step, s.saved = c.State.Step, c.Dir
 	if s.step == 0 {
 		// No row was seen yet: the parameters may be another program's.
 		return s.engine.Restore(c)

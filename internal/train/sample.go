@@ -17,7 +17,7 @@ func (s *session) sampleMemory() (graph.Memory, error) {
 	if !e.sharded(graph.Params) {
 		return e.mem, nil
 	}
-	c, _, err := checkpoint.Newest(s.dir)
+	c, err := checkpoint.Describe(s.saved)
 	if err != nil {
 		return nil, err
 	}

@@ -39,6 +39,7 @@ type session struct {
 	guard   guard
 	step    int64 // optimizer steps done
 	loss    float64
+	saved   string // folder of the last checkpoint, in the first process
 	// resumedWith is what of the data changed at a resume.
 	resumedWith string
 	// ended: all processes come to their end together. One that leaves without a word to

@@ -88,9 +88,9 @@ func trainTogether(t *testing.T, alone *recipes.Recipe, want *Result, shards [2]
 // ends as one that did not, to the bit, and one process reads all of it.
 func TestPieces(t *testing.T) {
 	t.Setenv(togetherShard, recipes.ShardFull)
-	runs := map[string]*checkpoint.Checkpoint{}
+	runs, samples := map[string]*checkpoint.Checkpoint{}, map[string]string{}
 	for _, name := range []string{"stopped", "whole"} {
-		r := recipe(t, "train.batch_size=8", "train.micro_batch=2", "eval.rows=7", "run.shard="+recipes.ShardFull, "checkpoint.every=4")
+		r := recipe(t, "train.batch_size=8", "train.micro_batch=2", "eval.rows=7", "run.shard="+recipes.ShardFull, "checkpoint.every=4", "sample.tokens=3")
 		text, err := r.YAML()
 		if err != nil {
 			t.Fatal(err)
@@ -105,6 +105,14 @@ func TestPieces(t *testing.T) {
 		if runs[name], _, err = checkpoint.Newest(r.Run.Out); err != nil {
 			t.Fatal(err)
 		}
+		res, err := ReadResult(r.Run.Out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		samples[name] = res.Sample
+	}
+	if samples["stopped"] == "" || samples["stopped"] != samples["whole"] {
+		t.Errorf("the samples are %q", samples)
 	}
 	if d, err := checkpoint.Diff(runs["stopped"], runs["whole"]); err != nil || !d.Same || d.Equal == 0 {
 		t.Errorf("the run that stopped ends otherwise: %+v, %v", d, err)

@@ -33,6 +33,9 @@ type CUDACall struct {
 	In, Out []DeviceBuffer
 	// Workspace is the address of what CUDA.Workspace asked for.
 	Workspace uint64
+	// Counter is the address of a uint32 that is the call's own in all runs. It begins as 0, and
+	// each run leaves it as 0.
+	Counter uint64
 	// Multiprocessors is the GPU's number of them.
 	Multiprocessors int
 	// Capability is the GPU's compute capability: 90 for 9.0.

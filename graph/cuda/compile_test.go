@@ -199,7 +199,7 @@ func launchesOf(t *testing.T, g target, r *graph.Resolved, plan *graph.Plan) []g
 	for i := range prog.regions {
 		prog.regions[i] = uint64(i+1) << 42
 	}
-	launches, err := r.Spec.CUDA.Launches(prog.call(plan.Steps[0]))
+	launches, err := r.Spec.CUDA.Launches(prog.call(0))
 	if err != nil {
 		t.Fatal(fmt.Errorf("%s: %w", r.Spec.Name, err))
 	}

@@ -22,6 +22,7 @@ type Program struct {
 	sizes     [graph.Regions]int
 	borrowed  [graph.Regions]bool // memory of another's, which the program doesn't free
 	workspace uint64
+	counters  uint64                    // a uint32 of each step
 	inputs    unsafe.Pointer            // pinned host copy of region Inputs, which Go's collector doesn't know
 	returned  unsafe.Pointer            // pinned host memory, where a run leaves results
 	results   map[string]unsafe.Pointer // in it, float32; without those of programs of large results
@@ -32,6 +33,8 @@ type Program struct {
 	exec      uintptr
 	events    []uintptr
 }
+
+const counterBytes = 4
 
 // command is one thing on the stream.
 type command interface {
@@ -76,8 +79,13 @@ func (p *Program) build(m graph.Memory, other *Program) error {
 	if err := p.takeMemory(m, other); err != nil {
 		return err
 	}
-	for _, s := range p.plan.Steps {
-		if err := p.bind(s); err != nil {
+	counters, err := p.d.alloc(counterBytes * len(p.plan.Steps))
+	if err != nil {
+		return fmt.Errorf("counters: %w", err)
+	}
+	p.counters = counters
+	for i, s := range p.plan.Steps {
+		if err := p.bind(i); err != nil {
 			return fmt.Errorf("%s: %w", s.Spec.Name, err)
 		}
 	}
@@ -165,9 +173,10 @@ func (p *Program) buffer(s graph.Slot) graph.DeviceBuffer {
 	}
 }
 
-// call is a step with its buffers.
-func (p *Program) call(s graph.Step) *graph.CUDACall {
-	c := &graph.CUDACall{Dims: s.Dims, Workspace: p.workspace, Multiprocessors: p.d.sms, Capability: p.d.capability}
+// call is step i with its buffers.
+func (p *Program) call(i int) *graph.CUDACall {
+	s := p.plan.Steps[i]
+	c := &graph.CUDACall{Dims: s.Dims, Workspace: p.workspace, Counter: p.counters + uint64(counterBytes*i), Multiprocessors: p.d.sms, Capability: p.d.capability}
 	for _, in := range s.In {
 		c.In = append(c.In, p.buffer(in))
 	}
@@ -177,9 +186,10 @@ func (p *Program) call(s graph.Step) *graph.CUDACall {
 	return c
 }
 
-// bind adds a step's commands to the program's.
-func (p *Program) bind(s graph.Step) error {
-	launches, err := s.Spec.CUDA.Launches(p.call(s))
+// bind adds step i's commands to the program's.
+func (p *Program) bind(i int) error {
+	s := p.plan.Steps[i]
+	launches, err := s.Spec.CUDA.Launches(p.call(i))
 	if err != nil {
 		return err
 	}
@@ -377,6 +387,7 @@ func (p *Program) release() {
 		}
 	}
 	p.d.free(p.workspace)
+	p.d.free(p.counters)
 	if p.inputs != nil {
 		purego.SyscallN(drv.memFreeHost, uintptr(p.inputs))
 	}

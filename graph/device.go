@@ -53,6 +53,9 @@ type Program interface {
 	RunTimed(times []time.Duration) error
 	// Read copies a result to dst, row after row.
 	Read(name string, dst []float32) error
+	// Result is a result, row after row, which is good until a program of the same memory
+	// runs, and is not to be written. It saves Read's copy.
+	Result(name string) ([]float32, error)
 	// ResetStates zeroes all states: a new text begins.
 	ResetStates() error
 	// TakeState copies the state of the text in a row of another program of this device

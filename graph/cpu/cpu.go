@@ -372,6 +372,21 @@ func (p *Program) Read(name string, dst []float32) error {
 	return nil
 }
 
+// Result implements graph.Program.
+func (p *Program) Result(name string) ([]float32, error) {
+	s := p.plan.Results[name]
+	n := s.Rows * s.Cols
+	b, err := p.named("result", p.plan.Results, name, graph.Float32, n)
+	switch {
+	case err != nil:
+		return nil, err
+	case b.Stride == b.Cols:
+		return b.F32[:n], nil
+	}
+	dst := make([]float32, n)
+	return dst, p.Read(name, dst)
+}
+
 func (p *Program) named(kind string, in map[string]graph.Slot, name string, t graph.DType, n int) (graph.Buffer, error) {
 	if p.closed {
 		return graph.Buffer{}, errProgramClosed

@@ -20,7 +20,7 @@ const (
 	// more are copied.
 	mostTaken = 1 << 10
 	// mostGiven is the bytes of results, as float32, up to which each run writes them to pinned
-	// memory, where Read finds them without another call.
+	// memory, where Read and Result find them without another call.
 	mostGiven = 8 << 20
 )
 

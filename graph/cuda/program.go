@@ -26,6 +26,7 @@ type Program struct {
 	inputs    unsafe.Pointer            // pinned host copy of region Inputs, which Go's collector doesn't know
 	returned  unsafe.Pointer            // pinned host memory, where a run leaves results
 	results   map[string]unsafe.Pointer // in it, float32; without those of programs of large results
+	copies    map[string][]float32      // of the others, as Result gives them
 	take      *kernel                   // of the inputs; nil where they are copied
 	give      []*kernel                 // of the results
 	steps     [][]command
@@ -59,7 +60,7 @@ func (d *Device) LoadBeside(p *graph.Plan, m graph.Memory, other graph.Program) 
 }
 
 func (d *Device) load(p *graph.Plan, m graph.Memory, other *Program) (graph.Program, error) {
-	prog := &Program{d: d, plan: p}
+	prog := &Program{d: d, plan: p, copies: map[string][]float32{}}
 	err := d.Within(func() error {
 		d.programs = append(d.programs, prog)
 		err := prog.build(m, other)

@@ -67,6 +67,25 @@ func (p *Program) Read(name string, dst []float32) error {
 	return p.read(s, p.results[name], dst)
 }
 
+// Result implements graph.Program.
+func (p *Program) Result(name string) ([]float32, error) {
+	s := p.plan.Results[name]
+	n := s.Rows * s.Cols
+	from, ok := p.results[name]
+	if !ok {
+		if p.copies[name] == nil {
+			p.copies[name] = make([]float32, n)
+		}
+		return p.copies[name], p.Read(name, p.copies[name])
+	}
+	leave, err := p.d.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	return unsafe.Slice((*float32)(from), n), p.d.synchronize()
+}
+
 // ReadSlot copies any tensor of the plan to dst, row after row, as float32.
 func (p *Program) ReadSlot(s graph.Slot, dst []float32) error { return p.read(s, nil, dst) }
 
@@ -102,8 +121,7 @@ func fills(s graph.Slot, dst []float32) error {
 // slotBytes is how far a tensor reaches, from its first element to its last.
 func slotBytes(s graph.Slot) int { return ((s.Rows-1)*s.Stride + s.Cols) * s.DType.Size() }
 
-// copyWide copies a tensor from host memory, on several threads where that is faster: the scores
-// of a batch's next tokens are a good part of the time that they take.
+// copyWide copies a tensor from host memory, on several threads where that is faster.
 func copyWide(dst []float32, from unsafe.Pointer, s graph.Slot) {
 	const share = 1 << 15 // elements of a goroutine
 	rows := max(1, share/s.Cols)

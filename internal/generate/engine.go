@@ -68,8 +68,6 @@ type Engine struct {
 	positions []int32
 	parked    []bool
 	in        [2][]int32 // tokens and targets of a call
-	scores    []float32
-	vocab     int
 }
 
 // New makes an engine over parameters in mem.
@@ -79,7 +77,7 @@ func New(dev graph.Device, mem graph.Memory, m *layers.Model, c Config) (*Engine
 		return nil, err
 	}
 	e := &Engine{
-		Config: c, vocab: m.VocabSize,
+		Config:    c,
 		positions: make([]int32, c.Rows), parked: make([]bool, c.Rows),
 		in: [2][]int32{make([]int32, c.Rows*c.Chunk), make([]int32, c.Rows*c.Chunk)},
 		programs: programs{dev: dev, mem: mem, model: m, rows: c.Rows, precision: c.Precision,
@@ -242,18 +240,10 @@ func (e *Engine) call(s shape, tokens, targets []int32, at, t int) ([]float32, e
 			e.positions[row] += int32(s.tokens)
 		}
 	}
-	result, size := resultLogits, e.Rows*e.vocab
-	switch s.want {
-	case wantAll:
-		size *= s.tokens
-	case wantNLL:
-		result, size = resultNLL, e.Rows*s.tokens
+	if s.want == wantNLL {
+		return p.Result(resultNLL)
 	}
-	if cap(e.scores) < size {
-		e.scores = make([]float32, size)
-	}
-	out := e.scores[:size]
-	return out, p.Read(result, out)
+	return p.Result(resultLogits)
 }
 
 // makeRoom grows the caches of full attention where n more tokens want it. They double,

@@ -197,31 +197,31 @@ func splitPattern(pattern string, removeGaps bool) (splitter, error) {
 		s.digits = 1
 		return scan(s.llama3), nil
 	}
-	return splitRegex(pattern, removeGaps, patternPatience)
+	return splitRegex(pattern, removeGaps, patience{match: 10 * time.Second, character: 100 * time.Microsecond})
 }
 
-// patternPatience is how long one match may take. Oniguruma's notation allows patterns whose time grows with a power of
-// the text, or worse.
-const patternPatience = 10 * time.Second
+// patience is how long a pattern may take: for one match, and, beside that, for each character of a text. Oniguruma's
+// notation allows patterns whose time grows with a power of the text, or worse; others take a microsecond or so.
+type patience struct{ match, character time.Duration }
 
-// slowPattern is what a splitter panics with where a match takes too long; Encode makes an error of it.
+// slowPattern is what a splitter panics with where a pattern takes too long; Encode makes an error of it.
 type slowPattern struct {
-	pattern  string
-	patience time.Duration
-	size     int // of the text, in bytes
+	pattern string
+	took    time.Duration
+	size    int // of the text, in bytes
 }
 
 func (s slowPattern) Error() string {
-	return fmt.Sprintf("pre_tokenizer: one match of pattern %q takes more than %v in a text of %d bytes: use another pattern", s.pattern, s.patience, s.size)
+	return fmt.Sprintf("pre_tokenizer: pattern %q takes more than %v in a text of %d bytes: use another pattern", s.pattern, s.took, s.size)
 }
 
 // splitRegex is splitPattern for any pattern.
-func splitRegex(pattern string, removeGaps bool, patience time.Duration) (splitter, error) {
+func splitRegex(pattern string, removeGaps bool, p patience) (splitter, error) {
 	re, err := regexp2.Compile(pattern, regexp2.None)
 	if err != nil {
 		return nil, fmt.Errorf("pattern %q: %w", pattern, err)
 	}
-	re.MatchTimeout = patience
+	re.MatchTimeout = p.match
 	return func(text []byte, _ bool, emit func([]byte)) {
 		runes, starts := runesOf(text)
 		from := 0
@@ -230,8 +230,12 @@ func splitRegex(pattern string, removeGaps bool, patience time.Duration) (splitt
 				emit(text[from:to])
 			}
 		}
+		began, most := time.Now(), p.match+time.Duration(len(runes))*p.character
 		m, err := re.FindRunesMatch(runes)
 		for ; m != nil && err == nil; m, err = re.FindNextMatch(m) {
+			if time.Since(began) > most {
+				panic(slowPattern{pattern, most, len(text)})
+			}
 			start, end := starts[m.Index], starts[m.Index+m.Length]
 			gap(start)
 			if start < end {
@@ -240,7 +244,7 @@ func splitRegex(pattern string, removeGaps bool, patience time.Duration) (splitt
 			from = end
 		}
 		if err != nil {
-			panic(slowPattern{pattern, patience, len(text)}) // the only error of a match
+			panic(slowPattern{pattern, p.match, len(text)}) // the only error of a match
 		}
 		gap(len(text))
 	}, nil

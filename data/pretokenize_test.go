@@ -45,14 +45,24 @@ func TestSlowPattern(t *testing.T) {
 	tok, _ := trained(t, 270, someText)
 	b := tok.(*bpe)
 	var err error
-	if b.split, err = splitRegex("(?:a|aa)+$|.", false, 20*time.Millisecond); err != nil {
+	soon := patience{match: 20 * time.Millisecond, character: time.Microsecond}
+	if b.split, err = splitRegex("(?:a|aa)+$|.", false, soon); err != nil {
 		t.Fatal(err)
 	}
 	text := []byte(strings.Repeat("a", 59) + "b")
 	_, err = tok.Encode(nil, text)
-	checkError(t, err, tok.Name(), `tokenizer DIR: pre_tokenizer: one match of pattern "(?:a|aa)+$|." takes more than 20ms in a text of 60 bytes: use another pattern`)
+	checkError(t, err, tok.Name(), `tokenizer DIR: pre_tokenizer: pattern "(?:a|aa)+$|." takes more than 20ms in a text of 60 bytes: use another pattern`)
 	if ids := mustEncode(t, tok, nil, []byte("aab")); string(tok.Decode(nil, ids)) != "aab" {
 		t.Errorf("aab is %v", ids)
+	}
+	// Each match is quick, and all together take the square of the text.
+	if b.split, err = splitRegex("(?=.*z)a|.", false, soon); err != nil {
+		t.Fatal(err)
+	}
+	_, err = tok.Encode(nil, []byte(strings.Repeat("a", 10_000)))
+	checkError(t, err, tok.Name(), `tokenizer DIR: pre_tokenizer: pattern "(?=.*z)a|." takes more than 30ms in a text of 10000 bytes: use another pattern`)
+	if b.split, err = splitRegex("(?:a|aa)+$|.", false, soon); err != nil {
+		t.Fatal(err)
 	}
 	folder := writeFiles(t, map[string]string{"a.txt": "fine", "b.txt": string(text)})
 	p := preparer{folder: folder, tok: tok, layout: smallLayout}

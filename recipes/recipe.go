@@ -106,9 +106,9 @@ type Run struct {
 	// Timeout is how long a process may be silent until the others take it for lost and
 	// end.
 	Timeout Duration `yaml:"timeout" json:"timeout"`
-	// TuneProducts makes a GPU time the first eight algorithms that cublasLt proposes for
-	// each matrix product and take the fastest, also when the run goes on. Otherwise the
-	// first one is taken.
+	// TuneProducts makes a GPU time the algorithms that cublasLt proposes for each large
+	// matrix product, of those that give the same bits as the first, and take the fastest.
+	// Otherwise the first one is taken.
 	TuneProducts bool `yaml:"tune_products" json:"tune_products"`
 	// Threads is the number of workers; 0 is one a core. Results don't depend on it.
 	Threads int `yaml:"threads" json:"threads"`
@@ -182,7 +182,7 @@ func Defaults() Recipe {
 		Eval:       Eval{Every: 1000, Rows: 200, Lengths: []int{1}},
 		Checkpoint: checkpoint.DefaultConfig(),
 		Sample:     Sample{Tokens: 0, Temperature: 0.8, TopP: 1, Seed: 1},
-		Run:        Run{Device: CPU, DType: Float32, Float32Sublayers: AutoSublayers, Shard: ShardNone, ReduceDType: Float32, Timeout: Duration(2 * time.Minute), LogEvery: 10},
+		Run:        Run{Device: CPU, DType: Float32, Float32Sublayers: AutoSublayers, Shard: ShardNone, ReduceDType: Float32, Timeout: Duration(2 * time.Minute), TuneProducts: true, LogEvery: 10},
 	}
 }
 

@@ -36,7 +36,7 @@ type blas struct {
 	create, destroy, descCreate, descSet, descDestroy uintptr
 	layoutCreate, layoutDestroy                       uintptr
 	prefCreate, prefSet, prefDestroy                  uintptr
-	heuristic, check, matmul, version                 uintptr
+	heuristic, config, matmul, version                uintptr
 }
 
 var openBLAS = sync.OnceValues(func() (*blas, error) {
@@ -50,7 +50,7 @@ var openBLAS = sync.OnceValues(func() (*blas, error) {
 		&b.descCreate: "cublasLtMatmulDescCreate", &b.descSet: "cublasLtMatmulDescSetAttribute", &b.descDestroy: "cublasLtMatmulDescDestroy",
 		&b.layoutCreate: "cublasLtMatrixLayoutCreate", &b.layoutDestroy: "cublasLtMatrixLayoutDestroy",
 		&b.prefCreate: "cublasLtMatmulPreferenceCreate", &b.prefSet: "cublasLtMatmulPreferenceSetAttribute", &b.prefDestroy: "cublasLtMatmulPreferenceDestroy",
-		&b.heuristic: "cublasLtMatmulAlgoGetHeuristic", &b.check: "cublasLtMatmulAlgoCheck", &b.matmul: "cublasLtMatmul",
+		&b.heuristic: "cublasLtMatmulAlgoGetHeuristic", &b.config: "cublasLtMatmulAlgoConfigGetAttribute", &b.matmul: "cublasLtMatmul",
 	})
 	return b, err
 })
@@ -65,7 +65,7 @@ func (b *blas) call(name string, f uintptr, args ...uintptr) error {
 
 // heuristicResult is cublasLtMatmulHeuristicResult_t.
 type heuristicResult struct {
-	algorithm [8]uint64
+	algorithm algorithm
 	workspace uint64
 	state     int32
 	waves     float32
@@ -80,7 +80,7 @@ type product struct {
 	desc        uintptr
 	a, b, c, z  uintptr // layouts of A, B, C and From
 	alpha, beta float32
-	algorithm   [8]uint64 // cublasLtMatmulAlgo_t
+	algorithm   algorithm
 }
 
 func dataType(t graph.DType) (uintptr, error) {
@@ -124,8 +124,8 @@ func (d *Device) products(p graph.Product) ([]command, error) {
 	return list, nil
 }
 
-// newProduct chooses an algorithm: the library's first, and so the same in every run, but where
-// products are tuned.
+// newProduct chooses an algorithm: the library's first, or, where products are tuned, the fastest of
+// those that give the same bits.
 func (d *Device) newProduct(p graph.Product) (*product, error) {
 	if p.From == 0 {
 		p.From, p.LDFrom = p.C, p.LDC
@@ -134,7 +134,7 @@ func (d *Device) newProduct(p graph.Product) (*product, error) {
 	err := m.describe()
 	var found []heuristicResult
 	if err == nil {
-		found, err = m.proposals()
+		found, err = m.proposals(1)
 	}
 	if err == nil && (len(found) == 0 || found[0].state != 0) {
 		err = errors.New("cublasLt knows none")
@@ -148,7 +148,7 @@ func (d *Device) newProduct(p graph.Product) (*product, error) {
 	if d.tuner == nil {
 		return m, nil
 	}
-	if err := d.choose(m, found); err != nil {
+	if err := d.tune(m); err != nil {
 		m.free()
 		return nil, err
 	}
@@ -199,8 +199,8 @@ func (m *product) describe() error {
 	return nil
 }
 
-// proposals are the algorithms that cublasLt's heuristic has for a product, its first choice first.
-func (m *product) proposals() ([]heuristicResult, error) {
+// proposals are up to n algorithms that cublasLt's heuristic has for a product, its first choice first.
+func (m *product) proposals(n int) ([]heuristicResult, error) {
 	b := m.d.blas
 	var pref uintptr
 	if err := b.call("cublasLtMatmulPreferenceCreate", b.prefCreate, uintptr(unsafe.Pointer(&pref))); err != nil {
@@ -218,10 +218,7 @@ func (m *product) proposals() ([]heuristicResult, error) {
 		}
 	}
 	var found int32
-	results := make([]heuristicResult, 1)
-	if m.d.tuner != nil {
-		results = make([]heuristicResult, candidates)
-	}
+	results := make([]heuristicResult, n)
 	err := b.call("cublasLtMatmulAlgoGetHeuristic", b.heuristic, m.d.lt, m.desc, m.b, m.a, m.z, m.c, pref, uintptr(len(results)), uintptr(unsafe.Pointer(&results[0])), uintptr(unsafe.Pointer(&found)))
 	return results[:found], err
 }

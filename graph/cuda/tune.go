@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -23,56 +22,117 @@ import (
 )
 
 const (
-	candidates = 8 // algorithms of a product that are timed
+	candidates = 8 // algorithms of a product that are looked at
 	// A candidate's time is the median of timings, each of timedRuns in a row.
 	timings, timedRuns = 3, 3
 	// minGain is how much faster than the library's first choice another must be.
 	minGain = 0.02
+	// minTuned is the multiply-adds from which on a product is timed: a tenth of a millisecond.
+	minTuned = 1 << 35
 )
 
-// tuner chooses the algorithms of matrix products by timing them. What was chosen is kept
-// in the kernel cache, for all programs of this user, and with the run, whose choices hold
-// for as long as it lives: an algorithm's order of additions is its own.
+// tuner chooses the algorithms of large matrix products by timing them, among those that give the
+// same bits as the library's first choice. What was chosen is kept in the kernel cache, for all
+// programs of this user.
 type tuner struct {
 	machine string // the device and cublasLt's version: choices hold for these alone
-	run     string // the run's file, "" for none
-	own     choices
+	least   int    // multiply-adds of a product that is timed
 
 	timed, known int // products: those that were timed, and those that had been before
 	took         time.Duration
 }
 
-// choices are algorithms as hexadecimal bytes, by machine and product.
-type choices map[string]map[string]string
-
-// TuneProducts makes programs that are loaded from now on take the fastest of the first
-// algorithms that cublasLt proposes for each matrix product. run is the file in which a
-// run's choices are kept, "" for none. Other machines for which it has choices, where it has
-// none for this one, are returned.
-func (d *Device) TuneProducts(run string) (others []string, err error) {
+// TuneProducts makes programs that are loaded from now on take, for each large product of
+// bfloat16, the fastest of the algorithms that cublasLt proposes, where they give the same bits.
+func (d *Device) TuneProducts() {
 	version, _, _ := purego.SyscallN(d.blas.version)
-	t := &tuner{machine: fmt.Sprintf("%s, cublasLt %d", d.name, version), run: run, own: choices{}}
-	if run != "" {
-		if t.own, err = readChoices(run); err != nil {
-			return nil, err
-		}
-	}
-	if len(t.own) > 0 && t.own[t.machine] == nil {
-		others = slices.Sorted(maps.Keys(t.own))
-	}
-	d.tuner = t
-	return others, nil
+	d.tuner = &tuner{machine: fmt.Sprintf("%s, cublasLt %d", d.name, version), least: minTuned}
 }
 
-// Tuned says how many products programs have needed since TuneProducts for which the run had no
-// choice: those that were timed, and how long that took, and those that another program of this
-// user had timed before.
+// Tuned says how many large products programs have needed since TuneProducts: those that were
+// timed, and how long that took, and those that another program of this user had timed before.
 func (d *Device) Tuned() (timed, known int, took time.Duration) {
 	if d.tuner == nil {
 		return 0, 0, 0
 	}
 	return d.tuner.timed, d.tuner.known, d.tuner.took
 }
+
+// algorithm is cublasLtMatmulAlgo_t, which may be stored and used again with the same library.
+type algorithm [8]uint64
+
+func (a algorithm) MarshalText() ([]byte, error) {
+	return []byte(hex.EncodeToString(unsafe.Slice((*byte)(unsafe.Pointer(&a)), unsafe.Sizeof(a)))), nil
+}
+
+func (a *algorithm) UnmarshalText(text []byte) error {
+	raw, err := hex.DecodeString(string(text))
+	if err == nil && len(raw) != int(unsafe.Sizeof(*a)) {
+		err = fmt.Errorf("%d bytes are no algorithm", len(raw))
+	}
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(a)), unsafe.Sizeof(*a)), raw)
+	return err
+}
+
+// order is what says in which order an algorithm adds: its family of kernels, the depths of a step
+// and of the instruction, into how many parts K is split, and how these are summed.
+type order struct {
+	family, stages, parts, reduction uint32
+	instruction                      uint16
+}
+
+// hopperFamily are cublasLt's kernels for compute capability 9.0. Those of one order differ in
+// tiles, clusters and the order of tiles, which change no bit (docs/adr/0004). Of others this is
+// not known.
+const hopperFamily = 66
+
+// order is an algorithm's; of another family than hopperFamily that is all that it says.
+func (b *blas) order(a *algorithm) (o order, err error) {
+	const family, parts, reduction, stages, instruction = 0, 2, 3, 6, 7 // of cublasLtMatmulAlgoConfigAttributes_t
+	get := func(attribute uintptr, to unsafe.Pointer, bytes uintptr) {
+		var written uint64
+		if err == nil {
+			err = b.call("cublasLtMatmulAlgoConfigGetAttribute", b.config, uintptr(unsafe.Pointer(a)), attribute, uintptr(to), bytes, uintptr(unsafe.Pointer(&written)))
+		}
+	}
+	if get(family, unsafe.Pointer(&o.family), 4); o.family != hopperFamily {
+		return o, err
+	}
+	for attribute, to := range map[uintptr]*uint32{parts: &o.parts, reduction: &o.reduction, stages: &o.stages} {
+		get(attribute, unsafe.Pointer(to), 4)
+	}
+	get(instruction, unsafe.Pointer(&o.instruction), 2)
+	return o, err
+}
+
+// alike are a product's algorithm and others that the library proposes for it and that give the same
+// bits.
+func (m *product) alike() ([]algorithm, error) {
+	list, b := []algorithm{m.algorithm}, m.d.blas
+	own, err := b.order(&m.algorithm)
+	if err != nil || own.family != hopperFamily {
+		return list, err
+	}
+	found, err := m.proposals(candidates)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range found {
+		if r.state != 0 || r.algorithm == m.algorithm {
+			continue
+		}
+		switch o, err := b.order(&r.algorithm); {
+		case err != nil:
+			return nil, err
+		case o == own:
+			list = append(list, r.algorithm)
+		}
+	}
+	return list, nil
+}
+
+// choices are algorithms by machine and product.
+type choices map[string]map[string]algorithm
 
 func readChoices(path string) (choices, error) {
 	c := choices{}
@@ -95,56 +155,50 @@ func (c choices) write(path string) error {
 		return err
 	}
 	if err := wholefile.Write(path, text); err != nil {
-		return fmt.Errorf("cuda: %w", err)
+		return cacheError(err)
 	}
 	return nil
 }
 
-func (c choices) set(machine, product, algorithm string) {
+func (c choices) set(machine, product string, a algorithm) {
 	if c[machine] == nil {
-		c[machine] = map[string]string{}
+		c[machine] = map[string]algorithm{}
 	}
-	c[machine][product] = algorithm
+	c[machine][product] = a
 }
 
 // productKey is all that an algorithm depends on.
-func productKey(p *graph.Product, tf32 bool) string {
+func productKey(p *graph.Product) string {
 	transposed := map[bool]string{false: "n", true: "t"}
-	factors := map[bool]string{true: " in tf32"}
-	return fmt.Sprintf("%dx%dx%d %s%s %s*%s+%g=%s rows %d,%d,%d,%d at %d,%d,%d,%d%s", p.M, p.N, p.K, transposed[p.TransA], transposed[p.TransB],
+	return fmt.Sprintf("%dx%dx%d %s%s %s*%s+%g=%s rows %d,%d,%d,%d at %d,%d,%d,%d", p.M, p.N, p.K, transposed[p.TransA], transposed[p.TransB],
 		p.TypeA.CType(), p.TypeB.CType(), p.Beta, p.TypeC.CType(), p.LDA, p.LDB, p.LDC, p.LDFrom,
-		alignmentOf(p.A), alignmentOf(p.B), alignmentOf(p.C), alignmentOf(p.From), factors[tf32])
+		alignmentOf(p.A), alignmentOf(p.B), alignmentOf(p.C), alignmentOf(p.From))
 }
 
-// choose gives m one of the algorithms found for it.
-func (d *Device) choose(m *product, found []heuristicResult) error {
-	t, key := d.tuner, productKey(&m.of, d.tf32)
-	if algorithm, ok := t.own[t.machine][key]; ok {
-		return m.take(algorithm)
+// tune gives a large product of bfloat16 the fastest of the algorithms that give the bits of its own.
+func (d *Device) tune(m *product) error {
+	p, t := &m.of, d.tuner
+	if p.M*p.N*p.K < t.least || p.TypeA != graph.BFloat16 || p.TypeB != graph.BFloat16 {
+		return nil
 	}
-	timed := t.timed
-	algorithm, err := d.cached(key, func() (string, error) { return d.fastest(m, found) })
-	if err != nil {
+	list, err := m.alike()
+	if err != nil || len(list) == 1 {
 		return err
 	}
+	timed := t.timed
+	m.algorithm, err = t.cached(productKey(p), list, func() (algorithm, error) { return d.fastest(m, list) })
 	if t.timed == timed {
 		t.known++
 	}
-	t.own.set(t.machine, key, algorithm)
-	if t.run != "" {
-		if err := t.own.write(t.run); err != nil {
-			return err
-		}
-	}
-	return m.take(algorithm)
+	return err
 }
 
-// cached is the choice in the kernel cache, or what find returns. Two processes don't time
-// the same product: the second one waits.
-func (d *Device) cached(key string, find func() (string, error)) (string, error) {
+// cached is the choice in the kernel cache, if it is one of a list, or what find returns. Two
+// processes don't time the same product: the second one waits.
+func (t *tuner) cached(key string, list []algorithm, find func() (algorithm, error)) (a algorithm, err error) {
 	dir, err := cacheFolder()
 	if err != nil {
-		return "", err
+		return a, err
 	}
 	if dir == "" {
 		return find()
@@ -152,44 +206,40 @@ func (d *Device) cached(key string, find func() (string, error)) (string, error)
 	path := filepath.Join(dir, "products.json")
 	lock := flock.New(path + ".lock")
 	if err := lock.Lock(); err != nil {
-		return "", cacheError(err)
+		return a, cacheError(err)
 	}
 	defer lock.Unlock()
 	all, err := readChoices(path)
 	if err != nil {
-		return "", err
+		return a, err
 	}
-	if algorithm, ok := all[d.tuner.machine][key]; ok {
-		return algorithm, nil
+	if a, ok := all[t.machine][key]; ok && slices.Contains(list, a) {
+		return a, nil
 	}
-	algorithm, err := find()
-	if err != nil {
-		return "", err
+	if a, err = find(); err != nil {
+		return a, err
 	}
-	all.set(d.tuner.machine, key, algorithm)
-	return algorithm, all.write(path)
+	all.set(t.machine, key, a)
+	return a, all.write(path)
 }
 
 // fastest times a product's algorithms, in turns, on what its operands hold.
-func (d *Device) fastest(m *product, found []heuristicResult) (string, error) {
+func (d *Device) fastest(m *product, list []algorithm) (algorithm, error) {
 	started := time.Now()
 	var events [2]uintptr
 	for i := range events {
 		if err := d.driver.call("cuEventCreate", d.driver.eventCreate, uintptr(unsafe.Pointer(&events[i])), 0); err != nil {
-			return "", err
+			return algorithm{}, err
 		}
 		defer d.driver.call("cuEventDestroy", d.driver.eventDestroy, events[i])
 	}
-	times := make([][]float32, len(found))
+	times := make([][]float32, len(list))
 	for round := range timings + 1 { // the first one warms up
-		for i, r := range found {
-			if r.state != 0 {
-				continue
-			}
-			m.algorithm = r.algorithm
+		for i, a := range list {
+			m.algorithm = a
 			ms, err := d.time(m, events)
 			if err != nil {
-				return "", err
+				return algorithm{}, err
 			}
 			if round > 0 {
 				times[i] = append(times[i], ms)
@@ -198,18 +248,14 @@ func (d *Device) fastest(m *product, found []heuristicResult) (string, error) {
 	}
 	d.tuner.timed++
 	d.tuner.took += time.Since(started)
-	fastest := found[shortest(times)].algorithm
-	return hex.EncodeToString(algorithmBytes(&fastest)), nil
+	return list[shortest(times)], nil
 }
 
 // shortest is which of several lists has the least median, 0 unless another's is less by
-// minGain. Empty ones don't count.
+// minGain.
 func shortest(times [][]float32) int {
 	best, least := 0, float32(0)
 	for i, list := range times {
-		if len(list) == 0 {
-			continue
-		}
 		slices.Sort(list)
 		median := list[len(list)/2]
 		if i == 0 {
@@ -240,24 +286,4 @@ func (d *Device) time(m *product, events [2]uintptr) (float32, error) {
 	}
 	var ms float32
 	return ms, drv.call("cuEventElapsedTime", drv.eventElapsed, uintptr(unsafe.Pointer(&ms)), events[0], events[1])
-}
-
-func algorithmBytes(a *[8]uint64) []byte {
-	return unsafe.Slice((*byte)(unsafe.Pointer(a)), unsafe.Sizeof(*a))
-}
-
-// take gives the product an algorithm that was chosen before.
-func (m *product) take(algorithm string) error {
-	raw, err := hex.DecodeString(algorithm)
-	if err != nil || len(raw) != int(unsafe.Sizeof(m.algorithm)) {
-		return fmt.Errorf("cuda: %q is no algorithm of a product; remove products.json from the kernel cache and the run directory", algorithm)
-	}
-	copy(algorithmBytes(&m.algorithm), raw)
-	var checked heuristicResult
-	b := m.d.blas
-	if err := b.call("cublasLtMatmulAlgoCheck", b.check, m.d.lt, m.desc, m.b, m.a, m.z, m.c,
-		uintptr(unsafe.Pointer(&m.algorithm)), uintptr(unsafe.Pointer(&checked))); err != nil {
-		return fmt.Errorf("%w: an algorithm that was chosen before doesn't suit; remove products.json from the kernel cache and the run directory", err)
-	}
-	return nil
 }

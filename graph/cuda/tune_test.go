@@ -4,14 +4,17 @@ package cuda
 
 import (
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
+	"unsafe"
 
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/ops/linear"
-	"github.com/sambatrain/sambatrain/internal/optest"
 )
 
 // TestProductKey: products that differ in anything that an algorithm depends on are not
@@ -20,7 +23,7 @@ func TestProductKey(t *testing.T) {
 	product := func(change func(p *graph.Product)) string {
 		p := &graph.Product{M: 1, N: 2, K: 3, A: 256, B: 512, C: 1024, From: 1024, LDA: 3, LDB: 3, LDC: 2, LDFrom: 2}
 		change(p)
-		return productKey(p, false)
+		return productKey(p)
 	}
 	same := product(func(p *graph.Product) { p.A, p.B = 256*7, 256*9 })
 	seen := map[string]int{same: -1}
@@ -55,80 +58,140 @@ func TestProductKey(t *testing.T) {
 }
 
 // TestChoices: what was chosen is found again by processes of this user, machine by
-// machine, and a file that is none is named.
+// machine, if it is among those that a product may have, and a file that is none is named.
 func TestChoices(t *testing.T) {
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
-	cached := func(machine, answer string) string {
-		d := &Device{tuner: &tuner{machine: machine}}
-		got, err := d.cached("product", func() (string, error) { return answer, nil })
+	cached := func(machine string, find algorithm, list ...algorithm) algorithm {
+		got, err := (&tuner{machine: machine}).cached("product", list, func() (algorithm, error) { return find, nil })
 		if err != nil {
 			t.Fatal(err)
 		}
 		return got
 	}
-	for i, c := range []struct{ machine, found, want string }{
-		{"a", "1", "1"},
-		{"a", "2", "1"},
-		{"b", "3", "3"},
-		{"a", "4", "1"},
+	one, two, three := algorithm{1, 5}, algorithm{2, 6}, algorithm{1 << 63, 3}
+	for i, c := range []struct {
+		machine     string
+		find, want  algorithm
+		alternative []algorithm
+	}{
+		{"a", one, one, []algorithm{one, two, three}},
+		{"a", two, one, []algorithm{one, two, three}},
+		{"b", three, three, []algorithm{one, two, three}},
+		{"a", three, one, []algorithm{one, three}},
+		{"a", two, two, []algorithm{two, three}}, // another order of additions than before
+		{"a", three, two, []algorithm{one, two, three}},
 	} {
-		if got := cached(c.machine, c.found); got != c.want {
-			t.Errorf("choice %d, on machine %s, is %s, want %s", i, c.machine, got, c.want)
+		if got := cached(c.machine, c.find, c.alternative...); got != c.want {
+			t.Errorf("choice %d, on machine %s, is %v, want %v", i, c.machine, got, c.want)
 		}
 	}
-	d := &Device{tuner: &tuner{machine: "c"}}
-	if _, err := d.cached("product", func() (string, error) { return "", errors.New("no time") }); err == nil {
+	if _, err := (&tuner{machine: "c"}).cached("product", nil, func() (algorithm, error) { return one, errors.New("no time") }); err == nil {
 		t.Error("an error of timing is lost")
 	}
-	path := filepath.Join(t.TempDir(), "products-0.json")
-	if err := os.WriteFile(path, []byte("{"), 0o666); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := readChoices(path); err == nil || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "\n") {
-		t.Errorf("a broken file gives %v", err)
+	path := filepath.Join(t.TempDir(), "products.json")
+	for _, text := range []string{"{", `{"a": {"product": "12"}}`, `{"a": {"product": "xyz"}}`} {
+		if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := readChoices(path); err == nil || !strings.Contains(err.Error(), path) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("a file of %s gives %v", text, err)
+		}
 	}
 }
 
-// TestTunedProducts: tuned products are right, and a run's file decides on the next device
-// of the kind.
-func TestTunedProducts(t *testing.T) {
-	open(t) // skips
-	t.Setenv("XDG_CACHE_HOME", t.TempDir())
-	path := filepath.Join(t.TempDir(), "products-0.json")
-	c := graph.Case{Name: "tuned", Spec: linear.Spec(), Dims: graph.Dims{"B": 1, "T": 300, "M": 512, "K": 256}}
-	r, err := c.Spec.ResolveDims(c.Dims)
-	if err != nil {
-		t.Fatal(err)
+// TestTunedBits: all algorithms that a product may be given make the same bits, those of its
+// first one, and products have what was chosen for them before.
+func TestTunedBits(t *testing.T) {
+	d := open(t) // skips
+	if d.capability != 90 {
+		t.Skipf("compute capability %d: algorithms are taken as the library proposes them", d.capability)
 	}
-	call := optest.Call{Resolved: r, In: optest.Draw(c, r)}
-	var files [2]string
-	for i := range files {
-		d := open(t)
-		others, err := d.TuneProducts(path)
-		if err != nil || len(others) > 0 {
-			t.Fatalf("others %v, %v", others, err)
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	several := 0
+	for _, c := range []struct {
+		op   string
+		dims graph.Dims
+	}{
+		{"linear", graph.Dims{"B": 1, "T": 4096, "M": 1024, "K": 1536}},
+		{"linear", graph.Dims{"B": 1, "T": 1000, "M": 200, "K": 8192}},
+		{"linear_dx", graph.Dims{"B": 1, "T": 4096, "M": 1536, "K": 1024}},
+		{"linear_dw", graph.Dims{"B": 1, "T": 8192, "M": 1024, "K": 768}},
+		{"linear_dw", graph.Dims{"B": 1, "T": 16384, "M": 128, "K": 768}}, // in parts of K
+	} {
+		r := resolve(t, c.op, c.dims)
+		plain := runOnNoise(t, d, r)
+		tuned := open(t)
+		tuned.TuneProducts()
+		tuned.tuner.least = 0
+		for range 2 {
+			if got := runOnNoise(t, tuned, r); !slices.Equal(got, plain) {
+				t.Errorf("%s %v: other bits tuned", c.op, c.dims)
+			}
 		}
-		for _, p := range precisions {
-			check(t, d, call, p, 0)
-		}
-		text, err := os.ReadFile(path)
+		l, err := loadCall(tuned, r, precisions[1], 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		files[i] = string(text)
-		t.Setenv("XDG_CACHE_HOME", t.TempDir()) // nothing is known there
+		list, err := l.steps[0][0].(*product).alike()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(list) > 1 {
+			several++
+		}
+		for _, a := range list {
+			if got := runOnNoise(t, tuned, r, a); !slices.Equal(got, plain) {
+				t.Errorf("%s %v: %v makes other bits than the first algorithm", c.op, c.dims, a)
+			}
+		}
+		if timed, known, took := tuned.Tuned(); len(list) > 1 && (timed != 1 || known == 0) {
+			t.Errorf("%s %v: %d algorithms, timed %d times in %v, %d known", c.op, c.dims, len(list), timed, took, known)
+		}
+		t.Logf("%s %v: %d algorithms", c.op, c.dims, len(list))
+		l.release()
 	}
-	if files[0] != files[1] || strings.Count(files[0], "512x256") != len(precisions) {
-		t.Errorf("the run's choices are\n%s\nand on the next device\n%s", files[0], files[1])
+	if several < 3 {
+		t.Errorf("%d products only have several algorithms", several)
 	}
-	other := strings.Replace(files[0], "cublasLt", "cublasLt of old", 1)
-	if err := os.WriteFile(path, []byte(other), 0o666); err != nil {
+}
+
+// resolve is a case of linear or of one of its backward ops.
+func resolve(t *testing.T, op string, dims graph.Dims) *graph.Resolved {
+	t.Helper()
+	for _, r := range benchCalls(t, graph.Case{Name: op, Spec: linear.Spec(), Dims: dims}) {
+		if r.Spec.Name == op {
+			return r
+		}
+	}
+	t.Fatalf("no %s", op)
+	return nil
+}
+
+// runOnNoise is what a product makes of noise, by the algorithm that it is given or has chosen.
+func runOnNoise(t *testing.T, d *Device, r *graph.Resolved, a ...algorithm) []float32 {
+	t.Helper()
+	l, err := loadCall(d, r, precisions[1], 0)
+	if err != nil {
 		t.Fatal(err)
 	}
-	others, err := open(t).TuneProducts(path)
-	if err != nil || len(others) != 1 || !strings.Contains(others[0], "of old") {
-		t.Errorf("others are %v, %v", others, err)
+	defer l.release()
+	noise := rand.New(rand.NewPCG(1, 2))
+	staging := unsafe.Slice((*uint16)(l.inputs), 2*l.plan.Sizes[graph.Inputs])
+	for i := range staging {
+		staging[i] = 0x3f80 | uint16(noise.Uint32())&0x807f // of 1 to 2, and either sign
 	}
+	times := make([]time.Duration, 1)
+	if len(a) > 0 {
+		l.steps[0][0].(*product).algorithm = a[0]
+	}
+	if err := l.RunTimed(times); err != nil { // not as recorded, with the algorithm of before
+		t.Fatal(err)
+	}
+	out := make([]float32, r.Out[0].Shape.Size())
+	if err := l.ReadSlot(l.out[0], out); err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
 
 // TestShortest: another algorithm than the library's first is taken where its median is less by
@@ -141,7 +204,7 @@ func TestShortest(t *testing.T) {
 		{[][]float32{{3, 1, 2}}, 0},
 		{[][]float32{{100, 100, 100}, {99, 99, 99}}, 0},
 		{[][]float32{{100, 100, 100}, {97, 97, 200}, {96, 96.5, 1000}}, 2},
-		{[][]float32{{100, 100, 100}, {1, 100, 100}, nil, {97, 97, 97}}, 3},
+		{[][]float32{{100, 100, 100}, {1, 100, 100}, {98, 98.5, 98}, {97, 97, 97}}, 3},
 	} {
 		if got := shortest(c.times); got != c.want {
 			t.Errorf("case %d: %d, want %d", i, got, c.want)

@@ -9,7 +9,7 @@ import (
 
 // here are keys of a recipe that say where a run happens, and change nothing that it
 // computes.
-var here = []string{"run.out", "run.device", "run.threads", "run.log_every", "run.memory_budget", "run.timeout"}
+var here = []string{"run.out", "run.device", "run.threads", "run.log_every", "run.memory_budget", "run.timeout", "run.tune_products"}
 
 // changes are the keys of a recipe that differ from those of a checkpoint's, or why that
 // can't be said.

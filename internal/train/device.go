@@ -14,13 +14,12 @@ import (
 // NewDevice opens the device that a recipe's run section names. auto is the GPU
 // where there is one; log hears which it became.
 func NewDevice(r recipes.Run, log *slog.Logger) (graph.Device, error) {
-	return newDevice(r, 0, "", log)
+	return newDevice(r, 0, log)
 }
 
 // newDevice is NewDevice for one of several processes of this machine, each with a GPU
-// of its own. A launcher may show each process its own GPU alone. products is where this
-// process keeps its choices where run.tune_products is on, "" for nowhere.
-func newDevice(r recipes.Run, localRank int, products string, log *slog.Logger) (graph.Device, error) {
+// of its own. A launcher may show each process its own GPU alone.
+func newDevice(r recipes.Run, localRank int, log *slog.Logger) (graph.Device, error) {
 	if r.Device != recipes.CPU {
 		ordinal := localRank
 		if cuda.Count() == 1 {
@@ -33,9 +32,9 @@ func newDevice(r recipes.Run, localRank int, products string, log *slog.Logger) 
 				dev.AllowTF32()
 			}
 			if r.TuneProducts {
-				err = tuneProducts(dev, products, log)
+				dev.TuneProducts()
 			}
-			return dev, err
+			return dev, nil
 		case r.Device == recipes.CUDA:
 			return nil, fmt.Errorf("run.device: %w", err)
 		case r.DType == recipes.TF32:
@@ -51,17 +50,6 @@ func newDevice(r recipes.Run, localRank int, products string, log *slog.Logger) 
 		dev.RoundFactors()
 	}
 	return dev, nil
-}
-
-func tuneProducts(dev *cuda.Device, path string, log *slog.Logger) error {
-	others, err := dev.TuneProducts(path)
-	if err != nil {
-		return fmt.Errorf("run.tune_products: %w", err)
-	}
-	if len(others) > 0 {
-		log.Warn("the run's products were tuned on another device or cublasLt: they are timed again, and bits will differ", "device", dev.Name(), "before", others)
-	}
-	return nil
 }
 
 // logTuned says where the algorithms of a GPU's products are from, if that is new.

@@ -3,7 +3,6 @@ package train
 import (
 	"context"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -92,7 +91,7 @@ func (s *session) open(ctx context.Context) (err error) {
 	if err := checkShares(r, s.processes()); err != nil {
 		return err
 	}
-	if s.dev, err = newDevice(r.Run, s.options.Place.LocalRank, s.products(), log); err != nil {
+	if s.dev, err = newDevice(r.Run, s.options.Place.LocalRank, log); err != nil {
 		return err
 	}
 	if err := s.joinProcesses(ctx); err != nil {
@@ -189,11 +188,6 @@ func (s *session) openValidation(ctx context.Context) error {
 		return fmt.Errorf("eval.lengths: rows of %d tokens: %w", longest.SeqLen, err)
 	}
 	return err
-}
-
-// products is where this process keeps which algorithms its GPU's matrix products take.
-func (s *session) products() string {
-	return filepath.Join(s.dir, fmt.Sprintf("products-%d.json", s.options.Place.Rank))
 }
 
 func (s *session) parameters() int64 {

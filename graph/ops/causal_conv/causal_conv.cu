@@ -10,6 +10,11 @@
 #define PAST (J - 1)
 #define UNROLL 4
 
+// Channels are V neighbours as they are stored.
+template <typename Type> struct __align__(V * sizeof(Type) < 16 ? V * sizeof(Type) : 16) Channels {
+  Type x[V];
+};
+
 __device__ __forceinline__ void clear_channels(float x[V]) {
 #pragma unroll
   for (int k = 0; k < V; k++) x[k] = 0.f;
@@ -79,12 +84,20 @@ causal_conv(const X_T *x, const float *w, const float *bias, const float *tail, 
     else if (tail) load_vector<V>(tail + ((int64_t)blockIdx.z * PAST + PAST + t) * channels + c, window[p]);
     else clear_channels(window[p]);
   }
-  for (int t = t0; t < end; t += UNROLL) {
+  // The next tokens are fetched while these are convolved.
+  Channels<X_T> next[UNROLL];
+  auto fetch_tokens = [&](int t) {
 #pragma unroll
     for (int i = 0; i < UNROLL; i++) {
-      if (t + i < end) load_vector<V>(x + (row + t + i) * x_stride + c, window[PAST + i]);
-      else clear_channels(window[PAST + i]);
+      next[i] = {};
+      if (t + i < end) next[i] = *(const Channels<X_T> *)(x + (row + t + i) * x_stride + c);
     }
+  };
+  fetch_tokens(t0);
+  for (int t = t0; t < end; t += UNROLL) {
+#pragma unroll
+    for (int i = 0; i < UNROLL; i++) load_vector<V>(next[i].x, window[PAST + i]);
+    fetch_tokens(t + UNROLL);
 #pragma unroll
     for (int i = 0; i < UNROLL; i++) {
       float v[V];

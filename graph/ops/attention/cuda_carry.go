@@ -94,6 +94,7 @@ func (c Config) carryTiles(call *graph.CUDACall, base float64) []graph.Launch {
 		int32(d["T"]), int32(d["W"]), int32(d["H"]), int32(n), c.windowed(), c.scale()*log2e,
 		uint64(q.Stride), uint64(k.Stride), uint64(v.Stride), uint64(key.Stride), uint64(value.Stride), uint64(o.Stride))
 	l.Grid = [3]int{ceil(d["T"]*(d["H"]/d["K"]), rows), d["K"] * n, d["B"]}
+	l.Defines[macro("tiles_queries")] = "1"
 	l.Defines["GROUP"] = strconv.Itoa(d["H"] / d["K"])
 	list := []graph.Launch{l}
 	if n > 1 {

@@ -45,10 +45,12 @@ func (c Config) forwardTiles(call pass) graph.Launch {
 	q, k, v, o, lse, d := call.In[0], call.In[1], call.In[2], call.Out[0], call.Out[1], call.Dims
 	t := forwardTiling[c.HeadDim]
 	queries := 16 * t.rowTiles * t.warps
-	return c.tilesLaunch("attention_tiles", "tiles_forward", t, d, d["H"], queries, queries, 0,
+	l := c.tilesLaunch("attention_tiles", "tiles_forward", t, d, d["H"], queries, queries, 0,
 		q.Address, k.Address, v.Address, o.Address, lse.Address,
 		int32(d["T"]), int32(d["H"]/d["K"]), int32(c.window(d["T"])), c.scale()*log2e, call.start,
 		uint64(q.Stride), uint64(k.Stride), uint64(v.Stride), uint64(o.Stride), uint64(lse.Stride))
+	l.Defines[macro("tiles_queries")] = "1"
+	return l
 }
 
 func (c Config) dkvTiles(call pass, w workspace) graph.Launch {

@@ -1,10 +1,7 @@
 // What carry.cu computes, on tensor cores, with states in bf16. The queries of all heads
 // that share a key are rows of one tile: row r is head r % GROUP of token r / GROUP.
 
-constexpr int ROWS = 16 * ROW_TILES;  // queries of a warp
-constexpr int QUERIES = WARPS * ROWS; // of a block
-constexpr int SCORES = STEP / 8;      // accumulators of STEP keys
-constexpr int PART = D + 2;           // floats of a part's result, as in carry.cu
+constexpr int PART = D + 2; // floats of a part's result, as in carry.cu
 
 // Keys is where a text's keys and values are, by position: those below start in the ring.
 struct Keys {
@@ -130,14 +127,7 @@ attention_carry_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *key, bf
   }
 #endif
 
-  float sum[ROW_TILES][D / 8][4];
-  Weights weights[ROW_TILES];
-#pragma unroll
-  for (int r = 0; r < ROW_TILES; r++) {
-    clear<D / 8>(sum[r]);
-    weights[r].greatest[0] = weights[r].greatest[1] = -INF;
-    weights[r].sum[0] = weights[r].sum[1] = 0.f;
-  }
+  Queries mine;
   int oldest = start + own / GROUP, newest = start + (own + ROWS - 1) / GROUP; // positions of the warp's queries
 
   for (int stage = 0; step < last; step++, stage ^= 1) {
@@ -159,62 +149,11 @@ attention_carry_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *key, bf
 #endif
     if (own >= rows || j0 > newest || j0 + STEP - 1 <= oldest - slots) continue;
 
-    float s[ROW_TILES][SCORES][4];
-#pragma unroll
-    for (int r = 0; r < ROW_TILES; r++) clear<SCORES>(s[r]);
-#pragma unroll
-    for (int c = 0; c < D; c += 16) {
-      uint32_t a[ROW_TILES][4], b[4];
-#pragma unroll
-      for (int r = 0; r < ROW_TILES; r++) load_left(a[r], queries, warp * ROWS + 16 * r, c);
-#pragma unroll
-      for (int j = 0; j < STEP; j += 16) {
-        load_transposed(b, key_tile, j, c);
-#pragma unroll
-        for (int r = 0; r < ROW_TILES; r++) multiply(s[r] + j / 8, a[r], b);
-      }
-    }
-
-    if (j0 + STEP - 1 > oldest || j0 <= newest - slots) {
-#pragma unroll
-      for (int r = 0; r < ROW_TILES; r++) {
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-          int query = start + (own + 16 * r + lane / 4 + 8 * half) / GROUP;
-#pragma unroll
-          for (int j = 0; j < SCORES; j++) {
-#pragma unroll
-            for (int e = 0; e < 2; e++) {
-              int at = j0 + 8 * j + lane % 4 * 2 + e;
-              if (at > query || at <= query - slots) s[r][j][2 * half + e] = -INF;
-            }
-          }
-        }
-      }
-    }
-
-#pragma unroll
-    for (int r = 0; r < ROW_TILES; r++) {
-      float shrink[2];
-      weights[r].update<SCORES>(s[r], scale, shrink);
-#pragma unroll
-      for (int c = 0; c < D / 8; c++) {
-        sum[r][c][0] *= shrink[0], sum[r][c][1] *= shrink[0];
-        sum[r][c][2] *= shrink[1], sum[r][c][3] *= shrink[1];
-      }
-    }
-#pragma unroll
-    for (int j = 0; j < STEP; j += 16) {
-      uint32_t a[ROW_TILES][4], b[4];
-#pragma unroll
-      for (int r = 0; r < ROW_TILES; r++) round_left(a[r], s[r] + j / 8);
-#pragma unroll
-      for (int c = 0; c < D; c += 16) {
-        load_right(b, value_tile, j, c);
-#pragma unroll
-        for (int r = 0; r < ROW_TILES; r++) multiply(sum[r] + c / 8, a[r], b);
-      }
-    }
+    bool edge = j0 + STEP - 1 > oldest || j0 <= newest - slots;
+    mine.take(queries, warp * ROWS, key_tile, value_tile, scale, edge, [&](int i, int j) {
+      int query = start + (own + i) / GROUP;
+      return j0 + j > query || j0 + j <= query - slots;
+    });
   }
 
   bool fits = windowed || start + tokens <= slots;
@@ -222,21 +161,25 @@ attention_carry_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *key, bf
   for (int r = 0; r < ROW_TILES; r++) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      float total = weights[r].sum[half];
-      total += __shfl_xor_sync(FULL, total, 1);
-      total += __shfl_xor_sync(FULL, total, 2);
+      float total = mine.total(r, half);
       int row = own + 16 * r + lane / 4 + 8 * half, token = row / GROUP, head = row % GROUP;
       if (row >= rows) continue;
       if (splits > 1) {
         float *to = parts + (((text + token) * heads + h * GROUP + head) * splits + part) * PART;
-        if (lane % 4 == 0) to[0] = weights[r].greatest[half] * (scale / LOG2E), to[1] = total;
+        if (lane % 4 == 0) to[0] = mine.weights[r].greatest[half] * (scale / LOG2E), to[1] = total;
 #pragma unroll
-        for (int c = 0; c < D / 8; c++) *(float2 *)(to + 2 + 8 * c + lane % 4 * 2) = make_float2(sum[r][c][2 * half], sum[r][c][2 * half + 1]);
+        for (int c = 0; c < D / 8; c++) {
+          const float *x = mine.sum[r][c] + 2 * half;
+          *(float2 *)(to + 2 + 8 * c + lane % 4 * 2) = make_float2(x[0], x[1]);
+        }
       } else {
         float inverse = fits ? 1.f / total : INF - INF;
         bf16 *to = o + token * stride_o + head * D + lane % 4 * 2;
 #pragma unroll
-        for (int c = 0; c < D / 8; c++) *(uint32_t *)(to + 8 * c) = pack_bf16(sum[r][c][2 * half] * inverse, sum[r][c][2 * half + 1] * inverse);
+        for (int c = 0; c < D / 8; c++) {
+          const float *x = mine.sum[r][c] + 2 * half;
+          *(uint32_t *)(to + 8 * c) = pack_bf16(x[0] * inverse, x[1] * inverse);
+        }
       }
     }
   }

@@ -1,7 +1,3 @@
-constexpr int ROWS = 16 * ROW_TILES;   // queries of a warp
-constexpr int QUERIES = WARPS * ROWS;  // of a block
-constexpr int SCORES = STEP / 8;       // accumulators of STEP keys
-
 // A block takes QUERIES queries of one head, and passes over the keys that they see,
 // STEP at a time, while the next ones are on their way. scale is log2(e) / sqrt(D).
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
@@ -24,15 +20,7 @@ attention_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float *lse
   load_tile<STEP>(values, v, stride_v, step * STEP, tokens);
   copy_async_commit();
 
-  float sum[ROW_TILES][D / 8][4];
-  Weights weights[ROW_TILES];
-#pragma unroll
-  for (int r = 0; r < ROW_TILES; r++) {
-    clear<D / 8>(sum[r]);
-    weights[r].greatest[0] = weights[r].greatest[1] = -INF;
-    weights[r].sum[0] = weights[r].sum[1] = 0.f;
-  }
-
+  Queries mine;
   for (int stage = 0; step <= last; step++, stage ^= 1) {
     // This step's keys are here, and all warps are done with the step before, whose
     // place the next keys take.
@@ -46,59 +34,10 @@ attention_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float *lse
     }
     if (own >= tokens || j0 > own + ROWS - 1 || j0 + STEP - 1 < some) continue;
 
-    bf16 *key = keys + stage * STEP * D, *value = values + stage * STEP * D;
-    float s[ROW_TILES][SCORES][4];
-#pragma unroll
-    for (int r = 0; r < ROW_TILES; r++) clear<SCORES>(s[r]);
-#pragma unroll
-    for (int c = 0; c < D; c += 16) {
-      uint32_t a[ROW_TILES][4], b[4];
-#pragma unroll
-      for (int r = 0; r < ROW_TILES; r++) load_left(a[r], queries, warp * ROWS + 16 * r, c);
-#pragma unroll
-      for (int j = 0; j < STEP; j += 16) {
-        load_transposed(b, key, j, c);
-#pragma unroll
-        for (int r = 0; r < ROW_TILES; r++) multiply(s[r] + j / 8, a[r], b);
-      }
-    }
-
-    if (j0 + STEP - 1 > own || j0 < all) {
-#pragma unroll
-      for (int r = 0; r < ROW_TILES; r++) {
-#pragma unroll
-        for (int j = 0; j < SCORES; j++) {
-#pragma unroll
-          for (int e = 0; e < 4; e++) {
-            int query = own + 16 * r + lane / 4 + e / 2 * 8, at = j0 + 8 * j + lane % 4 * 2 + e % 2;
-            if (at > query || at < first_key(start, query, tokens, window)) s[r][j][e] = -INF;
-          }
-        }
-      }
-    }
-
-#pragma unroll
-    for (int r = 0; r < ROW_TILES; r++) {
-      float shrink[2];
-      weights[r].update<SCORES>(s[r], scale, shrink);
-#pragma unroll
-      for (int c = 0; c < D / 8; c++) {
-        sum[r][c][0] *= shrink[0], sum[r][c][1] *= shrink[0];
-        sum[r][c][2] *= shrink[1], sum[r][c][3] *= shrink[1];
-      }
-    }
-#pragma unroll
-    for (int j = 0; j < STEP; j += 16) {
-      uint32_t a[ROW_TILES][4], b[4];
-#pragma unroll
-      for (int r = 0; r < ROW_TILES; r++) round_left(a[r], s[r] + j / 8);
-#pragma unroll
-      for (int c = 0; c < D; c += 16) {
-        load_right(b, value, j, c);
-#pragma unroll
-        for (int r = 0; r < ROW_TILES; r++) multiply(sum[r] + c / 8, a[r], b);
-      }
-    }
+    bool edge = j0 + STEP - 1 > own || j0 < all;
+    mine.take(queries, warp * ROWS, keys + stage * STEP * D, values + stage * STEP * D, scale, edge, [&](int i, int j) {
+      return j0 + j > own + i || j0 + j < first_key(start, own + i, tokens, window);
+    });
   }
 
 #pragma unroll
@@ -106,13 +45,11 @@ attention_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float *lse
     float inverse[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      float total = weights[r].sum[half];
-      total += __shfl_xor_sync(FULL, total, 1);
-      total += __shfl_xor_sync(FULL, total, 2);
+      float total = mine.total(r, half);
       inverse[half] = 1.f / total;
       int query = own + 16 * r + lane / 4 + 8 * half;
-      if (lane % 4 == 0 && query < tokens) lse[query * stride_lse] = weights[r].greatest[half] * (scale / LOG2E) + logf(total);
+      if (lane % 4 == 0 && query < tokens) lse[query * stride_lse] = mine.weights[r].greatest[half] * (scale / LOG2E) + logf(total);
     }
-    put_rows<D>(sum[r], inverse, queries, warp * ROWS + 16 * r, 0, o, stride_o, own + 16 * r, tokens);
+    put_rows<D>(mine.sum[r], inverse, queries, warp * ROWS + 16 * r, 0, o, stride_o, own + 16 * r, tokens);
   }
 }

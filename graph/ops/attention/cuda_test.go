@@ -34,8 +34,8 @@ func call(t *testing.T, s *graph.Spec, dims graph.Dims, dtype graph.DType, pad i
 // TestCUDAKernels: tensor cores take what they can, and rows.cu the rest.
 func TestCUDAKernels(t *testing.T) {
 	tiles := []string{"attention_tiles", "attention_delta", "attention_dkv_tiles", "attention_dq_tiles"}
-	warpgroups := []string{"attention_warpgroups", "attention_delta", "attention_backward_warpgroups", "attention_dq_round"}
-	wide := []string{"attention_warpgroups", "attention_delta", "attention_gradient", "attention_gradient_join", "attention_gradient", "attention_gradient_join", "attention_gradient"}
+	warpgroups := []string{"attention_begin", "attention_warpgroups", "attention_delta", "attention_backward_warpgroups", "attention_dq_round"}
+	wide := []string{"attention_begin", "attention_warpgroups", "attention_delta", "attention_gradient", "attention_gradient_join", "attention_gradient", "attention_gradient_join", "attention_gradient"}
 	rows := []string{"attention_rows", "attention_delta", "attention_dkv_rows", "attention_dq_rows"}
 	for _, c := range []struct {
 		name       string
@@ -111,7 +111,7 @@ func TestCUDADocuments(t *testing.T) {
 			}
 			for i, l := range got {
 				_, compiled := l.Defines["DOCUMENTS"]
-				sees := !slices.Contains([]string{"attention_delta", "attention_dq_round", "attention_gradient_join"}, l.Kernel) // looks at pairs
+				sees := !slices.Contains([]string{"attention_begin", "attention_delta", "attention_dq_round", "attention_gradient_join"}, l.Kernel) // looks at pairs
 				if l.Kernel != want[i].Kernel || sees && !compiled || sees != slices.Contains(l.Args, any(start.Address)) {
 					t.Errorf("%s, %d: %s, %v, %v; want %s, compiled with DOCUMENTS and given starts where it looks at pairs",
 						s.Name, capability, l.Kernel, l.Defines, l.Args, want[i].Kernel)

@@ -12,22 +12,22 @@ const hopper = 90
 // The sizes of wgmma_forward.cu and wgmma_backward.cu keep a block's shared memory within Hopper's 227 KiB, as do those
 // of wgmma_gradient.cu.
 const (
-	forwardWarps    = 8
-	forwardQueries  = 16 * forwardWarps // of a block
-	backwardWarps   = 12                // 8 multiply, the others copy
-	backwardKeys    = 128               // of a block
-	backwardTile    = 8192              // elements of dq that it makes at a time
+	forwardStages   = 2    // steps of keys, and of values, in shared memory
+	backwardWarps   = 12   // 8 multiply, the others copy
+	backwardKeys    = 128  // of a block
+	backwardTile    = 8192 // elements of dq that it makes at a time
 	backwardThreads = 32 * backwardWarps
 )
 
 // warpgroupTiling is how the forward kernel cuts up its work.
 type warpgroupTiling struct {
-	step   int // keys that are taken in at a time
-	blocks int // that a multiprocessor can hold, at least
+	groups    int // warpgroups that multiply, 64 queries each
+	step      int // keys that are taken in at a time
+	registers int // of a thread that multiplies
 }
 
 // forwardWarpgroupTiling is by the width of heads.
-var forwardWarpgroupTiling = map[int]warpgroupTiling{64: {64, 2}, 128: {128, 1}, 256: {64, 1}}
+var forwardWarpgroupTiling = map[int]warpgroupTiling{64: {3, 128, 160}, 128: {2, 128, 232}, 256: {2, 64, 232}}
 
 // backwardStages are, by the width of heads, how many steps of queries the backward kernel has in shared memory.
 var backwardStages = map[int]int{64: 2, 128: 3}
@@ -36,28 +36,37 @@ var backwardStages = map[int]int{64: 2, 128: 3}
 func backwardStep(headDim int) int { return backwardTile / headDim }
 
 func (c Config) warpgroupMacros(file string, warps, step int) map[string]string {
-	m := c.macros(nil, "visible", "tiles", "wgmma_instructions", "wgmma", file)
+	m := c.macros(nil, "visible", "tiles", "wgmma_instructions", "wgmma", "wgmma_barriers", file)
 	m["WARPS"] = strconv.Itoa(warps)
 	m["STEP"] = strconv.Itoa(step)
 	return m
 }
 
-func (c Config) forwardWarpgroups(call pass) graph.Launch {
+func (c Config) forwardWarpgroups(call pass) []graph.Launch {
 	q, k, v, o, lse, d := call.In[0], call.In[1], call.In[2], call.Out[0], call.Out[1], call.Dims
 	t := forwardWarpgroupTiling[c.HeadDim]
-	macros := c.warpgroupMacros("wgmma_forward", forwardWarps, t.step)
-	macros["BLOCKS"] = strconv.Itoa(t.blocks)
-	rows := forwardQueries + 5*t.step // two steps' keys and three steps' values
-	return graph.Launch{
+	macros := c.warpgroupMacros("wgmma_forward", 4*(t.groups+1), t.step)
+	macros["STAGES"], macros["REGISTERS"] = strconv.Itoa(forwardStages), strconv.Itoa(t.registers)
+	queries := 64 * t.groups
+	tiles := ceil(d["T"], queries) * d["H"] * d["B"]
+	blocks := min(tiles, call.Multiprocessors)
+	ticket := call.Workspace
+	return []graph.Launch{{
+		Kernel:  "attention_begin",
+		Defines: macros,
+		Grid:    [3]int{1, 1, 1},
+		Block:   [3]int{1, 1, 1},
+		Args:    []any{ticket, int32(blocks)},
+	}, {
 		Kernel:  "attention_warpgroups",
 		Defines: macros,
-		Grid:    [3]int{ceil(d["T"], forwardQueries), d["H"], d["B"]},
-		Block:   [3]int{32 * forwardWarps, 1, 1},
-		Shared:  2 * rows * c.HeadDim,
-		Args: []any{q.Address, k.Address, v.Address, o.Address, lse.Address,
-			int32(d["T"]), int32(d["H"] / d["K"]), int32(c.window(d["T"])), c.scale() * log2e, call.start,
-			uint64(q.Stride), uint64(k.Stride), uint64(v.Stride), uint64(o.Stride), uint64(lse.Stride)},
-	}
+		Grid:    [3]int{blocks, 1, 1},
+		Block:   [3]int{128 * (t.groups + 1), 1, 1},
+		Shared:  2*(queries+2*forwardStages*t.step)*c.HeadDim + 8*(2+4*forwardStages) + 8,
+		Args: []any{graph.TensorMap{Matrix: q, Box: queries}, graph.TensorMap{Matrix: k, Box: t.step}, graph.TensorMap{Matrix: v, Box: t.step},
+			o.Address, lse.Address, ticket, int32(tiles), int32(d["T"]), int32(d["H"]), int32(d["H"] / d["K"]), int32(c.window(d["T"])), c.scale() * log2e,
+			call.start, uint64(o.Stride), uint64(lse.Stride)},
+	}}
 }
 
 // sums are the tiles of dq that blocks add to, in the workspace: of all pairs of a row and a key/value head, or of as
@@ -107,11 +116,12 @@ func (c Config) backwardWarpgroups(call pass, w workspace, base float64) []graph
 			Defines: macros,
 			Grid:    [3]int{pairs * ceil(d["T"], backwardKeys), 1, 1},
 			Block:   [3]int{backwardThreads, 1, 1},
-			Shared:  2*(rows*c.HeadDim+2*backwardKeys*s.step) + 4*(backwardTile+2*stages*s.step+1),
-			Args: []any{q.Address, k.Address, v.Address, do.Address, w.lse2, w.delta, w.sums, w.counts, tickets + uint64(4*batch),
-				dk.Address, dv.Address, int32(d["T"]), int32(padded(d)), int32(first), int32(d["K"]), int32(s.group),
-				int32(c.window(d["T"])), c.scale(), call.start, w.frequencies,
-				uint64(q.Stride), uint64(k.Stride), uint64(v.Stride), uint64(do.Stride), uint64(dk.Stride), uint64(dv.Stride)},
+			Shared:  2*(rows*c.HeadDim+2*backwardKeys*s.step) + 4*(backwardTile+2*stages*s.step) + 8*(1+2*stages) + 8,
+			Args: []any{graph.TensorMap{Matrix: q, Box: s.step}, graph.TensorMap{Matrix: k, Box: backwardKeys},
+				graph.TensorMap{Matrix: v, Box: backwardKeys}, graph.TensorMap{Matrix: do, Box: s.step},
+				w.lse2, w.delta, w.sums, w.counts, tickets + uint64(4*batch), dk.Address, dv.Address,
+				int32(d["T"]), int32(padded(d)), int32(first), int32(d["K"]), int32(s.group), int32(c.window(d["T"])), c.scale(),
+				call.start, w.frequencies, uint64(dk.Stride), uint64(dv.Stride)},
 		}, graph.Launch{
 			Kernel:  "attention_dq_round",
 			Defines: macros,

@@ -25,14 +25,6 @@ __device__ __forceinline__ void load_panels(bf16 *tile, const bf16 *x, int64_t s
     copy_async16(tile + (row + i) * PANEL + ((c ^ row + i) % 8 << 3), x, first + row + i < tokens);
 }
 
-// arrived waits for this thread's copies, and then for all threads': products of any
-// warpgroup can read what they copied.
-__device__ __forceinline__ void arrived() {
-  copy_async_wait<0>();
-  fence_async_proxy();
-  __syncthreads();
-}
-
 // describe is a shared memory operand: 8 rows of 128 bytes follow one another, and,
 // where rows are what is summed over, the next panel is leading bytes on. Adding n
 // to it moves it by 16 n bytes.

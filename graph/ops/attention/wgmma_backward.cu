@@ -9,75 +9,76 @@
 // the one that it follows there, which has begun earlier: it hardly ever waits.
 //
 // Two warpgroups multiply, 64 keys each with PART queries at a time, and for dq PART
-// queries and channels each: one of STEP and D is twice as much. Of the third, two warps
-// copy queries and one adds tiles of dq.
+// queries and channels each: one of STEP and D is twice as much. Of the third, one thread
+// copies queries, and a warp adds tiles of dq.
 
 constexpr int KEYS = 128;           // of a block
 constexpr int PART = 64;            // queries, and of dq channels
 constexpr int PARTS = STEP / PART;
 constexpr int SCORES = PART / 8;    // accumulators of PART columns
 constexpr int PRODUCTS = 256;       // threads that multiply
-constexpr int COPIES = 64;          // threads that copy
 constexpr int TILE = STEP * D;      // of dq
 static_assert(STEP * D == 2 * PART * PART && PARTS * 64 == STEP && WARPS == 12, "the kernel is cut for these");
 
-// The block's barriers.
-constexpr int CAME = 1;                 // the queries of a stage are here; one for each warpgroup
-constexpr int LEFT = CAME + 2 * STAGES; // both warpgroups are done with a stage
-constexpr int WEIGHED = LEFT + STAGES;  // both have put down ds
-constexpr int SUMMED = WEIGHED + 1;     // both have put down their part of dq
-constexpr int ADDED = SUMMED + 1;       // it has been read
-static_assert(ADDED < 16, "a block has 16 barriers");
+// The block's numbered barriers.
+constexpr int SUMMED = 1;         // both warpgroups have put down their part of dq
+constexpr int ADDED = SUMMED + 1; // it has been read
+constexpr int DONE = ADDED + 1;   // both are done with keys and values
+constexpr int WEIGHED = DONE + 1; // both have put down ds
 
 // dq_tiles is [pairs group tiles][TILE], a tile in the order of accumulators; done
 // [B H tiles] is how many blocks have added to each tile, ticket how many blocks have
 // begun, 0 at first. Pairs are of a row and a key/value head, from pair0 on. scale is
 // 1 / sqrt(D). lse2 and delta are [B H padded].
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-attention_backward_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dout, const float *lse2, const float *delta,
-                              float *dq_tiles, int *done, int *ticket, bf16 *dk, bf16 *dv, int tokens, int padded, int pair0,
-                              int key_heads, int group, int window, float scale, const int *start, const double *frequencies, int64_t stride_q,
-                              int64_t stride_k, int64_t stride_v, int64_t stride_do, int64_t stride_dk, int64_t stride_dv) {
+attention_backward_warpgroups(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k, const __grid_constant__ TensorMap v,
+                              const __grid_constant__ TensorMap dout, const float *lse2, const float *delta, float *dq_tiles, int *done,
+                              int *ticket, bf16 *dk, bf16 *dv, int tokens, int padded, int pair0, int key_heads, int group, int window,
+                              float scale, const int *start, const double *frequencies, int64_t stride_dk, int64_t stride_dv) {
   bf16 *keys = memory, *values = keys + KEYS * D, *queries = values + KEYS * D, *douts = queries + STAGES * STEP * D;
   bf16 *weights = douts + STAGES * STEP * D; // ds of this step and of the one before, [KEYS STEP]
   float *dq_tile = (float *)(weights + 2 * KEYS * STEP);
   float *statistics = dq_tile + TILE; // of each stage lse2 and delta
-  int *drawn = (int *)(statistics + 2 * STAGES * STEP);
+  uint64_t *own_came = (uint64_t *)(statistics + 2 * STAGES * STEP), *came = own_came + 1, *left = came + STAGES;
+  int *drawn = (int *)(left + STAGES);
   int warp = __shfl_sync(FULL, (int)threadIdx.x / WARP, 0), lane = threadIdx.x % WARP;
 
   // Blocks take their keys in the order in which they begin, a head's last ones first: a
   // block waits for none that has not begun.
-  if (threadIdx.x == 0) *drawn = atomicAdd(ticket, 1);
+  if (threadIdx.x == 0) {
+    *drawn = atomicAdd(ticket, 1);
+    stage_init(own_came, 1);
+    for (int i = 0; i < STAGES; i++) stage_init(came + i, 1), stage_init(left + i, PRODUCTS / WARP);
+    stage_fence_init();
+  }
   __syncthreads();
   int blocks = (tokens + KEYS - 1) / KEYS, block = blocks - 1 - *drawn % blocks, first = block * KEYS;
-  int pair = pair0 + *drawn / blocks, row = pair / key_heads, key_head = pair % key_heads;
-  int64_t text = (int64_t)row * tokens, head0 = (int64_t)pair * group; // the first query head, of all rows'
+  int pair = pair0 + *drawn / blocks, key_head = pair % key_heads, text = pair / key_heads * tokens;
+  int64_t head0 = (int64_t)pair * group; // the first query head, of all rows'
   start += text;
   int from = first / STEP, steps = (query_end(start, first + KEYS - 1, tokens, window) - 1) / STEP - from + 1; // of one head
   int tiles = padded / STEP, total = steps * group;
 
   if (warp >= PRODUCTS / WARP) {
     registers_release<24>();
-    warp -= PRODUCTS / WARP;
-    if (warp < COPIES / WARP) {
-      // One warp copies queries, the other one do.
-      int64_t stride = warp == 0 ? stride_q : stride_do;
-      const bf16 *x = (warp == 0 ? q : dout) + text * stride + key_head * group * D;
-      const float *y = (warp == 0 ? lse2 : delta) + head0 * padded;
-      for (int i = 0, step = 0, stage = 0; i < total; i++) {
-        if (i >= STAGES) barrier_wait(LEFT + stage, PRODUCTS + COPIES);
-        int i0 = (from + step) * STEP;
-        load_panels<STEP, WARP>((warp == 0 ? queries : douts) + stage * STEP * D, x, stride, i0, tokens, lane);
-        if (lane < STEP / 4) copy_async16(statistics + STEP * (2 * stage + warp) + lane * 4, y + i0 + lane * 4);
-        copy_async_commit();
-        copy_async_wait<0>();
-        fence_async_proxy();
-        barrier_arrive(CAME + 2 * stage, PRODUCTS / 2 + COPIES);
-        barrier_arrive(CAME + 2 * stage + 1, PRODUCTS / 2 + COPIES);
-        stage = stage == STAGES - 1 ? 0 : stage + 1;
-        if (++step == steps) step = 0, x += D, y += padded;
+    if (threadIdx.x == PRODUCTS) {
+      stage_expect(own_came, 2 * KEYS * D * sizeof(bf16));
+      copy_panels<KEYS>(keys, &k, key_head * D, text + first, own_came);
+      copy_panels<KEYS>(values, &v, key_head * D, text + first, own_came);
+      Ring<STAGES> ring = {0, 0};
+      for (int i = 0, step = 0, head = 0; i < total; i++, ring.next()) {
+        int i0 = (from + step) * STEP, channel = (key_head * group + head) * D;
+        uint64_t *barrier = came + ring.stage;
+        float *y = statistics + 2 * STEP * ring.stage;
+        stage_await(left + ring.stage, ring.parity ^ 1);
+        stage_expect(barrier, 2 * STEP * (D * sizeof(bf16) + sizeof(float)));
+        copy_panels<STEP>(queries + ring.stage * STEP * D, &q, channel, text + i0, barrier);
+        copy_floats(y, lse2 + (head0 + head) * padded + i0, STEP, barrier);
+        copy_panels<STEP>(douts + ring.stage * STEP * D, &dout, channel, text + i0, barrier);
+        copy_floats(y + STEP, delta + (head0 + head) * padded + i0, STEP, barrier);
+        if (++step == steps) step = 0, head++;
       }
-    } else if (warp == COPIES / WARP) {
+    } else if (warp == PRODUCTS / WARP + 1) {
       for (int i = 0, step = 0, head = 0; i < total; i++) {
         int tile = from + step, before = tile * STEP / KEYS - block; // blocks that add to the tile before
         int *count = done + (head0 + head) * tiles + tile;
@@ -112,96 +113,112 @@ attention_backward_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, const
 
   registers_demand<240>();
   int own = first + warp * 16, second = warp / 4;
-  k += text * stride_k + key_head * D, dk += text * stride_dk + key_head * D;
-  v += text * stride_v + key_head * D, dv += text * stride_dv + key_head * D;
-  load_panels<KEYS, PRODUCTS>(keys, k, stride_k, first, tokens);
-  load_panels<KEYS, PRODUCTS>(values, v, stride_v, first, tokens);
-  copy_async_commit();
-  copy_async_wait<0>();
-  fence_async_proxy();
-  barrier_wait(WEIGHED, PRODUCTS);
+  dk += text * stride_dk + key_head * D, dv += text * stride_dv + key_head * D;
+  stage_await(own_came, 0);
 
   const Kept<KEYS> key(keys + second * 64 * PANEL), value(values + second * 64 * PANEL);
   float dk_sum[D / 8][4], dv_sum[D / 8][4];
   clear<D / 8>(dk_sum), clear<D / 8>(dv_sum);
-  for (int i0 = from * STEP, end = i0 + steps * STEP, left = total, stage = 0, half = 0; left > 0; left--, half ^= 1) {
-    const bf16 *query = queries + stage * STEP * D, *douti = douts + stage * STEP * D;
-    const float *lse2_i = statistics + 2 * STEP * stage + lane % 4 * 2, *delta_i = lse2_i + STEP;
-    float p[PARTS][SCORES][4], ds[SCORES][4], dq[SCORES][4];
-    uint32_t p_left[PARTS][PART / 16][4], ds_left[PARTS][PART / 16][4];
-    bf16 *weight = weights + half * KEYS * STEP;
-    barrier_wait(CAME + 2 * stage + second, PRODUCTS / 2 + COPIES);
-
-    wgmma_fence();
-    key.multiply<PART, STEP>(p[0], query);
-    wgmma_commit();
-    value.multiply<PART, STEP>(ds, douti);
-    wgmma_commit();
+  // weigh makes weights of the scores of PART queries from at0 on.
+  auto weigh = [&](float p[SCORES][4], uint32_t p_left[PART / 16][4], int at0, const float *lse2_i) {
+    settle<SCORES>(p);
 #pragma unroll
-    for (int n = 0; n < PARTS; n++) {
-      int at0 = i0 + n * PART, more = n + 1 < PARTS;
-      if (n == 0) wgmma_wait<1>();
-      if (n > 0) wgmma_wait<3>(); // dv, dk and the next ds are under way
-      settle<SCORES>(p[n]);
+    for (int j = 0; j < SCORES; j++) {
+#pragma unroll
+      for (int e = 0; e < 4; e++) p[j][e] = fast_exp2(p[j][e] * (scale * LOG2E) - lse2_i[8 * j + lane % 4 * 2 + e % 2]);
+    }
+    if (at0 < own + 15 || first_key(start, at0 + PART - 1, tokens, window) > own) {
 #pragma unroll
       for (int j = 0; j < SCORES; j++) {
 #pragma unroll
-        for (int e = 0; e < 4; e++) p[n][j][e] = fast_exp2(p[n][j][e] * (scale * LOG2E) - lse2_i[n * PART + 8 * j + e % 2]);
-      }
-      if (at0 < own + 15 || first_key(start, at0 + PART - 1, tokens, window) > own) {
-#pragma unroll
-        for (int j = 0; j < SCORES; j++) {
-#pragma unroll
-          for (int e = 0; e < 4; e++) {
-            int key = own + lane / 4 + e / 2 * 8, at = at0 + 8 * j + lane % 4 * 2 + e % 2;
-            if (key > at || key < first_key(start, at, tokens, window)) p[n][j][e] = 0.f;
-          }
+        for (int e = 0; e < 4; e++) {
+          int key = own + lane / 4 + e / 2 * 8, at = at0 + 8 * j + lane % 4 * 2 + e % 2;
+          if (key > at || key < first_key(start, at, tokens, window)) p[j][e] = 0.f;
         }
       }
-      round_weights<PART>(p_left[n], p[n]);
-      settle<PART / 16>(p_left[n]);
-      wgmma_fence();
-      if (more) key.multiply<PART, STEP>(p[PARTS - 1], query + PART * PANEL);
-      if (more) wgmma_commit();
-      multiply_weights<PART, STEP>(dv_sum, p_left[n], douti + n * PART * PANEL);
-      wgmma_commit();
-      if (more) wgmma_wait<2>();
-      if (!more) wgmma_wait<1>();
-      settle<SCORES>(ds);
-#pragma unroll
-      for (int j = 0; j < SCORES; j++) {
-#pragma unroll
-        for (int e = 0; e < 4; e++) ds[j][e] = p[n][j][e] * (ds[j][e] - delta_i[n * PART + 8 * j + e % 2]);
-      }
-      round_weights<PART>(ds_left[n], ds);
-      settle<PART / 16>(ds_left[n]);
-      wgmma_fence();
-      multiply_weights<PART, STEP>(dk_sum, ds_left[n], query + n * PART * PANEL);
-      wgmma_commit();
-      if (more) value.multiply<PART, STEP>(ds, douti + PART * PANEL);
-      if (more) wgmma_commit();
-      store_left<PART>(weight + n * KEYS * PART, warp * 16, ds_left[n]);
     }
-    fence_async_proxy();
-    barrier_wait(WEIGHED, PRODUCTS); // and with the ds of the step before last both are done
-
+    round_weights<PART>(p_left, p);
+    settle<PART / 16>(p_left);
+  };
+  // weigh_gradient makes ds of do v and these weights.
+  auto weigh_gradient = [&](const float p[SCORES][4], float ds[SCORES][4], uint32_t ds_left[PART / 16][4], const float *delta_i) {
+    settle<SCORES>(ds);
+#pragma unroll
+    for (int j = 0; j < SCORES; j++) {
+#pragma unroll
+      for (int e = 0; e < 4; e++) ds[j][e] = p[j][e] * (ds[j][e] - delta_i[8 * j + lane % 4 * 2 + e % 2]);
+    }
+    round_weights<PART>(ds_left, ds);
+    settle<PART / 16>(ds_left);
+  };
+  auto multiply_dq = [&](float dq[SCORES][4], const bf16 *weight) {
     wgmma_fence();
     multiply_columns<KEYS>(dq, weight + (PARTS == 1 ? 0 : second * KEYS * PART), keys + (PARTS == 1 ? second * KEYS * PANEL : 0));
     wgmma_commit();
-    wgmma_wait<0>();
-    settle<SCORES>(dq), settle<D / 8>(dk_sum), settle<D / 8>(dv_sum);
-    if (left > STAGES) barrier_arrive(LEFT + stage, PRODUCTS + COPIES);
-    if (left < total) barrier_wait(ADDED, PRODUCTS + WARP);
+  };
+  // put_dq puts down a tile's part for the warp that adds it.
+  auto put_dq = [&](float dq[SCORES][4], bool begins) {
+    settle<SCORES>(dq);
+    if (!begins) barrier_wait(ADDED, PRODUCTS + WARP);
 #pragma unroll
     for (int j = 0; j < SCORES; j++) store4(dq_tile + (j * PRODUCTS + threadIdx.x) * 4, dq[j]);
     fence_async_proxy();
     barrier_arrive(SUMMED, PRODUCTS + WARP);
-    stage = stage == STAGES - 1 ? 0 : stage + 1;
+  };
+  auto leave = [&](int stage) {
+    if (lane == 0) stage_arrive(left + stage);
+  };
+
+  Ring<STAGES> ring = {0, 0};
+  int i0 = from * STEP, end = i0 + steps * STEP, half = 0, more = total;
+#pragma unroll 1
+  do {
+    const bf16 *query = queries + ring.stage * STEP * D, *douti = douts + ring.stage * STEP * D;
+    const float *lse2_i = statistics + 2 * STEP * ring.stage, *delta_i = lse2_i + STEP;
+    float p[PARTS][SCORES][4], ds[SCORES][4], dq[SCORES][4];
+    uint32_t p_left[PARTS][PART / 16][4], ds_left[PARTS][PART / 16][4];
+    bf16 *weight = weights + half * KEYS * STEP;
+    stage_await(came + ring.stage, ring.parity);
+    wgmma_fence();
+    key.template multiply<PART, STEP>(p[0], query);
+    wgmma_commit();
+    value.template multiply<PART, STEP>(ds, douti);
+    wgmma_commit();
+#pragma unroll
+    for (int n = 0; n < PARTS; n++) {
+      bool last = n == PARTS - 1;
+      if (n == 0) wgmma_wait<1>();
+      if (n > 0) wgmma_wait<3>(); // dv, dk and the next ds are under way
+      weigh(p[n], p_left[n], i0 + n * PART, lse2_i + n * PART);
+      wgmma_fence();
+      if (!last) key.template multiply<PART, STEP>(p[PARTS - 1], query + PART * PANEL);
+      if (!last) wgmma_commit();
+      multiply_weights<PART, STEP>(dv_sum, p_left[n], douti + n * PART * PANEL);
+      wgmma_commit();
+      if (!last) wgmma_wait<2>();
+      if (last) wgmma_wait<1>();
+      weigh_gradient(p[n], ds, ds_left[n], delta_i + n * PART);
+      wgmma_fence();
+      multiply_weights<PART, STEP>(dk_sum, ds_left[n], query + n * PART * PANEL);
+      wgmma_commit();
+      if (!last) value.template multiply<PART, STEP>(ds, douti + PART * PANEL);
+      if (!last) wgmma_commit();
+      store_left<PART>(weight + n * KEYS * PART, warp * 16, ds_left[n]);
+    }
+    fence_async_proxy();
+    barrier_wait(WEIGHED, PRODUCTS); // and with the ds of the step before last both are done
+    multiply_dq(dq, weight);
+    wgmma_wait<0>();
+    settle<D / 8>(dk_sum), settle<D / 8>(dv_sum);
+    leave(ring.stage);
+    put_dq(dq, more == total);
+    ring.next();
     i0 += STEP;
     if (i0 == end) i0 = from * STEP;
-  }
+    half ^= 1;
+  } while (--more > 0);
 
-  barrier_wait(WEIGHED, PRODUCTS); // both are done with keys and values
+  barrier_wait(DONE, PRODUCTS);
 #ifdef ROTARY
   turn_back(dk_sum, frequencies, own);
 #endif

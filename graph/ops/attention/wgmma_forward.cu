@@ -1,114 +1,198 @@
-constexpr int QUERIES = 16 * WARPS; // of a block
-constexpr int SCORES = STEP / 8;    // accumulators of STEP keys
+constexpr int GROUPS = WARPS / 4 - 1; // warpgroups that multiply; the first one copies
+constexpr int QUERIES = 64 * GROUPS;  // of a tile
+constexpr int SCORES = STEP / 8;      // accumulators of STEP keys
+constexpr int POOL = 65536 / THREADS / 8 * 8 * (GROUPS + 1); // registers of a thread of each warpgroup, together
+static_assert(POOL - GROUPS * REGISTERS >= 24, "too few registers are left to copy with");
+constexpr int TURN = 1;               // the numbered barrier at which a warpgroup waits for its turn; one for each
 
-// A block takes QUERIES queries of one head, each warpgroup 64 of them, and passes
-// over the keys that they see, STEP at a time. The next scores are multiplied while
-// the weights of these are, so that tensor cores work during the softmax. scale is
-// log2(e) / sqrt(D).
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
-attention_warpgroups(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float *lse, int tokens, int group, int window, float scale,
-                     const int *start, int64_t stride_q, int64_t stride_k, int64_t stride_v, int64_t stride_o, int64_t stride_lse) {
-  bf16 *queries = memory, *keys = queries + QUERIES * D, *values = keys + 2 * STEP * D;
-  int warp = __shfl_sync(FULL, (int)threadIdx.x / WARP, 0), lane = threadIdx.x % WARP, h = blockIdx.y;
-  int first = (gridDim.x - 1 - blockIdx.x) * QUERIES; // the last queries see the most keys: they begin
-  int own = first + warp * 16;                        // the warp's first query
-  int64_t text = (int64_t)blockIdx.z * tokens;
-  q += text * stride_q + h * D, o += text * stride_o + h * D, lse += text * stride_lse + h;
-  k += text * stride_k + h / group * D, v += text * stride_v + h / group * D;
-  start += text;
-  int all = first_key(start, own + 15, tokens, window); // keys from here on are seen by each of the warp's queries that isn't before them
-
-  int begin = first_key(start, first, tokens, window) / STEP, step = begin, last = (min(first + QUERIES, tokens) - 1) / STEP;
-  load_panels<QUERIES>(queries, q, stride_q, first, tokens);
-  load_panels<STEP>(keys, k, stride_k, step * STEP, tokens);
-  copy_async_commit();
-  arrived();
-  if (step < last) load_panels<STEP>(keys + STEP * D, k, stride_k, (step + 1) * STEP, tokens);
-  load_panels<STEP>(values, v, stride_v, step * STEP, tokens);
-  copy_async_commit();
-
-  const bf16 *query = queries + warp / 4 * 64 * PANEL;
-  float s[SCORES][4], sum[D / 8][4], shrink[2];
-  uint32_t w[STEP / 16][4];
-  Weights weights = {{-INF, -INF}, {0.f, 0.f}};
-  auto weigh = [&](int j0) {
-    if (j0 + STEP - 1 > own || j0 < all) {
-#pragma unroll
-      for (int j = 0; j < SCORES; j++) {
-#pragma unroll
-        for (int e = 0; e < 4; e++) {
-          int query = own + lane / 4 + e / 2 * 8, at = j0 + 8 * j + lane % 4 * 2 + e % 2;
-          if (at > query || at < first_key(start, query, tokens, window)) s[j][e] = -INF;
-        }
-      }
-    }
-    weights.update<SCORES>(s, scale, shrink);
-  };
-
-  wgmma_fence();
-  multiply_rows<QUERIES, STEP>(s, query, keys);
-  wgmma_commit();
-  wgmma_wait<0>();
-  settle<SCORES>(s);
-  weigh(step * STEP);
-  round_weights<STEP>(w, s);
-  clear<D / 8>(sum);
-
-  // The two warpgroups take turns: while one multiplies scores, the other one computes
-  // weights. The second begins a step when the first has this step's scores, the first
-  // when the second has those of the step before.
-  bool second = warp >= 4;
-  int half = 0, third = 0; // where this step's keys and values are
-  arrived();
-  for (; step < last; step++) {
-    // The next keys and these values are here. Both warpgroups are done with these keys,
-    // and with the values before the last.
-    if (second || step > begin) barrier_wait(1 + second, THREADS);
-    int next = third == 2 ? 0 : third + 1;
-    if (step + 2 <= last) load_panels<STEP>(keys + half * STEP * D, k, stride_k, (step + 2) * STEP, tokens);
-    load_panels<STEP>(values + next * STEP * D, v, stride_v, (step + 1) * STEP, tokens);
-    copy_async_commit();
-
-    settle<D / 8>(sum), settle<STEP / 16>(w);
-    wgmma_fence();
-    multiply_rows<QUERIES, STEP>(s, query, keys + (half ^ 1) * STEP * D);
-    wgmma_commit();
-    multiply_weights<STEP>(sum, w, values + third * STEP * D);
-    wgmma_commit();
-    wgmma_wait<1>();
-    settle<SCORES>(s);
-    copy_async_wait<0>();
-    fence_async_proxy();
-    if (!second || step + 1 < last) barrier_arrive(2 - second, THREADS);
-    weigh((step + 1) * STEP);
-    wgmma_wait<0>();
-    settle<D / 8>(sum), settle<STEP / 16>(w);
-#pragma unroll
-    for (int c = 0; c < D / 8; c++) {
-      sum[c][0] *= shrink[0], sum[c][1] *= shrink[0];
-      sum[c][2] *= shrink[1], sum[c][3] *= shrink[1];
-    }
-    round_weights<STEP>(w, s);
-    half ^= 1, third = next;
+// Work is a tile of QUERIES queries of a head. Blocks draw them one after another, head after
+// head, and of a head those with the most keys first.
+struct Work {
+  int first, head, text; // the first query, and the row's first token
+  int step, last;        // the steps of keys that the queries see
+  __device__ __forceinline__ Work(int i, int heads, const int *start, int tokens, int window) {
+    int tiles = (tokens + QUERIES - 1) / QUERIES;
+    first = (tiles - 1 - i % tiles) * QUERIES, head = i / tiles % heads, text = i / tiles / heads * tokens;
+    step = first_key(start + text, first, tokens, window) / STEP, last = (min(first + QUERIES, tokens) - 1) / STEP;
   }
-  __syncthreads(); // the last values are here
-  settle<D / 8>(sum), settle<STEP / 16>(w);
-  wgmma_fence();
-  multiply_weights<STEP>(sum, w, values + third * STEP * D);
-  wgmma_commit();
-  wgmma_wait<0>();
-  settle<D / 8>(sum);
+};
 
-  float inverse[2];
+// exchange swaps odd of the lower lane with even of the upper one, `lane` away.
+__device__ __forceinline__ void exchange(uint32_t &even, uint32_t &odd, bool upper, int lane) {
+  uint32_t got = __shfl_xor_sync(FULL, upper ? even : odd, lane);
+  (upper ? even : odd) = got;
+}
+
+// store_rows writes the accumulators of a warp's 16 rows, of which the first is row first of x.
+// Lanes that have 2 channels each of four octets of a row get an octet each. scale is of rows
+// lane/4 and lane/4 + 8.
+__device__ __forceinline__ void store_rows(const float sum[D / 8][4], const float scale[2], bf16 *x, int64_t stride, int first, int tokens) {
+  int lane = threadIdx.x % WARP, part = lane % 4;
 #pragma unroll
   for (int half = 0; half < 2; half++) {
-    float total = weights.sum[half];
-    total += __shfl_xor_sync(FULL, total, 1);
-    total += __shfl_xor_sync(FULL, total, 2);
-    inverse[half] = 1.f / total;
-    int query = own + lane / 4 + 8 * half;
-    if (lane % 4 == 0 && query < tokens) lse[query * stride_lse] = weights.greatest[half] * (scale / LOG2E) + logf(total);
+    int row = first + lane / 4 + 8 * half;
+#pragma unroll
+    for (int j = 0; j < D / 8; j += 4) {
+      uint32_t w[4];
+#pragma unroll
+      for (int i = 0; i < 4; i++) w[i] = pack_bf16(sum[j + i][2 * half] * scale[half], sum[j + i][2 * half + 1] * scale[half]);
+      exchange(w[0], w[1], part & 1, 1), exchange(w[2], w[3], part & 1, 1);
+      exchange(w[0], w[2], part & 2, 2), exchange(w[1], w[3], part & 2, 2);
+      if (row < tokens) *(uint4 *)(x + row * stride + (j + part) * 8) = make_uint4(w[0], w[1], w[2], w[3]);
+    }
   }
-  // All warps have been done with the queries since the last barrier.
-  put_rows<D>(sum, inverse, queries, warp * 16, 0, o, stride_o, own, tokens);
+}
+
+// The ticket from which on blocks draw their later tiles.
+extern "C" __global__ void attention_begin(int *ticket, int blocks) { *ticket = blocks; }
+
+// A block draws tiles of QUERIES queries, and passes over the keys that they see, STEP at a
+// time, each warpgroup with 64 of the queries. One thread draws and copies, ahead of the
+// others. The next scores are multiplied while the weights of these are computed, so that
+// tensor cores work during the softmax. scale is log2(e) / sqrt(D).
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+attention_warpgroups(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k, const __grid_constant__ TensorMap v, bf16 *o,
+                     float *lse, int *ticket, int tiles, int tokens, int heads, int group, int window, float scale, const int *start,
+                     int64_t stride_o, int64_t stride_lse) {
+  bf16 *queries = memory, *keys = queries + QUERIES * D, *values = keys + STAGES * STEP * D;
+  uint64_t *query_came = (uint64_t *)(values + STAGES * STEP * D), *query_left = query_came + 1, *key_came = query_left + 1,
+           *key_left = key_came + STAGES, *value_came = key_left + STAGES, *value_left = value_came + STAGES;
+  volatile int *drawn = (int *)(value_left + STAGES);
+  int warp = __shfl_sync(FULL, (int)threadIdx.x / WARP, 0), lane = threadIdx.x % WARP;
+  if (threadIdx.x == 0) {
+    stage_init(query_came, 1), stage_init(query_left, 4 * GROUPS);
+    for (int i = 0; i < STAGES; i++) {
+      stage_init(key_came + i, 1), stage_init(key_left + i, 4 * GROUPS);
+      stage_init(value_came + i, 1), stage_init(value_left + i, 4 * GROUPS);
+    }
+    stage_fence_init();
+  }
+  __syncthreads();
+  Ring<1> query = {0, 0};
+  Ring<STAGES> key = {0, 0}, value = {0, 0};
+
+  if (warp < 4) {
+    registers_release<POOL - GROUPS * REGISTERS>();
+    if (threadIdx.x != 0) return;
+    for (int i = blockIdx.x, next = 0;; i = next, query.next()) {
+      stage_await(query_left, query.parity ^ 1);
+      *drawn = i;
+      if (i >= tiles) break;
+      next = atomicAdd(ticket, 1);
+      Work work(i, heads, start, tokens, window);
+      auto copy = [&](Ring<STAGES> &ring, bf16 *tiles, const TensorMap *x, int step, uint64_t *came, uint64_t *left) {
+        stage_await(left + ring.stage, ring.parity ^ 1);
+        stage_expect(came + ring.stage, STEP * D * sizeof(bf16));
+        copy_panels<STEP>(tiles + ring.stage * STEP * D, x, work.head / group * D, work.text + step * STEP, came + ring.stage);
+        ring.next();
+      };
+      stage_expect(query_came, QUERIES * D * sizeof(bf16));
+      copy_panels<QUERIES>(queries, &q, work.head * D, work.text + work.first, query_came);
+      copy(key, keys, &k, work.step, key_came, key_left);
+      for (int step = work.step; step <= work.last; step++) {
+        if (step < work.last) copy(key, keys, &k, step + 1, key_came, key_left);
+        copy(value, values, &v, step, value_came, value_left);
+      }
+    }
+    stage_arrive(query_came);
+    return;
+  }
+
+  registers_demand<REGISTERS>();
+  int mine = warp / 4 - 1, turn = TURN + mine, next_turn = TURN + (mine + 1) % GROUPS;
+  const bf16 *query_tile = queries + mine * 64 * PANEL;
+  auto leave = [&](uint64_t *barrier) {
+    if (lane == 0) stage_arrive(barrier);
+  };
+  if (mine == GROUPS - 1) barrier_arrive(next_turn, 256);
+  for (;; query.next()) {
+    stage_await(query_came, query.parity);
+    if (*drawn >= tiles) break;
+    Work work(*drawn, heads, start, tokens, window);
+    int own = work.first + (warp - 4) * 16;                           // the warp's first query
+    int all = first_key(start + work.text, own + 15, tokens, window); // keys from here on are seen by each of the warp's queries that isn't before them
+    float s[SCORES][4], sum[D / 8][4], shrink[2];
+    uint32_t w[STEP / 16][4];
+    Weights weights = {{-INF, -INF}, {0.f, 0.f}};
+    auto multiply_scores = [&] {
+      wgmma_fence();
+      multiply_rows<QUERIES, STEP>(s, query_tile, keys + key.stage * STEP * D);
+      wgmma_commit();
+    };
+    auto scores_done = [&] {
+      settle<SCORES>(s);
+      leave(key_left + key.stage);
+      key.next();
+    };
+    auto multiply_values = [&] {
+      stage_await(value_came + value.stage, value.parity);
+      multiply_weights<STEP>(sum, w, values + value.stage * STEP * D);
+      wgmma_commit();
+    };
+    auto values_done = [&] {
+      wgmma_wait<0>();
+      settle<D / 8>(sum), settle<STEP / 16>(w);
+      leave(value_left + value.stage);
+      value.next();
+    };
+    auto weigh = [&](int j0) {
+      if (j0 + STEP - 1 > own || j0 < all) {
+#pragma unroll
+        for (int j = 0; j < SCORES; j++) {
+#pragma unroll
+          for (int e = 0; e < 4; e++) {
+            int query = own + lane / 4 + e / 2 * 8, at = j0 + 8 * j + lane % 4 * 2 + e % 2;
+            if (at > query || at < first_key(start + work.text, query, tokens, window)) s[j][e] = -INF;
+          }
+        }
+      }
+      weights.update<SCORES>(s, scale, shrink);
+    };
+
+    stage_await(key_came + key.stage, key.parity);
+    multiply_scores();
+    wgmma_wait<0>();
+    scores_done();
+    weigh(work.step * STEP);
+    round_weights<STEP>(w, s);
+    clear<D / 8>(sum);
+
+    // The warpgroups take turns: while one multiplies, the others compute weights.
+    for (int step = work.step; step < work.last; step++) {
+      stage_await(key_came + key.stage, key.parity);
+      barrier_wait(turn, 256);
+      settle<D / 8>(sum), settle<STEP / 16>(w);
+      multiply_scores();
+      multiply_values();
+      barrier_arrive(next_turn, 256);
+      wgmma_wait<1>();
+      scores_done();
+      weigh((step + 1) * STEP);
+      values_done();
+#pragma unroll
+      for (int c = 0; c < D / 8; c++) {
+        sum[c][0] *= shrink[0], sum[c][1] *= shrink[0];
+        sum[c][2] *= shrink[1], sum[c][3] *= shrink[1];
+      }
+      round_weights<STEP>(w, s);
+    }
+    leave(query_left);
+    settle<D / 8>(sum), settle<STEP / 16>(w);
+    wgmma_fence();
+    multiply_values();
+    float inverse[2];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      float total = weights.sum[half];
+      total += __shfl_xor_sync(FULL, total, 1);
+      total += __shfl_xor_sync(FULL, total, 2);
+      inverse[half] = 1.f / total;
+      int query = own + lane / 4 + 8 * half;
+      if (lane % 4 == 0 && query < tokens)
+        lse[(work.text + query) * stride_lse + work.head] = weights.greatest[half] * (scale / LOG2E) + logf(total);
+    }
+    values_done();
+    store_rows(sum, inverse, o + work.text * stride_o + work.head * D, stride_o, own, tokens);
+  }
+  if (mine == 0) barrier_wait(turn, 256);
 }

@@ -11,15 +11,7 @@
 // neighbouring tokens have there is, too.
 #define ROW (CHANNELS + CHANNELS / 8 + 2)
 
-// step_of and delta_of are what steps has for a token: the step of the states, and the time
-// step itself.
-__device__ __forceinline__ float step_of(float x) {
-#ifdef BY_DOCUMENT
-  return __float_as_int(x) < 0 ? FORGET : x;
-#else
-  return x;
-#endif
-}
+// delta_of is the time step of what steps has for a token.
 __device__ __forceinline__ float delta_of(float x) {
 #ifdef BY_DOCUMENT
   return fabsf(x);
@@ -27,8 +19,6 @@ __device__ __forceinline__ float delta_of(float x) {
   return x;
 #endif
 }
-
-__device__ __forceinline__ void prefetch_l2(const void *p) { asm volatile("prefetch.global.L2 [%0];" ::"l"(p)); }
 
 // selective_scan_backward: du, ddt and dz [B T C], the block's part of dBm and dCm,
 // slices [slices][B T][2][N], and of dA_log, ddt_bias and dD, rows [B*segments][N+2][C].
@@ -59,56 +49,39 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
   load_parameter(bias, dt_bias, at);
   load_parameter(skip, d, at);
 
-  constexpr int kept = ROW_OCTETS / 2; // of the sums over tokens, after folding
-  float rate[TILE][PER], dh[TILE][PER], da[TILE][PER] = {}, over_tokens[kept] = {};
+  Operands in = {u, dt, dy, z, u_stride, dt_stride, dy_stride, z_stride};
+  Gradients out = {du, ddt, dz, du_stride, ddt_stride, dz_stride};
+  TokenSums over_tokens;
+  float rate[TILE][PER], dh[TILE][PER], da[TILE][PER] = {};
   at.rates(a_log, rate);
   at.load(dh, lasts, ((int64_t)blockIdx.z * gridDim.y + blockIdx.y) * PIECES + PIECES - 1);
   __syncthreads();
 
-  // What a chunk needs is fetched at once, before any of it is used.
   float h[TILE][PER];
-  Octet<U_T> chunk_u[OCTETS];
-  Octet<DT_T> chunk_dt[OCTETS];
-  Octet<DY_T> chunk_dy[OCTETS];
-#ifdef GATED
-  Octet<Z_T> chunk_z[OCTETS];
-#endif
-  auto fetch_chunk = [&](int chunk) {
-    at.forget();
-    at.load(h, saved, (int64_t)blockIdx.z * chunks + chunk);
-    int t0 = row + chunk * CHUNK, count = min(CHUNK, tokens - chunk * CHUNK);
-#pragma unroll
-    for (int i = 0; i < OCTETS; i++) {
-      int t = at.token(i), left = t < count ? at.left() : 0;
-      fetch(chunk_u[i], octet_at(u, t0 + t, u_stride, at.octet()), left);
-      fetch(chunk_dt[i], octet_at(dt, t0 + t, dt_stride, at.octet()), left);
-      fetch(chunk_dy[i], octet_at(dy, t0 + t, dy_stride, at.octet()), left);
-#ifdef GATED
-      fetch(chunk_z[i], octet_at(z, t0 + t, z_stride, at.octet()), left);
-#endif
-    }
-  };
   for (int chunk = seg.to - 1; chunk >= seg.from; chunk--) {
-    fetch_chunk(chunk);
-    int t0 = row + chunk * CHUNK;
-    int count = min(CHUNK, tokens - chunk * CHUNK);
+    int t0 = row + chunk * CHUNK, count = tokens_of(chunk, tokens);
+    int64_t state = (int64_t)blockIdx.z * chunks + chunk;
+    Octets octets;
+    at.forget();
+    at.load(h, saved, state);
+    octets.ask(in, at, t0, count);
     int column = at.column();
     float shift[8];
     load8(bias + column, shift);
 #pragma unroll
     for (int i = 0; i < OCTETS; i++) {
       int t = at.token(i);
-      if (t >= CHUNK) continue;
+      if (!within(t, CHUNK)) continue;
       float x[8], delta[8], g[8];
 #ifdef GATED
       float gate[8];
-      unpack(chunk_z[i], gate);
+      unpack(octets.z[i], gate);
 #endif
-      unpack(chunk_u[i], x);
-      unpack(chunk_dt[i], delta);
-      unpack(chunk_dy[i], g);
-      time_steps(delta, shift, t < count);
-      bool first_token = begins(documents + row, chunk * CHUNK + t, t < count);
+      unpack(octets.u[i], x);
+      unpack(octets.dt[i], delta);
+      unpack(octets.dy[i], g);
+      time_steps(delta, shift, within(t, count));
+      bool first_token = begins(documents + row, chunk * CHUNK + t, within(t, count));
       float4 *step = steps + t * ROW + column / 8 * 9;
 #pragma unroll
       for (int k = 0; k < 8; k++) {
@@ -124,22 +97,7 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
 
     if (chunk > seg.from) {
       at.forget();
-#pragma unroll
-      for (int i = 0; i < OCTETS; i++) {
-        int t = at.token(i);
-        if (t >= CHUNK || at.left() <= 0) continue;
-        prefetch_l2(octet_at(u, t0 + t - CHUNK, u_stride, at.octet()));
-        prefetch_l2(octet_at(dt, t0 + t - CHUNK, dt_stride, at.octet()));
-        prefetch_l2(octet_at(dy, t0 + t - CHUNK, dy_stride, at.octet()));
-#ifdef GATED
-        prefetch_l2(octet_at(z, t0 + t - CHUNK, z_stride, at.octet()));
-#endif
-      }
-      // A line is 32 channels of a state.
-      constexpr int lines = CHANNELS / 32 < 1 ? 1 : CHANNELS / 32;
-      if (at.thread < N * lines && at.first + at.thread % lines * 32 < channels)
-        prefetch_l2(saved + (((int64_t)blockIdx.z * chunks + chunk - 1) * N + at.thread / lines) * channels + at.first +
-                    at.thread % lines * 32);
+      prefetch_chunk(in, at, saved, state - 1, t0 - CHUNK);
     }
 
     float4 *own_steps = steps + at.channel(0) / 8 * 9 + at.channel(0) % 8;
@@ -250,23 +208,7 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
       }
     }
     at.forget();
-    // All are fetched before du is stored, which may lie where dy does.
-    Octet<U_T> last_u[OCTETS];
-    Octet<DT_T> last_dt[OCTETS];
-#ifdef GATED
-    Octet<DY_T> last_dy[OCTETS];
-    Octet<Z_T> last_z[OCTETS];
-#endif
-#pragma unroll
-    for (int i = 0; i < OCTETS; i++) {
-      int t = at.token(i), left = t < count ? at.left() : 0;
-      fetch(last_u[i], octet_at(u, t0 + t, u_stride, at.octet()), left);
-      fetch(last_dt[i], octet_at(dt, t0 + t, dt_stride, at.octet()), left);
-#ifdef GATED
-      fetch(last_dy[i], octet_at(dy, t0 + t, dy_stride, at.octet()), left);
-      fetch(last_z[i], octet_at(z, t0 + t, z_stride, at.octet()), left);
-#endif
-    }
+    octets.ask(in, at, t0, count); // before du is stored, which may lie where dy does
     __syncthreads();
 
     float sum[16] = {}; // of ddt and of g u, over the thread's tokens
@@ -276,16 +218,16 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
     load8(skip + column, weight);
 #pragma unroll
     for (int i = 0; i < OCTETS; i++) {
-      int t = at.token(i), left = t < count ? at.left() : 0;
+      int t = at.token(i), left = within(t, count) ? at.left() : 0;
       if (left <= 0) continue;
-      float x[8], raw[8], out_u[8], out_dt[8];
+      float x[8], raw[8], out_u[8], out_dt[8], out_z[8];
       const float4 *step = steps + t * ROW + column / 8 * 9;
-      unpack(last_u[i], x);
-      unpack(last_dt[i], raw);
+      unpack(octets.u[i], x);
+      unpack(octets.dt[i], raw);
 #ifdef GATED
-      float gate[8], up[8], out_z[8];
-      unpack(last_dy[i], up);
-      unpack(last_z[i], gate);
+      float gate[8], up[8];
+      unpack(octets.dy[i], up);
+      unpack(octets.z[i], gate);
 #endif
 #pragma unroll
       for (int k = 0; k < 8; k++) {
@@ -299,15 +241,9 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
         out_z[k] = up[k] * fmaf(weight[k], x[k], s.x) * q * (1.f + gate[k] * (1.f - q));
 #endif
       }
-      put(octet_at(du, t0 + t, du_stride, at.octet()), out_u, left);
-      put(octet_at(ddt, t0 + t, ddt_stride, at.octet()), out_dt, left);
-#ifdef GATED
-      put(octet_at(dz, t0 + t, dz_stride, at.octet()), out_z, left);
-#endif
+      out.put(at, t0 + t, left, out_u, out_dt, out_z);
     }
-    fold<16, WARP / ROW_OCTETS, ROW_OCTETS>(sum, at.lane / ROW_OCTETS);
-#pragma unroll
-    for (int i = 0; i < kept; i++) over_tokens[i] += sum[i];
+    over_tokens.add(sum, at);
 
     float *slice = slices + ((int64_t)(blockIdx.x * gridDim.z) * tokens + t0) * 2 * N;
     for (int i = at.thread * 4; i < count * 2 * STATES; i += THREADS * 4) {
@@ -338,18 +274,5 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
 #pragma unroll
     for (int k = 0; k < PER; k++)
       if (at.has(c, k)) mine[(int64_t)(at.part * PER + k) * channels + at.channel(c)] = da[c][k] * rate[c][k] * LN2;
-  // Lane l of a warp has sums l/ROW_OCTETS*kept on of the 16 of octet l%ROW_OCTETS.
-  float *shared = (float *)arena;
-  __syncthreads();
-#pragma unroll
-  for (int i = 0; i < kept; i++)
-    shared[(at.warp * ROW_OCTETS + at.lane % ROW_OCTETS) * 16 + at.lane / ROW_OCTETS * kept + i] = over_tokens[i];
-  __syncthreads();
-  for (int i = at.thread; i < 2 * CHANNELS; i += THREADS) {
-    int channel = i / 16 * 8 + i % 8;
-    if (at.first + channel >= channels) continue;
-    float total = 0.f;
-    for (int w = 0; w < WARPS; w++) total += shared[w * ROW_OCTETS * 16 + i];
-    mine[(int64_t)(N + i / 8 % 2) * channels + channel] = total;
-  }
+  over_tokens.store(mine - at.first, (float *)arena, at);
 }

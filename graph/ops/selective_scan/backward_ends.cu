@@ -20,13 +20,13 @@ selective_scan_backward_ends(const DT_T *dt, const float *dt_bias, const float *
   __syncthreads();
   for (int chunk = seg.to - 1; chunk >= seg.from; chunk--) {
     int t0 = row + chunk * CHUNK;
-    int count = min(CHUNK, tokens - chunk * CHUNK), column = at.column();
+    int count = tokens_of(chunk, tokens), column = at.column();
     float shift[8];
     load8(bias + column, shift);
 #pragma unroll
     for (int i = 0; i < OCTETS; i++) {
-      int t = at.token(i), left = t < count ? at.left() : 0;
-      if (t >= CHUNK) continue;
+      int t = at.token(i), left = within(t, count) ? at.left() : 0;
+      if (!within(t, CHUNK)) continue;
       Octet<DT_T> dt8;
       Octet<DY_T> dy8;
       fetch(dt8, octet_at(dt, t0 + t, dt_stride, at.octet()), left);
@@ -40,8 +40,8 @@ selective_scan_backward_ends(const DT_T *dt, const float *dt_bias, const float *
 #endif
       unpack(dt8, delta);
       unpack(dy8, g);
-      time_steps(delta, shift, t < count);
-      bool first_token = begins(documents + row, chunk * CHUNK + t, t < count);
+      time_steps(delta, shift, within(t, count));
+      bool first_token = begins(documents + row, chunk * CHUNK + t, within(t, count));
 #pragma unroll
       for (int k = 0; k < 8; k++) {
 #ifdef GATED

@@ -15,7 +15,7 @@ var files embed.FS
 // source is tiles.cu and the other files, each where its macro is defined.
 var source = func() string {
 	var s strings.Builder
-	for _, name := range []string{"tiles", "chain", "forward", "states", "backward_ends", "thread_sums", "backward", "sums", "step"} {
+	for _, name := range []string{"tiles", "chain", "forward", "states", "backward_ends", "backward_tokens", "thread_sums", "backward", "mixed_factors", "backward_mixed", "sums", "step"} {
 		condition := "#ifdef " + macro(name)
 		if name == "tiles" {
 			condition = "#ifndef " + macro("step")
@@ -189,7 +189,14 @@ func (f form) backward() *graph.CUDA {
 			for name, b := range map[string]graph.DeviceBuffer{"DY_T": dy, "DU_T": du, "DDT_T": ddt, "DB_T": dbm, "DC_T": dcm, "DZ_T": dz} {
 				types[name] = b
 			}
-			macros := t.macros(d, f, types, octets, []graph.DeviceBuffer{o.bm, o.cm}, "chain", "backward_ends", "thread_sums", "backward", "sums")
+			macros := t.macros(d, f, types, octets, []graph.DeviceBuffer{o.bm, o.cm}, "chain", "backward_ends", "backward_tokens", "sums")
+			shared := t.sharedBytes()
+			if mixedKernel(d, macros) {
+				macros[macro("mixed_factors")], macros[macro("backward_mixed")] = "1", "1"
+				shared = mixedSharedBytes
+			} else {
+				macros[macro("thread_sums")], macros[macro("backward")] = "1", "1"
+			}
 
 			rows := slices + uint64(t.slicesBytes(d))
 			var lasts uint64
@@ -207,7 +214,7 @@ func (f form) backward() *graph.CUDA {
 				dy.Address, o.documents, lasts, du.Address, ddt.Address, dz.Address, slices, rows, int32(t.length), int32(d["T"]), int32(d["C"]),
 				int32(o.u.Stride), int32(o.dt.Stride), int32(o.bm.Stride), int32(o.cm.Stride), int32(o.z.Stride), int32(dy.Stride),
 				int32(du.Stride), int32(ddt.Stride), int32(dz.Stride))
-			main.Shared = t.sharedBytes()
+			main.Shared = shared
 			return append(append(launches, main), t.sums(d, macros, slices, rows, out)...), nil
 		},
 	}

@@ -117,6 +117,18 @@ func (t tiling) sharedBytes() int {
 	return 4 * (4*chunk*row + chunk/t.group()*t.threads()*t.tile*t.per + 2*chunk*t.lanes*t.per + 16 + 2*t.channels)
 }
 
+// mixedKernel reports whether the backward pass is backward_mixed.cu, which takes the shapes that
+// models are trained with.
+func mixedKernel(d graph.Dims, macros map[string]string) bool {
+	return d["N"] == 16 && d["C"]%64 == 0 && macros["WIDE"] != "" && macros["WIDE_BC"] != "" &&
+		macros["B_T"] == graph.BFloat16.CType() && macros["C_T"] == graph.BFloat16.CType()
+}
+
+// mixedSharedBytes is what a block of that kernel keeps: bias and skip, Bm and Cm as factors, the
+// states before each group, eight numbers of each token and two channels, and four sums a thread.
+// Three blocks fill the 228 KB of a multiprocessor.
+const mixedSharedBytes = 4 * (2*64 + simd.ScanChunk*(2*2*9+2*2*4) + simd.ScanChunk/4*128*8 + 8*simd.ScanChunk*(64/2+2) + 4*128)
+
 // launch is a kernel over all slices and rows, and so many segments.
 func (t tiling) launch(kernel string, macros map[string]string, d graph.Dims, segments int, args ...any) graph.Launch {
 	return graph.Launch{Kernel: kernel, Defines: macros,
@@ -160,7 +172,8 @@ func (t tiling) macros(d graph.Dims, f form, types map[string]graph.DeviceBuffer
 	for _, name := range files {
 		m[macro(name)] = "1"
 	}
-	for name, set := range map[string]bool{"GATED": f.gated, "BY_DOCUMENT": f.byDocument, "WIDE": vectors(8, octets), "WIDE_BC": vectors(4, states)} {
+	for name, set := range map[string]bool{"GATED": f.gated, "BY_DOCUMENT": f.byDocument, "WIDE": vectors(8, octets), "WIDE_BC": vectors(4, states),
+		"WHOLE": d["T"]%simd.ScanChunk == 0 && d["C"]%t.channels == 0} {
 		if set {
 			m[name] = "1"
 		}

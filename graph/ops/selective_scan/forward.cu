@@ -31,11 +31,10 @@ __device__ __forceinline__ void scan(const Inputs &in, Place &at, const Segment 
   Octet<DT_T> next_dt[OCTETS];
   auto fetch_chunk = [&](int chunk) {
     at.forget();
-    int t0 = row + chunk * CHUNK;
+    int t0 = row + chunk * CHUNK, count = tokens_of(chunk, in.tokens);
 #pragma unroll
     for (int i = 0; i < OCTETS; i++) {
-      int t = at.token(i);
-      int left = t < CHUNK && chunk * CHUNK + t < in.tokens ? at.left() : 0;
+      int t = at.token(i), left = within(t, count) ? at.left() : 0;
       fetch(next_u[i], octet_at(in.u, t0 + t, in.u_stride, at.octet()), left);
       fetch(next_dt[i], octet_at(in.dt, t0 + t, in.dt_stride, at.octet()), left);
     }
@@ -43,8 +42,7 @@ __device__ __forceinline__ void scan(const Inputs &in, Place &at, const Segment 
   if (seg.from < seg.to) fetch_chunk(seg.from);
   __syncthreads();
   for (int chunk = seg.from; chunk < seg.to; chunk++) {
-    int t0 = row + chunk * CHUNK;
-    int count = min(CHUNK, in.tokens - chunk * CHUNK);
+    int t0 = row + chunk * CHUNK, count = tokens_of(chunk, in.tokens);
     float shift[8];
     load8(bias + at.column(), shift);
 #pragma unroll
@@ -54,9 +52,9 @@ __device__ __forceinline__ void scan(const Inputs &in, Place &at, const Segment 
       u[i] = next_u[i];
       unpack(u[i], x);
       unpack(next_dt[i], delta);
-      time_steps(delta, shift, t < count);
-      bool first_token = begins(in.documents + row, chunk * CHUNK + t, t < count);
-      if (t < CHUNK) {
+      time_steps(delta, shift, within(t, count));
+      bool first_token = begins(in.documents + row, chunk * CHUNK + t, within(t, count));
+      if (within(t, CHUNK)) {
         int first = t * CHANNELS + spread(t, at.column());
 #pragma unroll
         for (int k = 0; k < 8; k += 2)
@@ -83,7 +81,7 @@ __device__ __forceinline__ void scan(const Inputs &in, Place &at, const Segment 
 #pragma unroll
       for (int i = 0; i < OCTETS; i++) {
         int t = at.token(i);
-        fetch(z[i], octet_at(in.z, t0 + t, in.z_stride, at.octet()), t < count ? at.left() : 0);
+        fetch(z[i], octet_at(in.z, t0 + t, in.z_stride, at.octet()), within(t, count) ? at.left() : 0);
       }
     }
 #endif
@@ -121,7 +119,7 @@ __device__ __forceinline__ void scan(const Inputs &in, Place &at, const Segment 
       at.forget();
 #pragma unroll
       for (int i = 0; i < OCTETS; i++) {
-        int t = at.token(i), left = t < count ? at.left() : 0;
+        int t = at.token(i), left = within(t, count) ? at.left() : 0;
         if (left <= 0) continue;
         float x[8], out[8], weight[8];
         unpack(u[i], x);

@@ -209,7 +209,7 @@ func Cases() []graph.Case {
 			Fill: documents, Dims: graph.Dims{"B": 2, "T": 3*chunk + 1, "C": 37, "N": 5}})
 	}
 	// Rows so long that a GPU cuts them into segments.
-	segments := graph.Dims{"B": 1, "T": 5*chunk + 1, "C": 40, "N": 16}
+	segments := graph.Dims{"B": 1, "T": 5*chunk + 1, "C": 64, "N": 16}
 	cases = append(cases,
 		graph.Case{Name: "segments", Spec: Spec(true), Fill: trained(), Dims: segments},
 		graph.Case{Name: "segments", Spec: graph.ByDocument(Spec(true), backwardSpec(true), savedOutputs), Fill: documents, Dims: segments})
@@ -228,9 +228,13 @@ func Cases() []graph.Case {
 			graph.Case{Name: "projected, odd", Spec: s, Fill: projected(5), Dims: graph.Dims{"B": 3, "T": 1, "C": 37, "N": 5, "R": 5}},
 			graph.Case{Name: "projected, wide", Spec: s, Fill: projected(296), Dims: graph.Dims{"B": 1, "T": 1, "C": 33, "N": 8, "R": 296}})
 	}
+	// In mixed precision a GPU has a kernel of its own for 16 states, and channels by the 64.
+	whole := graph.Dims{"B": 1, "T": 2 * chunk, "C": 64, "N": 16}
 	return append(cases,
+		graph.Case{Name: "whole blocks", Spec: Spec(true), Fill: trained(), Dims: whole},
+		graph.Case{Name: "whole blocks", Spec: Spec(false), Fill: trained(), Dims: whole},
+		graph.Case{Name: "long steps", Spec: Spec(true), Fill: long, Dims: graph.Dims{"B": 1, "T": 20, "C": 64, "N": 16}},
 		graph.Case{Name: "1.7b one token", Spec: projectedSpec(true), Fill: projected(128), Dims: graph.Dims{"B": 1, "T": 1, "C": 4096, "N": 16, "R": 128}, Bench: true},
-		graph.Case{Name: "long steps", Spec: Spec(true), Fill: long, Dims: graph.Dims{"B": 1, "T": 20, "C": 16, "N": 16}},
 		graph.Case{Name: "421m", Spec: Spec(true), Fill: trained(), Dims: graph.Dims{"B": 1, "T": 1024, "C": 3072, "N": 16}, Bench: true},
 		graph.Case{Name: "421m documents", Spec: graph.ByDocument(Spec(true), backwardSpec(true), savedOutputs), Fill: documents, Dims: graph.Dims{"B": 1, "T": 1024, "C": 3072, "N": 16}, Bench: true},
 		graph.Case{Name: "30m", Spec: Spec(true), Fill: trained(), Dims: graph.Dims{"B": 1, "T": 1024, "C": 1024, "N": 16}, Bench: true},

@@ -8,7 +8,8 @@
 // Macros: N; CHUNK tokens between saved states; PER, LANES, TILE, CHANNELS, and RESIDENT
 // blocks wanted on a multiprocessor, and RESIDENT_ENDS of the kernels that find the ends of
 // PIECES of a segment; GATED where there is a z; WIDE where octets, and
-// WIDE_BC where 4 neighbours of Bm and Cm, can be moved at once; FAST where an operand
+// WIDE_BC where 4 neighbours of Bm and Cm, can be moved at once; WHOLE where all chunks have
+// CHUNK tokens and all blocks CHANNELS channels; FAST where an operand
 // is bf16; BY_DOCUMENT where states are forgotten before the first token of a document; the
 // types U_T, DT_T, B_T, C_T, Z_T, and Y_T of the forward pass, or DY_T,
 // DU_T, DDT_T, DB_T, DC_T, DZ_T of the backward pass.
@@ -28,10 +29,10 @@
 // time_step is softplus.
 __device__ __forceinline__ float time_step(float x) {
 #ifdef FAST
-  float e = fast_exp(x);
-  // 1 + e would lose a small e.
-  float y = e < 0.01f ? e * (1.f - e * (0.5f - e * 0.33333333f)) : LN2 * fast_log2(1.f + e);
-  return x > 20.f ? x : y;
+  // log(1 + e) is e times a polynomial, to 1e-5 of it.
+  float e = fast_exp(-fabsf(x)), p = fmaf(e, -0.0238691486f, 0.101222277f);
+  p = fmaf(p, e, -0.210048682f), p = fmaf(p, e, 0.325206677f), p = fmaf(p, e, -0.499361364f), p = fmaf(p, e, 0.999991598f);
+  return fmaf(p, e, fmaxf(x, 0.f));
 #else
   return softplus(x);
 #endif
@@ -66,6 +67,24 @@ __device__ __forceinline__ bool begins(const int *documents, int t, bool there) 
   return there && documents[t] == t;
 #else
   return false;
+#endif
+}
+
+// tokens_of is how many tokens of a row chunk i has.
+__device__ __forceinline__ int tokens_of(int i, int tokens) {
+#ifdef WHOLE
+  return CHUNK;
+#else
+  return min(CHUNK, tokens - i * CHUNK);
+#endif
+}
+
+// within reports whether token t of a chunk is one of its `count`.
+__device__ __forceinline__ bool within(int t, int count) {
+#ifdef WHOLE
+  return OCTETS * THREADS == CHUNK * ROW_OCTETS || t < CHUNK;
+#else
+  return t < count;
 #endif
 }
 
@@ -114,7 +133,11 @@ __device__ __forceinline__ void fetch(Octet<float> &o, const float *p, int left)
 
 // octet_at is element (row, column) of a tensor whose rows are stride elements apart.
 template <typename Type> __device__ __forceinline__ Type *octet_at(Type *p, int row, int stride, int column) {
-  return (Type *)((const char *)p + (int64_t)column * (int)sizeof(Type) + (int64_t)row * (stride * (int)sizeof(Type)));
+  // Written in C++, the product is one of 64 bits.
+  Type *q;
+  asm("mad.wide.s32 %0, %1, %2, %3;" : "=l"(q) : "r"(row), "r"(stride * (int)sizeof(Type)), "l"(p + column));
+  __builtin_assume(__isGlobal(q));
+  return q;
 }
 
 template <typename Type> __device__ __forceinline__ void put(Type *p, const float x[8], int left) {
@@ -138,7 +161,7 @@ struct Place {
   __device__ __forceinline__ Place(int block, int channels) : channels(channels) {
     thread = threadIdx.x, lane = thread % WARP, warp = thread / WARP;
     first = block * CHANNELS;
-#ifdef BACKWARD_CU
+#if defined(BACKWARD_CU) || defined(BACKWARD_MIXED_CU)
     own = warp * WARP_CHANNELS + lane / LANES, part = lane % LANES;
 #else
     own = warp * WARP_CHANNELS + lane % COLUMNS, part = lane / COLUMNS;
@@ -146,9 +169,15 @@ struct Place {
   }
   // The thread's octet i, of OCTETS: its token of the chunk (CHUNK or more for none),
   // its first channel of the block's, and how many channels it has left.
-  __device__ __forceinline__ int token(int i) const { return (i * THREADS + thread) / ROW_OCTETS; }
-  __device__ __forceinline__ int column() const { return thread % ROW_OCTETS * 8; }
-  __device__ __forceinline__ int left() const { return channels - first - column(); }
+  __device__ __forceinline__ int token(int i) const { return (i * THREADS + (unsigned)thread) / ROW_OCTETS; }
+  __device__ __forceinline__ int column() const { return (unsigned)thread % ROW_OCTETS * 8; }
+  __device__ __forceinline__ int left() const {
+#ifdef WHOLE
+    return 8;
+#else
+    return channels - first - column();
+#endif
+  }
   __device__ __forceinline__ int octet() const { return first + column(); } // its first channel of the tensors'
   // forget makes the compiler compute what follows from thread again, instead of keeping
   // addresses in registers through the loops over tokens.

@@ -131,10 +131,10 @@ func (p fewRows) oneRow(l graph.Launch, c *graph.CUDACall) graph.Launch {
 	return l
 }
 
-// tileRows reports whether there is room for it. Two blocks fill a multiprocessor, and all blocks
-// are at work at once.
+// tileRows reports whether there is room for it. Two blocks fill a multiprocessor, and unless
+// columns are very many, all blocks are at work at once.
 func (p fewRows) tileRows(l *graph.Launch, c *graph.CUDACall) bool {
-	const tile, resident, longest = 8, 2, 1024
+	const tile, resident, longest, mostTiles = 8, 2, 1024, 64
 	k, tiles, move := p.w.Cols, ceil(p.y.Cols, tile), 8
 	if k%8 != 0 {
 		tiles = 2 * ceil(p.y.Cols, 2*tile)
@@ -156,6 +156,9 @@ func (p fewRows) tileRows(l *graph.Launch, c *graph.CUDACall) bool {
 		// find 264, 248 and 240, and those of 8 are fastest in fewer.
 		groups = resident * c.Multiprocessors * map[int]int{1: 11, 2: 11, 4: 10, 8: 8}[split] / 11 / split
 	}
+	for ceil(tiles, groups)*p.matrices() > mostTiles {
+		groups *= 2 // in turns, where a block had no room for all its sums
+	}
 	groups = max(1, min(groups, tiles))
 	each := ceil(tiles, groups)
 	parts := 1
@@ -174,6 +177,9 @@ func (p fewRows) tileRows(l *graph.Launch, c *graph.CUDACall) bool {
 		step /= 2
 	}
 	stage, shared := warps*tile*step*2, 32*(ceil(part*parts, 64)*64+32)+each*parts*p.matrices()*512
+	if step > 64 && room-shared < 2*stage {
+		step, stage = step/2, stage/2
+	}
 	ahead := min((room-shared)/stage, rounds*p.matrices()*ceil(part, step), 16)
 	if ahead < 1 {
 		return false

@@ -1,0 +1,50 @@
+package linear
+
+import (
+	"strconv"
+	"testing"
+
+	"github.com/sambatrain/sambatrain/graph"
+)
+
+// TestTileRows: on an H100 there is a fast kernel for the products of models of many sizes, two of
+// its blocks fit on a multiprocessor, and its warps copy ahead of what they multiply.
+func TestTileRows(t *testing.T) {
+	const perBlock = 113 << 10
+	for _, c := range []struct {
+		k, cols     int
+		norm, gated bool
+	}{
+		{1024, 32000, true, false}, {2048, 50304, true, false}, {2048, 151936, true, false}, {4096, 128256, true, false},
+		{2048, 8196, true, true}, {2816, 9984, true, true}, {4096, 14336, true, true},
+		{2048, 2560, true, false}, {2048, 8192, true, false}, {2816, 11264, true, false},
+		{8196, 2048, false, false}, {9984, 2816, false, false}, {14336, 4096, false, false}, {4096, 160, false, false}, {128, 4096, false, false},
+	} {
+		p := fewRows{
+			x: graph.DeviceBuffer{Rows: graph.FewRows, Cols: c.k, Stride: (c.k + 7) / 8 * 8, DType: graph.BFloat16},
+			w: graph.DeviceBuffer{Rows: c.cols, Cols: c.k, Stride: c.k, DType: graph.BFloat16, Fixed: true},
+			y: graph.DeviceBuffer{Rows: graph.FewRows, Cols: c.cols}, gated: c.gated,
+		}
+		if c.norm {
+			p.x.DType, p.gain = graph.Float32, vectorBytes
+		}
+		l := graph.Launch{Defines: map[string]string{}}
+		if !p.fits() || !p.tileRows(&l, &graph.CUDACall{Multiprocessors: 132, Capability: hopper}) {
+			t.Errorf("%+v has no fast kernel", c)
+			continue
+		}
+		number := func(name string) int {
+			n, err := strconv.Atoi(l.Defines[name])
+			if err != nil {
+				t.Errorf("%+v: %v", c, err)
+			}
+			return n
+		}
+		if l.Shared > perBlock || l.Grid[0]%number("SPLIT") != 0 || number("WARPS")%number("PARTS") != 0 {
+			t.Errorf("%+v: %+v", c, l)
+		}
+		if steps := c.k / number("SPLIT") / number("PARTS") / number("STEP"); number("AHEAD") < min(2, steps) {
+			t.Errorf("%+v copies %d steps ahead", c, number("AHEAD"))
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"syscall"
 
 	"github.com/apache/arrow/go/v16/arrow"
 	"github.com/apache/arrow/go/v16/arrow/array"
@@ -316,7 +317,7 @@ func (s Shard) openFile(dir string, want TokenizerInfo, split Split) (*os.File, 
 	path := filepath.Join(dir, s.File)
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("data.shards: %w: %s", err, remedy)
+		return nil, nil, openError(err)
 	}
 	fail := func(err error) (*os.File, *shardReader, error) {
 		f.Close()
@@ -349,7 +350,7 @@ func (s Shard) verify(ctx context.Context, dir string) error {
 	path := filepath.Join(dir, s.File)
 	f, err := os.Open(path)
 	if err != nil {
-		return fmt.Errorf("data.shards: %w: %s", err, remedy)
+		return openError(err)
 	}
 	defer f.Close()
 	hash := xxh3.New()
@@ -364,6 +365,15 @@ func (s Shard) verify(ctx context.Context, dir string) error {
 		return shardError(path, fmt.Errorf("has checksum %s, the manifest says %s: its bytes were changed", sum, s.XXH3))
 	}
 	return nil
+}
+
+// openError is why a shard can't be opened, and what to do about it. A run keeps its shards open, which may be
+// more than a process may have.
+func openError(err error) error {
+	if errors.Is(err, syscall.EMFILE) {
+		return fmt.Errorf("data.shards: %w: raise how many files a process may have open, as in `ulimit -n 65536`, and run the same command again", err)
+	}
+	return fmt.Errorf("data.shards: %w: %s", err, remedy)
 }
 
 // contextReader ends a long read when its context does.

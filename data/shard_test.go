@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/apache/arrow/go/v16/arrow"
@@ -164,6 +166,19 @@ func TestForeignShardErrors(t *testing.T) {
 			_, err := readShard([]byte(test.raw))
 			checkError(t, err, "", test.want)
 		})
+	}
+}
+
+// TestOpenError: a file that is there is not to be restored.
+func TestOpenError(t *testing.T) {
+	for _, test := range []struct {
+		errno syscall.Errno
+		want  string
+	}{
+		{syscall.EMFILE, "data.shards: open a.parquet: too many open files: raise how many files a process may have open, as in `ulimit -n 65536`, and run the same command again"},
+		{syscall.ENOENT, "data.shards: open a.parquet: no such file or directory: " + remedy},
+	} {
+		checkError(t, openError(&fs.PathError{Op: "open", Path: "a.parquet", Err: test.errno}), "", test.want)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sambatrain/sambatrain/internal/generate"
+	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/internal/train"
 )
 
@@ -32,9 +33,12 @@ type generatedText struct {
 	// Text is what was generated, without the prompt.
 	Text string `json:"text"`
 	// PromptTokens are those of the prompt, without the end of text before it.
-	PromptTokens int    `json:"prompt_tokens"`
-	Tokens       int    `json:"tokens"`
-	FinishReason string `json:"finish_reason"`
+	PromptTokens int `json:"prompt_tokens"`
+	Tokens       int `json:"tokens"`
+	// TokenIDs are those tokens, a --stop string's among them. They hold the bytes that are no
+	// characters, which JSON can't.
+	TokenIDs     []int32 `json:"token_ids"`
+	FinishReason string  `json:"finish_reason"`
 
 	ended bool
 }
@@ -46,7 +50,8 @@ func newGenerate(a *app) *cobra.Command {
 		Short: "Continue prompts with a trained model",
 		Long: `Continue one or several prompts with a run's newest good checkpoint. Text is written as
 it comes. The recurrent state and the attention window are carried along, so every token
-costs the same. On a terminal, control characters are shown, as \x1b.` + olderCheckpoint,
+costs the same. On a terminal, control characters are shown, as \x1b. In JSON, bytes that
+are no characters become U+FFFD; token_ids are what was generated, exactly.` + olderCheckpoint,
 		Example: `  sambatrain generate runs/quickstart --prompt "func main() {" --tokens 200 --temperature 0.7
   cat main.go | sambatrain generate runs/quickstart --prompt-file - --stop "}"
   sambatrain generate runs/quickstart --prompt "type A" --prompt "type B" --output json`,
@@ -84,6 +89,8 @@ func (a *app) generate(c *cobra.Command, run string, o *generateOptions) error {
 	}
 	defer m.Close()
 	out := &textWriter{w: c.OutOrStdout(), echo: o.echo, output: o.output}
+	reading := runlog.NewCounter(os.Stderr, "of the prompt")
+	defer reading.Clear()
 	var list []generate.Request
 	longest := 0
 	for i, prompt := range prompts {
@@ -96,6 +103,11 @@ func (a *app) generate(c *cobra.Command, run string, o *generateOptions) error {
 		if err != nil {
 			return err
 		}
+		q.Progress = func(done int) {
+			if !out.onScreen() {
+				reading.Set(done, len(ids))
+			}
+		}
 		list = append(list, q)
 	}
 	b, err := generate.NewBatch(m.Device, m.Memory, m.Model, generate.Config{
@@ -106,7 +118,6 @@ func (a *app) generate(c *cobra.Command, run string, o *generateOptions) error {
 	defer b.Close()
 	if o.output == outputText {
 		out.w = forPeople(out.w)
-		out.start()
 	}
 	if err := b.Run(c.Context(), list); err != nil {
 		return errors.Join(err, out.err)
@@ -173,6 +184,7 @@ func (o *generateOptions) request(m *train.Model, i int, ids []int32, text *gene
 		Prompt: ids, Tokens: o.tokens, EOS: m.Tokenizer.EOS(), Sampler: sampler,
 		Emit: func(token int32, _ []float32) bool {
 			text.Tokens++
+			text.TokenIDs = append(text.TokenIDs, token)
 			more, stopped := stream.Push(token)
 			if text.Tokens == o.tokens && !stopped {
 				text.FinishReason = "length"
@@ -194,15 +206,22 @@ type textWriter struct {
 	echo    bool
 	output  outputForm
 	texts   []*generatedText
+	begun   bool
 	turn    int
 	written int // bytes of the text whose turn it is
 	err     error
 }
 
 func (t *textWriter) add(prompt string, tokens int) *generatedText {
-	g := &generatedText{Prompt: prompt, PromptTokens: tokens, FinishReason: "stop"}
+	g := &generatedText{Prompt: prompt, PromptTokens: tokens, TokenIDs: []int32{}, FinishReason: "stop"}
 	t.texts = append(t.texts, g)
 	return g
+}
+
+// onScreen reports whether there is text on a terminal, where a progress bar would be drawn over it.
+func (t *textWriter) onScreen() bool {
+	_, terminal := t.w.(shown)
+	return terminal && t.begun
 }
 
 // start writes what comes before the text whose turn it is.
@@ -225,6 +244,10 @@ func (t *textWriter) print(s string) {
 // write takes more of a text.
 func (t *textWriter) write(g *generatedText, more []byte) {
 	g.Text += string(more)
+	if !t.begun && t.output == outputText {
+		t.begun = true
+		t.start()
+	}
 	for t.turn < len(t.texts) {
 		now := t.texts[t.turn]
 		if t.output == outputText {

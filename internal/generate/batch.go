@@ -28,6 +28,8 @@ type Request struct {
 	// Read, where not nil, gets the scores of what follows tokens [at, at+n) of the prompt
 	// [n V], as they are computed. It costs the prompt's product with the vocabulary.
 	Read func(at, n int, scores []float32) error
+	// Progress, where not nil, gets how many tokens of the prompt are read: 0 first, all of them last.
+	Progress func(done int)
 }
 
 // Batch continues several texts together, each from its own beginning to its own end.
@@ -135,6 +137,9 @@ func (b *Batch) read(ctx context.Context, q Request) (scores []float32, err erro
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
+		if q.Progress != nil {
+			q.Progress(at)
+		}
 		piece := q.Prompt[at:min(at+b.prompts.Chunk, len(q.Prompt))]
 		if q.Read == nil {
 			scores, err = b.prompts.Next(piece)
@@ -147,6 +152,9 @@ func (b *Batch) read(ctx context.Context, q Request) (scores []float32, err erro
 		if err != nil {
 			return nil, err
 		}
+	}
+	if q.Progress != nil {
+		q.Progress(len(q.Prompt))
 	}
 	return scores, nil
 }

@@ -125,7 +125,7 @@ func TestEnds(t *testing.T) {
 	}
 }
 
-// TestRead: the prompt's scores are handed on, and cancelling ends a prompt.
+// TestRead: the prompt's scores are handed on, how far it is read is said, and cancelling ends a prompt.
 func TestRead(t *testing.T) {
 	e := untied(t, 1, 10)
 	prompt := text(9, 10)
@@ -146,8 +146,13 @@ func TestRead(t *testing.T) {
 		got = append(got, scores...)
 		return nil
 	}}
+	var done []int
+	q.Progress = func(n int) { done = append(done, n) }
 	if err := b.Add(t.Context(), q); err != nil {
 		t.Fatal(err)
+	}
+	if !slices.Equal(done, []int{0, 4, 8, 10}) {
+		t.Errorf("%v tokens are read", done)
 	}
 	if len(got) != len(want) || !(relative(got, want) <= 1e-5) {
 		t.Errorf("%d scores, want %d that are equal", len(got), len(want))

@@ -40,26 +40,30 @@ type barStyle struct {
 }
 
 func newBar(w io.Writer, options ConsoleOptions, style barStyle) *bar {
-	theme := progressbar.Theme{Saucer: "█", SaucerPadding: " ", BarStart: "|", BarEnd: "|"}
-	if style.color {
-		theme.BarStart, theme.BarEnd = "|[green]", "[reset]|"
-	}
 	return &bar{
 		w:     w,
 		total: options.Total,
 		style: style,
-		progress: progressbar.NewOptions(options.Total,
-			progressbar.OptionSetWriter(w),
-			progressbar.OptionSetWidth(barWidth),
-			progressbar.OptionSetTheme(theme),
-			progressbar.OptionEnableColorCodes(style.color),
-			progressbar.OptionUseANSICodes(style.ansi),
-			progressbar.OptionShowCount(),
-			progressbar.OptionShowDescriptionAtLineEnd(),
-			// Its own estimate takes the steps before a resume for steps of this process.
-			progressbar.OptionSetPredictTime(false),
-		),
+		// Its own estimate takes the steps before a resume for steps of this process.
+		progress: style.progress(w, options.Total, progressbar.OptionSetPredictTime(false)),
 	}
+}
+
+// progress is the line that counts to total.
+func (s barStyle) progress(w io.Writer, total int, more ...progressbar.Option) *progressbar.ProgressBar {
+	theme := progressbar.Theme{Saucer: "█", SaucerPadding: " ", BarStart: "|", BarEnd: "|"}
+	if s.color {
+		theme.BarStart, theme.BarEnd = "|[green]", "[reset]|"
+	}
+	return progressbar.NewOptions(total, append(more,
+		progressbar.OptionSetWriter(w),
+		progressbar.OptionSetWidth(barWidth),
+		progressbar.OptionSetTheme(theme),
+		progressbar.OptionEnableColorCodes(s.color),
+		progressbar.OptionUseANSICodes(s.ansi),
+		progressbar.OptionShowCount(),
+		progressbar.OptionShowDescriptionAtLineEnd(),
+	)...)
 }
 
 func (b *bar) Step(r Record) {

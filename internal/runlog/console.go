@@ -33,6 +33,11 @@ func NewConsole(f *os.File, options ConsoleOptions) Console {
 	if !wantsBar(term.IsTerminal(int(f.Fd())), options.Total, os.Getenv) {
 		return NewLines(f, options)
 	}
+	return newBar(f, options, styleOf(f))
+}
+
+// styleOf is how a bar is drawn on the terminal f.
+func styleOf(f *os.File) barStyle {
 	width := func() int {
 		w, _, err := term.GetSize(int(f.Fd()))
 		if err != nil {
@@ -40,12 +45,12 @@ func NewConsole(f *os.File, options ConsoleOptions) Console {
 		}
 		return w
 	}
-	return newBar(f, options, barStyle{
+	return barStyle{
 		ansi:  hasANSI,
 		color: hasANSI && os.Getenv("NO_COLOR") == "",
 		width: width,
 		every: barRefresh,
-	})
+	}
 }
 
 func wantsBar(terminal bool, total int, getenv func(string) string) bool {

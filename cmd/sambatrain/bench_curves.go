@@ -41,9 +41,11 @@ of the same name are called by their files.`,
 				}
 				list = append(list, g)
 			}
-			if err := os.MkdirAll(out, 0o777); err != nil {
+			tidy, err := makeFolder(out)
+			if err != nil {
 				return err
 			}
+			defer tidy()
 			for _, t := range speedTables(list, args) {
 				picture, err := t.draw(out)
 				if err != nil {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -58,9 +57,11 @@ again, so that some recipes may be trained on another device before.`,
 			if err != nil {
 				return err
 			}
-			if err := os.MkdirAll(out, 0o777); err != nil {
-				return fmt.Errorf("--out: %w", err)
+			tidy, err := makeFolder(out)
+			if err != nil {
+				return err
 			}
+			defer tidy()
 			ctx, stop := untilSignal(c.Context())
 			defer stop()
 			result, err := train.Compare(ctx, list, o)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -80,6 +79,11 @@ func (f *evalFlags) measure(c *cobra.Command, a *app, run, name string, measure 
 	if err != nil {
 		return err
 	}
+	tidy, err := makeFolder(dir)
+	if err != nil {
+		return err
+	}
+	defer tidy()
 	ctx, stop := untilSignal(c.Context())
 	defer stop()
 	report, err := measure(ctx, m, dir)
@@ -158,7 +162,7 @@ func lengthName(n int) string {
 	return strconv.Itoa(n)
 }
 
-// folder makes the folder for results: a run's, which of one of its checkpoints has the
+// folder is the folder for results: a run's, which of one of its checkpoints has the
 // checkpoint's name, too.
 func (f *evalFlags) folder(run, name string) (string, error) {
 	dir := f.out
@@ -175,9 +179,6 @@ func (f *evalFlags) folder(run, name string) (string, error) {
 			}
 		}
 		dir = filepath.Join(of, "eval", name)
-	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return "", fmt.Errorf("--out: %w", err)
 	}
 	return dir, nil
 }

@@ -57,9 +57,11 @@ libraries read.`,
 			if err != nil {
 				return err
 			}
-			if err := os.MkdirAll(out, 0o777); err != nil {
-				return fmt.Errorf("--out: %w", err)
+			tidy, err := makeFolder(out)
+			if err != nil {
+				return err
 			}
+			defer tidy()
 			started := time.Now()
 			last := started
 			ctx, stop := untilSignal(c.Context())

@@ -216,11 +216,11 @@ func checkSplits(m Manifest, c Config, folder string) error {
 	documents := m.Train.Documents + m.Validation.Documents
 	switch {
 	case documents == 0:
-		return fmt.Errorf("data.text: the %d files read from %s hold no text (%d empty documents): point data.text.path at other text", m.Source.Files, folder, m.Source.EmptyDocuments)
+		return fmt.Errorf("data.text: there is no text in what was read from %s (files: %d, empty documents: %d): point data.text.path at other text", folder, m.Source.Files, m.Source.EmptyDocuments)
 	case m.Train.Documents == 0:
-		return fmt.Errorf("data.validation_fraction: all of the %d documents fell into the validation split at %v: lower it, or use more documents", documents, c.ValidationFraction)
+		return fmt.Errorf("data.validation_fraction: every document (of %d) fell into the validation split at %v: lower it, or use more documents", documents, c.ValidationFraction)
 	case m.Validation.Documents == 0 && c.ValidationFraction > 0:
-		return fmt.Errorf("data.validation_fraction: none of the %d documents fell into the validation split at %v: raise it, set it to 0, or use more documents", documents, c.ValidationFraction)
+		return fmt.Errorf("data.validation_fraction: no document (of %d) fell into the validation split at %v: raise it, set it to 0, or use more documents", documents, c.ValidationFraction)
 	}
 	return nil
 }

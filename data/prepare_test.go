@@ -184,9 +184,9 @@ func TestPrepareErrors(t *testing.T) {
 		fraction float64
 		want     string
 	}{
-		{"empty", map[string]string{"a.txt": "", "b.jsonl": "\n"}, 0, "data.text: the 2 files read from DIR hold no text (2 empty documents): point data.text.path at other text"},
-		{"no validation", map[string]string{"a.txt": "a"}, 0.001, "data.validation_fraction: none of the 1 documents fell into the validation split at 0.001: raise it, set it to 0, or use more documents"},
-		{"no training", map[string]string{"a.txt": "a"}, 0.9999, "data.validation_fraction: all of the 1 documents fell into the validation split at 0.9999: lower it, or use more documents"},
+		{"empty", map[string]string{"a.txt": "", "b.jsonl": "\n"}, 0, "data.text: there is no text in what was read from DIR (files: 2, empty documents: 2): point data.text.path at other text"},
+		{"no validation", map[string]string{"a.txt": "a"}, 0.001, "data.validation_fraction: no document (of 1) fell into the validation split at 0.001: raise it, set it to 0, or use more documents"},
+		{"no training", map[string]string{"a.txt": "a"}, 0.9999, "data.validation_fraction: every document (of 1) fell into the validation split at 0.9999: lower it, or use more documents"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := testConfig(t, writeFiles(t, test.files))

@@ -61,8 +61,9 @@ one that was not finished is gone on with.`,
 				return flagNames(err)
 			}
 			mb := float64(m.Train.Bytes+m.Validation.Bytes) / 1e6
-			fmt.Fprintf(c.OutOrStdout(), "%s: %d documents, %d tokens for training; %d documents, %d tokens for validation; %.1f MB of text",
-				config.Shards, m.Train.Documents, m.Train.Tokens, m.Validation.Documents, m.Validation.Tokens, mb)
+			fmt.Fprintf(c.OutOrStdout(), "%s: %s, %s for training; %s, %s for validation; %.1f MB of text",
+				config.Shards, count(m.Train.Documents, "document"), count(m.Train.Tokens, "token"),
+				count(m.Validation.Documents, "document"), count(m.Validation.Tokens, "token"), mb)
 			if written > 0 {
 				took := time.Since(started).Seconds()
 				fmt.Fprintf(c.OutOrStdout(), ", %.1f MB now in %.1f s, %.1f MB/s", float64(written)/1e6, took, float64(written)/1e6/took)

@@ -61,7 +61,7 @@ func verifiedText(w io.Writer, list []verifiedShard) error {
 		if v.Err != nil {
 			_, err = fmt.Fprintf(w, "DAMAGED  %s\n", v.Error)
 		} else {
-			_, err = fmt.Fprintf(w, "good     %s, %d documents, %d tokens\n", v.File, v.Documents, v.Tokens)
+			_, err = fmt.Fprintf(w, "good     %s, %s, %s\n", v.File, count(v.Documents, "document"), count(v.Tokens, "token"))
 		}
 		if err != nil {
 			return err

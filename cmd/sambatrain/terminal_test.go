@@ -18,3 +18,11 @@ func TestShown(t *testing.T) {
 		t.Errorf("%T for what is no terminal", w)
 	}
 }
+
+func TestCount(t *testing.T) {
+	for n, want := range map[int64]string{0: "0 documents", 1: "1 document", 2: "2 documents"} {
+		if got := count(n, "document"); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}

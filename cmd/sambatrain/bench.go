@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -147,7 +148,8 @@ func stepTime(s bench.Step) string {
 
 func threadsText(w io.Writer, s *bench.Scaling) error {
 	first := s.Threads[0]
-	fmt.Fprintf(w, "%s on %s: %d rows of %d tokens\n\n", s.Name, first.Device, first.Rows, first.SeqLen)
+	device := strings.Replace(first.Device, fmt.Sprintf("%d threads, ", first.Threads), "", 1) // those are the table's
+	fmt.Fprintf(w, "%s on %s: %d rows of %d tokens\n\n", s.Name, device, first.Rows, first.SeqLen)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "threads\tstep\ttokens/s\tspeed-up (median of rounds)\t")
 	for _, n := range s.Threads {

@@ -239,9 +239,9 @@ func (r *recorder) ops() []Op {
 	return r.table
 }
 
-// median is the middle of x, the upper one of two.
+// median is the middle of x, the mean of the middle two of an even number.
 func median(x []float64) float64 {
 	x = slices.Clone(x)
 	slices.Sort(x)
-	return x[len(x)/2]
+	return (x[(len(x)-1)/2] + x[len(x)/2]) / 2
 }

@@ -133,7 +133,7 @@ func medianSpeed(metrics string) (float64, error) {
 		return 0, fmt.Errorf("%s: records no training step", metrics)
 	}
 	slices.Sort(speeds)
-	return speeds[len(speeds)/2], nil
+	return (speeds[(len(speeds)-1)/2] + speeds[len(speeds)/2]) / 2, nil
 }
 
 func (s *session) tokensAt(step int64) int64 {

@@ -19,6 +19,7 @@ import (
 
 func newDoctor() *cobra.Command {
 	var flags processFlags
+	var output outputForm
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what this machine can compute on, and test it",
@@ -26,82 +27,135 @@ func newDoctor() *cobra.Command {
 machine has for training, and the libraries that were found for them, and check each device
 with a small model whose results are known. Exit status 1 if a device computes wrongly, or if
 what says which process this is makes no sense; a machine without a GPU is healthy.`,
-		Example: "  sambatrain doctor",
+		Example: "  sambatrain doctor\n  sambatrain doctor --output json",
 		Args:    exactArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			out := c.OutOrStdout()
-			fmt.Fprintf(out, "sambatrain %s, %s/%s\n", version(), runtime.GOOS, runtime.GOARCH)
-			place, placeErr := flags.place()
-			var wrong *usageError
-			if errors.As(placeErr, &wrong) {
-				return placeErr
+			d := checkup{build: thisBuild(), w: c.OutOrStdout()}
+			if output == outputJSON {
+				d.w = io.Discard
 			}
-			if placeErr != nil {
-				fmt.Fprintf(out, "process: %v\n", placeErr)
-			} else {
-				fmt.Fprintf(out, "process: %v\n", place)
+			err := d.run(flags)
+			if output == outputJSON && (err == nil || errors.Is(err, errReported)) {
+				err = errors.Join(err, writeJSON(c.OutOrStdout(), d))
 			}
-			for _, line := range dist.Libraries() {
-				fmt.Fprintln(out, line)
-			}
-			fmt.Fprintln(out)
-			sound, err := testDevices(out)
-			if err != nil {
-				return err
-			}
-			if !sound {
-				return fmt.Errorf("a device computes wrongly: %w", errReported)
-			}
-			if placeErr != nil {
-				return errors.Join(placeErr, errReported)
-			}
-			return nil
+			return err
 		},
 	}
 	flags.add(c)
+	outputFlag(c, &output)
 	return c
 }
 
-// testDevices prints what each device is and whether it is sound, and reports whether all
-// are.
-func testDevices(out io.Writer) (sound bool, err error) {
+// checkup is what doctor finds.
+type checkup struct {
+	build
+	Process processPlace `json:"process"`
+	// Libraries are those that were found, or why not, in a line each.
+	Libraries []string `json:"libraries"`
+	// NoGPU is why there is none, where there is none.
+	NoGPU string          `json:"no_gpu,omitempty"`
+	Tests []checkedDevice `json:"tests"`
+
+	w io.Writer // gets a line as soon as something is found
+}
+
+// processPlace is which process of a run this one would be, or why that makes no sense.
+type processPlace struct {
+	Rank      int    `json:"rank"`
+	WorldSize int    `json:"world_size"`
+	LocalRank int    `json:"local_rank"`
+	Source    string `json:"source,omitempty"`
+	Error     string `json:"error,omitempty"`
+}
+
+// checkedDevice is the test of a device with one type of numbers.
+type checkedDevice struct {
+	Device  string  `json:"device"`
+	DType   string  `json:"dtype"`
+	Sound   bool    `json:"sound"`
+	Error   string  `json:"error,omitempty"`
+	Seconds float64 `json:"seconds"`
+}
+
+// run looks at everything. Its error is errReported where the report says it.
+func (d *checkup) run(flags processFlags) error {
+	fmt.Fprintf(d.w, "sambatrain %s, %s/%s\n", version(), runtime.GOOS, runtime.GOARCH)
+	place, placeErr := flags.place()
+	var wrong *usageError
+	if errors.As(placeErr, &wrong) {
+		return placeErr
+	}
+	if placeErr != nil {
+		fmt.Fprintf(d.w, "process: %v\n", placeErr)
+		d.Process.Error = placeErr.Error()
+	} else {
+		fmt.Fprintf(d.w, "process: %v\n", place)
+		d.Process = processPlace{Rank: place.Rank, WorldSize: place.Size, LocalRank: place.LocalRank, Source: place.Source}
+	}
+	d.found(dist.Libraries())
+	fmt.Fprintln(d.w)
+	sound, err := d.testDevices()
+	if err != nil {
+		return err
+	}
+	if !sound {
+		return fmt.Errorf("a device computes wrongly: %w", errReported)
+	}
+	if placeErr != nil {
+		return errors.Join(placeErr, errReported)
+	}
+	return nil
+}
+
+// found reports libraries.
+func (d *checkup) found(lines []string) {
+	for _, line := range lines {
+		fmt.Fprintln(d.w, line)
+	}
+	d.Libraries = append(d.Libraries, lines...)
+}
+
+// testDevices reports what each device is and whether it is sound, and whether all are.
+func (d *checkup) testDevices() (sound bool, err error) {
 	dev, err := cpu.New(0)
 	if err != nil {
 		return false, err
 	}
-	sound = selfTest(out, dev, recipes.Float32)
+	sound = d.test(dev, recipes.Float32)
 	dev.Close()
 	gpu, err := cuda.New(0)
 	if err != nil {
-		fmt.Fprintf(out, "no GPU: %v\n", err)
+		fmt.Fprintf(d.w, "no GPU: %v\n", err)
+		d.NoGPU = err.Error()
 		return sound, nil
 	}
-	for _, line := range gpu.Libraries() {
-		fmt.Fprintln(out, line)
-	}
+	d.found(gpu.Libraries())
 	for _, dtype := range []string{recipes.Float32, recipes.BFloat16, recipes.TF32} {
 		if dtype == recipes.TF32 {
 			gpu.AllowTF32()
 		}
-		sound = selfTest(out, gpu, dtype) && sound
+		sound = d.test(gpu, dtype) && sound
 	}
 	gpu.Close()
 	return sound, nil
 }
 
-// selfTest prints one line on a device and reports whether it is sound.
-func selfTest(w io.Writer, dev graph.Device, dtype string) bool {
+// test reports a device, and whether it is sound.
+func (d *checkup) test(dev graph.Device, dtype string) bool {
 	started := time.Now()
 	run := recipes.Defaults().Run
 	run.Device, run.DType = recipes.Auto, dtype
 	r, err := verify.SelfTest(dev, run)
+	t := checkedDevice{Device: dev.Name(), DType: dtype, Sound: err == nil, Seconds: time.Since(started).Seconds()}
 	if err != nil {
-		fmt.Fprintf(w, "%s, %s: FAILED: %v\n", dev.Name(), dtype, err)
-		return false
+		t.Error = err.Error()
+		fmt.Fprintf(d.w, "%s, %s: FAILED: %v\n", t.Device, dtype, err)
+	} else {
+		if run.Mixed() {
+			dtype += fmt.Sprintf(", float32 in %d of %d sublayers", r.Float32Sublayers, r.Sublayers)
+		}
+		fmt.Fprintf(d.w, "%s, %s: sound (%.1f s)\n", t.Device, dtype, t.Seconds)
 	}
-	if run.Mixed() {
-		dtype += fmt.Sprintf(", float32 in %d of %d sublayers", r.Float32Sublayers, r.Sublayers)
-	}
-	fmt.Fprintf(w, "%s, %s: sound (%.1f s)\n", dev.Name(), dtype, time.Since(started).Seconds())
-	return true
+	d.Tests = append(d.Tests, t)
+	return t.Sound
 }

@@ -2,38 +2,65 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"runtime"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
 )
 
 func newVersion() *cobra.Command {
-	return &cobra.Command{
+	var output outputForm
+	c := &cobra.Command{
 		Use:     "version",
 		Short:   "Print the program's version",
-		Example: "  sambatrain version",
+		Example: "  sambatrain version\n  sambatrain version --output json",
 		Args:    exactArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(c.OutOrStdout(), "sambatrain", version())
-			return err
+			return printResult(c, output, thisBuild(), func(w io.Writer) error {
+				_, err := fmt.Fprintln(w, "sambatrain", version())
+				return err
+			})
 		},
 	}
+	outputFlag(c, &output)
+	return c
 }
 
-// version is the module's version and, for a build from a checkout, its commit.
-func version() string {
+// build is what the program was made of, and for what.
+type build struct {
+	// Version is the module's.
+	Version string `json:"version"`
+	// Commit is that of the checkout it was built from, where it was.
+	Commit string `json:"commit,omitempty"`
+	Go     string `json:"go"`
+	OS     string `json:"os"`
+	Arch   string `json:"arch"`
+}
+
+func thisBuild() build {
+	b := build{Version: "unknown", Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
-		return "unknown"
+		return b
 	}
-	v := info.Main.Version
-	if v == "" {
-		v = "(devel)"
+	b.Version = info.Main.Version
+	if b.Version == "" {
+		b.Version = "(devel)"
 	}
 	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-			return v + " " + s.Value[:12] + " " + info.GoVersion
+		if s.Key == "vcs.revision" {
+			b.Commit = s.Value
 		}
 	}
-	return v + " " + info.GoVersion
+	return b
+}
+
+// version is the module's version, the commit of a build from a checkout, and Go's version.
+func version() string {
+	b := thisBuild()
+	if len(b.Commit) >= 12 {
+		return b.Version + " " + b.Commit[:12] + " " + b.Go
+	}
+	return b.Version + " " + b.Go
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sambatrain/sambatrain/internal/bench"
+	"github.com/sambatrain/sambatrain/internal/shell"
 )
 
 func newBench(a *app) *cobra.Command {
@@ -119,7 +120,7 @@ func benchText(w io.Writer, b *bench.Result) error {
 	if err := opsText(w, b.Ops, b.Peak != nil); err != nil || len(b.Files) == 0 {
 		return err
 	}
-	_, err := fmt.Fprintf(w, "\nprofile go tool pprof -http : %s\ntrace   open %s in ui.perfetto.dev or chrome://tracing\n", b.Files[0], b.Files[1])
+	_, err := fmt.Fprintf(w, "\nprofile go tool pprof -http : %s\ntrace   open %s in ui.perfetto.dev or chrome://tracing\n", shell.Quote(b.Files[0]), b.Files[1])
 	return err
 }
 

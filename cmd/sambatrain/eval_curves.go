@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/sambatrain/sambatrain/internal/plot"
+	"github.com/sambatrain/sambatrain/internal/shell"
 	"github.com/sambatrain/sambatrain/internal/train"
 )
 
@@ -90,7 +91,7 @@ func readCurve(run, name string) (lengthCurve, error) {
 	path := filepath.Join(run, "eval", name, "lengths.csv")
 	f, err := os.Open(path)
 	if err != nil {
-		return c, fmt.Errorf("%w; measure the run with `sambatrain eval ppl %s`", err, run)
+		return c, fmt.Errorf("%w; measure the run with `sambatrain eval ppl %s`", err, shell.Quote(run))
 	}
 	defer f.Close()
 	rows, err := csv.NewReader(f).ReadAll()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/internal/convert"
+	"github.com/sambatrain/sambatrain/internal/shell"
 	"github.com/sambatrain/sambatrain/internal/train"
 )
 
@@ -59,7 +60,7 @@ model section becomes that of DIR.`,
 			if err := train.Begin(r, o, x.Read); err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "imported %s (%s) to %s; train it further with: sambatrain resume %s\n", args[0], x.Class, r.Run.Out, r.Run.Out)
+			fmt.Fprintf(c.OutOrStdout(), "imported %s (%s) to %s; train it further with: sambatrain resume %s\n", args[0], x.Class, r.Run.Out, shell.Quote(r.Run.Out))
 			return nil
 		},
 	}

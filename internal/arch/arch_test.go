@@ -50,6 +50,7 @@ var rules = []rule{
 	{"internal/dist", []string{"graph", "internal/dylib"}, "numbers move between processes, whatever they mean"},
 	{"internal/dist/disttest", nil, "a test's processes know nothing of the program"},
 	{"internal/wholefile", nil, "writing a file stands alone"},
+	{"internal/shell", nil, "quoting stands alone"},
 	{"internal/dylib", nil, "opening libraries stands alone"},
 	{"internal/plot", nil, "drawing stands alone"},
 	{"internal/runlog", nil, "logs stand alone"},

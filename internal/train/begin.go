@@ -11,6 +11,7 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/internal/generate"
 	"github.com/sambatrain/sambatrain/internal/runlog"
+	"github.com/sambatrain/sambatrain/internal/shell"
 	"github.com/sambatrain/sambatrain/internal/wholefile"
 	"github.com/sambatrain/sambatrain/layers"
 	"github.com/sambatrain/sambatrain/recipes"
@@ -93,7 +94,7 @@ func checkVacant(dir string) error {
 	_, err := os.Stat(filepath.Join(dir, ConfigFile))
 	switch {
 	case err == nil:
-		return fmt.Errorf("%s: holds a run already; go on with `sambatrain resume %s`, or choose another folder with --out", dir, dir)
+		return fmt.Errorf("%s: holds a run already; go on with `sambatrain resume %s`, or choose another folder with --out", dir, shell.Quote(dir))
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	}

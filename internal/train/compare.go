@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/sambatrain/sambatrain/internal/runlog"
+	"github.com/sambatrain/sambatrain/internal/shell"
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
@@ -174,7 +175,7 @@ func ReadResult(dir string) (*Result, error) {
 	}
 	res := &Result{}
 	if err := json.Unmarshal(text, res); err != nil {
-		return nil, fmt.Errorf("%s: %w; `sambatrain resume %s` writes it anew", path, err, dir)
+		return nil, fmt.Errorf("%s: %w; `sambatrain resume %s` writes it anew", path, err, shell.Quote(dir))
 	}
 	return res, nil
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/internal/shell"
 	"github.com/sambatrain/sambatrain/optim"
 	"github.com/sambatrain/sambatrain/recipes"
 )
@@ -99,5 +100,5 @@ func (s *session) abortion(reason string) error {
 		from = "the last good checkpoint is " + filepath.ToSlash(c.Dir)
 	}
 	return fmt.Errorf("train.guard.abort_after: %d steps in a row were skipped, the last is step %d: %s; %s; go on with `sambatrain resume %s --set optim.lr=...` and a rate below %v",
-		g.InARow, s.step, reason, from, s.dir, s.recipe.Optim.PeakLR)
+		g.InARow, s.step, reason, from, shell.Quote(s.dir), s.recipe.Optim.PeakLR)
 }

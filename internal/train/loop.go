@@ -15,6 +15,7 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/internal/runlog"
+	"github.com/sambatrain/sambatrain/internal/shell"
 	"github.com/sambatrain/sambatrain/internal/wholefile"
 )
 
@@ -214,7 +215,7 @@ func (s *session) oneStep(ctx context.Context, loader *data.Loader, b *stepBatch
 		return false, err
 	}
 	if diverged {
-		return false, fmt.Errorf("step %d: training has diverged, the loss is %v and the gradient's norm %v; delete the last checkpoint if it is spoilt too, and go on with `sambatrain resume %s --set optim.lr=...` and a rate below %v", s.step, loss, norm, s.dir, r.Optim.PeakLR)
+		return false, fmt.Errorf("step %d: training has diverged, the loss is %v and the gradient's norm %v; delete the last checkpoint if it is spoilt too, and go on with `sambatrain resume %s --set optim.lr=...` and a rate below %v", s.step, loss, norm, shell.Quote(s.dir), r.Optim.PeakLR)
 	}
 	return stopping, s.skip(skipped)
 }
@@ -363,7 +364,7 @@ func (s *session) lastSave() error {
 // recordSaved records how a save ended.
 func (s *session) recordSaved(v saved) error {
 	if errors.Is(v.err, errSpoilt) {
-		return fmt.Errorf("step %d: %w: no checkpoint is made of it; go on from the one before with `sambatrain resume %s --set optim.lr=...` and a rate below %v", v.step, v.err, s.dir, s.recipe.Optim.PeakLR)
+		return fmt.Errorf("step %d: %w: no checkpoint is made of it; go on from the one before with `sambatrain resume %s --set optim.lr=...` and a rate below %v", v.step, v.err, shell.Quote(s.dir), s.recipe.Optim.PeakLR)
 	}
 	if v.err != nil {
 		return v.err
@@ -378,12 +379,12 @@ func (s *session) recordSaved(v saved) error {
 // dataLost saves, as the steps done so far are good, and says how to go on.
 func (s *session) dataLost(cause error) error {
 	if !s.alone() {
-		return fmt.Errorf("step %d: %w; go on from the last checkpoint with: sambatrain resume %s", s.step+1, cause, s.dir)
+		return fmt.Errorf("step %d: %w; go on from the last checkpoint with: sambatrain resume %s", s.step+1, cause, shell.Quote(s.dir))
 	}
 	if err := s.lastSave(); err != nil {
 		return errors.Join(cause, err)
 	}
-	return fmt.Errorf("step %d: %w; the steps before it are saved, go on with: sambatrain resume %s", s.step+1, cause, s.dir)
+	return fmt.Errorf("step %d: %w; the steps before it are saved, go on with: sambatrain resume %s", s.step+1, cause, shell.Quote(s.dir))
 }
 
 // stop saves, so that the run can be resumed, and says so.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/internal/runlog"
+	"github.com/sambatrain/sambatrain/internal/shell"
 )
 
 // restore loads the newest good checkpoint and takes the metrics back to it.
@@ -108,7 +109,7 @@ func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
 		return err
 	}
 	if change != "" && !s.options.AllowDataChange {
-		return fmt.Errorf("%s; put back what the run was trained on, start a new run, or go on with other batches: sambatrain resume %s --allow-data-change", change, s.dir)
+		return fmt.Errorf("%s; put back what the run was trained on, start a new run, or go on with other batches: sambatrain resume %s --allow-data-change", change, shell.Quote(s.dir))
 	}
 	if change != "" {
 		s.options.Log.Warn("the run goes on with other batches: rows may come twice or be left out", "step", s.step, "changed", change)

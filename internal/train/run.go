@@ -13,6 +13,7 @@ import (
 	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/internal/dist"
 	"github.com/sambatrain/sambatrain/internal/runlog"
+	"github.com/sambatrain/sambatrain/internal/shell"
 	"github.com/sambatrain/sambatrain/internal/wholefile"
 	"github.com/sambatrain/sambatrain/recipes"
 )
@@ -78,7 +79,7 @@ type Stopped struct {
 }
 
 func (s *Stopped) Error() string {
-	again := "go on with: sambatrain resume " + s.Run
+	again := "go on with: sambatrain resume " + shell.Quote(s.Run)
 	if s.Compared {
 		again = "go on with the same command"
 	}

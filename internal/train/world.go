@@ -17,6 +17,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu"
 	"github.com/sambatrain/sambatrain/graph/cuda"
 	"github.com/sambatrain/sambatrain/internal/dist"
+	"github.com/sambatrain/sambatrain/internal/shell"
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
@@ -91,7 +92,7 @@ func (s *session) watch() {
 // process is the reason of err, it says so; of a full disk it says what to do.
 func (s *session) leave(err error) error {
 	if errors.Is(err, syscall.ENOSPC) && s.step > 0 {
-		err = fmt.Errorf("%w; make room and go on with: sambatrain resume %s", err, s.dir)
+		err = fmt.Errorf("%w; make room and go on with: sambatrain resume %s", err, shell.Quote(s.dir))
 	}
 	if s.line == nil {
 		return err

@@ -27,6 +27,7 @@ func TestChanges(t *testing.T) {
 	}{
 		{"optim.weight_decay=0.25", []string{"optim.weight_decay: 0.25 (was 0.1)"}},
 		{"run.threads=3", nil},
+		{"run.tune_products=false", nil},
 		{"run.float32_sublayers=0", []string{`run.float32_sublayers: 0 (was "auto")`}},
 	} {
 		changed := *r

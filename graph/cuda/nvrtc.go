@@ -133,7 +133,11 @@ func (c *compiler) translate(name, text string, opts []string) (code []byte, log
 	for i, o := range opts {
 		args[i] = cString(o)
 	}
+	restored := keepSignals()
 	failed := c.check("nvrtcCompileProgram", c.compile, program, uintptr(len(args)), uintptr(unsafe.Pointer(&args[0])))
+	if err := restored(); err != nil {
+		return nil, "", fmt.Errorf("cuda: signals after nvrtcCompileProgram: %w", err)
+	}
 	var n uint64
 	purego.SyscallN(c.logSize, program, uintptr(unsafe.Pointer(&n)))
 	said := make([]byte, n+1)

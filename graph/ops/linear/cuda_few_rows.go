@@ -94,9 +94,7 @@ func (p fewRows) launch(c *graph.CUDACall, slow bool) (l graph.Launch, ok bool) 
 		l.Defines["GATED"] = "1"
 	}
 	switch {
-	case p.fits() && p.y.Rows == 1:
-		return p.oneRow(l, c), true
-	case p.fits() && p.tileRows(&l, c):
+	case p.fits() && p.y.Rows == 1 && p.oneRow(&l, c), p.fits() && p.y.Rows > 1 && p.tileRows(&l, c):
 		return l, true
 	case slow:
 		const warps = 8
@@ -114,21 +112,31 @@ func (p fewRows) matrices() int {
 	return 1
 }
 
-func (p fewRows) oneRow(l graph.Launch, c *graph.CUDACall) graph.Launch {
+// oneRow reports whether a column is not too long for a block.
+func (p fewRows) oneRow(l *graph.Launch, c *graph.CUDACall) bool {
 	// Two blocks fill a multiprocessor: with room for a third, blocks that begin early come
-	// to lie two on one and none on another.
-	const warps, resident, loads, ahead = 16, 2, 4, 2
-	set(&l, "one_row", warps, resident)
-	l.Defines["LOADS"], l.Defines["AHEAD"] = strconv.Itoa(loads), strconv.Itoa(ahead)
-	k, blocks := p.w.Cols, min(resident*c.Multiprocessors, p.y.Cols)
-	pieces := (k/8 + 32*loads - 1) / (32 * loads)
-	length := 2 * ((k + 7) / 8 * 8)
-	if k%8 != 0 {
-		length *= 2
+	// to lie two on one and none on another. Long columns need more registers.
+	const warps, most = 16, 16
+	resident, loads, k := 2, 4, p.w.Cols
+	pieces := func() int { return (k/8 + 32*loads - 1) / (32 * loads) }
+	for ; p.matrices()*pieces() > warps; resident = 1 {
+		if loads *= 2; loads > most {
+			return false
+		}
 	}
-	l.Grid = [3]int{blocks, 1, 1}
-	l.Shared = length + 4*((p.y.Cols+blocks-1)/blocks)*(p.matrices()*pieces+2*p.reach)
-	return l
+	shared := 2 * ((k + 7) / 8 * 8)
+	if k%8 != 0 {
+		shared *= 2
+	}
+	if shared > sharedBytes/resident {
+		return false
+	}
+	set(l, "one_row", warps, resident)
+	l.Defines["LOADS"] = strconv.Itoa(loads)
+	chunk := warps / (p.matrices() * pieces())
+	l.Grid = [3]int{min(resident*c.Multiprocessors, (p.y.Cols+chunk-1)/chunk), 1, 1}
+	l.Shared, l.Args = shared, append(l.Args, c.Counter)
+	return true
 }
 
 // tileRows reports whether there is room for it. Two blocks fill a multiprocessor, and unless

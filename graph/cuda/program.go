@@ -98,12 +98,13 @@ func (p *Program) build(m graph.Memory, other *Program) error {
 // awaitInputs lets the first kernel begin when the inputs are there: so do all others.
 func (p *Program) awaitInputs() {
 	for _, commands := range p.steps {
-		for _, c := range commands {
-			if k, ok := c.(*kernel); ok {
-				k.early = false
-			}
-			return
+		if len(commands) == 0 {
+			continue
 		}
+		if k, ok := commands[0].(*kernel); ok {
+			k.early = false
+		}
+		return
 	}
 }
 

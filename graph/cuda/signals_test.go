@@ -10,14 +10,27 @@ import (
 	"time"
 )
 
+// expectHeard sends the process a signal, and wants it told to the program.
+func expectHeard(t *testing.T, s syscall.Signal) {
+	t.Helper()
+	heard := make(chan os.Signal, 1)
+	signal.Notify(heard, s)
+	defer signal.Stop(heard)
+	if err := syscall.Kill(os.Getpid(), s); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-heard:
+	case <-time.After(10 * time.Second):
+		t.Fatalf("%v was not told to the program", s)
+	}
+}
+
 // What NVRTC's front end does to a handler, without NVRTC: signal(2) puts Go's back with
 // the flag SA_RESTART alone (and the C library's SA_RESTORER, which stays as it was here).
 func TestRepairSignals(t *testing.T) {
 	const siginfo, onstack = 0x4, 0x08000000
 	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGXFSZ} {
-		heard := make(chan os.Signal, 1)
-		signal.Notify(heard, s)
-		defer signal.Stop(heard)
 		was, err := action(s, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -36,14 +49,7 @@ func TestRepairSignals(t *testing.T) {
 		if is, _ := action(s, nil); is != was {
 			t.Fatalf("%v: action %x, want %x", s, is, was)
 		}
-		if err := syscall.Kill(os.Getpid(), s); err != nil {
-			t.Fatal(err)
-		}
-		select {
-		case <-heard:
-		case <-time.After(10 * time.Second):
-			t.Fatalf("%v was not told to the program", s)
-		}
+		expectHeard(t, s)
 	}
 }
 
@@ -70,9 +76,6 @@ func TestSignalsAfterCompiling(t *testing.T) {
 	}
 	const source = "extern \"C\" __global__ void f(float* x) { *x = 1; }"
 	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
-		heard := make(chan os.Signal, 1)
-		signal.Notify(heard, s)
-		defer signal.Stop(heard)
 		was, err := action(s, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -83,13 +86,6 @@ func TestSignalsAfterCompiling(t *testing.T) {
 		if is, _ := action(s, nil); is != was {
 			t.Fatalf("%v: action %x after compiling, %x before", s, is, was)
 		}
-		if err := syscall.Kill(os.Getpid(), s); err != nil {
-			t.Fatal(err)
-		}
-		select {
-		case <-heard:
-		case <-time.After(10 * time.Second):
-			t.Fatalf("%v was not told to the program", s)
-		}
+		expectHeard(t, s)
 	}
 }

@@ -19,9 +19,11 @@ type halt struct {
 }
 
 // A step may take several times as long as the longest one before it, and the first one as
-// long as kernels take to be loaded, and a library to connect.
+// long as kernels take to be loaded, and a library to connect. The time-out must pass twice:
+// after once of it a process that died is known by its silence, which says more than a halt.
 const (
 	slower    = 10
+	timeouts  = 2
 	firstSlow = 10
 )
 
@@ -44,7 +46,7 @@ func (h *halt) ends(now time.Time) {
 func (h *halt) noticed(now time.Time) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	patience := max(h.timeout, slower*h.longest)
+	patience := max(timeouts*h.timeout, slower*h.longest)
 	if h.longest == 0 {
 		patience = firstSlow * h.timeout
 	}

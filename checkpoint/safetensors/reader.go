@@ -129,8 +129,13 @@ func (f *File) Read(name string, dst []byte) error {
 	if int64(len(dst)) != e.Bytes() {
 		return fmt.Errorf("%s: tensor %q: shape %v of %s takes %d bytes, the buffer has %d", f.name, name, e.Shape, e.DType, e.Bytes(), len(dst))
 	}
-	if err := readAt(f.r, dst, f.data+e.begin); err != nil {
-		return fmt.Errorf("%s: tensor %q: %w", f.name, name, err)
+	return f.part(e, 0, dst)
+}
+
+// part fills dst with a tensor's bytes from from on.
+func (f *File) part(e Entry, from int64, dst []byte) error {
+	if err := readAt(f.r, dst, f.data+e.begin+from); err != nil {
+		return fmt.Errorf("%s: tensor %q: %w", f.name, e.Name, err)
 	}
 	return nil
 }
@@ -153,8 +158,8 @@ func (f *File) ReadFloat32Range(name string, from int, dst []float32) error {
 		return fmt.Errorf("%s: tensor %q: shape %v has no %d elements from %d on", f.name, name, e.Shape, len(dst), from)
 	}
 	raw := bytesOf(dst)
-	if err := readAt(f.r, raw, f.data+e.begin+4*int64(from)); err != nil {
-		return fmt.Errorf("%s: tensor %q: %w", f.name, name, err)
+	if err := f.part(e, 4*int64(from), raw); err != nil {
+		return err
 	}
 	if !littleEndian {
 		swap4(raw)

@@ -26,9 +26,9 @@ func action(s syscall.Signal, to *sigaction) (was sigaction, err error) {
 
 // repairSignals gives Go's handlers back the flags that Go set. NVRTC's front end sets
 // handlers of its own for SIGINT, SIGTERM and SIGXFSZ with signal(2), and puts Go's back
-// with it too, which loses SA_ONSTACK: the next Ctrl-C would end the process with a fatal
-// error of Go's runtime instead of being told to the program. SIGURG, which no library
-// touches, shows what Go's handler and its flags are.
+// with it too, which loses SA_ONSTACK: a signal that finds Go code running then ends the
+// process with a fatal error of Go's runtime instead of being told to the program. SIGURG,
+// which no library touches, shows what Go's handler and its flags are.
 func repairSignals() error {
 	want, err := action(syscall.SIGURG, nil)
 	if err != nil {

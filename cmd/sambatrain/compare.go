@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sambatrain/sambatrain/internal/plainjson"
 	"github.com/sambatrain/sambatrain/internal/plot"
 	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/internal/train"
@@ -131,11 +131,11 @@ func matchingRecipes(name string) ([]string, error) {
 // writeComparison writes the results and the picture. Without any finished run there is
 // nothing to draw.
 func writeComparison(dir string, result *train.Comparison) error {
-	var text bytes.Buffer
-	if err := writeJSON(&text, result); err != nil {
+	text, err := plainjson.Indented(result)
+	if err != nil {
 		return err
 	}
-	if err := wholefile.Write(filepath.Join(dir, comparisonFile), text.Bytes()); err != nil {
+	if err := wholefile.Write(filepath.Join(dir, comparisonFile), text); err != nil {
 		return err
 	}
 	series, err := validationCurves(result)

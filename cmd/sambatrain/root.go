@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sambatrain/sambatrain/internal/plainjson"
 	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/recipes"
 )
@@ -240,10 +240,11 @@ func printResult(c *cobra.Command, output outputForm, v any, text func(w io.Writ
 
 // writeJSON writes v for people and programs.
 func writeJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false) // code has <, > and &
-	e.SetIndent("", "  ")
-	return e.Encode(v)
+	text, err := plainjson.Indented(v)
+	if err == nil {
+		_, err = w.Write(text)
+	}
+	return err
 }
 
 // count is a number of things: 1 document, 2 documents.

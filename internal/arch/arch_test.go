@@ -51,6 +51,7 @@ var rules = []rule{
 	{"internal/dist/disttest", nil, "a test's processes know nothing of the program"},
 	{"internal/wholefile", nil, "writing a file stands alone"},
 	{"internal/shell", nil, "quoting stands alone"},
+	{"internal/plainjson", nil, "writing JSON stands alone"},
 	{"internal/dylib", nil, "opening libraries stands alone"},
 	{"internal/plot", nil, "drawing stands alone"},
 	{"internal/runlog", nil, "logs stand alone"},

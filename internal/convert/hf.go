@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/internal/plainjson"
 	"github.com/sambatrain/sambatrain/layers"
 )
 
@@ -89,7 +90,7 @@ func exportHF(s *Source, o Options) (*Exported, []checkpoint.File, error) {
 		name string
 		v    any
 	}{{configFile, f}, {"generation_config.json", map[string]int32{"bos_token_id": s.Tokenizer.EOS(), "eos_token_id": s.Tokenizer.EOS()}}} {
-		text, err := marshal(part.v)
+		text, err := plainjson.Indented(part.v)
 		if err != nil {
 			return nil, nil, err
 		}

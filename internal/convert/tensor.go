@@ -1,8 +1,6 @@
 package convert
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"maps"
@@ -10,6 +8,7 @@ import (
 
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/checkpoint/safetensors"
+	"github.com/sambatrain/sambatrain/internal/plainjson"
 )
 
 // tensor is one tensor of an exported model.
@@ -87,7 +86,7 @@ func (s *Source) safetensors(list []tensor, o Options) ([]checkpoint.File, error
 			index.WeightMap[t.name] = name
 		}
 	}
-	text, err := marshal(index)
+	text, err := plainjson.Indented(index)
 	return append(files, checkpoint.Bytes(indexFile, text)), err
 }
 
@@ -150,7 +149,7 @@ func (s *Source) tokenizerFiles() []checkpoint.File {
 
 // ownConfig is the project's own config.json.
 func (s *Source) ownConfig(o Options) (checkpoint.File, error) {
-	text, err := marshal(struct {
+	text, err := plainjson.Indented(struct {
 		ModelType string `json:"model_type"`
 		Version   string `json:"sambatrain_version"`
 		Step      int64  `json:"step"`
@@ -159,13 +158,4 @@ func (s *Source) ownConfig(o Options) (checkpoint.File, error) {
 		DType     DType  `json:"dtype"`
 	}{ownType, s.CodeVersion, s.Step, s.Model, s.Tokenizer.EOS(), o.DType})
 	return checkpoint.Bytes(configFile, text), err
-}
-
-func marshal(v any) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	err := e.Encode(v)
-	return b.Bytes(), err
 }

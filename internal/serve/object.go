@@ -14,15 +14,6 @@ import (
 	"unicode/utf8"
 )
 
-// encode is v as JSON, with a line's end behind it. What JSON can't say is an error.
-func encode(v any) ([]byte, error) {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	err := e.Encode(v)
-	return b.Bytes(), err
-}
-
 // decodeObject reads a JSON object into the struct that q points to, by the names of its tags
 // alone: keys that it lacks, and keys that come twice, are errors.
 func decodeObject(body []byte, q any) error {

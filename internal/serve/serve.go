@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/sambatrain/sambatrain/internal/generate"
+	"github.com/sambatrain/sambatrain/internal/plainjson"
 	"github.com/sambatrain/sambatrain/internal/train"
 )
 
@@ -231,7 +232,7 @@ func (j *job) add(b *generate.Batch) error {
 
 // answer writes v. What JSON can't say, as the scores of a model with NaN in it, is an error.
 func answer(w http.ResponseWriter, v any) {
-	text, err := encode(v)
+	text, err := plainjson.Line(v)
 	if err != nil {
 		fail(w, err)
 		return
@@ -274,7 +275,7 @@ func errorBody(err error) map[string]*apiError {
 
 func fail(w http.ResponseWriter, err error) {
 	body := errorBody(err)
-	text, err := encode(body)
+	text, err := plainjson.Line(body)
 	if err != nil {
 		text = nil // an apiError is all strings
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+
+	"github.com/sambatrain/sambatrain/internal/plainjson"
 )
 
 // parts are what a streamed answer is still to send. The worker never waits for a client
@@ -54,7 +56,7 @@ func (s *Server) streamed(w http.ResponseWriter, r *http.Request, q *completionR
 	w.Header().Set("Cache-Control", "no-cache")
 	out := http.NewResponseController(w)
 	send := func(v any) error {
-		line, err := encode(v)
+		line, err := plainjson.Line(v)
 		if err == nil {
 			fmt.Fprintf(w, "data: %s\n", line)
 			out.Flush()

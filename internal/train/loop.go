@@ -1,7 +1,6 @@
 package train
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/data"
+	"github.com/sambatrain/sambatrain/internal/plainjson"
 	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/internal/shell"
 	"github.com/sambatrain/sambatrain/internal/wholefile"
@@ -81,14 +81,11 @@ func (s *session) report(ctx context.Context, last []score, took time.Duration) 
 			return nil, err
 		}
 	}
-	var text bytes.Buffer
-	e := json.NewEncoder(&text)
-	e.SetEscapeHTML(false) // samples of code have <, > and &
-	e.SetIndent("", "  ")
-	if err := e.Encode(result); err != nil {
+	text, err := plainjson.Indented(result)
+	if err != nil {
 		return nil, err
 	}
-	return result, wholefile.Write(filepath.Join(s.dir, ResultFile), text.Bytes())
+	return result, wholefile.Write(filepath.Join(s.dir, ResultFile), text)
 }
 
 // checkFinite refuses a model whose loss is no number, which has no result to report.

@@ -1,0 +1,23 @@
+// Package plainjson writes values as JSON with <, > and & as they are: texts of code are full of
+// them, and nothing here is read as HTML.
+package plainjson
+
+import (
+	"bytes"
+	"encoding/json"
+)
+
+// Line is v on one line, with a line's end behind it. What JSON can't say is an error.
+func Line(v any) ([]byte, error) { return encode(v, "") }
+
+// Indented is v on as many lines as it takes, for people and programs.
+func Indented(v any) ([]byte, error) { return encode(v, "  ") }
+
+func encode(v any, indent string) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", indent)
+	err := e.Encode(v)
+	return b.Bytes(), err
+}

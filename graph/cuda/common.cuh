@@ -281,3 +281,39 @@ __device__ __forceinline__ void ldmatrix4_trans(uint32_t r[4], const void *row) 
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
                : "r"(shared_address(row)));
 }
+
+// exchange swaps odd of the lower lane with even of the upper one, `lane` away.
+__device__ __forceinline__ void exchange(uint32_t &even, uint32_t &odd, bool upper, int lane) {
+  uint32_t got = __shfl_xor_sync(FULL, upper ? even : odd, lane);
+  (upper ? even : odd) = got;
+}
+
+// From compute capability 9.0 on: barriers at addresses in shared memory, and copies by tensor
+// maps that arrive there (PTX, sections "mbarrier" and "Asynchronous copy").
+
+struct __align__(64) TensorMap {
+  uint64_t words[16];
+};
+
+__device__ __forceinline__ void mbarrier_init(uint32_t barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
+}
+// mbarrier_expect arrives, and announces bytes that copies will bring.
+__device__ __forceinline__ void mbarrier_expect(uint32_t barrier, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
+}
+// mbarrier_await waits for the end of the phase of a parity.
+__device__ __forceinline__ void mbarrier_await(uint32_t barrier, int parity) {
+  asm volatile(
+      "{\n.reg .pred p;\nagain:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@p bra over;\nbra again;\nover:\n}" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
+
+// copy_box begins to copy the box at column c and row r of a matrix; the barrier is told.
+__device__ __forceinline__ void copy_box(uint32_t to, const TensorMap *from, int c, int r, uint32_t barrier) {
+  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to), "l"(from),
+               "r"(c), "r"(r), "r"(barrier)
+               : "memory");
+}

@@ -1,29 +1,13 @@
-// Barriers in shared memory, and copies by tensor maps that arrive there (PTX, sections
-// "mbarrier" and "Asynchronous copy"). Phases of a barrier alternate in parity, from 0 on.
+// Barriers in shared memory, and copies by tensor maps that arrive there. Phases of a barrier
+// alternate in parity, from 0 on.
 
-struct __align__(64) TensorMap {
-  uint64_t words[16];
-};
-
-__device__ __forceinline__ void stage_init(uint64_t *barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
-}
+__device__ __forceinline__ void stage_init(uint64_t *barrier, int arrivals) { mbarrier_init(shared_address(barrier), arrivals); }
 __device__ __forceinline__ void stage_fence_init() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
-// stage_expect arrives, and announces bytes that copies will bring.
-__device__ __forceinline__ void stage_expect(uint64_t *barrier, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes) : "memory");
-}
+__device__ __forceinline__ void stage_expect(uint64_t *barrier, int bytes) { mbarrier_expect(shared_address(barrier), bytes); }
 __device__ __forceinline__ void stage_arrive(uint64_t *barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
 }
-// stage_await waits for the end of the phase of a parity.
-__device__ __forceinline__ void stage_await(uint64_t *barrier, int parity) {
-  asm volatile(
-      "{\n.reg .pred p;\nagain:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@p bra over;\nbra again;\nover:\n}" ::"r"(shared_address(barrier)),
-      "r"(parity)
-      : "memory");
-}
+__device__ __forceinline__ void stage_await(uint64_t *barrier, int parity) { mbarrier_await(shared_address(barrier), parity); }
 
 // Ring is where a side of a ring of Stages is, and the parity of its phase.
 template <int Stages> struct Ring {
@@ -37,12 +21,7 @@ template <int Stages> struct Ring {
 // channel on; the barrier is told.
 template <int Rows> __device__ __forceinline__ void copy_panels(bf16 *tile, const TensorMap *from, int channel, int row, uint64_t *barrier) {
 #pragma unroll
-  for (int c = 0; c < D; c += PANEL) {
-    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
-                     shared_address(tile + c * Rows)),
-                 "l"(from), "r"(channel + c), "r"(row), "r"(shared_address(barrier))
-                 : "memory");
-  }
+  for (int c = 0; c < D; c += PANEL) copy_box(shared_address(tile + c * Rows), from, channel + c, row, shared_address(barrier));
 }
 // copy_floats begins to copy a multiple of 4 of them.
 __device__ __forceinline__ void copy_floats(float *to, const float *from, int count, uint64_t *barrier) {

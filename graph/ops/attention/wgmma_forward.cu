@@ -17,12 +17,6 @@ struct Work {
   }
 };
 
-// exchange swaps odd of the lower lane with even of the upper one, `lane` away.
-__device__ __forceinline__ void exchange(uint32_t &even, uint32_t &odd, bool upper, int lane) {
-  uint32_t got = __shfl_xor_sync(FULL, upper ? even : odd, lane);
-  (upper ? even : odd) = got;
-}
-
 // store_rows writes the accumulators of a warp's 16 rows, of which the first is row first of x.
 // Lanes that have 2 channels each of four octets of a row get an octet each. scale is of rows
 // lane/4 and lane/4 + 8.

@@ -9,33 +9,15 @@
 //
 // Macros: ROWS, COLUMNS, DEPTH, STAGES, GROUP.
 
-struct __align__(64) TensorMap {
-  uint64_t words[16];
-};
-
 constexpr int TILE = ROWS * DEPTH * 2; // bytes
 constexpr int STAGE = 3 * TILE;
 constexpr int WARPGROUP = 128;
 constexpr int SUMS = 2 * COLUMNS / 8; // of a thread, four each
 static_assert(ROWS == COLUMNS, "tiles of x and of a weight are equal");
 
-__device__ __forceinline__ void barrier_init(uint32_t barrier, int arrivals) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
-}
-// barrier_expect arrives, and announces bytes that copies will bring.
-__device__ __forceinline__ void barrier_expect(uint32_t barrier, int bytes) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void barrier_await(uint32_t barrier, int parity) {
-  asm volatile(
-      "{\n.reg .pred p;\nAGAIN:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@p bra DONE;\nbra AGAIN;\nDONE:\n}" ::"r"(barrier),
-      "r"(parity)
-      : "memory");
-}
-// barrier_arrive arrives at the barrier of one of the cluster's blocks. It orders nothing beyond
+// mbarrier_arrive arrives at the barrier of one of the cluster's blocks. It orders nothing beyond
 // the thread's own block, for which a fence of the whole GPU would be waited for.
-__device__ __forceinline__ void barrier_arrive(uint32_t barrier, int block) {
+__device__ __forceinline__ void mbarrier_arrive(uint32_t barrier, int block) {
   asm volatile(
       "{\n.reg .b32 at;\nmapa.shared::cluster.u32 at, %0, %1;\n"
       "mbarrier.arrive.shared::cluster.b64 _, [at];\n}" ::"r"(barrier),
@@ -46,12 +28,7 @@ __device__ __forceinline__ void cluster_sync() {
   asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
-// copy_box begins to copy the box at column c and row r of a matrix, to this block or to both.
-__device__ __forceinline__ void copy_box(uint32_t to, const TensorMap *from, int c, int r, uint32_t barrier) {
-  asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to), "l"(from),
-               "r"(c), "r"(r), "r"(barrier)
-               : "memory");
-}
+// copy_box_to_both is copy_box to both blocks.
 __device__ __forceinline__ void copy_box_to_both(uint32_t to, const TensorMap *from, int c, int r, uint32_t barrier) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
@@ -90,12 +67,6 @@ __device__ __forceinline__ void wgmma_64x256(float d[32][4], uint64_t a, uint64_
 // behind the 8 before. Adding 2 to it moves it by 16 of K.
 __device__ __forceinline__ uint64_t describe(uint32_t address) {
   return (address & 0x3ffff) >> 4 | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
-}
-
-// exchange swaps odd of the lower lane with even of the upper one, `lane` away.
-__device__ __forceinline__ void exchange(uint32_t &even, uint32_t &odd, bool upper, int lane) {
-  uint32_t got = __shfl_xor_sync(FULL, upper ? even : odd, lane);
-  (upper ? even : odd) = got;
 }
 
 // Work is the tiles of y, in the order that clusters take them: GROUP pairs of tiles below
@@ -172,7 +143,7 @@ linear_swiglu_tiles(const __grid_constant__ TensorMap x, const __grid_constant__
   Work work(rows, cols);
   if (threadIdx.x == 0) {
     // A stage is empty when both warpgroups of both blocks are done with it.
-    for (int s = 0; s < STAGES; s++) barrier_init(full + 8 * s, 1), barrier_init(empty + 8 * s, 4);
+    for (int s = 0; s < STAGES; s++) mbarrier_init(full + 8 * s, 1), mbarrier_init(empty + 8 * s, 4);
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
   cluster_sync();
@@ -187,8 +158,8 @@ linear_swiglu_tiles(const __grid_constant__ TensorMap x, const __grid_constant__
         work.at(i, block, row, col);
         for (int s = 0; s < steps; s++, next()) {
           uint32_t to = stages + stage * STAGE, barrier = full + 8 * stage;
-          barrier_await(empty + 8 * stage, phase ^ 1);
-          barrier_expect(barrier, STAGE);
+          mbarrier_await(empty + 8 * stage, phase ^ 1);
+          mbarrier_expect(barrier, STAGE);
           copy_box(to, &x, s * DEPTH, row, barrier);
           copy_box_to_both(to + (1 + block) * TILE, block ? &up : &gate, s * DEPTH, col, barrier);
         }
@@ -197,7 +168,7 @@ linear_swiglu_tiles(const __grid_constant__ TensorMap x, const __grid_constant__
   } else {
     registers_demand<240>();
     auto release = [&](int s) {
-      if (thread % WARP == 0 && thread / WARP < 2) barrier_arrive(empty + 8 * s, thread / WARP);
+      if (thread % WARP == 0 && thread / WARP < 2) mbarrier_arrive(empty + 8 * s, thread / WARP);
     };
     float d[SUMS][4];
 #pragma unroll
@@ -206,7 +177,7 @@ linear_swiglu_tiles(const __grid_constant__ TensorMap x, const __grid_constant__
     made.take(d, rows, cols); // nothing yet
     int before = 0;
     auto multiply = [&](bool add) {
-      barrier_await(full + 8 * stage, phase);
+      mbarrier_await(full + 8 * stage, phase);
       uint64_t a = describe(stages + stage * STAGE + (warpgroup - 1) * TILE / 2), b = describe(stages + stage * STAGE + TILE);
       wgmma_fence();
 #pragma unroll

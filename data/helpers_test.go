@@ -13,7 +13,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// smallLayout gives small texts several row groups, shards and rows a document.
+// smallLayout gives small texts several row groups, shards and rows per document.
 var smallLayout = layout{RowGroupTokens: 64, ShardTokens: 2000}
 
 // writeFiles makes a folder of files from name -> content. Names that end in .gz or .zst are compressed.

@@ -60,18 +60,18 @@ tokenizer   bytes, 257 ids, end of text 256, sha256:929db798f82c4668f7272a58c241
 text        text (from text), include everything, exclude nothing
 files read  5; left out: 1 empty documents, 0 links and special files
 
-                          train  validation
-documents                 1      3
-tokens                    16     102
-bytes of text             15     99
-bytes a token             0.938  0.971
-tokens a document, mean   16.0   34.0
-tokens a document, most   16     89
-shards                    1      1
-row groups                1      2
-tokens a row group, most  16     64
-bytes of files            757    1196
-text / files              0.02   0.08
+                            train  validation
+documents                   1      3
+tokens                      16     102
+bytes of text               15     99
+bytes per token             0.938  0.971
+tokens per document, mean   16.0   34.0
+tokens per document, most   16     89
+shards                      1      1
+row groups                  1      2
+tokens per row group, most  16     64
+bytes of files              757    1196
+text / files                0.02   0.08
 
 single-byte frequencies of train give validation 7.5981 bits per byte
 `

@@ -378,7 +378,7 @@ func TestMixedPrecisionGradients(t *testing.T) {
 	}
 }
 
-// TestMixedPrecisionBlocks: a tensor of 2 bytes an element does not take over the
+// TestMixedPrecisionBlocks: a tensor of 2 bytes per element does not take over the
 // block of one of 4, nor is a rounded state used after the state has changed.
 func TestMixedPrecisionBlocks(t *testing.T) {
 	b := newBuilder()

@@ -216,7 +216,7 @@ func untorn(t *testing.T, p *graph.Plan) {
 	}
 }
 
-// TestRandomProgramsInMixedPrecision: tensors of 2 and of 4 bytes an element share
+// TestRandomProgramsInMixedPrecision: tensors of 2 and of 4 bytes per element share
 // the arena, and no step reads what another has overwritten.
 func TestRandomProgramsInMixedPrecision(t *testing.T) {
 	rounds, halves := 0, 0

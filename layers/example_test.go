@@ -24,8 +24,8 @@ func ExampleModel_Loss() {
 		fmt.Println(err)
 		return
 	}
-	fmt.Printf("%.1f nats a token, of %.1f\n", loss, math.Log(64))
-	// Output: 4.2 nats a token, of 4.2
+	fmt.Printf("%.1f nats per token, of %.1f\n", loss, math.Log(64))
+	// Output: 4.2 nats per token, of 4.2
 }
 
 // lossOf is the loss of rows of arbitrary tokens, [B T].

@@ -255,7 +255,7 @@ func TestStepAllocatesNothing(t *testing.T) {
 		}
 	})
 	if allocations != 0 {
-		t.Errorf("%v allocations a step", allocations)
+		t.Errorf("%v allocations per step", allocations)
 	}
 }
 

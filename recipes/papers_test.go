@@ -25,7 +25,7 @@ var (
 	b3t  = budget{tokens: 3.2e12, steps: 381_469, warmup: 3815, batch: 2048, seqLen: 4096, lr: 6e-4}
 )
 
-// rows is b in other rows, of as many tokens a step.
+// rows is b in other rows, of as many tokens per step.
 func (b budget) rows(batch, seqLen int) budget {
 	b.batch, b.seqLen = batch, seqLen
 	return b

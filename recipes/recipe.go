@@ -110,7 +110,7 @@ type Run struct {
 	// matrix product, of those that give the same bits as the first, and take the fastest.
 	// Otherwise the first one is taken.
 	TuneProducts bool `yaml:"tune_products" json:"tune_products"`
-	// Threads is the number of workers; 0 is one a core. Results don't depend on it.
+	// Threads is the number of workers; 0 is one per core. Results don't depend on it.
 	Threads int `yaml:"threads" json:"threads"`
 	// LogEvery is the steps between two lines on a console that is no terminal.
 	LogEvery int64 `yaml:"log_every" json:"log_every"`
@@ -165,7 +165,7 @@ func (r Run) Validate() error {
 	case time.Duration(r.Timeout) < minTimeout || time.Duration(r.Timeout) > maxTimeout:
 		return fmt.Errorf("run.timeout: must be between %v and %v, is %v", Duration(minTimeout), Duration(maxTimeout), r.Timeout)
 	case r.Threads < 0 || r.Threads > maxThreads:
-		return fmt.Errorf("run.threads: must be 1 to %d, or 0 for one a core, is %d", maxThreads, r.Threads)
+		return fmt.Errorf("run.threads: must be 1 to %d, or 0 for one per core, is %d", maxThreads, r.Threads)
 	case r.LogEvery < 1:
 		return fmt.Errorf("run.log_every: must be at least 1, is %d", r.LogEvery)
 	}

@@ -21,12 +21,12 @@ func newBench(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "bench [RECIPE]",
 		Short: "Time a recipe's training step on this machine",
-		Long: `Time a recipe's training step (default: quickstart) on random tokens: tokens a
-second, model FLOPs utilisation, memory, and each op's time, share and rate beside
-what this machine can do at most, which is measured too.
+		Long: `Time a recipe's training step (default: quickstart) on random tokens: tokens per
+second, model FLOPs utilization, memory, and the time, share and rate of each op,
+compared with the peak of this machine, which is measured too.
 
---profile writes a CPU profile of the timed steps, for ` + "`go tool pprof`" + `, and a trace of
-one step, call by call and worker by worker, that ui.perfetto.dev opens.`,
+--profile writes a CPU profile of the timed steps for ` + "`go tool pprof`" + `, and a trace of one
+step, by call and by worker, for ui.perfetto.dev.`,
 		Example: `  sambatrain bench
   sambatrain bench samba-30m --runs 5 --profile profile
   sambatrain bench samba-30m --compare-threads 1,2`,
@@ -71,7 +71,7 @@ one step, call by call and worker by worker, that ui.perfetto.dev opens.`,
 			return printResult(c, output, b, func(w io.Writer) error { return benchText(w, b) })
 		},
 	}
-	c.Flags().IntVar(&options.Steps, "runs", 10, "how many steps to time")
+	c.Flags().IntVar(&options.Steps, "runs", 10, "number of steps to time")
 	c.Flags().StringVar(&options.Profile, "profile", "", "folder to write "+bench.ProfileFile+" and "+bench.TraceFile+" to")
 	c.Flags().IntSliceVar(&threads, "compare-threads", nil, "time the step with these `numbers` of CPU workers in turn, as in 1,2")
 	flags.add(c)
@@ -111,7 +111,7 @@ func benchText(w io.Writer, b *bench.Result) error {
 	}
 	fmt.Fprintf(w, "memory  %s", memoryText(b.Memory))
 	if b.Recomputed > 0 {
-		fmt.Fprintf(w, ", %d calls repeated to keep within", b.Recomputed)
+		fmt.Fprintf(w, ", %d calls recomputed to fit run.memory_budget", b.Recomputed)
 	}
 	if b.PeakRSS > 0 {
 		fmt.Fprintf(w, "; the process had %sB at most", metric(float64(b.PeakRSS)))

@@ -20,11 +20,11 @@ func newBenchCurves() *cobra.Command {
 	var out string
 	c := &cobra.Command{
 		Use:   "curves FILE...",
-		Short: "Compare what `bench generate` measured of several models",
-		Long: `Draw the speeds that ` + "`bench generate --output json`" + ` found of several models: of
-prompts by their length in OUT/prompts.png, and of decoding by the tokens generated, from
-an empty context on, in OUT/decode-ROWS.png. Print markdown tables of them. Models
-of the same name are called by their files.`,
+		Short: "Compare the `bench generate` results of several models",
+		Long: `Draw the speeds that ` + "`bench generate --output json`" + ` measured for several models:
+of prompts by length in OUT/prompts.png, and of decoding by the number of tokens generated
+from an empty context in OUT/decode-ROWS.png. Also print them as markdown tables. Models
+with the same name are labelled with their file names.`,
 		Example: "  sambatrain bench generate samba-1.7b --output json > samba.json\n  sambatrain bench curves samba.json llama.json --out pictures",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -86,7 +86,7 @@ type modelSpeeds struct {
 	name    string
 	from    string // the file
 	lengths []int
-	perS    []float64  // tokens a second, as drawn
+	perS    []float64  // tokens per second, as drawn
 	cells   [][]string // of each length, by column
 }
 
@@ -122,7 +122,7 @@ func speedTables(list []bench.Generation, files []string) []speedTable {
 		if at < 0 {
 			at = len(decodes)
 			decodes = append(decodes, speedTable{file: file, x: fmt.Sprintf("tokens generated, %d at once", rows),
-				of: []string{"tokens/s until here", "ms a step here", "of memory's limit"}})
+				of: []string{"tokens/s until here", "ms per step here", "of memory's limit"}})
 		}
 		decodes[at].models = append(decodes[at].models, m)
 	}
@@ -159,7 +159,7 @@ func (t speedTable) lengths() []int {
 
 // draw makes the picture's file.
 func (t speedTable) draw(folder string) (string, error) {
-	o := plot.Options{XLabel: t.x, YLabel: "tokens a second", FromZero: true}
+	o := plot.Options{XLabel: t.x, YLabel: "tokens per second", FromZero: true}
 	_, o.XMarks = logLengths(t.lengths())
 	var series []plot.Series
 	for _, m := range t.models {

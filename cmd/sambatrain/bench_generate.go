@@ -18,15 +18,15 @@ func newBenchGenerate(a *app) *cobra.Command {
 	var prompts, positions []string
 	c := &cobra.Command{
 		Use:   "generate RECIPE",
-		Short: "Time prompts and decoding of a recipe's model",
-		Long: `Time a recipe's model, with arbitrary weights: how fast it takes prompts of several
-lengths, each measurement with the same number of tokens in all, and how fast it goes on,
-token by token, at several positions of a batch of texts.
+		Short: "Time prompt processing and decoding of a recipe's model",
+		Long: `Time a recipe's model with arbitrary weights: the throughput of prompts of several
+lengths, each measurement with the same total number of tokens, and the speed of decoding
+a batch token by token, at several positions.
 
-Prompts are compared with the limit of matrix products (the operations of the model's
-products and of attention, over the time), decoding with that of memory (the bytes of
-weights and states). A CPU's limits are measured, a known GPU's come from its data sheet;
---peak-tflops and --peak-gbs give others.`,
+Prompts are compared with the compute limit (the FLOPs of the model's matrix products and
+of attention), decoding with the memory bandwidth limit (the bytes of weights and states).
+The limits of a CPU are measured, those of a known GPU come from its data sheet;
+--peak-tflops and --peak-gbs override them.`,
 		Example:           "  sambatrain bench generate quickstart --tokens 8k --prompts 1k,2k,4k,8k --positions 0,1k --rows 4\n  sambatrain bench generate samba-1.7b --device cuda --dtype bfloat16",
 		Args:              exactArgs("RECIPE"),
 		ValidArgsFunction: completeRecipe,
@@ -65,15 +65,15 @@ weights and states). A CPU's limits are measured, a known GPU's come from its da
 		},
 	}
 	f := c.Flags()
-	f.StringSliceVar(&prompts, "prompts", []string{"1k", "2k", "4k", "8k", "16k", "32k", "64k", "128k"}, "`lengths` of prompts, rising")
-	f.String("tokens", "128k", "tokens of one measurement of prompts: this over the length is its rows")
-	f.String("call-tokens", "16k", "tokens of all rows that are computed at once")
-	f.StringSliceVar(&positions, "positions", []string{"0", "1k", "4k", "16k", "64k"}, "`positions` at which decoding is timed, rising; empty for none")
-	f.IntVar(&o.Rows, "rows", 16, "texts that are decoded together")
-	f.IntVar(&o.Steps, "decode-steps", 50, "tokens that are timed at each position")
-	f.IntVar(&o.Runs, "runs", 5, "how often prompts are timed")
-	f.Float64Var(&o.TFLOPs, "peak-tflops", 0, "limit of matrix products; 0 measures it, or looks it up")
-	f.Float64Var(&o.GBs, "peak-gbs", 0, "limit of memory in GB/s; 0 measures it, or looks it up")
+	f.StringSliceVar(&prompts, "prompts", []string{"1k", "2k", "4k", "8k", "16k", "32k", "64k", "128k"}, "`lengths` of prompts, ascending")
+	f.String("tokens", "128k", "tokens per measurement of prompts; divided by the length, its number of rows")
+	f.String("call-tokens", "16k", "number of tokens, over all rows, computed at once")
+	f.StringSliceVar(&positions, "positions", []string{"0", "1k", "4k", "16k", "64k"}, "`positions` at which decoding is timed, ascending; empty for none")
+	f.IntVar(&o.Rows, "rows", 16, "number of texts decoded together")
+	f.IntVar(&o.Steps, "decode-steps", 50, "number of tokens timed at each position")
+	f.IntVar(&o.Runs, "runs", 5, "number of times that prompts are timed")
+	f.Float64Var(&o.TFLOPs, "peak-tflops", 0, "compute limit in TFLOP/s; 0 measures it, or looks it up")
+	f.Float64Var(&o.GBs, "peak-gbs", 0, "memory bandwidth limit in GB/s; 0 measures it, or looks it up")
 	f.BoolVar(&o.Ops, "ops", false, "also list the ops of the longest prompts and of decoding at the last position")
 	flags.add(c)
 	outputFlag(c, &output)

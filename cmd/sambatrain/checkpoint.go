@@ -46,7 +46,7 @@ func newCheckpointList() *cobra.Command {
 	var output outputForm
 	c := &cobra.Command{
 		Use:     "ls RUN_DIR",
-		Short:   "List a run's checkpoints, without reading their tensors",
+		Short:   "List a run's checkpoints without reading their tensors",
 		Example: "  sambatrain checkpoint ls runs/quickstart",
 		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -88,7 +88,7 @@ func newCheckpointVerify() *cobra.Command {
 	var output outputForm
 	c := &cobra.Command{
 		Use:   "verify DIR...",
-		Short: "Read checkpoints whole and compare them with their sums",
+		Short: "Read whole checkpoints and compare them with their checksums",
 		Long: `Read the checkpoints of runs, or single ones, and compare every file with its size,
 SHA-256 and format. Exit status 1 if one is damaged.`,
 		Example: "  sambatrain checkpoint verify runs/*",
@@ -164,8 +164,8 @@ func newCheckpointPrune(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "prune RUN_DIR",
 		Short: "Remove a run's older checkpoints",
-		Long: `Remove all checkpoints but the newest ones, and those whose step is a multiple of
---keep-every. Left out, both numbers are those of the run's recipe. The newest good
+		Long: `Remove all checkpoints except the newest ones and those whose step is a multiple of
+--keep-every. Both numbers default to those of the run's recipe. The newest good
 checkpoint is never removed.`,
 		Example: "  sambatrain checkpoint prune runs/quickstart --keep-last 1",
 		Args:    exactArgs("RUN_DIR"),
@@ -202,8 +202,8 @@ checkpoint is never removed.`,
 			return err
 		},
 	}
-	c.Flags().IntVar(&last, "keep-last", 0, "how many of the newest to keep (default: checkpoint.keep_last of the recipe)")
-	c.Flags().IntVar(&every, "keep-every", 0, "also keep steps that are a multiple of this (default: checkpoint.keep_every of the recipe)")
+	c.Flags().IntVar(&last, "keep-last", 0, "number of newest checkpoints to keep (default: checkpoint.keep_last of the recipe)")
+	c.Flags().IntVar(&every, "keep-every", 0, "also keep steps that are multiples of this (default: checkpoint.keep_every of the recipe)")
 	return c
 }
 
@@ -213,7 +213,7 @@ func newCheckpointDiff() *cobra.Command {
 		Use:   "diff A B",
 		Short: "Compare two checkpoints, tensor by tensor",
 		Long: `Compare two checkpoints, or the newest good ones of two runs. Exit status 0 if all
-tensors are the same bit for bit, 1 if not.`,
+tensors are bit-identical, 1 if not.`,
 		Example: "  sambatrain checkpoint diff runs/a runs/b/checkpoints/step-00000100",
 		Args:    exactArgs("A", "B"),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -32,13 +32,13 @@ func newCompare(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "compare RECIPE...",
 		Short: "Train several recipes on the same tokens and compare them",
-		Long: `Train several recipes on the same tokens, with the same seed, and draw one table
-(parameters, tokens a second, perplexity at several row lengths) and one picture of
-the validation loss. The runs lie in the folder of --out, each called after its
-recipe, with compare.json, compare.png and compare.svg beside them.
+		Long: `Train several recipes on the same tokens, with the same seed, and produce one table
+(parameters, tokens per second, perplexity at several row lengths) and one picture of
+the validation loss. The runs are written to the folder of --out, each named after its
+recipe, next to compare.json, compare.png and compare.svg.
 
-Stop it at any time: the same command goes on. Runs that are finished are not trained
-again, so that some recipes may be trained on another device before.`,
+It can be stopped at any time: the same command continues. Finished runs are not trained
+again, so some recipes may be trained on another device beforehand.`,
 		Example:           "  sambatrain compare ablation-samba ablation-mamba --out runs/ablation\n  sambatrain compare 'ablation-*' --steps 4000 --device cuda --output markdown",
 		Args:              atLeastOneArg("recipe"),
 		ValidArgsFunction: completeRecipe,
@@ -78,7 +78,7 @@ again, so that some recipes may be trained on another device before.`,
 		},
 	}
 	flags.addRun(c)
-	c.Flags().Lookup("out").Usage = "folder of the runs, the table and the picture (default runs/compare)"
+	c.Flags().Lookup("out").Usage = "folder for the runs, the table and the picture (default runs/compare)"
 	c.Flags().IntSliceVar(&lengths, "lengths", []int{1, 2, 4}, "row `lengths` of the validation, in multiples of data.seq_len (recipe key eval.lengths)")
 	outputFlag(c, &output, outputMarkdown)
 	return c
@@ -142,7 +142,7 @@ func writeComparison(dir string, result *train.Comparison) error {
 	if err != nil || len(series) == 0 {
 		return err
 	}
-	o := plot.Options{Title: "Validation loss", XLabel: "tokens", YLabel: "nats a token", CutTop: true}
+	o := plot.Options{Title: "Validation loss", XLabel: "tokens", YLabel: "nats per token", CutTop: true}
 	for _, ext := range plot.Extensions {
 		if err := plot.Curves(filepath.Join(dir, comparisonPicture+ext), o, series); err != nil {
 			return err

@@ -23,8 +23,8 @@ func newDataPrepare(a *app) *cobra.Command {
 		Use:   "prepare",
 		Short: "Tokenize a folder of text into Parquet token shards",
 		Long: `Tokenize a folder of text, JSONL (plain, .gz or .zst) or Parquet into a folder of
-Parquet token shards. A folder that was made from the same settings is left as it is;
-one that was not finished is gone on with.`,
+Parquet token shards. A folder made with the same settings is left as it is; an
+unfinished one is completed.`,
 		Example: `  sambatrain data prepare --text books --include '**/*.txt.gz' --shards shards/books`,
 		Args:    exactArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -20,9 +20,10 @@ func newDataVerify() *cobra.Command {
 	var output outputForm
 	c := &cobra.Command{
 		Use:   "verify SHARDS...",
-		Short: "Read token shards whole and compare them with their manifest",
-		Long: `Read folders of token shards whole: every file's checksum, every row's ids, where
-documents end, and what the manifest counts. Exit status 1 if a shard is damaged.`,
+		Short: "Read whole token shards and compare them with their manifest",
+		Long: `Check folders of token shards completely: the checksum of every file, the ids of every
+row, the ends of documents, and the counts of the manifest. Exit status 1 if a shard is
+damaged.`,
 		Example: "  sambatrain data verify runs/data/go-source",
 		Args:    atLeastOneArg("folder of shards"),
 		RunE: func(c *cobra.Command, args []string) error {

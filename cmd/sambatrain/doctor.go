@@ -22,11 +22,11 @@ func newDoctor() *cobra.Command {
 	var output outputForm
 	c := &cobra.Command{
 		Use:   "doctor",
-		Short: "Say what this machine can compute on, and test it",
-		Long: `Print which process of a run this one would be and what says so, the devices that this
-machine has for training, and the libraries that were found for them, and check each device
-with a small model whose results are known. Exit status 1 if a device computes wrongly, or if
-what says which process this is makes no sense; a machine without a GPU is healthy.`,
+		Short: "Show what this machine can compute on, and test it",
+		Long: `Print the rank that this process would have and where it comes from, the devices of this
+machine and the libraries found for them, and check each device with a small model whose
+results are known. Exit status 1 if a device computes wrong results, or if the settings of
+the rank are contradictory; a machine without a GPU is healthy.`,
 		Example: "  sambatrain doctor\n  sambatrain doctor --output json",
 		Args:    exactArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -42,11 +42,11 @@ type evalFlags struct {
 }
 
 func (f *evalFlags) add(c *cobra.Command, name, lengths string) {
-	c.Flags().StringSliceVar(&f.lengths, "lengths", strings.Split(lengths, ","), "context `lengths` in tokens, rising; 4k is 4096, 1m 1048576")
-	c.Flags().IntVar(&f.rows, "rows", 1, "how many texts are read together")
-	c.Flags().IntVar(&f.chunk, "chunk", generate.DefaultChunk, "how many tokens of a text are computed at once")
+	c.Flags().StringSliceVar(&f.lengths, "lengths", strings.Split(lengths, ","), "context `lengths` in tokens, ascending; 4k is 4096, 1m 1048576")
+	c.Flags().IntVar(&f.rows, "rows", 1, "number of texts read together")
+	c.Flags().IntVar(&f.chunk, "chunk", generate.DefaultChunk, "number of tokens of a text computed at once")
 	c.Flags().StringVar(&f.out, "out", "", "folder for tables and pictures (default RUN_DIR/eval/"+name+")")
-	c.Flags().StringVar(&f.format, "picture", "png", "form of the pictures: png or svg")
+	c.Flags().StringVar(&f.format, "picture", "png", "picture format: png or svg")
 	offer(c, "picture", []string{"png", "svg"})
 	f.model.add(c)
 	outputFlag(c, &f.output)
@@ -101,7 +101,7 @@ type retrievalFlags struct {
 }
 
 func (f *retrievalFlags) add(c *cobra.Command, samples int) {
-	c.Flags().IntVar(&f.samples, "samples", samples, "how many questions for each cell")
+	c.Flags().IntVar(&f.samples, "samples", samples, "number of questions per cell")
 	c.Flags().Uint64Var(&f.seed, "seed", 1, "seed of the questions")
 }
 

@@ -22,11 +22,11 @@ func newEvalCurves() *cobra.Command {
 	var out, name string
 	c := &cobra.Command{
 		Use:   "curves RUN_DIR...",
-		Short: "Compare what `eval ppl` measured of several runs",
-		Long: `Draw the bits per byte by context length of several runs, which ` + "`eval ppl`" + ` left in
-RUN_DIR/eval/ppl, in one picture, and print a markdown table of them. --name is another
-folder of RUN_DIR/eval, which ` + "`eval ppl --out`" + ` wrote. Runs are called by
-their recipes, and by their folders where two have the same.`,
+		Short: "Compare the `eval ppl` results of several runs",
+		Long: `Draw the bits per byte by context length of several runs, as written by ` + "`eval ppl`" + ` to
+RUN_DIR/eval/ppl, in one picture, and print them as a markdown table. --name is another
+folder of RUN_DIR/eval, written by ` + "`eval ppl --out`" + `. Runs are labelled with the names of
+their recipes, or with their folders where two have the same recipe.`,
 		Example: "  sambatrain eval curves runs/samba runs/llama --out ppl.png",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -56,7 +56,7 @@ their recipes, and by their folders where two have the same.`,
 		},
 	}
 	c.Flags().StringVar(&out, "out", "ppl.png", "picture to write: .png or .svg")
-	c.Flags().StringVar(&name, "name", "ppl", "folder of RUN_DIR/eval that has the figures")
+	c.Flags().StringVar(&name, "name", "ppl", "folder of RUN_DIR/eval that has the results")
 	return c
 }
 

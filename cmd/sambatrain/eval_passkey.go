@@ -22,12 +22,12 @@ func newEvalPasskey(a *app) *cobra.Command {
 	var depths int
 	c := &cobra.Command{
 		Use:   "passkey RUN_DIR",
-		Short: "Recall of a number hidden in a long document, by length and depth",
-		Long: `Ask a run's newest good checkpoint for a number of five digits that is hidden in a
-document of filler (arXiv 2305.16300), at depths from 0, the beginning, to 1, the end.
-The likeliest tokens must spell exactly that number. scores.csv has a line for each
-length and depth, and heat.png the picture. The questions depend on the seed, the length
-and the depth alone. Models learn the task from a recipe with data.generate, see
+		Short: "Passkey retrieval in long documents, by length and depth",
+		Long: `Ask a run's newest good checkpoint for a five-digit number hidden in a document of filler
+(arXiv 2305.16300), at depths from 0, the beginning, to 1, the end. Greedy decoding must
+produce exactly that number. scores.csv has one row per length and depth, and heat.png is
+the heat map. The questions depend only on the seed, the length and the depth. Models
+learn the task from a recipe with data.generate; see
 ` + "`sambatrain finetune --help`" + `.` + olderCheckpoint,
 		Example: "  sambatrain eval passkey runs/samba-passkey --lengths 4k,8k,16k,32k,64k,128k,256k",
 		Args:    exactArgs("RUN_DIR"),
@@ -55,7 +55,7 @@ and the depth alone. Models learn the task from a recipe with data.generate, see
 	}
 	f.add(c, "passkey", "1k,2k,4k,8k")
 	q.add(c, 5)
-	c.Flags().IntVar(&depths, "depths", 11, "how many depths, from 0 to 1")
+	c.Flags().IntVar(&depths, "depths", 11, "number of depths, from 0 to 1")
 	return c
 }
 

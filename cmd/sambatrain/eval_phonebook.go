@@ -23,10 +23,10 @@ func newEvalPhonebook(a *app) *cobra.Command {
 	var entries []int
 	c := &cobra.Command{
 		Use:   "phonebook RUN_DIR",
-		Short: "Recall of a number from a phone book, by the book's size",
-		Long: `Ask a run's newest good checkpoint for the number of one name of a phone book, after
-two examples (arXiv 2402.01032). The likeliest tokens must spell exactly that number on
-the first line. scores.csv has a line for each size, and scores.png the picture.` + olderCheckpoint,
+		Short: "Phone book lookup, by the size of the book",
+		Long: `Ask a run's newest good checkpoint for the number of one name in a phone book, after two
+examples (arXiv 2402.01032). Greedy decoding must produce exactly that number on the first
+line. scores.csv has one row per size, and scores.png shows them.` + olderCheckpoint,
 		Example: "  sambatrain eval phonebook runs/samba-phonebook --entries 20,60,120,240,480",
 		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -55,7 +55,7 @@ the first line. scores.csv has a line for each size, and scores.png the picture.
 	f.add(c, "phonebook", "")
 	c.Flags().Lookup("lengths").Hidden = true
 	q.add(c, 20)
-	c.Flags().IntSliceVar(&entries, "entries", []int{20, 40, 80, 160, 320, 480}, "`sizes` of the book, rising")
+	c.Flags().IntSliceVar(&entries, "entries", []int{20, 40, 80, 160, 320, 480}, "`sizes` of the book, ascending")
 	return c
 }
 

@@ -25,12 +25,12 @@ func newEvalPPL(a *app) *cobra.Command {
 		Use:   "ppl RUN_DIR",
 		Short: "Perplexity by context length, and by position",
 		Long: `Perplexity of a run's newest good checkpoint on texts of the longest length, read from
-beginning to end with carried state: memory does not grow with the length, but with
-full attention. A length's figure is the mean over the first so many tokens of each
-text; lengths.csv has one for each length, positions.csv one for each interval of
-positions, and there are pictures of both.
+beginning to end with carried state: memory grows with the length only for full
+attention. The value for length n is the mean over the first n tokens of each text.
+lengths.csv has one row per length, positions.csv one per interval of positions, and both
+are drawn.
 
-When a signal stops it, the texts that were read to their end are reported (exit status 75).
+If a signal stops it, the texts read to their end are reported (exit status 75).
 
 Texts are taken from the run's validation split, as one stream of documents, or from
 --text files, each cut into texts of the longest length.` + olderCheckpoint,
@@ -58,7 +58,7 @@ Texts are taken from the run's validation split, as one stream of documents, or 
 	}
 	f.add(c, "ppl", "2k,4k,8k,16k")
 	c.Flags().StringArrayVar(&files, "text", nil, "`file` to read instead of the validation split; may be repeated")
-	c.Flags().IntVar(&texts, "texts", 8, "how many texts to read at most")
+	c.Flags().IntVar(&texts, "texts", 8, "maximum number of texts to read")
 	return c
 }
 

@@ -18,7 +18,7 @@ func newExport(a *app) *cobra.Command {
 	shard := byteSize(convert.DefaultMaxShard)
 	c := &cobra.Command{
 		Use:   "export RUN_DIR",
-		Short: "Write a run's model for other programs",
+		Short: "Export a run's model for other programs",
 		Long: `Write the model of a run's newest good checkpoint, and its tokenizer, to a folder:
 
   safetensors      this program's names and model section
@@ -27,7 +27,7 @@ func newExport(a *app) *cobra.Command {
   samba-pth-names  safetensors with the names of the paper's own code
   gguf             llama.cpp's mamba or llama
 
-A model that a format can't say exactly is refused. docs/export.md shows how to load each.` + olderCheckpoint,
+A model that a format can't represent exactly is refused. docs/export.md shows how to load each.` + olderCheckpoint,
 		Example: "  sambatrain export runs/quickstart --format hf --dtype bfloat16 --out exported",
 		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -74,7 +74,7 @@ A model that a format can't say exactly is refused. docs/export.md shows how to 
 	f.StringVar((*string)(&o.DType), "dtype", string(convert.Float32), "type of the weights: float32, bfloat16, float16, or q8_0 for gguf")
 	offer(c, "format", names(convert.Formats))
 	offer(c, "dtype", names(convert.DTypes))
-	f.Var(&shard, "max-shard-size", "most bytes of a safetensors file, as in 500MB")
+	f.Var(&shard, "max-shard-size", "maximum size of a safetensors file, as in 500MB")
 	f.StringVar(&out, "out", "", "folder to write; it must be empty or not exist")
 	return c
 }

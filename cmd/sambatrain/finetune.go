@@ -21,13 +21,13 @@ func newFinetune(a *app) *cobra.Command {
 		Use:   "finetune RUN_DIR [RECIPE]",
 		Short: "Train a run's model further, on another task or text",
 		Long: `Start a new run from the parameters of another run's newest good checkpoint. The recipe
-is that run's own, changed by a task, by RECIPE (a recipe without a model section) and
-by --set, in this order; the optimizer starts anew.
+is that of the other run, changed by a task, by RECIPE (a recipe without a model section)
+and by --set, in this order; the optimizer state starts fresh.
 
---task passkey and --task phonebook make documents up as they are read, no two alike,
-and train on their answers (Samba, arXiv 2406.07522, section 3.3 and appendix C: 500 and 100
-steps, rate 1e-4); the batch and the row length are the run's. Measure the result with
-` + "`sambatrain eval passkey`" + ` and ` + "`sambatrain eval phonebook`" + `.` + olderCheckpoint,
+--task passkey and --task phonebook generate documents on the fly, no two alike, and train
+on their answers (Samba, arXiv 2406.07522, section 3.3 and appendix C: 500 and 100 steps,
+learning rate 1e-4); batch size and row length stay those of the run. Measure the result
+with ` + "`sambatrain eval passkey`" + ` and ` + "`sambatrain eval phonebook`" + `.` + olderCheckpoint,
 		Example: "  sambatrain finetune runs/samba --task passkey --out runs/samba-passkey",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 && len(args) != 2 {
@@ -66,7 +66,7 @@ steps, rate 1e-4); the batch and the row length are the run's. Measure the resul
 			return a.pretrain(c, r, processes, output)
 		},
 	}
-	c.Flags().StringVar(&task, "task", "", "what to train on: passkey or phonebook")
+	c.Flags().StringVar(&task, "task", "", "task to train on: passkey or phonebook")
 	offer(c, "task", []string{data.TaskPasskey, data.TaskPhonebook})
 	flags.addRun(c)
 	processes.add(c)

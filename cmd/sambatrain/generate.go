@@ -48,10 +48,10 @@ func newGenerate(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "generate RUN_DIR",
 		Short: "Continue prompts with a trained model",
-		Long: `Continue one or several prompts with a run's newest good checkpoint. Text is written as
-it comes. The recurrent state and the attention window are carried along, so every token
-costs the same. On a terminal, control characters are shown, as \x1b. In JSON, bytes that
-are no characters become U+FFFD; token_ids are what was generated, exactly.` + olderCheckpoint,
+		Long: `Continue one or more prompts with a run's newest good checkpoint. Text is streamed as it
+is generated. The recurrent state and the attention window are carried along, so every
+token costs the same. On a terminal, control characters are escaped, as in \x1b. In JSON,
+invalid UTF-8 becomes U+FFFD; token_ids are exactly what was generated.` + olderCheckpoint,
 		Example: `  sambatrain generate runs/quickstart --prompt "func main() {" --tokens 200 --temperature 0.7
   cat main.go | sambatrain generate runs/quickstart --prompt-file - --stop "}"
   sambatrain generate runs/quickstart --prompt "type A" --prompt "type B" --output json`,
@@ -59,17 +59,17 @@ are no characters become U+FFFD; token_ids are what was generated, exactly.` + o
 		RunE: func(c *cobra.Command, args []string) error { return a.generate(c, args[0], &o) },
 	}
 	f := c.Flags()
-	f.StringArrayVar(&o.prompts, "prompt", nil, "`text` to continue; may be repeated; without any a new text is begun")
-	f.StringArrayVar(&o.files, "prompt-file", nil, "`file` that holds a text to continue, - is standard input; may be repeated")
-	f.IntVar(&o.tokens, "tokens", 200, "how many tokens to generate at most")
-	f.StringArrayVar(&o.stops, "stop", nil, "`string` that ends the text, and is left out; may be repeated")
+	f.StringArrayVar(&o.prompts, "prompt", nil, "`text` to continue; may be repeated; without a prompt, a new text is generated")
+	f.StringArrayVar(&o.files, "prompt-file", nil, "`file` with a text to continue, - for standard input; may be repeated")
+	f.IntVar(&o.tokens, "tokens", 200, "maximum number of tokens to generate")
+	f.StringArrayVar(&o.stops, "stop", nil, "`string` that ends the text, itself left out; may be repeated")
 	f.BoolVar(&o.echo, "echo", true, "write the prompt before its continuation")
-	f.IntVar(&o.batch, "batch", 8, "how many prompts go on together at most")
-	f.IntVar(&o.chunk, "chunk", generate.DefaultChunk, "how many tokens of a prompt are computed at once")
-	f.Float64Var(&o.sampler.Temperature, "temperature", 0.8, "randomness; 0 takes the likeliest token")
-	f.IntVar(&o.sampler.TopK, "top-k", 0, "draw from the k likeliest tokens; 0 is all")
-	f.Float64Var(&o.sampler.TopP, "top-p", 1, "draw from the likeliest tokens whose probabilities sum to p")
-	f.Uint64Var(&o.sampler.Seed, "seed", 1, "seed of the draws; that of the second prompt is one more, and so on")
+	f.IntVar(&o.batch, "batch", 8, "maximum number of prompts decoded together")
+	f.IntVar(&o.chunk, "chunk", generate.DefaultChunk, "number of tokens of a prompt computed at once")
+	f.Float64Var(&o.sampler.Temperature, "temperature", 0.8, "sampling temperature; 0 takes the most likely token")
+	f.IntVar(&o.sampler.TopK, "top-k", 0, "sample from the k most likely tokens; 0 means all")
+	f.Float64Var(&o.sampler.TopP, "top-p", 1, "sample from the most likely tokens whose probabilities sum to p")
+	f.Uint64Var(&o.sampler.Seed, "seed", 1, "seed of the sampling; the second prompt uses the seed plus one, and so on")
 	o.model.add(c)
 	outputFlag(c, &o.output)
 	return c

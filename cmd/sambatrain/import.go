@@ -17,12 +17,12 @@ func newImport(a *app) *cobra.Command {
 	var recipe string
 	c := &cobra.Command{
 		Use:   "import DIR",
-		Short: "Make a run of another program's model, to train it further",
+		Short: "Make a run from another program's model, to train it further",
 		Long: `Read a model of Transformers (MambaForCausalLM, LlamaForCausalLM, MistralForCausalLM),
 flash-linear-attention (SambaForCausalLM), state-spaces/mamba or of this program's
 ` + "`export --format safetensors`" + ` from the config.json and safetensors in DIR, and make a run
-directory with it as the checkpoint of step 0. The recipe says all but the model: its
-model section becomes that of DIR.`,
+directory with it as the checkpoint of step 0. The recipe gives everything but the model:
+its model section is replaced by that of DIR.`,
 		Example: "  sambatrain import mamba-130m --recipe my.yaml --out runs/mamba\n  sambatrain resume runs/mamba",
 		Args:    exactArgs("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -64,7 +64,7 @@ model section becomes that of DIR.`,
 			return nil
 		},
 	}
-	c.Flags().StringVar(&recipe, "recipe", "", "recipe that says all but the model")
+	c.Flags().StringVar(&recipe, "recipe", "", "recipe that gives everything but the model")
 	complete(c, "recipe", completeRecipe)
 	flags.addRun(c)
 	return c

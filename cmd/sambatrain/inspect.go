@@ -52,7 +52,7 @@ func inspectText(w io.Writer, in *train.Inspection) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(w, "\nwork    %sFLOP a token, forward and backward, in %s\nmemory  %s\n        %sB more of the host's memory for the copy that checkpoints are written from\n",
+	if _, err := fmt.Fprintf(w, "\nwork    %sFLOP per token, forward and backward, in %s\nmemory  %s\n        %sB more of the host's memory for the copy that checkpoints are written from\n",
 		metric(in.FLOPsPerToken), in.Precision, memoryText(in.Memory), metric(float64(in.Memory.CheckpointCopy))); err != nil {
 		return err
 	}
@@ -63,14 +63,14 @@ func inspectText(w io.Writer, in *train.Inspection) error {
 	for _, name := range slices.Sorted(maps.Keys(in.RecomputedOps)) {
 		ops = append(ops, fmt.Sprintf("%d %s", in.RecomputedOps[name], name))
 	}
-	_, err := fmt.Fprintf(w, "        to keep within run.memory_budget, %d kernel calls of the forward pass are repeated in the backward pass:\n        %s\n",
+	_, err := fmt.Fprintf(w, "        to keep within run.memory_budget, %d kernel calls of the forward pass are recomputed in the backward pass:\n        %s\n",
 		in.Recomputed, strings.Join(ops, ", "))
 	return err
 }
 
 // memoryText is a step's memory, in parts.
 func memoryText(m train.Bytes) string {
-	return fmt.Sprintf("%sB a step: parameters %sB, gradients %sB, optimizer %sB, activations %sB", metric(float64(m.Total)),
+	return fmt.Sprintf("%sB per step: parameters %sB, gradients %sB, optimizer %sB, activations %sB", metric(float64(m.Total)),
 		metric(float64(m.Parameters)), metric(float64(m.Gradients)), metric(float64(m.Optimizer)), metric(float64(m.Activations)))
 }
 

@@ -17,9 +17,9 @@ func newLogits(a *app) *cobra.Command {
 	var tokens []int32
 	c := &cobra.Command{
 		Use:   "logits RUN_DIR",
-		Short: "Write a model's scores for given tokens, to check other programs by",
-		Long: `Run a run's newest good checkpoint over some tokens and write them and the scores of
-each one's successors to a safetensors file: tokens [T], logits [T V].` + olderCheckpoint,
+		Short: "Write a model's logits for given tokens, to check other programs against",
+		Long: `Run a run's newest good checkpoint over some tokens, and write them and the next-token
+logits at each to a safetensors file: tokens [T], logits [T V].` + olderCheckpoint,
 		Example: `  sambatrain logits runs/quickstart --prompt "func main() {" --out expected.safetensors`,
 		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -61,7 +61,7 @@ each one's successors to a safetensors file: tokens [T], logits [T V].` + olderC
 	}
 	f := c.Flags()
 	f.StringVar(&prompt, "prompt", "", "text; the end-of-text token is put before it, as in training")
-	f.Int32SliceVar(&tokens, "tokens", nil, "`tokens` in the place of a text, as in 256,72,105")
+	f.Int32SliceVar(&tokens, "tokens", nil, "`tokens` instead of a text, as in 256,72,105")
 	f.StringVar(&out, "out", "", "file to write")
 	return c
 }

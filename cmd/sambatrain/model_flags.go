@@ -11,7 +11,7 @@ import (
 )
 
 // olderCheckpoint ends the help of commands that use a run's newest good checkpoint.
-const olderCheckpoint = "\n\nRUN_DIR may be the folder of an older checkpoint, too, as `checkpoint ls` lists them."
+const olderCheckpoint = "\n\nRUN_DIR may also be the folder of an older checkpoint, as listed by `checkpoint ls`."
 
 // modelFlags say where a trained model computes.
 type modelFlags struct {
@@ -20,9 +20,9 @@ type modelFlags struct {
 }
 
 func (f *modelFlags) add(c *cobra.Command) {
-	c.Flags().StringVar(&f.device, "device", "", "where to compute: "+strings.Join(recipes.Devices, ", ")+" (default: as it was trained)")
-	c.Flags().StringVar(&f.dtype, "dtype", "", "type of computation: "+strings.Join(recipes.DTypes, ", ")+" (default: as it was trained)")
-	c.Flags().IntVar(&f.threads, "threads", 0, "number of CPU workers; 0 is one a core")
+	c.Flags().StringVar(&f.device, "device", "", "device to compute on: "+strings.Join(recipes.Devices, ", ")+" (default: as trained)")
+	c.Flags().StringVar(&f.dtype, "dtype", "", "precision: "+strings.Join(recipes.DTypes, ", ")+" (default: as trained)")
+	c.Flags().IntVar(&f.threads, "threads", 0, "number of CPU workers; 0 means one per core")
 	offer(c, "device", recipes.Devices)
 	offer(c, "dtype", recipes.DTypes)
 }

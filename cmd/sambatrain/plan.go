@@ -31,12 +31,12 @@ func newPlan() *cobra.Command {
 	var p planFlags
 	c := &cobra.Command{
 		Use:   "plan RECIPE",
-		Short: "Predict speed, memory, days and cost on GPUs that are not here",
-		Long: `Predict how fast a recipe trains on so many GPUs, what memory a step takes, and how
-many days and dollars its tokens cost; and which run.shard and train.micro_batch are
-the fastest that fit. Nothing is run: the plans of a step are made as for a GPU, and
-walked with the times that ops were measured to take on one, and with a model of the
-network. docs/scale.md says what it knows and what it doesn't.`,
+		Short: "Predict speed, memory, days and cost on other GPUs",
+		Long: `Predict how fast a recipe trains on a given number of GPUs, how much memory a step takes,
+how many days and dollars its tokens cost, and which run.shard and train.micro_batch are
+the fastest that fit. Nothing is run: the plan of a step is built as for a GPU, and timed
+with op times measured on one and a model of the network. docs/scale.md says what is
+modelled and what is not.`,
 		Example: `  sambatrain plan samba-1.3b --gpus 64
   sambatrain plan samba-421m --gpus 1-512 --price 1.9
   sambatrain plan samba-3.8b --gpus 8 --interconnect pcie-ib200 --shard full`,
@@ -66,21 +66,21 @@ network. docs/scale.md says what it knows and what it doesn't.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&p.gpus, "gpus", "1-64", "numbers of GPUs: 8, or 1,8,64, or 1-64 for the powers of two between")
+	f.StringVar(&p.gpus, "gpus", "1-64", "numbers of GPUs: 8, or 1,8,64, or 1-64 for the powers of two in that range")
 	f.StringVar(&p.gpu, "gpu", "h100", "kind of GPU: "+strings.Join(forecast.GPUs(), ", ")+", or a file such as internal/forecast/h100.yaml")
-	f.StringVar(&p.interconnect, "interconnect", "nvlink-ib400", "how they are connected: "+strings.Join(forecast.Interconnects(), ", "))
-	f.IntVar(&p.perNode, "gpus-per-node", 0, "GPUs of a node, where not the interconnect's")
-	f.Float64Var(&p.linkGBs, "link-bandwidth", 0, "GB/s between GPUs of a node, where not the interconnect's")
-	f.Float64Var(&p.linkMicros, "link-latency", 0, "microseconds of a hop between GPUs of a node, likewise")
-	f.Float64Var(&p.netGBs, "net-bandwidth", 0, "GB/s between nodes, all cards of a node together, likewise")
-	f.Float64Var(&p.netUS, "net-latency", 0, "microseconds of a hop between nodes, likewise")
-	f.Float64Var(&p.contention, "contention", 0.05, "part by which kernels are slower beside a collective")
-	f.StringVar(&p.memory, "memory", "", "memory of a GPU that a run may plan with, as 79GB, where not the GPU's")
-	f.Float64Var(&p.price, "price", 0, "US dollars an hour of a GPU, where not the GPU's")
-	f.StringVar(&p.layout.Shard, "shard", "", "plan with this run.shard alone: "+strings.Join(recipes.Shards, ", "))
+	f.StringVar(&p.interconnect, "interconnect", "nvlink-ib400", "interconnect of the GPUs: "+strings.Join(forecast.Interconnects(), ", "))
+	f.IntVar(&p.perNode, "gpus-per-node", 0, "GPUs per node (default: the interconnect's)")
+	f.Float64Var(&p.linkGBs, "link-bandwidth", 0, "GB/s between the GPUs of a node (default: the interconnect's)")
+	f.Float64Var(&p.linkMicros, "link-latency", 0, "microseconds per hop between the GPUs of a node (default: the interconnect's)")
+	f.Float64Var(&p.netGBs, "net-bandwidth", 0, "GB/s between nodes, all network cards of a node together (default: the interconnect's)")
+	f.Float64Var(&p.netUS, "net-latency", 0, "microseconds per hop between nodes (default: the interconnect's)")
+	f.Float64Var(&p.contention, "contention", 0.05, "fraction by which a concurrent collective slows kernels down")
+	f.StringVar(&p.memory, "memory", "", "memory of a GPU that a run may use, as in 79GB (default: the GPU's)")
+	f.Float64Var(&p.price, "price", 0, "US dollars per GPU hour (default: the GPU's)")
+	f.StringVar(&p.layout.Shard, "shard", "", "only consider this run.shard: "+strings.Join(recipes.Shards, ", "))
 	offer(c, "interconnect", forecast.Interconnects())
 	offer(c, "shard", recipes.Shards)
-	f.IntVar(&p.layout.MicroBatch, "micro-batch", 0, "plan with this train.micro_batch alone")
+	f.IntVar(&p.layout.MicroBatch, "micro-batch", 0, "only consider this train.micro_batch")
 	flags.add(c)
 	flags.addSteps(c)
 	outputFlag(c, &output, outputMarkdown)
@@ -162,13 +162,13 @@ func choosePlans(m *forecast.Machine, r *recipes.Recipe, counts []int, l forecas
 
 func plansText(w io.Writer, m *forecast.Machine, r *recipes.Recipe, plans []scalePlan) error {
 	cal, net := m.Calibration, m.Interconnect
-	fmt.Fprintf(w, "%s: %d rows of %d tokens a step, %d steps, %stokens, in %s\n", r.Name, r.Train.BatchSize, r.Data.SeqLen, r.Train.Steps,
+	fmt.Fprintf(w, "%s: %d rows of %d tokens per step, %d steps, %stokens, in %s\n", r.Name, r.Train.BatchSize, r.Data.SeqLen, r.Train.Steps,
 		metric(float64(r.Train.Steps)*float64(r.Train.BatchSize*r.Data.SeqLen)), r.PrecisionText())
-	fmt.Fprintf(w, "%s, %.0f GB to plan with, $%.2f an hour; %d a node, %s: %.0f GB/s within, %.0f GB/s between\n", cal.Name, float64(cal.Memory)/1e9, cal.Price,
+	fmt.Fprintf(w, "%s, %.0f GB to plan with, $%.2f per hour; %d per node, %s: %.0f GB/s within, %.0f GB/s between\n", cal.Name, float64(cal.Memory)/1e9, cal.Price,
 		net.GPUsPerNode, net.Name, net.Link.GBs, net.Net.GBs)
 	fmt.Fprintf(w, "predicted from %s (%s), not measured\n\n", cal.Source, cal.Date)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "GPUs\tshard\tmicro-batch\tin a step\trepeated calls\tmemory a GPU\tstep ms\twaits ms\ttokens/s\ta GPU\tMFU\tdays\tcost $\t")
+	fmt.Fprintln(t, "GPUs\tshard\tmicro-batch\tper step\trecomputed calls\tmemory/GPU\tstep ms\twaits ms\ttokens/s\tper GPU\tMFU\tdays\tcost $\t")
 	for _, p := range plans {
 		list := p.Layouts
 		if len(plans) > 1 && len(list) > 1 {
@@ -200,7 +200,7 @@ func plansText(w io.Writer, m *forecast.Machine, r *recipes.Recipe, plans []scal
 
 // plansMarkdown is a row for the fastest layout of each number of GPUs.
 func plansMarkdown(w io.Writer, plans []scalePlan) error {
-	fmt.Fprintln(w, "| GPUs | run.shard | micro-batch | memory a GPU | step, ms | waits, ms | tokens/s | a GPU | MFU | days | cost, $ |")
+	fmt.Fprintln(w, "| GPUs | run.shard | micro-batch | memory per GPU | step, ms | waits, ms | tokens/s | per GPU | MFU | days | cost, $ |")
 	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|---|---|")
 	for _, p := range plans {
 		if p.Refused != "" {
@@ -208,11 +208,11 @@ func plansMarkdown(w io.Writer, plans []scalePlan) error {
 			continue
 		}
 		f := p.Layouts[0]
-		repeated := ""
+		recomputed := ""
 		if f.Recomputed > 0 {
-			repeated = fmt.Sprintf(", %d calls repeated", f.Recomputed)
+			recomputed = fmt.Sprintf(", %d calls recomputed", f.Recomputed)
 		}
-		fmt.Fprintf(w, "| %d | %s | %d x %d%s | %.1f GB | %s | %s | %s | %s | %.1f%% | %s | %s |\n", f.GPUs, f.Shard, f.MicroBatches, f.MicroBatch, repeated,
+		fmt.Fprintf(w, "| %d | %s | %d x %d%s | %.1f GB | %s | %s | %s | %s | %.1f%% | %s | %s |\n", f.GPUs, f.Shard, f.MicroBatches, f.MicroBatch, recomputed,
 			float64(f.MemoryBytes)/1e9, runlog.Thousands(f.StepMS), few(f.WaitMS), runlog.Thousands(f.TokensPerSecond), runlog.Thousands(f.TokensPerSecond/float64(f.GPUs)), 100*f.MFU, days(f.Days), runlog.Thousands(f.Cost))
 	}
 	return nil

@@ -22,8 +22,8 @@ func newPlot() *cobra.Command {
 		Use:   "plot RUN_DIR...",
 		Short: "Draw runs' loss curves",
 		Long: `Draw a run's training and validation loss in bits per byte over its steps, or the
-validation losses of several runs over the tokens that they were trained on, as PNG or SVG
-by the file's extension. A run that goes on is drawn as far as it is.`,
+validation losses of several runs over their training tokens, as PNG or SVG by the file's
+extension. A run in progress is drawn up to its last step.`,
 		Example: "  sambatrain plot runs/quickstart --out loss.svg\n  sambatrain plot runs/a runs/b --out both.png",
 		Args:    atLeastOneArg("RUN_DIR"),
 		RunE: func(c *cobra.Command, dirs []string) error {
@@ -48,7 +48,7 @@ by the file's extension. A run that goes on is drawn as far as it is.`,
 			return err
 		},
 	}
-	c.Flags().StringVar(&out, "out", "", "picture to write: .png or .svg (default RUN_DIR/loss.png of a single run)")
+	c.Flags().StringVar(&out, "out", "", "picture to write: .png or .svg (default RUN_DIR/loss.png for a single run)")
 	return c
 }
 

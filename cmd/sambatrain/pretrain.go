@@ -22,9 +22,9 @@ func newPretrain(a *app) *cobra.Command {
 (sambatrain recipes ls). The run directory gets the resolved recipe, metrics.jsonl,
 a TensorBoard event file, checkpoints and a generated sample.
 
---resume goes on with the run in the run directory if there is one already, and begins
-it otherwise: one command for launchers that start processes again. The recipe must be
-that run's.`,
+--resume continues the run in the run directory if there is one, and starts it
+otherwise: one command for launchers that restart processes. The recipe must be that of
+the run.`,
 		Example:           "  sambatrain pretrain recipes/quickstart.yaml\n  sambatrain pretrain quickstart --steps 20 --out runs/try --set optim.lr=1e-3",
 		Args:              exactArgs("RECIPE"),
 		ValidArgsFunction: completeRecipe,
@@ -43,7 +43,7 @@ that run's.`,
 			return a.pretrain(c, r, processes, output)
 		},
 	}
-	c.Flags().BoolVar(&resume, "resume", false, "go on with the run in the run directory, if there is one")
+	c.Flags().BoolVar(&resume, "resume", false, "continue the run in the run directory, if there is one")
 	flags.addRun(c)
 	processes.add(c)
 	outputFlag(c, &output)
@@ -67,7 +67,7 @@ func printRun(c *cobra.Command, output outputForm, r *train.Result) error {
 	return printResult(c, output, r, func(w io.Writer) error {
 		fmt.Fprintf(w, "run              %s\n", r.Run)
 		fmt.Fprintf(w, "trained          %d steps, %d tokens, %d parameters, %.0f s\n", r.Steps, r.Tokens, r.Parameters, r.Seconds)
-		fmt.Fprintf(w, "validation loss  %.4f nats a token, %.4f bits per byte\n", r.ValLoss, r.ValBitsPerByte)
+		fmt.Fprintf(w, "validation loss  %.4f nats per token, %.4f bits per byte\n", r.ValLoss, r.ValBitsPerByte)
 		if r.UnigramBitsPerByte > 0 {
 			fmt.Fprintf(w, "byte unigram     %.4f bits per byte\n", r.UnigramBitsPerByte)
 		}

@@ -23,11 +23,11 @@ type processFlags struct{ dist.Flags }
 
 func (f *processFlags) add(c *cobra.Command) {
 	s := c.Flags()
-	s.StringVar(&f.PerNode, "nproc-per-node", "", "start so many processes on this machine, each with a GPU: a number, or auto for one a GPU")
-	s.IntVar(&f.Rank, "rank", -1, "this process among those of the run, where no launcher says")
-	s.IntVar(&f.WorldSize, "world-size", -1, "number of the run's processes")
-	s.IntVar(&f.LocalRank, "local-rank", -1, "this process among those on this machine, which is its GPU; 0 if not given")
-	s.StringVar(&f.Master, "master", "", "where process 0 listens, as host:port")
+	s.StringVar(&f.PerNode, "nproc-per-node", "", "how many processes to start on this machine, each with its own GPU: a number, or auto for one per GPU")
+	s.IntVar(&f.Rank, "rank", -1, "rank of this process in the run, if no launcher sets it")
+	s.IntVar(&f.WorldSize, "world-size", -1, "number of processes in the run, if no launcher sets it")
+	s.IntVar(&f.LocalRank, "local-rank", -1, "rank of this process on its machine, which selects its GPU; 0 if not given")
+	s.StringVar(&f.Master, "master", "", "address at which process 0 listens, as host:port")
 	for _, name := range []string{"rank", "world-size", "local-rank"} {
 		s.Lookup(name).DefValue = "0" // help has no default to show
 	}
@@ -71,7 +71,7 @@ func (a *app) train(c *cobra.Command, flags processFlags, device string, output 
 func (a *app) launchedOptions() (train.Options, error) {
 	place, err := dist.Detect(dist.NoFlags(), os.LookupEnv, cuda.Count())
 	if err == nil && place.Spawn > 0 {
-		err = fmt.Errorf("%s asks for %d processes a node: only pretrain, resume and finetune start them", place.Source, place.Spawn)
+		err = fmt.Errorf("%s asks for %d processes per node: only pretrain, resume and finetune start them", place.Source, place.Spawn)
 	}
 	if err != nil {
 		return train.Options{}, err
@@ -102,9 +102,9 @@ func (a *app) trainOptions(place dist.Topology) (train.Options, error) {
 func spawn(place dist.Topology, gpus int, device string) error {
 	switch {
 	case gpus == 0 || device == recipes.CPU:
-		return fmt.Errorf("%d processes a node: only those with a GPU each are started here; on CPUs Open MPI starts them: mpirun -n %d sambatrain ...", place.Spawn, place.Spawn)
+		return fmt.Errorf("%d processes per node: only those with a GPU each are started here; on CPUs Open MPI starts them: mpirun -n %d sambatrain ...", place.Spawn, place.Spawn)
 	case place.Spawn > gpus:
-		return fmt.Errorf("%d processes a node, but %d GPUs are in sight: each needs its own", place.Spawn, gpus)
+		return fmt.Errorf("%d processes per node, but %d GPUs are in sight: each needs its own", place.Spawn, gpus)
 	}
 	self, err := os.Executable()
 	if err != nil {

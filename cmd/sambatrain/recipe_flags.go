@@ -34,10 +34,10 @@ func (f *recipeFlags) addSteps(c *cobra.Command) {
 }
 
 func (f *recipeFlags) add(c *cobra.Command) {
-	c.Flags().StringArrayVar(&f.sets, "set", nil, "set a recipe's key, as `key=value`: optim.lr=3e-4; may be repeated")
-	f.name(c, "device", "run.device", "where to compute: "+strings.Join(recipes.Devices, ", "), false)
-	f.name(c, "dtype", "run.dtype", "type of computation: "+strings.Join(recipes.DTypes, ", "), false)
-	f.name(c, "threads", "run.threads", "number of CPU workers; 0 is one a core", true)
+	c.Flags().StringArrayVar(&f.sets, "set", nil, "set a key of the recipe, as `key=value`: optim.lr=3e-4; may be repeated")
+	f.name(c, "device", "run.device", "device to compute on: "+strings.Join(recipes.Devices, ", "), false)
+	f.name(c, "dtype", "run.dtype", "precision: "+strings.Join(recipes.DTypes, ", "), false)
+	f.name(c, "threads", "run.threads", "number of CPU workers; 0 means one per core", true)
 	complete(c, "set", completeKey)
 	offer(c, "device", recipes.Devices)
 	offer(c, "dtype", recipes.DTypes)

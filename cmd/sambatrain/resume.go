@@ -13,14 +13,14 @@ func newResume(a *app) *cobra.Command {
 	var output outputForm
 	c := &cobra.Command{
 		Use:   "resume RUN_DIR",
-		Short: "Go on with a run from its newest good checkpoint",
-		Long: `Go on with a run from its newest good checkpoint. What follows is the same, bit
-for bit, as if the run had never stopped. A damaged checkpoint is found by its
-checksums, reported, and passed over.
+		Short: "Continue a run from its newest good checkpoint",
+		Long: `Continue a run from its newest good checkpoint. The result is the same, bit for
+bit, as if the run had never stopped. A damaged checkpoint is detected by its checksums,
+reported and skipped.
 
-Other shards, another data.mixture or data.seed would give other batches: they are
-refused, unless --allow-data-change is given. The run then goes on at the batch that the
-new data has at this step, so that rows may come twice or be left out.`,
+Different shards, or another data.mixture or data.seed, would change the batches and are
+refused unless --allow-data-change is given. The run then continues with the batch that
+the new data has at this step, so some rows may be repeated or left out.`,
 		Example: "  sambatrain resume runs/quickstart\n  sambatrain resume runs/quickstart --set run.threads=1",
 		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -40,7 +40,7 @@ new data has at this step, so that rows may come twice or be left out.`,
 		},
 	}
 	c.Flags().StringArrayVar(&sets, "set", nil, "change a key of the run's recipe, as `key=value`; may be repeated")
-	c.Flags().BoolVar(&allowDataChange, "allow-data-change", false, "go on with other data, mixture or data.seed than the run was trained on")
+	c.Flags().BoolVar(&allowDataChange, "allow-data-change", false, "continue even if the data, data.mixture or data.seed has changed")
 	processes.add(c)
 	outputFlag(c, &output)
 	return c

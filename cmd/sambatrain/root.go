@@ -62,8 +62,8 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and s
 		return &usageError{fmt.Errorf("%s; see `%s --help`", text, c.CommandPath())}
 	})
 	f := root.PersistentFlags()
-	f.StringVar(&a.logLevel, "log-level", "info", "what is logged: "+strings.Join(runlog.LogLevels, ", "))
-	f.StringVar(&a.logFormat, "log-format", "text", "how it is logged: "+strings.Join(runlog.LogFormats, ", "))
+	f.StringVar(&a.logLevel, "log-level", "info", "least severe messages to log: "+strings.Join(runlog.LogLevels, ", "))
+	f.StringVar(&a.logFormat, "log-format", "text", "format of log lines and progress: "+strings.Join(runlog.LogFormats, ", "))
 	offer(root, "log-level", runlog.LogLevels)
 	offer(root, "log-format", runlog.LogFormats)
 	root.AddCommand(
@@ -89,7 +89,7 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and s
 		}
 		hint := ""
 		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-			hint = fmt.Sprintf(", did you mean %q?", near[0])
+			hint = fmt.Sprintf(" (did you mean %q?)", near[0])
 		}
 		return &usageError{fmt.Errorf("unknown command %q%s; see `sambatrain --help`", args[0], hint)}
 	}
@@ -143,7 +143,7 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 			return &usageError{fmt.Errorf("%s takes no arguments, got %q; see `%s --help`", c.CommandPath(), args[0], c.CommandPath())}
 		}
 		if len(args) != len(names) {
-			return &usageError{fmt.Errorf("%s wants %s, got %d arguments; see `%s --help`", c.CommandPath(), strings.Join(names, " "), len(args), c.CommandPath())}
+			return &usageError{fmt.Errorf("%s needs %s, got %d arguments; see `%s --help`", c.CommandPath(), strings.Join(names, " "), len(args), c.CommandPath())}
 		}
 		return nil
 	}
@@ -153,7 +153,7 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 func atLeastOneArg(name string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			return &usageError{fmt.Errorf("%s wants at least one %s; see `%s --help`", c.CommandPath(), name, c.CommandPath())}
+			return &usageError{fmt.Errorf("%s needs at least one %s; see `%s --help`", c.CommandPath(), name, c.CommandPath())}
 		}
 		return nil
 	}
@@ -191,7 +191,7 @@ func outputFlag(c *cobra.Command, form *outputForm, others ...outputForm) {
 	for _, o := range others {
 		v.all = append(v.all, string(o))
 	}
-	c.Flags().Var(v, "output", "form of the result: "+v.names())
+	c.Flags().Var(v, "output", "output format: "+v.names())
 	offer(c, "output", v.all)
 }
 
@@ -228,7 +228,7 @@ func (v outputValue) Set(s string) error {
 }
 
 // Type implements pflag.Value.
-func (v outputValue) Type() string { return "form" }
+func (v outputValue) Type() string { return "format" }
 
 // printResult writes v as JSON, or calls text, as --output says.
 func printResult(c *cobra.Command, output outputForm, v any, text func(w io.Writer) error) error {

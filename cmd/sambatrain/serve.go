@@ -17,19 +17,19 @@ func newServe(a *app) *cobra.Command {
 	var listen string
 	c := &cobra.Command{
 		Use:   "serve RUN_DIR",
-		Short: "Answer OpenAI's completions API with a trained model",
+		Short: "Serve a trained model over OpenAI's completions API",
 		Long: `Answer POST /v1/completions (streaming, echo and logprobs too), GET /v1/models and
-GET /health with a run's newest good checkpoint, so that clients and evaluation
-harnesses of that API can use it. Prompts that arrive together go on together.
+GET /health with a run's newest good checkpoint, for clients and evaluation harnesses of
+that API. Concurrent requests are decoded as one batch.
 
-A prompt of text begins a document: the end of text stands before it, as in training.
-Token ids are taken as they are. POST /tokenize, POST /detokenize and
-GET /tokenizer_info are vLLM's, for harnesses that count tokens by them; the end of text
-is called <|endoftext|> there, whatever the tokenizer calls it. docs/serve.md shows the
-use with OpenAI's client and with lm-evaluation-harness.
+A text prompt begins a document: the end-of-text token is put before it, as in training.
+Token ids are used as given. POST /tokenize, POST /detokenize and GET /tokenizer_info are
+vLLM's, for harnesses that count tokens with them; the end-of-text token is called
+<|endoftext|> there, whatever the tokenizer calls it. docs/serve.md shows how to use it
+with OpenAI's client and with lm-evaluation-harness.
 
-There is no authentication and no encryption: the default address is reachable from
-this machine alone. SIGINT or SIGTERM finishes the requests under way.` + olderCheckpoint,
+There is no authentication and no encryption: the default address is only reachable from
+this machine. SIGINT or SIGTERM finishes the running requests first.` + olderCheckpoint,
 		Example: "  sambatrain serve runs/quickstart\n  curl localhost:8000/v1/completions -d '{\"prompt\": \"func main\", \"max_tokens\": 50}'",
 		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -70,13 +70,13 @@ this machine alone. SIGINT or SIGTERM finishes the requests under way.` + olderC
 		},
 	}
 	c.Flags().StringVar(&listen, "listen", "127.0.0.1:8000", "address to listen on; port 0 takes a free one")
-	c.Flags().StringVar(&o.Name, "name", "", "what clients call the model (default: the recipe's name)")
-	c.Flags().IntVar(&o.Rows, "batch", 8, "how many prompts go on together")
-	c.Flags().IntVar(&o.Queue, "queue", 64, "how many more prompts may wait; others are refused with status 429")
-	c.Flags().IntVar(&o.Context, "context", 32<<10, "how many tokens a prompt and its continuation may have")
-	c.Flags().IntVar(&o.Chunk, "chunk", generate.DefaultChunk, "how many tokens of a prompt are computed at once")
-	c.Flags().Int64Var(&o.Body, "max-body", 8<<20, "how many bytes a request may have")
-	c.Flags().DurationVar(&o.Grace, "grace", 30*time.Second, "how long requests may take when the server is to stop")
+	c.Flags().StringVar(&o.Name, "name", "", "model name that clients see (default: the recipe's name)")
+	c.Flags().IntVar(&o.Rows, "batch", 8, "number of sequences decoded together")
+	c.Flags().IntVar(&o.Queue, "queue", 64, "number of prompts that may wait; further ones get status 429")
+	c.Flags().IntVar(&o.Context, "context", 32<<10, "maximum number of tokens of a prompt and its completion")
+	c.Flags().IntVar(&o.Chunk, "chunk", generate.DefaultChunk, "number of tokens of a prompt computed at once")
+	c.Flags().Int64Var(&o.Body, "max-body", 8<<20, "maximum size of a request, in bytes")
+	c.Flags().DurationVar(&o.Grace, "grace", 30*time.Second, "how long running requests may take after a signal to stop")
 	f.add(c)
 	return c
 }

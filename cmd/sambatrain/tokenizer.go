@@ -16,7 +16,7 @@ import (
 )
 
 func newTokenizer(a *app) *cobra.Command {
-	c := &cobra.Command{Use: "tokenizer", Short: "Make, describe and try tokenizers", Args: cobra.ArbitraryArgs}
+	c := &cobra.Command{Use: "tokenizer", Short: "Train, describe and try tokenizers", Args: cobra.ArbitraryArgs}
 	c.AddCommand(newTokenizerTrain(a), newTokenizerInspect(), newTokenizerEncode())
 	return c
 }
@@ -36,8 +36,8 @@ func newTokenizerTrain(a *app) *cobra.Command {
 	var out string
 	c := &cobra.Command{
 		Use:   "train",
-		Short: "Learn a byte-level BPE from a folder of text",
-		Long: `Learn a byte-level BPE from a folder of text, JSONL (plain, .gz or .zst) or Parquet,
+		Short: "Train a byte-level BPE on a folder of text",
+		Long: `Train a byte-level BPE on a folder of text, JSONL (plain, .gz or .zst) or Parquet,
 and write it as tokenizer.json and tokenizer_config.json, which the Hugging Face
 libraries read.`,
 		Example: `  sambatrain tokenizer train --text books --vocab-size 32000 --out tokenizers/books`,
@@ -91,7 +91,7 @@ libraries read.`,
 		},
 	}
 	textFlags(c, &text)
-	c.Flags().IntVar(&vocabSize, "vocab-size", 32000, "most ids that the tokenizer may have")
+	c.Flags().IntVar(&vocabSize, "vocab-size", 32000, "maximum number of ids of the tokenizer")
 	c.Flags().StringVar(&out, "out", "", "folder to write")
 	return c
 }
@@ -123,7 +123,7 @@ func newTokenizerInspect() *cobra.Command {
 func newTokenizerEncode() *cobra.Command {
 	return &cobra.Command{
 		Use:     "encode TOKENIZER",
-		Short:   "Print the ids of the text on standard input, and what each stands for",
+		Short:   "Print the token ids of the text on standard input, and the text of each",
 		Example: `  echo 'Hello, world' | sambatrain tokenizer encode tokenizers/books/tokenizer.json`,
 		Args:    exactArgs("TOKENIZER"),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -64,12 +64,12 @@ status 1 if any fails.`,
 			return nil
 		},
 	}
-	c.Flags().StringVar(&run.Device, "device", run.Device, "where to compute: "+strings.Join(recipes.Devices, ", "))
-	c.Flags().StringVar(&run.DType, "dtype", run.DType, "type of computation: "+strings.Join(recipes.DTypes, ", "))
+	c.Flags().StringVar(&run.Device, "device", run.Device, "device to compute on: "+strings.Join(recipes.Devices, ", "))
+	c.Flags().StringVar(&run.DType, "dtype", run.DType, "precision: "+strings.Join(recipes.DTypes, ", "))
 	offer(c, "device", recipes.Devices)
 	offer(c, "dtype", recipes.DTypes)
-	c.Flags().Var(&run.Float32Sublayers, "float32-sublayers", "how many of a model's first sublayers bfloat16 leaves in float32")
-	c.Flags().IntVar(&run.Threads, "threads", 0, "number of CPU workers; 0 is one a core")
+	c.Flags().Var(&run.Float32Sublayers, "float32-sublayers", "number of first sublayers that bfloat16 leaves in float32")
+	c.Flags().IntVar(&run.Threads, "threads", 0, "number of CPU workers; 0 means one per core")
 	outputFlag(c, &output)
 	return c
 }

@@ -21,7 +21,7 @@ type Device struct {
 	comm         graph.Comm
 }
 
-// New starts a device. threads <= 0 means one a core. The results of a run don't
+// New starts a device. threads <= 0 means one per core. The results of a run don't
 // depend on threads.
 func New(threads int) (*Device, error) {
 	if err := simd.LevelError(); err != nil {

@@ -144,7 +144,7 @@ func (f Flags) node(e Environment, gpus int) (Topology, error) {
 		return e(name)
 	}, 0)
 	if err == nil && t.LocalRank > 0 {
-		err = flagError("--nproc-per-node: %s has started several processes on this machine already; start one a machine, or leave the flag out", t.Source)
+		err = flagError("--nproc-per-node: %s has started several processes on this machine already; start one per machine, or leave the flag out", t.Source)
 	}
 	return t.times(each), err
 }

@@ -39,7 +39,7 @@ type Environment func(name string) (string, bool)
 type Flags struct {
 	Rank, WorldSize, LocalRank int
 	Master                     string
-	// PerNode asks this process to start others: a number, or auto for one a GPU.
+	// PerNode asks this process to start others: a number, or auto for one per GPU.
 	PerNode string
 }
 

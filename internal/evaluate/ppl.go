@@ -45,7 +45,7 @@ type PPL struct {
 // Score is a mean over some tokens.
 type Score struct {
 	Tokens     int64   `json:"tokens"`
-	Loss       float64 `json:"loss"` // nats a token
+	Loss       float64 `json:"loss"` // nats per token
 	Perplexity float64 `json:"perplexity"`
 	// BitsPerByte is 0 where all tokens were ends of text.
 	BitsPerByte float64 `json:"bits_per_byte"`

@@ -126,7 +126,7 @@ func TestFloat32Sublayers(t *testing.T) {
 			t.Fatal(err)
 		}
 		if f.StepMS < c.longer*last {
-			t.Errorf("%d sublayers in float32: %.0f ms a step, %.0f with fewer", c.sublayers, f.StepMS, last)
+			t.Errorf("%d sublayers in float32: %.0f ms per step, %.0f with fewer", c.sublayers, f.StepMS, last)
 		}
 		if slices.Contains(f.Guessed, "linear_dw") != c.guessed || slices.Contains(f.Guessed, "attention_rotary_backward") {
 			t.Errorf("%d sublayers in float32: guessed are %q", c.sublayers, f.Guessed)

@@ -374,7 +374,7 @@ func TestNextAllocatesNothing(t *testing.T) {
 		}
 		next()
 		if n := testing.AllocsPerRun(50, next); n != 0 {
-			t.Errorf("%v: %v allocations a token", mixers, n)
+			t.Errorf("%v: %v allocations per token", mixers, n)
 		}
 	}
 }

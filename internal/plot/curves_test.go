@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// lossCurve is what a run's losses look like: from 10 bits a byte down a power law, with noise.
+// lossCurve is what a run's losses look like: from 10 bits per byte down a power law, with noise.
 func lossCurve(steps, every int, noise float64) (x, y []float64) {
 	rng := rand.New(rand.NewPCG(1, uint64(every)))
 	for s := every; s <= steps; s += every {

@@ -12,7 +12,7 @@ import (
 	"path/filepath"
 )
 
-// Metrics appends records to a metrics.jsonl: one JSON object a line. It is not safe for concurrent use.
+// Metrics appends records to a metrics.jsonl: one JSON object per line. It is not safe for concurrent use.
 type Metrics struct {
 	out *appendFile
 }

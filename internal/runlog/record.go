@@ -52,7 +52,7 @@ type Record struct {
 // recipe and the seed alone, and are written without loss: a resumed run must repeat them bit for bit.
 // The others are wall-clock measurements, written to three decimals.
 type Train struct {
-	Loss        float64 // mean cross-entropy, nats a token
+	Loss        float64 // mean cross-entropy, nats per token
 	BitsPerByte float64 // the same loss in bits a byte of text
 	LR          float64 // learning rate that the step used
 	GradNorm    float64 // global L2 norm of the gradients before clipping
@@ -65,7 +65,7 @@ type Train struct {
 
 // Val is what one validation measured. Its numbers are written without loss.
 type Val struct {
-	Loss        float64 // mean cross-entropy, nats a token
+	Loss        float64 // mean cross-entropy, nats per token
 	BitsPerByte float64
 	// Longer is what rows longer than those of training gave, by rising Times; nil where there were
 	// none. Their keys are val_loss@2x and so on.
@@ -85,7 +85,7 @@ type Source struct {
 // ValAt is a validation on rows of Times times the training's length.
 type ValAt struct {
 	Times       int     `json:"times"`
-	Loss        float64 `json:"loss"` // mean cross-entropy, nats a token
+	Loss        float64 `json:"loss"` // mean cross-entropy, nats per token
 	BitsPerByte float64 `json:"bits_per_byte"`
 }
 

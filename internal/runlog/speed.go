@@ -11,7 +11,7 @@ import (
 // long enough to read, short enough to follow a machine that gets busy.
 const speedDecay = 0.95
 
-// speed is an exponentially smoothed number of tokens a second.
+// speed is an exponentially smoothed number of tokens per second.
 type speed struct {
 	sum, weight float64
 }

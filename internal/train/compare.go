@@ -45,7 +45,7 @@ type Compared struct {
 type Measured struct {
 	Times       int     `json:"times"` // Length over the training's
 	Length      int     `json:"length"`
-	Loss        float64 `json:"loss"` // nats a token
+	Loss        float64 `json:"loss"` // nats per token
 	Perplexity  float64 `json:"perplexity"`
 	BitsPerByte float64 `json:"bits_per_byte"`
 }

@@ -119,7 +119,7 @@ func TestStepAllocatesNothing(t *testing.T) {
 				}
 				one()
 				if n := testing.AllocsPerRun(10, one); n != 0 {
-					t.Errorf("%v allocations a step", n)
+					t.Errorf("%v allocations per step", n)
 				}
 				eval, err := e.NewEvaluator(2, seq)
 				if err != nil {

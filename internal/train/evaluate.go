@@ -21,7 +21,7 @@ type validation struct {
 
 // score is a mean loss over some tokens.
 type score struct {
-	Loss        float64 // nats a token
+	Loss        float64 // nats per token
 	BitsPerByte float64
 	Tokens      int64
 }

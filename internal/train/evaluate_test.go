@@ -46,7 +46,7 @@ func TestValidation(t *testing.T) {
 			}
 			// Some targets are ends of text, which are no byte.
 			if bits := want.Loss / math.Ln2; !(want.BitsPerByte > bits) {
-				t.Errorf("%v bits per byte of %v bits a token", want.BitsPerByte, bits)
+				t.Errorf("%v bits per byte of %v bits per token", want.BitsPerByte, bits)
 			}
 			continue
 		}

@@ -141,7 +141,7 @@ func partOf(param string, stack []layers.Sublayer) string {
 	return "final norm"
 }
 
-// FLOPsPerToken is the model's work a token, forward and backward, in rows of t
+// FLOPsPerToken is the model's work per token, forward and backward, in rows of t
 // tokens. Convolution, scan, norms and activation functions don't count, nor does
 // an embedding that is only looked up.
 func FLOPsPerToken(m *layers.Model, params []graph.ParamSlot, stack []layers.Sublayer, t int) float64 {

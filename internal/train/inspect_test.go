@@ -61,7 +61,7 @@ func TestInspect(t *testing.T) {
 					in.Parameters.Total, in.Parameters.NonEmbedding, test.total, test.nonEmbedding)
 			}
 			if test.gflops > 0 && math.Abs(in.FLOPsPerToken/1e9-test.gflops) > 5e-4 {
-				t.Errorf("%.4f GFLOP a token, want %.3f", in.FLOPsPerToken/1e9, test.gflops)
+				t.Errorf("%.4f GFLOP per token, want %.3f", in.FLOPsPerToken/1e9, test.gflops)
 			}
 			parts, places := int64(0), 0
 			for _, p := range in.Parameters.Parts {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Times a step of the 30M recipe on one row of 1k, 4k, 16k and 64k tokens, in rounds in which the lengths take
-# turns, and prints a markdown table: medians and ranges of the time a token, and memory.
+# turns, and prints a markdown table: medians and ranges of the time per token, and memory.
 #
 #   scripts/bench/length.sh [-r rounds] [-p command put before each run] [tokens ...]
 #

@@ -11,7 +11,7 @@
 # Without FOLDER it is built here. GPUS (2) is how many to use, TEXT a folder of *.py files
 # to train on (Python's own library), WORK a folder for runs and their logs (a temporary
 # one), LIMIT the seconds that a run may take. PARTS names the parts to do, of: agree lost
-# torchrun speed large; DTYPES, SHARDS, MODELS (samba-421m:8, with the rows a GPU), STEPS and
+# torchrun speed large; DTYPES, SHARDS, MODELS (samba-421m:8, with the rows per GPU), STEPS and
 # ROUNDS what they go through.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -47,7 +47,7 @@ fail() {
 data=(--set "data.text.path=$text" --set 'data.text.include=["**/*.py"]' --set data.tokenizer=bytes
 	--set eval.every=0 --set sample.tokens=0 --device cuda --log-level warn)
 
-# spawn GPUS LOGS COMMAND...: in the background, with so many processes, one a GPU; one
+# spawn GPUS LOGS COMMAND...: in the background, with so many processes, one per GPU; one
 # takes GPU $CARD, or the first. pid is what was started.
 spawn() {
 	local n=$1 logs=$2
@@ -190,7 +190,7 @@ idle() {
 	done
 }
 
-# begin NAME RECIPE ROWS GPUS FLAGS...: in the background, ROWS rows of 4,096 tokens a GPU.
+# begin NAME RECIPE ROWS GPUS FLAGS...: in the background, ROWS rows of 4,096 tokens per GPU.
 begin() {
 	local name=$1 recipe=$2 rows=$3 n=$4
 	shift 4
@@ -236,7 +236,7 @@ for what, runs in kinds.items():
     speed[what] = runs[0]["rows"] * runs[0]["gpus"] * 4096 / statistics.median(ms) * 1e3
 beside = [v for what, v in speed.items() if " beside " in what]
 print()
-print("| model | GPUs | `run.shard` | rows a GPU | ms a step: median (least to most), of each run | tokens/s | of the GPUs' mean | of the slowest | GiB | |")
+print("| model | GPUs | `run.shard` | rows per GPU | ms per step: median (least to most), of each run | tokens/s | of the GPUs' mean | of the slowest | GiB | |")
 print("|---|---|---|---|---|---|---|---|---|---|")
 for what, runs in kinds.items():
     ms = [t for r in runs for t in r["ms"]]

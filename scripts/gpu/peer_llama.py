@@ -2,7 +2,7 @@
 
 12 blocks, width 1536, 12 heads, full causal attention (SDPA), SwiGLU 4096, untied
 vocabulary of 32,000, bf16 autocast over float32 weights, fused AdamW. Prints one
-JSON line with the median tokens a second.
+JSON line with the median tokens per second.
 
 usage: python3 peer_llama.py [--rows 8] [--tokens 4096] [--steps 20]
 """

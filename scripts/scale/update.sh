@@ -29,8 +29,8 @@ table() {
 	"$work/sambatrain" plan "$1" --gpus "$3" --set train.batch_size=4096 --output markdown | tail -n +3
 }
 measured=$({ go test ./internal/forecast -count=1 -run TestMeasured -v || true; } | grep -o '| samba-.*|$')
-sed -i '/^| model | GPUs | shard | rows a GPU /,/^$/{/^| samba-/d}' "$page"
-printf '%s\n' "$measured" | sed -i '/^| model | GPUs | shard | rows a GPU /{n;r /dev/stdin
+sed -i '/^| model | GPUs | shard | rows per GPU /,/^$/{/^| samba-/d}' "$page"
+printf '%s\n' "$measured" | sed -i '/^| model | GPUs | shard | rows per GPU /{n;r /dev/stdin
 }' "$page"
 tables=$(
 	table samba-421m 1,2,4,8,16,64,256,512 1024,4096

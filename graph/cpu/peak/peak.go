@@ -26,9 +26,9 @@ type Peak struct {
 	Threads int    `json:"threads"`
 	SIMD    string `json:"simd"`
 	// GFLOPs is the rate of independent float32 multiply-adds in registers with the instruction set SIMD, in
-	// billions of operations a second; a multiply-add is two.
+	// billions of operations per second; a multiply-add is two.
 	GFLOPs float64 `json:"gflops"`
-	// ReadGBs is the rate of reading arrays of 384 MiB in all, in 10^9 bytes a second.
+	// ReadGBs is the rate of reading arrays of 384 MiB in all, in 10^9 bytes per second.
 	ReadGBs float64 `json:"read_gb_per_s"`
 	// TriadGBs is the rate of x + a*y on such arrays, of which it reads two and writes one past the caches.
 	TriadGBs float64 `json:"triad_gb_per_s"`

@@ -10,8 +10,8 @@ type gemmRun struct {
 	gemmPlan
 	a, b, c []float32
 	b16     []uint16  // B where it is stored in bfloat16
-	copiesA []float32 // one of workspaceA elements a worker; for dot products all of A, rounded
-	convert []float32 // two of convertSize elements a worker; for dot products dotCols rows of B, rounded
+	copiesA []float32 // one of workspaceA elements per worker; for dot products all of A, rounded
+	convert []float32 // two of convertSize elements per worker; for dot products dotCols rows of B, rounded
 	copyB   []float32
 
 	tasks []gemmTask // into which C's columns [j0, j1) are cut, for several workers

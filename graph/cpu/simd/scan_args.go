@@ -9,7 +9,7 @@ import (
 const ScanChunk = 32
 
 // ScanArgs are the operands of Mamba's selective scan (S6, arXiv 2312.00752, algorithm 2) over one sequence.
-// With N states a channel and 0 the first timestep:
+// With N states per channel and 0 the first timestep:
 //
 //	delta[t,c] = softplus(Dt[t,c] + DtBias[c])
 //	h[t,n,c]   = exp(delta[t,c] * A[n,c]) * h[t-1,n,c] + delta[t,c] * B[t,n] * U[t,c]

@@ -20,7 +20,7 @@ func FMAs(rounds int) (flops float64) {
 }
 
 // Triad sets dst[i] = x[i] + a * y[i] with stores that pass the caches by where the level has them, so that
-// it moves 12 bytes an element and no more. It measures what memory can do.
+// it moves 12 bytes per element and no more. It measures what memory can do.
 func Triad(dst []float32, a float32, x, y []float32) {
 	checkLen("Triad", len(dst), len(x), len(y))
 	if n := min(toLine(dst), len(dst)); n > 0 {

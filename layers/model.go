@@ -67,6 +67,13 @@ func (m *Model) Loss(b *graph.Builder, tokens, targets graph.Tensor) graph.Tenso
 	return linear_cross_entropy.Apply(b, m.Hidden(b, tokens), m.head(b), targets)
 }
 
+// PartLoss is Loss for one of the parts that a batch is cut into: count [2] are the targets of
+// all parts that count, and the number of parts. The mean of the parts' losses is the loss of
+// the whole batch.
+func (m *Model) PartLoss(b *graph.Builder, tokens, targets, count graph.Tensor) graph.Tensor {
+	return linear_cross_entropy.ApplyPart(b, m.Hidden(b, tokens), m.head(b), targets, count)
+}
+
 // EvalLoss is Loss without what a gradient needs.
 func (m *Model) EvalLoss(b *graph.Builder, tokens, targets graph.Tensor) graph.Tensor {
 	return linear_cross_entropy.ApplyEval(b, m.Hidden(b, tokens), m.head(b), targets)

@@ -42,6 +42,7 @@ type Engine struct {
 	more   graph.Program // of those before it
 	cast   graph.Program // weights to bfloat16, in mixed precision
 	loss   [1]float32
+	count  [2]int32                  // what weigh tells
 	judge  func(loss float64) string // why an update should be left out; nil: none is
 	params []graph.ParamSlot
 	floats int // the length of Params and Grads
@@ -61,6 +62,9 @@ type EngineConfig struct {
 	MicroBatch, SeqLen int
 	// Accumulate: a step has several micro-batches, whose gradients are summed.
 	Accumulate bool
+	// Unequal: rows may have different numbers of targets. The micro-batches and processes of
+	// a step then weigh by theirs, so that how a batch is cut decides nothing.
+	Unequal bool
 	// Precision is what programs compute in. NewEngine makes of Mixed what it is on the
 	// device.
 	layers.Precision
@@ -91,7 +95,8 @@ type EngineConfig struct {
 // ConfigOf is what a recipe's training is made for.
 func ConfigOf(r *recipes.Recipe) EngineConfig {
 	return EngineConfig{MicroBatch: r.Train.MicroBatch, SeqLen: r.Data.SeqLen, Accumulate: r.Train.MicroBatch < r.Train.BatchSize,
-		Precision: r.Precision(), MemoryBudget: int64(r.Run.MemoryBudget), ResetState: r.Data.ResetState}
+		Precision: r.Precision(), MemoryBudget: int64(r.Run.MemoryBudget), ResetState: r.Data.ResetState,
+		Unequal: r.Data.Generate.Task != ""}
 }
 
 // NewEngine compiles the programs of m and allocates all memory that training takes.
@@ -207,6 +212,9 @@ func (e *Engine) Step(step, total int64, tokens, targets []int32) (loss, norm fl
 	if micro > 1 && !e.accumulate {
 		return 0, 0, fmt.Errorf(noAccumulation, micro)
 	}
+	if err := e.weigh(micro, targets); err != nil {
+		return 0, 0, err
+	}
 	if err := e.clearGradients(); err != nil {
 		return 0, 0, err
 	}
@@ -228,6 +236,26 @@ func (e *Engine) Step(step, total int64, tokens, targets []int32) (loss, norm fl
 	}
 	norm, err = e.optim.Step(step, total, micro*e.Processes())
 	return loss, norm, err
+}
+
+// weigh tells the programs of a step how many targets its passes have together, in all
+// processes, where passes may differ in that.
+func (e *Engine) weigh(micro int, targets []int32) error {
+	if !e.config.weighs() {
+		return nil
+	}
+	all, err := e.Sum(float64(counted(targets)))
+	if err != nil {
+		return err
+	}
+	if all > math.MaxInt32 {
+		return fmt.Errorf("train.batch_size: a step of %.0f targets is too large, there may be %d", all, math.MaxInt32)
+	}
+	e.count = [2]int32{int32(all), int32(micro * e.Processes())}
+	if err := e.more.WriteInts(inputCount, e.count[:]); err != nil || e.more == e.train {
+		return err
+	}
+	return e.train.WriteInts(inputCount, e.count[:])
 }
 
 // clearGradients makes room for a sum of gradients.
@@ -305,6 +333,9 @@ func runLogits(dev graph.Device, mem graph.Memory, m *layers.Model, b int, token
 // Forward does the forward and backward pass of one micro-batch, without an
 // optimizer step, and returns the loss. The gradients are in region Grads.
 func (e *Engine) Forward(tokens, targets []int32) (float64, error) {
+	if err := e.weigh(1, targets); err != nil {
+		return 0, err
+	}
 	if err := e.clearGradients(); err != nil {
 		return 0, err
 	}

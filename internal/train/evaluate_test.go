@@ -1,12 +1,7 @@
 package train
 
 import (
-	"fmt"
-	"log/slog"
 	"math"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/sambatrain/sambatrain/data"
@@ -124,52 +119,6 @@ func TestSplitRows(t *testing.T) {
 	for i, want := range []int32{1, 2, 3, 5, 6, 7} {
 		if tokens[i] != want || targets[i] != want+1 {
 			t.Fatalf("tokens %v, targets %v", tokens, targets)
-		}
-	}
-}
-
-// TestUnequalTargets: where a tokenizer gives answers different numbers of tokens, a run that
-// cuts its batches in parts says that rows weigh differently.
-func TestUnequalTargets(t *testing.T) {
-	text := t.TempDir()
-	numbers := ""
-	for i := range 400 {
-		numbers += fmt.Sprintf("%d ", i%120)
-	}
-	if err := os.WriteFile(filepath.Join(text, "numbers.txt"), []byte(numbers), 0o666); err != nil {
-		t.Fatal(err)
-	}
-	files, err := data.TrainTokenizer(t.Context(), data.TextConfig{Path: text, JSONLField: "text"}, 272, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o666); err != nil {
-			t.Fatal(err)
-		}
-	}
-	bpe := "data.tokenizer=" + filepath.Join(dir, "tokenizer.json")
-	for _, c := range []struct {
-		sets  []string
-		warns bool
-	}{
-		{[]string{bpe, "train.micro_batch=1"}, true},
-		{[]string{bpe}, false},
-		{[]string{"train.micro_batch=1"}, false},
-		{[]string{bpe, "train.micro_batch=1", "data.generate.loss=all"}, false},
-	} {
-		r := recipe(t, append(c.sets, "data.generate.task=passkey", "data.seq_len=400")...)
-		var log strings.Builder
-		o := quiet()
-		o.Log = slog.New(slog.NewTextHandler(&log, nil))
-		s := newSession(r, o, r.Run.Out)
-		if err := s.open(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		s.close()
-		if got := strings.Contains(log.String(), "rows have different numbers of targets"); got != c.warns {
-			t.Errorf("%v: warned %v, want %v\n%s", c.sets, got, c.warns, log.String())
 		}
 	}
 }

@@ -119,6 +119,9 @@ func trainShare(dev graph.Device, c EngineConfig, decayed string) (*trained, err
 	r := &trained{}
 	for step := range int64(steps) {
 		tokens, targets := batch(uint64(step), rows, seq, 61)
+		if c.Unequal {
+			leaveOut(targets, seq)
+		}
 		from, to := first*seq, (first+share)*seq
 		loss, norm, err := e.Step(step, steps, tokens[from:to], targets[from:to])
 		if err != nil {
@@ -139,6 +142,83 @@ func trainShare(dev graph.Device, c EngineConfig, decayed string) (*trained, err
 	return r, err
 }
 
+// leaveOut leaves each of 8 rows another number of targets, and one row none.
+func leaveOut(targets []int32, seq int) {
+	for row := range len(targets) / seq {
+		for i := range seq * (7 - row) / 7 {
+			targets[row*seq+i] = -1
+		}
+	}
+	for i := range seq {
+		targets[3*seq+i] = -1
+	}
+}
+
+// TestUnequalTargets: how a batch is cut changes neither loss nor gradients, though its rows
+// have different numbers of targets, and no bit where they have the same.
+func TestUnequalTargets(t *testing.T) {
+	train := func(micro int, unequal bool) *trained {
+		t.Helper()
+		r, err := trainShare(device(t, 1), EngineConfig{MicroBatch: micro, SeqLen: 24, Unequal: unequal}, optim.DecayAll)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	whole := train(8, true)
+	for _, micro := range []int{4, 2, 1} {
+		if err := train(micro, true).near(whole, 1); err != nil {
+			t.Errorf("micro-batches of %d: %v", micro, err)
+		}
+	}
+	tokens, targets := batch(1, 6, 24, 61)
+	var bits []map[string][]float32
+	for _, unequal := range []bool{false, true} {
+		e, err := NewEngine(device(t, 1), samba(), adamw(), EngineConfig{MicroBatch: 2, SeqLen: 24, Accumulate: true, Unequal: unequal})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Init(1); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := e.Step(0, 1, tokens, targets); err != nil {
+			t.Fatal(err)
+		}
+		bits = append(bits, region(t, e, graph.Params))
+	}
+	if d := sameBits(bits[0], bits[1]); d != "" {
+		t.Errorf("of equal rows: %s", d)
+	}
+}
+
+// unequalTogether is TestUnequalTargets for processes.
+func unequalTogether(comm graph.Comm) error {
+	train := func(c EngineConfig) (*trained, error) {
+		dev, err := cpu.New(1)
+		if err != nil {
+			return nil, err
+		}
+		c.SeqLen, c.Unequal, c.bucket = 24, true, 3000
+		return trainShare(dev, c, optim.DecayAll)
+	}
+	alone, err := train(EngineConfig{MicroBatch: 8})
+	if err != nil {
+		return err
+	}
+	for _, shard := range recipes.Shards {
+		for _, micro := range []int{8 / comm.Size(), 1} {
+			got, err := train(EngineConfig{MicroBatch: micro, Comm: comm, Shard: shard})
+			if err != nil {
+				return err
+			}
+			if err := got.near(alone, 1); err != nil {
+				return fmt.Errorf("unequal rows, %d processes, shard %s, micro-batches of %d: %w", comm.Size(), shard, micro, err)
+			}
+		}
+	}
+	return nil
+}
+
 func stepsTogether() error {
 	comm, err := dist.NewMPI()
 	if err != nil {
@@ -149,6 +229,9 @@ func stepsTogether() error {
 		return err
 	}
 	if err := roundedTogether(comm); err != nil {
+		return err
+	}
+	if err := unequalTogether(comm); err != nil {
 		return err
 	}
 	for _, shard := range recipes.Shards {

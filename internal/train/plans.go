@@ -11,6 +11,7 @@ import (
 const (
 	inputTokens  = "tokens"
 	inputTargets = "targets"
+	inputCount   = "count"  // the targets and the passes of a step, see EngineConfig.Unequal
 	inputStarts  = "starts" // of documents, see EngineConfig.ResetState
 	resultLoss   = "loss"
 	resultNLL    = "nll"
@@ -29,7 +30,7 @@ func trainPlan(m *layers.Model, c EngineConfig, last bool) (*graph.Plan, error) 
 	g := layers.NewBuilder(c.Precision)
 	tokens, targets := g.Input(inputTokens, graph.Int32, c.MicroBatch, c.SeqLen), g.Input(inputTargets, graph.Int32, c.MicroBatch, c.SeqLen)
 	c.documents(g, c.MicroBatch, c.SeqLen)
-	loss := m.Loss(g, tokens, targets)
+	loss := c.loss(m, g, tokens, targets)
 	g.Result(resultLoss, loss)
 	g.Result(resultNLL, loss.Output(1))
 	if c.Accumulate {
@@ -48,6 +49,17 @@ func trainPlan(m *layers.Model, c EngineConfig, last bool) (*graph.Plan, error) 
 	plan, err := g.Compile()
 	return plan, explainLimit(err, c)
 }
+
+// loss is what is differentiated: the mean over the targets of a pass, or its part of a step's.
+func (c EngineConfig) loss(m *layers.Model, g *graph.Builder, tokens, targets graph.Tensor) graph.Tensor {
+	if !c.weighs() {
+		return m.Loss(g, tokens, targets)
+	}
+	return m.PartLoss(g, tokens, targets, g.Input(inputCount, graph.Int32, 2))
+}
+
+// weighs reports whether a step is several passes that may have unequal numbers of targets.
+func (c EngineConfig) weighs() bool { return c.Unequal && (c.Accumulate || c.processes() > 1) }
 
 // documents declares where documents start, if they are to be kept apart.
 func (c EngineConfig) documents(g *graph.Builder, b, t int) {

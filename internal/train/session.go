@@ -144,34 +144,9 @@ func (s *session) openData(ctx context.Context) error {
 	}
 	if task := r.Data.Generate.Task; task != "" {
 		log.Info("data", "generated", task)
-		return s.weighUnequally()
-	}
-	log.Info("data", "tokens", s.train.Tokens(), "rows", s.train.Blocks(), "took", time.Since(started).Round(time.Millisecond))
-	return nil
-}
-
-// weighUnequally warns where rows have different numbers of targets and a step has several
-// micro-batches: each of them counts alike, so that how a batch is cut changes the gradient.
-func (s *session) weighUnequally() error {
-	if !s.engine.accumulate && s.alone() {
 		return nil
 	}
-	const rows = 32
-	width := s.engine.SeqLen + 1
-	buf := make([]int32, rows*width)
-	if err := s.train.Rows(0, rows, buf); err != nil {
-		return err
-	}
-	tokens, targets := make([]int32, rows*s.engine.SeqLen), make([]int32, rows*s.engine.SeqLen)
-	splitRows(buf, tokens, targets, s.engine.SeqLen)
-	least, most := s.engine.SeqLen, 0
-	for row := range slices.Chunk(targets, s.engine.SeqLen) {
-		n := counted(row)
-		least, most = min(least, n), max(most, n)
-	}
-	if least < most {
-		s.options.Log.Warn("rows have different numbers of targets, and each micro-batch counts alike: train.micro_batch and the number of processes change how rows weigh", "targets", fmt.Sprintf("%d to %d", least, most))
-	}
+	log.Info("data", "tokens", s.train.Tokens(), "rows", s.train.Blocks(), "took", time.Since(started).Round(time.Millisecond))
 	return nil
 }
 

@@ -111,7 +111,8 @@ type softmax struct {
 	targets []int32
 	nll     []float32
 	vocab   int
-	count   int // targets that aren't ignored
+	of      []int32 // the operand count; nil: of the targets here
+	n       float64 // what the sum of nll is divided by
 	train   bool
 	logits  []float32 // of a chunk
 	rest    []float32 // of the workspace
@@ -120,10 +121,14 @@ type softmax struct {
 func newSoftmax(c *graph.CPUCall, train bool) *softmax {
 	vocab := c.Dims["V"]
 	size := min(c.Dims["B"]*c.Dims["T"], chunkRows(vocab)) * logitStride(vocab)
-	return &softmax{
+	s := &softmax{
 		targets: c.In[2].I32, nll: c.Out[1].F32, vocab: vocab, train: train,
 		logits: c.Workspace[:size], rest: c.Workspace[size:],
 	}
+	if len(c.In) > partInput {
+		s.of = c.In[partInput].I32
+	}
+	return s
 }
 
 func (s *softmax) bind(p graph.Pool, k chunk) func() {
@@ -154,7 +159,7 @@ func (s *softmax) row(i int, logits []float32) {
 	sum := others + math.Exp(logit)
 	s.nll[i] = float32(math.Log(sum) - logit)
 	if s.train {
-		scale := 1 / (sum * float64(s.count))
+		scale := 1 / (sum * s.n)
 		simd.Scale(logits, float32(scale), logits)
 		logits[target] = float32(-others * scale)
 	}
@@ -171,18 +176,29 @@ func expSum(x []float32, greatest float32) float64 {
 	return sum
 }
 
+// divisor is what the sum of nll is divided by, where so many targets count here. Where none
+// does, there is nothing to divide.
+func (s *softmax) divisor(counted int) float64 {
+	total, parts := counted, 1
+	if s.of != nil {
+		total, parts = int(s.of[0]), int(s.of[1])
+	}
+	return divisor(total, parts)
+}
+
 // bindAll checks and counts the targets, does the chunks' runs in order, and
 // takes the mean.
 func (s *softmax) bindAll(c *graph.CPUCall, runs []func()) func() {
 	loss := c.Out[0].F32
 	return func() {
-		s.count = 0
+		counted := 0
 		for i, target := range s.targets {
 			checkTarget(i, int(target), s.vocab)
 			if target >= 0 {
-				s.count++
+				counted++
 			}
 		}
+		s.n = s.divisor(counted)
 		for _, run := range runs {
 			run()
 		}
@@ -190,6 +206,6 @@ func (s *softmax) bindAll(c *graph.CPUCall, runs []func()) func() {
 		for _, x := range s.nll {
 			sum += float64(x)
 		}
-		loss[0] = float32(sum / float64(max(s.count, 1)))
+		loss[0] = float32(sum / s.n)
 	}
 }

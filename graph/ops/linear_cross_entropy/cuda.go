@@ -15,7 +15,7 @@ const (
 	chunkBytesCUDA   = 512 << 20
 	minChunkRowsCUDA = 128
 	maxChunkRowsCUDA = 8192
-	// shareBytes are the workspace before the logits, where 1 / the count of targets is.
+	// shareBytes are the workspace before the logits, where 1/n is.
 	shareBytes = 256
 )
 
@@ -59,7 +59,11 @@ func launches(c *graph.CUDACall, logits graph.DType, gradients bool) ([]graph.La
 	}
 	vector := 16 / logits.Size()
 	threads := min(512, (vocab+32*vector-1)/(32*vector)*32)
-	list := []graph.Launch{kernel("linear_cross_entropy_count", 1, 1024, targets.Address, share, int32(n))}
+	counting := kernel("linear_cross_entropy_count", 1, 1024, targets.Address, share, int32(n))
+	if len(c.In) > partInput {
+		counting = kernel("linear_cross_entropy_part", 1, 32, c.In[partInput].Address, share)
+	}
+	list := []graph.Launch{counting}
 	each := chunkRowsCUDA(c.Dims, logits)
 	for first := 0; first < n; first += each {
 		rows := min(each, n-first)

@@ -11,6 +11,12 @@ extern "C" __global__ void __launch_bounds__(1024) linear_cross_entropy_count(co
   if (threadIdx.x == 0) *share = (float)(1. / fmax(all, 1.));
 }
 
+// linear_cross_entropy_part leaves the same for a part of a batch, of the targets and parts of
+// all of it.
+extern "C" __global__ void __launch_bounds__(32) linear_cross_entropy_part(const int *count, float *share) {
+  if (threadIdx.x == 0) *share = count[0] > 0 ? (float)((double)count[1] / (double)count[0]) : 1.f;
+}
+
 // linear_cross_entropy_mean adds in an order that n alone decides.
 extern "C" __global__ void __launch_bounds__(1024)
 linear_cross_entropy_mean(const float *nll, const float *share, float *loss, int n) {

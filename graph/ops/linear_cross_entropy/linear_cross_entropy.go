@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 
 	"github.com/sambatrain/sambatrain/graph"
 )
@@ -22,6 +23,13 @@ func Apply(b *graph.Builder, x, w, targets graph.Tensor) graph.Tensor {
 	return b.Apply(Spec(), x, w, targets)
 }
 
+// ApplyPart is Apply for one of the parts that a batch is cut into: count [2] (int32) are the
+// targets of all parts that count, and the number of parts. The mean of the parts' losses is
+// then the mean over all targets, however many of them each part has.
+func ApplyPart(b *graph.Builder, x, w, targets, count graph.Tensor) graph.Tensor {
+	return b.Apply(PartSpec(), x, w, targets, count)
+}
+
 // ApplyEval is Apply without gradients.
 func ApplyEval(b *graph.Builder, x, w, targets graph.Tensor) graph.Tensor {
 	return b.Apply(EvalSpec(), x, w, targets)
@@ -35,9 +43,21 @@ func ApplyEval(b *graph.Builder, x, w, targets graph.Tensor) graph.Tensor {
 //	dx     = dlogit w
 //	dw     = dlogit^T x
 func Spec() *graph.Spec {
+	return trainSpec("linear_cross_entropy", "x:mm[B T D], w:mm[V D], targets:i32[B T]")
+}
+
+// PartSpec is Spec with n = count[0] / count[1].
+func PartSpec() *graph.Spec {
+	return trainSpec("linear_cross_entropy_part", "x:mm[B T D], w:mm[V D], targets:i32[B T], count:i32[2]")
+}
+
+// partInput is the place of PartSpec's count.
+const partInput = 3
+
+func trainSpec(name, inputs string) *graph.Spec {
 	return &graph.Spec{
-		Name:      "linear_cross_entropy",
-		Signature: "x:mm[B T D], w:mm[V D], targets:i32[B T] -> loss:f32[], nll:f32[B T], dx[B T D], dw:f32[V D]",
+		Name:      name,
+		Signature: inputs + " -> loss:f32[], nll:f32[B T], dx[B T D], dw:f32[V D]",
 		Reference: func(_ graph.Dims, in, out []graph.Array) {
 			x, w, dx, dw := in[0], in[1], out[2], out[3]
 			reference(in, out, func(i int, dlogits []float64) {
@@ -53,10 +73,13 @@ func Spec() *graph.Spec {
 		CUDA:      &graph.CUDA{Source: source, Launches: trainCUDA, Workspace: workspaceCUDA},
 		Workspace: trainWorkspace,
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
+			d := make([]graph.Tensor, len(g.In))
 			if !g.IsSeed() {
-				return []graph.Tensor{g.Builder().Fail(errNotLoss), {}, {}}
+				d[0] = g.Builder().Fail(errNotLoss)
+				return d
 			}
-			return []graph.Tensor{g.Out[2], g.Out[3], {}}
+			d[0], d[1] = g.Out[2], g.Out[3]
+			return d
 		},
 		Cost: func(d graph.Dims) graph.Cost {
 			n, v, w := float64(d["B"]*d["T"]), float64(d["V"]), float64(d["D"])
@@ -83,16 +106,28 @@ func EvalSpec() *graph.Spec {
 	}
 }
 
+// divisor is n, or 1 where no target counts: then there is nothing to divide.
+func divisor(total, parts int) float64 {
+	if total == 0 {
+		return 1
+	}
+	return float64(total) / float64(parts)
+}
+
 // reference computes loss and nll, and hands the gradient of each counted
 // token's logits to backward, if there is one.
 func reference(in, out []graph.Array, backward func(i int, dlogits []float64)) {
 	x, w, targets, loss, nll := in[0], in[1], in[2], out[0], out[1]
-	count := 0.0
+	total, parts := 0, 1
 	for _, target := range targets.Data {
 		if target >= 0 {
-			count++
+			total++
 		}
 	}
+	if len(in) > partInput {
+		total, parts = int(in[partInput].Data[0]), int(in[partInput].Data[1])
+	}
+	n := divisor(total, parts)
 	p := make([]float64, w.Shape.Rows())
 	for i, target := range targets.Data {
 		checkTarget(i, int(target), len(p))
@@ -113,14 +148,14 @@ func reference(in, out []graph.Array, backward func(i int, dlogits []float64)) {
 			sum += p[v]
 		}
 		nll.Data[i] = math.Log(sum) + greatest - logit
-		loss.Data[0] += nll.Data[i] / count
+		loss.Data[0] += nll.Data[i] / n
 		if backward == nil {
 			continue
 		}
 		for v := range p {
-			p[v] /= sum * count
+			p[v] /= sum * n
 		}
-		p[int(target)] -= 1 / count
+		p[int(target)] -= 1 / n
 		backward(i, p)
 	}
 }
@@ -160,5 +195,17 @@ func Cases() []graph.Case {
 			cases = append(cases, c)
 		}
 	}
-	return cases
+	of := func(low, total, parts int) map[string]graph.Fill {
+		fill := targets(low, 19)
+		fill["count"] = func(_ *rand.Rand, a graph.Array) { a.Data[0], a.Data[1] = float64(total), float64(parts) }
+		return fill
+	}
+	odd := graph.Dims{"B": 3, "T": 7, "V": 19, "D": 13}
+	return append(cases,
+		graph.Case{Name: "all of one part", Spec: PartSpec(), Dims: odd, Fill: of(0, 21, 1)},
+		graph.Case{Name: "some of three parts", Spec: PartSpec(), Dims: odd, Fill: of(-9, 40, 3)},
+		graph.Case{Name: "more parts than targets", Spec: PartSpec(), Dims: odd, Fill: of(-19, 25, 60)},
+		graph.Case{Name: "none of a part", Spec: PartSpec(), Dims: odd, Fill: map[string]graph.Fill{"targets": graph.Integers(-2, 0), "count": graph.Integers(3, 9)}},
+		graph.Case{Name: "none of any part", Spec: PartSpec(), Dims: odd, Fill: map[string]graph.Fill{"targets": graph.Integers(-2, 0), "count": graph.Integers(0, 1)}},
+	)
 }

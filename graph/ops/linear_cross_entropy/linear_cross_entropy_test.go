@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -71,7 +72,11 @@ func TestGradientReachesParameters(t *testing.T) {
 		want := reference(r, in)
 		b := graph.NewBuilder(add.Spec)
 		x, w := b.Param("x", nil, in[0].Shape...), b.Param("w", nil, in[1].Shape...)
-		loss := linear_cross_entropy.Apply(b, x, w, b.Input("targets", graph.Int32, in[2].Shape...))
+		args := []graph.Tensor{x, w}
+		for i, o := range r.In[2:] {
+			args = append(args, b.Input(o.Name, graph.Int32, in[2+i].Shape...))
+		}
+		loss := b.Apply(r.Spec, args...)
 		b.Result("loss", loss)
 		b.Result("nll", loss.Output(1))
 		if err := b.Gradients(loss); err != nil {
@@ -97,12 +102,10 @@ func TestGradientReachesParameters(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		targets := make([]int32, len(in[2].Data))
-		for i, v := range in[2].Data {
-			targets[i] = int32(v)
-		}
-		if err := prog.WriteInts("targets", targets); err != nil {
-			t.Fatal(err)
+		for i, o := range r.In[2:] {
+			if err := prog.WriteInts(o.Name, int32s(in[2+i].Data)); err != nil {
+				t.Fatal(err)
+			}
 		}
 		for i, p := range plan.Params {
 			if err := mem.Write(graph.Params, p.Offset, float32s(in[i].Data)); err != nil {
@@ -129,12 +132,95 @@ func TestGradientReachesParameters(t *testing.T) {
 	})
 }
 
+func int32s(x []float64) []int32 {
+	y := make([]int32, len(x))
+	for i, v := range x {
+		y[i] = int32(v)
+	}
+	return y
+}
+
 func float32s(x []float64) []float32 {
 	y := make([]float32, len(x))
 	for i, v := range x {
 		y[i] = float32(v)
 	}
 	return y
+}
+
+// TestPartsMakeTheWhole: the mean of parts with unequal numbers of targets is the whole, and of
+// a part with as many as the others the bits are those of the op that counts its own.
+func TestPartsMakeTheWhole(t *testing.T) {
+	const d, v, rows, cut = 5, 7, 6, 2
+	rng := rand.New(rand.NewPCG(4, 4))
+	x, w := make([]float32, rows*d), make([]float32, v*d)
+	for i := range x {
+		x[i] = float32(rng.NormFloat64())
+	}
+	for i := range w {
+		w[i] = float32(rng.NormFloat64())
+	}
+	for _, c := range []struct {
+		name    string
+		targets []int32
+		equal   bool
+	}{
+		{"unequal", []int32{1, -1, 6, 0, 3, 3}, false},
+		{"none in a part", []int32{-1, -1, 6, 0, 3, -1}, false},
+		{"none", []int32{-1, -1, -1, -1, -1, -1}, true},
+		{"equal", []int32{2, -1, 6, -1, -1, 4}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			counted := int32(0)
+			for _, id := range c.targets {
+				if id >= 0 {
+					counted++
+				}
+			}
+			whole := run(linear_cross_entropy.Spec(), x, w, c.targets, nil)
+			mean := make([][]float64, 2) // loss and dw
+			const parts = rows / cut
+			for i := range parts {
+				part := run(linear_cross_entropy.PartSpec(), x[i*cut*d:(i+1)*cut*d], w, c.targets[i*cut:(i+1)*cut], []int32{counted, parts})
+				if c.equal {
+					own := run(linear_cross_entropy.Spec(), x[i*cut*d:(i+1)*cut*d], w, c.targets[i*cut:(i+1)*cut], nil)
+					for k := range own {
+						if !slices.Equal(own[k], part[k]) {
+							t.Errorf("part %d, output %d: %v, on its own %v", i, k, part[k], own[k])
+						}
+					}
+				}
+				for k, y := range [][]float32{part[0], part[3]} {
+					if mean[k] == nil {
+						mean[k] = make([]float64, len(y))
+					}
+					for j, v := range y {
+						mean[k][j] += float64(v) / parts
+					}
+				}
+			}
+			optest.Near(t, "loss", whole[0], mean[0])
+			optest.Near(t, "dw", whole[3], mean[1])
+		})
+	}
+}
+
+// run does the op on the CPU for rows of one token; count may be nil.
+func run(spec *graph.Spec, x, w []float32, targets, count []int32) [][]float32 {
+	t, d := len(targets), len(x)/len(targets)
+	v := len(w) / d
+	c := &graph.CPUCall{Dims: graph.Dims{"B": 1, "T": t, "V": v, "D": d}, Pool: simd.Serial{}}
+	c.Workspace = make([]float32, spec.Workspace(c.Dims, 1))
+	c.In = []graph.Buffer{{Rows: t, Cols: d, Stride: d, F32: x}, {Rows: v, Cols: d, Stride: d, F32: w}, {Rows: 1, Cols: t, Stride: t, I32: targets}}
+	if count != nil {
+		c.In = append(c.In, graph.Buffer{Rows: 1, Cols: 2, Stride: 2, I32: count})
+	}
+	out := [][]float32{make([]float32, 1), make([]float32, t), make([]float32, t*d), make([]float32, v*d)}
+	for i, size := range [][2]int{{1, 1}, {1, t}, {t, d}, {v, d}} {
+		c.Out = append(c.Out, graph.Buffer{Rows: size[0], Cols: size[1], Stride: size[1], F32: out[i]})
+	}
+	spec.CPU(c)()
+	return out
 }
 
 func TestOnlyTheLossIsDifferentiated(t *testing.T) {

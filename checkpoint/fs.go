@@ -17,6 +17,68 @@ type fileSystem interface {
 	RemoveAll(path string) error
 }
 
+// Watch is called before each operation by which a checkpoint reaches the disk, with what is done in words; what it
+// returns is called behind it.
+type Watch func(what string) (done func())
+
+func unwatched(string) func() { return func() {} }
+
+// watchedFS has each operation of fs watched.
+type watchedFS struct {
+	fs    fileSystem
+	watch Watch
+}
+
+func (w watchedFS) Mkdir(path string) error {
+	defer w.watch("making " + path)()
+	return w.fs.Mkdir(path)
+}
+
+func (w watchedFS) Create(path string) (file, error) {
+	defer w.watch("making " + path)()
+	f, err := w.fs.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	return watchedFile{f, w.watch, "writing " + path}, nil
+}
+
+func (w watchedFS) SyncDir(path string) error {
+	defer w.watch("syncing " + path)()
+	return w.fs.SyncDir(path)
+}
+
+func (w watchedFS) Rename(from, to string) error {
+	defer w.watch("renaming " + from)()
+	return w.fs.Rename(from, to)
+}
+
+func (w watchedFS) RemoveAll(path string) error {
+	defer w.watch("removing " + path)()
+	return w.fs.RemoveAll(path)
+}
+
+type watchedFile struct {
+	file
+	watch Watch
+	what  string
+}
+
+func (w watchedFile) Write(p []byte) (int, error) {
+	defer w.watch(w.what)()
+	return w.file.Write(p)
+}
+
+func (w watchedFile) Sync() error {
+	defer w.watch(w.what)()
+	return w.file.Sync()
+}
+
+func (w watchedFile) Close() error {
+	defer w.watch(w.what)()
+	return w.file.Close()
+}
+
 type file interface {
 	io.Writer
 	Sync() error

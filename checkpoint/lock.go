@@ -73,6 +73,9 @@ func Lock(runDir string) (*Run, error) {
 	return r, nil
 }
 
+// Watch has w told of what is written from here on.
+func (r *Run) Watch(w Watch) { r.fs = watchedFS{r.fs, w} }
+
 // Dir is the run directory as it was given to Lock.
 func (r *Run) Dir() string { return r.dir }
 

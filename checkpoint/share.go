@@ -115,20 +115,28 @@ func checkShares(shares []Share) error {
 const folderPatience = time.Minute
 
 // WriteShare writes what process rank of size holds into the folder that Begin made in the run directory, and returns
-// once it is on the disk. Of tensors with From or a shorter Data it holds a piece.
-func WriteShare(runDir string, step int64, rank, size int, model, optimizer []Tensor) (Share, error) {
-	temp := savingDir(runDir, step)
+// once it is on the disk. Of tensors with From or a shorter Data it holds a piece. w may be nil.
+func WriteShare(runDir string, step int64, rank, size int, model, optimizer []Tensor, w Watch) (Share, error) {
+	if w == nil {
+		w = unwatched
+	}
+	fs, temp := watchedFS{osFS{}, w}, savingDir(runDir, step)
+	find := func() error {
+		defer w("looking for " + temp)()
+		_, err := os.Stat(temp)
+		return err
+	}
 	for end := time.Now().Add(folderPatience); ; time.Sleep(50 * time.Millisecond) {
-		if _, err := os.Stat(temp); err == nil {
+		if err := find(); err == nil {
 			break
 		} else if !errors.Is(err, os.ErrNotExist) || time.Now().After(end) {
 			return Share{}, saving(step, fmt.Errorf("process %d: %w; do all processes see the same run directory?", rank, err))
 		}
 	}
 	suffix := fmt.Sprintf("-rank-%05d-of-%05d", rank, size)
-	s, err := writeShare(osFS{}, temp, suffix, maxFileBytes, model, optimizer)
+	s, err := writeShare(fs, temp, suffix, maxFileBytes, model, optimizer)
 	if err == nil {
-		err = osFS{}.SyncDir(temp)
+		err = fs.SyncDir(temp)
 	}
 	return s, saving(step, err)
 }

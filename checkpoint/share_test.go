@@ -40,7 +40,7 @@ func saveShares(t *testing.T, r *Run, size int, but ...int) (Info, error) {
 		if slices.Contains(but, rank) {
 			continue
 		}
-		s, err := WriteShare(r.dir, 1, rank, size, share(model, rank, size), share(optimizer, rank, size))
+		s, err := WriteShare(r.dir, 1, rank, size, share(model, rank, size), share(optimizer, rank, size), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,7 +123,7 @@ func TestSharesIncomplete(t *testing.T) {
 		t.Fatal(err)
 	}
 	model, optimizer := tensors(1)
-	if _, err := WriteShare(dir, 1, 0, 2, share(model, 0, 2), share(optimizer, 0, 2)); err != nil {
+	if _, err := WriteShare(dir, 1, 0, 2, share(model, 0, 2), share(optimizer, 0, 2), nil); err != nil {
 		t.Fatal(err)
 	}
 	if c := newest(t, dir); c.Step != 0 {

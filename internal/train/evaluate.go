@@ -45,10 +45,8 @@ func newValidation(e *Engine, set *data.Dataset, rows int, lengths []int) (*vali
 
 // run measures the loss on rows that are spread evenly over the split, the same ones
 // each time: one score for each length, of the first tokens of each row. No token sees a
-// later one, so one pass over the longest rows gives them all. Rows that fill up the last
-// pass don't count: their targets are -1.
-func (v *validation) run() ([]score, error) {
-	long := v.eval.SeqLen
+// later one, so one pass over the longest rows gives them all. Each pass is done by watch.
+func (v *validation) run(watch func(pass func() error) error) ([]score, error) {
 	sums := make([]sum, len(v.lengths))
 	// Each process has every so manyth pass.
 	for first := 0; first < v.rows; first += v.eval.Rows * v.engine.Processes() {
@@ -57,35 +55,45 @@ func (v *validation) run() ([]score, error) {
 		if n == 0 && !v.engine.sharded(graph.Params) {
 			continue // but where processes need each other's parameters, all must pass
 		}
-		for i := range n {
-			block := int64(row+i) * v.set.Blocks() / int64(v.rows)
-			if err := v.set.Rows(block, 1, v.buf[i*(long+1):(i+1)*(long+1)]); err != nil {
-				return nil, err
-			}
-		}
-		splitRows(v.buf, v.tokens, v.targets, long)
-		for i := n * long; i < len(v.targets); i++ {
-			v.tokens[i], v.targets[i] = 0, -1
-		}
-		nll, err := v.eval.Run(v.tokens, v.targets)
-		if err != nil {
+		if err := watch(func() error { return v.pass(row, n, sums) }); err != nil {
 			return nil, err
-		}
-		for i := range n {
-			for k, times := range v.lengths {
-				from, to := i*long, i*long+times*v.unit
-				sums[k].add(nll[from:to], v.targets[from:to], data.TextBytes(v.set.Tokenizer(), v.targets[from:to]))
-			}
 		}
 	}
 	scores := make([]score, len(sums))
 	for k, s := range sums {
-		if err := s.overProcesses(v.engine); err != nil {
+		if err := watch(func() error { return s.overProcesses(v.engine) }); err != nil {
 			return nil, err
 		}
 		scores[k] = score{Loss: s.nats / float64(s.tokens), BitsPerByte: data.BitsPerByte(s.nats, s.bytes), Tokens: s.tokens}
 	}
 	return scores, nil
+}
+
+// pass adds n rows, from the one numbered row on, to the sums. Rows that fill up the pass don't
+// count: their targets are -1.
+func (v *validation) pass(row, n int, sums []sum) error {
+	long := v.eval.SeqLen
+	for i := range n {
+		block := int64(row+i) * v.set.Blocks() / int64(v.rows)
+		if err := v.set.Rows(block, 1, v.buf[i*(long+1):(i+1)*(long+1)]); err != nil {
+			return err
+		}
+	}
+	splitRows(v.buf, v.tokens, v.targets, long)
+	for i := n * long; i < len(v.targets); i++ {
+		v.tokens[i], v.targets[i] = 0, -1
+	}
+	nll, err := v.eval.Run(v.tokens, v.targets)
+	if err != nil {
+		return err
+	}
+	for i := range n {
+		for k, times := range v.lengths {
+			from, to := i*long, i*long+times*v.unit
+			sums[k].add(nll[from:to], v.targets[from:to], data.TextBytes(v.set.Tokenizer(), v.targets[from:to]))
+		}
+	}
+	return nil
 }
 
 // sum is what a score is made from.

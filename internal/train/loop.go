@@ -39,7 +39,7 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 	} else if err := s.steps(ctx); err != nil {
 		return nil, err
 	}
-	last, err := s.val.run()
+	last, err := s.validate()
 	if err != nil {
 		return nil, err
 	}
@@ -177,12 +177,12 @@ func (s *session) steps(ctx context.Context) error {
 func (s *session) oneStep(ctx context.Context, loader *data.Loader, b *stepBatch) (stopping bool, err error) {
 	r := s.recipe
 	started := time.Now()
+	s.halt.begins(stepping, fmt.Sprintf("step %d", s.step+1), started)
 	wait, err := loader.Next(b.rows)
 	if err != nil {
 		return false, s.dataLost(err)
 	}
 	splitRows(b.rows, b.tokens, b.targets, s.engine.SeqLen)
-	s.halt.begins(s.step+1, time.Now())
 	loss, norm, err := s.engine.Step(s.step, r.Train.Steps, b.tokens, b.targets)
 	skipped, err := s.guard.verdict(loss, norm, err)
 	diverged := errors.Is(err, errDiverged)
@@ -194,7 +194,7 @@ func (s *session) oneStep(ctx context.Context, loader *data.Loader, b *stepBatch
 		return false, err
 	}
 	took := time.Since(started)
-	s.halt.ends(time.Now())
+	s.halt.ends(stepping, time.Now())
 	lr := r.Optim.LR(s.step, r.Train.Steps)
 	s.step++
 	s.loss = loss
@@ -230,7 +230,7 @@ func (s *session) betweenSteps() error {
 		return nil
 	}
 	if r.Eval.Every > 0 && s.step%r.Eval.Every == 0 {
-		v, err := s.val.run()
+		v, err := s.validate()
 		if err != nil {
 			return err
 		}
@@ -268,6 +268,12 @@ func (s *session) record(r runlog.Record) error {
 		return err
 	}
 	return s.events.Append(r)
+}
+
+// validate measures the loss on the validation split.
+func (s *session) validate() ([]score, error) {
+	what := fmt.Sprintf("the validation after step %d", s.step)
+	return s.val.run(func(f func() error) error { return s.halt.during(validating, what, f) })
 }
 
 // recordValidation records the scores of all eval.lengths, and what was read so far.
@@ -316,7 +322,8 @@ func (s *session) save() error {
 			return err
 		}
 	}
-	if err := s.engine.snapshotTo(&s.saver.snapshot); err != nil {
+	copying := func() error { return s.engine.snapshotTo(&s.saver.snapshot) }
+	if err := s.halt.during(saving, fmt.Sprintf("the copy of step %d for its checkpoint", s.step), copying); err != nil {
 		return err
 	}
 	extra := map[string]json.RawMessage{}

@@ -21,6 +21,8 @@ type saver struct {
 	// sync brings the metrics to the disk. They come before the checkpoint, so that a
 	// resumed run has all of theirs.
 	sync func() error
+	// watch is told of each operation on the disk.
+	watch checkpoint.Watch
 
 	snapshot snapshot
 	underway chan saved // gets the save's end; nil while there is none
@@ -50,7 +52,7 @@ func (w *saver) write(state checkpoint.State) (dir string, err error) {
 	if w.place.Rank > 0 {
 		return "", w.bring(state.Step)
 	}
-	if err := w.sync(); err != nil {
+	if err := w.synced(); err != nil {
 		return "", err
 	}
 	var info checkpoint.Info
@@ -66,6 +68,11 @@ func (w *saver) write(state checkpoint.State) (dir string, err error) {
 	}
 	_, err = w.lock.Prune(w.keep.KeepLast, w.keep.KeepEvery)
 	return info.Dir, err
+}
+
+func (w *saver) synced() error {
+	defer w.watch("syncing the metrics")()
+	return w.sync()
 }
 
 // brought is what a process tells the first one of its share.
@@ -94,7 +101,7 @@ func (w *saver) share(step int64) (checkpoint.Share, error) {
 	if err := w.snapshot.finite(); err != nil {
 		return checkpoint.Share{}, err
 	}
-	return checkpoint.WriteShare(w.dir, step, w.place.Rank, w.place.Size, w.snapshot.model, w.snapshot.moments)
+	return checkpoint.WriteShare(w.dir, step, w.place.Rank, w.place.Size, w.snapshot.model, w.snapshot.moments, w.watch)
 }
 
 // collect makes the checkpoint that was begun of the shares of all processes.

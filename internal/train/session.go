@@ -111,7 +111,10 @@ func (s *session) open(ctx context.Context) (err error) {
 	if s.guard.SkipNonFinite || s.guard.MaxZ > 0 {
 		s.engine.judge = s.guard.objection
 	}
-	s.saver = &saver{step: -1, dir: s.dir, place: s.options.Place, line: s.line, lock: s.lock, keep: r.Checkpoint, sync: func() error { return s.metrics.Sync() }}
+	s.saver = &saver{step: -1, dir: s.dir, place: s.options.Place, line: s.line, lock: s.lock, keep: r.Checkpoint, sync: func() error { return s.metrics.Sync() }, watch: s.halt.disk}
+	if s.lock != nil {
+		s.lock.Watch(s.halt.disk)
+	}
 	if err := s.openData(ctx); err != nil {
 		return err
 	}

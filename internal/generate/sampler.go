@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
+
+	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
 // SamplerConfig says how a token is drawn from its scores.
@@ -23,21 +26,10 @@ type SamplerConfig struct {
 
 // Sampler draws tokens. The same seed and scores give the same tokens.
 type Sampler struct {
-	config SamplerConfig
-	rng    *rand.Rand
-	heap   []candidate
-	order  []candidate // what was taken from the heap
-}
-
-type candidate struct {
-	token int32
-	score float32
-}
-
-// before orders candidates, the likeliest first. Ties go by the ids, so that the draw is
-// the same everywhere.
-func (c candidate) before(d candidate) bool {
-	return c.score > d.score || c.score == d.score && c.token < d.token
+	config  SamplerConfig
+	rng     *rand.Rand
+	weights weights
+	ranking ranking
 }
 
 // NewSampler checks the settings.
@@ -56,89 +48,118 @@ func NewSampler(c SamplerConfig) (*Sampler, error) {
 }
 
 // Next draws one token. logits has at least Vocab scores.
-//
-// Tokens are taken from a heap, the likeliest first, as far as the draw needs them: a few
-// of them as a rule, so that the vocabulary is not sorted for each token.
 func (s *Sampler) Next(logits []float32) int32 {
 	logits = logits[:s.config.Vocab]
 	best := Best(logits)
 	if s.config.Temperature == 0 {
 		return best
 	}
-	s.order, s.heap = s.order[:0], s.heap[:0]
-	for i, x := range logits {
-		s.heap = append(s.heap, candidate{int32(i), x})
+	s.weights.begin(logits[best], s.config.Temperature)
+	if s.config.TopP < 1 || s.config.TopK > 0 && s.config.TopK < len(logits) {
+		return s.among(logits)
 	}
-	for i := len(s.heap)/2 - 1; i >= 0; i-- {
-		sift(s.heap, i)
-	}
-	weight := func(x float32) float64 {
-		return math.Exp((float64(x) - float64(logits[best])) / s.config.Temperature)
-	}
+	return s.weights.find(logits, s.rng.Float64()*s.weights.sum(logits), best)
+}
+
+// among draws one of the likeliest tokens. They are ranked as far as the draw needs it, a few
+// of them as a rule, so that the vocabulary is not sorted for each token.
+func (s *Sampler) among(logits []float32) int32 {
+	r, w := &s.ranking, &s.weights
+	r.begin(logits, s.config.Temperature)
 	kept, sum := len(logits), 0.0
 	if k := s.config.TopK; k > 0 && k < kept {
 		kept = k
 		for i := range kept {
-			sum += weight(s.likeliest(i).score)
+			sum += w.of(r.at(i).score)
 		}
 	} else {
-		for _, x := range logits {
-			sum += weight(x)
-		}
+		sum = w.sum(logits)
 	}
 	if s.config.TopP < 1 {
 		mass, n := 0.0, 0
 		for ; n < kept && mass < s.config.TopP*sum; n++ {
-			mass += weight(s.likeliest(n).score)
+			mass += w.of(r.at(n).score)
 		}
 		kept, sum = n, mass
 	}
 	draw := s.rng.Float64() * sum
 	for i := range kept {
-		if draw -= weight(s.likeliest(i).score); draw < 0 {
-			return s.likeliest(i).token
+		if draw -= w.of(r.at(i).score); draw < 0 {
+			return r.at(i).token
 		}
 	}
-	return s.likeliest(max(0, kept-1)).token
+	return r.at(max(0, kept-1)).token
 }
 
-// likeliest is candidate i of all in their order. Those before it were asked for before.
-func (s *Sampler) likeliest(i int) candidate {
-	if i == len(s.order) {
-		last := len(s.heap) - 1
-		s.order = append(s.order, s.heap[0])
-		s.heap[0] = s.heap[last]
-		s.heap = s.heap[:last]
-		sift(s.heap, 0)
-	}
-	return s.order[i]
-}
-
-// sift moves element i of a heap down to where it belongs.
-func sift(heap []candidate, i int) {
-	for {
-		child := 2*i + 1
-		if child >= len(heap) {
-			return
-		}
-		if child+1 < len(heap) && heap[child+1].before(heap[child]) {
-			child++
-		}
-		if !heap[child].before(heap[i]) {
-			return
-		}
-		heap[i], heap[child] = heap[child], heap[i]
-		i = child
-	}
-}
+// block is the scores that are looked through at once.
+const block = 256
 
 // Best is the first of the tokens with the highest score.
 func Best(logits []float32) int32 {
-	best := 0
-	for i, x := range logits {
-		if x > logits[best] {
-			best = i
+	top, first := float32(math.Inf(-1)), 0
+	for at := 0; at < len(logits); at += block {
+		if x := simd.Max(logits[at:min(at+block, len(logits))]); x > top {
+			top, first = x, at
 		}
 	}
-	return int32(best)
+	return int32(first + max(0, slices.Index(logits[first:], top)))
+}
+
+// weights are exp((score - best) / temperature).
+type weights struct {
+	best        float32
+	temperature float64
+	sums        []float64 // of blocks
+	room, least [block]float32
+}
+
+func (w *weights) begin(best float32, temperature float64) {
+	w.best, w.temperature = best, temperature
+	for i := range w.least {
+		w.least[i] = -best
+	}
+}
+
+// of is a score's.
+func (w *weights) of(score float32) float64 {
+	return math.Exp((float64(score) - float64(w.best)) / w.temperature)
+}
+
+// ofBlock are those of at most a block of scores, good until the next call, and their sum.
+func (w *weights) ofBlock(scores []float32) ([]float32, float64) {
+	x := w.room[:len(scores)]
+	simd.Add(x, scores, w.least[:len(scores)])
+	simd.Scale(x, float32(min(1/w.temperature, math.MaxFloat32)), x)
+	return x, float64(simd.SoftmaxExp(x, x, 0))
+}
+
+// sum is that of all scores.
+func (w *weights) sum(scores []float32) float64 {
+	w.sums = w.sums[:0]
+	total := 0.0
+	for some := range slices.Chunk(scores, block) {
+		_, sum := w.ofBlock(some)
+		w.sums = append(w.sums, sum)
+		total += sum
+	}
+	return total
+}
+
+// find is the token at which the weights of all up to it exceed draw, or best where rounding
+// leaves none. It comes after sum.
+func (w *weights) find(scores []float32, draw float64, best int32) int32 {
+	for b, sum := range w.sums {
+		if draw >= sum {
+			draw -= sum
+			continue
+		}
+		x, _ := w.ofBlock(scores[b*block : min((b+1)*block, len(scores))])
+		for i, v := range x {
+			if draw -= float64(v); draw < 0 {
+				return int32(b*block + i)
+			}
+		}
+		break
+	}
+	return best
 }

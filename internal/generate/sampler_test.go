@@ -1,8 +1,11 @@
 package generate_test
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -77,6 +80,85 @@ func TestSamplerTies(t *testing.T) {
 	for range 100 {
 		if got := s.Next(logits); got != 2 && got != 5 && got != 8 {
 			t.Fatalf("token %d of 100 equal ones, want one of the first 3", got)
+		}
+	}
+}
+
+// TestSamplerDraws: with a vocabulary of many blocks, tokens are those that all weights in
+// float64 give: in the tokens' order, or among the likeliest in theirs.
+func TestSamplerDraws(t *testing.T) {
+	const vocab, draws, padding = 3001, 100, 7
+	rng := rand.New(rand.NewPCG(8, 9))
+	for _, c := range []generate.SamplerConfig{
+		{Temperature: 0, TopP: 1}, {Temperature: 0.8, TopP: 1}, {Temperature: 30, TopP: 1}, {Temperature: 0.8, TopP: 0.9},
+		{Temperature: 3, TopP: 0.9999}, {Temperature: 1, TopK: 40, TopP: 1}, {Temperature: 2, TopK: 2000, TopP: 0.8},
+	} {
+		c.Vocab, c.Seed = vocab, 5
+		s, uniform := sampler(t, c), rand.New(rand.NewPCG(c.Seed, 0))
+		for range draws {
+			logits := make([]float32, vocab+padding)
+			for i := range logits {
+				logits[i] = float32(math.Round(32*rng.NormFloat64())) / 8 // some are equal
+			}
+			logits[vocab] = 1e6
+			if got, want := s.Next(logits), drawn(logits[:vocab], c, uniform); got != want {
+				t.Fatalf("%+v: token %d, want %d", c, got, want)
+			}
+		}
+	}
+}
+
+// drawn is the token that a sampler should draw, all of them sorted.
+func drawn(logits []float32, c generate.SamplerConfig, uniform *rand.Rand) int32 {
+	var order []int32
+	for i := range logits {
+		order = append(order, int32(i))
+	}
+	likeliest := slices.Clone(order)
+	slices.SortStableFunc(likeliest, func(a, b int32) int { return cmp.Compare(logits[b], logits[a]) })
+	if c.Temperature == 0 {
+		return likeliest[0]
+	}
+	weight := func(i int32) float64 {
+		return math.Exp((float64(logits[i]) - float64(logits[likeliest[0]])) / c.Temperature)
+	}
+	sum := func(tokens []int32) (s float64) {
+		for _, i := range tokens {
+			s += weight(i)
+		}
+		return s
+	}
+	if c.TopK > 0 || c.TopP < 1 {
+		order = likeliest
+	}
+	if c.TopK > 0 {
+		order = order[:c.TopK]
+	}
+	if c.TopP < 1 {
+		n, mass, all := 0, 0.0, sum(order)
+		for ; n < len(order) && mass < c.TopP*all; n++ {
+			mass += weight(order[n])
+		}
+		order = order[:n]
+	}
+	draw := uniform.Float64() * sum(order)
+	for _, i := range order {
+		if draw -= weight(i); draw < 0 {
+			return i
+		}
+	}
+	return order[len(order)-1]
+}
+
+// TestBestOfOddScores: those that are no numbers are not likely.
+func TestBestOfOddScores(t *testing.T) {
+	nan, inf := float32(math.NaN()), float32(math.Inf(1))
+	for _, c := range []struct {
+		scores []float32
+		want   int32
+	}{{[]float32{nan, 1, 2, nan}, 2}, {[]float32{-inf, -inf}, 0}, {[]float32{nan, nan}, 0}, {[]float32{1, inf, inf}, 1}, {[]float32{nan, -inf}, 1}} {
+		if got := generate.Best(c.scores); got != c.want {
+			t.Errorf("%v: token %d, want %d", c.scores, got, c.want)
 		}
 	}
 }

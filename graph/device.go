@@ -30,6 +30,12 @@ type Device interface {
 	Close() error
 }
 
+// MemoryError is the error of a device that has not as much memory as is wanted. What it had
+// given before is as it was.
+type MemoryError struct{ Text string }
+
+func (e *MemoryError) Error() string { return e.Text }
+
 // Memory is the persistent regions, shared by the programs that train, evaluate
 // and update one model.
 type Memory interface {
@@ -60,7 +66,8 @@ type Program interface {
 	ResetStates() error
 	// TakeState copies the state of the text in a row of another program of this device
 	// to a row of this one: the text goes on here. Where a state holds more here (a
-	// cache with more room), what the other has not is left as it was.
+	// cache with more room), what the other has not is left as it was; where it holds less,
+	// the text must fit.
 	TakeState(row int, from Program, fromRow int) error
 	// Plan is what was loaded.
 	Plan() *Plan

@@ -12,7 +12,8 @@ type StateCopy struct {
 }
 
 // TakeState lists what a program of p copies to give its row the state of row fromRow of
-// a program of from. A state's first dimension is its rows.
+// a program of from. A state's first dimension is its rows. Where the second is longer in one of
+// them (a cache with more room), what both have is copied: the text must fit.
 func (p *Plan) TakeState(row int, from *Plan, fromRow int) ([]StateCopy, error) {
 	if err := sameNames(p.States, from.States); err != nil {
 		return nil, err
@@ -23,11 +24,11 @@ func (p *Plan) TakeState(row int, from *Plan, fromRow int) ([]StateCopy, error) 
 		if row < 0 || row >= to.Shape[0] || fromRow < 0 || fromRow >= src.Shape[0] {
 			return nil, fmt.Errorf("state %s: no row %d of %d to take row %d of %d", name, row, to.Shape[0], fromRow, src.Shape[0])
 		}
-		if to.DType != src.DType || len(to.Shape) != len(src.Shape) || src.Shape[1] > to.Shape[1] || !to.Shape[2:].Equal(src.Shape[2:]) {
+		if to.DType != src.DType || len(to.Shape) != len(src.Shape) || !to.Shape[2:].Equal(src.Shape[2:]) {
 			return nil, fmt.Errorf("state %s: %v %v does not fit %v %v", name, src.DType, src.Shape, to.DType, to.Shape)
 		}
-		stride, bytes := to.Shape[1:].Size()*to.DType.Size(), src.Shape[1:].Size()*src.DType.Size()
-		list = append(list, StateCopy{To: 4*to.Offset + row*stride, From: 4*src.Offset + fromRow*bytes, Bytes: bytes})
+		into, outOf := to.Shape[1:].Size()*to.DType.Size(), src.Shape[1:].Size()*src.DType.Size()
+		list = append(list, StateCopy{To: 4*to.Offset + row*into, From: 4*src.Offset + fromRow*outOf, Bytes: min(into, outOf)})
 	}
 	return list, nil
 }

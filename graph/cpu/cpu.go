@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"time"
 	"unsafe"
 
@@ -237,7 +238,11 @@ func (p *Program) room(r graph.Region, bytes int64) error {
 	}
 	free, err := availableMemory()
 	if err == nil && free > 0 && bytes > free {
-		err = fmt.Errorf("cpu: region %v takes %.1f GB of memory, of %.1f GB that are free", r, float64(bytes)/1e9, float64(free)/1e9)
+		debug.FreeOSMemory() // what programs that were closed had, the collector may still keep
+		free, err = availableMemory()
+	}
+	if err == nil && free > 0 && bytes > free {
+		err = &graph.MemoryError{Text: fmt.Sprintf("cpu: region %v takes %.1f GB of memory, of %.1f GB that are free", r, float64(bytes)/1e9, float64(free)/1e9)}
 	}
 	return err
 }

@@ -66,7 +66,12 @@ func TestStatesGoOn(t *testing.T) {
 		t.Errorf("%v, want %v", got, want)
 	}
 	wantError(t, "no such row", other.TakeState(3, first, 0), "cpu: state s: no row 3 of 3")
-	wantError(t, "too wide a state", first.TakeState(0, other, 0), "cpu: state s: float32 [3 5] does not fit")
+	if err := first.TakeState(1, other, 2); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := run(first, 6), []float32{3, 3, 3, 4, 4, 4}; !slices.Equal(got, want) {
+		t.Errorf("of a wider state: %v, want %v", got, want)
+	}
 	_, err := d.LoadBeside(counter(t, 2, 4), nil, first)
 	wantError(t, "other states", err, "cpu: state s is")
 	another := open(t, 1)
@@ -76,7 +81,7 @@ func TestStatesGoOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantError(t, "a closed program", beside.Run(), "cpu: the program is closed")
-	if got := run(first, 6); got[0] != 3 {
+	if got := run(first, 6); got[0] != 4 {
 		t.Errorf("after the other was closed: %v", got)
 	}
 }

@@ -3,6 +3,7 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/ebitengine/purego"
 
+	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/internal/dylib"
 )
 
@@ -114,8 +116,15 @@ func (d *driver) call(name string, f uintptr, args ...uintptr) error {
 	if uint32(r) == 0 {
 		return nil
 	}
-	return fmt.Errorf("cuda: %s: %s", name, d.describe(uint32(r)))
+	text := fmt.Sprintf("cuda: %s: %s", name, d.describe(uint32(r)))
+	if uint32(r) == outOfMemory {
+		return &graph.MemoryError{Text: text}
+	}
+	return errors.New(text)
 }
+
+// outOfMemory is CUDA_ERROR_OUT_OF_MEMORY.
+const outOfMemory = 2
 
 func (d *driver) describe(code uint32) string {
 	var name, text *byte

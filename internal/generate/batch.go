@@ -3,6 +3,7 @@ package generate
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/layers"
@@ -25,6 +26,9 @@ type Request struct {
 	EndOfText func(scores []float32)
 	// End, where not nil, is called when the text has ended.
 	End func()
+	// Fail, where not nil, is called instead where the text ends because the device has no
+	// memory for more of it. Where it is nil, that ends the batch.
+	Fail func(err error)
 	// Read, where not nil, gets the scores of what follows tokens [at, at+n) of the prompt
 	// [n V], as they are computed. It costs the prompt's product with the vocabulary.
 	Read func(at, n int, scores []float32) error
@@ -101,8 +105,25 @@ func (b *Batch) Active() int {
 func (b *Batch) Free() bool { return b.Active() < len(b.rows) }
 
 // Add reads a prompt and draws the first token of its continuation. There must be a free
-// row. It ends early, without an error of the batch, when ctx does.
+// row. It ends early, without an error of the batch, when ctx does. So it does with a
+// graph.MemoryError where the device has no memory for the text.
 func (b *Batch) Add(ctx context.Context, q Request) error {
+	err := b.add(ctx, q)
+	if noMemory(err) {
+		// Others may want the room that this one leaves.
+		if _, broken := b.prompts.forget(); broken != nil {
+			return fmt.Errorf("%v, and then: %v", err, broken)
+		}
+	}
+	return err
+}
+
+func noMemory(err error) bool {
+	var memory *graph.MemoryError
+	return errors.As(err, &memory)
+}
+
+func (b *Batch) add(ctx context.Context, q Request) error {
 	if len(q.Prompt) == 0 {
 		return errors.New("generate: the prompt is empty; give at least one token")
 	}
@@ -182,17 +203,58 @@ func (b *Batch) advance(at int, r *row, scores []float32) bool {
 // Step draws one more token for each text. A text that ends leaves its row.
 func (b *Batch) Step() error {
 	scores, err := b.texts.Next(b.next)
-	if err != nil {
+	if noMemory(err) {
+		scores, err = b.withoutRoom(err)
+	}
+	if err != nil || scores == nil {
 		return err
 	}
 	for i, r := range b.rows {
 		if r != nil && !b.advance(i, r, scores[i*b.vocab:][:b.vocab]) {
 			r.end()
-			b.rows[i] = nil
-			b.texts.Park(i)
+			b.leave(i)
 		}
 	}
 	return nil
+}
+
+// withoutRoom is a step for which the device had no memory: what the last prompt took is given
+// back, and if that does not suffice, the texts end that are too long. scores is nil where none is
+// left.
+func (b *Batch) withoutRoom(cause error) (scores []float32, err error) {
+	if b.prompts != b.texts {
+		if freed, err := b.prompts.forget(); err != nil {
+			return nil, err
+		} else if freed {
+			if scores, cause = b.texts.Next(b.next); !noMemory(cause) {
+				return scores, cause
+			}
+		}
+	}
+	for i, r := range b.rows {
+		if r == nil || !b.texts.full(i) && len(b.rows) > 1 {
+			continue
+		}
+		if r.Fail == nil {
+			return nil, cause
+		}
+		r.Fail(cause)
+		b.leave(i)
+	}
+	if b.prompts == b.texts {
+		_, err := b.texts.forget()
+		return nil, err
+	}
+	if b.Active() == 0 {
+		return nil, nil
+	}
+	return b.texts.Next(b.next)
+}
+
+// leave frees a row.
+func (b *Batch) leave(row int) {
+	b.rows[row] = nil
+	b.texts.Park(row)
 }
 
 // Run continues all texts, as many together as there are rows, until each has ended.

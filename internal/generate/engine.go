@@ -5,6 +5,7 @@
 package generate
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -139,10 +140,8 @@ func (e *Engine) Park(row int) { e.parked[row], e.positions[row] = true, 0 }
 // Take moves the text of a row of another engine of the same model to a row of this
 // one.
 func (e *Engine) Take(row int, from *Engine, fromRow int) error {
-	if e.programs.model.CacheGrows() && from.programs.positions > e.programs.positions {
-		if err := e.programs.grow(from.programs.positions); err != nil {
-			return err
-		}
+	if err := e.roomFor(from.Position(fromRow)); err != nil {
+		return err
 	}
 	if err := e.programs.base.TakeState(row, from.programs.base, fromRow); err != nil {
 		return err
@@ -246,18 +245,47 @@ func (e *Engine) call(s shape, tokens, targets []int32, at, t int) ([]float32, e
 	return p.Result(resultLogits)
 }
 
-// makeRoom grows the caches of full attention where n more tokens want it. They double,
-// so that a text's keys and values are moved a few times at most.
+// makeRoom grows the caches of full attention where n more tokens of each text want it.
 func (e *Engine) makeRoom(n int) error {
-	need := 0
-	for _, p := range e.positions {
-		need = max(need, int(p)+n)
-	}
+	return e.roomFor(int(slices.Max(e.positions)) + n)
+}
+
+// roomFor grows the caches of full attention where a text of so many tokens wants it. They
+// double, so that a text's keys and values are moved a few times at most, or grow by as much as
+// they begin with where there is no memory for that. Where there is none for this either, all is
+// as it was.
+func (e *Engine) roomFor(need int) error {
 	if need > e.Positions {
 		return fmt.Errorf("generate: the text is longer than the %d tokens that there is room for", e.Positions)
 	}
 	if need <= e.programs.positions || !e.programs.model.CacheGrows() {
 		return nil
 	}
-	return e.programs.grow(min(e.Positions, max(need, 2*e.programs.positions)))
+	err := e.programs.grow(min(e.Positions, max(need, 2*e.programs.positions)))
+	var memory *graph.MemoryError
+	if errors.As(err, &memory) {
+		err = e.programs.grow(min(e.Positions, need+firstRoom))
+	}
+	return err
+}
+
+// full reports whether a row's next token wants more room than there is.
+func (e *Engine) full(row int) bool {
+	return e.programs.model.CacheGrows() && e.Position(row) >= e.programs.positions
+}
+
+// forget gives back what the caches of full attention have grown by, and with it all texts.
+// It reports whether they had grown.
+func (e *Engine) forget() (bool, error) {
+	grown := e.programs.positions > e.Room
+	if grown {
+		if err := e.programs.close(); err != nil {
+			return true, err
+		}
+		e.programs.positions = e.Room
+		if err := e.programs.open(); err != nil {
+			return true, err
+		}
+	}
+	return grown, e.Reset()
 }

@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/sambatrain/sambatrain/graph"
@@ -117,7 +118,7 @@ func (p *programs) grow(positions int) error {
 	}
 	for row := range p.rows {
 		if err := larger.base.TakeState(row, p.base, row); err != nil {
-			return err
+			return errors.Join(err, larger.close())
 		}
 	}
 	if err := p.close(); err != nil {

@@ -171,6 +171,7 @@ func (t *text) request(ctx context.Context, s *Server, q *completionRequest, sam
 			t.add(t.stream.Rest())
 			t.end()
 		},
+		Fail: func(err error) { t.fail(noMemory(err)) },
 	}
 	if t.scores != nil {
 		// An end of text is a new token, too: harnesses that ask for one leave the last out.

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/internal/generate"
 	"github.com/sambatrain/sambatrain/internal/plainjson"
 	"github.com/sambatrain/sambatrain/internal/train"
@@ -223,11 +224,23 @@ func (j *job) add(b *generate.Batch) error {
 	if err == nil {
 		return nil
 	}
+	var memory *graph.MemoryError
+	if errors.As(err, &memory) {
+		j.failed(noMemory(err))
+		return nil
+	}
 	j.failed(err)
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return nil
 	}
 	return err
+}
+
+// noMemory is what a client is told of a text that the device has no memory for: full attention
+// keeps all of it.
+func noMemory(err error) error {
+	code := "insufficient_memory"
+	return &apiError{status: http.StatusInsufficientStorage, Code: &code, Message: fmt.Sprintf("the server has no memory for a text of this length beside the others; send a shorter one, or try again later: %v", err)}
 }
 
 // answer writes v. What JSON can't say, as the scores of a model with NaN in it, is an error.

@@ -1,0 +1,96 @@
+package generate_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/internal/generate"
+	"github.com/sambatrain/sambatrain/internal/train"
+)
+
+// scarce is a device that has memory for so many elements of a program's states.
+type scarce struct {
+	graph.Device
+	states int
+}
+
+func (d scarce) Load(p *graph.Plan, m graph.Memory) (graph.Program, error) {
+	if n := p.Sizes[graph.States]; n > d.states {
+		return nil, &graph.MemoryError{Text: "no memory for that"}
+	}
+	return d.Device.Load(p, m)
+}
+
+// TestNoMemory: where the caches of full attention can't grow, the text that is too long ends, and
+// the others have the tokens that they have alone.
+func TestNoMemory(t *testing.T) {
+	m := model("attn", "mlp")
+	m.TieEmbeddings = false
+	e := parallel(t, m, 1, 8)
+	greedy := func(prompt []int32, n int) generate.Request {
+		return generate.Request{Prompt: prompt, Tokens: n, EOS: never, Sampler: sampler(t, generate.SamplerConfig{TopP: 1, Vocab: vocab})}
+	}
+	short := greedy(text(2, 5), 40)
+	want := continued(t, e, 1, []generate.Request{short})[0]
+	for _, rows := range []int{1, 2} {
+		t.Run(fmt.Sprint(rows), func(t *testing.T) { noMemory(t, e, rows, greedy, short, want) })
+	}
+}
+
+func noMemory(t *testing.T, e *train.Engine, rows int, greedy func([]int32, int) generate.Request, short generate.Request, want []int32) {
+	const room = 2048
+	plan, err := generate.Plan(e.Model(), rows, 1, room, e.Precision())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := generate.NewBatch(scarce{e.Device(), plan.Sizes[graph.States]}, e.Memory(), e.Model(), generate.Config{Rows: rows, Chunk: 64})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	if err := b.Add(t.Context(), greedy(text(1, 5000), 1)); !isMemory(err) || b.Active() != 0 {
+		t.Errorf("a prompt of 5000 tokens: %v, %d active", err, b.Active())
+	}
+	var failed error
+	var got [2][]int32
+	long := greedy(text(1, room-48), 100)
+	long.Emit = func(token int32, _ []float32) bool { got[0] = append(got[0], token); return true }
+	long.Fail = func(err error) { failed = err }
+	long.End = func() { t.Error("the long text ends as if it were whole") }
+	short.Emit = func(token int32, _ []float32) bool { got[1] = append(got[1], token); return true }
+	if err := b.Add(t.Context(), long); err != nil {
+		t.Fatal(err)
+	}
+	waiting := []generate.Request{short}
+	for step := 0; b.Active() > 0 || len(waiting) > 0; step++ {
+		if len(waiting) > 0 && b.Free() && (step >= 30 || b.Active() == 0) {
+			if err := b.Add(t.Context(), waiting[0]); err != nil {
+				t.Fatal(err)
+			}
+			waiting = nil
+		}
+		if err := b.Step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The first token is drawn before one is taken.
+	if !isMemory(failed) || len(got[0]) != 49 {
+		t.Errorf("the long text ends after %d tokens, want 49: %v", len(got[0]), failed)
+	}
+	if !slices.Equal(got[1], want) {
+		t.Errorf("the other text is %v, alone %v", got[1], want)
+	}
+	long.Fail, long.End = nil, nil
+	if err := b.Run(t.Context(), []generate.Request{long}); !isMemory(err) || !strings.Contains(err.Error(), "room for ") {
+		t.Errorf("without Fail: %v", err)
+	}
+}
+
+func isMemory(err error) bool {
+	var memory *graph.MemoryError
+	return errors.As(err, &memory)
+}

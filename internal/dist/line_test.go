@@ -240,6 +240,75 @@ func TestMeetLoses(t *testing.T) {
 	}
 }
 
+// TestSilentStrangers: who connects and says nothing keeps nobody waiting.
+func TestSilentStrangers(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience/2)
+	defer cancel()
+	top := Topology{Size: 2, Master: freeAddress(t), Source: "test"}
+	met := make(chan error)
+	go func() {
+		l, err := Meet(ctx, top, "run", time.Minute)
+		met <- err
+		l.Close()
+	}()
+	for silent := 0; silent < 3 && ctx.Err() == nil; {
+		if c, err := net.Dial("tcp", top.Master); err == nil {
+			defer c.Close()
+			silent++
+		}
+	}
+	second := top
+	second.Rank = 1
+	l, err := Meet(ctx, second, "run", time.Minute)
+	if err != nil {
+		t.Error(err)
+	}
+	defer l.Close()
+	if err := <-met; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOwnAddress: process 0 listens where it is named, and everywhere where it can't tell.
+func TestOwnAddress(t *testing.T) {
+	want := map[string]string{
+		"127.0.0.1": "127.0.0.1", "::1": "::1", "localhost": "localhost",
+		"203.0.113.7": "", "no-such-host.invalid": "", // of documents, and of nobody
+	}
+	for _, ip := range localAddresses() {
+		want[ip.String()] = ip.String()
+	}
+	for host, want := range want {
+		if got := ownAddress(t.Context(), host); got != want {
+			t.Errorf("%s: listens at %q, want %q", host, got, want)
+		}
+	}
+	list := localAddresses()
+	if len(list) == 0 {
+		t.Skip("no address but the loopback one")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	top := Topology{Size: 2, Master: freeAddress(t), Source: "test"}
+	ended := make(chan error)
+	go func() {
+		_, err := Meet(ctx, top, "run", time.Minute)
+		ended <- err
+	}()
+	_, port, _ := net.SplitHostPort(top.Master)
+	time.Sleep(50 * time.Millisecond)
+	if c, err := net.Dial("tcp", net.JoinHostPort(list[0].String(), port)); err == nil {
+		c.Close()
+		t.Errorf("a run at %s is reached at %v", top.Master, list[0])
+	}
+	if c, err := net.Dial("tcp", top.Master); err != nil {
+		t.Errorf("it is not reached at %s: %v", top.Master, err)
+	} else {
+		c.Close()
+	}
+	<-ended
+}
+
 func TestCandidates(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -257,7 +326,18 @@ func TestCandidates(t *testing.T) {
 			t.Errorf("elsewhere: %q", at)
 		}
 	}
-	if short := addresses(l, 40); strings.Count(short, " ") > 2 {
+	if strings.Count(text, " ") != 1 {
+		t.Errorf("%q names more than the loopback address that is listened at", text)
+	}
+	everywhere, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer everywhere.Close()
+	if text := addresses(everywhere, 2048); strings.Count(text, " ") != 1+len(localAddresses()) {
+		t.Errorf("%q, want this host's addresses %v", text, localAddresses())
+	}
+	if short := addresses(everywhere, 40); strings.Count(short, " ") > 2 {
 		t.Errorf("%q is longer than asked", short)
 	}
 }

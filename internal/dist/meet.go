@@ -3,10 +3,14 @@ package dist
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,60 +31,132 @@ func Meet(ctx context.Context, t Topology, token string, timeout time.Duration) 
 	if t.Rank > 0 {
 		return ask(ctx, t, token, timeout, []string{t.Master})
 	}
-	_, port, err := net.SplitHostPort(t.Master)
+	host, port, err := net.SplitHostPort(t.Master)
 	if err != nil {
 		return nil, err
 	}
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort("", port))
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(ownAddress(ctx, host), port))
 	if err != nil {
 		return nil, fmt.Errorf("process 0 can't listen at %s: %w; set SAMBATRAIN_MASTER to a free port of its host", t.Master, err)
 	}
 	return serve(ctx, t, token, timeout, l)
 }
 
+// ownAddress is the address of this host that a name or an address stands for, empty for all of
+// them where that can't be told: the others may know this host by an address that it has not
+// itself, behind a translation, and a host may know its own name as a loopback address.
+func ownAddress(ctx context.Context, host string) string {
+	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
+		return host
+	}
+	list, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return ""
+	}
+	local := localAddresses()
+	// As those who ask will find one: IPv4 first.
+	slices.SortStableFunc(list, func(a, b netip.Addr) int { return a.Unmap().BitLen() - b.Unmap().BitLen() })
+	for _, ip := range list {
+		if slices.Contains(local, ip.Unmap()) {
+			return ip.Unmap().String()
+		}
+	}
+	return ""
+}
+
+// localAddresses are this host's, by which others may reach it.
+func localAddresses() []netip.Addr {
+	var list []netip.Addr
+	all, _ := net.InterfaceAddrs()
+	for _, a := range all {
+		prefix, err := netip.ParsePrefix(a.String())
+		if ip := prefix.Addr(); err == nil && !ip.IsLoopback() && !ip.IsLinkLocalUnicast() {
+			list = append(list, ip)
+		}
+	}
+	return list
+}
+
 // MeetOver is Meet for processes that a library of numbers in the host's memory has
-// connected already: process 0 listens at a free port, and tells the others where.
+// connected already: process 0 listens at a free port, and tells the others where, and a secret
+// that makes the token theirs alone. Processes of one host meet at its loopback address.
 func MeetOver(ctx context.Context, c graph.Comm, t Topology, token string, timeout time.Duration) (*Line, error) {
 	const room = 2048
-	text := make([]float32, room)
-	if c.Rank() > 0 {
-		if err := c.Broadcast(graph.VectorOf(text), 0); err != nil {
-			return nil, err
-		}
-		at := make([]byte, 0, room)
-		for _, x := range text {
-			if x > 0 {
-				at = append(at, byte(x))
-			}
-		}
-		return ask(ctx, t, token, timeout, candidates(string(at)))
-	}
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", ":0")
+	at := ":0"
+	alone, err := oneHost(c, room)
 	if err != nil {
 		return nil, err
 	}
-	for i, b := range []byte(addresses(l, room)) {
-		text[i] = float32(b)
+	if alone {
+		at = "127.0.0.1:0"
 	}
-	if err := c.Broadcast(graph.VectorOf(text), 0); err != nil {
+	if c.Rank() > 0 {
+		text, err := broadcast(c, "", room)
+		if err != nil {
+			return nil, err
+		}
+		secret, where, _ := strings.Cut(text, " ")
+		return ask(ctx, t, secret+token, timeout, candidates(where))
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", at)
+	if err != nil {
+		return nil, err
+	}
+	secret := rand.Text()
+	if _, err := broadcast(c, secret+" "+addresses(l, room-len(secret)-1), room); err != nil {
 		l.Close()
 		return nil, err
 	}
-	return serve(ctx, t, token, timeout, l)
+	return serve(ctx, t, secret+token, timeout, l)
+}
+
+// broadcast gives all processes process 0's text of at most room bytes.
+func broadcast(c graph.Comm, text string, room int) (string, error) {
+	x := make([]float32, room)
+	for i, b := range []byte(text) {
+		x[i] = float32(b)
+	}
+	if err := c.Broadcast(graph.VectorOf(x), 0); err != nil {
+		return "", err
+	}
+	all := make([]byte, 0, room)
+	for _, v := range x {
+		if v > 0 {
+			all = append(all, byte(v))
+		}
+	}
+	return string(all), nil
+}
+
+// oneHost reports whether all processes are on one host, by its name.
+func oneHost(c graph.Comm, room int) (bool, error) {
+	host, err := os.Hostname()
+	known := err == nil && len(host) <= room
+	if !known {
+		host = ""
+	}
+	first, err := broadcast(c, host, room)
+	if err != nil {
+		return false, err
+	}
+	elsewhere := make([]float32, 1)
+	if !known || first != host {
+		elsewhere[0] = 1
+	}
+	err = c.AllReduce(graph.VectorOf(elsewhere), graph.VectorOf(elsewhere))
+	return elsewhere[0] == 0, err
 }
 
 // addresses are this host's name, and where others may reach a listener, with spaces
 // between them, in at most room bytes.
 func addresses(l net.Listener, room int) string {
 	host, _ := os.Hostname()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
+	listens, port, _ := net.SplitHostPort(l.Addr().String())
 	text := "host:" + host + " " + net.JoinHostPort("127.0.0.1", port)
-	list, _ := net.InterfaceAddrs()
-	for _, a := range list {
-		ip, _, err := net.ParseCIDR(a.String())
-		if err != nil || ip.IsLoopback() || ip.IsLinkLocalUnicast() {
-			continue
-		}
+	if ip, err := netip.ParseAddr(listens); err == nil && ip.IsLoopback() {
+		return text
+	}
+	for _, ip := range localAddresses() {
 		if more := " " + net.JoinHostPort(ip.String(), port); len(text)+len(more) <= room {
 			text += more
 		}
@@ -108,74 +184,93 @@ const greeting = "sambatrain"
 const patience = 10 * time.Second
 
 // serve waits for every other process. Strangers, and processes of other runs, are
-// answered with an error and don't count.
+// answered with an error and don't count; who says nothing keeps nobody waiting.
 func serve(ctx context.Context, t Topology, token string, timeout time.Duration, l net.Listener) (*Line, error) {
-	defer l.Close()
-	defer context.AfterFunc(ctx, func() { l.Close() })()
 	line := newLine(t, timeout)
 	met := make(chan struct{})
 	defer close(met)
+	defer l.Close()
+	greeted, failed := make(chan guest), make(chan error, 1)
 	go func() {
-		select {
-		case <-line.lost:
-			l.Close()
-		case <-met:
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				failed <- err
+				return
+			}
+			go greet(c, greeted, met)
 		}
 	}()
 	for len(line.peers) < t.Size-1 {
-		c, err := l.Accept()
-		if gone := line.Err(); gone != nil {
-			line.Close()
-			return nil, gone
+		var err error
+		select {
+		case g := <-greeted:
+			if line.admit(g, token) != nil {
+				g.conn.Close()
+			}
+			continue
+		case <-line.lost:
+			err = line.Err()
+		case <-ctx.Done():
+			err = fmt.Errorf("only %d of %d processes came to %s in time: %w", len(line.peers)+1, t.Size, l.Addr(), ctx.Err())
+		case err = <-failed:
 		}
-		if ctx.Err() != nil {
-			line.Close()
-			return nil, fmt.Errorf("only %d of %d processes came to %s in time: %w", len(line.peers)+1, t.Size, l.Addr(), ctx.Err())
-		}
-		if err != nil {
-			line.Close()
-			return nil, err
-		}
-		if err := line.answer(c, token); err != nil {
-			c.Close()
-		}
+		line.Close()
+		return nil, err
 	}
 	return line, nil
 }
 
-func (l *Line) answer(c net.Conn, token string) error {
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
-		return err
+// guest is who has connected and said a line.
+type guest struct {
+	conn  net.Conn
+	rest  *bufio.Reader
+	words []string
+}
+
+// greet hears what who has connected says, and hands it on until all have met.
+func greet(c net.Conn, greeted chan<- guest, met <-chan struct{}) {
+	g := guest{conn: c, rest: bufio.NewReader(c)}
+	err := c.SetDeadline(time.Now().Add(patience))
+	if err == nil {
+		g.words, err = readLine(g.rest)
 	}
-	r := bufio.NewReader(c)
-	words, err := readLine(r)
-	if err != nil {
-		return err
+	if err == nil {
+		select {
+		case greeted <- g:
+			return
+		case <-met:
+		}
 	}
+	c.Close()
+}
+
+// admit adds a guest who belongs to the run, and answers others with the reason.
+func (l *Line) admit(g guest, token string) error {
 	refuse := func(format string, args ...any) error {
 		err := fmt.Errorf(format, args...)
-		_, _ = fmt.Fprintf(c, "no %v\n", err)
+		_, _ = fmt.Fprintf(g.conn, "no %v\n", err)
 		return err
 	}
-	if len(words) != 4 || words[0] != greeting {
+	if len(g.words) != 4 || g.words[0] != greeting {
 		return refuse("this is process 0 of a sambatrain run")
 	}
-	rank, err := strconv.Atoi(words[2])
+	rank, err := strconv.Atoi(g.words[2])
 	switch {
-	case words[1] != token || words[3] != strconv.Itoa(l.size):
-		return refuse("process 0 belongs to another run, or has another recipe, version or number of processes")
+	case subtle.ConstantTimeCompare([]byte(g.words[1]), []byte(token)) == 0 || g.words[3] != strconv.Itoa(l.size):
+		return refuse("process 0 belongs to another run, or has another recipe, version, secret or number of processes")
 	case err != nil || rank < 1 || rank >= l.size:
-		return refuse("there is no process %s among %d", words[2], l.size)
+		return refuse("there is no process %s among %d", g.words[2], l.size)
 	case l.peers[rank] != nil:
 		return refuse("there is a process %d already", rank)
 	}
-	if _, err := fmt.Fprintln(c, "yes"); err != nil {
+	if _, err := fmt.Fprintln(g.conn, "yes"); err != nil {
 		return err
 	}
-	if err := c.SetDeadline(time.Time{}); err != nil {
+	if err := g.conn.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
-	l.add(rank, c, r)
+	l.add(rank, g.conn, g.rest)
 	return nil
 }
 

@@ -3,6 +3,7 @@ package dist
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"testing"
 	"time"
@@ -99,6 +100,11 @@ func collectives() error {
 	line, err := MeetOver(context.Background(), c, top, "test", time.Minute)
 	if err != nil {
 		return err
+	}
+	for _, p := range line.peers {
+		if at := p.conn.RemoteAddr().(*net.TCPAddr); !at.IP.IsLoopback() || !p.conn.LocalAddr().(*net.TCPAddr).IP.IsLoopback() {
+			return fmt.Errorf("processes of one host meet at %v", at)
+		}
 	}
 	all, err := line.Gather([]byte{byte(r)})
 	if err != nil || r == 0 && (len(all) != n || all[n-1][0] != byte(n-1)) {

@@ -1,6 +1,7 @@
 package dist
 
 import (
+	"crypto/rand"
 	"fmt"
 	"net"
 	"os"
@@ -43,6 +44,9 @@ const spawned = "SAMBATRAIN_SPAWNED"
 func (s *Spawner) Run(t Topology) error {
 	if err := t.findMaster(); err != nil {
 		return err
+	}
+	if t.Size == t.Spawn && t.Secret == "" {
+		t.Secret = rand.Text()
 	}
 	// The kernel ends children with the thread that started them.
 	runtime.LockOSThread()
@@ -118,10 +122,14 @@ func (t *Topology) findMaster() error {
 
 // child is the place of the i-th process here, as variables.
 func (t *Topology) child(i int) []string {
-	return []string{
+	list := []string{
 		"SAMBATRAIN_RANK=" + strconv.Itoa(t.Rank+i), "SAMBATRAIN_WORLD_SIZE=" + strconv.Itoa(t.Size),
 		"SAMBATRAIN_LOCAL_RANK=" + strconv.Itoa(i), "SAMBATRAIN_MASTER=" + t.Master, spawned + "=1",
 	}
+	if t.Secret != "" {
+		list = append(list, secretVariable+"="+t.Secret)
+	}
+	return list
 }
 
 // node is a machine's place that starts f.PerNode processes: the launcher counts

@@ -17,6 +17,8 @@ type Topology struct {
 	Spawn int
 	// Master is host:port, where rank 0 listens; empty where nothing says.
 	Master string
+	// Secret is what all processes of the run know and others don't; empty where nothing says.
+	Secret string
 	// Source is what said so.
 	Source string
 }
@@ -30,6 +32,9 @@ func (t Topology) String() string {
 	}
 	return fmt.Sprintf("rank %d of %d, local rank %d, from %s", t.Rank, t.Size, t.LocalRank, t.Source)
 }
+
+// secretVariable is a secret that the launcher gives to all processes.
+const secretVariable = "SAMBATRAIN_SECRET"
 
 // Environment looks up a variable, as os.LookupEnv does.
 type Environment func(name string) (string, bool)
@@ -81,6 +86,7 @@ func Detect(f Flags, e Environment, gpus int) (Topology, error) {
 		if master, ok := e("SAMBATRAIN_MASTER"); ok && f.Master == "" {
 			t.Master = master
 		}
+		t.Secret, _ = e(secretVariable)
 		return t, checkMaster(t.Master)
 	}
 	return Topology{Size: 1, Source: "no launcher"}, nil

@@ -27,6 +27,7 @@ func TestDetect(t *testing.T) {
 		{name: "half the flags", flags: Flags{Rank: 1, WorldSize: -1, LocalRank: -1}, err: "--rank and --world-size: give both"},
 		{name: "own", env: vars{"SAMBATRAIN_RANK": "1", "SAMBATRAIN_WORLD_SIZE": "2", "SAMBATRAIN_LOCAL_RANK": "1", "SAMBATRAIN_MASTER": "h:9", "RANK": "0", "WORLD_SIZE": "9"},
 			want: Topology{Rank: 1, Size: 2, LocalRank: 1, Master: "h:9", Source: "SAMBATRAIN_*"}},
+		{name: "a secret", env: vars{"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "SAMBATRAIN_SECRET": "xyz"}, want: Topology{Rank: 1, Size: 2, Secret: "xyz", Source: "Open MPI"}},
 		{name: "torchrun", env: torch, gpus: 2, want: Topology{Rank: 5, Size: 8, LocalRank: 1, Master: "node0:29501", Source: "torchrun's variables"}},
 		{name: "PyTorchJob, one GPU", env: vars{"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "m", "MASTER_PORT": "23456"}, gpus: 1,
 			want: Topology{Rank: 1, Size: 2, Master: "m:23457", Source: "torchrun's variables"}},

@@ -53,15 +53,15 @@ func TestHalt(t *testing.T) {
 	}
 }
 
-// What TestHalted waits for in a step, a validation and a save.
+// How the halt begins that TestHalted waits for.
 const haltedAt = "TRAIN_TEST_HALT"
 
-// TestHalted: process 0 runs, and shows it, but comes no further after its second step, or in
-// the save behind it. Both processes end.
+// TestHalted: process 0 runs, and shows it, but comes no further after its second step: the other
+// one waits for it in the next step, or in a validation. Both processes end.
 func TestHalted(t *testing.T) {
 	for _, c := range []struct{ name, want string }{
 		{"eval.every=0", "step 3 has not ended for "},
-		{"eval.every=2", "the validation after step 2 has not ended for "},
+		{"eval.every=1", "the validation after step 2 has not ended for "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := recipe(t, "train.batch_size=8", "run.timeout=2s", "checkpoint.every=6", c.name)

@@ -34,7 +34,7 @@ func (s *session) joinProcesses(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, meeting)
 	defer cancel()
 	// A process that begins a run must not meet those that go on with one.
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s\nresumed: %v\n", s.resolved, s.resumed))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%s\nresumed: %v\nsecret: %s\n", s.resolved, s.resumed, place.Secret))
 	token := hex.EncodeToString(sum[:])
 	gpu, ok := s.dev.(*cuda.Device)
 	if !ok {

@@ -7,10 +7,15 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 )
 
 // variable marks a process of several, and names what it should do.
 const variable = "SAMBATRAIN_TEST_PROCESS"
+
+// lingering is set where mpirun ends all processes as soon as one has ended: it waits for the
+// others to say that they are content.
+const lingering = "SAMBATRAIN_TEST_LINGER"
 
 // content is what a process prints when all is well.
 const content = "is content"
@@ -27,6 +32,9 @@ func Main(m *testing.M, functions map[string]func() error) {
 		os.Exit(1)
 	}
 	fmt.Printf("process %s %s\n", os.Getenv("OMPI_COMM_WORLD_RANK"), content)
+	if os.Getenv(lingering) != "" {
+		time.Sleep(2 * time.Second)
+	}
 }
 
 // Run runs a function of Main's in so many processes, and skips where there is no Open
@@ -42,6 +50,7 @@ func Run(t *testing.T, processes int, function string) {
 // mpirun does not like.
 func RunAborted(t *testing.T, processes int, function string) {
 	t.Helper()
+	t.Setenv(lingering, "1")
 	_, _ = run(t, processes, function)
 }
 

@@ -128,10 +128,10 @@ func broadcast(c graph.Comm, text string, room int) (string, error) {
 	return string(all), nil
 }
 
-// oneHost reports whether all processes are on one host, by its name.
+// oneHost reports whether all processes are on one host, by its name, where that is one's own.
 func oneHost(c graph.Comm, room int) (bool, error) {
 	host, err := os.Hostname()
-	known := err == nil && len(host) <= room
+	known := err == nil && len(host) <= room && host != "localhost"
 	if !known {
 		host = ""
 	}

@@ -66,6 +66,31 @@ func BenchmarkLoader(b *testing.B) {
 	}
 }
 
+// BenchmarkShareLoader streams the share of one of several processes, of batches of one row each, and reports the
+// tokens of the whole batches.
+func BenchmarkShareLoader(b *testing.B) {
+	for _, seqLen := range []int{512, 4096} {
+		d := benchDataset(b, seqLen)
+		for _, processes := range []int{1, 8, 64, 512} {
+			b.Run(fmt.Sprintf("T=%d/processes=%d", seqLen, processes), func(b *testing.B) {
+				dst := make([]int32, seqLen+1)
+				l, err := NewShareLoader(d, Share{processes / 2, processes}, processes, 0)
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer l.Close()
+				b.ReportAllocs()
+				for b.Loop() {
+					if _, err := l.Next(dst); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(b.N)*float64(processes*seqLen)/b.Elapsed().Seconds()/1e6, "Mtokens/s")
+			})
+		}
+	}
+}
+
 // BenchmarkRows packs batches from a group that is open already.
 func BenchmarkRows(b *testing.B) {
 	d := benchDataset(b, 512)

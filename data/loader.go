@@ -74,12 +74,13 @@ func NewShareLoader(ds *Dataset, share Share, batch int, startStep int64) (*Load
 	}
 	feeds := make([]feed, len(ds.parts))
 	for i, p := range ds.parts {
-		f := feed{split: p, groups: make(chan decoded), spare: make(chan *blockGroup, 2)}
+		own := owner{mix: ds.mix, part: i, first: first, batch: int64(batch), rows: int64(rows), rank: int64(share.Rank)}
+		f := feed{split: p, own: own, groups: make(chan decoded), spare: make(chan *blockGroup, 2)}
 		for range cap(f.spare) { // one to pack from, one to decode into
 			f.spare <- &blockGroup{}
 		}
 		feeds[i] = f
-		l.work.Go(func() { f.decode(ctx, ds.mix.count(i, first)) })
+		l.work.Go(func() { f.decode(ctx) })
 	}
 	l.work.Go(func() { l.pack(ctx, first, feeds) })
 	return l, nil
@@ -122,21 +123,62 @@ func (l *Loader) Close() {
 // feed is the stream of one part's groups.
 type feed struct {
 	split  *splitReader
+	own    owner
 	window window
 	groups chan decoded
 	spare  chan *blockGroup
 }
 
-// decode sends the groups from that of the first sample on, in order.
-func (f *feed) decode(ctx context.Context, first int64) {
-	for id, _ := f.split.order.locate(first); ; id = f.split.order.next(id) {
+// owner tells which samples of a part this process trains on.
+type owner struct {
+	mix         mixture
+	part        int
+	first       int64 // the first of all samples that it trains on
+	batch, rows int64 // of a whole batch, and those that it has
+	rank        int64
+}
+
+// has reports whether a sample of the part is one of them.
+func (o owner) has(local int64) bool {
+	sample := o.mix.sample(o.part, local)
+	return sample >= o.first && sample%o.batch/o.rows == o.rank
+}
+
+// places are those of a group's blocks that are this process's; whole: all of them may be.
+func (f *feed) places(ctx context.Context, id groupID) (list []int64, whole bool) {
+	if f.own.rows == f.own.batch {
+		return nil, true
+	}
+	order := f.split.order
+	first := order.first(id)
+	for sample := first; sample < first+order.groupBlocks(id) && ctx.Err() == nil; sample++ {
+		if f.own.has(sample) {
+			_, place := order.locate(sample)
+			list = append(list, place)
+		}
+	}
+	return list, false
+}
+
+// decode sends the groups that this process has rows of, in order, with the blocks of these rows.
+func (f *feed) decode(ctx context.Context) {
+	first := f.own.mix.count(f.own.part, f.own.first)
+	for id, _ := f.split.order.locate(first); ctx.Err() == nil; id = f.split.order.next(id) {
+		places, whole := f.places(ctx, id)
+		if !whole && len(places) == 0 {
+			continue
+		}
 		d := decoded{id: id}
 		select {
 		case d.group = <-f.spare:
 		case <-ctx.Done():
 			return
 		}
-		d.err = f.split.load(ctx, id, d.group)
+		if whole {
+			d.err = f.split.load(ctx, id, d.group)
+		} else {
+			d.err = f.split.loadPlaces(ctx, id, places, d.group)
+		}
 		select {
 		case f.groups <- d:
 		case <-ctx.Done():
@@ -148,7 +190,7 @@ func (f *feed) decode(ctx context.Context, first int64) {
 	}
 }
 
-// load trades the window's group for the one with the id. Groups of which this process has no row are passed over.
+// load trades the window's group for the one with the id.
 func (f *feed) load(ctx context.Context, id groupID, old *blockGroup) (*blockGroup, error) {
 	if old != nil {
 		f.spare <- old

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"sort"
 	"strings"
 )
 
@@ -178,6 +179,19 @@ func (m mixture) count(part int, n int64) int64 {
 		n -= l.due(n)
 	}
 	return m.links[part].due(n)
+}
+
+// sample inverts locate, for a mixture by weight: the sample that is so manyth of a part.
+func (m mixture) sample(part int, local int64) int64 {
+	if len(m.links) == 1 {
+		return local
+	}
+	// The first n samples of which more than local come from the part end with it.
+	end := local + 1
+	for m.count(part, end) <= local {
+		end *= 2
+	}
+	return local + int64(sort.Search(int(end-local), func(n int) bool { return m.count(part, local+1+int64(n)) > local }))
 }
 
 // mixtureFingerprint identifies the parts' tokens and their weights.

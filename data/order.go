@@ -69,6 +69,15 @@ func (o order) locate(sample int64) (id groupID, place int64) {
 	return id, place
 }
 
+// first is the first sample of a group. Those after it, as many as the group has blocks, are the group's.
+func (o order) first(id groupID) int64 {
+	position := id.group * o.groupSpans * o.spanBlocks
+	if o.spanPlace(id.epoch, o.spans()-1)/o.groupSpans < id.group {
+		position -= o.shortfall() // as in locate
+	}
+	return id.epoch*o.blocks + position
+}
+
 // groupSpanList returns the spans of a group. The short span, if among them, is the last, so the block at a place
 // of the group is block place%spanBlocks of the span place/spanBlocks.
 func (o order) groupSpanList(id groupID) []int64 {

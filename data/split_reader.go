@@ -1,12 +1,14 @@
 package data
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sort"
 
 	"golang.org/x/sync/errgroup"
@@ -134,14 +136,19 @@ func (d *splitReader) loadNow(id groupID, old *blockGroup) (*blockGroup, error) 
 }
 
 // blockGroup holds the tokens of a group's spans, one after the other. A span of b blocks takes b*T+1 tokens, and
-// only the last is shorter than the others, so a block's tokens are found by arithmetic.
+// only the last is shorter than the others, so a block's tokens are found by arithmetic. Of a group that was loaded in
+// part, starts has where the blocks begin, by their place, and -1 for those that it lacks.
 type blockGroup struct {
 	tokens []int32
+	starts []int
 }
 
 func (g *blockGroup) block(place, spanBlocks int64, seqLen int) []int32 {
 	t := int64(seqLen)
 	start := place/spanBlocks*(spanBlocks*t+1) + place%spanBlocks*t
+	if g.starts != nil {
+		start = int64(g.starts[place])
+	}
 	return g.tokens[start : start+t+1]
 }
 
@@ -161,6 +168,34 @@ func (d *splitReader) load(ctx context.Context, id groupID, dst *blockGroup) err
 	return nil
 }
 
+// loadPlaces is load for the blocks at some places alone: row groups that have nothing of them are not decoded.
+func (d *splitReader) loadPlaces(ctx context.Context, id groupID, places []int64, dst *blockGroup) error {
+	files := openShards{split: d}
+	defer files.close()
+	spans := d.order.groupSpanList(id)
+	from := func(place int64) int64 {
+		first, _ := d.order.spanRange(spans[place/d.order.spanBlocks])
+		return (first + place%d.order.spanBlocks) * int64(d.seqLen)
+	}
+	// In the stream's order each row group is decoded once.
+	slices.SortFunc(places, func(a, b int64) int { return cmp.Compare(from(a), from(b)) })
+	width := d.seqLen + 1
+	dst.tokens = slices.Grow(dst.tokens[:0], len(places)*width)
+	dst.starts = slices.Grow(dst.starts[:0], int(d.order.groupBlocks(id)))[:d.order.groupBlocks(id)]
+	for i := range dst.starts {
+		dst.starts[i] = -1
+	}
+	for _, place := range places {
+		dst.starts[place] = len(dst.tokens)
+		begin := from(place)
+		var err error
+		if dst.tokens, err = d.appendTokens(ctx, &files, dst.tokens, begin, begin+int64(width)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // appendTokens appends the tokens [from, to) of the stream to dst.
 func (d *splitReader) appendTokens(ctx context.Context, files *openShards, dst []int32, from, to int64) ([]int32, error) {
 	// The last row group that starts at or before from.
@@ -169,17 +204,9 @@ func (d *splitReader) appendTokens(ctx context.Context, files *openShards, dst [
 			return nil, err
 		}
 		at := d.index[i]
-		reader, err := files.reader(at.shard)
+		ids, err := files.tokens(ctx, i)
 		if err != nil {
 			return nil, err
-		}
-		ids, err := reader.tokens(ctx, int(at.rowGroup))
-		if err == nil && int64(len(ids)) != d.groupEnd(i)-at.token {
-			err = errors.New("has other tokens than when the run began")
-		}
-		if err != nil {
-			path := filepath.Join(d.dir, d.manifest.Split(d.split).Shards[at.shard].File)
-			return nil, shardError(path, fmt.Errorf("row group %d: %w", at.rowGroup, err))
 		}
 		end := min(to-at.token, int64(len(ids)))
 		dst = append(dst, ids[from-at.token:end]...)
@@ -194,6 +221,31 @@ type openShards struct {
 	split   *splitReader
 	files   []*os.File
 	readers map[int32]*shardReader
+	last    []int32 // the tokens of row group lastOf of the index, which the next ones asked for may be in, too
+	lastOf  int
+}
+
+// tokens decodes row group i of the index.
+func (o *openShards) tokens(ctx context.Context, i int) ([]int32, error) {
+	if o.last != nil && o.lastOf == i {
+		return o.last, nil
+	}
+	d := o.split
+	at := d.index[i]
+	reader, err := o.reader(at.shard)
+	if err != nil {
+		return nil, err
+	}
+	ids, err := reader.tokens(ctx, int(at.rowGroup))
+	if err == nil && int64(len(ids)) != d.groupEnd(i)-at.token {
+		err = errors.New("has other tokens than when the run began")
+	}
+	if err != nil {
+		path := filepath.Join(d.dir, d.manifest.Split(d.split).Shards[at.shard].File)
+		return nil, shardError(path, fmt.Errorf("row group %d: %w", at.rowGroup, err))
+	}
+	o.last, o.lastOf = ids, i
+	return ids, nil
 }
 
 func (o *openShards) reader(shard int32) (*shardReader, error) {

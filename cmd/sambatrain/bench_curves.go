@@ -94,7 +94,7 @@ type modelSpeeds struct {
 // of the list.
 func speedTables(list []bench.Generation, files []string) []speedTable {
 	percent := func(share float64) string { return fmt.Sprintf("%.1f%%", 100*share) }
-	prompts := speedTable{file: "prompts", x: "prompt, tokens", of: []string{"tokens/s", "of products' limit"}}
+	prompts := speedTable{file: "prompts", x: "prompt, tokens", of: []string{"tokens/s", "of compute limit"}}
 	var decodes []speedTable
 	for i, g := range list {
 		m := modelSpeeds{name: g.Name, from: files[i]}
@@ -122,7 +122,7 @@ func speedTables(list []bench.Generation, files []string) []speedTable {
 		if at < 0 {
 			at = len(decodes)
 			decodes = append(decodes, speedTable{file: file, x: fmt.Sprintf("tokens generated, %d at once", rows),
-				of: []string{"tokens/s until here", "ms per step here", "of memory's limit"}})
+				of: []string{"tokens/s up to here", "ms per step here", "of memory limit"}})
 		}
 		decodes[at].models = append(decodes[at].models, m)
 	}

@@ -93,7 +93,7 @@ func generationText(w io.Writer, g *bench.Generation) error {
 		return fmt.Sprintf("%.1f%%", 100*share)
 	}
 	if len(g.Prompts) > 0 {
-		fmt.Fprintln(t, "\nprompt\trows\ts\tmin\tmax\ttokens/s\tof products' limit\t")
+		fmt.Fprintln(t, "\nprompt\trows\ts\tmin\tmax\ttokens/s\tof compute limit\t")
 		for _, p := range g.Prompts {
 			fmt.Fprintf(t, "%s\t%d\t%.3f\t%.3f\t%.3f\t%.0f\t%s\t\n", lengthName(p.Length), p.Rows, p.Seconds, p.MinSeconds, p.MaxSeconds, p.TokensPerSecond, percent(p.Share))
 		}
@@ -102,7 +102,7 @@ func generationText(w io.Writer, g *bench.Generation) error {
 		return err
 	}
 	if len(g.Decode) > 0 {
-		fmt.Fprintln(t, "\nposition\trows\tms a step\ttokens/s\tuntil here\tstate MB\tof memory's limit\t")
+		fmt.Fprintln(t, "\nposition\trows\tms per step\ttokens/s\tup to here\tstate MB\tof memory limit\t")
 		for _, d := range g.Decode {
 			fmt.Fprintf(t, "%s\t%d\t%.3f\t%.0f\t%.0f\t%.1f\t%s\t\n", lengthName(d.Position), d.Rows, d.StepMS, d.TokensPerSecond, d.Until, float64(d.StateBytes)/1e6, percent(d.Share))
 		}

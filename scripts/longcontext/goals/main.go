@@ -87,9 +87,9 @@ func (m measured) goals() ([]string, error) {
 	return []string{
 		times("a prompt of 128k, Samba's speed over Llama's", 3.73, rates[0].TokensPerSecond/rates[1].TokensPerSecond),
 		times("64k tokens generated with 16 rows, Samba's speed over Llama's", 3.64, steps[0].Until/steps[1].Until),
-		share("Samba's prompts, of the products' limit, at every length", 55, 100*slowest.Share,
+		share("Samba's prompts at every length, of the compute limit", 55, 100*slowest.Share,
 			fmt.Sprintf("at least %.1f%%, at %dk", 100*slowest.Share, slowest.Length/k)),
-		share("Samba's decoding with one row, of memory's limit", 70, 100*min(one[0].Share, one[1].Share),
+		share("Samba's decoding with one row, of the memory bandwidth limit", 70, 100*min(one[0].Share, one[1].Share),
 			fmt.Sprintf("%.1f%% at 1k, %.1f%% at 64k", 100*one[0].Share, 100*one[1].Share)),
 	}, nil
 }

@@ -18,9 +18,10 @@ type mpi struct {
 	lib        *dylib.Library
 	rank, size int
 	scratch    []float32 // what ReduceScatter receives into
+	most       int       // mpiMost; less in tests
 
 	initThread, finalize, commRank, commSize, setErrorHandler, errorString uintptr
-	allReduce, reduceScatterBlock, allGather, broadcast                    uintptr
+	allReduce, reduceScatterBlock, reduce, allGather, broadcast            uintptr
 	world, float, sum, errorsReturn, libraryVersion                        uintptr
 }
 
@@ -37,12 +38,12 @@ var openMPILibrary = sync.OnceValues(func() (*mpi, error) {
 	if err != nil {
 		return nil, fmt.Errorf("Open MPI: %w", err)
 	}
-	m := &mpi{lib: lib}
+	m := &mpi{lib: lib, most: mpiMost}
 	err = lib.Symbols(map[*uintptr]string{
 		&m.initThread: "MPI_Init_thread", &m.finalize: "MPI_Finalize",
 		&m.commRank: "MPI_Comm_rank", &m.commSize: "MPI_Comm_size",
 		&m.setErrorHandler: "MPI_Comm_set_errhandler", &m.errorString: "MPI_Error_string",
-		&m.allReduce: "MPI_Allreduce", &m.reduceScatterBlock: "MPI_Reduce_scatter_block",
+		&m.allReduce: "MPI_Allreduce", &m.reduceScatterBlock: "MPI_Reduce_scatter_block", &m.reduce: "MPI_Reduce",
 		&m.allGather: "MPI_Allgather", &m.broadcast: "MPI_Bcast",
 		&m.world: "ompi_mpi_comm_world", &m.float: "ompi_mpi_float", &m.sum: "ompi_mpi_op_sum",
 		&m.errorsReturn: "ompi_mpi_errors_return", &m.libraryVersion: "MPI_Get_library_version",
@@ -98,9 +99,9 @@ func words(x graph.Vector) int { return x.Elements * x.DType.Size() / 4 }
 
 // inParts makes a call for each part [at, at+n) of so many words: Open MPI counts in 32
 // bits.
-func inParts(words int, call func(at, n int) error) error {
-	for at := 0; at < words; at += mpiMost {
-		if err := call(at, min(mpiMost, words-at)); err != nil {
+func (m *mpi) inParts(words int, call func(at, n int) error) error {
+	for at := 0; at < words; at += m.most {
+		if err := call(at, min(m.most, words-at)); err != nil {
 			return err
 		}
 	}
@@ -121,7 +122,7 @@ func (m *mpi) AllReduce(from, to graph.Vector) error {
 	if err := summable(from); err != nil {
 		return err
 	}
-	err := inParts(from.Elements, func(at, n int) error {
+	err := m.inParts(from.Elements, func(at, n int) error {
 		send := address(from, at)
 		if from.Address == to.Address {
 			send = mpiInPlace
@@ -133,21 +134,16 @@ func (m *mpi) AllReduce(from, to graph.Vector) error {
 	return err
 }
 
-// checkPiece is checkPiece for calls that count a piece's words.
-func (m *mpi) checkPiece(whole, piece graph.Vector) error {
-	if n := words(piece); n > mpiMost {
-		return fmt.Errorf("Open MPI: a piece of %d words is more than it counts", n)
-	}
-	return checkPiece(whole, piece, m.size)
-}
-
 func (m *mpi) ReduceScatter(from, to graph.Vector) error {
-	if err := errors.Join(summable(from), m.checkPiece(from, to)); err != nil || to.Elements == 0 {
+	if err := errors.Join(summable(from), checkPiece(from, to, m.size)); err != nil || to.Elements == 0 {
 		return err
 	}
 	// Open MPI does not let a process receive into what it sends.
-	if len(m.scratch) < to.Elements {
-		m.scratch = make([]float32, to.Elements)
+	if n := min(to.Elements, m.most); len(m.scratch) < n {
+		m.scratch = make([]float32, n)
+	}
+	if to.Elements > m.most {
+		return m.reducePieces(from, to)
 	}
 	err := m.call("MPI_Reduce_scatter_block", m.reduceScatterBlock, uintptr(from.Address), uintptr(unsafe.Pointer(&m.scratch[0])), uintptr(to.Elements), m.float, m.sum, m.world)
 	copy(unsafe.Slice((*float32)(to.Address), to.Elements), m.scratch)
@@ -155,9 +151,32 @@ func (m *mpi) ReduceScatter(from, to graph.Vector) error {
 	return err
 }
 
+// reducePieces is ReduceScatter for pieces that one call can't count.
+func (m *mpi) reducePieces(from, to graph.Vector) error {
+	own := unsafe.Slice((*float32)(to.Address), to.Elements)
+	for root := range m.size {
+		piece := from.Part(root*to.Elements, to.Elements)
+		err := m.inParts(to.Elements, func(at, n int) error {
+			err := m.call("MPI_Reduce", m.reduce, address(piece, at), uintptr(unsafe.Pointer(&m.scratch[0])), uintptr(n), m.float, m.sum, uintptr(root), m.world)
+			if root == m.rank {
+				copy(own[at:], m.scratch[:n])
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	runtime.KeepAlive(from)
+	return nil
+}
+
 func (m *mpi) AllGather(from, to graph.Vector) error {
-	if err := m.checkPiece(to, from); err != nil || from.Elements == 0 {
+	if err := checkPiece(to, from, m.size); err != nil || from.Elements == 0 {
 		return err
+	}
+	if words(from) > m.most {
+		return m.broadcastPieces(from, to)
 	}
 	n := uintptr(words(from))
 	send := uintptr(from.Address)
@@ -170,11 +189,25 @@ func (m *mpi) AllGather(from, to graph.Vector) error {
 	return err
 }
 
+// broadcastPieces is AllGather for pieces that one call can't count.
+func (m *mpi) broadcastPieces(from, to graph.Vector) error {
+	bytes := from.Elements * from.DType.Size()
+	own := to.Part(m.rank*from.Elements, from.Elements)
+	copy(unsafe.Slice((*byte)(own.Address), bytes), unsafe.Slice((*byte)(from.Address), bytes))
+	for root := range m.size {
+		if err := m.Broadcast(to.Part(root*from.Elements, from.Elements), root); err != nil {
+			return err
+		}
+	}
+	runtime.KeepAlive(from)
+	return nil
+}
+
 func (m *mpi) Broadcast(x graph.Vector, root int) error {
 	if err := checkRoot(root, m.size); err != nil {
 		return err
 	}
-	err := inParts(words(x), func(at, n int) error {
+	err := m.inParts(words(x), func(at, n int) error {
 		return m.call("MPI_Bcast", m.broadcast, address(x, at), uintptr(n), m.float, uintptr(root), m.world)
 	})
 	runtime.KeepAlive(x)

@@ -23,19 +23,8 @@ func TestMPI(t *testing.T) {
 	}
 }
 
-// collectives checks the communicator from one process of several.
-func collectives() error {
-	top, err := Detect(NoFlags(), os.LookupEnv, 0)
-	if err != nil {
-		return err
-	}
-	c, err := NewMPI()
-	if err != nil {
-		return err
-	}
-	if c.Rank() != top.Rank || c.Size() != top.Size || top.Size < 2 {
-		return fmt.Errorf("rank %d of %d; the launcher says %v", c.Rank(), c.Size(), top)
-	}
+// calls makes every call.
+func calls(c graph.Comm) error {
 	const piece = 5
 	n, r := c.Size(), c.Rank()
 	own := func() []float32 {
@@ -97,6 +86,30 @@ func collectives() error {
 	if c.ReduceScatter(odd, graph.VectorOf(apart)) == nil || c.AllGather(graph.VectorOf(apart), odd) == nil || c.Broadcast(odd, n) == nil || c.AllReduce(halves, halves) == nil {
 		return fmt.Errorf("pieces of different lengths, a root outside, or a sum of bfloat16s are accepted")
 	}
+	return nil
+}
+
+// collectives checks the communicator from one process of several.
+func collectives() error {
+	top, err := Detect(NoFlags(), os.LookupEnv, 0)
+	if err != nil {
+		return err
+	}
+	c, err := NewMPI()
+	if err != nil {
+		return err
+	}
+	if c.Rank() != top.Rank || c.Size() != top.Size || top.Size < 2 {
+		return fmt.Errorf("rank %d of %d; the launcher says %v", c.Rank(), c.Size(), top)
+	}
+	// The same with calls that count no more than some elements of a piece.
+	for _, most := range []int{mpiMost, 4, 1} {
+		c.(*mpi).most = most
+		if err := calls(c); err != nil {
+			return fmt.Errorf("%d words a call: %w", most, err)
+		}
+	}
+	n, r := c.Size(), c.Rank()
 	line, err := MeetOver(context.Background(), c, top, "test", time.Minute)
 	if err != nil {
 		return err

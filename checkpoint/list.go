@@ -6,11 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // ErrNoCheckpoint is wrapped by Newest's error when no checkpoint of the run verifies.
@@ -100,22 +97,7 @@ func verify(dir string) (manifest, error) {
 // verifyFiles compares files with their records, several at once: hashing one takes longer than reading it. The error
 // is that of the first in the list that is wrong.
 func verifyFiles(dir string, files []fileRecord) error {
-	errs := make([]error, len(files))
-	var g errgroup.Group
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	for i, r := range files {
-		g.Go(func() error {
-			errs[i] = verifyFile(dir, r)
-			return nil
-		})
-	}
-	_ = g.Wait() // the errors are in the list
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return firstError(files, func(r fileRecord) error { return verifyFile(dir, r) })
 }
 
 // Newest loads the newest checkpoint of a run that verifies. Every newer one that does not is in the Skipped list,

@@ -3,11 +3,7 @@ package train
 import (
 	"errors"
 	"fmt"
-	"math"
-	"runtime"
 	"slices"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/graph"
@@ -48,27 +44,8 @@ var errSpoilt = errors.New("training has diverged")
 // finite refuses numbers that are infinite or none. A checkpoint of them would be of no use, and
 // good ones would be removed for it.
 func (s *snapshot) finite() error {
-	list := slices.Concat(s.model, s.moments)
-	errs := make([]error, len(list))
-	var g errgroup.Group
-	g.SetLimit(runtime.GOMAXPROCS(0))
-	for i, t := range list {
-		g.Go(func() error {
-			for _, x := range t.Data {
-				const infinite = 0xff << 23
-				if math.Float32bits(x)&infinite == infinite {
-					errs[i] = fmt.Errorf("%w, %s holds %v", errSpoilt, t.Name, x)
-					break
-				}
-			}
-			return nil
-		})
-	}
-	_ = g.Wait() // the errors are in the list
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
+	if err := checkpoint.Finite(slices.Concat(s.model, s.moments)); err != nil {
+		return fmt.Errorf("%w, %w", errSpoilt, err)
 	}
 	return nil
 }

@@ -137,9 +137,9 @@ func (j *journal) save() (err error) {
 	return syncDir(j.dir)
 }
 
-// remove ends the job.
-func (j *journal) remove() error {
-	if err := os.Remove(filepath.Join(j.dir, journalName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// removeJournal ends the job that filled dir.
+func removeJournal(dir string) error {
+	if err := os.Remove(filepath.Join(dir, journalName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("data.shards: %w", err)
 	}
 	return nil

@@ -97,7 +97,8 @@ func prepare(ctx context.Context, c Config, l layout, progress func(Progress)) (
 	if err != nil {
 		return Manifest{}, errors.Join(err, removeUnlessSaved(partial))
 	}
-	return m, nil
+	// The journal goes last: who is killed before can go on.
+	return m, removeJournal(dir)
 }
 
 // followLink is the folder that dir is a link to, or dir: renaming over a link would replace it.
@@ -208,7 +209,7 @@ func (c Config) writeFolder(ctx context.Context, folder, partial string, l layou
 	if err := writeSynced(filepath.Join(partial, manifestName), mustJSON(m)); err != nil {
 		return Manifest{}, err
 	}
-	return m, job.remove()
+	return m, nil
 }
 
 // checkSplits refuses a result that no run could use.

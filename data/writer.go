@@ -2,6 +2,7 @@ package data
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -134,7 +135,7 @@ func (w *splitWriter) beginShard() error {
 		parquet.WithCreatedBy("sambatrain"),
 	)
 	w.arrow, err = pqarrow.NewFileWriter(w.schema, w.out, properties, pqarrow.DefaultWriterProps())
-	return err
+	return w.out.failure(err)
 }
 
 func (w *splitWriter) endRowGroup() error {
@@ -144,7 +145,7 @@ func (w *splitWriter) endRowGroup() error {
 	rec := w.builder.NewRecord()
 	defer rec.Release()
 	w.tokens = 0
-	return w.arrow.Write(rec)
+	return w.out.failure(w.arrow.Write(rec))
 }
 
 // endShard closes the file, if one is open, and makes sure that its bytes are on disk.
@@ -155,7 +156,7 @@ func (w *splitWriter) endShard() error {
 	if err := w.endRowGroup(); err != nil {
 		return err
 	}
-	if err := w.arrow.Close(); err != nil {
+	if err := w.out.failure(w.arrow.Close()); err != nil {
 		return err
 	}
 	if err := w.file.Sync(); err != nil {
@@ -188,17 +189,29 @@ func (w *splitWriter) abandon() {
 	}
 }
 
-// countingWriter writes to a file, and hashes and counts what it writes. It hides the file's Close from the
-// Parquet writer, which would close it before it is synced.
+// countingWriter writes to a file, and hashes and counts what it writes. It hides from the Parquet writer the file's
+// Close, as it would close it before it is synced, and errors, as it panics at some of them: failure has them.
 type countingWriter struct {
-	file *os.File
+	file io.Writer
 	hash *xxh3.Hasher
 	size int64
+	err  error
 }
 
 func (w *countingWriter) Write(p []byte) (int, error) {
-	n, err := w.file.Write(p)
-	w.hash.Write(p[:n])
-	w.size += int64(n)
-	return n, err
+	if w.err == nil {
+		var n int
+		n, w.err = w.file.Write(p)
+		w.hash.Write(p[:n])
+		w.size += int64(n)
+	}
+	return len(p), nil
+}
+
+// failure is the first error of a write, or err of the Parquet writer.
+func (w *countingWriter) failure(err error) error {
+	if w.err != nil {
+		return w.err
+	}
+	return err
 }

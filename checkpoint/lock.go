@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,10 +34,11 @@ type Run struct {
 	// Recovered says, a line each, what Lock found left over from a killed writer and what it did about it.
 	Recovered []string
 
-	dir  string
-	lock *flock.Flock
-	fs   fileSystem
-	now  func() time.Time
+	dir   string
+	lock  *flock.Flock
+	owner []byte // what this process wrote into lock.json
+	fs    fileSystem
+	now   func() time.Time
 
 	maxFile int64 // bytes of tensors in one file
 
@@ -59,11 +61,12 @@ func Lock(runDir string) (*Run, error) {
 		return nil, fmt.Errorf("%s: lock: %w", runDir, err)
 	}
 	if !held {
-		return nil, inUse(runDir)
+		return nil, fmt.Errorf("%w; stop it or choose another folder with --out", inUse(runDir))
 	}
 	r := &Run{dir: runDir, lock: l, fs: osFS{}, now: time.Now, maxFile: maxFileBytes, verified: map[string]string{}}
 	if err := r.writeOwner(); err != nil {
-		r.Unlock()
+		os.Remove(filepath.Join(runDir, ownerFile)) // a part of it is no name
+		l.Unlock()
 		return nil, err
 	}
 	if r.Recovered, err = r.recover(); err != nil {
@@ -84,17 +87,32 @@ func (r *Run) Unlock() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	// The lock file stays: removing it would let two processes each lock a file of that name.
-	if err := os.Remove(filepath.Join(r.dir, ownerFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		r.lock.Unlock()
-		return err
+	if r.locked() == nil {
+		if err := os.Remove(filepath.Join(r.dir, ownerFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			r.lock.Unlock()
+			return err
+		}
 	}
 	return r.lock.Unlock()
 }
 
-// locked is an error after Unlock, when another process may be writing the run.
+// locked is an error when another process may be writing the run: after Unlock, where the lock file is no longer the
+// one that was locked, and where another process says that it holds the lock, which a network file system may have
+// given to two.
 func (r *Run) locked() error {
 	if !r.lock.Locked() {
 		return fmt.Errorf("%s: no longer locked by this process", r.dir)
+	}
+	held, err := r.lock.Stat()
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(r.dir, lockFile)
+	if at, err := os.Stat(path); err != nil || !os.SameFile(held, at) {
+		return fmt.Errorf("%s: was removed or replaced while this process held it; another process may be writing the run, so this one stops", path)
+	}
+	if other, err := os.ReadFile(filepath.Join(r.dir, ownerFile)); err == nil && !bytes.Equal(other, r.owner) {
+		return fmt.Errorf("%w although this process has locked it, so this one stops; does the file system keep locks?", inUse(r.dir))
 	}
 	return nil
 }
@@ -108,7 +126,8 @@ func (r *Run) writeOwner() error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(r.dir, ownerFile), append(text, '\n'), 0o666)
+	r.owner = append(text, '\n')
+	return os.WriteFile(filepath.Join(r.dir, ownerFile), r.owner, 0o666)
 }
 
 // inUse is the error that names the lock's holder. The name may be missing or unreadable in the instant in which the
@@ -117,8 +136,7 @@ func inUse(runDir string) error {
 	var o owner
 	text, err := os.ReadFile(filepath.Join(runDir, ownerFile))
 	if err != nil || json.Unmarshal(text, &o) != nil || o.PID == 0 {
-		return fmt.Errorf("%s: %w by another process; stop it or choose another folder with --out", runDir, ErrInUse)
+		return fmt.Errorf("%s: %w by another process", runDir, ErrInUse)
 	}
-	return fmt.Errorf("%s: %w by process %d on host %s since %s; stop it or choose another folder with --out",
-		runDir, ErrInUse, o.PID, o.Host, o.Since.Format(time.RFC3339))
+	return fmt.Errorf("%s: %w by process %d on host %s since %s", runDir, ErrInUse, o.PID, o.Host, o.Since.Format(time.RFC3339))
 }

@@ -102,6 +102,43 @@ func TestSecondLockTouchesNothing(t *testing.T) {
 	}
 }
 
+// TestLostLock: a process whose lock file is another's, or that is not alone in holding it, writes no more and
+// leaves the other's name and unfinished save.
+func TestLostLock(t *testing.T) {
+	other := []byte(`{"pid": 7, "host": "elsewhere", "since": "2026-01-02T03:04:05Z"}`)
+	for want, lose := range map[string]func(dir string) error{
+		"lock: was removed or replaced":               func(dir string) error { return os.Remove(filepath.Join(dir, lockFile)) },
+		"in use by process 7 on host elsewhere since": func(dir string) error { return nil },
+	} {
+		dir := t.TempDir()
+		r := lock(t, dir)
+		save(t, r, 1, 1)
+		if err := errors.Join(lose(dir), os.WriteFile(filepath.Join(dir, ownerFile), other, 0o666)); err != nil {
+			t.Fatal(err)
+		}
+		saving := filepath.Join(dir, checkpointsDir, savingPrefix+stepName(2))
+		if err := os.Mkdir(saving, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		model, optimizer := tensors(2)
+		_, err := r.Save(state(2), model, optimizer)
+		wantError(t, err, dir, want, "so this one stops")
+		wantError(t, r.Begin(2), want)
+		_, err = r.Finish(state(2), nil)
+		wantError(t, err, want)
+		_, err = r.Prune(1, 0)
+		wantError(t, err, want)
+		if err := r.Unlock(); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{saving, filepath.Join(dir, ownerFile)} {
+			if _, err := os.Stat(path); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
 func TestUnlockedRunWritesNothing(t *testing.T) {
 	dir := t.TempDir()
 	r := lock(t, dir)

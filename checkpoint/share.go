@@ -67,10 +67,10 @@ func (r *Run) Finish(s State, shares []Share) (Info, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	temp := savingDir(r.dir, s.Step)
-	err := r.locked()
-	if err == nil {
-		err = checkShares(shares)
+	if err := r.locked(); err != nil {
+		return Info{}, saving(s.Step, err)
 	}
+	err := checkShares(shares)
 	if err == nil {
 		err = s.check()
 	}

@@ -46,7 +46,10 @@ func createEvents(dir string, from int, now time.Time, host string) (*Events, er
 			return nil, err
 		}
 		e := &Events{out: out}
-		if err := errors.Join(e.append(versionEvent(now)), e.append(startEvent(now, from))); err != nil {
+		if err = e.append(versionEvent(now)); err == nil {
+			err = e.append(startEvent(now, from))
+		}
+		if err != nil {
 			return nil, errors.Join(err, out.close())
 		}
 		return e, nil

@@ -112,7 +112,7 @@ func lastLoss(metrics string) (float64, error) {
 			return r.Train.Loss, nil
 		}
 	}
-	return 0, fmt.Errorf("%s: records no training step of a run that did them all", metrics)
+	return 0, fmt.Errorf("%s: records no training step of a run that did them all; put it back, or delete the last checkpoint to do the steps after the one before again", metrics)
 }
 
 // medianSpeed is the tokens a second of the median training step on record.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -78,7 +79,12 @@ func (s *session) found(root string, find func() (*checkpoint.Checkpoint, error)
 func (s *session) reopenMetrics() (err error) {
 	metrics := filepath.Join(s.dir, MetricsFile)
 	var cut runlog.Cut
-	if s.metrics, cut, err = runlog.Reopen(metrics, int(s.step)); err != nil {
+	s.metrics, cut, err = runlog.Reopen(metrics, int(s.step))
+	if errors.Is(err, fs.ErrNotExist) {
+		s.options.Log.Warn("the run's metrics are gone: what they had of the steps done so far is lost, and a new file begins", "file", metrics, "step", s.step)
+		s.metrics, err = runlog.Create(metrics)
+	}
+	if err != nil {
 		return err
 	}
 	if cut.Records > 0 || cut.Torn != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -66,6 +67,32 @@ func TestResumeExact(t *testing.T) {
 				t.Errorf("metrics are\n%sof the run that never stopped\n%s", got, want)
 			}
 		})
+	}
+}
+
+// TestLostMetrics: a run goes on where its metrics are gone, with new ones, and ends as ever; one that has
+// done all its steps says what it lacks.
+func TestLostMetrics(t *testing.T) {
+	r := recipe(t)
+	stopAt(t, 4, func(ctx context.Context, o Options) (*Result, error) { return Pretrain(ctx, r, o) })
+	metrics := filepath.Join(r.Run.Out, MetricsFile)
+	lost := func() {
+		t.Helper()
+		if err := os.Remove(metrics); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lost()
+	res, err := Resume(t.Context(), r.Run.Out, quiet())
+	if err != nil || res.Steps != 6 {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	if all := records(t, r.Run.Out); all[0].Event.Name != runlog.EventResumed || all[1].Step != 5 {
+		t.Errorf("the new metrics begin with %+v and %+v", all[0], all[1])
+	}
+	lost()
+	if _, err := Resume(t.Context(), r.Run.Out, quiet()); err == nil || !strings.Contains(err.Error(), "put it back, or delete the last checkpoint") {
+		t.Errorf("after all steps: %v", err)
 	}
 }
 

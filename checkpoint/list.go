@@ -103,7 +103,26 @@ func verifyFiles(dir string, files []fileRecord) error {
 // Newest loads the newest checkpoint of a run that verifies. Every newer one that does not is in the Skipped list,
 // newest first, for the caller to report: its steps are lost. When none verifies the error wraps ErrNoCheckpoint, and
 // an empty Skipped list says that the run never saved any.
+//
+// The run may go on meanwhile, and remove a checkpoint while it is read: then there is a newer one to look for.
 func Newest(runDir string) (*Checkpoint, []Skipped, error) {
+	const looks = 10
+	for range looks - 1 {
+		c, skipped, err := look(runDir)
+		if !slices.ContainsFunc(skipped, func(s Skipped) bool { return Gone(s.Dir) }) {
+			return c, skipped, err
+		}
+	}
+	return look(runDir)
+}
+
+// Gone reports whether a checkpoint's folder is there no more.
+func Gone(dir string) bool {
+	_, err := os.Stat(dir)
+	return errors.Is(err, os.ErrNotExist)
+}
+
+func look(runDir string) (*Checkpoint, []Skipped, error) {
 	infos, err := List(runDir)
 	if err != nil {
 		return nil, nil, err

@@ -39,3 +39,43 @@ func TestRunOf(t *testing.T) {
 		t.Error("finds the run of a folder that is not there")
 	}
 }
+
+// TestNewestWhileARunGoesOn: a checkpoint that is removed while it is read is none that is damaged.
+func TestNewestWhileARunGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	r := lock(t, dir)
+	save(t, r, 1, 1)
+	over := make(chan struct{})
+	ended := make(chan error, 1)
+	go func() {
+		for step := int64(2); ; step++ {
+			select {
+			case <-over:
+				ended <- nil
+				return
+			default:
+			}
+			model, optimizer := tensors(2)
+			if _, err := r.Save(state(step), model, optimizer); err != nil {
+				ended <- err
+				return
+			}
+			if _, err := r.Prune(1, 0); err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	last := int64(0)
+	for range 50 {
+		c, skipped, err := Newest(dir)
+		if err != nil || len(skipped) > 0 || c.Step < last {
+			t.Fatalf("%+v after step %d, without %v: %v", c, last, skipped, err)
+		}
+		last = c.Step
+	}
+	close(over)
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+}

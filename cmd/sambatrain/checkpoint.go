@@ -108,6 +108,9 @@ SHA-256 and format. Exit status 1 if one is damaged.`,
 				}
 				for _, info := range infos {
 					loaded, err := checkpoint.Load(info.Dir)
+					if err != nil && checkpoint.Gone(info.Dir) {
+						continue // removed meanwhile by the run, which goes on
+					}
 					if err != nil {
 						damaged++
 					}

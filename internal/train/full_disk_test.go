@@ -10,12 +10,14 @@ import (
 
 // TestFullDiskSaysWhatToDo: a run that began can go on where there is room again.
 func TestFullDiskSaysWhatToDo(t *testing.T) {
-	full := fmt.Errorf("write runs/x/optimizer.safetensors: %w", syscall.ENOSPC)
-	err := (&session{dir: "runs/x", step: 3}).leave(full)
-	if !errors.Is(err, syscall.ENOSPC) || !strings.HasSuffix(err.Error(), "; make room and go on with: sambatrain resume runs/x") {
-		t.Errorf("error %v", err)
-	}
-	if err := (&session{dir: "runs/x"}).leave(full); err != full {
-		t.Errorf("before the first step: %v", err)
+	for _, cause := range []error{syscall.ENOSPC, syscall.EDQUOT} {
+		full := fmt.Errorf("write runs/x/optimizer.safetensors: %w", cause)
+		err := (&session{dir: "runs/x", step: 3}).leave(full)
+		if !errors.Is(err, cause) || !strings.HasSuffix(err.Error(), "; make room and go on with: sambatrain resume runs/x") {
+			t.Errorf("error %v", err)
+		}
+		if err := (&session{dir: "runs/x"}).leave(full); err != full {
+			t.Errorf("before the first step: %v", err)
+		}
 	}
 }

@@ -86,21 +86,33 @@ func TrainedConfig(dir string, sets ...string) (*recipes.Recipe, error) {
 // LoadModel loads a run's newest good checkpoint, or the one whose folder dir is, on its
 // recipe's device. sets change keys of the recipe, such as that device.
 func LoadModel(dir string, log *slog.Logger, sets ...string) (*Model, error) {
+	const tries = 10
+	for try := 1; ; try++ {
+		m, c, err := loadNewest(dir, log, sets)
+		// A run that goes on may have removed the checkpoint before it was read.
+		if err == nil || try == tries || c == nil || checkpoint.Is(dir) || !checkpoint.Gone(c.Dir) {
+			return m, err
+		}
+	}
+}
+
+// loadNewest also gives the checkpoint that it has chosen where it can't be loaded.
+func loadNewest(dir string, log *slog.Logger, sets []string) (*Model, *checkpoint.Checkpoint, error) {
 	r, c, err := Newest(dir, log, sets...)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	m := &Model{Recipe: r, Checkpoint: c, Model: &r.Model}
 	if m.Tokenizer, err = TokenizerOf(dir, r); err != nil {
-		return nil, err
+		return nil, c, err
 	}
 	if err := r.CheckTokenizer(m.Tokenizer); err != nil {
-		return nil, fmt.Errorf("%s: %w", dir, err)
+		return nil, c, fmt.Errorf("%s: %w", dir, err)
 	}
 	if err := m.open(log, parametersOf(c)); err != nil {
-		return nil, err
+		return nil, c, err
 	}
-	return m, nil
+	return m, c, nil
 }
 
 // ArbitraryModel has weights that mean nothing, for measurements of speed.

@@ -89,9 +89,9 @@ func (s *session) watch() {
 
 // leave ends the line to the other processes: in agreement where all come to their end,
 // and otherwise with the reason. It is the error that the session ends with: where another
-// process is the reason of err, it says so; of a full disk it says what to do.
+// process is the reason of err, it says so; of a full disk or quota it says what to do.
 func (s *session) leave(err error) error {
-	if errors.Is(err, syscall.ENOSPC) && s.step > 0 {
+	if (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) && s.step > 0 {
 		err = fmt.Errorf("%w; make room and go on with: sambatrain resume %s", err, shell.Quote(s.dir))
 	}
 	if s.line == nil {

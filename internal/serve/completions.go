@@ -74,6 +74,7 @@ func (s *Server) completions(w http.ResponseWriter, r *http.Request) {
 	// Texts that nobody waits for end with the request.
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
+	defer http.NewResponseController(w).SetWriteDeadline(time.Time{}) // the connection may have further requests
 	texts, err := s.start(ctx, q)
 	if err != nil {
 		fail(w, err)
@@ -97,6 +98,7 @@ func (s *Server) completions(w http.ResponseWriter, r *http.Request) {
 		c.Choices = append(c.Choices, choice{Index: t.index, Text: valid(t.out), Logprobs: t.scores.take(), FinishReason: &t.reason})
 	}
 	c.Usage = used(texts)
+	http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.options.Arrival))
 	answer(w, c)
 }
 

@@ -36,7 +36,8 @@ type Options struct {
 	Context int
 	// Body is the bytes of a request at most.
 	Body int64
-	// Arrival is how long a request's body may take to arrive.
+	// Arrival is how long a request's body may take to arrive, and a client to take an answer
+	// or a part of it: one that takes nothing keeps others from their turn.
 	Arrival time.Duration
 	// Grace is how long requests under way may take when the server is to stop.
 	Grace time.Duration

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/sambatrain/sambatrain/internal/plainjson"
 )
@@ -57,11 +58,12 @@ func (s *Server) streamed(w http.ResponseWriter, r *http.Request, q *completionR
 	out := http.NewResponseController(w)
 	send := func(v any) error {
 		line, err := plainjson.Line(v)
-		if err == nil {
-			fmt.Fprintf(w, "data: %s\n", line)
-			out.Flush()
+		if err != nil {
+			return err
 		}
-		return err
+		out.SetWriteDeadline(time.Now().Add(s.options.Arrival))
+		fmt.Fprintf(w, "data: %s\n", line)
+		return out.Flush()
 	}
 	for left := len(texts); left > 0; {
 		select {

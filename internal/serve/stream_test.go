@@ -3,10 +3,13 @@ package serve
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
+	"net"
 	"net/http"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 // stream posts a request and returns what its events say.
@@ -102,5 +105,37 @@ func TestStream(t *testing.T) {
 		if whole.Usage.CompletionTokens > 20 && parts < 10 {
 			t.Errorf("%s: %d tokens came in %d parts", name, whole.Usage.CompletionTokens, parts)
 		}
+	}
+}
+
+// TestStalledClient: one that takes nothing of its answer makes room for others.
+func TestStalledClient(t *testing.T) {
+	s, url, _ := serving(t, model(t), func(o *Options) { o.Rows, o.Queue, o.Context, o.Arrival = 1, 0, 1<<20, 200*time.Millisecond })
+	c, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.(*net.TCPConn).SetReadBuffer(4096); err != nil {
+		t.Fatal(err)
+	}
+	body := `{"prompt": "x", "max_tokens": 1000000, "logprobs": 20, "temperature": 0, "stream": true}`
+	if _, err := fmt.Fprintf(c, "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(body), body); err != nil {
+		t.Fatal(err)
+	}
+	for _, waiting := range []int64{1, 0} {
+		for deadline := time.Now().Add(20 * time.Second); s.waiting.Load() != waiting; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d prompts wait, want %d", s.waiting.Load(), waiting)
+			}
+		}
+		if waiting == 1 {
+			if status, text := post(t, url, `{"prompt": "x"}`); status != http.StatusTooManyRequests {
+				t.Errorf("%d %s, want 429", status, text)
+			}
+		}
+	}
+	if got := complete(t, url, `{"prompt": "x", "max_tokens": 3}`); len(got.Choices) != 1 {
+		t.Errorf("another client gets %+v", got)
 	}
 }

@@ -76,7 +76,7 @@ func (v *validation) pass(row, n int, sums []sum) error {
 	for i := range n {
 		block := int64(row+i) * v.set.Blocks() / int64(v.rows)
 		if err := v.set.Rows(block, 1, v.buf[i*(long+1):(i+1)*(long+1)]); err != nil {
-			return err
+			return &rowsLost{err}
 		}
 	}
 	splitRows(v.buf, v.tokens, v.targets, long)
@@ -95,6 +95,11 @@ func (v *validation) pass(row, n int, sums []sum) error {
 	}
 	return nil
 }
+
+// rowsLost is the error of rows that can't be read.
+type rowsLost struct{ error }
+
+func (e *rowsLost) Unwrap() error { return e.error }
 
 // sum is what a score is made from.
 type sum struct {

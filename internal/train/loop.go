@@ -273,7 +273,13 @@ func (s *session) record(r runlog.Record) error {
 // validate measures the loss on the validation split.
 func (s *session) validate() ([]score, error) {
 	what := fmt.Sprintf("the validation after step %d", s.step)
-	return s.val.run(func(f func() error) error { return s.halt.during(validating, what, f) })
+	scores, err := s.val.run(func(f func() error) error { return s.halt.during(validating, what, f) })
+	var lost *rowsLost
+	if errors.As(err, &lost) {
+		// Not saved: the run that goes on would have no record of this validation.
+		err = s.fromLast(what, err)
+	}
+	return scores, err
 }
 
 // recordValidation records the scores of all eval.lengths, and what was read so far.
@@ -382,13 +388,19 @@ func (s *session) recordSaved(v saved) error {
 
 // dataLost saves, as the steps done so far are good, and says how to go on.
 func (s *session) dataLost(cause error) error {
+	what := fmt.Sprintf("step %d", s.step+1)
 	if !s.alone() {
-		return fmt.Errorf("step %d: %w; go on from the last checkpoint with: sambatrain resume %s", s.step+1, cause, shell.Quote(s.dir))
+		return s.fromLast(what, cause)
 	}
 	if err := s.lastSave(); err != nil {
 		return errors.Join(cause, err)
 	}
-	return fmt.Errorf("step %d: %w; the steps before it are saved, go on with: sambatrain resume %s", s.step+1, cause, shell.Quote(s.dir))
+	return fmt.Errorf("%s: %w; the steps before it are saved, go on with: sambatrain resume %s", what, cause, shell.Quote(s.dir))
+}
+
+// fromLast says why something can't be done, and how to go on.
+func (s *session) fromLast(what string, cause error) error {
+	return fmt.Errorf("%s: %w; go on from the last checkpoint with: sambatrain resume %s", what, cause, shell.Quote(s.dir))
 }
 
 // stop saves, so that the run can be resumed, and says so.

@@ -240,13 +240,28 @@ func TestDataLost(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := recipe(t)
-	r.Checkpoint.Every = 1000
 	manifest, err := data.ReadManifest(whole.Data.Shards)
 	if err != nil {
 		t.Fatal(err)
 	}
-	shard := filepath.Join(whole.Data.Shards, manifest.Train.Shards[0].File)
+	train, validation := manifest.Train.Shards[0].File, manifest.Validation.Shards[0].File
+	for _, c := range []struct {
+		shard string
+		every int64 // step of a validation
+		at    string
+		saved int
+	}{{train, 3, "step ", 1}, {validation, 3, "the validation after step 3: ", 0}, {validation, 0, "the validation after step 6: ", 0}} {
+		t.Run(c.at, func(t *testing.T) {
+			loseShard(t, whole, want, filepath.Join(whole.Data.Shards, c.shard), c.every, c.at, c.saved)
+		})
+	}
+}
+
+// loseShard loses a shard when a run like whole begins, which then fails at some point of it, with
+// so many checkpoints.
+func loseShard(t *testing.T, whole *recipes.Recipe, want *Result, shard string, every int64, at string, saved int) {
+	r := recipe(t)
+	r.Checkpoint.Every, r.Eval.Every = 1000, every
 	r.Data.Shards, r.Data.Text = whole.Data.Shards, whole.Data.Text
 	o := quiet()
 	console := o.Console
@@ -256,12 +271,12 @@ func TestDataLost(t *testing.T) {
 		}
 		return console(c)
 	}
-	_, err = Pretrain(t.Context(), r, o)
-	if err == nil || !strings.Contains(err.Error(), shard) || !strings.HasSuffix(err.Error(), "are saved, go on with: sambatrain resume "+r.Run.Out) {
+	_, err := Pretrain(t.Context(), r, o)
+	if err == nil || !strings.HasPrefix(err.Error(), at) || !strings.Contains(err.Error(), shard) || strings.Contains(err.Error(), "are saved, go on") != (saved > 0) || !strings.HasSuffix(err.Error(), "with: sambatrain resume "+r.Run.Out) {
 		t.Fatalf("error is %v", err)
 	}
 	list, err := checkpoint.List(r.Run.Out)
-	if err != nil || len(list) != 1 {
+	if err != nil || len(list) != saved {
 		t.Fatalf("%d checkpoints, %v", len(list), err)
 	}
 	if err := os.Rename(shard+".gone", shard); err != nil {

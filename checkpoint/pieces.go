@@ -101,7 +101,7 @@ func openTensors(shapes map[string][]int, paths ...string) (*Tensors, error) {
 		}
 		if _, ok := t.whole[name]; ok {
 			set.Close()
-			return nil, fmt.Errorf("tensor %q: is there whole and in pieces", name)
+			return nil, fmt.Errorf("tensor %q: is stored both whole and in pieces", name)
 		}
 		t.whole[name] = safetensors.Entry{Name: name, DType: safetensors.F32, Shape: shapes[name]}
 	}

@@ -161,7 +161,7 @@ func TestPiecesRefused(t *testing.T) {
 		"no end":      {[][]Tensor{{cut(0, 2)}, {cut(2, 5)}}, []int{2, 3}, "elements 5 to 6 are in no file"},
 		"overlap":     {[][]Tensor{{cut(0, 4)}, {cut(3, 6)}}, []int{2, 3}, "element 3 is in two files"},
 		"other shape": {[][]Tensor{{cut(0, 4)}, {cut(4, 6)}}, []int{4}, "there are no elements 4 to 6 of 4"},
-		"twice":       {[][]Tensor{{cut(0, 4)}, {cut(4, 6), whole}}, []int{2, 3}, "is there whole and in pieces"},
+		"twice":       {[][]Tensor{{cut(0, 4)}, {cut(4, 6), whole}}, []int{2, 3}, "is stored both whole and in pieces"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()

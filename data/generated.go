@@ -139,7 +139,7 @@ func inside(tok Tokenizer, before, text string) ([]int32, error) {
 		return nil, err
 	}
 	if len(all) <= len(head) || !slices.Equal(all[:len(head)], head) {
-		return nil, fmt.Errorf("data.tokenizer: %s joins %q and %q in one token: generated rows want another tokenizer", tok.Name(), before, text)
+		return nil, fmt.Errorf("data.tokenizer: %s joins %q and %q in one token: generated rows need another tokenizer", tok.Name(), before, text)
 	}
 	return all[len(head):], nil
 }

@@ -50,7 +50,7 @@ What is the pass key\? The pass key is$`)
 			}
 		}
 	}
-	if _, err := p.Question(rand.New(rand.NewPCG(1, 2)), 240, 0); err == nil || !strings.Contains(err.Error(), "wants ") {
+	if _, err := p.Question(rand.New(rand.NewPCG(1, 2)), 240, 0); err == nil || !strings.Contains(err.Error(), "needs ") {
 		t.Errorf("too short a document: %v", err)
 	}
 }
@@ -207,7 +207,7 @@ func TestGeneratedRefuses(t *testing.T) {
 	}{
 		{generated("poem", LossAnswer, 600), `data.generate.task: must be one of passkey, phonebook, is "poem"`},
 		{generated(TaskPasskey, "some", 600), `data.generate.loss: must be one of answer, all, is "some"`},
-		{generated(TaskPasskey, LossAnswer, 100), "data.seq_len: a passkey document of 101 tokens has no room for the key: it wants "},
+		{generated(TaskPasskey, LossAnswer, 100), "data.seq_len: a passkey document of 101 tokens has no room for the key: it needs "},
 		{generated(TaskPhonebook, LossAnswer, 100), "data.seq_len: a phone book of 3 entries does not fit a row of 101 tokens"},
 	} {
 		if _, err := Open(context.Background(), x.c, Train); err == nil || !strings.Contains(err.Error(), x.want) {

@@ -342,7 +342,7 @@ func endOfTextID(h hfTokenizer, config []byte) (int32, error) {
 			if id, ok := find(name); ok {
 				return id, nil
 			}
-			return 0, fmt.Errorf("%s: eos_token %q is no special added token of %s", tokenizerConfig, name, tokenizerJSON)
+			return 0, fmt.Errorf("%s: eos_token %q is not a special added token of %s", tokenizerConfig, name, tokenizerJSON)
 		}
 	}
 	for _, name := range []string{endOfText, "<|end_of_text|>", "</s>", "<eos>"} {
@@ -350,5 +350,5 @@ func endOfTextID(h hfTokenizer, config []byte) (int32, error) {
 			return id, nil
 		}
 	}
-	return 0, fmt.Errorf("no end-of-text token: put a %s with eos_token beside it", tokenizerConfig)
+	return 0, fmt.Errorf("no end-of-text token: put a %s with eos_token next to it", tokenizerConfig)
 }

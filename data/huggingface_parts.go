@@ -47,7 +47,7 @@ func (t *bpe) preTokenizer(p *hfPart) (byteLevel bool, err error) {
 		switch part.Type {
 		case "ByteLevel":
 			if i != len(parts)-1 {
-				return false, errors.New("a Sequence that goes on after ByteLevel is not supported")
+				return false, errors.New("a Sequence that continues after ByteLevel is not supported")
 			}
 			if part.AddPrefixSpace == nil || *part.AddPrefixSpace { // the field's default is true
 				if i > 0 {
@@ -178,7 +178,7 @@ func (p hfPart) normalizer() (func(dst, text []byte, first bool) []byte, error) 
 		return func(dst, text []byte, _ bool) []byte { return append(append(dst, p.Prepend...), text...) }, nil
 	case "Replace":
 		if p.Pattern == nil || p.Pattern.String == nil || *p.Pattern.String == "" {
-			return nil, errors.New("Replace with a pattern that is no String is not supported")
+			return nil, errors.New("Replace with a pattern other than a String is not supported")
 		}
 		return func(dst, text []byte, _ bool) []byte {
 			return appendReplaced(dst, text, *p.Pattern.String, p.Content)

@@ -44,9 +44,9 @@ func (j *journal) resume() error {
 	}
 	if err == nil && json.Unmarshal(raw, &saved) == nil {
 		if why := j.differs(saved); why != "" {
-			slog.Warn("an unfinished prepare is started over", "folder", j.dir, "because", why)
+			slog.Warn("starting an unfinished prepare over", "folder", j.dir, "because", why)
 		} else {
-			slog.Info("going on with an unfinished prepare", "folder", j.dir, "files", saved.Progress.Files, "mb", saved.Progress.Bytes>>20)
+			slog.Info("continuing an unfinished prepare", "folder", j.dir, "files", saved.Progress.Files, "mb", saved.Progress.Bytes>>20)
 			saved.dir, saved.files = j.dir, j.files
 			*j = saved
 			return j.clean()
@@ -64,7 +64,7 @@ func (j *journal) resume() error {
 func (j *journal) differs(saved journal) string {
 	switch {
 	case len(j.Settings.differences(saved.Settings)) > 0:
-		return "its settings are others"
+		return "its settings have changed"
 	case j.Tokenizer != saved.Tokenizer:
 		return "its tokenizer is another"
 	case j.Layout != saved.Layout:
@@ -79,11 +79,11 @@ func (j *journal) differs(saved journal) string {
 	case err != nil:
 		return err.Error()
 	case read != saved.Read:
-		return "files that it has read were changed"
+		return "files that it has read have changed"
 	}
 	for _, s := range slices.Concat(saved.Train.Shards, saved.Validation.Shards) {
 		if info, err := os.Stat(filepath.Join(j.dir, s.File)); err != nil || info.Size() != s.Size {
-			return fmt.Sprintf("its shard %s is not there as it was", s.File)
+			return fmt.Sprintf("its shard %s is missing or has changed", s.File)
 		}
 	}
 	return ""

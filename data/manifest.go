@@ -213,7 +213,7 @@ func parseManifest(raw []byte) (Manifest, error) {
 func (m Manifest) validate() error {
 	t := m.Tokenizer
 	if t.VocabSize < 1 || t.VocabSize > math.MaxInt32 || t.EOS < 0 || int(t.EOS) >= t.VocabSize {
-		return fmt.Errorf("tokenizer: vocab_size %d with eos_id %d makes no sense", t.VocabSize, t.EOS)
+		return fmt.Errorf("tokenizer: vocab_size %d with eos_id %d is invalid", t.VocabSize, t.EOS)
 	}
 	seen := map[string]bool{}
 	for _, name := range []Split{Train, Validation} {
@@ -227,7 +227,7 @@ func (m Manifest) validate() error {
 			}
 		}
 		if split.Documents < 0 || split.LongestDocument < 0 || split.LongestDocument > split.Tokens {
-			return fmt.Errorf("%s: documents %d with longest_document %d makes no sense", name, split.Documents, split.LongestDocument)
+			return fmt.Errorf("%s: documents %d with longest_document %d is invalid", name, split.Documents, split.LongestDocument)
 		}
 		tokens, text := split.Tokens, split.Bytes
 		for _, s := range split.Shards {
@@ -239,7 +239,7 @@ func (m Manifest) validate() error {
 			}
 			seen[s.File] = true
 			if s.Size < 1 || s.Rows < 1 || s.Tokens < s.Rows || s.Bytes < 0 {
-				return fmt.Errorf("%s: shard %s: size %d, rows %d, tokens %d, bytes %d makes no sense", name, s.File, s.Size, s.Rows, s.Tokens, s.Bytes)
+				return fmt.Errorf("%s: shard %s: size %d, rows %d, tokens %d, bytes %d is invalid", name, s.File, s.Size, s.Rows, s.Tokens, s.Bytes)
 			}
 			if sum, err := hex.DecodeString(s.XXH3); err != nil || len(sum) != 8 {
 				return fmt.Errorf("%s: shard %s: xxh3 is %q, want 16 hexadecimal digits", name, s.File, s.XXH3)

@@ -63,7 +63,7 @@ func (p *Passkeys) document(r *rand.Rand, n, end int, before func(filler int) in
 	}
 	filler := n - len(p.begin) - len(line) - len(p.question) - end*(len(q.answer)+1)
 	if filler < 0 {
-		return q, fmt.Errorf("a passkey document of %d tokens has no room for the key: it wants %d more", n, -filler)
+		return q, fmt.Errorf("a passkey document of %d tokens has no room for the key: it needs %d more", n, -filler)
 	}
 	if err := p.grow(filler); err != nil {
 		return q, err

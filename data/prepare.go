@@ -78,7 +78,7 @@ func prepare(ctx context.Context, c Config, l layout, progress func(Progress)) (
 	lock := flock.New(dir + ".lock")
 	locked, err := lock.TryLock()
 	if err == nil && !locked {
-		slog.Info("waiting for another process that prepares the same shards", "lock", lock.Path())
+		slog.Info("waiting for another process that is preparing the same shards", "lock", lock.Path())
 		_, err = lock.TryLockContext(ctx, 100*time.Millisecond)
 	}
 	if err != nil {
@@ -127,7 +127,7 @@ func (c Config) prepared(dir string) (m Manifest, ok bool, err error) {
 		return Manifest{}, false, fmt.Errorf("data.shards: %w", err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, manifestName)); errors.Is(err, fs.ErrNotExist) {
-		return Manifest{}, false, fmt.Errorf("data.shards: %s has files but no %s, so it is no finished folder of shards: choose another folder or delete it", dir, manifestName)
+		return Manifest{}, false, fmt.Errorf("data.shards: %s has files but no %s, so it is not a complete folder of shards: choose another folder or delete it", dir, manifestName)
 	}
 	m, err = ReadManifest(dir)
 	if err != nil {

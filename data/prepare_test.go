@@ -200,7 +200,7 @@ func TestPrepareErrors(t *testing.T) {
 		c := testConfig(t, writeFiles(t, corpus(1)))
 		c.Shards = writeFiles(t, map[string]string{"thesis.doc": "x"})
 		_, err := Prepare(context.Background(), c, nil)
-		checkError(t, err, c.Shards, "data.shards: DIR has files but no manifest.json, so it is no finished folder of shards: choose another folder or delete it")
+		checkError(t, err, c.Shards, "data.shards: DIR has files but no manifest.json, so it is not a complete folder of shards: choose another folder or delete it")
 	})
 	t.Run("an empty folder", func(t *testing.T) {
 		c := testConfig(t, writeFiles(t, corpus(1)))

@@ -59,7 +59,7 @@ func checkSentencePiece(m *sentencepiece.Model) error {
 	case m.EOS < 0 || m.EOS >= len(m.Pieces):
 		return fmt.Errorf("it has no end-of-text piece (eos_id is %d), with which documents end", m.EOS)
 	case m.Pieces[m.EOS].Kind != sentencepiece.Control:
-		return fmt.Errorf("its end-of-text piece %q is no control piece, so a text could contain it", m.Pieces[m.EOS].Text)
+		return fmt.Errorf("its end-of-text piece %q is not a control piece, so a text could contain it", m.Pieces[m.EOS].Text)
 	}
 	byteCount, unknown := 0, 0
 	texts := map[string]bool{} // of pieces that a text may have

@@ -89,10 +89,10 @@ func TestUnigram(t *testing.T) {
 
 func TestSentencePieceRefuses(t *testing.T) {
 	for want, change := range map[string]func(m *sentencepiece.Model){
-		"model_type word is not supported: only bpe and unigram are":                func(m *sentencepiece.Model) { m.Type = sentencepiece.Word },
-		"escape_whitespaces false is not supported":                                 func(m *sentencepiece.Model) { m.EscapeSpaces = false },
-		"it has no end-of-text piece (eos_id is -1), with which documents end":      func(m *sentencepiece.Model) { m.EOS = -1 },
-		`its end-of-text piece "a" is no control piece, so a text could contain it`: func(m *sentencepiece.Model) { m.EOS = 3 },
+		"model_type word is not supported: only bpe and unigram are":                   func(m *sentencepiece.Model) { m.Type = sentencepiece.Word },
+		"escape_whitespaces false is not supported":                                    func(m *sentencepiece.Model) { m.EscapeSpaces = false },
+		"it has no end-of-text piece (eos_id is -1), with which documents end":         func(m *sentencepiece.Model) { m.EOS = -1 },
+		`its end-of-text piece "a" is not a control piece, so a text could contain it`: func(m *sentencepiece.Model) { m.EOS = 3 },
 		"it has an empty piece":                                            func(m *sentencepiece.Model) { m.Pieces[3].Text = "" },
 		`piece "a\x00" has a zero byte`:                                    func(m *sentencepiece.Model) { m.Pieces[3].Text = "a\x00" },
 		`it has the piece "b" twice`:                                       func(m *sentencepiece.Model) { m.Pieces[3].Text = "b" },

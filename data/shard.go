@@ -111,7 +111,7 @@ func checkFooter(r io.ReaderAt, size int64) error {
 		return err
 	}
 	if string(tail[4:]) != "PAR1" {
-		return errors.New("does not end as a Parquet file does: it is no Parquet file, or was cut short")
+		return errors.New("does not end as a Parquet file does: it is not a Parquet file, or was truncated")
 	}
 	if n := binary.LittleEndian.Uint32(tail[:4]); n > maxFooter {
 		return fmt.Errorf("has a footer of %d bytes, the limit is %d", n, maxFooter)
@@ -209,7 +209,7 @@ func checkRowGroup(pq *file.Reader, i, tokensColumn int, size int64) (rowGroup, 
 	// is the number of tokens.
 	group := rowGroup{rows: meta.NumRows(), tokens: chunk.NumValues()}
 	if group.rows < 1 || group.tokens < group.rows {
-		return rowGroup{}, fmt.Errorf("%d rows with %d tokens make no sense", group.rows, group.tokens)
+		return rowGroup{}, fmt.Errorf("%d rows with %d tokens are invalid", group.rows, group.tokens)
 	}
 	if group.tokens > maxRowGroupTokens {
 		return rowGroup{}, fmt.Errorf("holds %d tokens, the limit is %d: write smaller row groups", group.tokens, maxRowGroupTokens)

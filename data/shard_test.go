@@ -159,7 +159,7 @@ func TestForeignShardErrors(t *testing.T) {
 
 	for _, test := range []struct{ name, raw, want string }{
 		{"empty", "", "is too short for a Parquet file"},
-		{"text", "no Parquet file at all", "does not end as a Parquet file does: it is no Parquet file, or was cut short"},
+		{"text", "no Parquet file at all", "does not end as a Parquet file does: it is not a Parquet file, or was truncated"},
 		{"large footer", "PAR1\xff\xff\xff\xffPAR1", "has a footer of 4294967295 bytes, the limit is 16777216"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -195,7 +195,7 @@ func TestDamageIsNamed(t *testing.T) {
 		{"truncated", func(raw []byte) []byte { return raw[:len(raw)-100] }, false, "data.shards: DIR/train-00001.parquet: has 3001 bytes, the manifest says 3101: " + remedy},
 		{"truncated, not verified", func(raw []byte) []byte { return raw[:len(raw)-100] }, true, "data.shards: DIR/train-00001.parquet: has 3001 bytes, the manifest says 3101: " + remedy},
 		{"flipped", func(raw []byte) []byte { raw[100] ^= 1; return raw }, false, "data.shards: DIR/train-00001.parquet: has checksum SUM, the manifest says SUM: its bytes were changed: " + remedy},
-		{"flipped footer, not verified", func(raw []byte) []byte { raw[len(raw)-1] ^= 1; return raw }, true, "data.shards: DIR/train-00001.parquet: does not end as a Parquet file does: it is no Parquet file, or was cut short: " + remedy},
+		{"flipped footer, not verified", func(raw []byte) []byte { raw[len(raw)-1] ^= 1; return raw }, true, "data.shards: DIR/train-00001.parquet: does not end as a Parquet file does: it is not a Parquet file, or was truncated: " + remedy},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := testConfig(t, writeFiles(t, corpus(60)))

@@ -199,7 +199,7 @@ func jsonText(line []byte, field string) ([]byte, error) {
 	}
 	// encoding/json would put U+FFFD for what is no text, here and for lone surrogates below.
 	if !utf8.Valid(line) {
-		return nil, errors.New("the line is not valid UTF-8: mend it, or leave the file out with data.text.exclude")
+		return nil, errors.New("the line is not valid UTF-8: fix it, or leave the file out with data.text.exclude")
 	}
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(line, &object); err != nil {
@@ -222,7 +222,7 @@ func jsonText(line []byte, field string) ([]byte, error) {
 		return nil, fmt.Errorf("bad JSON: %w", err)
 	}
 	if strings.Count(text, "\uFFFD") > bytes.Count(raw, []byte("\uFFFD"))+bytes.Count(bytes.ToLower(raw), []byte(`\ufffd`)) {
-		return nil, fmt.Errorf("field %q has half of a surrogate pair (\\ud800 to \\udfff), which is no character: mend the line", field)
+		return nil, fmt.Errorf("field %q has half of a surrogate pair (\\ud800 to \\udfff), which is not a character: fix the line", field)
 	}
 	return []byte(text), nil
 }

@@ -75,7 +75,7 @@ func openTextColumn(in *os.File, field string) (reader *file.Reader, column int,
 			continue
 		}
 		if c.PhysicalType() != parquet.Types.ByteArray || c.MaxRepetitionLevel() != 0 {
-			return nil, 0, fmt.Errorf("column %q is no string: set data.text.jsonl_field", field)
+			return nil, 0, fmt.Errorf("column %q is not a string: set data.text.jsonl_field", field)
 		}
 		return reader, i, nil
 	}

@@ -106,8 +106,8 @@ func TestBadParquetText(t *testing.T) {
 		content, field, want string
 	}{
 		{string(raw), "body", `data.text: DIR/x.parquet: no column "body" among [id text]: set data.text.jsonl_field`},
-		{string(raw), "id", `data.text: DIR/x.parquet: column "id" is no string: set data.text.jsonl_field`},
-		{string(raw[:100]), "text", "data.text: DIR/x.parquet: does not end as a Parquet file does: it is no Parquet file, or was cut short"},
+		{string(raw), "id", `data.text: DIR/x.parquet: column "id" is not a string: set data.text.jsonl_field`},
+		{string(raw[:100]), "text", "data.text: DIR/x.parquet: does not end as a Parquet file does: it is not a Parquet file, or was truncated"},
 		{"", "text", "data.text: DIR/x.parquet: is too short for a Parquet file"},
 		{string(flipped), "text", "data.text: DIR/x.parquet: row group 0, row 0: "},
 	} {

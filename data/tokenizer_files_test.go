@@ -197,23 +197,23 @@ func TestHuggingFaceRefuses(t *testing.T) {
 		{part("type", "BertPreTokenizer"), "pre_tokenizer", `pre_tokenizer: type "BertPreTokenizer" is not supported: there are ByteLevel, Digits, Metaspace, Split and Sequence`},
 		{part("type", "Split", "pattern", part("Regex", "a"), "behavior", "MergedWithNext"), "pre_tokenizer", `pre_tokenizer: Split with behavior "MergedWithNext" and invert false is not supported`},
 		{part("type", "Split", "pattern", part("Regex", "("), "behavior", "Isolated"), "pre_tokenizer", "pre_tokenizer: pattern \"(\": error parsing regexp: missing closing ) in `(`"},
-		{part("type", "Sequence", "pretokenizers", []any{byteLevel, byteLevel}), "pre_tokenizer", "pre_tokenizer: a Sequence that goes on after ByteLevel is not supported"},
+		{part("type", "Sequence", "pretokenizers", []any{byteLevel, byteLevel}), "pre_tokenizer", "pre_tokenizer: a Sequence that continues after ByteLevel is not supported"},
 		{part("type", "Sequence", "pretokenizers", []any{part("type", "Digits"), part("type", "ByteLevel")}), "pre_tokenizer", "pre_tokenizer: ByteLevel with add_prefix_space inside a Sequence is not supported"},
 		{part("type", "Metaspace", "replacement", "_"), "pre_tokenizer", `pre_tokenizer: Metaspace with replacement "_" is not supported`},
 		{part("type", "Metaspace", "replacement", "▁", "prepend_scheme", "last"), "pre_tokenizer", `pre_tokenizer: Metaspace with prepend_scheme "last" is not supported`},
 		{nil, "pre_tokenizer", "model: it has neither an unk_token nor a piece for every byte, so some text would have no ids"},
 		{part("type", "Lowercase"), "normalizer", `normalizer: type "Lowercase" is not supported: there are NFC, NFD, NFKC, NFKD, Prepend, Replace and Sequence`},
-		{part("type", "Replace", "pattern", part("Regex", "a"), "content", "b"), "normalizer", "normalizer: Replace with a pattern that is no String is not supported"},
+		{part("type", "Replace", "pattern", part("Regex", "a"), "content", "b"), "normalizer", "normalizer: Replace with a pattern other than a String is not supported"},
 		{[]any{part("id", 300, "content", "x", "lstrip", true)}, "added_tokens", `added_tokens: token "x": single_word, lstrip and rstrip are not supported on a token that is not special`},
 		{[]any{part("id", 1<<24, "content", "x")}, "added_tokens", `added_tokens: token "x" has id 16777216`},
 		{part("a", 1<<24), "model.vocab", `model: piece "a" has id 16777216`},
-		{[]any{}, "added_tokens", "no end-of-text token: put a tokenizer_config.json with eos_token beside it"},
+		{[]any{}, "added_tokens", "no end-of-text token: put a tokenizer_config.json with eos_token next to it"},
 	} {
 		_, err := newHuggingFace(edited(t, test.value, strings.Split(test.path, ".")...), nil)
 		checkError(t, err, "", test.want)
 	}
 	_, err := newHuggingFace(edited(t, nil, "version"), []byte(`{"eos_token": {"content": "</doc>"}}`))
-	checkError(t, err, "", `tokenizer_config.json: eos_token "</doc>" is no special added token of tokenizer.json`)
+	checkError(t, err, "", `tokenizer_config.json: eos_token "</doc>" is not a special added token of tokenizer.json`)
 	_, err = newHuggingFace([]byte(`{"added_tokens": [{"id": 2, "content": "x", "normalized": true}], "model": {"type": "BPE", "unk_token": "u", "vocab": {"a": 0, "u": 1}},
 		"normalizer": {"type": "Replace", "pattern": {"String": "x"}, "content": ""}}`), nil)
 	checkError(t, err, "", `added_tokens: token "x": the normalizer leaves nothing of it`)

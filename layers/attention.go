@@ -75,11 +75,11 @@ func (a Attention) resolved(d int, sliding bool) (Attention, error) {
 		a.KVHeads = a.Heads
 	}
 	if a.Heads%a.KVHeads != 0 {
-		return a, fmt.Errorf("kv_heads: %d query heads don't divide among %d", a.Heads, a.KVHeads)
+		return a, fmt.Errorf("kv_heads: %d query heads are not a multiple of %d", a.Heads, a.KVHeads)
 	}
 	if a.HeadDim == 0 {
 		if d%a.Heads != 0 {
-			return a, fmt.Errorf("heads: d_model %d does not divide by %d heads; set head_dim", d, a.Heads)
+			return a, fmt.Errorf("heads: d_model %d is not a multiple of %d heads; set head_dim", d, a.Heads)
 		}
 		a.HeadDim = d / a.Heads
 	}

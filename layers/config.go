@@ -184,10 +184,10 @@ func Settings(mixer string) (any, error) {
 func unknownMixer(name string) error {
 	for _, m := range Mixers {
 		if levenshtein.ComputeDistance(name, m) == 1 {
-			return fmt.Errorf("no mixer %q, did you mean %s? there are %s", name, m, strings.Join(Mixers, ", "))
+			return fmt.Errorf("no mixer %q (did you mean %s?); the mixers are %s", name, m, strings.Join(Mixers, ", "))
 		}
 	}
-	return fmt.Errorf("no mixer %q; there are %s", name, strings.Join(Mixers, ", "))
+	return fmt.Errorf("no mixer %q; the mixers are %s", name, strings.Join(Mixers, ", "))
 }
 
 // override sets the keys of a place's settings in *c and refuses those that it has

@@ -25,7 +25,7 @@ func TestSettings(t *testing.T) {
 			t.Errorf("settings of %s: %v", name, err)
 		}
 	}
-	if _, err := Settings("swaa"); err == nil || !strings.Contains(err.Error(), `no mixer "swaa", did you mean swa? there are mamba`) {
+	if _, err := Settings("swaa"); err == nil || !strings.Contains(err.Error(), `no mixer "swaa" (did you mean swa?); the mixers are mamba`) {
 		t.Errorf("settings of swaa: error is %v", err)
 	}
 }
@@ -90,12 +90,12 @@ func TestModelErrors(t *testing.T) {
 		{func(m *Model) { m.Layers.Pattern = nil }, "model.layers.pattern: must name at least one mixer: mamba, attn, swa, mlp"},
 		{func(m *Model) { m.Layers.Repeat = 0 }, "model.layers.repeat: must be at least 1, is 0"},
 		{func(m *Model) { m.Layers.Repeat = math.MaxInt }, "model.layers.repeat: 9223372036854775807 times 4 sublayers are more than 10000"},
-		{func(m *Model) { m.Layers.Pattern[2].Mixer = "lstm" }, `model.layers.pattern[2]: no mixer "lstm"; there are mamba`},
+		{func(m *Model) { m.Layers.Pattern[2].Mixer = "lstm" }, `model.layers.pattern[2]: no mixer "lstm"; the mixers are mamba`},
 		{func(m *Model) { m.Attention.Heads = 0 }, "model.attention.heads: must be 1 to 1048576, is 0"},
-		{func(m *Model) { m.Attention.Heads = 3 }, "model.attention.heads: d_model 32 does not divide by 3 heads; set head_dim"},
-		{func(m *Model) { m.Attention.KVHeads = 3 }, "model.attention.kv_heads: 4 query heads don't divide among 3"},
+		{func(m *Model) { m.Attention.Heads = 3 }, "model.attention.heads: d_model 32 is not a multiple of 3 heads; set head_dim"},
+		{func(m *Model) { m.Attention.KVHeads = 3 }, "model.attention.kv_heads: 4 query heads are not a multiple of 3"},
 		{func(m *Model) { m.Attention.KVHeads = -1 }, "model.attention.kv_heads: must be at least 1, or 0"},
-		{func(m *Model) { m.Attention.KVHeads = 8 }, "model.attention.kv_heads: 4 query heads don't divide among 8"},
+		{func(m *Model) { m.Attention.KVHeads = 8 }, "model.attention.kv_heads: 4 query heads are not a multiple of 8"},
 		{func(m *Model) { m.Attention.HeadDim = -2 }, "model.attention.head_dim: must be 1 to 1048576, or 0"},
 		{func(m *Model) { m.Attention.HeadDim = 7 }, "model.attention.head_dim: rotary positions need an even one, is 7"},
 		{func(m *Model) { m.Attention.Heads, m.Attention.HeadDim = 1<<15, 1<<15 }, "model.attention.head_dim: 32768 heads of 32768 are wider than"},
@@ -106,7 +106,7 @@ func TestModelErrors(t *testing.T) {
 		{func(m *Model) { m.Mamba.Expand = 0 }, "model.mamba.expand: 0 times d_model 32 must be 1 to"},
 		{func(m *Model) { m.Mamba.Expand = math.NaN() }, "model.mamba.expand: NaN times d_model 32"},
 		{func(m *Model) { m.Mamba.Expand = math.Inf(1) }, "model.mamba.expand: +Inf times d_model 32"},
-		{func(m *Model) { m.Mamba.Expand = 1.01 }, "model.mamba.expand: 1.01 times d_model 32 is no whole number of channels"},
+		{func(m *Model) { m.Mamba.Expand = 1.01 }, "model.mamba.expand: 1.01 times d_model 32 is not a whole number of channels"},
 		{func(m *Model) { m.Mamba.DState = 65 }, "model.mamba.d_state: must be 1 to 64, is 65"},
 		{func(m *Model) { m.Mamba.DConv = 9 }, "model.mamba.d_conv: must be 1 to 8, is 9"},
 		{override("mlp", map[string]any{"d_ff": 0}), "model.layers.pattern[1].mlp.d_ff: must be 1 to"},

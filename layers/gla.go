@@ -71,9 +71,9 @@ func recurrentHeads(d, heads int, expandK, expandV float64) error {
 		width := e.expand * float64(d)
 		switch {
 		case !(width >= 1) || width > maxWidth || width != math.Trunc(width):
-			return fmt.Errorf("%s: %v times d_model %d is no whole number of channels up to %d", e.key, e.expand, d, maxWidth)
+			return fmt.Errorf("%s: %v times d_model %d is not a whole number of channels up to %d", e.key, e.expand, d, maxWidth)
 		case int(width)%heads != 0:
-			return fmt.Errorf("%s: %d channels don't divide among %d heads", e.key, int(width), heads)
+			return fmt.Errorf("%s: %d channels are not a multiple of %d heads", e.key, int(width), heads)
 		}
 	}
 	return nil

@@ -63,7 +63,7 @@ func (m Mamba) validate(d int) error {
 	case !(m.Expand*float64(d) >= 1 && m.Expand*float64(d) <= maxWidth):
 		return fmt.Errorf("expand: %v times d_model %d must be 1 to %d channels", m.Expand, d, maxWidth)
 	case m.Expand*float64(d) != math.Trunc(m.Expand*float64(d)):
-		return fmt.Errorf("expand: %v times d_model %d is no whole number of channels", m.Expand, d)
+		return fmt.Errorf("expand: %v times d_model %d is not a whole number of channels", m.Expand, d)
 	}
 	return validateS6(m.DState, m.DConv)
 }

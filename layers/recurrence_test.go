@@ -113,8 +113,8 @@ func TestRecurrentSettingsRefused(t *testing.T) {
 		want   string
 	}{
 		{"gla", func(m *layers.Model) { m.GLA.Heads = 0 }, "model.gla.heads: must be 1 to"},
-		{"gla", func(m *layers.Model) { m.GLA.Heads = 3 }, "model.gla.expand_k: 16 channels don't divide among 3 heads"},
-		{"gla", func(m *layers.Model) { m.GLA.ExpandK = 0.3 }, "model.gla.expand_k: 0.3 times d_model 32 is no whole number"},
+		{"gla", func(m *layers.Model) { m.GLA.Heads = 3 }, "model.gla.expand_k: 16 channels are not a multiple of 3 heads"},
+		{"gla", func(m *layers.Model) { m.GLA.ExpandK = 0.3 }, "model.gla.expand_k: 0.3 times d_model 32 is not a whole number"},
 		{"gla", func(m *layers.Model) { m.GLA.ExpandV = math.NaN() }, "model.gla.expand_v: NaN times"},
 		{"gla", func(m *layers.Model) { m.GLA.GateLowRank = 0 }, "model.gla.gate_low_rank: must be 1 to"},
 		{"gla", func(m *layers.Model) { m.GLA.GateLogitNormalizer = 0 }, "model.gla.gate_logit_normalizer: must be positive"},
@@ -124,7 +124,7 @@ func TestRecurrentSettingsRefused(t *testing.T) {
 		{"retention", func(m *layers.Model) { m.Retention.Heads = 32 }, "model.retention.expand_k: rotary positions need heads of an even width, is 1"},
 		{"retention", func(m *layers.Model) {
 			m.Layers.Pattern[0].Settings = map[string]any{"heads": 5}
-		}, "model.layers.pattern[0].retention.expand_k: 32 channels don't divide among 5 heads"},
+		}, "model.layers.pattern[0].retention.expand_k: 32 channels are not a multiple of 5 heads"},
 	} {
 		m := sliding(c.mixer, 1, 32, 48, 4, 4)
 		c.change(m)

@@ -82,11 +82,11 @@ func (o AdamW) Validate() error {
 	case !slices.Contains(Schedules, o.Schedule):
 		return fmt.Errorf("optim.schedule: must be one of %s, is %q", strings.Join(Schedules, ", "), o.Schedule)
 	case o.DecayFraction != nil && o.Schedule != WSD:
-		return fmt.Errorf("optim.decay_fraction: is for the schedule %s, not %s: leave it out", WSD, o.Schedule)
+		return fmt.Errorf("optim.decay_fraction: only applies to the schedule %s, not %s: leave it out", WSD, o.Schedule)
 	case o.DecayFraction != nil && !(*o.DecayFraction > 0 && *o.DecayFraction <= 1):
 		return fmt.Errorf("optim.decay_fraction: must be above 0 and at most 1, is %v", *o.DecayFraction)
 	case o.MinLR != nil && o.Schedule == Constant:
-		return fmt.Errorf("optim.min_lr: is not for the schedule %s, which ends with lr: leave it out", Constant)
+		return fmt.Errorf("optim.min_lr: does not apply to the schedule %s, which ends with lr: leave it out", Constant)
 	case o.MinLR != nil && !(*o.MinLR >= 0 && *o.MinLR <= o.PeakLR):
 		return fmt.Errorf("optim.min_lr: must be at least 0 and at most lr (%v), is %v", o.PeakLR, *o.MinLR)
 	case o.WarmupSteps != nil && o.WarmupFraction != nil:

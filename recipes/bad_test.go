@@ -28,7 +28,7 @@ func TestBad(t *testing.T) {
 				t.Fatal("the recipe is accepted")
 			}
 			got := err.Error() + "\n"
-			for _, before := range []string{"there are ", "mixer: "} {
+			for _, before := range []string{"the mixers are ", "mixer: "} {
 				got = strings.ReplaceAll(got, before+strings.Join(layers.Mixers, ", "), before+"$MIXERS")
 			}
 			if strings.Count(got, "\n") > 1 {

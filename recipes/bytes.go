@@ -44,7 +44,7 @@ func (b *Bytes) UnmarshalYAML(text []byte) error {
 		}
 	}
 	if x < 1 || x > math.MaxInt64/2 {
-		return fmt.Errorf("must be at least 1B and less than there are bytes to count, is %s", s)
+		return fmt.Errorf("must be at least 1B and fit in 63 bits, is %s", s)
 	}
 	*b = Bytes(x)
 	return nil

@@ -176,7 +176,7 @@ func (r *Recipe) read(s source, p positions, chain []string) error {
 		}
 		chain = append(chain, s.from)
 		if slices.Contains(chain, b.from) {
-			return fmt.Errorf("%s: %s: goes in a circle: %s", position(s.from, base), extends, strings.Join(append(chain, b.from), ", "))
+			return fmt.Errorf("%s: %s: is circular: %s", position(s.from, base), extends, strings.Join(append(chain, b.from), ", "))
 		}
 		if len(chain) >= maxChain {
 			return fmt.Errorf("%s: %s: more than %d recipes extend each other: %s", position(s.from, base), extends, maxChain, strings.Join(chain, ", "))
@@ -314,7 +314,7 @@ func parse(text []byte, from string) (body *ast.MappingNode, err error) {
 		return nil, fmt.Errorf("%s: a recipe is one YAML document, this file has %d", from, len(docs))
 	}
 	if len(docs) == 0 || docs[0].Body == nil {
-		return nil, fmt.Errorf("%s: the recipe is empty, or its keys stand behind a second ---", from)
+		return nil, fmt.Errorf("%s: the recipe is empty, or its keys are after a second ---", from)
 	}
 	values, ok := entries(docs[0].Body)
 	if !ok {

@@ -294,7 +294,7 @@ func TestExtends(t *testing.T) {
 	// The file beside it counts before the built-in recipe.
 	write(t, dir, "quickstart", "extends: mine.yaml\n")
 	near := write(t, dir, "near.yaml", "extends: quickstart\nname: near\n")
-	if _, err = recipes.Load(near); err == nil || !strings.Contains(err.Error(), "goes in a circle") {
+	if _, err = recipes.Load(near); err == nil || !strings.Contains(err.Error(), "is circular") {
 		t.Errorf("near.yaml, quickstart, mine.yaml and so on to base.yaml, which extends the file quickstart: %v", err)
 	}
 	// An error in a value names the file that gave it.

@@ -153,7 +153,7 @@ func (r Run) Validate() error {
 	case !slices.Contains(DTypes, r.DType):
 		return fmt.Errorf("run.dtype: must be one of %s, is %q", strings.Join(DTypes, ", "), r.DType)
 	case r.DType == TF32 && r.Device == CPU:
-		return errors.New("run.dtype: tf32 is for GPUs; set float32 for the CPU")
+		return errors.New("run.dtype: tf32 needs a GPU; use float32 on the CPU")
 	case !slices.Contains(ReduceDTypes, r.ReduceDType):
 		return fmt.Errorf("run.reduce_dtype: must be one of %s, is %q", strings.Join(ReduceDTypes, ", "), r.ReduceDType)
 	case r.ReduceDType == BFloat16 && !r.Mixed():

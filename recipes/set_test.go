@@ -94,7 +94,7 @@ func TestSetErrors(t *testing.T) {
 		"train.micro_batch=3":           "--set train.micro_batch: train.micro_batch: 3 does not divide train.batch_size 4",
 		"run.device=" + "x\ny":          `--set run.device: run.device: must be one of cpu, cuda, auto, is "x\ny"`,
 		"model.attention={heads: 5}":    "",
-		"model.attention={kv_heads: 2}": "--set model.attention: model.attention.kv_heads: 3 query heads don't divide among 2",
+		"model.attention={kv_heads: 2}": "--set model.attention: model.attention.kv_heads: 3 query heads are not a multiple of 2",
 	} {
 		r, err := recipes.Load("quickstart", set)
 		if want == "" {

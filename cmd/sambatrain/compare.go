@@ -192,7 +192,7 @@ func failedRuns(result *train.Comparison) error {
 	if len(names) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d of %d recipes have no results: %s; mend that and run the same command again", len(names), len(result.Runs), strings.Join(names, ", "))
+	return fmt.Errorf("%d of %d recipes have no results: %s; fix that and run the same command again", len(names), len(result.Runs), strings.Join(names, ", "))
 }
 
 func printComparison(c *cobra.Command, output outputForm, dir string, result *train.Comparison) error {

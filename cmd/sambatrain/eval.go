@@ -125,7 +125,7 @@ func parseLength(s string) (int, error) {
 	}
 	n, err := strconv.Atoi(digits)
 	if err != nil || n < 1 || n > generate.MaxPositions/unit-1 {
-		return 0, fmt.Errorf("%q is no number of tokens such as 3000, 4k or 1m", s)
+		return 0, fmt.Errorf("%q is not a number of tokens such as 3000, 4k or 1m", s)
 	}
 	return n * unit, nil
 }
@@ -175,7 +175,7 @@ func (f *evalFlags) folder(run, name string) (string, error) {
 			}
 			of, name = in, name+"-"+step
 			if _, err := train.LoadConfig(of); err != nil {
-				return "", &usageError{fmt.Errorf("--out: name a folder for the results; %s lies in no run", run)}
+				return "", &usageError{fmt.Errorf("--out: name a folder for the results; %s is not in a run", run)}
 			}
 		}
 		dir = filepath.Join(of, "eval", name)

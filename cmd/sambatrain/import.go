@@ -55,7 +55,7 @@ its model section is replaced by that of DIR.`,
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			if !x.SameTokenizer(tok.ExportFiles()) {
-				o.Log.Warn("the model was trained with other tokens than the recipe's data.tokenizer gives", "model", args[0], "tokenizer", tok.Name())
+				o.Log.Warn("the recipe's data.tokenizer differs from the tokenizer that the model was trained with", "model", args[0], "tokenizer", tok.Name())
 			}
 			if err := train.Begin(r, o, x.Read); err != nil {
 				return err

@@ -64,7 +64,7 @@ func TestDamagedCheckpoint(t *testing.T) {
 				t.Fatalf("%+v", e)
 			}
 			for _, step := range test.steps {
-				if want := fmt.Sprintf("step-%08d", step); !strings.Contains(e.stderr, "damaged and passed over") || !strings.Contains(e.stderr, want) {
+				if want := fmt.Sprintf("step-%08d", step); !strings.Contains(e.stderr, "damaged and skipped") || !strings.Contains(e.stderr, want) {
 					t.Errorf("standard error does not name %s:\n%s", want, e.stderr)
 				}
 			}
@@ -85,7 +85,7 @@ func TestDamagedModel(t *testing.T) {
 	damage(6)
 	for _, args := range [][]string{{"generate", "ref", "--tokens", "2"}, {"export", "ref", "--out", "model"}} {
 		e := start(t, dir, args...)
-		if e.code != exitOK || !strings.Contains(e.stderr, "damaged and passed over") || !strings.Contains(e.stderr, "step-00000006") {
+		if e.code != exitOK || !strings.Contains(e.stderr, "damaged and skipped") || !strings.Contains(e.stderr, "step-00000006") {
 			t.Errorf("%s: %+v", args[0], e)
 		}
 		if args[0] == "export" && e.stdout != "exported step 4 of ref to model, for sambatrain\n" {

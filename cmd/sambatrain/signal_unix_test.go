@@ -203,7 +203,7 @@ func TestSignalled(t *testing.T) {
 		c.Wait()
 		e := ended{code: c.ProcessState.ExitCode(), stderr: string(rest)}
 		var step int
-		if _, err := fmt.Sscanf(e.complaint(), "sambatrain: stopped after step %d and saved; go on with: sambatrain resume run", &step); err != nil || e.code != exitStopped {
+		if _, err := fmt.Sscanf(e.complaint(), "sambatrain: stopped after step %d and saved; continue with: sambatrain resume run", &step); err != nil || e.code != exitStopped {
 			t.Fatalf("%v: exit status %d, %q", stop.signal, e.code, e.complaint())
 		}
 		if newest, _, err := checkpoint.Newest(run); err != nil || newest.Step != int64(step) {
@@ -253,7 +253,7 @@ func TestPrepareSignalled(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Wait()
-	if e := (ended{code: c.ProcessState.ExitCode(), stderr: string(log)}); e.code != exitStopped || e.complaint() != "sambatrain: stopped by a signal; the same command goes on from what is done" {
+	if e := (ended{code: c.ProcessState.ExitCode(), stderr: string(log)}); e.code != exitStopped || e.complaint() != "sambatrain: stopped by a signal; the same command continues from here" {
 		t.Errorf("%+v", e)
 	}
 	if e := start(t, dir, args...); e.code != exitOK {
@@ -296,9 +296,9 @@ func TestSignalledBefore(t *testing.T) {
 		code int
 		want string
 	}{
-		{[]string{"data", "prepare", "--text", "text", "--shards", "shards"}, exitStopped, "sambatrain: stopped by a signal; the same command goes on from what is done"},
+		{[]string{"data", "prepare", "--text", "text", "--shards", "shards"}, exitStopped, "sambatrain: stopped by a signal; the same command continues from here"},
 		{[]string{"pretrain", "tiny.yaml"}, exitFailure, nothing},
-		{[]string{"resume", "ref"}, exitStopped, "sambatrain: stopped before it went on, nothing is lost; go on with: sambatrain resume ref"},
+		{[]string{"resume", "ref"}, exitStopped, "sambatrain: stopped before the next step, nothing is lost; continue with: sambatrain resume ref"},
 	} {
 		c := program(dir, nil, test.args...)
 		stderr, err := c.StderrPipe()

@@ -101,7 +101,7 @@ func Parse(raw []byte) (*Model, error) {
 		err = errors.New("it has no pieces")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("is no SentencePiece model: %w", err)
+		return nil, fmt.Errorf("is not a SentencePiece model: %w", err)
 	}
 	return m, nil
 }

@@ -29,7 +29,7 @@ func TestParse(t *testing.T) {
 		"\x0a\x03\x0a\x09": "unexpected EOF",
 		"\x00":             "invalid field number",
 	} {
-		if _, err := Parse([]byte(raw)); err == nil || !strings.HasPrefix(err.Error(), "is no SentencePiece model: ") || !strings.Contains(err.Error(), want) {
+		if _, err := Parse([]byte(raw)); err == nil || !strings.HasPrefix(err.Error(), "is not a SentencePiece model: ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: error is %v, want it to say %q", raw, err, want)
 		}
 	}

@@ -22,9 +22,9 @@ func ggufSentencePiece(s *Source, raw []byte) ([]gguf.Pair, error) {
 	case len(m.CharsMap) > 0 || m.RemoveSpaces:
 		return nil, errors.New("it normalizes text (normalizer_spec), which llama.cpp does not; only models trained with --normalization_rule_name=identity --remove_extra_whitespaces=false can be written")
 	case slices.ContainsFunc(m.Pieces, func(p sentencepiece.Piece) bool { return p.Kind == sentencepiece.UserDefined }):
-		return nil, errors.New("it has user-defined symbols, at which llama.cpp cuts a text before it puts the dummy space in front")
+		return nil, errors.New("it has user-defined symbols, at which llama.cpp splits a text before it adds the dummy space")
 	case m.WhitespaceSuffix:
-		return nil, errors.New("its spaces are behind words (treat_whitespace_as_suffix), which llama.cpp does not know")
+		return nil, errors.New("its spaces follow words (treat_whitespace_as_suffix), which llama.cpp does not support")
 	}
 	unknown := uint32(0)
 	var texts []string

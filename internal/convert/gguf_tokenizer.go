@@ -89,7 +89,7 @@ func ggufTokenizer(s *Source) ([]gguf.Pair, error) {
 
 // preType is llama.cpp's name of how the tokenizer cuts text into words.
 func (t tokenizerJSON) preType() (string, error) {
-	notByteLevel := errors.New("it is no byte-level BPE; of others, only a tokenizer.model can be written")
+	notByteLevel := errors.New("it is not a byte-level BPE; of others, only a tokenizer.model can be written")
 	if t.PreTokenizer == nil || t.Model.ByteFallback {
 		return "", notByteLevel
 	}

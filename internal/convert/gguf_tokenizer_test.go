@@ -56,8 +56,8 @@ func TestTokenizers(t *testing.T) {
 		{byteLevel(split(llama3), `[["a", "b"]]`), "llama-bpe", ""},
 		{byteLevel(level, `["a b"]`), "", "llama.cpp has no name for how it cuts text into words"},
 		{byteLevel(split("x+"), `["a b"]`), "", "no name for how it cuts"},
-		{byteLevel(`{"type": "Metaspace"}`, `[]`), "", "it is no byte-level BPE"},
-		{byteLevel(`null`, `[]`), "", "it is no byte-level BPE"},
+		{byteLevel(`{"type": "Metaspace"}`, `[]`), "", "it is not a byte-level BPE"},
+		{byteLevel(`null`, `[]`), "", "it is not a byte-level BPE"},
 		{byteLevel(`{"type": "ByteLevel"}`, `[3]`), "", "merges[0]"},
 		{`{"model": {"type": "Unigram"}}`, "", "a tokenizer.json of type Unigram can't be written"},
 	} {
@@ -105,11 +105,11 @@ func TestSentencePiece(t *testing.T) {
 	}
 	wantError(t, checkHFTokenizer(model(func(*sentencepiece.Model) {})), "Transformers gives other ids than tokenizer described", "--format safetensors")
 	for want, change := range map[string]func(m *sentencepiece.Model){
-		"it normalizes text":                            func(m *sentencepiece.Model) { m.CharsMap = []byte("x") },
-		"normalizer_spec":                               func(m *sentencepiece.Model) { m.RemoveSpaces = true },
-		"a tokenizer.model of type unigram can't be":    func(m *sentencepiece.Model) { m.Type = sentencepiece.Unigram },
-		"it has user-defined symbols":                   func(m *sentencepiece.Model) { m.Pieces[3].Kind = sentencepiece.UserDefined },
-		"its spaces are behind words (treat_whitespace": func(m *sentencepiece.Model) { m.WhitespaceSuffix = true },
+		"it normalizes text":                         func(m *sentencepiece.Model) { m.CharsMap = []byte("x") },
+		"normalizer_spec":                            func(m *sentencepiece.Model) { m.RemoveSpaces = true },
+		"a tokenizer.model of type unigram can't be": func(m *sentencepiece.Model) { m.Type = sentencepiece.Unigram },
+		"it has user-defined symbols":                func(m *sentencepiece.Model) { m.Pieces[3].Kind = sentencepiece.UserDefined },
+		"its spaces follow words (treat_whitespace":  func(m *sentencepiece.Model) { m.WhitespaceSuffix = true },
 	} {
 		_, err := ggufTokenizer(model(change))
 		wantError(t, err, want)

@@ -192,5 +192,5 @@ func checkHFTokenizer(s *Source) error {
 	if _, ok := s.Tokenizer.ExportFiles()["tokenizer.json"]; ok {
 		return nil
 	}
-	return fmt.Errorf("Transformers gives other ids than tokenizer %s; of SentencePiece only bpe models can be written, trained with --normalization_rule_name=identity --remove_extra_whitespaces=false and without user-defined symbols; --format %s puts the tokenizer.model beside the weights, for SentencePiece's own package", s.Tokenizer.Name(), Safetensors)
+	return fmt.Errorf("Transformers gives other ids than tokenizer %s; of SentencePiece only bpe models can be written, trained with --normalization_rule_name=identity --remove_extra_whitespaces=false and without user-defined symbols; --format %s puts the tokenizer.model next to the weights, for SentencePiece's own package", s.Tokenizer.Name(), Safetensors)
 }

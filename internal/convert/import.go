@@ -131,7 +131,7 @@ func weightFiles(dir string) ([]string, error) {
 	var list []string
 	for _, name := range index.WeightMap {
 		if !filepath.IsLocal(name) || name != filepath.Base(name) {
-			return nil, fmt.Errorf("%s: %q is no file of the folder", path, name)
+			return nil, fmt.Errorf("%s: %q is not a file of the folder", path, name)
 		}
 		if file := filepath.Join(dir, name); !slices.Contains(list, file) {
 			list = append(list, file)

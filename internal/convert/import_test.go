@@ -203,7 +203,7 @@ func TestFoldersRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = Open(dir)
-	wantError(t, err, `"../a" is no file of the folder`)
+	wantError(t, err, `"../a" is not a file of the folder`)
 }
 
 // TestOriginalMamba: state-spaces/mamba's own config and names.

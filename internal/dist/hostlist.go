@@ -31,7 +31,7 @@ func firstHost(list string) (string, error) {
 
 func named(list, host string) error {
 	if host == "" {
-		return fmt.Errorf("%q is no list of hosts", list)
+		return fmt.Errorf("%q is not a list of hosts", list)
 	}
 	return nil
 }

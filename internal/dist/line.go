@@ -162,7 +162,7 @@ func (l *Line) receive(p *peer, r io.Reader) (kind byte, content []byte, err err
 	}
 	n := binary.BigEndian.Uint32(head[1:])
 	if n > maxFrame {
-		return 0, nil, fmt.Errorf("it sends %d bytes at a time, which makes no sense", n)
+		return 0, nil, fmt.Errorf("it sends %d bytes at a time, which is invalid", n)
 	}
 	content = make([]byte, n)
 	_, err = io.ReadFull(r, content)

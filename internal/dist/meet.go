@@ -337,7 +337,7 @@ func askOnce(ctx context.Context, t Topology, token string, timeout time.Duratio
 	case len(words) > 1 && words[0] == "no":
 		return fail(&refusal{strings.Join(words[1:], " ")})
 	case len(words) != 1 || words[0] != "yes":
-		return fail(fmt.Errorf("%s answers with words that make no sense", address))
+		return fail(fmt.Errorf("%s sent an invalid reply", address))
 	}
 	if err := c.SetDeadline(time.Time{}); err != nil {
 		return fail(err)

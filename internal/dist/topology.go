@@ -81,7 +81,7 @@ func Detect(f Flags, e Environment, gpus int) (Topology, error) {
 			continue
 		}
 		if t.Size < 1 || t.Rank < 0 || t.Rank >= t.Size || t.LocalRank < 0 || t.LocalRank >= t.Size {
-			return Topology{}, fmt.Errorf("%s: rank %d, local rank %d of %d processes make no sense", t.Source, t.Rank, t.LocalRank, t.Size)
+			return Topology{}, fmt.Errorf("%s: rank %d, local rank %d of %d processes are invalid", t.Source, t.Rank, t.LocalRank, t.Size)
 		}
 		if master, ok := e("SAMBATRAIN_MASTER"); ok && f.Master == "" {
 			t.Master = master

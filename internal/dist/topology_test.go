@@ -61,7 +61,7 @@ func TestDetect(t *testing.T) {
 			want: Topology{Rank: 1, Size: 2, LocalRank: 1, Source: "SAMBATRAIN_*"}},
 		{name: "a master alone", flags: Flags{Master: "a:1"}, err: "--master: give --rank and --world-size too"},
 		{name: "no number", env: vars{"RANK": "one", "WORLD_SIZE": "2"}, err: `RANK: must be a whole number, is "one"`},
-		{name: "a rank too many", env: vars{"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "2"}, err: "rank 2, local rank 0 of 2 processes make no sense"},
+		{name: "a rank too many", env: vars{"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "2"}, err: "rank 2, local rank 0 of 2 processes are invalid"},
 		{name: "no size", env: vars{"OMPI_COMM_WORLD_RANK": "2"}, err: "OMPI_COMM_WORLD_SIZE is not"},
 		{name: "no rank", env: vars{"WORLD_SIZE": "2"}, err: "WORLD_SIZE is set, RANK is not"},
 		{name: "no port", env: with(torch, "MASTER_PORT", "http"), err: `MASTER_PORT: must be a port, is "http"`},

@@ -55,7 +55,7 @@ func Files(tok data.Tokenizer, paths []string, n int) (*Corpus, error) {
 		c.LeftOut += int64(len(ids))
 	}
 	if len(c.texts) == 0 {
-		return nil, fmt.Errorf("--text: the longest file has %d tokens, the longest length wants %d: name longer files, or lower --lengths", longest, n)
+		return nil, fmt.Errorf("--text: the longest file has %d tokens, the longest length needs %d: name longer files, or lower --lengths", longest, n)
 	}
 	return c, nil
 }
@@ -78,7 +78,7 @@ func Split(ctx context.Context, c data.Config, split data.Split, texts, n int) (
 	each := int64((n + c.SeqLen - 1) / c.SeqLen) // blocks of a text
 	number := min(int64(texts), set.Blocks()/each)
 	if number < 1 {
-		return nil, fmt.Errorf("data.shards: the %s split of %s has %d tokens, the longest length wants %d: name long files with --text, or lower --lengths", split, c.Shards, set.Tokens(), n)
+		return nil, fmt.Errorf("data.shards: the %s split of %s has %d tokens, the longest length needs %d: name long files with --text, or lower --lengths", split, c.Shards, set.Tokens(), n)
 	}
 	corpus := &Corpus{Tokenizer: set.Tokenizer(), LeftOut: set.Tokens() - number*int64(n)}
 	c.SkipVerify = true // done just now

@@ -198,7 +198,7 @@ func TestStopped(t *testing.T) {
 func TestFilesRefuses(t *testing.T) {
 	m, _ := model(t, 1, 8, "mamba")
 	path, _ := file(t, m.Tokenizer, 50)
-	if _, err := Files(m.Tokenizer, []string{path}, 101); err == nil || !strings.Contains(err.Error(), "the longest file has 51 tokens, the longest length wants 101") {
+	if _, err := Files(m.Tokenizer, []string{path}, 101); err == nil || !strings.Contains(err.Error(), "the longest file has 51 tokens, the longest length needs 101") {
 		t.Errorf("too short a file: %v", err)
 	}
 	if _, err := Files(m.Tokenizer, []string{path + "x"}, 101); err == nil || !strings.Contains(err.Error(), "--text: open ") {

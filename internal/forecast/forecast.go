@@ -77,7 +77,7 @@ func (m *Machine) Choose(r *recipes.Recipe, gpus int, l Layout) ([]*Forecast, er
 	case rows < gpus:
 		return nil, fmt.Errorf("train.batch_size: %d rows are too few for %d GPUs, each of which needs one: raise it", rows, gpus)
 	case rows%gpus != 0:
-		return nil, fmt.Errorf("train.batch_size: %d rows do not divide among %d GPUs", rows, gpus)
+		return nil, fmt.Errorf("train.batch_size: %d rows are not a multiple of %d GPUs", rows, gpus)
 	}
 	kinds, sizes := shards(gpus), microBatches(rows/gpus, r.Train.MicroBatch)
 	if l.Shard != "" {

@@ -206,7 +206,7 @@ func TestChoose(t *testing.T) {
 	}{
 		{m, "samba-421m", 0, Layout{}, "--gpus: must be at least 1"},
 		{m, "samba-421m", 1024, Layout{}, "512 rows are too few for 1024 GPUs"},
-		{m, "samba-421m", 3, Layout{}, "512 rows do not divide among 3 GPUs"},
+		{m, "samba-421m", 3, Layout{}, "512 rows are not a multiple of 3 GPUs"},
 		{m, "samba-421m", 64, Layout{MicroBatch: 16}, "train.micro_batch: 16 does not divide the 8 rows"},
 		{m, "quickstart", 1, Layout{}, "run.dtype: speeds are known of bfloat16 alone"},
 		{small, "samba-3.8b", 1, Layout{}, "parameters, gradients and moments alone take"},

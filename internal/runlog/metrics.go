@@ -153,7 +153,7 @@ func scan(path string, visit func(line []byte, r Record) error) (*Torn, error) {
 		}
 		var r Record
 		if err := r.UnmarshalJSON(line); err != nil {
-			return nil, fmt.Errorf("%s:%d: not a record: %w; mend or delete this line", path, n, err)
+			return nil, fmt.Errorf("%s:%d: not a record: %w; fix or delete this line", path, n, err)
 		}
 		if err := visit(line, r); err != nil {
 			return nil, err

@@ -146,7 +146,7 @@ func TestReadNamesTheLine(t *testing.T) {
 				t.Fatal(err)
 			}
 			_, _, err := Read(path)
-			if err == nil || !strings.HasPrefix(err.Error(), path+":2: not a record: ") || !strings.HasSuffix(err.Error(), "; mend or delete this line") {
+			if err == nil || !strings.HasPrefix(err.Error(), path+":2: not a record: ") || !strings.HasSuffix(err.Error(), "; fix or delete this line") {
 				t.Errorf("Read: %v", err)
 			}
 			if _, _, err := Reopen(path, 1); err == nil || !strings.HasPrefix(err.Error(), path+":2: ") {

@@ -329,7 +329,7 @@ func decode(text json.RawMessage, into any) error {
 		}
 		x, ok := nonFinite[name]
 		if !ok {
-			return fmt.Errorf("%q is no number", name)
+			return fmt.Errorf("%q is not a number", name)
 		}
 		*p = x
 		return nil

@@ -162,7 +162,7 @@ func TestRecordRefusesToRead(t *testing.T) {
 		{`"step":1`, `"step":1,"loss":2`, `no "bits_per_byte"`},
 		{`"step":1`, `"step":1,"vall_loss":2,"zeta":1`, `unknown key "vall_loss"`},
 		{`"val_loss":2`, `"val_loss":null`, `"val_loss": is null`},
-		{`"val_loss":2`, `"val_loss":"two"`, `"val_loss": "two" is no number`},
+		{`"val_loss":2`, `"val_loss":"two"`, `"val_loss": "two" is not a number`},
 		{`"val_loss":2`, `"val_loss":1e999`, `"val_loss":`},
 		{`"2026-03-04T12:00:00Z"`, `"yesterday"`, `"time":`},
 		{`"step":1`, `"step":1,"val_loss@2x":3`, `no "val_bits_per_byte@2x"`},

@@ -88,7 +88,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	case result = <-failed:
 	case <-ctx.Done():
 		s.closing.Store(true)
-		s.options.Log.Info("stopping: finishing the requests under way", "at_most", s.options.Grace)
+		s.options.Log.Info("stopping: finishing the running requests", "at_most", s.options.Grace)
 		grace, cancel := context.WithTimeout(context.Background(), s.options.Grace)
 		defer cancel()
 		if err := web.Shutdown(grace); err != nil {

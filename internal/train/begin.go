@@ -94,7 +94,7 @@ func checkVacant(dir string) error {
 	_, err := os.Stat(filepath.Join(dir, ConfigFile))
 	switch {
 	case err == nil:
-		return fmt.Errorf("%s: holds a run already; go on with `sambatrain resume %s`, or choose another folder with --out", dir, shell.Quote(dir))
+		return fmt.Errorf("%s: already holds a run; continue it with `sambatrain resume %s`, or choose another folder with --out", dir, shell.Quote(dir))
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	}

@@ -68,7 +68,7 @@ func TestChangedConfig(t *testing.T) {
 	if _, err := Resume(ctx, r.Run.Out, o); err != nil && !errors.As(err, &stopped) {
 		t.Fatal(err)
 	}
-	if !strings.Contains(log.String(), "the recipe is not the one of the checkpoint") || !strings.Contains(log.String(), "optim.weight_decay: 0.3 (was 0.1)") {
+	if !strings.Contains(log.String(), "the recipe differs from that of the checkpoint") || !strings.Contains(log.String(), "optim.weight_decay: 0.3 (was 0.1)") {
 		t.Errorf("the log is\n%s", log.String())
 	}
 }

@@ -175,7 +175,7 @@ func ReadResult(dir string) (*Result, error) {
 	}
 	res := &Result{}
 	if err := json.Unmarshal(text, res); err != nil {
-		return nil, fmt.Errorf("%s: %w; `sambatrain resume %s` writes it anew", path, err, shell.Quote(dir))
+		return nil, fmt.Errorf("%s: %w; `sambatrain resume %s` rewrites it", path, err, shell.Quote(dir))
 	}
 	return res, nil
 }

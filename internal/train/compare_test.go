@@ -96,11 +96,11 @@ func TestCompareStopped(t *testing.T) {
 	}
 	_, err = Compare(ctx, list, o)
 	var stopped *Stopped
-	if !errors.As(err, &stopped) || stopped.Run != list[1].Run.Out || stopped.Step != 3 || !strings.Contains(err.Error(), "/other after step 3 and saved; go on with the same command") {
+	if !errors.As(err, &stopped) || stopped.Run != list[1].Run.Out || stopped.Step != 3 || !strings.Contains(err.Error(), "/other after step 3 and saved; continue with the same command") {
 		t.Fatalf("%v", err)
 	}
 	// Before it goes on, too.
-	if _, err := Compare(ctx, list, o); !errors.As(err, &stopped) || stopped.Step != -1 || !strings.Contains(err.Error(), "nothing is lost; go on with the same command") {
+	if _, err := Compare(ctx, list, o); !errors.As(err, &stopped) || stopped.Step != -1 || !strings.Contains(err.Error(), "nothing is lost; continue with the same command") {
 		t.Fatalf("%v", err)
 	}
 	// On other workers and in less memory than before.

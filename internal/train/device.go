@@ -38,9 +38,9 @@ func newDevice(r recipes.Run, localRank int, log *slog.Logger) (graph.Device, er
 		case r.Device == recipes.CUDA:
 			return nil, fmt.Errorf("run.device: %w", err)
 		case r.DType == recipes.TF32:
-			return nil, fmt.Errorf("run.dtype: tf32 is for GPUs, and there is none to use: %w", err)
+			return nil, fmt.Errorf("run.dtype: tf32 needs a GPU, and none is available: %w", err)
 		}
-		log.Info("no GPU to use: computing on the CPU", "reason", err)
+		log.Info("no usable GPU: computing on the CPU", "reason", err)
 	}
 	dev, err := cpu.New(r.Threads)
 	if err != nil {

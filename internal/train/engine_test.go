@@ -359,7 +359,7 @@ func TestMemoryBudget(t *testing.T) {
 		for budget, want := range map[int64]string{
 			persistent:                 "gradients and moments alone take",
 			persistent + 1000:          "lower train.micro_batch or data.seq_len",
-			persistent + arena/10 - 64: "even with all activations computed again",
+			persistent + arena/10 - 64: "even with all activations recomputed",
 		} {
 			c.MemoryBudget = budget
 			if _, err := TrainPlan(m, c); err == nil || !strings.HasPrefix(err.Error(), "run.memory_budget: ") || !strings.Contains(err.Error(), want) {

@@ -221,7 +221,7 @@ func TestSaves(t *testing.T) {
 	}
 	go func() { disk <- struct{}{}; disk <- struct{}{} }()
 	step(2)
-	if !strings.Contains(log.String(), "training waits: the checkpoint before is still being written") || !strings.Contains(log.String(), "checkpoint_of_step=1") {
+	if !strings.Contains(log.String(), "training waits: the previous checkpoint is still being written") || !strings.Contains(log.String(), "checkpoint_of_step=1") {
 		t.Errorf("the log does not say that training waited:\n%s", log.String())
 	}
 	if err := s.finishSave(); err != nil {

@@ -44,7 +44,7 @@ func Newest(dir string, log *slog.Logger, sets ...string) (*recipes.Recipe, *che
 	}
 	c, skipped, err := checkpoint.Newest(dir)
 	for _, bad := range skipped {
-		log.Error("checkpoint is damaged and passed over", "checkpoint", bad.Dir, "reason", bad.Err)
+		log.Error("checkpoint is damaged and skipped", "checkpoint", bad.Dir, "reason", bad.Err)
 	}
 	return r, c, err
 }

@@ -32,7 +32,7 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 	started := time.Now()
 	finished := s.step >= r.Train.Steps // resumed for what follows the last checkpoint
 	if finished {
-		s.options.Log.Info("all steps are done already; validating and sampling again", "steps", s.step)
+		s.options.Log.Info("all steps are already done; validating and sampling again", "steps", s.step)
 		if s.loss, err = lastLoss(filepath.Join(s.dir, MetricsFile)); err != nil {
 			return nil, err
 		}
@@ -212,7 +212,7 @@ func (s *session) oneStep(ctx context.Context, loader *data.Loader, b *stepBatch
 		return false, err
 	}
 	if diverged {
-		return false, fmt.Errorf("step %d: training has diverged, the loss is %v and the gradient's norm %v; delete the last checkpoint if it is spoilt too, and go on with `sambatrain resume %s --set optim.lr=...` and a rate below %v", s.step, loss, norm, shell.Quote(s.dir), r.Optim.PeakLR)
+		return false, fmt.Errorf("step %d: training has diverged, the loss is %v and the gradient's norm %v; delete the last checkpoint if it is affected too, and continue with `sambatrain resume %s --set optim.lr=...` and a learning rate below %v", s.step, loss, norm, shell.Quote(s.dir), r.Optim.PeakLR)
 	}
 	return stopping, s.skip(skipped)
 }
@@ -317,7 +317,7 @@ func (s *session) save() error {
 				return err
 			}
 		} else {
-			s.options.Log.Warn("training waits: the checkpoint before is still being written", "step", s.step, "checkpoint_of_step", s.saver.step)
+			s.options.Log.Warn("training waits: the previous checkpoint is still being written", "step", s.step, "checkpoint_of_step", s.saver.step)
 			if err := s.finishSave(); err != nil {
 				return err
 			}
@@ -374,7 +374,7 @@ func (s *session) lastSave() error {
 // recordSaved records how a save ended.
 func (s *session) recordSaved(v saved) error {
 	if errors.Is(v.err, errSpoilt) {
-		return fmt.Errorf("step %d: %w: no checkpoint is made of it; go on from the one before with `sambatrain resume %s --set optim.lr=...` and a rate below %v", v.step, v.err, shell.Quote(s.dir), s.recipe.Optim.PeakLR)
+		return fmt.Errorf("step %d: %w: no checkpoint is made of it; continue from the one before with `sambatrain resume %s --set optim.lr=...` and a learning rate below %v", v.step, v.err, shell.Quote(s.dir), s.recipe.Optim.PeakLR)
 	}
 	if v.err != nil {
 		return v.err
@@ -395,12 +395,12 @@ func (s *session) dataLost(cause error) error {
 	if err := s.lastSave(); err != nil {
 		return errors.Join(cause, err)
 	}
-	return fmt.Errorf("%s: %w; the steps before it are saved, go on with: sambatrain resume %s", what, cause, shell.Quote(s.dir))
+	return fmt.Errorf("%s: %w; the steps before it are saved, continue with: sambatrain resume %s", what, cause, shell.Quote(s.dir))
 }
 
 // fromLast says why something can't be done, and how to go on.
 func (s *session) fromLast(what string, cause error) error {
-	return fmt.Errorf("%s: %w; go on from the last checkpoint with: sambatrain resume %s", what, cause, shell.Quote(s.dir))
+	return fmt.Errorf("%s: %w; continue from the last checkpoint with: sambatrain resume %s", what, cause, shell.Quote(s.dir))
 }
 
 // stop saves, so that the run can be resumed, and says so.

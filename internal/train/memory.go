@@ -54,7 +54,7 @@ func limitArena(b *graph.Builder, c EngineConfig) error {
 	}
 	persistent := c.persistentBytes(int64(b.ParamsLength()))
 	if persistent >= c.MemoryBudget || persistent < 0 {
-		return fmt.Errorf("%s: %s alone take %.3g GB of memory, of %.3g GB that there are: make the model smaller",
+		return fmt.Errorf("%s: %s alone take %.3g GB of memory, but only %.3g GB are available: make the model smaller",
 			budget, c.kept(), float64(persistent)/1e9, float64(c.MemoryBudget)/1e9)
 	}
 	b.SetArenaLimit(c.MemoryBudget - persistent)
@@ -68,6 +68,6 @@ func explainLimit(err error, c EngineConfig) error {
 		return err
 	}
 	persistent := c.MemoryBudget - limit.Limit
-	return fmt.Errorf("%s: a step takes %.3g GB of memory, of %.3g GB that there are, even with all activations computed again (%.3g GB are %s): lower train.micro_batch or data.seq_len",
+	return fmt.Errorf("%s: a step takes %.3g GB of memory, but only %.3g GB are available, even with all activations recomputed (%.3g GB are %s): lower train.micro_batch or data.seq_len",
 		budget, float64(persistent+limit.Need)/1e9, float64(c.MemoryBudget)/1e9, float64(persistent)/1e9, c.kept())
 }

@@ -40,13 +40,13 @@ func (s *session) restore() error {
 func (s *session) newest() (*checkpoint.Checkpoint, error) {
 	c, skipped, err := checkpoint.Newest(s.dir)
 	for _, bad := range skipped {
-		s.options.Log.Error("checkpoint is damaged and passed over; its steps are done again", "checkpoint", bad.Dir, "reason", bad.Err)
+		s.options.Log.Error("checkpoint is damaged and skipped; its steps are repeated", "checkpoint", bad.Dir, "reason", bad.Err)
 	}
 	switch {
 	case errors.Is(err, checkpoint.ErrNoCheckpoint) && len(skipped) == 0:
 		return nil, nil
 	case errors.Is(err, checkpoint.ErrNoCheckpoint):
-		return nil, fmt.Errorf("%w; put a good one back, or delete %s to start again from step 0", err, filepath.Dir(skipped[0].Dir))
+		return nil, fmt.Errorf("%w; restore a good one, or delete %s to start again from step 0", err, filepath.Dir(skipped[0].Dir))
 	}
 	return c, err
 }
@@ -88,7 +88,7 @@ func (s *session) reopenMetrics() (err error) {
 		return err
 	}
 	if cut.Records > 0 || cut.Torn != nil {
-		s.options.Log.Info("metrics of steps that are done again were removed", "records", cut.Records, "torn_line", cut.Torn != nil)
+		s.options.Log.Info("removed metrics of steps that are repeated", "records", cut.Records, "torn_line", cut.Torn != nil)
 	}
 	return s.metrics.Append(runlog.EventRecord(int(s.step), time.Now(), runlog.EventResumed, s.resumedWith))
 }
@@ -115,10 +115,10 @@ func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
 		return err
 	}
 	if change != "" && !s.options.AllowDataChange {
-		return fmt.Errorf("%s; put back what the run was trained on, start a new run, or go on with other batches: sambatrain resume %s --allow-data-change", change, shell.Quote(s.dir))
+		return fmt.Errorf("%s; restore the data that the run was trained on, start a new run, or continue with other batches: sambatrain resume %s --allow-data-change", change, shell.Quote(s.dir))
 	}
 	if change != "" {
-		s.options.Log.Warn("the run goes on with other batches: rows may come twice or be left out", "step", s.step, "changed", change)
+		s.options.Log.Warn("continuing with other batches: rows may be repeated or left out", "step", s.step, "changed", change)
 		s.resumedWith = change
 	}
 	if c.State.Position != s.position() || c.State.Tokens != s.tokensAt(s.step) {
@@ -132,7 +132,7 @@ func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
 	var changed []string
 	if trainedBy != nil {
 		if changed = changes(s.recipe, trainedBy); len(changed) > 0 {
-			s.options.Log.Warn("the recipe is not the one of the checkpoint", "checkpoint", c.Dir, "changed", strings.Join(changed, "; "))
+			s.options.Log.Warn("the recipe differs from that of the checkpoint", "checkpoint", c.Dir, "changed", strings.Join(changed, "; "))
 		}
 	}
 	if text, ok := c.State.Extra[guardKey]; ok {

@@ -79,12 +79,12 @@ type Stopped struct {
 }
 
 func (s *Stopped) Error() string {
-	again := "go on with: sambatrain resume " + shell.Quote(s.Run)
+	again := "continue with: sambatrain resume " + shell.Quote(s.Run)
 	if s.Compared {
-		again = "go on with the same command"
+		again = "continue with the same command"
 	}
 	if s.Step < 0 {
-		return "stopped before it went on, nothing is lost; " + again
+		return "stopped before the next step, nothing is lost; " + again
 	}
 	if s.Compared {
 		return fmt.Sprintf("stopped %s after step %d and saved; %s", s.Run, s.Step, again)
@@ -197,7 +197,7 @@ func LoadConfig(dir string, sets ...string) (*recipes.Recipe, error) {
 		return nil, err
 	}
 	if r.Run.Out != was.Run.Out {
-		return nil, fmt.Errorf("run.out: a run stays in its folder, %s; copy that to go on elsewhere", dir)
+		return nil, fmt.Errorf("run.out: a run stays in its folder, %s; copy the folder to continue elsewhere", dir)
 	}
 	r.Run.Out = dir // the folder may have moved
 	return r, nil

@@ -272,7 +272,7 @@ func loseShard(t *testing.T, whole *recipes.Recipe, want *Result, shard string, 
 		return console(c)
 	}
 	_, err := Pretrain(t.Context(), r, o)
-	if err == nil || !strings.HasPrefix(err.Error(), at) || !strings.Contains(err.Error(), shard) || strings.Contains(err.Error(), "are saved, go on") != (saved > 0) || !strings.HasSuffix(err.Error(), "with: sambatrain resume "+r.Run.Out) {
+	if err == nil || !strings.HasPrefix(err.Error(), at) || !strings.Contains(err.Error(), shard) || strings.Contains(err.Error(), "are saved, continue") != (saved > 0) || !strings.HasSuffix(err.Error(), "with: sambatrain resume "+r.Run.Out) {
 		t.Fatalf("error is %v", err)
 	}
 	list, err := checkpoint.List(r.Run.Out)
@@ -340,7 +340,7 @@ func TestDataChange(t *testing.T) {
 	} {
 		sets := append(c.sets, more)
 		_, err := Resume(t.Context(), r.Run.Out, quiet(), sets...)
-		if err == nil || !strings.HasPrefix(err.Error(), c.want) || !strings.HasSuffix(err.Error(), "go on with other batches: sambatrain resume "+r.Run.Out+" --allow-data-change") {
+		if err == nil || !strings.HasPrefix(err.Error(), c.want) || !strings.HasSuffix(err.Error(), "continue with other batches: sambatrain resume "+r.Run.Out+" --allow-data-change") {
 			t.Fatalf("error is %v, want %q and the flag", err, c.want)
 		}
 		copied := filepath.Join(t.TempDir(), "run")

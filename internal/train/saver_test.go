@@ -49,7 +49,7 @@ func TestSpoilt(t *testing.T) {
 		}
 		s.step++
 		err = s.lastSave()
-		if err == nil || !strings.HasPrefix(err.Error(), "step 7: "+c.want+": no checkpoint is made of it; go on from the one before with `sambatrain resume "+s.dir) {
+		if err == nil || !strings.HasPrefix(err.Error(), "step 7: "+c.want+": no checkpoint is made of it; continue from the one before with `sambatrain resume "+s.dir) {
 			t.Errorf("error is %v, want %q", err, c.want)
 		}
 		s.close()

@@ -42,7 +42,7 @@ func (s *session) joinProcesses(ctx context.Context) (err error) {
 			return err
 		}
 		if c := s.comm; c.Rank() != place.Rank || c.Size() != place.Size {
-			return fmt.Errorf("%v; Open MPI, which moves the data of CPUs, says rank %d of %d: start CPU processes with `mpirun -n %d sambatrain ...`, or with srun; torchrun and --nproc-per-node start those of GPUs", place, c.Rank(), c.Size(), place.Size)
+			return fmt.Errorf("%v; Open MPI, which connects CPU processes, says rank %d of %d: start CPU processes with `mpirun -n %d sambatrain ...`, or with srun; torchrun and --nproc-per-node start those of GPUs", place, c.Rank(), c.Size(), place.Size)
 		}
 		if s.line, err = dist.MeetOver(ctx, s.comm, place, token, timeout); err == nil {
 			go s.watch()
@@ -92,7 +92,7 @@ func (s *session) watch() {
 // process is the reason of err, it says so; of a full disk or quota it says what to do.
 func (s *session) leave(err error) error {
 	if (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) && s.step > 0 {
-		err = fmt.Errorf("%w; make room and go on with: sambatrain resume %s", err, shell.Quote(s.dir))
+		err = fmt.Errorf("%w; free some space and continue with: sambatrain resume %s", err, shell.Quote(s.dir))
 	}
 	if s.line == nil {
 		return err
@@ -136,7 +136,7 @@ func checkShares(r *recipes.Recipe, processes int) error {
 	share := r.Train.BatchSize / processes
 	switch {
 	case r.Train.BatchSize%processes != 0:
-		return fmt.Errorf("train.batch_size: %d rows do not divide among %d processes", r.Train.BatchSize, processes)
+		return fmt.Errorf("train.batch_size: %d rows are not a multiple of %d processes", r.Train.BatchSize, processes)
 	case share%min(r.Train.MicroBatch, share) != 0:
 		return fmt.Errorf("train.micro_batch: %d does not divide the %d rows that each of %d processes has", r.Train.MicroBatch, share, processes)
 	}
@@ -204,7 +204,7 @@ type room struct {
 
 func readRoom(text []byte) (r room, err error) {
 	if err = json.Unmarshal(text, &r); err != nil {
-		err = fmt.Errorf("another process says how much memory it has, and is not understood: %w", err)
+		err = fmt.Errorf("the amount of memory reported by another process is invalid: %w", err)
 	}
 	return r, err
 }

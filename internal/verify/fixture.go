@@ -132,7 +132,7 @@ func (f *fixture) load(e *train.Engine) error {
 	}
 	for _, entry := range f.file.Entries() {
 		if strings.HasPrefix(entry.Name, "param.") && !known[entry.Name] {
-			return fmt.Errorf("tensor %s is no parameter of this model", entry.Name)
+			return fmt.Errorf("tensor %s is not a parameter of this model", entry.Name)
 		}
 	}
 	return e.WeightsWritten()

@@ -240,7 +240,7 @@ func TestBadFixture(t *testing.T) {
 		{"missing parameter", func(t *testing.T, c *content) { c.remove(t, "param.model.layers.0.mixer.D") }, "no tensor param.model.layers.0.mixer.D"},
 		{"parameter of another model", func(_ *testing.T, c *content) {
 			c.set(safetensors.Entry{Name: "param.lm_head.weight", DType: safetensors.F32, Shape: []int{61, 32}}, make([]byte, 4*61*32))
-		}, "param.lm_head.weight is no parameter"},
+		}, "param.lm_head.weight is not a parameter"},
 		{"parameter of another size", func(_ *testing.T, c *content) {
 			c.set(safetensors.Entry{Name: "param.model.norm_f.weight", DType: safetensors.F32, Shape: []int{31}}, make([]byte, 4*31))
 		}, "has 31 elements, want 32"},

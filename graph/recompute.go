@@ -219,7 +219,10 @@ func (c *compiler) fit(limit int64) (int, error) {
 // laidOut is the steps that are run for a list of them, with all in its place, and the
 // arena's length.
 func (c *compiler) laidOut(steps []pending) ([]pending, int, error) {
-	var err error
+	steps, err := c.joinActivations(steps)
+	if err != nil {
+		return nil, 0, err
+	}
 	switch {
 	case c.sharder != nil:
 		steps, err = c.sharder.rewrite(steps)

@@ -83,6 +83,15 @@ type Spec struct {
 	// Projected is the op that makes input 1 itself, of a tensor and a weight whose product it is,
 	// which take its place. nil: there is none.
 	Projected func() *Spec
+	// Made is the op that makes inputs 0 and 1 itself, each the product of one tensor with a weight
+	// (Stacks): it takes that and both weights, and where they are to be kept it gives inputs 0 and
+	// 1 behind its output. nil: there is none.
+	Made func(kept bool) *Spec
+	// Pulls: output 0 is input 0 times a weight, input 1. Pulled is the op that makes its last
+	// input itself, which is such a product, whose inputs it takes before its others. nil: there
+	// is none.
+	Pulls  bool
+	Pulled func() *Spec
 	// Takes reports whether the op can take inputs of these sizes. nil: any.
 	Takes func(d Dims) bool
 	// InPlace names the inputs whose buffer output 0 may take over when nothing

@@ -31,7 +31,8 @@ func (s SwiGLU) hidden(b *graph.Builder, x, gate, up graph.Tensor) graph.Tensor 
 	if b.Carries() != nil && x.Shape().Rows() > graph.FewRows {
 		return linear_swiglu.Apply(b, x, gate, up)
 	}
-	return swiglu.Apply(b, linear.Apply(b, x, gate), linear.Apply(b, x, up))
+	products := swiglu.Products{Made: linear_swiglu.SpecOf, Pulled: linear_swiglu.BackwardSpec}
+	return products.Apply(b, linear.Apply(b, x, gate), linear.Apply(b, x, up))
 }
 
 func (s SwiGLU) validate() error {

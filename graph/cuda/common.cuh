@@ -248,6 +248,14 @@ __device__ __forceinline__ float silu_grad(float x) {
   float s = sigmoid(x);
   return s * (1.f + x * (1.f - s));
 }
+// swiglu_of is y = silu(gate) up, and swiglu_grad dgate and dup, which may be gate and up themselves:
+// for products' epilogues, where a division would be a call.
+__device__ __forceinline__ float fast_sigmoid(float x) { return fast_reciprocal(1.f + fast_exp(-x)); }
+__device__ __forceinline__ float swiglu_of(float gate, float up) { return gate * fast_sigmoid(gate) * up; }
+__device__ __forceinline__ void swiglu_grad(float gate, float up, float dy, float &dgate, float &dup) {
+  float s = fast_sigmoid(gate), silu = gate * s;
+  dgate = dy * up * (s + silu * (1.f - s)), dup = dy * silu;
+}
 __device__ __forceinline__ float softplus(float x) { return x > 20.f ? x : log1pf(__expf(x)); }
 
 __device__ __forceinline__ uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }

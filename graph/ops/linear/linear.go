@@ -82,6 +82,7 @@ func dxSpec() *graph.Spec {
 		CPU:       dx,
 		CUDA:      products(dxProduct),
 		Added:     dxAddSpec,
+		Pulls:     true,
 		Workspace: dxWorkspace,
 		Cost:      cost,
 	}

@@ -2,6 +2,7 @@ package linear_swiglu
 
 import (
 	_ "embed"
+	"maps"
 	"strconv"
 
 	"github.com/sambatrain/sambatrain/graph"
@@ -22,83 +23,162 @@ const (
 	tile, depth, stages = 128, 64, 4
 	// minRows are the rows from which on tiles.cu has work for all multiprocessors.
 	minRows = 256
-	// minDepth is the K that has time for a tile's activation, beside the products of the next.
+	// minDepth is the K that has time for what is made of a tile, beside the products of the next;
+	// the gradient takes twice as long.
 	minDepth = 8 * depth
 	// maxRows are the rows of which products are made at once without tiles.cu.
 	maxRows = 4096
 )
 
 func launches(c *graph.CUDACall) ([]graph.Launch, error) {
-	if fitsTiles(c) {
-		return []graph.Launch{tiles(c)}, nil
+	if fitsTiles(c, minDepth) {
+		return []graph.Launch{forwardTiles(c, nil)}, nil
 	}
 	return rows(c), nil
 }
 
+func keptLaunches(c *graph.CUDACall) ([]graph.Launch, error) {
+	if fitsTiles(c, minDepth) {
+		return []graph.Launch{forwardTiles(c, map[string]string{"KEEP": "1"})}, nil
+	}
+	x, y := c.In[0], c.Out[0]
+	var list []graph.Launch
+	for i, w := range c.In[1:3] {
+		list = append(list, product(x, w, true, 0, x.Rows, c.Out[1+i]))
+	}
+	return append(list, gate(c.Out[1], c.Out[2], y)), nil
+}
+
+func backwardLaunches(c *graph.CUDACall) ([]graph.Launch, error) {
+	if fitsTiles(c, 2*minDepth) {
+		return []graph.Launch{backwardTiles(c)}, nil
+	}
+	return backwardRows(c), nil
+}
+
 // fitsTiles reports whether tiles.cu takes the call's operands.
-func fitsTiles(c *graph.CUDACall) bool {
-	for _, b := range []graph.DeviceBuffer{c.In[0], c.In[1], c.In[2], c.Out[0]} {
-		if b.DType != graph.BFloat16 || b.Address%16 != 0 || b.Stride%8 != 0 {
-			return false
+func fitsTiles(c *graph.CUDACall, least int) bool {
+	for _, list := range [][]graph.DeviceBuffer{c.In, c.Out} {
+		for _, b := range list {
+			if b.DType != graph.BFloat16 || b.Address%16 != 0 || b.Stride%8 != 0 {
+				return false
+			}
 		}
 	}
-	return c.Capability == hopper && c.Out[0].Rows >= minRows && c.In[0].Cols >= minDepth
+	return c.Capability == hopper && c.Out[0].Rows >= minRows && c.In[0].Cols >= least
 }
 
-func tiles(c *graph.CUDACall) graph.Launch {
-	x, gate, up, y := c.In[0], c.In[1], c.In[2], c.Out[0]
+// tiles is a launch of tiles.cu that makes output 0 in tiles of some columns. Behind the factors and
+// the sizes a kernel takes tensors that it reads or writes.
+func tiles(c *graph.CUDACall, kernel string, cols int, defines map[string]string, factors []graph.TensorMap, to ...graph.DeviceBuffer) graph.Launch {
 	const group = 8
-	clusters := min(c.Multiprocessors/2, ceilDiv(y.Rows, 2*tile)*ceilDiv(y.Cols, tile))
-	return graph.Launch{
-		Kernel: "linear_swiglu_tiles",
-		Defines: map[string]string{"TILES_CU": "1", "ROWS": strconv.Itoa(tile), "COLUMNS": strconv.Itoa(tile), "DEPTH": strconv.Itoa(depth),
+	y := c.Out[0]
+	l := graph.Launch{
+		Kernel: kernel,
+		Defines: map[string]string{"TILES_CU": "1", "ROWS": strconv.Itoa(tile), "DEPTH": strconv.Itoa(depth),
 			"STAGES": strconv.Itoa(stages), "GROUP": strconv.Itoa(group)},
-		Grid:   [3]int{2 * clusters, 1, 1},
+		Grid:   [3]int{2 * min(c.Multiprocessors/2, ceilDiv(y.Rows, 2*tile)*ceilDiv(y.Cols, cols)), 1, 1},
 		Block:  [3]int{384, 1, 1},
 		Shared: stages*3*tile*depth*2 + 2*8*stages + 1024, // the stages begin at a multiple of 1024
-		Args: []any{graph.TensorMap{Matrix: x, Box: tile}, graph.TensorMap{Matrix: gate, Box: tile}, graph.TensorMap{Matrix: up, Box: tile},
-			y.Address, int32(y.Rows), int32(y.Cols), int32(x.Cols), uint64(y.Stride)},
 	}
+	maps.Copy(l.Defines, defines)
+	for _, m := range factors {
+		l.Args = append(l.Args, m)
+	}
+	l.Args = append(l.Args, int32(y.Rows), int32(y.Cols), int32(c.In[0].Cols))
+	for _, b := range to {
+		l.Args = append(l.Args, b.Address, uint64(b.Stride))
+	}
+	return l
 }
 
-// held is the distance between rows of what the products make, and the bytes of one product in
-// float32.
-func held(rows, cols int) (stride, bytes int) {
-	stride = ceilDiv(cols, 16) * 16
-	return stride, 4 * min(rows, maxRows) * stride
+func forwardTiles(c *graph.CUDACall, defines map[string]string) graph.Launch {
+	var list []graph.TensorMap
+	for _, in := range c.In {
+		list = append(list, graph.TensorMap{Matrix: in, Box: tile})
+	}
+	return tiles(c, "linear_swiglu_tiles", tile, defines, list, c.Out...)
 }
 
-func cudaWorkspace(d graph.Dims) int {
-	_, bytes := held(d["B"]*d["T"], d["M"])
-	return 2 * bytes
+func backwardTiles(c *graph.CUDACall) graph.Launch {
+	list := []graph.TensorMap{{Matrix: c.In[0], Box: tile}, {Matrix: c.In[1], Box: depth}}
+	return tiles(c, "linear_swiglu_backward_tiles", 2*tile, map[string]string{"BACKWARD": "1"}, list, c.In[2], c.In[3], c.Out[0], c.Out[1])
+}
+
+// product is n rows of x, from one on, times w, or its transpose, to the first rows of a tensor.
+func product(x, w graph.DeviceBuffer, transposed bool, first, n int, to graph.DeviceBuffer) graph.Launch {
+	cols := w.Cols
+	if transposed {
+		cols = w.Rows
+	}
+	p := &graph.Product{
+		M: n, N: cols, K: x.Cols, TransB: transposed,
+		A: x.At(first, 0), LDA: x.Stride, TypeA: x.DType,
+		B: w.Address, LDB: w.Stride, TypeB: w.DType,
+		C: to.Address, LDC: to.Stride, TypeC: to.DType,
+	}
+	if transposed {
+		p.PadA, p.PadB = x.Pad, w.Pad
+	}
+	return graph.Launch{Product: p}
+}
+
+// held is a tensor in the workspace, n elements behind its beginning, of some rows at a time.
+func held(c *graph.CUDACall, n int, like graph.DeviceBuffer) graph.DeviceBuffer {
+	like.Rows, like.Stride, like.Pad = min(like.Rows, maxRows), ceilDiv(like.Cols, 16)*16, 0
+	like.Address = c.Workspace + uint64(n*like.Rows*like.Stride*like.DType.Size())
+	return like
+}
+
+// workspaceOf is the bytes of n such tensors [B T M] in float32.
+func workspaceOf(n int) func(d graph.Dims) int {
+	return func(d graph.Dims) int { return n * 4 * min(d["B"]*d["T"], maxRows) * ceilDiv(d["M"], 16) * 16 }
 }
 
 // rows are products of some rows at a time and what is made of them.
 func rows(c *graph.CUDACall) []graph.Launch {
-	x, gate, up, y := c.In[0], c.In[1], c.In[2], c.Out[0]
-	stride, bytes := held(y.Rows, y.Cols)
+	x, y := c.In[0], c.Out[0]
 	var list []graph.Launch
 	for first := 0; first < y.Rows; first += maxRows {
 		n := min(maxRows, y.Rows-first)
-		for i, w := range []graph.DeviceBuffer{gate, up} {
-			list = append(list, graph.Launch{Product: &graph.Product{
-				M: n, N: w.Rows, K: x.Cols, TransB: true,
-				A: x.At(first, 0), LDA: x.Stride, PadA: x.Pad, TypeA: x.DType,
-				B: w.Address, LDB: w.Stride, PadB: w.Pad, TypeB: w.DType,
-				C: c.Workspace + uint64(i*bytes), LDC: stride, TypeC: y.DType,
-			}})
-		}
-		blocks, threads, across := graph.RowTiles(n, y.Cols)
-		list = append(list, graph.Launch{
-			Kernel:  "linear_swiglu_gate",
-			Defines: map[string]string{"Y_T": y.DType.CType()},
-			Grid:    [3]int{blocks, 1, 1},
-			Block:   [3]int{threads, 1, 1},
-			Args: []any{c.Workspace, c.Workspace + uint64(bytes), y.At(first, 0), uint64(stride), uint64(y.Stride),
-				int32(y.Cols), int32(across)},
-		})
+		g, u := held(c, 0, y), held(c, 1, y)
+		list = append(list, product(x, c.In[1], true, first, n, g), product(x, c.In[2], true, first, n, u), gate(g, u, part(y, first, n)))
 	}
 	return list
+}
+
+func backwardRows(c *graph.CUDACall) []graph.Launch {
+	dgate, dup := c.Out[0], c.Out[1]
+	var list []graph.Launch
+	for first := 0; first < dgate.Rows; first += maxRows {
+		n := min(maxRows, dgate.Rows-first)
+		dy := held(c, 0, dgate)
+		list = append(list, product(c.In[0], c.In[1], false, first, n, dy),
+			elementwise("linear_swiglu_backward_gate", dy.DType, part(c.In[2], first, n), part(c.In[3], first, n), dy, part(dgate, first, n), part(dup, first, n)))
+	}
+	return list
+}
+
+// part is n rows of a tensor.
+func part(b graph.DeviceBuffer, first, n int) graph.DeviceBuffer {
+	b.Address, b.Rows = b.At(first, 0), n
+	return b
+}
+
+func gate(g, u, y graph.DeviceBuffer) graph.Launch {
+	return elementwise("linear_swiglu_gate", y.DType, g, u, y)
+}
+
+// elementwise is a launch of rows.cu, for tensors of the rows and columns of the last one.
+func elementwise(kernel string, t graph.DType, list ...graph.DeviceBuffer) graph.Launch {
+	last := list[len(list)-1]
+	blocks, threads, across := graph.RowTiles(last.Rows, last.Cols)
+	l := graph.Launch{Kernel: kernel, Defines: map[string]string{"Y_T": t.CType()}, Grid: [3]int{blocks, 1, 1}, Block: [3]int{threads, 1, 1}}
+	for _, b := range list {
+		l.Args = append(l.Args, b.Address, uint64(b.Stride))
+	}
+	l.Args = append(l.Args, int32(last.Cols), int32(across))
+	return l
 }
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }

@@ -12,7 +12,7 @@ template <int Width> __device__ __forceinline__ void forward_tile(const GATE_T *
   load_share<Width, SHARE>(gate, threadIdx.x, blockDim.x, cols, g);
   load_share<Width, SHARE>(up, threadIdx.x, blockDim.x, cols, u);
 #pragma unroll
-  for (int i = 0; i < SHARE; i++) g[i] = silu(g[i]) * u[i];
+  for (int i = 0; i < SHARE; i++) g[i] = swiglu_of(g[i], u[i]);
   store_share<Width, SHARE>(y, threadIdx.x, blockDim.x, cols, g);
 }
 
@@ -54,11 +54,9 @@ __device__ __forceinline__ void backward_tile(const GATE_T *gate, const UP_T *up
   load_share<Width, SHARE>(dy, threadIdx.x, blockDim.x, cols, d);
 #pragma unroll
   for (int i = 0; i < SHARE; i++) {
-    float s = sigmoid(g[i]), silu = g[i] * s;
-    float du = d[i] * silu;
-    g[i] = d[i] * u[i] * (s + silu * (1.f - s));
-    d[i] = silu * u[i]; // y
-    u[i] = du;
+    float y = swiglu_of(g[i], u[i]);
+    swiglu_grad(g[i], u[i], d[i], g[i], u[i]);
+    d[i] = y;
   }
 #ifdef AGAIN_T
   store_share<Width, SHARE>(y, threadIdx.x, blockDim.x, cols, d);

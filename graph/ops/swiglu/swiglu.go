@@ -9,10 +9,26 @@ import (
 )
 
 // Apply is silu(gate) * up, for gate and up [B T F].
-func Apply(b *graph.Builder, gate, up graph.Tensor) graph.Tensor { return b.Apply(Spec(), gate, up) }
+func Apply(b *graph.Builder, gate, up graph.Tensor) graph.Tensor {
+	return Products{}.Apply(b, gate, up)
+}
+
+// Products are ops that a plan may run in the place of products and this op, see graph.Spec; nil for
+// none.
+type Products struct {
+	Made   func(kept bool) *graph.Spec // of the products that make gate and up
+	Pulled func() *graph.Spec          // of the one that makes dy, and the backward op
+}
+
+// Apply is silu(gate) * up of what products make.
+func (p Products) Apply(b *graph.Builder, gate, up graph.Tensor) graph.Tensor {
+	return b.Apply(p.spec(), gate, up)
+}
 
 // Spec is y = silu(gate) * up with silu(x) = x sigmoid(x).
-func Spec() *graph.Spec {
+func Spec() *graph.Spec { return Products{}.spec() }
+
+func (p Products) spec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "swiglu",
 		Signature: "gate[B T F], up[B T F] -> y[B T F]",
@@ -25,8 +41,9 @@ func Spec() *graph.Spec {
 		CPU:   forward,
 		CUDA:  &graph.CUDA{Source: source, Launches: cudaForward},
 		Gates: true,
+		Made:  p.Made,
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
-			dgate := g.Builder().Apply(backwardSpec(), g.In[0], g.In[1], g.DOut)
+			dgate := g.Builder().Apply(p.backwardSpec(), g.In[0], g.In[1], g.DOut)
 			return []graph.Tensor{dgate, dgate.Output(1)}
 		},
 		Cost: func(d graph.Dims) graph.Cost {
@@ -40,13 +57,14 @@ func Spec() *graph.Spec {
 //
 //	dgate = dy * up * (s + gate s (1-s))
 //	dup   = dy * gate s
-func backwardSpec() *graph.Spec {
+func (p Products) backwardSpec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "swiglu_backward",
 		Signature: "gate[B T F], up[B T F], dy[B T F] -> dgate[B T F], dup[B T F]",
 		InPlace:   []int{0, 1, 2},
 		Over:      []int{0, 1},
 		Again:     againSpec,
+		Pulled:    p.Pulled,
 		Forward:   "swiglu",
 		Reference: func(_ graph.Dims, in, out []graph.Array) {
 			for i, g := range in[0].Data {
@@ -66,7 +84,7 @@ func backwardSpec() *graph.Spec {
 
 // againSpec is backwardSpec that also gives y.
 func againSpec() *graph.Spec {
-	s := backwardSpec()
+	s := Products{}.backwardSpec()
 	gradient := s.Reference
 	s.Name = "swiglu_backward_again"
 	s.Signature += ", y[B T F]"

@@ -74,6 +74,7 @@ func Read(path string) (records []Record, torn *Torn, err error) {
 type Cut struct {
 	Records int   // training, skipped and validation records of later steps
 	Torn    *Torn // the incomplete last line, nil if there was none
+	Kept    int   // training records that are left
 }
 
 // Reopen opens a metrics.jsonl to go on from the checkpoint of step. A process that died after that
@@ -116,6 +117,9 @@ func copyUntil(dst *os.File, path string, step int) (Cut, error) {
 		if again && r.Step > step {
 			cut.Records++
 			return nil
+		}
+		if r.Kind == KindTrain {
+			cut.Kept++
 		}
 		if _, err := w.Write(line); err != nil {
 			return err

@@ -119,7 +119,7 @@ func TestReadLineThatLacksOnlyItsNewline(t *testing.T) {
 		t.Fatalf("%d records, torn %v, error %v", len(records), torn, err)
 	}
 	m, cut, err := Reopen(path, 2)
-	if err != nil || cut != (Cut{}) {
+	if err != nil || cut != (Cut{Kept: 2}) {
 		t.Fatalf("cut %+v, error %v", cut, err)
 	}
 	if err := errors.Join(m.Append(sampleTrain(3)), m.Close()); err != nil {
@@ -194,6 +194,15 @@ func TestReopen(t *testing.T) {
 			}
 			if cut.Records != c.cut || (cut.Torn != nil) != (c.tail != "") {
 				t.Errorf("cut %+v, want %d records, torn line %q", cut, c.cut, c.tail)
+			}
+			trained := 0
+			for _, r := range c.remain {
+				if r.Kind == KindTrain {
+					trained++
+				}
+			}
+			if cut.Kept != trained {
+				t.Errorf("%d training records are kept, want %d", cut.Kept, trained)
 			}
 			next := sampleTrain(c.step + 1)
 			if err := errors.Join(m.Append(next), m.Close()); err != nil {

@@ -81,11 +81,13 @@ func (s *session) reopenMetrics() (err error) {
 	var cut runlog.Cut
 	s.metrics, cut, err = runlog.Reopen(metrics, int(s.step))
 	if errors.Is(err, fs.ErrNotExist) {
-		s.options.Log.Warn("the run's metrics are gone: what they had of the steps done so far is lost, and a new file begins", "file", metrics, "step", s.step)
 		s.metrics, err = runlog.Create(metrics)
 	}
 	if err != nil {
 		return err
+	}
+	if int64(cut.Kept) < s.step {
+		s.options.Log.Warn("metrics were lost: the file does not have all steps done so far", "file", metrics, "has", cut.Kept, "of", s.step)
 	}
 	if cut.Records > 0 || cut.Torn != nil {
 		s.options.Log.Info("removed metrics of steps that are repeated", "records", cut.Records, "torn_line", cut.Torn != nil)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -83,9 +84,15 @@ func TestLostMetrics(t *testing.T) {
 		}
 	}
 	lost()
-	res, err := Resume(t.Context(), r.Run.Out, quiet())
+	var log strings.Builder
+	o := quiet()
+	o.Log = slog.New(slog.NewTextHandler(&log, nil))
+	res, err := Resume(t.Context(), r.Run.Out, o)
 	if err != nil || res.Steps != 6 {
 		t.Fatalf("%+v, %v", res, err)
+	}
+	if !strings.Contains(log.String(), "metrics were lost") || !strings.Contains(log.String(), "has=0 of=4") {
+		t.Errorf("the log does not say what was lost:\n%s", log.String())
 	}
 	if all := records(t, r.Run.Out); all[0].Event.Name != runlog.EventResumed || all[1].Step != 5 {
 		t.Errorf("the new metrics begin with %+v and %+v", all[0], all[1])

@@ -10,8 +10,8 @@
 //	info, err := run.Save(state, model, optimizer)
 //	removed, err := run.Prune(cfg.KeepLast, cfg.KeepEvery)
 //
-// Of several processes the one with the lock calls Begin, each of them WriteShare, and the first one Finish with what
-// they return. A checkpoint is read alike, whoever wrote it.
+// With several processes, the one with the lock calls Begin, each of them WriteShare, and the first one Finish with
+// their results. Reading a checkpoint does not depend on the number of processes that wrote it.
 //
 // List, Verify, Load and Newest only read and need no lock. FORMAT.md describes the files.
 package checkpoint

@@ -1,5 +1,5 @@
 // Package cuda runs plans on an NVIDIA GPU. The driver, the run-time compiler and
-// cublasLt are opened when the program runs, so that one binary serves machines
+// cublasLt are loaded at run time, so that one binary serves machines
 // with and without a GPU. Kernels come from the Specs as source and launches; a
-// program's launches are captured in one CUDA graph. It knows no op.
+// program's launches are captured in one CUDA graph. No op is known to this package by name.
 package cuda

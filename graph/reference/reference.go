@@ -1,5 +1,5 @@
-// Package reference runs a plan in float64 with each op's Reference: slow,
-// obvious, and what every executor is compared with.
+// Package reference runs a plan in float64 with each op's Reference: slow and simple,
+// for comparison with every executor.
 package reference
 
 import (

@@ -1,2 +1,2 @@
-// Package arch holds the house's rules: its test checks who imports whom.
+// Package arch tests the architecture: which package may import which.
 package arch

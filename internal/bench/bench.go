@@ -1,5 +1,5 @@
 // Package bench measures the speed of a recipe's training step on this machine:
-// time, memory, each op's part, and who did what when.
+// time, memory, the share of each op, and a trace of the workers.
 package bench
 
 import (

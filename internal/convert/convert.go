@@ -2,7 +2,7 @@
 //
 // Each format is a list of tensors under that program's names, made of the run's
 // parameters, and a description of the model in that program's terms. A model that a
-// format can't say exactly is refused with the reason, never approximated.
+// format cannot represent exactly is refused with the reason, never approximated.
 package convert
 
 import (

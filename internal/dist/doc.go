@@ -1,4 +1,4 @@
-// Package dist says which process of a run this one is, and moves numbers between
-// them with the library that the cluster has: Open MPI between CPUs, NCCL between GPUs. It is
-// opened when a run has more than one process, so that one binary serves all.
+// Package dist determines the rank of this process in a run, and provides collectives between
+// processes through the libraries that clusters have: Open MPI between CPUs, NCCL between GPUs. They
+// are loaded at run time if a run has more than one process, so that one binary serves all.
 package dist

@@ -1,6 +1,6 @@
 //go:build linux
 
-// Package dylib opens shared libraries at run time, so that one binary runs with and
+// Package dylib loads shared libraries at run time, so that one binary runs with and
 // without them.
 package dylib
 

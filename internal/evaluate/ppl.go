@@ -1,5 +1,5 @@
 // Package evaluate measures trained models over long texts: perplexity by length and by
-// position, and retrieval of what stands far back.
+// position, and retrieval of information from far back.
 package evaluate
 
 import (

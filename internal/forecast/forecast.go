@@ -1,6 +1,5 @@
-// Package forecast predicts how fast a recipe trains on GPUs that are not there: the plans
-// of its steps are made as for a GPU, and walked with the times that ops were measured to
-// take and a model of the network.
+// Package forecast predicts how fast a recipe trains on other GPUs: the plans of its steps
+// are built as for a GPU, and timed with measured op times and a model of the network.
 package forecast
 
 import (

@@ -1,7 +1,7 @@
 // Package generate runs trained models over texts of any length. A call continues the
 // texts of the call before: recurrent states, the tails of convolutions and the windows
-// of attention are carried along, so that a token costs the same wherever it stands, and
-// memory does not grow; only full attention keeps all that came before.
+// of attention are carried along, so that a token costs the same at any position, and
+// memory does not grow; only full attention keeps the keys and values of the whole text.
 package generate
 
 import (

@@ -1,5 +1,5 @@
-// Package plainjson writes values as JSON with <, > and & as they are: texts of code are full of
-// them, and nothing here is read as HTML.
+// Package plainjson writes JSON without escaping <, > and &: code is full of
+// them, and nothing here is embedded in HTML.
 package plainjson
 
 import (

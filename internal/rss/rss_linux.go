@@ -1,4 +1,4 @@
-// Package rss knows how much memory the process has had.
+// Package rss reports the peak memory of the process.
 package rss
 
 import "golang.org/x/sys/unix"

@@ -1,6 +1,6 @@
 //go:build !linux
 
-// Package rss knows how much memory the process has had.
+// Package rss reports the peak memory of the process.
 package rss
 
 // Peak is the most memory that this process has had at once, in bytes; 0 where it

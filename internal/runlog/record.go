@@ -1,8 +1,8 @@
-// Package runlog is what a run records and shows: metrics.jsonl, a TensorBoard event file, the
+// Package runlog has the outputs of a run in progress: metrics.jsonl, a TensorBoard event file,
 // progress on the console and the structured log.
 //
-// A [Record] is the one thing that is recorded. The training loop makes one for each step, validation
-// and event, and hands the same value to [Metrics.Append], [Events.Append] and [Console.Step].
+// A [Record] is the unit of all of them. The training loop makes one for each step, validation
+// and event, and passes the same value to [Metrics.Append], [Events.Append] and [Console.Step].
 package runlog
 
 import (

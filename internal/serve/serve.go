@@ -1,6 +1,6 @@
-// Package serve answers OpenAI's completions API with a trained model: what clients and
-// evaluation harnesses of that API send, and clear errors for the rest of it. As vLLM does, it
-// gives them the model's tokenizer, too.
+// Package serve serves a trained model over OpenAI's completions API: the part of it that clients and
+// evaluation harnesses use, with clear errors for the rest. Like vLLM, it also serves the model's
+// tokenizer.
 package serve
 
 import (

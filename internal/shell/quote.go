@@ -1,4 +1,4 @@
-// Package shell writes what a person is to type into a shell.
+// Package shell quotes words of commands that a message asks a person to type.
 package shell
 
 import (

@@ -1,5 +1,5 @@
 // Package train is the training loop: a model's programs on a device, the run
-// directory around them, and what happens between two steps.
+// directory around them, and everything between two steps.
 package train
 
 import (

@@ -1,6 +1,6 @@
-// Package verify compares this build's numerics with fixtures: models small
-// enough that their logits, gradients and first optimizer steps were computed in
-// float64 by an independent program.
+// Package verify compares this build's numerics with fixtures: small models whose
+// logits, gradients and first optimizer steps were computed in float64 by an
+// independent program.
 package verify
 
 import (

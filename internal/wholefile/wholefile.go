@@ -1,4 +1,4 @@
-// Package wholefile writes files that are there whole or not at all.
+// Package wholefile writes files atomically: complete or not at all.
 package wholefile
 
 import (

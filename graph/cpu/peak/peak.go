@@ -1,5 +1,4 @@
-// Package peak measures what this machine's processor and memory can do at most, so that a kernel's rates can
-// be set beside it.
+// Package peak measures the peak rates of this machine's processor and memory, to compare kernels with.
 package peak
 
 import (

@@ -1,6 +1,6 @@
 // Package pool is a fixed set of workers that share the tasks of one kernel at a time. A training step is
-// hundreds of short kernels, so what counts is how soon the others join in: to wake a sleeping thread takes
-// about 100 us on some machines, as long as a kernel. Workers without work therefore stay awake a while.
+// hundreds of short kernels, so the time to start the workers matters: waking a sleeping thread takes
+// about 100 us on some machines, as long as a kernel. Idle workers therefore spin for a while.
 package pool
 
 import (

@@ -6,7 +6,7 @@
 # FILES are pages or results with the tables of ops that `sambatrain bench` prints of
 # samba-421m and samba-1.3b; without them the rates stay as they are. What was measured is read
 # from docs/bench/h100.md and h100x2.md. After it, the test of internal/forecast says which
-# forecasts are off by more than 10%: unaligned, call_us, several and variants of h100.yaml
+# forecasts are off: unaligned, call_us, several and variants of h100.yaml
 # were fitted by hand.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

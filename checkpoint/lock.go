@@ -96,23 +96,27 @@ func (r *Run) Unlock() error {
 	return r.lock.Unlock()
 }
 
-// locked is an error when another process may be writing the run: after Unlock, where the lock file is no longer the
-// one that was locked, and where another process says that it holds the lock, which a network file system may have
-// given to two.
+// locked is an error when another process may be writing the run: after Unlock, where another process says that it
+// holds the lock, as it can where the lock file was deleted or the file system keeps no locks, and where one may have
+// said so and gone: neither the name nor the file is there as this process left it.
 func (r *Run) locked() error {
 	if !r.lock.Locked() {
 		return fmt.Errorf("%s: no longer locked by this process", r.dir)
 	}
+	owner, err := os.ReadFile(filepath.Join(r.dir, ownerFile))
+	switch {
+	case err == nil && bytes.Equal(owner, r.owner):
+		return nil
+	case err == nil:
+		return fmt.Errorf("%w although this process has locked it, so this one stops; was the file %s deleted, or does the file system keep no locks?", inUse(r.dir), lockFile)
+	}
+	path := filepath.Join(r.dir, lockFile)
 	held, err := r.lock.Stat()
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(r.dir, lockFile)
 	if at, err := os.Stat(path); err != nil || !os.SameFile(held, at) {
-		return fmt.Errorf("%s: was removed or replaced while this process held it; another process may be writing the run, so this one stops", path)
-	}
-	if other, err := os.ReadFile(filepath.Join(r.dir, ownerFile)); err == nil && !bytes.Equal(other, r.owner) {
-		return fmt.Errorf("%w although this process has locked it, so this one stops; does the file system keep locks?", inUse(r.dir))
+		return fmt.Errorf("%s: was deleted or replaced while this process held it; another process may be writing the run, so this one stops", path)
 	}
 	return nil
 }

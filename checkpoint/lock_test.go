@@ -102,40 +102,65 @@ func TestSecondLockTouchesNothing(t *testing.T) {
 	}
 }
 
-// TestLostLock: a process whose lock file is another's, or that is not alone in holding it, writes no more and
-// leaves the other's name and unfinished save.
+// TestLostLock: a process that may not be alone in holding the lock writes no more, and leaves another's name and
+// unfinished save. What is deleted of its own alone is no reason.
 func TestLostLock(t *testing.T) {
-	other := []byte(`{"pid": 7, "host": "elsewhere", "since": "2026-01-02T03:04:05Z"}`)
-	for want, lose := range map[string]func(dir string) error{
-		"lock: was removed or replaced":               func(dir string) error { return os.Remove(filepath.Join(dir, lockFile)) },
-		"in use by process 7 on host elsewhere since": func(dir string) error { return nil },
+	other := func(dir string) error {
+		return os.WriteFile(filepath.Join(dir, ownerFile), []byte(`{"pid": 7, "host": "elsewhere", "since": "2026-01-02T03:04:05Z"}`), 0o666)
+	}
+	deleted := func(names ...string) func(dir string) error {
+		return func(dir string) error {
+			var errs []error
+			for _, name := range names {
+				errs = append(errs, os.Remove(filepath.Join(dir, name)))
+			}
+			return errors.Join(errs...)
+		}
+	}
+	for name, c := range map[string]struct {
+		lose func(dir string) error
+		want string // nothing: it goes on
+	}{
+		"another's too":      {other, "in use by process 7 on host elsewhere since"},
+		"deleted and taken":  {func(dir string) error { return errors.Join(deleted(lockFile)(dir), other(dir)) }, "in use by process 7 on host elsewhere since"},
+		"taken and given up": {deleted(lockFile, ownerFile), "lock: was deleted or replaced"},
+		"lock deleted":       {deleted(lockFile), ""},
+		"name deleted":       {deleted(ownerFile), ""},
 	} {
-		dir := t.TempDir()
-		r := lock(t, dir)
-		save(t, r, 1, 1)
-		if err := errors.Join(lose(dir), os.WriteFile(filepath.Join(dir, ownerFile), other, 0o666)); err != nil {
-			t.Fatal(err)
-		}
-		saving := filepath.Join(dir, checkpointsDir, savingPrefix+stepName(2))
-		if err := os.Mkdir(saving, 0o777); err != nil {
-			t.Fatal(err)
-		}
-		model, optimizer := tensors(2)
-		_, err := r.Save(state(2), model, optimizer)
-		wantError(t, err, dir, want, "so this one stops")
-		wantError(t, r.Begin(2), want)
-		_, err = r.Finish(state(2), nil)
-		wantError(t, err, want)
-		_, err = r.Prune(1, 0)
-		wantError(t, err, want)
-		if err := r.Unlock(); err != nil {
-			t.Fatal(err)
-		}
-		for _, path := range []string{saving, filepath.Join(dir, ownerFile)} {
-			if _, err := os.Stat(path); err != nil {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			r := lock(t, dir)
+			save(t, r, 1, 1)
+			if err := c.lose(dir); err != nil {
+				t.Fatal(err)
+			}
+			if c.want == "" {
+				save(t, r, 2, 2)
+				return
+			}
+			unfinished := filepath.Join(dir, checkpointsDir, savingPrefix+stepName(2))
+			if err := os.Mkdir(unfinished, 0o777); err != nil {
+				t.Fatal(err)
+			}
+			model, optimizer := tensors(2)
+			_, err := r.Save(state(2), model, optimizer)
+			wantError(t, err, dir, c.want, "so this one stops")
+			wantError(t, r.Begin(2), c.want)
+			_, err = r.Finish(state(2), nil)
+			wantError(t, err, c.want)
+			_, err = r.Prune(1, 0)
+			wantError(t, err, c.want)
+			_, named := os.Stat(filepath.Join(dir, ownerFile))
+			if err := r.Unlock(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := os.Stat(unfinished); err != nil {
 				t.Error(err)
 			}
-		}
+			if _, err := os.Stat(filepath.Join(dir, ownerFile)); named == nil && err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

@@ -31,6 +31,10 @@ func CUDAFile(files embed.FS, name string) string {
 type CUDACall struct {
 	Dims    Dims
 	In, Out []DeviceBuffer
+	// Host, where its Address is not 0, may take the place of Out[0], which is a result that no
+	// other call reads: float32 in the host's memory, rows one behind the other. What is stored there
+	// passes over the bus, which wants 128 bytes of a row at once, and time. Launch.ToHost says that it is.
+	Host DeviceBuffer
 	// Workspace is the address of what CUDA.Workspace asked for.
 	Workspace uint64
 	// Counter is the address of a uint32 that is the call's own in all runs. It begins as 0, and
@@ -71,6 +75,8 @@ type Launch struct {
 	// Early lets the kernel begin while those before it are at work, on GPUs that can: it
 	// calls common.cuh's begin_early, or wait_for_inputs before it touches what they do.
 	Early bool
+	// ToHost says that the kernel stores to CUDACall.Host.
+	ToHost bool
 	// Args are the kernel's parameters: uint64 (an address or size_t), int32, float32 or
 	// TensorMap.
 	Args []any

@@ -199,9 +199,25 @@ func launchesOf(t *testing.T, g target, r *graph.Resolved, plan *graph.Plan) []g
 	for i := range prog.regions {
 		prog.regions[i] = uint64(i+1) << 42
 	}
-	launches, err := r.Spec.CUDA.Launches(prog.call(0))
+	c := prog.call(0)
+	launches, err := r.Spec.CUDA.Launches(c)
 	if err != nil {
 		t.Fatal(fmt.Errorf("%s: %w", r.Spec.Name, err))
+	}
+	if len(c.Out) == 0 {
+		return launches
+	}
+	// And those that store a result in the host's memory.
+	y := c.Out[0]
+	c.Host = graph.DeviceBuffer{Address: 1 << 52, DType: graph.Float32, Rows: y.Rows, Cols: y.Cols, Stride: y.Cols}
+	stored, err := r.Spec.CUDA.Launches(c)
+	if err != nil {
+		t.Fatal(fmt.Errorf("%s: %w", r.Spec.Name, err))
+	}
+	for _, l := range stored {
+		if l.ToHost {
+			launches = append(launches, l)
+		}
 	}
 	return launches
 }

@@ -49,7 +49,7 @@ func (p *Program) enqueueInputs() error {
 	return p.d.driver.call("cuMemcpyHtoDAsync", p.d.driver.copyHtoDAsync, uintptr(p.regions[graph.Inputs]), uintptr(p.inputs), uintptr(n), p.d.stream)
 }
 
-// placeResults makes room for a run's results, and the kernels that write them there.
+// placeResults makes room for a run's results.
 func (p *Program) placeResults() (err error) {
 	bytes := 0
 	for _, s := range p.plan.Results {
@@ -70,7 +70,43 @@ func (p *Program) placeResults() (err error) {
 		s := p.plan.Results[name]
 		p.results[name] = unsafe.Add(p.returned, at)
 		at += resultBytes(s)
-		k, err := p.d.kernel("pinned", pinnedSource, giveLaunch(p.buffer(s), uint64(uintptr(p.results[name]))))
+	}
+	return nil
+}
+
+// host is the room of the result that step i makes, if no other step touches it from there on.
+func (p *Program) host(i int) (name string, b graph.DeviceBuffer) {
+	if len(p.plan.Steps[i].Out) == 0 {
+		return "", b
+	}
+	out := p.plan.Steps[i].Out[0]
+	for n := range p.results {
+		switch r := p.plan.Results[n]; {
+		case !r.Overlaps(out):
+		case name != "" || r.Offset != out.Offset || r.Col != out.Col || r.Rows != out.Rows || r.Cols != out.Cols || r.Stride != out.Stride || r.DType != out.DType:
+			return "", b // it has another result in it
+		default:
+			name = n
+		}
+	}
+	if name == "" || slices.ContainsFunc(p.plan.Steps[i].In, out.Overlaps) {
+		return "", b
+	}
+	for _, s := range p.plan.Steps[i+1:] {
+		if slices.ContainsFunc(s.In, out.Overlaps) || slices.ContainsFunc(s.Out, out.Overlaps) {
+			return "", b
+		}
+	}
+	return name, graph.DeviceBuffer{Address: uint64(uintptr(p.results[name])), DType: graph.Float32, Rows: out.Rows, Cols: out.Cols, Stride: out.Cols}
+}
+
+// giveResults adds the kernels that take results to the host, but those that a step stores there itself.
+func (p *Program) giveResults() error {
+	for _, name := range slices.Sorted(maps.Keys(p.results)) {
+		if p.stored[name] {
+			continue
+		}
+		k, err := p.d.kernel("pinned", pinnedSource, giveLaunch(p.buffer(p.plan.Results[name]), uint64(uintptr(p.results[name]))))
 		if err != nil {
 			return err
 		}

@@ -26,6 +26,7 @@ type Program struct {
 	inputs    unsafe.Pointer            // pinned host copy of region Inputs, which Go's collector doesn't know
 	returned  unsafe.Pointer            // pinned host memory, where a run leaves results
 	results   map[string]unsafe.Pointer // in it, float32; without those of programs of large results
+	stored    map[string]bool           // of results, those that a step stores there itself
 	copies    map[string][]float32      // of the others, as Result gives them
 	take      *kernel                   // of the inputs; nil where they are copied
 	give      []*kernel                 // of the results
@@ -60,7 +61,7 @@ func (d *Device) LoadBeside(p *graph.Plan, m graph.Memory, other graph.Program) 
 }
 
 func (d *Device) load(p *graph.Plan, m graph.Memory, other *Program) (graph.Program, error) {
-	prog := &Program{d: d, plan: p, copies: map[string][]float32{}}
+	prog := &Program{d: d, plan: p, stored: map[string]bool{}, copies: map[string][]float32{}}
 	err := d.Within(func() error {
 		d.programs = append(d.programs, prog)
 		err := prog.build(m, other)
@@ -89,6 +90,9 @@ func (p *Program) build(m graph.Memory, other *Program) error {
 		if err := p.bind(i); err != nil {
 			return fmt.Errorf("%s: %w", s.Spec.Name, err)
 		}
+	}
+	if err := p.giveResults(); err != nil {
+		return err
 	}
 	p.awaitInputs()
 	p.waits = schedule(p.plan, p.steps)
@@ -191,12 +195,18 @@ func (p *Program) call(i int) *graph.CUDACall {
 // bind adds step i's commands to the program's.
 func (p *Program) bind(i int) error {
 	s := p.plan.Steps[i]
-	launches, err := s.Spec.CUDA.Launches(p.call(i))
+	c := p.call(i)
+	result, host := p.host(i)
+	c.Host = host
+	launches, err := s.Spec.CUDA.Launches(c)
 	if err != nil {
 		return err
 	}
 	var list []command
 	for _, l := range launches {
+		if l.ToHost {
+			p.stored[result] = true
+		}
 		some, failed := p.commands(s, l)
 		list = append(list, some...)
 		if err = failed; err != nil {

@@ -36,6 +36,7 @@ type fewRows struct {
 	epsilon float64
 	gated   bool
 	z       graph.DeviceBuffer // added; Address is 0 for none
+	toHost  bool               // y lies in the host's memory
 	convolved
 }
 
@@ -77,8 +78,16 @@ func (p fewRows) vector() int {
 // launch is the kernel for it on a GPU; slow says that linear_any_rows will do. ok is false
 // where there is none.
 func (p fewRows) launch(c *graph.CUDACall, slow bool) (l graph.Launch, ok bool) {
+	if c.Host.Address != 0 && !p.toHost && p.y.Rows > 1 && p.w.Cols%8 == 0 {
+		q := p
+		q.y, q.toHost = c.Host, true
+		if l, ok := q.launch(c, false); ok {
+			return l, true
+		}
+	}
 	l = graph.Launch{
 		Early:   true,
+		ToHost:  p.toHost,
 		Defines: map[string]string{"K": strconv.Itoa(p.w.Cols), "X_T": p.x.DType.CType(), "W_T": p.w.DType.CType(), "Y_T": p.y.DType.CType()},
 		Args: []any{p.x.Address, p.gain, p.w.Address, p.z.Address, p.y.Address, int32(p.y.Rows), int32(p.y.Cols), float32(p.epsilon),
 			uint64(p.x.Stride), uint64(p.w.Stride), uint64(p.z.Stride), uint64(p.y.Stride)},
@@ -193,6 +202,9 @@ func (p fewRows) tileRows(l *graph.Launch, c *graph.CUDACall) bool {
 		return false
 	}
 	set(l, "tile_rows", warps, resident)
+	if p.toHost {
+		l.Defines["TO_HOST"], l.Defines["ROUNDS"] = "1", strconv.Itoa(rounds)
+	}
 	for name, n := range map[string]int{"STEP": step, "AHEAD": ahead, "SPLIT": split, "PARTS": parts, "X_VECTOR": move} {
 		l.Defines[name] = strconv.Itoa(n)
 	}

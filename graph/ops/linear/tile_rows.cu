@@ -2,7 +2,8 @@
 // columns of y: a tile. SPLIT blocks of a cluster make the same tiles, each of its SLICE of K, which
 // PARTS warps share. By itself a warp copies STEP of K at a time to a ring of its own, AHEAD steps
 // before it multiplies them. (Loads to registers would all be waited for with the first.)
-// At the end each block adds up the sums of some rows of y.
+// At the end each block adds up the sums of some rows of y; TO_HOST, where they pass over a slow bus, at the end of
+// each of the ROUNDS in which its warps make a tile each, so that they pass while the next one's weights come.
 //
 // Which k stands where in an mma does not matter as long as A and B agree, so that a thread takes
 // 8 elements that lie next to each other. Rows of w of K = 8 n + 4 elements begin 8 bytes beside
@@ -21,16 +22,30 @@ constexpr int APART = (SLICE + 63) / 64 * 64 + 32; // rows of x: no two of 8 in 
 constexpr int OWN = 16 / SPLIT, CELLS = OWN * TILE; // rows of y that a block finishes, and its part of a tile
 constexpr int STAGE = TILE * STEP;
 
+#ifndef TO_HOST
+#define ROUNDS 1
+#endif
+constexpr int ROUND = WARPS / PARTS; // tiles of a round
+
 #if SPLIT > 1 && __CUDA_ARCH__ >= 900
 #define CLUSTER __cluster_dims__(SPLIT, 1, 1)
-// Sums are what the blocks of a cluster make for each other. A barrier counts the bytes that have come.
+// Sums are what the blocks of a cluster make for each other. A barrier counts the bytes that have come, of each round.
 struct Sums {
-  uint64_t *barrier;
+  static constexpr bool BY_ROUND = ROUNDS > 1;
+  uint64_t *barriers;
 
-  __device__ __forceinline__ void begin(int bytes) const {
+  // begin is told the bytes of a tile, of all tiles, and those that come besides.
+  __device__ __forceinline__ void begin(int bytes, int tiles, int besides) const {
     if (threadIdx.x == 0) {
-      asm volatile("mbarrier.init.shared.b64 [%0], 1;\nfence.mbarrier_init.release.cluster;" ::"r"(shared_address(barrier)) : "memory");
-      asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes) : "memory");
+#pragma unroll
+      for (int r = 0; r < ROUNDS; r++)
+        asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(shared_address(barriers + r)) : "memory");
+      asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#pragma unroll
+      for (int r = 0; r < ROUNDS; r++) {
+        int all = bytes * (BY_ROUND ? max(0, min(ROUND, tiles - r * ROUND)) : tiles) + (r == 0 ? besides : 0);
+        asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(barriers + r)), "r"(all) : "memory");
+      }
     }
     __syncwarp();
     asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
@@ -38,36 +53,37 @@ struct Sums {
   // await_blocks returns when all blocks have begun.
   __device__ __forceinline__ void await_blocks() const { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
   // put stores to a place in shared memory of one of the cluster's blocks.
-  __device__ __forceinline__ void put(float *p, int block, float v) const {
+  __device__ __forceinline__ void put(float *p, int block, float v) const { // in the first round
     asm volatile(
         "{\n.reg .b32 to, at;\nmapa.shared::cluster.u32 to, %0, %2;\nmapa.shared::cluster.u32 at, %1, %2;\n"
         "st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [to], %3, [at];\n}" ::"r"(shared_address(p)),
-        "r"(shared_address(barrier)), "r"(block), "f"(v)
+        "r"(shared_address(barriers)), "r"(block), "f"(v)
         : "memory");
   }
-  __device__ __forceinline__ void put(float *p, int block, float v0, float v1) const {
+  __device__ __forceinline__ void put(float *p, int block, float v0, float v1, int round) const {
     asm volatile(
         "{\n.reg .b32 to, at;\nmapa.shared::cluster.u32 to, %0, %2;\nmapa.shared::cluster.u32 at, %1, %2;\n"
         "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [to], {%3, %4}, [at];\n}" ::"r"(shared_address(p)),
-        "r"(shared_address(barrier)), "r"(block), "f"(v0), "f"(v1)
+        "r"(shared_address(barriers + (BY_ROUND ? round : 0))), "r"(block), "f"(v0), "f"(v1)
         : "memory");
   }
-  __device__ __forceinline__ void await() const {
+  __device__ __forceinline__ void await(int round) const {
     asm volatile(
         "{\n.reg .pred p;\nAGAIN:\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%0], 0;\n@p bra DONE;\nbra AGAIN;\nDONE:\n}" ::"r"(
-            shared_address(barrier))
+            shared_address(barriers + round))
         : "memory");
   }
 };
 #else
 #define CLUSTER
 struct Sums {
-  uint64_t *barrier;
-  __device__ __forceinline__ void begin(int) const {}
+  static constexpr bool BY_ROUND = false;
+  uint64_t *barriers;
+  __device__ __forceinline__ void begin(int, int, int) const {}
   __device__ __forceinline__ void await_blocks() const {}
   __device__ __forceinline__ void put(float *p, int, float v) const { *p = v; }
-  __device__ __forceinline__ void put(float *p, int, float v0, float v1) const { *(float2 *)p = make_float2(v0, v1); }
-  __device__ __forceinline__ void await() const { __syncthreads(); }
+  __device__ __forceinline__ void put(float *p, int, float v0, float v1, int) const { *(float2 *)p = make_float2(v0, v1); }
+  __device__ __forceinline__ void await(int) const { __syncthreads(); }
 };
 #endif
 
@@ -142,13 +158,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) CLUSTER linear_til
   int steps = (count - warp / PARTS + WARPS / PARTS - 1) / (WARPS / PARTS) * MATRICES * STEPS;
   bf16 *ring = (bf16 *)memory + warp * AHEAD * STAGE, *h = (bf16 *)memory + WARPS * AHEAD * STAGE;
   float *parts = (float *)(h + 16 * APART); // [SPLIT PARTS][count][MATRICES][OWN][TILE]
-  __shared__ uint64_t barrier;
+  __shared__ uint64_t barriers[ROUNDS];
   __shared__ float squares[SPLIT][OWN];
-  Sums sums = {&barrier};
+  Sums sums = {barriers};
 #ifdef NORM
-  sums.begin(SPLIT * PARTS * count * MATRICES * CELLS * 4 + (int)sizeof(squares));
+  sums.begin(SPLIT * PARTS * MATRICES * CELLS * 4, count, sizeof(squares));
 #else
-  sums.begin(SPLIT * PARTS * count * MATRICES * CELLS * 4);
+  sums.begin(SPLIT * PARTS * MATRICES * CELLS * 4, count, 0);
 #endif
 
 #pragma unroll
@@ -208,6 +224,36 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) CLUSTER linear_til
   float beside = threadIdx.x < count * CELLS && cells.is(threadIdx.x) ? cells.beside(threadIdx.x) : 0.f;
   __syncthreads();
 
+  // make_cells makes the cells of tiles [from, from + n) of their sums.
+  auto make_cells = [&](int from, int n) {
+    for (int i = threadIdx.x; i < n * CELLS; i += THREADS) {
+#ifdef TO_HOST
+      int e = (from + i % (n * TILE) / TILE) * CELLS + i / (n * TILE) * TILE + i % TILE; // a warp's lie side by side in a row
+#else
+      int e = from * CELLS + i;
+#endif
+      float total[2] = {};
+#pragma unroll
+      for (int r = 0; r < SPLIT * PARTS; r++)
+#pragma unroll
+        for (int m = 0; m < MATRICES; m++) total[m] += parts[((r * count + e / CELLS) * MATRICES + m) * CELLS + e % CELLS];
+#ifdef NORM
+      float square = 0.f;
+#pragma unroll
+      for (int r = 0; r < SPLIT; r++) square += squares[r][e % CELLS / TILE];
+      float scale = rsqrtf(square / K + epsilon);
+      total[0] *= scale, total[1] *= scale;
+#endif
+      if (cells.is(e)) store(y + cells.row(e) * stride_y + cells.col(e), RESULT(cells.row(e), cells.col(e), finish(total[0], total[1], e == threadIdx.x ? beside : cells.beside(e))));
+    }
+  };
+  int round = 0; // the first that is not finished
+  auto finish_round = [&]() {
+    sums.await(round);
+    make_cells(round * ROUND, min(ROUND, count - round * ROUND));
+    round++;
+  };
+
   float sum[4] = {};
   for (int s0 = 0; s0 < steps; s0 += AHEAD) {
 #pragma unroll
@@ -234,26 +280,17 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) CLUSTER linear_til
       if (s % STEPS < STEPS - 1) continue;
       int m = s / STEPS % MATRICES, row = lane / 4;
       float *to = parts + (((rank * PARTS + part) * count + tile - first) * MATRICES + m) * CELLS + lane % 4 * 2;
-      sums.put(to + row % OWN * TILE, row / OWN, sum[0], sum[1]);
-      sums.put(to + (row + 8) % OWN * TILE, (row + 8) / OWN, sum[2], sum[3]);
+      int now = s / STEPS / MATRICES;
+      sums.put(to + row % OWN * TILE, row / OWN, sum[0], sum[1], now);
+      sums.put(to + (row + 8) % OWN * TILE, (row + 8) / OWN, sum[2], sum[3], now);
       sum[0] = sum[1] = sum[2] = sum[3] = 0.f;
+      if (Sums::BY_ROUND && m == MATRICES - 1 && now > 0) finish_round(); // the one before: its sums have come
     }
   }
-  sums.await();
-
-  for (int e = threadIdx.x; e < count * CELLS; e += THREADS) {
-    float total[2] = {};
-#pragma unroll
-    for (int r = 0; r < SPLIT * PARTS; r++)
-#pragma unroll
-      for (int m = 0; m < MATRICES; m++) total[m] += parts[((r * count + e / CELLS) * MATRICES + m) * CELLS + e % CELLS];
-#ifdef NORM
-    float square = 0.f;
-#pragma unroll
-    for (int r = 0; r < SPLIT; r++) square += squares[r][e % CELLS / TILE];
-    float scale = rsqrtf(square / K + epsilon);
-    total[0] *= scale, total[1] *= scale;
-#endif
-    if (cells.is(e)) store(y + cells.row(e) * stride_y + cells.col(e), RESULT(cells.row(e), cells.col(e), finish(total[0], total[1], e < THREADS ? beside : cells.beside(e))));
+  if (Sums::BY_ROUND) {
+    while (round * ROUND < count) finish_round();
+  } else {
+    sums.await(0);
+    make_cells(0, count);
   }
 }

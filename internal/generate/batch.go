@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/layers"
@@ -17,7 +19,7 @@ type Request struct {
 	Tokens int
 	// EOS ends the text; it is not handed to Emit. Below 0 nothing does.
 	EOS int32
-	// Sampler draws the tokens.
+	// Sampler draws the tokens. Texts of a batch may share one of temperature 0, and no other.
 	Sampler *Sampler
 	// Emit gets each new token and the scores that it was drawn from, which are good
 	// until it returns. False ends the text.
@@ -41,7 +43,7 @@ type Request struct {
 type Batch struct {
 	prompts, texts *Engine // the same where there is one row
 	rows           []*row
-	next           []int32
+	next, drawn    []int32
 	vocab          int
 }
 
@@ -63,7 +65,7 @@ func NewBatch(dev graph.Device, mem graph.Memory, m *layers.Model, c Config) (*B
 	if err != nil {
 		return nil, err
 	}
-	b := &Batch{rows: make([]*row, c.Rows), next: make([]int32, c.Rows), vocab: m.VocabSize}
+	b := &Batch{rows: make([]*row, c.Rows), next: make([]int32, c.Rows), drawn: make([]int32, c.Rows), vocab: m.VocabSize}
 	one, all := c, c
 	one.Rows, all.Chunk = 1, 1
 	if b.prompts, err = New(dev, mem, m, one); err != nil {
@@ -139,7 +141,7 @@ func (b *Batch) add(ctx context.Context, q Request) error {
 		return err
 	}
 	r := &row{Request: q, left: q.Tokens}
-	if !b.advance(at, r, scores) {
+	if q.Tokens == 0 || !b.advance(at, r, q.Sampler.Next(scores), scores) {
 		r.end()
 		return nil
 	}
@@ -180,13 +182,9 @@ func (b *Batch) read(ctx context.Context, q Request) (scores []float32, err erro
 	return scores, nil
 }
 
-// advance draws a text's next token, and reports whether the text goes on after it.
-func (b *Batch) advance(at int, r *row, scores []float32) bool {
-	if r.left == 0 {
-		return false
-	}
+// advance gives a text its next token, and reports whether the text goes on after it.
+func (b *Batch) advance(at int, r *row, token int32, scores []float32) bool {
 	r.left--
-	token := r.Sampler.Next(scores)
 	if token == r.EOS {
 		if r.EndOfText != nil {
 			r.EndOfText(scores)
@@ -209,8 +207,9 @@ func (b *Batch) Step() error {
 	if err != nil || scores == nil {
 		return err
 	}
+	b.draw(scores)
 	for i, r := range b.rows {
-		if r != nil && !b.advance(i, r, scores[i*b.vocab:][:b.vocab]) {
+		if r != nil && !b.advance(i, r, b.drawn[i], scores[i*b.vocab:][:b.vocab]) {
 			r.end()
 			b.leave(i)
 		}
@@ -255,6 +254,33 @@ func (b *Batch) withoutRoom(cause error) (scores []float32, err error) {
 func (b *Batch) leave(row int) {
 	b.rows[row] = nil
 	b.texts.Park(row)
+}
+
+// Tokens are drawn on several threads, one for drawScores of all scores: others wake late, when
+// one has gone through a few rows.
+const drawThreads, drawScores = 8, 1 << 16
+
+// draw draws a token for each text, on several threads: each takes the next row until there are none.
+func (b *Batch) draw(scores []float32) {
+	var next atomic.Int32
+	take := func() {
+		for {
+			i := int(next.Add(1)) - 1
+			if i >= len(b.rows) {
+				return
+			}
+			if r := b.rows[i]; r != nil {
+				b.drawn[i] = r.Sampler.Next(scores[i*b.vocab:][:b.vocab])
+			}
+		}
+	}
+	var wait sync.WaitGroup
+	active := b.Active()
+	for range min(active, drawThreads, active*b.vocab/drawScores) - 1 {
+		wait.Go(take)
+	}
+	take()
+	wait.Wait()
 }
 
 // Run continues all texts, as many together as there are rows, until each has ended.

@@ -31,24 +31,8 @@ The limits of a CPU are measured, those of a known GPU come from its data sheet;
 		Args:              exactArgs("RECIPE"),
 		ValidArgsFunction: completeRecipe,
 		RunE: func(c *cobra.Command, args []string) error {
-			var err error
-			if o.Prompts, err = parseLengths("--prompts", prompts, 1); err != nil {
+			if err := benchGenerateOptions(c, &o, prompts, positions); err != nil {
 				return err
-			}
-			if o.Positions, err = parseLengths("--positions", positions, 0); err != nil {
-				return err
-			}
-			if o.Tokens, err = parseLength(c.Flags().Lookup("tokens").Value.String()); err != nil {
-				return &usageError{fmt.Errorf("--tokens: %w", err)}
-			}
-			if o.CallTokens, err = parseLength(c.Flags().Lookup("call-tokens").Value.String()); err != nil {
-				return &usageError{fmt.Errorf("--call-tokens: %w", err)}
-			}
-			if o.Rows < 1 || o.Steps < 1 || o.Runs < 1 {
-				return &usageError{errors.New("--rows, --decode-steps, --runs: must be at least 1")}
-			}
-			if !(o.TFLOPs >= 0 && o.GBs >= 0) {
-				return &usageError{errors.New("--peak-tflops, --peak-gbs: must not be negative")}
 			}
 			r, err := flags.load(c, args[0])
 			if err != nil {
@@ -78,6 +62,29 @@ The limits of a CPU are measured, those of a known GPU come from its data sheet;
 	flags.add(c)
 	outputFlag(c, &output)
 	return c
+}
+
+// benchGenerateOptions reads what the flags say as texts, and refuses what they can't mean.
+func benchGenerateOptions(c *cobra.Command, o *bench.GenerateOptions, prompts, positions []string) (err error) {
+	if o.Prompts, err = parseLengths("--prompts", prompts, 1); err != nil {
+		return err
+	}
+	if o.Positions, err = parseLengths("--positions", positions, 0); err != nil {
+		return err
+	}
+	if o.Tokens, err = parseLength(c.Flags().Lookup("tokens").Value.String()); err != nil {
+		return &usageError{fmt.Errorf("--tokens: %w", err)}
+	}
+	if o.CallTokens, err = parseLength(c.Flags().Lookup("call-tokens").Value.String()); err != nil {
+		return &usageError{fmt.Errorf("--call-tokens: %w", err)}
+	}
+	if o.Rows < 1 || o.Steps < 1 || o.Runs < 1 {
+		return &usageError{errors.New("--rows, --decode-steps, --runs: must be at least 1")}
+	}
+	if !(o.TFLOPs >= 0 && o.GBs >= 0) {
+		return &usageError{errors.New("--peak-tflops, --peak-gbs: must not be negative")}
+	}
+	return nil
 }
 
 func generationText(w io.Writer, g *bench.Generation) error {

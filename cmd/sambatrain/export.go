@@ -38,35 +38,7 @@ A model that a format can't represent exactly is refused. docs/export.md shows h
 			if err := o.Validate(); err != nil {
 				return &usageError{fmt.Errorf("--%w", err)}
 			}
-			log, err := a.logger()
-			if err != nil {
-				return err
-			}
-			r, newest, err := train.Newest(args[0], log)
-			if err != nil {
-				return err
-			}
-			tok, err := train.TokenizerOf(args[0], r)
-			if err != nil {
-				return err
-			}
-			parameters, err := newest.OpenModel()
-			if err != nil {
-				return err
-			}
-			defer parameters.Close()
-			x, err := convert.Export(&convert.Source{
-				Name: r.Name, Model: &r.Model, Parameters: parameters, Tokenizer: tok,
-				SeqLen: r.Data.SeqLen, Step: newest.Step, CodeVersion: version(),
-			}, out, o)
-			if err != nil {
-				return err
-			}
-			for _, note := range x.Notes {
-				log.Info(note)
-			}
-			fmt.Fprintf(c.OutOrStdout(), "exported step %d of %s to %s, for %s\n", newest.Step, args[0], out, x.Class)
-			return nil
+			return a.export(c, args[0], out, o)
 		},
 	}
 	f := c.Flags()
@@ -77,6 +49,39 @@ A model that a format can't represent exactly is refused. docs/export.md shows h
 	f.Var(&shard, "max-shard-size", "maximum size of a safetensors file, as in 500MB")
 	f.StringVar(&out, "out", "", "folder to write; it must be empty or not exist")
 	return c
+}
+
+// export writes a run's newest good checkpoint to out.
+func (a *app) export(c *cobra.Command, run, out string, o convert.Options) error {
+	log, err := a.logger()
+	if err != nil {
+		return err
+	}
+	r, newest, err := train.Newest(run, log)
+	if err != nil {
+		return err
+	}
+	tok, err := train.TokenizerOf(run, r)
+	if err != nil {
+		return err
+	}
+	parameters, err := newest.OpenModel()
+	if err != nil {
+		return err
+	}
+	defer parameters.Close()
+	x, err := convert.Export(&convert.Source{
+		Name: r.Name, Model: &r.Model, Parameters: parameters, Tokenizer: tok,
+		SeqLen: r.Data.SeqLen, Step: newest.Step, CodeVersion: version(),
+	}, out, o)
+	if err != nil {
+		return err
+	}
+	for _, note := range x.Notes {
+		log.Info(note)
+	}
+	fmt.Fprintf(c.OutOrStdout(), "exported step %d of %s to %s, for %s\n", newest.Step, run, out, x.Class)
+	return nil
 }
 
 func names[S ~string](list []S) []string {

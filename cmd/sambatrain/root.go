@@ -6,13 +6,11 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/sambatrain/sambatrain/internal/plainjson"
 	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/recipes"
 )
@@ -53,14 +51,7 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and s
 		},
 	}
 	root.SetVersionTemplate("sambatrain {{.Version}}\n")
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		text := err.Error()
-		var number *strconv.NumError
-		if errors.As(err, &number) {
-			text = strings.Replace(text, number.Error(), number.Err.Error(), 1)
-		}
-		return &usageError{fmt.Errorf("%s; see `%s --help`", text, c.CommandPath())}
-	})
+	root.SetFlagErrorFunc(wrongFlag)
 	f := root.PersistentFlags()
 	f.StringVar(&a.logLevel, "log-level", "info", "least severe messages to log: "+strings.Join(runlog.LogLevels, ", "))
 	f.StringVar(&a.logFormat, "log-format", "text", "format of log lines and progress: "+strings.Join(runlog.LogFormats, ", "))
@@ -75,12 +66,7 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and s
 	for _, c := range root.Commands() {
 		if c.HasSubCommands() && c.RunE == nil {
 			c.Args = cobra.ArbitraryArgs // RunE knows what is wrong with them
-			c.RunE = func(c *cobra.Command, args []string) error {
-				if len(args) == 0 {
-					return c.Help()
-				}
-				return unknownCommand(c, args[0])
-			}
+			c.RunE = helpOnly
 		}
 	}
 	root.RunE = func(c *cobra.Command, args []string) error {
@@ -96,6 +82,24 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and s
 	root.Args = cobra.ArbitraryArgs
 	root.SuggestionsMinimumDistance = 2
 	return root
+}
+
+// wrongFlag is the error of a flag that there isn't, or whose value it can't take.
+func wrongFlag(c *cobra.Command, err error) error {
+	text := err.Error()
+	var number *strconv.NumError
+	if errors.As(err, &number) {
+		text = strings.Replace(text, number.Error(), number.Err.Error(), 1)
+	}
+	return &usageError{fmt.Errorf("%s; see `%s --help`", text, c.CommandPath())}
+}
+
+// helpOnly runs a command that only has others below it.
+func helpOnly(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return c.Help()
+	}
+	return unknownCommand(c, args[0])
 }
 
 // addCobras adds the library's own commands, help and completion, which refuse what they don't know.
@@ -167,90 +171,4 @@ func checkThreads(n int) error {
 		return &usageError{flagNames(err)}
 	}
 	return nil
-}
-
-// outputForm is the form of a command's result.
-type outputForm string
-
-const (
-	outputText     outputForm = "text"
-	outputJSON     outputForm = "json"
-	outputMarkdown outputForm = "markdown"
-)
-
-// outputValue is the flag of an outputForm. It is checked before a long run, not after it.
-type outputValue struct {
-	form *outputForm
-	all  []string
-}
-
-// outputFlag adds --output: text, json, and what other forms the command has.
-func outputFlag(c *cobra.Command, form *outputForm, others ...outputForm) {
-	*form = outputText
-	v := outputValue{form, []string{string(outputText), string(outputJSON)}}
-	for _, o := range others {
-		v.all = append(v.all, string(o))
-	}
-	c.Flags().Var(v, "output", "output format: "+v.names())
-	offer(c, "output", v.all)
-}
-
-// offer completes a flag's values in shells.
-func offer(c *cobra.Command, flag string, values []string) {
-	complete(c, flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
-}
-
-func complete(c *cobra.Command, flag string, by cobra.CompletionFunc) {
-	if err := c.RegisterFlagCompletionFunc(flag, by); err != nil {
-		panic(err) // the flag is not there, or has completions
-	}
-}
-
-func (v outputValue) names() string {
-	last := len(v.all) - 1
-	return strings.Join(v.all[:last], ", ") + " or " + v.all[last]
-}
-
-func (v outputValue) String() string {
-	if v.form == nil { // pflag's own look at the zero value
-		return ""
-	}
-	return string(*v.form)
-}
-
-// Set implements pflag.Value.
-func (v outputValue) Set(s string) error {
-	if !slices.Contains(v.all, s) {
-		return errors.New("must be " + v.names())
-	}
-	*v.form = outputForm(s)
-	return nil
-}
-
-// Type implements pflag.Value.
-func (v outputValue) Type() string { return "format" }
-
-// printResult writes v as JSON, or calls text, as --output says.
-func printResult(c *cobra.Command, output outputForm, v any, text func(w io.Writer) error) error {
-	if output == outputText {
-		return text(c.OutOrStdout())
-	}
-	return writeJSON(c.OutOrStdout(), v)
-}
-
-// writeJSON writes v for people and programs.
-func writeJSON(w io.Writer, v any) error {
-	text, err := plainjson.Indented(v)
-	if err == nil {
-		_, err = w.Write(text)
-	}
-	return err
-}
-
-// count is a number of things: 1 document, 2 documents.
-func count(n int64, thing string) string {
-	if n != 1 {
-		thing += "s"
-	}
-	return fmt.Sprintf("%d %s", n, thing)
 }

@@ -33,40 +33,10 @@ this machine. SIGINT or SIGTERM finishes the running requests first.` + olderChe
 		Example: "  sambatrain serve runs/quickstart\n  curl localhost:8000/v1/completions -d '{\"prompt\": \"func main\", \"max_tokens\": 50}'",
 		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
-			for _, n := range []struct {
-				flag  string
-				value int
-			}{{"batch", o.Rows}, {"queue", o.Queue}, {"context", o.Context}, {"chunk", o.Chunk}, {"max-body", int(o.Body)}} {
-				if n.value < 1 || n.value > serve.MaxOption {
-					return &usageError{fmt.Errorf("--%s: must be 1 to %d, is %d", n.flag, serve.MaxOption, n.value)}
-				}
-			}
-			if o.Grace < 0 {
-				return &usageError{fmt.Errorf("--grace: must not be negative, is %v", o.Grace)}
-			}
-			log, err := a.logger()
-			if err != nil {
+			if err := checkServe(o); err != nil {
 				return err
 			}
-			o.Log, o.Arrival = log, time.Minute
-			ctx, stop := untilSignal(c.Context())
-			defer stop()
-			m, err := f.load(a, args[0])
-			if err != nil {
-				return err
-			}
-			defer m.Close()
-			l, err := net.Listen("tcp", listen)
-			if err != nil {
-				return fmt.Errorf("--listen: %w", err)
-			}
-			if at, ok := l.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() {
-				log.Warn("other machines can reach this address, and there is no authentication", "address", l.Addr().String())
-			}
-			if o.Name == "" {
-				o.Name = m.Recipe.Name
-			}
-			return serve.New(m, o).Serve(ctx, l)
+			return a.serve(c, args[0], listen, f, o)
 		},
 	}
 	c.Flags().StringVar(&listen, "listen", "127.0.0.1:8000", "address to listen on; port 0 takes a free one")
@@ -79,4 +49,47 @@ this machine. SIGINT or SIGTERM finishes the running requests first.` + olderChe
 	c.Flags().DurationVar(&o.Grace, "grace", 30*time.Second, "how long running requests may take after a signal to stop")
 	f.add(c)
 	return c
+}
+
+// checkServe refuses what the flags can't mean.
+func checkServe(o serve.Options) error {
+	for _, n := range []struct {
+		flag  string
+		value int
+	}{{"batch", o.Rows}, {"queue", o.Queue}, {"context", o.Context}, {"chunk", o.Chunk}, {"max-body", int(o.Body)}} {
+		if n.value < 1 || n.value > serve.MaxOption {
+			return &usageError{fmt.Errorf("--%s: must be 1 to %d, is %d", n.flag, serve.MaxOption, n.value)}
+		}
+	}
+	if o.Grace < 0 {
+		return &usageError{fmt.Errorf("--grace: must not be negative, is %v", o.Grace)}
+	}
+	return nil
+}
+
+// serve answers requests with a run's model until a signal comes.
+func (a *app) serve(c *cobra.Command, run, listen string, f modelFlags, o serve.Options) error {
+	log, err := a.logger()
+	if err != nil {
+		return err
+	}
+	o.Log, o.Arrival = log, time.Minute
+	ctx, stop := untilSignal(c.Context())
+	defer stop()
+	m, err := f.load(a, run)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return fmt.Errorf("--listen: %w", err)
+	}
+	if at, ok := l.Addr().(*net.TCPAddr); ok && !at.IP.IsLoopback() {
+		log.Warn("other machines can reach this address, and there is no authentication", "address", l.Addr().String())
+	}
+	if o.Name == "" {
+		o.Name = m.Recipe.Name
+	}
+	return serve.New(m, o).Serve(ctx, l)
 }

@@ -53,7 +53,7 @@ var rules = []rule{
 	{"internal/shell", nil, "quoting stands alone"},
 	{"internal/plainjson", nil, "writing JSON stands alone"},
 	{"internal/dylib", nil, "opening libraries stands alone"},
-	{"internal/plot", nil, "drawing stands alone"},
+	{"internal/plot", []string{"internal/wholefile"}, "drawing knows no run"},
 	{"internal/runlog", nil, "logs stand alone"},
 	{"internal/generate", []string{"graph", "graph/cpu/simd", "layers"}, "a text is continued on any device, and its tokens are drawn on the CPU"},
 	// cast_weights makes the rounded copy of restored weights, before the first step.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +14,8 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgimg"
 	"gonum.org/v1/plot/vg/vgsvg"
+
+	"github.com/sambatrain/sambatrain/internal/wholefile"
 )
 
 // The picture is 8 x 4.5 inches: 1600 x 900 pixels as PNG, 576 x 324 points as SVG.
@@ -100,7 +101,7 @@ func drawTo(path string, check func() error, paint func(c draw.Canvas)) error {
 	if _, err := out.WriteTo(&buf); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	return os.WriteFile(path, withFontFallback(buf.Bytes()), 0o644)
+	return wholefile.Write(path, withFontFallback(buf.Bytes()))
 }
 
 // withFontFallback names fonts of the same widths for machines that lack the one that text was laid out

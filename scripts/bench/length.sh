@@ -44,7 +44,7 @@ median() {
   awk -v t="$2" "\$1 == t {print $3}" "$work/rounds" | sort -n |
     awk -v d="$1" '{x[NR] = $1} END {f = "%." d "f"; printf f " (" f "-" f ")", x[int((NR + 1) / 2)], x[1], x[NR]}'
 }
-echo "| tokens of the row | µs a token | of it the update | activations, GB | peak memory of the process, GB | calls repeated |"
+echo "| tokens per row | µs per token | of it the update | activations, GB | peak memory of the process, GB | calls repeated |"
 echo "|---|---|---|---|---|---|"
 for t in "${lengths[@]}"; do
   last=$(grep "^$t " "$work/rounds" | tail -1)

@@ -237,14 +237,14 @@ func (s *scratch) pop() uint64 {
 	return top
 }
 
-// merged is what two neighbours become, and how early.
+// merged is what two neighbors become, and how early.
 type merged struct {
 	rank uint32
 	id   int32
 }
 
 // pairTable maps pairs of symbols to merges: a hash table with open addressing, half full at most. It is read for
-// every pair of neighbours, several times faster than a Go map.
+// every pair of neighbors, several times faster than a Go map.
 type pairTable struct {
 	keys   []uint64 // left<<32 | right, plus 1 so that 0 is a free place
 	merges []merged

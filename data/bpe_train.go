@@ -18,7 +18,7 @@ import (
 // TrainTokenizer learns a byte-level BPE from the text that c names, and returns the files of Hugging Face's form: a
 // tokenizer.json whose ids are the 256 bytes, the merges in the order they were found, and the end-of-text token.
 // Words are split as Llama 3 splits them. vocabSize bounds the number of ids; there are fewer where no two pieces are
-// neighbours more than once. Equal text gives equal files.
+// neighbors more than once. Equal text gives equal files.
 //
 // Memory grows with the number of different words. progress, which may be nil, is called now and then, from one
 // goroutine at a time.
@@ -135,7 +135,7 @@ func countPart(work <-chan *chunk, folder, jsonlField string, split splitter) (m
 	return total, nil
 }
 
-// bpeTrainer holds the words as they are merged so far, and how often each pair of neighbours occurs.
+// bpeTrainer holds the words as they are merged so far, and how often each pair of neighbors occurs.
 type bpeTrainer struct {
 	pieces []string         // by id
 	ids    map[string]int32 // of pieces: two pairs may make the same one
@@ -196,7 +196,7 @@ func (t *bpeTrainer) add(piece string) int32 {
 	return id
 }
 
-// count adds n for each pair of neighbours in ids, and calls grown for pairs.
+// count adds n for each pair of neighbors in ids, and calls grown for pairs.
 func (t *bpeTrainer) count(word int32, ids []int32, n int64, grown func(pair [2]int32)) {
 	for i := 1; i < len(ids); i++ {
 		pair := [2]int32{ids[i-1], ids[i]}

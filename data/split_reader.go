@@ -15,7 +15,7 @@ import (
 )
 
 // splitReader is one split of one folder of shards, as blocks of tokens. The documents, each with its end-of-text
-// token, form one stream; block i is its tokens i*T to i*T+T, T+1 of them. Neighbours share a token, so each
+// token, form one stream; block i is its tokens i*T to i*T+T, T+1 of them. Neighbors share a token, so each
 // token but the stream's first is the target of one position. What is left at the end is in no block.
 //
 // It is safe for use by several goroutines at once. It keeps no file open.

@@ -70,7 +70,7 @@ func (c *compiler) maker(st *storage) *pending {
 	return nil
 }
 
-// takeInNorms lets products normalise their input themselves, each block of a kernel all of
+// takeInNorms lets products normalize their input themselves, each block of a kernel all of
 // it, and drops norms that nothing reads any more.
 func (c *compiler) takeInNorms() error {
 	var norms []*storage

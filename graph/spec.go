@@ -65,10 +65,10 @@ type Spec struct {
 	// Stacks: input 1 is a weight, and what weights one below the other make of input 0 is
 	// what each makes, side by side.
 	Stacks bool
-	// Norm says that output 0 is input 0 normalised by its root mean square, and scaled by
+	// Norm says that output 0 is input 0 normalized by its root mean square, and scaled by
 	// input 1. nil: it is not.
 	Norm *Norm
-	// Normed is the op that normalises input 0 first: it takes that and the norm's scale in
+	// Normed is the op that normalizes input 0 first: it takes that and the norm's scale in
 	// its place. nil: there is none.
 	Normed func(n Norm) *Spec
 	// Gates says that output 0 is silu(input 0) times input 1, and Gated is the op that gives
@@ -99,7 +99,7 @@ type Spec struct {
 	InPlace []int
 }
 
-// Norm is the attribute of a normalisation.
+// Norm is the attribute of a normalization.
 type Norm struct {
 	Epsilon float64 // added to the mean square
 }

@@ -25,7 +25,7 @@ type Model struct {
 	NormEps   float64 `yaml:"norm_eps" json:"norm_eps"`
 	// TieEmbeddings makes the head's weight the embedding's.
 	TieEmbeddings bool `yaml:"tie_embeddings" json:"tie_embeddings"`
-	// Init is the scheme of initialisation: mamba or llama.
+	// Init is the scheme of initialization: mamba or llama.
 	Init   string `yaml:"init" json:"init"`
 	Layers Stack  `yaml:"layers" json:"layers"`
 	// The settings that the mixers of Layers have unless a place overrides them.
@@ -50,7 +50,7 @@ type Place struct {
 	Settings map[string]any
 }
 
-// Mixer is what a sublayer does to the normalised stream.
+// Mixer is what a sublayer does to the normalized stream.
 type Mixer interface {
 	// Forward maps x [B T D] to what is added to the stream, of the same shape.
 	Forward(b *graph.Builder, x graph.Tensor) graph.Tensor

@@ -7,7 +7,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// The two schemes of initialisation that the paper's code has.
+// The two schemes of initialization that the paper's code has.
 const (
 	// InitMamba: linear weights as PyTorch draws them, the outputs of every sublayer
 	// divided by the root of the number of sublayers, embeddings N(0, 0.02).
@@ -17,7 +17,7 @@ const (
 	InitLlama = "llama"
 )
 
-// initializer draws the weights that a scheme of initialisation concerns.
+// initializer draws the weights that a scheme of initialization concerns.
 type initializer struct {
 	scheme    string
 	dModel    int
@@ -41,7 +41,7 @@ func (i initializer) output(in int) graph.Init {
 }
 
 // recurrent is for a weight [out in] inside a GLA or retention mixer, which have an
-// initialisation of their own that the mamba scheme keeps: U(-a, a) with
+// initialization of their own that the mamba scheme keeps: U(-a, a) with
 // a = 2^-2.5 sqrt(6/(in+out)) (Glorot & Bengio, 2010).
 func (i initializer) recurrent(in, out int) graph.Init {
 	if i.scheme == InitLlama {
@@ -60,7 +60,7 @@ func (i initializer) recurrentOutput(in, out int) graph.Init {
 
 func recurrentBound(in, out int) float64 { return math.Exp2(-2.5) * math.Sqrt(6/float64(in+out)) }
 
-// mega is for a weight [out in] of a Mega mixer's own projections, whose initialisation
+// mega is for a weight [out in] of a Mega mixer's own projections, whose initialization
 // the mamba scheme keeps.
 func (i initializer) mega(in int) graph.Init {
 	if i.scheme == InitLlama {

@@ -80,7 +80,7 @@ func values(t *testing.T, m *layers.Model, name string) []float64 {
 	return x
 }
 
-// TestMambaScheme: the initialisation of all models but the 438M Llamas. The layers
+// TestMambaScheme: the initialization of all models but the 438M Llamas. The layers
 // are 1.mamba, 2.mlp, 3.swa, 4.mlp, and so on.
 func TestMambaScheme(t *testing.T) {
 	const d, dff, n, sublayers = 128, 192, 16, 12

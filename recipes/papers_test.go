@@ -137,7 +137,7 @@ func asPaper(t *testing.T, r *recipes.Recipe) {
 	if r.Train.Seed != 3407 || r.Model.NormEps != 1e-5 || r.Eval.Rows != 200 {
 		t.Errorf("seed %d, norm_eps %g, eval.rows %d", r.Train.Seed, r.Model.NormEps, r.Eval.Rows)
 	}
-	// In its code, what is tied is initialised as Mamba, and what is not as GPT-NeoX.
+	// In its code, what is tied is initialized as Mamba, and what is not as GPT-NeoX.
 	if r.Model.TieEmbeddings != (r.Model.Init == layers.InitMamba) {
 		t.Errorf("tied is %v, init is %s", r.Model.TieEmbeddings, r.Model.Init)
 	}

@@ -24,7 +24,7 @@ func newBenchCurves() *cobra.Command {
 		Long: `Draw the speeds that ` + "`bench generate --output json`" + ` measured for several models:
 of prompts by length in OUT/prompts.png, and of decoding by the number of tokens generated
 from an empty context in OUT/decode-ROWS.png. Also print them as markdown tables. Models
-with the same name are labelled with their file names.`,
+with the same name are labeled with their file names.`,
 		Example: "  sambatrain bench generate samba-1.7b --output json > samba.json\n  sambatrain bench curves samba.json llama.json --out pictures",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {

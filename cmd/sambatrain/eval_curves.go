@@ -25,7 +25,7 @@ func newEvalCurves() *cobra.Command {
 		Short: "Compare the `eval ppl` results of several runs",
 		Long: `Draw the bits per byte by context length of several runs, as written by ` + "`eval ppl`" + ` to
 RUN_DIR/eval/ppl, in one picture, and print them as a markdown table. --name is another
-folder of RUN_DIR/eval, written by ` + "`eval ppl --out`" + `. Runs are labelled with the names of
+folder of RUN_DIR/eval, written by ` + "`eval ppl --out`" + `. Runs are labeled with the names of
 their recipes, or with their folders where two have the same recipe.`,
 		Example: "  sambatrain eval curves runs/samba runs/llama --out ppl.png",
 		Args: func(c *cobra.Command, args []string) error {

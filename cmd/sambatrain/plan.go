@@ -36,7 +36,7 @@ func newPlan() *cobra.Command {
 how many days and dollars its tokens cost, and which run.shard and train.micro_batch are
 the fastest that fit. Nothing is run: the plan of a step is built as for a GPU, and timed
 with op times measured on one and a model of the network. docs/scale.md says what is
-modelled and what is not.`,
+modeled and what is not.`,
 		Example: `  sambatrain plan samba-1.3b --gpus 64
   sambatrain plan samba-421m --gpus 1-512 --price 1.9
   sambatrain plan samba-3.8b --gpus 8 --interconnect pcie-ib200 --shard full`,

@@ -73,7 +73,7 @@ func opSpan(e event) traceEvent {
 	return s
 }
 
-// layerSpans joins neighbouring calls of one layer. events are in order of time.
+// layerSpans joins neighboring calls of one layer. events are in order of time.
 func layerSpans(events []event) []traceEvent {
 	var list []traceEvent
 	for i := 0; i < len(events); {

@@ -339,7 +339,7 @@ func TestFuse(t *testing.T) {
 	}
 }
 
-// TestInterleaved: a head's row i and i+headDim/2 become neighbours.
+// TestInterleaved: a head's row i and i+headDim/2 become neighbors.
 func TestInterleaved(t *testing.T) {
 	got := interleaved([]float32{0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7}, 4, 2)
 	if want := []float32{0, 0, 2, 2, 1, 1, 3, 3, 4, 4, 6, 6, 5, 5, 7, 7}; !slices.Equal(got, want) {

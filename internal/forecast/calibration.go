@@ -24,7 +24,7 @@ type Calibration struct {
 	// Source and Date say where the rates were measured.
 	Source string `yaml:"source"`
 	Date   string `yaml:"date"`
-	// PeakTFLOPs is the data sheet's, for the utilisation.
+	// PeakTFLOPs is the data sheet's, for the utilization.
 	PeakTFLOPs float64 `yaml:"peak_tflops"`
 	// Memory is what a run may plan with.
 	Memory recipes.Bytes `yaml:"memory"`

@@ -14,7 +14,7 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// palette is that of Okabe and Ito, "Color Universal Design" (2008), which colour-blind people tell apart,
+// palette is that of Okabe and Ito, "Color Universal Design" (2008), which color-blind people tell apart,
 // without its yellow, too pale for a line. A picture with more series begins it anew, with dashed lines.
 var palette = []color.RGBA{
 	{0x00, 0x72, 0xb2, 0xff}, // blue
@@ -57,7 +57,7 @@ func style(size vg.Length, c color.Color) text.Style {
 	}
 }
 
-// pale mixes c with white, as an opaque colour: where pale lines cross they must not darken.
+// pale mixes c with white, as an opaque color: where pale lines cross they must not darken.
 func pale(c color.RGBA) color.RGBA {
 	mix := func(v uint8) uint8 { return uint8(0.32*float64(v) + 0.68*255) }
 	return color.RGBA{mix(c.R), mix(c.G), mix(c.B), 0xff}

@@ -87,7 +87,7 @@ func TestTextsDontOverlap(t *testing.T) {
 	}
 }
 
-// TestSecondRoundIsDashed: what has a colour for the second time is told by its dashes.
+// TestSecondRoundIsDashed: what has a color for the second time is told by its dashes.
 func TestSecondRoundIsDashed(t *testing.T) {
 	for n, want := range map[int]bool{len(palette): false, len(palette) + 1: true} {
 		var series []Series

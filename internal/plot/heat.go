@@ -49,8 +49,8 @@ func (h Heat) check() error {
 	return nil
 }
 
-// share is the colour of a value: vermilion for 0, white in the middle, bluish green for
-// 1, which colour-blind people tell apart.
+// share is the color of a value: vermilion for 0, white in the middle, bluish green for
+// 1, which color-blind people tell apart.
 func share(v float64) color.RGBA {
 	end, far := palette[1], 1-2*v
 	if v > 0.5 {

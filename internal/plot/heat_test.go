@@ -34,7 +34,7 @@ func TestHeatMap(t *testing.T) {
 	}
 	for v, want := range map[float64]color.RGBA{0: palette[1], 0.5: {255, 255, 255, 255}, 1: palette[2]} {
 		if got := share(v); got != want {
-			t.Errorf("the colour of %g is %v, want %v", v, got, want)
+			t.Errorf("the color of %g is %v, want %v", v, got, want)
 		}
 	}
 }

@@ -27,7 +27,7 @@ type ConsoleOptions struct {
 }
 
 // NewConsole returns the console for f, which is os.Stderr outside tests: a progress bar on a
-// terminal, plain lines elsewhere (a file, a pipe, a terminal with TERM=dumb). The bar has colour unless
+// terminal, plain lines elsewhere (a file, a pipe, a terminal with TERM=dumb). The bar has color unless
 // the environment variable NO_COLOR is set to something (https://no-color.org).
 func NewConsole(f *os.File, options ConsoleOptions) Console {
 	if !wantsBar(term.IsTerminal(int(f.Fd())), options.Total, os.Getenv) {

@@ -164,7 +164,7 @@ func TestNewConsoleOnFile(t *testing.T) {
 	}
 }
 
-// screen is what a terminal shows after out: \r and "\x1b[2K" and "\x1b[0K" obeyed, colours dropped.
+// screen is what a terminal shows after out: \r and "\x1b[2K" and "\x1b[0K" obeyed, color dropped.
 func screen(t *testing.T, out string) []string {
 	t.Helper()
 	out = regexp.MustCompile("\x1b\\[[0-9;]*m").ReplaceAllString(out, "")
@@ -203,9 +203,9 @@ func screen(t *testing.T, out string) []string {
 
 func TestBar(t *testing.T) {
 	for name, style := range map[string]barStyle{
-		"plain":           {},
-		"escape codes":    {ansi: true},
-		"and with colour": {ansi: true, color: true},
+		"plain":          {},
+		"escape codes":   {ansi: true},
+		"and with color": {ansi: true, color: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var out bytes.Buffer
@@ -240,7 +240,7 @@ func TestBar(t *testing.T) {
 				t.Errorf("at the end\n%s\nwant\n%s", got, strings.Join(want, "\n"))
 			}
 			if got := strings.Contains(out.String(), "\x1b[32m"); got != style.color {
-				t.Errorf("colour written: %v, want %v", got, style.color)
+				t.Errorf("color written: %v, want %v", got, style.color)
 			}
 			if got := strings.Contains(out.String(), "\x1b"); got != style.ansi {
 				t.Errorf("escape codes written: %v, want %v", got, style.ansi)

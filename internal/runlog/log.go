@@ -20,7 +20,7 @@ var slogLevels = map[string]slog.Level{
 }
 
 // NewLogger returns a logger that writes to w what is at level or above, as lines of text or JSON,
-// without colour. level and format are values of the flags --log-level and --log-format.
+// without color. level and format are values of the flags --log-level and --log-format.
 func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	lowest, ok := slogLevels[level]
 	if !ok {

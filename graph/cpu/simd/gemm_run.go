@@ -242,7 +242,7 @@ func (r *gemmRun) packPanelsA(copyA []float32, lo, hi, worker int) {
 }
 
 // stepsPerCopy is how many steps of one panel are copied before the next panel's: all of them where an
-// operand's rows run along K, and else a few, as the steps are far apart while neighbouring panels share
+// operand's rows run along K, and else a few, as the steps are far apart while neighboring panels share
 // pages and cache lines.
 func (r *gemmRun) stepsPerCopy(alongK bool) int {
 	switch {

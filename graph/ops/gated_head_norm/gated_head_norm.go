@@ -1,5 +1,5 @@
 // Package gated_head_norm is the output gate of gated linear attention and of
-// retention: root-mean-square normalisation of each head by itself, times
+// retention: root-mean-square normalization of each head by itself, times
 // silu(gate) (arXiv 2312.06635, 2307.08621).
 package gated_head_norm
 
@@ -9,7 +9,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// Apply normalises each head of x [B T H*D], scales it by w [D], which the heads
+// Apply normalizes each head of x [B T H*D], scales it by w [D], which the heads
 // share, and multiplies by silu(gate), gate [B T H*D]: y [B T H*D].
 func Apply(b *graph.Builder, x, gate, w graph.Tensor, eps float64) graph.Tensor {
 	return b.Apply(Spec(eps), x, gate, w)

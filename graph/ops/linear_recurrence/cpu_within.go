@@ -171,7 +171,7 @@ func (f *gated) toEnd(decays, g matrix, lo, hi int) {
 	}
 }
 
-// factors are, for each two neighbouring halves of that many tokens, the keys of
+// factors are, for each two neighboring halves of that many tokens, the keys of
 // the first decayed to its end and the queries of the second decayed from there.
 func (f *gated) factors(w *scratch, g, k matrix, n, half int) matrix {
 	decays, factors := matrix{w.decays, f.keys}, matrix{w.factors, f.keys}

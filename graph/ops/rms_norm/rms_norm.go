@@ -1,4 +1,4 @@
-// Package rms_norm is root-mean-square normalisation with a weight a channel
+// Package rms_norm is root-mean-square normalization with a weight a channel
 // (Zhang & Sennrich, arXiv 1910.07467), as Samba uses it before every mixer.
 package rms_norm
 
@@ -9,7 +9,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// Apply normalises the last dimension of x [B T D] and scales it by w [D].
+// Apply normalizes the last dimension of x [B T D] and scales it by w [D].
 func Apply(b *graph.Builder, x, w graph.Tensor, eps float64) graph.Tensor {
 	return b.Apply(Spec(eps), x, w)
 }

@@ -18,7 +18,7 @@ type isa struct {
 	vecs   int  // vectors in a row of a tile
 	wide   int  // rows of the largest tile of wideVecs vectors
 	masked bool // loads and stores take a mask register
-	pairs  bool // an element is two bfloat16s, neighbours along K
+	pairs  bool // an element is two bfloat16s, neighbors along K
 }
 
 var (

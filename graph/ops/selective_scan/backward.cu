@@ -23,8 +23,8 @@ __device__ __forceinline__ float delta_of(float x) {
 // selective_scan_backward: du, ddt and dz [B T C], the block's part of dBm and dCm,
 // slices [slices][B T][2][N], and of dA_log, ddt_bias and dD, rows [B*segments][N+2][C].
 // lasts [B][segments][PIECES][N][C] are what the tokens after a piece of a segment send back to
-// its last states, zeros where null. Grid: slices of the channels, segments of `length` chunks,
-// rows. du may lie where dy does.
+// its last states, zeros where null. Grid: rows, slices of the channels, segments of
+// `length` chunks. du may lie where dy does.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, const float *a_log, const B_T *b,
                         const C_T *c, const float *d, const Z_T *z, const float *saved, const DY_T *dy,
@@ -42,9 +42,9 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
   float *bs = history + GROUPS * WARPS * HISTORY, *cs = bs + CHUNK * STATES + 16;
   float *bias = cs + CHUNK * STATES, *skip = bias + CHANNELS;
 
-  Place at(blockIdx.x, channels);
-  Segment seg(blockIdx.y, length, tokens);
-  int row = blockIdx.z * tokens;
+  Place at(blockIdx.y, channels);
+  Segment seg(blockIdx.z, length, tokens);
+  int row = blockIdx.x * tokens;
   int chunks = (tokens + CHUNK - 1) / CHUNK;
   load_parameter(bias, dt_bias, at);
   load_parameter(skip, d, at);
@@ -54,13 +54,13 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
   TokenSums over_tokens;
   float rate[TILE][PER], dh[TILE][PER], da[TILE][PER] = {};
   at.rates(a_log, rate);
-  at.load(dh, lasts, ((int64_t)blockIdx.z * gridDim.y + blockIdx.y) * PIECES + PIECES - 1);
+  at.load(dh, lasts, ((int64_t)blockIdx.x * gridDim.z + blockIdx.z) * PIECES + PIECES - 1);
   __syncthreads();
 
   float h[TILE][PER];
   for (int chunk = seg.to - 1; chunk >= seg.from; chunk--) {
     int t0 = row + chunk * CHUNK, count = tokens_of(chunk, tokens);
-    int64_t state = (int64_t)blockIdx.z * chunks + chunk;
+    int64_t state = (int64_t)blockIdx.x * chunks + chunk;
     Octets octets;
     at.forget();
     at.load(h, saved, state);
@@ -245,7 +245,7 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
     }
     over_tokens.add(sum, at);
 
-    float *slice = slices + ((int64_t)(blockIdx.x * gridDim.z) * tokens + t0) * 2 * N;
+    float *slice = slices + ((int64_t)(blockIdx.y * gridDim.x) * tokens + t0) * 2 * N;
     for (int i = at.thread * 4; i < count * 2 * STATES; i += THREADS * 4) {
       int t = i / (2 * STATES), matrix = i / STATES % 2, n = i % STATES;
       const float *part = history + t / GROUP * WARPS * HISTORY + (t % GROUP * 2 + matrix) * STATES + n;
@@ -268,7 +268,7 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
     }
   }
 
-  float *mine = rows + ((int64_t)blockIdx.z * gridDim.y + blockIdx.y) * (N + 2) * channels + at.first;
+  float *mine = rows + ((int64_t)blockIdx.x * gridDim.z + blockIdx.z) * (N + 2) * channels + at.first;
 #pragma unroll
   for (int c = 0; c < TILE; c++)
 #pragma unroll

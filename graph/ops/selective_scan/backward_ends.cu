@@ -2,7 +2,7 @@
 
 // selective_scan_backward_ends: what each piece of all segments but the first sends back to the
 // states before it when nothing comes from after it, and how much of what comes from there it
-// passes on: ends and decays [B][segments PIECES][N][C]. Grid: slices, pieces, rows.
+// passes on: ends and decays [B][segments PIECES][N][C]. Grid: rows, slices, pieces.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_ENDS)
 selective_scan_backward_ends(const DT_T *dt, const float *dt_bias, const float *a_log, const C_T *c, const Z_T *z,
                              const DY_T *dy, const int *documents, float *ends, float *decays, int length,
@@ -10,10 +10,10 @@ selective_scan_backward_ends(const DT_T *dt, const float *dt_bias, const float *
   __shared__ __align__(16) float2 steps[CHUNK][CHANNELS]; // (step, g)
   __shared__ __align__(16) float cs[CHUNK * STATES];
   __shared__ __align__(16) float bias[CHANNELS];
-  Place at(blockIdx.x, channels);
-  int piece = blockIdx.y + PIECES;
+  Place at(blockIdx.y, channels);
+  int piece = blockIdx.z + PIECES;
   Segment seg = Segment(piece / PIECES, length, tokens).piece(piece % PIECES);
-  int row = blockIdx.z * tokens;
+  int row = blockIdx.x * tokens;
   load_parameter(bias, dt_bias, at);
   float rate[TILE][PER], dh[TILE][PER] = {}, total[TILE] = {};
   at.rates(a_log, rate);
@@ -72,7 +72,7 @@ selective_scan_backward_ends(const DT_T *dt, const float *dt_bias, const float *
   for (int c = 0; c < TILE; c++)
 #pragma unroll
     for (int k = 0; k < PER; k++) {
-      int64_t i = at.state((int64_t)blockIdx.z * (gridDim.y + PIECES) + piece, c, k);
+      int64_t i = at.state((int64_t)blockIdx.x * (gridDim.z + PIECES) + piece, c, k);
       if (at.has(c, k)) ends[i] = dh[c][k], decays[i] = fast_exp2(total[c] * rate[c][k]);
     }
 }

@@ -230,16 +230,14 @@ __device__ __forceinline__ void put_steps(Shared &shared, const Octets &octets, 
 // put_gradients makes du, ddt and dz of a chunk that is done.
 __device__ __forceinline__ void put_gradients(const Shared &shared, const Octets &octets, const Place &at, const Gradients &out, int t0, int count,
                                               TokenSums &over_tokens) {
-  float shift[8], weight[8], sum[16] = {}; // of ddt and of g u, over the thread's tokens
-  load8(shared.bias + at.column(), shift);
+  float weight[8], sum[16] = {}; // of ddt and of g u, over the thread's tokens
   load8(shared.skip + at.column(), weight);
 #pragma unroll
   for (int i = 0; i < OCTETS; i++) {
     int t = at.token(i), left = within(t, count) ? at.left() : 0;
     if (left <= 0) continue;
-    float x[8], raw[8], up[8], out_u[8], out_dt[8], out_z[8];
+    float x[8], up[8], out_u[8], out_dt[8], out_z[8];
     unpack(octets.u[i], x);
-    unpack(octets.dt[i], raw);
     unpack(octets.dy[i], up);
 #ifdef GATED
     float gate[8];
@@ -251,11 +249,13 @@ __device__ __forceinline__ void put_gradients(const Shared &shared, const Octets
       float g = up[k], dhb = k % 2 ? done.w : done.z;
 #ifdef GATED
       float q = half_of(__float_as_uint(rest.w), k);
-      g *= gate[k] * q;
-      out_z[k] = up[k] * fmaf(weight[k], x[k], k % 2 ? done.y : done.x) * q * fmaf(gate[k], 1.f - q, 1.f);
+      g *= q;
+      out_z[k] = g * fmaf(weight[k], x[k], k % 2 ? done.y : done.x) * fmaf(gate[k], 1.f - q, 1.f);
+      g *= gate[k];
 #endif
       out_u[k] = fmaf(weight[k], g, half_of(__float_as_uint(rest.z), k) * dhb);
-      out_dt[k] = fmaf(x[k], dhb, k % 2 ? rest.y : rest.x) * scan_sigmoid(raw[k] + shift[k]);
+      // sigmoid(x) is 1 - exp(-softplus(x)), to 1e-7.
+      out_dt[k] = fmaf(x[k], dhb, k % 2 ? rest.y : rest.x) * (1.f - fast_exp(-half_of(__float_as_uint(rest.z), k)));
       sum[k] += out_dt[k];
       sum[8 + k] = fmaf(g, x[k], sum[8 + k]);
     }
@@ -264,11 +264,11 @@ __device__ __forceinline__ void put_gradients(const Shared &shared, const Octets
   over_tokens.add(sum, at);
 }
 
-// put_slices adds up what the warps have for dBm and dCm. slice [tokens][2][N] is the chunk's.
-__device__ __forceinline__ void put_slices(const Shared &shared, float *slice, int count) {
+// put_slices adds up what the warps have for dBm and dCm, and rounds it. slice [tokens][2][N] is the chunk's.
+__device__ __forceinline__ void put_slices(const Shared &shared, SLICE_T *slice, int count) {
   int first = threadIdx.x / (2 * LANES), part = threadIdx.x / 2 % LANES, matrix = threadIdx.x % 2;
   const float *from = shared.history[first / GROUP][0] + first % GROUP * PART + part * 8 + matrix * 4;
-  float *to = slice + (first * 2 + 1 - matrix) * N + part * 2;
+  SLICE_T *to = slice + (first * 2 + 1 - matrix) * N + part * 2;
 #pragma unroll
   for (int t = 0; t < CHUNK; t += THREADS / (2 * LANES)) {
     if (first + t >= count) break;
@@ -279,8 +279,8 @@ __device__ __forceinline__ void put_slices(const Shared &shared, float *slice, i
 #pragma unroll
       for (int k = 0; k < 4; k++) total[k] = w ? total[k] + x[k] : x[k];
     }
-    *(float2 *)(to + t * 2 * N) = make_float2(total[0], total[1]);
-    *(float2 *)(to + t * 2 * N + 8) = make_float2(total[2], total[3]);
+    *(uint32_t *)(to + t * 2 * N) = pack_bf16(total[0], total[1]);
+    *(uint32_t *)(to + t * 2 * N + 8) = pack_bf16(total[2], total[3]);
   }
 }
 
@@ -289,15 +289,15 @@ __device__ __forceinline__ void put_slices(const Shared &shared, float *slice, i
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, const float *a_log, const B_T *b,
                         const C_T *c, const float *d, const Z_T *z, const float *saved, const DY_T *dy,
-                        const int *documents, const float *lasts, DU_T *du, DDT_T *ddt, DZ_T *dz, float *slices,
+                        const int *documents, const float *lasts, DU_T *du, DDT_T *ddt, DZ_T *dz, SLICE_T *slices,
                         float *rows, int length, int tokens, int channels, int u_stride, int dt_stride, int b_stride,
                         int c_stride, int z_stride, int dy_stride, int du_stride, int ddt_stride, int dz_stride) {
   static_assert(N == 16 && PER == 4 && LANES == 4 && TILE == 2 && OCTETS * THREADS == CHUNK * ROW_OCTETS, "of other sizes is backward.cu");
   extern __shared__ __align__(128) unsigned char arena[];
   Shared &shared = *(Shared *)arena;
-  Place at(blockIdx.x, channels);
-  Segment seg(blockIdx.y, length, tokens);
-  int row = blockIdx.z * tokens, chunks = (tokens + CHUNK - 1) / CHUNK;
+  Place at(blockIdx.y, channels);
+  Segment seg(blockIdx.z, length, tokens);
+  int row = blockIdx.x * tokens, chunks = (tokens + CHUNK - 1) / CHUNK;
   Operands in = {u, dt, dy, z, u_stride, dt_stride, dy_stride, z_stride};
   Gradients out = {du, ddt, dz, du_stride, ddt_stride, dz_stride};
   load_parameter(shared.bias, dt_bias, at);
@@ -311,7 +311,10 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
   auto load = [&](float h[8], const float *states, int64_t i) {
     const float *from = states + (i * N + number) * channels + channel;
 #pragma unroll
-    for (int s = 0; s < 8; s++) h[s] = states ? from[(s / 4 * 8 + s % 2) * channels + s / 2 % 2] : 0.f;
+    for (int i = 0; i < 4; i++) { // numbers; a pair of channels at once
+      float2 x = states ? *(const float2 *)(from + (i / 2 * 8 + i % 2) * channels) : make_float2(0.f, 0.f);
+      h[i / 2 * 4 + i % 2] = x.x, h[i / 2 * 4 + i % 2 + 2] = x.y;
+    }
   };
   Thread thread;
   float natural[8];
@@ -322,12 +325,12 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
   }
   round8(thread.rates, natural);
   thread.identity = at.lane / LANES / 2 == at.part ? (at.lane / LANES % 2 ? ONES & 0xffff0000u : ONES & 0xffffu) : 0;
-  load(thread.dh, lasts, ((int64_t)blockIdx.z * gridDim.y + blockIdx.y) * PIECES + PIECES - 1);
+  load(thread.dh, lasts, ((int64_t)blockIdx.x * gridDim.z + blockIdx.z) * PIECES + PIECES - 1);
   __syncthreads();
 
   for (int chunk = seg.to - 1; chunk >= seg.from; chunk--) {
     int t0 = row + chunk * CHUNK, count = tokens_of(chunk, tokens);
-    int64_t state = (int64_t)blockIdx.z * chunks + chunk;
+    int64_t state = (int64_t)blockIdx.x * chunks + chunk;
     Octets octets;
     float h[8];
     at.forget();
@@ -346,11 +349,11 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
     at.forget();
     octets.ask(in, at, t0, count); // before du is stored, which may lie where dy does
     __syncthreads();
-    put_slices(shared, slices + ((int64_t)(blockIdx.x * gridDim.z) * tokens + t0) * 2 * N, count);
+    put_slices(shared, slices + ((int64_t)(blockIdx.y * gridDim.x) * tokens + t0) * 2 * N, count);
     put_gradients(shared, octets, at, out, t0, count, over_tokens);
   }
 
-  rows += ((int64_t)blockIdx.z * gridDim.y + blockIdx.y) * (N + 2) * channels;
+  rows += ((int64_t)blockIdx.x * gridDim.z + blockIdx.z) * (N + 2) * channels;
 #pragma unroll
   for (int s = 0; s < 8; s++)
     rows[(int64_t)(number + s / 4 * 8 + s % 2) * channels + channel + s / 2 % 2] = thread.da[s] * thread.rate[s] * LN2;

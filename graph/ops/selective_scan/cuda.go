@@ -140,8 +140,8 @@ func (f form) states(d graph.Dims, o addresses, saved, workspace uint64) []graph
 		int32(d["T"]), int32(d["C"]), int32(o.u.Stride), int32(o.dt.Stride), int32(o.bm.Stride)))
 }
 
-// slicesBytes is the slices' parts of dBm and dCm, and rowsBytes the rows' and segments'
-// parts of the parameters' gradients.
+// slicesBytes is the slices' parts of dBm and dCm, which in mixed precision take half of it, and
+// rowsBytes the rows' and segments' parts of the parameters' gradients.
 func (t tiling) slicesBytes(d graph.Dims) int { return 4 * t.slices * d["B"] * d["T"] * 2 * d["N"] }
 
 func (t tiling) rowsBytes(d graph.Dims) int { return 4 * d["B"] * t.segments * (d["N"] + 2) * d["C"] }
@@ -193,9 +193,11 @@ func (f form) backward() *graph.CUDA {
 			shared := t.sharedBytes()
 			if mixedKernel(d, macros) {
 				macros[macro("mixed_factors")], macros[macro("backward_mixed")] = "1", "1"
+				macros["SLICE_T"] = graph.BFloat16.CType()
 				shared = mixedSharedBytes
 			} else {
 				macros[macro("thread_sums")], macros[macro("backward")] = "1", "1"
+				macros["SLICE_T"] = graph.Float32.CType()
 			}
 
 			rows := slices + uint64(t.slicesBytes(d))

@@ -42,23 +42,35 @@ func (t tiling) cut(d graph.Dims, wanted int) tiling {
 	return t
 }
 
+// fullest is how many channels of rows the fullest of an H100's multiprocessors has.
+func (t tiling) fullest(d graph.Dims) int {
+	const processors = 132
+	return ceilDiv(t.slices*d["B"], processors) * t.channels
+}
+
 // forwardTiling has 4 states of 2 channels a thread where it can, so that one wave of
 // blocks holds the channels of a large batch. Segments cost each exp twice: where there are few
-// channels a thread has one, and only where they are still too few for a GPU are rows cut.
+// channels a thread has one, and only where they are still too few for a GPU are rows cut. One
+// channel a thread takes a tenth more time, and is worth that where smaller blocks fill the
+// multiprocessors more evenly.
 func forwardTiling(d graph.Dims) tiling {
-	const threads, wanted, few = 512, 1056, 256 // blocks of 128 threads are few, of one or two warps wanted
+	const threads, more, wanted, few = 512, 768, 1056, 256 // blocks of 128 threads are few, of one or two warps wanted
 	per := 4
 	if d["N"] > 32 {
 		per = 8
 	}
 	lanes := lanesFor(d["N"], per)
-	for i, t := range []tiling{
-		{per: per, lanes: lanes, tile: 2, channels: 64},
-		{per: per, lanes: lanes, tile: 1, channels: 32},
-	} {
-		if (i == 0 || t.threads() == 128) && ceilDiv(d["C"], t.channels)*d["B"] >= few {
-			return t.over(d, threads)
+	two := tiling{per: per, lanes: lanes, tile: 2, channels: 64}.over(d, threads)
+	one := tiling{per: per, lanes: lanes, tile: 1, channels: 32}
+	small := one.threads() == 128
+	if two.slices*d["B"] >= few {
+		if one := one.over(d, more); small && 8*one.fullest(d) < 7*two.fullest(d) {
+			return one
 		}
+		return two
+	}
+	if one := one.over(d, threads); small && one.slices*d["B"] >= few {
+		return one
 	}
 	t := tiling{per: per, lanes: lanes, tile: 2, channels: max(32, 64/lanes)} // at least a warp
 	return t.over(d, threads).cut(d, wanted)
@@ -129,10 +141,10 @@ func mixedKernel(d graph.Dims, macros map[string]string) bool {
 // Three blocks fill the 228 KB of a multiprocessor.
 const mixedSharedBytes = 4 * (2*64 + simd.ScanChunk*(2*2*9+2*2*4) + simd.ScanChunk/4*128*8 + 8*simd.ScanChunk*(64/2+2) + 4*128)
 
-// launch is a kernel over all slices and rows, and so many segments.
+// launch is a kernel over all rows and slices, and so many segments.
 func (t tiling) launch(kernel string, macros map[string]string, d graph.Dims, segments int, args ...any) graph.Launch {
 	return graph.Launch{Kernel: kernel, Defines: macros,
-		Grid: [3]int{t.slices, segments, d["B"]}, Block: [3]int{t.threads(), 1, 1}, Args: args}
+		Grid: [3]int{d["B"], t.slices, segments}, Block: [3]int{t.threads(), 1, 1}, Args: args}
 }
 
 // ends is the kernel that finds what each piece of some segments ends with.

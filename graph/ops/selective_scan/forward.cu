@@ -21,7 +21,7 @@ __device__ __forceinline__ void scan(const Inputs &in, Place &at, const Segment 
   __shared__ __align__(16) float2 steps[CHUNK][CHANNELS];
   __shared__ __align__(16) float bs[CHUNK * STATES], cs[Outputs ? CHUNK * STATES : 4];
   __shared__ __align__(16) float bias[CHANNELS], skip[CHANNELS];
-  int row = blockIdx.z * in.tokens;
+  int row = blockIdx.x * in.tokens;
   int chunks = (in.tokens + CHUNK - 1) / CHUNK;
   load_parameter(bias, in.dt_bias, at);
   load_parameter(skip, in.d, at);
@@ -70,7 +70,7 @@ __device__ __forceinline__ void scan(const Inputs &in, Place &at, const Segment 
       for (int c = 0; c < TILE; c++)
 #pragma unroll
         for (int k = 0; k < PER; k++)
-          if (at.has(c, k)) saved[at.state((int64_t)blockIdx.z * chunks + chunk, c, k)] = h[c][k];
+          if (at.has(c, k)) saved[at.state((int64_t)blockIdx.x * chunks + chunk, c, k)] = h[c][k];
     }
     __syncthreads();
 
@@ -141,8 +141,8 @@ __device__ __forceinline__ void scan(const Inputs &in, Place &at, const Segment 
 
 // selective_scan: y [B T C], and where wanted the states before each chunk, saved
 // [B][chunks][N][C], and the last states, state [B][N][C]. starts [B][segments][PIECES][N][C]
-// are the states that the segments' pieces begin with, zeros where null. Grid: slices of the
-// channels, segments of `length` chunks, rows.
+// are the states that the segments' pieces begin with, zeros where null. Grid: rows,
+// slices of the channels, segments of `length` chunks.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 selective_scan(const U_T *u, const DT_T *dt, const float *dt_bias, const float *a_log, const B_T *b, const C_T *c,
                const float *d, const Z_T *z, const int *documents, const float *starts, float *saved, float *state,
@@ -150,31 +150,31 @@ selective_scan(const U_T *u, const DT_T *dt, const float *dt_bias, const float *
                int tokens, int channels, int u_stride, int dt_stride, int b_stride, int c_stride, int z_stride,
                int y_stride) {
   Inputs in = {u, dt, dt_bias, a_log, b, c, d, z, documents, tokens, channels, u_stride, dt_stride, b_stride, c_stride, z_stride};
-  Place at(blockIdx.x, channels);
-  Segment seg(blockIdx.y, length, tokens);
+  Place at(blockIdx.y, channels);
+  Segment seg(blockIdx.z, length, tokens);
   float h[TILE][PER], rate[TILE][PER], total[TILE] = {};
   at.rates(a_log, rate);
-  at.load(h, starts, ((int64_t)blockIdx.z * gridDim.y + blockIdx.y) * PIECES);
+  at.load(h, starts, ((int64_t)blockIdx.x * gridDim.z + blockIdx.z) * PIECES);
   scan<true>(in, at, seg, h, rate, total, saved, y, y_stride);
-  if (state && blockIdx.y == gridDim.y - 1) {
+  if (state && blockIdx.z == gridDim.z - 1) {
 #pragma unroll
     for (int c = 0; c < TILE; c++)
 #pragma unroll
       for (int k = 0; k < PER; k++)
-        if (at.has(c, k)) state[at.state(blockIdx.z, c, k)] = h[c][k];
+        if (at.has(c, k)) state[at.state(blockIdx.x, c, k)] = h[c][k];
   }
 }
 
 // selective_scan_ends: the states that each piece of all segments but the last would end with
 // had it begun with zeros, and what is left of those that it begins with: ends and decays
-// [B][segments][PIECES][N][C]. Grid: slices, pieces, rows.
+// [B][segments][PIECES][N][C]. Grid: rows, slices, pieces.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_ENDS)
 selective_scan_ends(const U_T *u, const DT_T *dt, const float *dt_bias, const float *a_log, const B_T *b,
                     const float *d, const int *documents, float *ends, float *decays, int length, int tokens,
                     int channels, int u_stride, int dt_stride, int b_stride) {
   Inputs in = {u, dt, dt_bias, a_log, b, nullptr, d, nullptr, documents, tokens, channels, u_stride, dt_stride, b_stride, 0, 0};
-  Place at(blockIdx.x, channels);
-  Segment seg = Segment(blockIdx.y / PIECES, length, tokens).piece(blockIdx.y % PIECES);
+  Place at(blockIdx.y, channels);
+  Segment seg = Segment(blockIdx.z / PIECES, length, tokens).piece(blockIdx.z % PIECES);
   float h[TILE][PER] = {}, rate[TILE][PER], total[TILE] = {};
   at.rates(a_log, rate);
   scan<false>(in, at, seg, h, rate, total, nullptr, nullptr, 0);
@@ -182,7 +182,7 @@ selective_scan_ends(const U_T *u, const DT_T *dt, const float *dt_bias, const fl
   for (int c = 0; c < TILE; c++)
 #pragma unroll
     for (int k = 0; k < PER; k++) {
-      int64_t i = at.state((int64_t)blockIdx.z * (gridDim.y + PIECES) + blockIdx.y, c, k);
+      int64_t i = at.state((int64_t)blockIdx.x * (gridDim.z + PIECES) + blockIdx.z, c, k);
       if (at.has(c, k)) ends[i] = h[c][k], decays[i] = fast_exp2(total[c] * rate[c][k]);
     }
 }

@@ -40,8 +40,8 @@ __device__ __forceinline__ void add_outer(float x[8], uint2 factors, uint2 row) 
 }
 // add_sums adds the products of the states with a row of Bm or Cm, summed over states.
 __device__ __forceinline__ void add_sums(float sums[4], const uint32_t x[4], uint2 row) {
-  mma_16x8x8(sums, x[0], x[1], row.x);
-  mma_16x8x8(sums, x[2], x[3], row.y);
+  uint32_t right[2] = {row.x, row.y};
+  mma_16x8x16(sums, x, right);
 }
 
 // Rows are a chunk's of Bm and Cm in shared memory, as right factors of two kinds.

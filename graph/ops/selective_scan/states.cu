@@ -4,10 +4,10 @@ selective_scan_states(const U_T *u, const DT_T *dt, const float *dt_bias, const 
                       const float *d, const int *documents, const float *starts, float *saved, int length, int tokens,
                       int channels, int u_stride, int dt_stride, int b_stride) {
   Inputs in = {u, dt, dt_bias, a_log, b, nullptr, d, nullptr, documents, tokens, channels, u_stride, dt_stride, b_stride, 0, 0};
-  Place at(blockIdx.x, channels);
-  Segment seg(blockIdx.y, length, tokens);
+  Place at(blockIdx.y, channels);
+  Segment seg(blockIdx.z, length, tokens);
   float h[TILE][PER], rate[TILE][PER], total[TILE] = {};
   at.rates(a_log, rate);
-  at.load(h, starts, ((int64_t)blockIdx.z * gridDim.y + blockIdx.y) * PIECES);
+  at.load(h, starts, ((int64_t)blockIdx.x * gridDim.z + blockIdx.z) * PIECES);
   scan<false>(in, at, seg, h, rate, total, saved, nullptr, 0);
 }

@@ -1,5 +1,5 @@
 // selective_scan_sum_slices adds up slices [n][tokens][2][N] into dBm and dCm.
-extern "C" __global__ void selective_scan_sum_slices(const float *slices, DB_T *db, DC_T *dc, int n, int tokens,
+extern "C" __global__ void selective_scan_sum_slices(const SLICE_T *slices, DB_T *db, DC_T *dc, int n, int tokens,
                                                      int db_stride, int dc_stride) {
 #if N % 4 == 0
   const int width = 4;
@@ -15,7 +15,7 @@ extern "C" __global__ void selective_scan_sum_slices(const float *slices, DB_T *
 #if N % 4 == 0
     load4(slices + s * size + i, x);
 #else
-    x[0] = slices[s * size + i];
+    x[0] = load(slices + s * size + i);
 #endif
 #pragma unroll
     for (int k = 0; k < width; k++) sum[k] += x[k];

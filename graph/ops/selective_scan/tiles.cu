@@ -12,7 +12,8 @@
 // CHUNK tokens and all blocks CHANNELS channels; FAST where an operand
 // is bf16; BY_DOCUMENT where states are forgotten before the first token of a document; the
 // types U_T, DT_T, B_T, C_T, Z_T, and Y_T of the forward pass, or DY_T,
-// DU_T, DDT_T, DB_T, DC_T, DZ_T of the backward pass.
+// DU_T, DDT_T, DB_T, DC_T, DZ_T, and SLICE_T of what slices of the channels add to dBm and dCm, of the
+// backward pass.
 
 #define STATES (LANES * PER)
 #define COLUMNS (WARP / LANES) // channels that a warp's lanes are next to each other for

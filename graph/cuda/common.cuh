@@ -325,3 +325,31 @@ __device__ __forceinline__ void copy_box(uint32_t to, const TensorMap *from, int
                "r"(c), "r"(r), "r"(barrier)
                : "memory");
 }
+
+// cluster_arrive and cluster_await let a thread go on when all threads of the cluster's blocks have arrived. Nothing
+// that they stored is seen for it.
+__device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
+__device__ __forceinline__ void cluster_await() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+
+// store_async stores to a place in shared memory of one of the cluster's blocks, whose barrier counts the bytes.
+__device__ __forceinline__ void store_async(float *p, uint64_t *barrier, int block, float v) {
+  asm volatile(
+      "{\n.reg .b32 to, at;\nmapa.shared::cluster.u32 to, %0, %2;\nmapa.shared::cluster.u32 at, %1, %2;\n"
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [to], %3, [at];\n}" ::"r"(shared_address(p)),
+      "r"(shared_address(barrier)), "r"(block), "f"(v)
+      : "memory");
+}
+__device__ __forceinline__ void store_async(float *p, uint64_t *barrier, int block, float v0, float v1) {
+  asm volatile(
+      "{\n.reg .b32 to, at;\nmapa.shared::cluster.u32 to, %0, %2;\nmapa.shared::cluster.u32 at, %1, %2;\n"
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [to], {%3, %4}, [at];\n}" ::"r"(shared_address(p)),
+      "r"(shared_address(barrier)), "r"(block), "f"(v0), "f"(v1)
+      : "memory");
+}
+// mbarrier_await_stores waits for the end of the first phase, and sees what the cluster's blocks have stored.
+__device__ __forceinline__ void mbarrier_await_stores(uint64_t *barrier) {
+  asm volatile(
+      "{\n.reg .pred p;\nagain:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%0], 0;\n@p bra over;\nbra again;\nover:\n}" ::"r"(shared_address(barrier))
+      : "memory");
+}

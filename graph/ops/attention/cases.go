@@ -62,6 +62,8 @@ func Cases() []graph.Case {
 		{Name: "wide chunk", Spec: CarrySpec(Config{4, 2, 64, 100}), Dims: graph.Dims{"B": 1, "T": 150, "W": 100}, Fill: at(1234)},
 		{Name: "wide chunk below window", Spec: CarrySpec(mha(1, 128, 700)), Dims: graph.Dims{"B": 2, "T": 70, "W": 700}, Fill: within(0, 1500)},
 		{Name: "wide cache", Spec: CarrySpec(Config{4, 1, 64, 0}), Dims: graph.Dims{"B": 2, "T": 33, "W": 320}, Fill: within(0, 287)},
+		{Name: "16 texts", Spec: CarrySpec(Config{32, 4, 64, 100}), Dims: graph.Dims{"B": 16, "T": 1, "W": 100}, Fill: within(0, 250)},
+		{Name: "many texts", Spec: CarrySpec(Config{2, 1, 64, 40}), Dims: graph.Dims{"B": 121, "T": 1, "W": 40}, Fill: within(0, 90)},
 		{Name: "widest", Spec: CarrySpec(Config{3, 1, 256, 40}), Dims: graph.Dims{"B": 1, "T": 21, "W": 40}, Fill: at(77)},
 
 		{Name: "421m", Spec: Spec(mha(12, 128, 2048)), Dims: graph.Dims{"B": 1, "T": 4096}, Bench: true},
@@ -97,6 +99,9 @@ func RotaryCases(rotation, carry func(headDim int) Rotation) []graph.Case {
 		{Name: "rotary token, narrow", Spec: token(Config{8, 2, 64, 600}), Dims: graph.Dims{"B": 2, "T": 1, "W": 600}, Fill: within(500, 1300)},
 		{Name: "rotary token, begin", Spec: token(Config{2, 2, 64, 200}), Dims: graph.Dims{"B": 1, "T": 1, "W": 200}, Fill: within(0, 1)},
 		{Name: "rotary token, wide", Spec: token(Config{2, 1, 128, 0}), Dims: graph.Dims{"B": 3, "T": 1, "W": 1500}, Fill: within(0, 1500)},
+		{Name: "rotary token, 16 texts", Spec: token(Config{32, 4, 64, 100}), Dims: graph.Dims{"B": 16, "T": 1, "W": 100}, Fill: within(0, 250)},
+		{Name: "rotary token, 16 heads share keys", Spec: token(Config{32, 2, 128, 0}), Dims: graph.Dims{"B": 2, "T": 1, "W": 300}, Fill: within(0, 300)},
+		{Name: "rotary token, widest of one key head", Spec: token(Config{12, 1, 256, 90}), Dims: graph.Dims{"B": 2, "T": 1, "W": 90}, Fill: within(0, 200)},
 		{Name: "rotary token, widest", Spec: token(Config{40, 2, 256, 40}), Dims: graph.Dims{"B": 1, "T": 1, "W": 40}, Fill: within(0, 90)},
 		{Name: "1.7b token", Spec: token(Config{32, 4, 64, 2048}), Dims: graph.Dims{"B": 1, "T": 1, "W": 2048}, Fill: within(5000, 5001), Bench: true},
 	}

@@ -17,7 +17,7 @@ var files embed.FS
 var source = func() string {
 	var s strings.Builder
 	for _, name := range []string{"visible", "delta", "rows", "rows_forward", "rows_backward", "carry",
-		"tiles", "tiles_queries", "tiles_forward", "tiles_carry", "tiles_dkv", "tiles_dq", "wgmma_instructions", "wgmma", "wgmma_barriers", "wgmma_forward", "wgmma_backward", "wgmma_gradient"} {
+		"tiles", "tiles_queries", "tiles_forward", "turning", "tiles_carry", "token", "tiles_dkv", "tiles_dq", "wgmma_instructions", "wgmma", "wgmma_barriers", "wgmma_forward", "wgmma_backward", "wgmma_gradient"} {
 		fmt.Fprintf(&s, "#ifdef %s\n%s#endif\n", macro(name), graph.CUDAFile(files, name))
 	}
 	return s.String()

@@ -87,10 +87,13 @@ func tileParts(d graph.Dims, t tiling) int {
 func (c Config) carryTiles(call *graph.CUDACall, base float64) []graph.Launch {
 	q, k, v, key, value, position, o := call.In[0], call.In[1], call.In[2], call.In[3], call.In[4], call.In[5], call.Out[0]
 	d := call.Dims
+	if l, ok := c.token(call, base); ok {
+		return []graph.Launch{l}
+	}
 	t := carryTiling(d)
 	n, rows := tileParts(d, t), 16*t.rowTiles*t.warps
 	l := c.tilesLaunch("attention_carry_tiles", "tiles_carry", t, d, 0, rows, rows, 0,
-		q.Address, k.Address, v.Address, key.Address, value.Address, position.Address, o.Address, call.Workspace, math.Float64bits(base),
+		q.Address, k.Address, v.Address, key.Address, value.Address, position.Address, o.Address, call.Workspace, math.Float64bits(math.Log2(base)),
 		int32(d["T"]), int32(d["W"]), int32(d["H"]), int32(n), c.windowed(), c.scale()*log2e,
 		uint64(q.Stride), uint64(k.Stride), uint64(v.Stride), uint64(key.Stride), uint64(value.Stride), uint64(o.Stride))
 	l.Grid = [3]int{ceil(d["T"]*(d["H"]/d["K"]), rows), d["K"] * n, d["B"]}
@@ -103,10 +106,7 @@ func (c Config) carryTiles(call *graph.CUDACall, base float64) []graph.Launch {
 	if d["T"] > 1 {
 		return append(list, c.keepLaunch(call, k, v, key, value, position.Address))
 	}
-	l.Defines["KEEP"] = "1"
-	if base > 0 {
-		l.Defines["ROTARY"] = "1"
-	}
+	turning(l.Defines, base)["KEEP"] = "1"
 	return early(d, list)
 }
 

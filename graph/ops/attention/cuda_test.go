@@ -194,3 +194,38 @@ func TestParts(t *testing.T) {
 		}
 	}
 }
+
+// TestToken: one token of each row has a kernel of its own, but where heads are many, or few rows have much to read.
+func TestToken(t *testing.T) {
+	const multiprocessors, most = 132, 227 << 10
+	for _, c := range []struct {
+		config      Config
+		rows, slots int
+		want        tokenTiling
+		ok          bool
+	}{
+		{Config{32, 4, 64, 2048}, 1, 2048, tokenTiling{8, 4, 32, 2}, true},
+		{Config{32, 4, 64, 2048}, 4, 2048, tokenTiling{8, 4, 32, 2}, true},
+		{Config{32, 4, 64, 2048}, 8, 2048, tokenTiling{8, 2, 32, 2}, true},
+		{Config{32, 4, 64, 2048}, 16, 2048, tokenTiling{8, 2, 32, 2}, true},
+		{Config{32, 4, 64, 2048}, 20, 2048, tokenTiling{4, 2, 32, 2}, true},
+		{Config{12, 12, 128, 2048}, 1, 2048, tokenTiling{8, 4, 16, 2}, true},
+		{Config{12, 12, 128, 2048}, 16, 2048, tokenTiling{1, 4, 16, 2}, false},
+		{Config{16, 1, 256, 2048}, 64, 2048, tokenTiling{8, 1, 16, 2}, true},
+		{Config{32, 4, 64, 0}, 1, 65536, tokenTiling{8, 4, 32, 2}, false},
+		{Config{32, 4, 64, 0}, 2, 65536, tokenTiling{8, 4, 32, 2}, true},
+		{Config{32, 4, 64, 0}, 8, 65536, tokenTiling{4, 4, 32, 2}, true},
+		{Config{32, 4, 64, 0}, 16, 65536, tokenTiling{2, 8, 32, 3}, true},
+		{Config{64, 4, 64, 0}, 16, 65536, tokenTiling{2, 8, 32, 2}, true},
+		{Config{16, 1, 256, 0}, 64, 65536, tokenTiling{2, 4, 16, 2}, true},
+	} {
+		d := graph.Dims{"B": c.rows, "T": 1, "W": c.slots, "H": c.config.Heads, "K": c.config.KVHeads, "D": c.config.HeadDim}
+		got, ok := tokenTilingOf(d, multiprocessors)
+		if got != c.want || ok != c.ok {
+			t.Errorf("%+v, %d rows of %d: %v, %v, want %v, %v", c.config, c.rows, c.slots, got, ok, c.want, c.ok)
+		}
+		if n := got.shared(d); n > most {
+			t.Errorf("%+v, %d rows: %d bytes of shared memory, of %d", c.config, c.rows, n, most)
+		}
+	}
+}

@@ -29,34 +29,6 @@ struct Keys {
   }
 };
 
-#ifdef ROTARY
-// Turning is by the angles of one position; Base^(-2i/D) radians a token turn channels i and i + D/2.
-struct Turning {
-  float cosines[D / 2], sines[D / 2];
-
-  // Angles are double: at position 1e6 a float angle is off by up to 0.03.
-  __device__ __forceinline__ void find(double position, double base) {
-    for (int i = threadIdx.x; i < D / 2; i += THREADS) {
-      double sin, cos;
-      sincos(position * pow(base, -(double)i / (D / 2)), &sin, &cos);
-      cosines[i] = (float)cos, sines[i] = (float)sin;
-    }
-  }
-  // turn puts channels c to c + 7 of both halves of a head to a row of a tile.
-  __device__ __forceinline__ void turn(const bf16 *head, int c, bf16 *tile, int row) const {
-    float x1[8], x2[8], y1[8], y2[8];
-    load8(head + c, x1), load8(head + D / 2 + c, x2);
-#pragma unroll
-    for (int k = 0; k < 8; k++) {
-      float cos = cosines[c + k], sin = sines[c + k];
-      y1[k] = x1[k] * cos - x2[k] * sin;
-      y2[k] = x2[k] * cos + x1[k] * sin;
-    }
-    store8(chunk(tile, row, c / 8), y1), store8(chunk(tile, row, CHUNKS / 2 + c / 8), y2);
-  }
-};
-#endif
-
 // A block takes QUERIES rows of one key head, and one of `splits` parts of the keys that
 // they see. A part's result goes to parts, where attention_carry_join finds it; one part
 // alone is the answer. With KEEP the text's one token also goes to the ring, and with ROTARY q and
@@ -64,7 +36,7 @@ struct Turning {
 // are there: of the kernels before this one, none writes it.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 attention_carry_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *key, bf16 *value, const int *pos, bf16 *o, float *parts,
-                      uint64_t base_bits, int tokens, int slots, int heads, int splits, int windowed, float scale, int64_t stride_q,
+                      uint64_t log2_base, int tokens, int slots, int heads, int splits, int windowed, float scale, int64_t stride_q,
                       int64_t stride_k, int64_t stride_v, int64_t stride_key, int64_t stride_value, int64_t stride_o) {
   let_next_begin();
   bf16 *queries = memory, *keys = queries + QUERIES * D, *values = keys + 2 * STEP * D;
@@ -91,7 +63,7 @@ attention_carry_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *key, bf
 #ifdef ROTARY
   __shared__ Turning turning;
   __shared__ __align__(16) bf16 new_key[D];
-  turning.find(start, __longlong_as_double(base_bits));
+  turning.find(start, __longlong_as_double(log2_base));
   __syncthreads();
 #endif
   wait_for_inputs();
@@ -99,9 +71,9 @@ attention_carry_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *key, bf
 #ifdef ROTARY
   for (int i = threadIdx.x; i < QUERIES * (CHUNKS / 2); i += THREADS) {
     int r = i / (CHUNKS / 2), c = i % (CHUNKS / 2) * 8;
-    if (first + r < rows) turning.turn(q + (first + r) * D, c, queries, r);
+    if (first + r < rows) turning.turn(q + (first + r) * D, c, chunk(queries, r, c / 8), chunk(queries, r, CHUNKS / 2 + c / 8));
   }
-  for (int c = threadIdx.x; c < CHUNKS / 2; c += THREADS) turning.turn(k + text * stride_k + h * D, c * 8, new_key, 0);
+  for (int c = threadIdx.x; c < CHUNKS / 2; c += THREADS) turning.turn(k + text * stride_k + h * D, c * 8, new_key + c * 8, new_key + D / 2 + c * 8);
 #else
 #pragma unroll
   for (int i = 0; i < QUERIES; i += THREADS / CHUNKS) {
@@ -118,7 +90,7 @@ attention_carry_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *key, bf
     for (int c = threadIdx.x; c < CHUNKS; c += THREADS) {
       int64_t to = ring + start % slots;
 #ifdef ROTARY
-      *(uint4 *)(key + to * stride_key + h * D + c * 8) = *(const uint4 *)chunk(new_key, 0, c);
+      *(uint4 *)(key + to * stride_key + h * D + c * 8) = *(const uint4 *)(new_key + c * 8);
 #else
       *(uint4 *)(key + to * stride_key + h * D + c * 8) = *(const uint4 *)(k + text * stride_k + h * D + c * 8);
 #endif
@@ -143,7 +115,7 @@ attention_carry_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *key, bf
     bf16 *key_tile = keys + stage * STEP * D, *value_tile = values + stage * STEP * D;
 #ifdef ROTARY
     if (j0 + STEP > start) {
-      for (int c = threadIdx.x; c < CHUNKS; c += THREADS) *(uint4 *)chunk(key_tile, start - j0, c) = *(const uint4 *)chunk(new_key, 0, c);
+      for (int c = threadIdx.x; c < CHUNKS; c += THREADS) *(uint4 *)chunk(key_tile, start - j0, c) = *(const uint4 *)(new_key + c * 8);
       __syncthreads();
     }
 #endif

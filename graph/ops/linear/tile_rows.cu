@@ -48,31 +48,16 @@ struct Sums {
       }
     }
     __syncwarp();
-    asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+    cluster_arrive();
   }
   // await_blocks returns when all blocks have begun.
-  __device__ __forceinline__ void await_blocks() const { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
+  __device__ __forceinline__ void await_blocks() const { cluster_await(); }
   // put stores to a place in shared memory of one of the cluster's blocks.
-  __device__ __forceinline__ void put(float *p, int block, float v) const { // in the first round
-    asm volatile(
-        "{\n.reg .b32 to, at;\nmapa.shared::cluster.u32 to, %0, %2;\nmapa.shared::cluster.u32 at, %1, %2;\n"
-        "st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [to], %3, [at];\n}" ::"r"(shared_address(p)),
-        "r"(shared_address(barriers)), "r"(block), "f"(v)
-        : "memory");
-  }
+  __device__ __forceinline__ void put(float *p, int block, float v) const { store_async(p, barriers, block, v); } // in the first round
   __device__ __forceinline__ void put(float *p, int block, float v0, float v1, int round) const {
-    asm volatile(
-        "{\n.reg .b32 to, at;\nmapa.shared::cluster.u32 to, %0, %2;\nmapa.shared::cluster.u32 at, %1, %2;\n"
-        "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [to], {%3, %4}, [at];\n}" ::"r"(shared_address(p)),
-        "r"(shared_address(barriers + (BY_ROUND ? round : 0))), "r"(block), "f"(v0), "f"(v1)
-        : "memory");
+    store_async(p, barriers + (BY_ROUND ? round : 0), block, v0, v1);
   }
-  __device__ __forceinline__ void await(int round) const {
-    asm volatile(
-        "{\n.reg .pred p;\nAGAIN:\nmbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%0], 0;\n@p bra DONE;\nbra AGAIN;\nDONE:\n}" ::"r"(
-            shared_address(barriers + round))
-        : "memory");
-  }
+  __device__ __forceinline__ void await(int round) const { mbarrier_await_stores(barriers + round); }
 };
 #else
 #define CLUSTER

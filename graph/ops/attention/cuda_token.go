@@ -1,0 +1,89 @@
+package attention
+
+import (
+	"math"
+	"strconv"
+
+	"github.com/sambatrain/sambatrain/graph"
+)
+
+// tokenTiling is how token.cu cuts up its work.
+type tokenTiling struct {
+	parts  int // blocks that share a head's keys
+	warps  int // of a block
+	step   int // slots that a warp takes in at a time
+	stages int // steps of a warp that are on their way
+}
+
+// tokenTilings are by the width of heads: a block has 64 KB on its way.
+var tokenTilings = map[int]tokenTiling{64: {1, 4, 32, 2}, 128: {1, 4, 16, 2}, 256: {1, 2, 16, 2}}
+
+// tokenTilingOf lets all blocks find a place at once, and reports whether token.cu is the faster kernel: it isn't with more
+// heads, of all rows, than multiprocessors, nor with few that have much to read.
+func tokenTilingOf(d graph.Dims, multiprocessors int) (tokenTiling, bool) {
+	const most, few, short = 8, 64, 8192
+	t, heads := tokenTilings[d["D"]], d["B"]*d["K"]
+	if heads > multiprocessors {
+		return t, false
+	}
+	if d["W"] <= short {
+		// Small blocks begin beside the last ones of the kernel before.
+		for t.parts < most && heads*t.parts <= 2*multiprocessors {
+			t.parts *= 2
+		}
+		if heads*t.parts > multiprocessors {
+			t.warps /= 2
+		}
+		return t, true
+	}
+	for t.parts < most && heads*t.parts*11 < multiprocessors*10 {
+		t.parts *= 2
+	}
+	// Clusters of two find a place on every multiprocessor of which each has room for one block, which then has
+	// 192 KB on its way; larger ones don't.
+	if t.parts == 2 && heads*t.parts <= multiprocessors {
+		t.warps, t.stages = 2*t.warps, 3
+		if t.shared(d) > 224<<10 {
+			t.stages--
+		}
+	}
+	return t, heads*t.parts >= few
+}
+
+// shared is the bytes of the queries, of the steps on their way, and of the parts of results.
+func (t tokenTiling) shared(d graph.Dims) int {
+	return 2*d["D"]*(16+t.warps*t.stages*2*t.step) + 4*(d["D"]+8)*t.parts*t.warps*ceil(d["H"]/d["K"], t.parts)
+}
+
+// token is the launch of token.cu, of calls that it is for.
+func (c Config) token(call *graph.CUDACall, base float64) (graph.Launch, bool) {
+	q, k, v, key, value, position, o := call.In[0], call.In[1], call.In[2], call.In[3], call.In[4], call.In[5], call.Out[0]
+	d, group := call.Dims, c.Heads/c.KVHeads
+	t, ok := tokenTilingOf(d, call.Multiprocessors)
+	if !ok || call.Capability != hopper || d["T"] > 1 || group > 16 {
+		return graph.Launch{}, false
+	}
+	macros := c.macros(nil, "tiles", "tiles_queries", "token")
+	for name, n := range map[string]int{"PARTS": t.parts, "WARPS": t.warps, "STEP": t.step, "STAGES": t.stages, "GROUP": group, "ROW_TILES": 1} {
+		macros[name] = strconv.Itoa(n)
+	}
+	return graph.Launch{
+		Kernel:  "attention_token",
+		Defines: turning(macros, base),
+		Grid:    [3]int{t.parts, d["K"], d["B"]},
+		Block:   [3]int{32 * t.warps, 1, 1},
+		Shared:  t.shared(d),
+		Early:   true,
+		Args: []any{q.Address, k.Address, v.Address, key.Address, value.Address, position.Address, o.Address, math.Float64bits(math.Log2(base)),
+			int32(d["W"]), c.windowed(), c.scale() * log2e,
+			uint64(q.Stride), uint64(k.Stride), uint64(v.Stride), uint64(key.Stride), uint64(value.Stride), uint64(o.Stride)},
+	}, true
+}
+
+// turning adds to a kernel's macros those of turning.cu, where base is not 0.
+func turning(macros map[string]string, base float64) map[string]string {
+	if base > 0 {
+		macros["ROTARY"], macros[macro("turning")] = "1", "1"
+	}
+	return macros
+}

@@ -118,7 +118,9 @@ func BackwardSpec() *graph.Spec {
 		CPU:       backward,
 		Workspace: backwardWorkspace,
 		CUDA:      &graph.CUDA{Source: source, Launches: backwardLaunches, Workspace: workspaceOf(1)},
-		Takes:     takes(2 * minDepth),
+		// Both gradients may be columns of one tensor: of other widths the second one's rows begin at no
+		// multiple of 16 bytes.
+		Takes: func(d graph.Dims) bool { return d["M"]%8 == 0 && takes(2*minDepth)(d) },
 		Cost: func(d graph.Dims) graph.Cost {
 			n, m, k := float64(d["B"]*d["T"]), float64(d["M"]), float64(d["K"])
 			return graph.Cost{FLOPs: 2*n*m*k + (10+graph.ExpFLOPs)*n*m, Products: 2 * n * m * k, Bytes: 4 * (n*k + m*k + 4*n*m)}

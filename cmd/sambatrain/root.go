@@ -53,7 +53,7 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and s
 	root.SetVersionTemplate("sambatrain {{.Version}}\n")
 	root.SetFlagErrorFunc(wrongFlag)
 	f := root.PersistentFlags()
-	f.StringVar(&a.logLevel, "log-level", "info", "least severe messages to log: "+strings.Join(runlog.LogLevels, ", "))
+	f.StringVar(&a.logLevel, "log-level", "info", "lowest severity to log: "+strings.Join(runlog.LogLevels, ", "))
 	f.StringVar(&a.logFormat, "log-format", "text", "format of log lines and progress: "+strings.Join(runlog.LogFormats, ", "))
 	offer(root, "log-level", runlog.LogLevels)
 	offer(root, "log-format", runlog.LogFormats)

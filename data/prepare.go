@@ -27,7 +27,7 @@ type Progress struct {
 // Prepare makes the folder of shards that c describes, and returns its manifest. A folder that was made from the
 // same settings is used as it is; one made from others is an error.
 //
-// The folder appears under its name when it is complete. A prepare that was stopped or killed goes on where its last
+// The folder appears under its name when it is complete. A prepare that was stopped or killed continues where its last
 // whole shards end, if settings, tokenizer and the files up to there are the same. Of two processes that prepare the
 // same folder, one waits for the other (its lock is the file <shards>.lock) and uses the result. Equal text gives
 // equal shards, byte for byte, on any number of cores.

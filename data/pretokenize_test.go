@@ -40,7 +40,7 @@ func TestScannersEqualPatterns(t *testing.T) {
 }
 
 // TestSlowPattern: a pattern whose time doubles with each character is an error of the text that shows it, and the
-// tokenizer goes on to encode others.
+// tokenizer continues to encode others.
 func TestSlowPattern(t *testing.T) {
 	tok, _ := trained(t, 270, someText)
 	b := tok.(*bpe)

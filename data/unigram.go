@@ -94,7 +94,7 @@ func (t *unigram) Encode(dst []int32, text []byte) ([]int32, error) {
 	defer t.scratch.Put(s)
 	s.normal = t.normalize.append(s.normal[:0], text, true)
 	text = s.normal
-	// s.ends has the ends of ways through text[base:]. Where no piece goes on beyond a place, all ways lead
+	// s.ends has the ends of ways through text[base:]. Where no piece continues beyond a place, all ways lead
 	// through it, so that what is before can be written.
 	s.ends = append(s.ends[:0], pathEnd{})
 	base, afterUnknown := 0, false

@@ -99,7 +99,7 @@ type rowChecker struct {
 	documents int64 // that have ended
 	bytes     int64 // of their text
 	document  string
-	open      bool // document goes on in the next row
+	open      bool // document continues in the next row
 }
 
 func (c *rowChecker) rowGroup(ctx context.Context, reader *shardReader, group int) error {

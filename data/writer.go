@@ -65,7 +65,7 @@ type splitWriter struct {
 	tokens  int
 }
 
-// newSplitWriter goes on after the shards of info.
+// newSplitWriter continues after the shards of info.
 func newSplitWriter(dir string, split Split, tok Tokenizer, source string, l layout, info SplitInfo) *splitWriter {
 	metadata := arrow.NewMetadata(
 		[]string{keyFormat, keyTokenizer, keyFingerprint, keyVocabSize, keyEOS, keySplit, keySource},

@@ -64,7 +64,7 @@ func (m Mega) project(b *graph.Builder, name string, x graph.Tensor, out int) gr
 }
 
 // bias is that of each distance within a chunk, or within a row that is shorter. In the
-// stateful form a text goes on beyond the call's tokens.
+// stateful form a text continues beyond the call's tokens.
 func (m Mega) bias(b *graph.Builder, stream graph.Shape) graph.Tensor {
 	distances := m.Chunk
 	if b.Carries() == nil && len(stream) == 3 {

@@ -293,7 +293,7 @@ func TestWindow(t *testing.T) {
 	}
 }
 
-// TestChunks: Mega's attention begins anew with each chunk. Its state space sees farther, but
+// TestChunks: Mega's attention starts over with each chunk. Its state space sees farther, but
 // not here: the convolution has one tap, and states fade at once.
 func TestChunks(t *testing.T) {
 	m := small("mega", 1, true)

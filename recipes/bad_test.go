@@ -14,7 +14,7 @@ import (
 var update = flag.Bool("update", false, "write the errors of testdata/bad anew")
 
 // TestBad: each recipe of testdata/bad fails with exactly the error beside it. The
-// list of mixers, which grows, stands there as $MIXERS.
+// list of mixers, which grows, appears as $MIXERS.
 func TestBad(t *testing.T) {
 	files, err := filepath.Glob("testdata/bad/*.yaml")
 	if err != nil || len(files) < 100 {

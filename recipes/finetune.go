@@ -6,7 +6,7 @@ import (
 	"github.com/sambatrain/sambatrain/data"
 )
 
-// FineTune is a recipe that goes on from a run, whose recipe is base and whose folder is
+// FineTune is a recipe that continues from a run, whose recipe is base and whose folder is
 // from: base with the changes of a task of data.generate (empty: none), of a recipe
 // without a model section (empty: none), and of sets, in this order.
 func FineTune(base *Recipe, from, task, name string, sets ...string) (*Recipe, error) {

@@ -83,7 +83,7 @@ func until(t *testing.T, patience time.Duration, what string, f func() bool) {
 }
 
 // TestLost kills, or stops, one of several processes: the others notice, end with their
-// own exit code, and leave good checkpoints, from which the run goes on.
+// own exit code, and leave good checkpoints, from which the run continues.
 func TestLost(t *testing.T) {
 	const steps, every = 300, 20
 	for _, c := range []struct {

@@ -28,7 +28,7 @@ const (
 
 func main() { os.Exit(run(os.Args[1:])) }
 
-// errGoesOn ends a command that a signal stopped and that goes on from what it has done.
+// errGoesOn ends a command that a signal stopped and that continues from what it has done.
 var errGoesOn = errors.New("stopped by a signal; the same command continues from here")
 
 // run is main with an exit code, so that tests can call it as a program.

@@ -35,7 +35,7 @@ func TestDamagedCheckpoint(t *testing.T) {
 		file   string
 		damage func(t *testing.T, path string)
 		steps  []int // whose checkpoint is damaged
-		from   int64 // the step that the run goes on from
+		from   int64 // the step that the run continues from
 	}{
 		{"truncated parameters", "model.safetensors", truncate, []int{12}, 10},
 		{"flipped bit of a parameter", "model.safetensors", flip, []int{12}, 10},

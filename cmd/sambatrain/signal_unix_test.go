@@ -79,7 +79,7 @@ func TestKilled(t *testing.T) {
 			text = append(text, log.Text())
 		}
 		if err := c.Wait(); err == nil {
-			// The run came to its end before it was killed: the next one begins anew.
+			// The run came to its end before it was killed: the next one starts over.
 			mustEqual(t, outcomeOf(t, run), want)
 			if err := os.RemoveAll(run); err != nil {
 				t.Fatal(err)
@@ -220,7 +220,7 @@ func TestSignalled(t *testing.T) {
 	mustEqual(t, outcomeOf(t, run), want)
 }
 
-// TestPrepareSignalled: shards that were being made are gone on with.
+// TestPrepareSignalled: shards that were being made are continued.
 func TestPrepareSignalled(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "text"), 0o777); err != nil {

@@ -47,7 +47,7 @@ type Batch struct {
 	vocab          int
 }
 
-// row is a text that goes on, and the token that it takes next.
+// row is a text that continues, and the token that it takes next.
 type row struct {
 	Request
 	left int
@@ -182,7 +182,7 @@ func (b *Batch) read(ctx context.Context, q Request) (scores []float32, err erro
 	return scores, nil
 }
 
-// advance gives a text its next token, and reports whether the text goes on after it.
+// advance gives a text its next token, and reports whether the text continues after it.
 func (b *Batch) advance(at int, r *row, token int32, scores []float32) bool {
 	r.left--
 	if token == r.EOS {

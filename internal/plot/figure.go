@@ -15,7 +15,7 @@ import (
 )
 
 // palette is that of Okabe and Ito, "Color Universal Design" (2008), which color-blind people tell apart,
-// without its yellow, too pale for a line. A picture with more series begins it anew, with dashed lines.
+// without its yellow, too pale for a line. A picture with more series starts it over, with dashed lines.
 var palette = []color.RGBA{
 	{0x00, 0x72, 0xb2, 0xff}, // blue
 	{0xd5, 0x5e, 0x00, 0xff}, // vermilion

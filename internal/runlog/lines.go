@@ -18,7 +18,7 @@ type lines struct {
 
 // NewLines returns a Console that writes plain lines to w: the first training step, those that
 // options.LogEvery divides, the last one, and every validation, event and note. An error of w is
-// ignored: training goes on when nobody listens.
+// ignored: training continues when nobody listens.
 func NewLines(w io.Writer, options ConsoleOptions) Console { return newLines(w, options, false) }
 
 // NewJSONLines is NewLines for programs: each line is the record's of metrics.jsonl. Notes, which a

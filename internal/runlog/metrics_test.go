@@ -222,7 +222,7 @@ func TestReopen(t *testing.T) {
 	}
 }
 
-// Lines that stay are copied, not written anew: a hand-made line keeps its spaces and order.
+// Lines that stay are copied, not rewritten: a hand-made line keeps its spaces and order.
 func TestReopenKeepsBytes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.jsonl")
 	text := `{ "time": "2026-03-04T13:00:00+01:00", "val_bits_per_byte": 3.0, "val_loss": 2e0, "step": 1 }` + "\n"

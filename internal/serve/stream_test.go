@@ -85,7 +85,7 @@ func TestStream(t *testing.T) {
 			part := e.Choices[0]
 			all := &got[part.Index]
 			if all.FinishReason != nil {
-				t.Errorf("%s: text %d goes on after its end", name, part.Index)
+				t.Errorf("%s: text %d continues after its end", name, part.Index)
 			}
 			all.Text += part.Text
 			all.FinishReason = part.FinishReason

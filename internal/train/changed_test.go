@@ -74,7 +74,7 @@ func TestChangedConfig(t *testing.T) {
 }
 
 // TestConfigBeforeFloat32Sublayers: a run in bfloat16 that began when there was no such key
-// goes on with no sublayer in float32; others keep what auto stood for.
+// continues with no sublayer in float32; others keep what auto stood for.
 func TestConfigBeforeFloat32Sublayers(t *testing.T) {
 	r := recipe(t)
 	if err := errors.Join(r.Set("run.dtype=bfloat16"), r.Validate()); err != nil {

@@ -128,7 +128,7 @@ func describe(r *recipes.Recipe) (Compared, error) {
 	return Compared{Name: r.Name, Run: r.Run.Out, Parameters: n.Total, NonEmbedding: n.NonEmbedding}, nil
 }
 
-// Finish brings a recipe's run to its end from wherever it is: it begins it, or goes on with
+// Finish brings a recipe's run to its end from wherever it is: it begins it, or continues
 // it, or finds it finished.
 func Finish(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error) {
 	dir := r.Run.Out

@@ -78,7 +78,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// TestCompareStopped: a comparison that is stopped goes on where it was.
+// TestCompareStopped: a comparison that is stopped continues where it was.
 func TestCompareStopped(t *testing.T) {
 	list := pair(t)
 	want, err := Compare(t.Context(), pair(t), quiet())
@@ -99,7 +99,7 @@ func TestCompareStopped(t *testing.T) {
 	if !errors.As(err, &stopped) || stopped.Run != list[1].Run.Out || stopped.Step != 3 || !strings.Contains(err.Error(), "/other after step 3 and saved; continue with the same command") {
 		t.Fatalf("%v", err)
 	}
-	// Before it goes on, too.
+	// Before it continues, too.
 	if _, err := Compare(ctx, list, o); !errors.As(err, &stopped) || stopped.Step != -1 || !strings.Contains(err.Error(), "nothing is lost; continue with the same command") {
 		t.Fatalf("%v", err)
 	}

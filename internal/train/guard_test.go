@@ -132,7 +132,7 @@ func TestSpikes(t *testing.T) {
 	if want := []float64{1, 1, 2, 0.1}; !slices.Equal(g.Losses, want) {
 		t.Errorf("remembers %v, want %v", g.Losses, want)
 	}
-	// A run that goes on with a shorter window looks at the last losses alone.
+	// A run that continues with a shorter window looks at the last losses alone.
 	g = guard{Guard: recipes.Guard{MaxZ: 3, Window: 2}, guardState: guardState{Losses: []float64{40, 1, 2}}}
 	if want := "the loss 9.0000 is 15.0 standard deviations above the last 2"; g.objection(9) != want {
 		t.Errorf("objects %q, want %q", g.objection(9), want)

@@ -54,7 +54,7 @@ type Bytes struct {
 	Total       int64 `json:"total"`
 	// CheckpointCopy is what a run takes of the host's memory beside that, from its first
 	// checkpoint on: the copy of parameters and moments that is written while training
-	// goes on. Several processes have a part of it each.
+	// continues. Several processes have a part of it each.
 	CheckpointCopy int64 `json:"checkpoint_copy"`
 }
 

@@ -30,7 +30,7 @@ func (s *session) restore() error {
 	if err != nil {
 		return err
 	}
-	if err := s.agree("the step that the run goes on from", s.step); err != nil {
+	if err := s.agree("the step that the run continues from", s.step); err != nil {
 		return err
 	}
 	return s.together("take the metrics back to that step", s.reopenMetrics)
@@ -75,7 +75,7 @@ func (s *session) found(root string, find func() (*checkpoint.Checkpoint, error)
 	return c, err
 }
 
-// reopenMetrics takes the metrics back to the step that the run goes on from.
+// reopenMetrics takes the metrics back to the step that the run continues from.
 func (s *session) reopenMetrics() (err error) {
 	metrics := filepath.Join(s.dir, MetricsFile)
 	var cut runlog.Cut

@@ -71,7 +71,7 @@ func TestResumeExact(t *testing.T) {
 	}
 }
 
-// TestLostMetrics: a run goes on where its metrics are gone, with new ones, and ends as ever; one that has
+// TestLostMetrics: a run continues where its metrics are gone, with new ones, and ends as ever; one that has
 // done all its steps says what it lacks.
 func TestLostMetrics(t *testing.T) {
 	r := recipe(t)

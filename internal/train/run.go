@@ -128,7 +128,7 @@ func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (res *Result, e
 	return s.run(ctx)
 }
 
-// Resume goes on from the newest good checkpoint of a run directory, or from the
+// Resume continues from the newest good checkpoint of a run directory, or from the
 // start where none was saved yet. Of several processes the first one has the result,
 // and the others nil. There may be more or fewer of them than before.
 func Resume(ctx context.Context, dir string, o Options, sets ...string) (res *Result, err error) {

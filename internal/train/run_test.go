@@ -19,7 +19,7 @@ import (
 )
 
 // These tests are of what a run does in one process. That a run which was killed
-// goes on bit for bit is tested on the program, in cmd/sambatrain.
+// continues bit for bit is tested on the program, in cmd/sambatrain.
 
 // recipe is a whole run of a second's part in a folder of its own.
 func recipe(t *testing.T, sets ...string) *recipes.Recipe {
@@ -233,7 +233,7 @@ func TestOtherData(t *testing.T) {
 	}
 }
 
-// TestDataLost: a shard that vanishes stops the run with a checkpoint of the steps done, from which it goes on.
+// TestDataLost: a shard that vanishes stops the run with a checkpoint of the steps done, from which it continues.
 func TestDataLost(t *testing.T) {
 	whole := recipe(t)
 	want, err := Pretrain(t.Context(), whole, quiet())
@@ -319,7 +319,7 @@ func TestMixtureRun(t *testing.T) {
 	}
 }
 
-// TestDataChange: a run goes on with other batches only where that is asked for, and the metrics say so.
+// TestDataChange: a run continues with other batches only where that is asked for, and the metrics say so.
 func TestDataChange(t *testing.T) {
 	r := recipe(t)
 	if _, err := Pretrain(t.Context(), r, quiet()); err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/sambatrain/sambatrain/internal/dist"
 )
 
-// saver writes checkpoints while training goes on, one at a time, from a copy of the
+// saver writes checkpoints while training continues, one at a time, from a copy of the
 // parameters and moments on the host. Of several processes each writes its share, and the
 // first one makes a checkpoint of the shares.
 type saver struct {

@@ -42,7 +42,7 @@ func TestStop(t *testing.T) {
 		if want := map[int][]int{1: {1}, 2: {2}, 3: {2, 3}}[after]; !slices.Equal(saves, want) {
 			t.Errorf("after step %d: checkpoints of steps %v, want %v", after, saves, want)
 		}
-		// Told so before it goes on, it is still as it was.
+		// Told so before it continues, it is still as it was.
 		if _, err := Resume(ctx, r.Run.Out, quiet()); !errors.As(err, &stopped) || stopped.Step != -1 || !strings.Contains(err.Error(), "nothing is lost") {
 			t.Errorf("after step %d: %v", after, err)
 		}

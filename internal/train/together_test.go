@@ -23,7 +23,7 @@ const (
 	togetherShard  = "TRAIN_TEST_SHARD"
 )
 
-// TestTogether begins a run in two processes, one of which is asked to stop, goes on in
+// TestTogether begins a run in two processes, one of which is asked to stop, continues in
 // four that share out otherwise, and ends as a run of one process does.
 func TestTogether(t *testing.T) {
 	alone := recipe(t, "train.batch_size=8", "train.micro_batch=2", "eval.rows=7", "optim.eps=1e-2", "optim.decayed=matrices")

@@ -136,6 +136,8 @@ func fewRowsCases() []graph.Case {
 		{Name: "one row, many columns, 4 apart", Spec: addSpec(), Dims: graph.Dims{"B": 1, "T": 1, "M": 9001, "K": 68}},
 		{Name: "one row, longest", Spec: addSpec(), Dims: graph.Dims{"B": 1, "T": 1, "M": 19, "K": 20004}},
 		{Name: "five rows, long", Spec: addSpec(), Dims: graph.Dims{"B": 5, "T": 1, "M": 61, "K": 8196}},
+		{Name: "seven rows, long", Spec: normedSpec(n), Dims: graph.Dims{"B": 7, "T": 1, "M": 53, "K": 4104}},
+		{Name: "seven rows, long", Spec: gatedSpec(n), Dims: graph.Dims{"B": 7, "T": 1, "F": 53, "K": 4104}},
 		{Name: "16 rows", Spec: addSpec(), Dims: graph.Dims{"B": 16, "T": 1, "M": 40, "K": 1032}},
 		{Name: "1.7b out_proj", Spec: addSpec(), Dims: graph.Dims{"B": 1, "T": 1, "M": 2048, "K": 4096}, Bench: true},
 		{Name: "1.7b down_proj", Spec: addSpec(), Dims: graph.Dims{"B": 1, "T": 1, "M": 2048, "K": 8196}, Bench: true},

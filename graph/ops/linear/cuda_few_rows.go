@@ -151,7 +151,7 @@ func (p fewRows) oneRow(l *graph.Launch, c *graph.CUDACall) bool {
 // tileRows reports whether there is room for it. Two blocks fill a multiprocessor, and unless
 // columns are very many, all blocks are at work at once.
 func (p fewRows) tileRows(l *graph.Launch, c *graph.CUDACall) bool {
-	const tile, resident, longest, mostTiles = 8, 2, 1024, 64
+	const tile, resident, longest, mostTiles = 8, 2, 512, 64
 	k, tiles, move := p.w.Cols, ceil(p.y.Cols, tile), 8
 	if k%8 != 0 {
 		tiles = 2 * ceil(p.y.Cols, 2*tile)
@@ -205,7 +205,7 @@ func (p fewRows) tileRows(l *graph.Launch, c *graph.CUDACall) bool {
 	if p.toHost {
 		l.Defines["TO_HOST"], l.Defines["ROUNDS"] = "1", strconv.Itoa(rounds)
 	}
-	for name, n := range map[string]int{"STEP": step, "AHEAD": ahead, "SPLIT": split, "PARTS": parts, "X_VECTOR": move} {
+	for name, n := range map[string]int{"STEP": step, "AHEAD": ahead, "EARLY": max(1, ahead*3/4), "SPLIT": split, "PARTS": parts, "X_VECTOR": move} {
 		l.Defines[name] = strconv.Itoa(n)
 	}
 	l.Grid, l.Shared = [3]int{groups * split, 1, 1}, shared+ahead*stage

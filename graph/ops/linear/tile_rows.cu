@@ -1,7 +1,8 @@
 // 2 to 16 rows, on tensor cores: an mma's A is the rows of x, its B 8 rows of w, which are
 // columns of y: a tile. SPLIT blocks of a cluster make the same tiles, each of its SLICE of K, which
 // PARTS warps share. By itself a warp copies STEP of K at a time to a ring of its own, AHEAD steps
-// before it multiplies them. (Loads to registers would all be waited for with the first.)
+// before it multiplies them. (Loads to registers would all be waited for with the first.) Of these it
+// asks for EARLY before x and for the others behind it: x comes after all that was asked for before.
 // At the end each block adds up the sums of some rows of y; TO_HOST, where they pass over a slow bus, at the end of
 // each of the ROUNDS in which its warps make a tile each, so that they pass while the next one's weights come.
 //
@@ -10,7 +11,7 @@
 // a multiple of 16, every other one, so that a tile is 8 columns of which each is the next but
 // one. Of such rows the first 4 elements are taken by themselves, of others the last.
 //
-// Macros: STEP, AHEAD, SPLIT, PARTS; X_VECTOR elements of x are loaded at once.
+// Macros: STEP, AHEAD, EARLY, SPLIT, PARTS; X_VECTOR elements of x are loaded at once.
 
 constexpr int TILE = 8, CHUNK = 8; // elements of 16 bytes
 constexpr bool HALVES = K % CHUNK != 0;
@@ -153,7 +154,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) CLUSTER linear_til
 #endif
 
 #pragma unroll
-  for (int i = 0; i < AHEAD; i++) {
+  for (int i = 0; i < EARLY; i++) {
     if (i < steps) own.copy(ring + i * STAGE, i);
     copy_async_commit();
   }
@@ -206,6 +207,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) CLUSTER linear_til
     }
   }
 #endif
+#pragma unroll
+  for (int i = EARLY; i < AHEAD; i++) {
+    if (i < steps) own.copy(ring + i * STAGE, i);
+    copy_async_commit();
+  }
   float beside = threadIdx.x < count * CELLS && cells.is(threadIdx.x) ? cells.beside(threadIdx.x) : 0.f;
   __syncthreads();
 

@@ -151,7 +151,7 @@ func (p fewRows) oneRow(l *graph.Launch, c *graph.CUDACall) bool {
 // tileRows reports whether there is room for it. Two blocks fill a multiprocessor, and unless
 // columns are very many, all blocks are at work at once.
 func (p fewRows) tileRows(l *graph.Launch, c *graph.CUDACall) bool {
-	const tile, resident, longest, mostTiles = 8, 2, 512, 64
+	const tile, resident, longest, mostTiles = 8, 2, 704, 64
 	k, tiles, move := p.w.Cols, ceil(p.y.Cols, tile), 8
 	if k%8 != 0 {
 		tiles = 2 * ceil(p.y.Cols, 2*tile)

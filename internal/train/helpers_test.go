@@ -2,6 +2,7 @@ package train
 
 import (
 	"fmt"
+	"log/slog"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -13,8 +14,10 @@ import (
 	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/cpu"
+	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/layers"
 	"github.com/sambatrain/sambatrain/optim"
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 func device(t testing.TB, threads int) graph.Device {
@@ -158,4 +161,50 @@ func writeText(t *testing.T, dir, things string) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// recipe is a whole run of a second's part in a folder of its own.
+func recipe(t *testing.T, sets ...string) *recipes.Recipe {
+	t.Helper()
+	c := shards(t)
+	dir := t.TempDir()
+	r, err := recipes.Parse([]byte(`
+name: tiny
+model:
+  vocab_size: 272
+  d_model: 16
+  layers: {pattern: [mamba, mlp, swa, mlp]}
+  attention: {heads: 2, window: 8}
+  mlp: {d_ff: 32}
+data: {seq_len: 16, validation_fraction: 0.2}
+optim: {lr: 1.0e-2, warmup_steps: 2}
+train: {steps: 6, batch_size: 2}
+eval: {every: 3, rows: 3}
+checkpoint: {every: 2, keep_last: 10}
+`), "test", slices.Concat([]string{"data.text.path=" + c.Text.Path, "data.shards=" + c.Shards, "run.out=" + filepath.Join(dir, "run"), "run.threads=1"}, sets)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func quiet() Options {
+	return Options{
+		Log:         slog.New(slog.DiscardHandler),
+		Console:     func(o runlog.ConsoleOptions) runlog.Console { return runlog.NewLines(discard{}, o) },
+		CodeVersion: "test",
+	}
+}
+
+type discard struct{}
+
+func (discard) Write(p []byte) (int, error) { return len(p), nil }
+
+func records(t *testing.T, dir string) []runlog.Record {
+	t.Helper()
+	list, torn, err := runlog.Read(filepath.Join(dir, MetricsFile))
+	if err != nil || torn != nil {
+		t.Fatal(torn, err)
+	}
+	return list
 }

@@ -1,0 +1,91 @@
+package train
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/internal/runlog"
+	"github.com/sambatrain/sambatrain/internal/shell"
+)
+
+// save begins to write a checkpoint of the current step. One at a time is written: where
+// the one before isn't whole yet, training waits for it.
+func (s *session) save() error {
+	started := time.Now()
+	if s.saver.underway != nil {
+		if v, ok := s.saver.ended(false); ok {
+			if err := s.recordSaved(v); err != nil {
+				return err
+			}
+		} else {
+			s.options.Log.Warn("training waits: the previous checkpoint is still being written", "step", s.step, "checkpoint_of_step", s.saver.step)
+			if err := s.finishSave(); err != nil {
+				return err
+			}
+		}
+	}
+	if !s.alone() {
+		if err := s.together("begin a checkpoint", func() error { return s.lock.Begin(s.step) }); err != nil {
+			return err
+		}
+	}
+	copying := func() error { return s.engine.snapshotTo(&s.saver.snapshot) }
+	if err := s.halt.during(saving, fmt.Sprintf("the copy of step %d for its checkpoint", s.step), copying); err != nil {
+		return err
+	}
+	extra := map[string]json.RawMessage{}
+	for key, value := range map[string]any{dataKey: s.train.Fingerprint(), seedKey: s.recipe.Data.Seed, guardKey: s.guard.guardState} {
+		text, err := json.Marshal(value)
+		if err != nil {
+			return err
+		}
+		extra[key] = text
+	}
+	s.saver.start(checkpoint.State{
+		Extra: extra, Step: s.step, Tokens: s.tokensAt(s.step), Position: s.position(),
+		CodeVersion: s.options.CodeVersion, Recipe: s.resolved, RecipeSHA256: checkpoint.RecipeSHA256(s.resolved),
+	}, time.Since(started))
+	return nil
+}
+
+// finishSave waits for the save that is under way.
+func (s *session) finishSave() error {
+	if v, ok := s.saver.ended(true); ok {
+		return s.recordSaved(v)
+	}
+	return nil
+}
+
+// lastSave saves before the run ends, unless the step was saved already. All processes wait
+// for it: a launcher may end those that are left when one has.
+func (s *session) lastSave() error {
+	if s.saver.step != s.step {
+		if err := s.save(); err != nil {
+			return err
+		}
+	}
+	if !s.first() {
+		if err := s.finishSave(); err != nil {
+			return err
+		}
+	}
+	return s.together("save the last checkpoint", s.finishSave)
+}
+
+// recordSaved records how a save ended.
+func (s *session) recordSaved(v saved) error {
+	if errors.Is(v.err, errSpoilt) {
+		return fmt.Errorf("step %d: %w: no checkpoint is made of it; continue from the one before with `sambatrain resume %s --set optim.lr=...` and a learning rate below %v", v.step, v.err, shell.Quote(s.dir), s.recipe.Optim.PeakLR)
+	}
+	if v.err != nil {
+		return v.err
+	}
+	s.saved = v.dir
+	r := runlog.EventRecord(int(v.step), time.Now(), runlog.EventCheckpoint, v.dir)
+	stall := float64(v.stall) / float64(time.Millisecond)
+	r.Event.StallMS = &stall
+	return s.record(r)
+}

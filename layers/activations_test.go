@@ -1,7 +1,6 @@
 package layers_test
 
 import (
-	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -79,12 +78,7 @@ func TestJoinedActivations(t *testing.T) {
 	of, from := run(joined), run(exact)
 	for _, q := range exact.Params {
 		want, got := from.Read(slot(q, graph.Grads)).Data, of.Read(slot(q, graph.Grads)).Data
-		var off, all float64
-		for i, w := range want {
-			off += (got[i] - w) * (got[i] - w)
-			all += w * w
-		}
-		if e := math.Sqrt(off / all); !(e < 0.02) {
+		if e := offBy(got, want); !(e < 0.02) {
 			t.Errorf("the gradient of %s is off by %.2g", q.Name, e)
 		}
 	}

@@ -52,13 +52,18 @@ func TestMixed(t *testing.T) {
 	}
 	for _, q := range p.Params {
 		want, got := exact.Read(slot(q, graph.Grads)).Data, rounded.Read(slot(q, graph.Grads)).Data
-		var off, all float64
-		for i, w := range want {
-			off += (got[i] - w) * (got[i] - w)
-			all += w * w
-		}
-		if e := math.Sqrt(off / all); !(e < 0.4) {
+		if e := offBy(got, want); !(e < 0.4) {
 			t.Errorf("the gradient of %s is off by %.2g", q.Name, e)
 		}
 	}
+}
+
+// offBy is the norm of got - want, as a part of want's.
+func offBy(got, want []float64) float64 {
+	var off, all float64
+	for i, w := range want {
+		off += (got[i] - w) * (got[i] - w)
+		all += w * w
+	}
+	return math.Sqrt(off / all)
 }

@@ -1,8 +1,8 @@
 package graph
 
-// joinActivations lets ops make the products that they read themselves: on the tensor cores what is
-// made of a product's sums costs little, and a pass of its own as much as memory does. It is done in
-// mixed precision, of a list of steps that is settled.
+// joinActivations fuses products into the elementwise ops that read them: on tensor cores the work
+// on a product's accumulators costs little, while a separate pass costs as much as its memory
+// traffic. It is done in mixed precision, on a final list of steps.
 func (c *compiler) joinActivations(steps []pending) ([]pending, error) {
 	if c.b.round == nil || c.b.carry != nil {
 		return steps, nil
@@ -24,8 +24,8 @@ func (c *compiler) joinActivations(steps []pending) ([]pending, error) {
 	return list, nil
 }
 
-// takeInFactors joins a step with the two in front of it, where these are the products that it
-// reads. It keeps what they make where something else reads it.
+// takeInFactors joins a step with the two preceding ones if these are the products that it reads.
+// It keeps their results if something else reads them.
 func takeInFactors(list []pending, s pending, all []pending) ([]pending, pending, error) {
 	n := len(list) - 2
 	if n < 0 {
@@ -51,8 +51,7 @@ func takeInFactors(list []pending, s pending, all []pending) ([]pending, pending
 	return list[:n], s, nil
 }
 
-// takeInPulled joins a step with the product whose result is its last input, if nothing else
-// reads that.
+// takeInPulled joins a step with the product that is its last input, if nothing else reads that.
 func takeInPulled(list []pending, s pending, all []pending) ([]pending, pending, error) {
 	dy := s.in[len(s.in)-1]
 	if !dy.whole() || dy.st.region != Arena || readersOf(all, dy.st) != 1 {
@@ -78,7 +77,7 @@ func takeInPulled(list []pending, s pending, all []pending) ([]pending, pending,
 	return list, s, nil
 }
 
-// bfloat16 reports whether all that a step reads and writes is bfloat16.
+// bfloat16 reports whether everything that a step reads and writes is bfloat16.
 func bfloat16(s pending) bool {
 	for _, list := range [][]*value{s.in, s.out} {
 		for _, v := range list {

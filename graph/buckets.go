@@ -5,17 +5,17 @@ import (
 	"slices"
 )
 
-// Buckets cut the flat regions of parameters and gradients in runs that processes
-// exchange one at a time. Of R processes that share something out, process r has piece r
-// of R equal ones of each bucket.
+// Buckets divide the flat regions of parameters and gradients into parts that processes exchange
+// one at a time. If R processes share the work, process r has piece r of the R equal pieces of each
+// bucket.
 type Buckets struct {
-	// Length is of all, and Size of the largest; both are multiples of 16 R elements, as
-	// each bucket's length is.
+	// Length is the total length, and Size that of the largest bucket; both are multiples of 16 R
+	// elements, as is the length of each bucket.
 	Length, Size int
 	from         []int
 }
 
-// NewBuckets cuts n elements in buckets of about size for a run of so many processes.
+// NewBuckets divides n elements into buckets of about size elements, for this many processes.
 func NewBuckets(n, size, processes int) Buckets {
 	granule := align * processes
 	size = (max(size, 1) + granule - 1) / granule * granule
@@ -26,7 +26,7 @@ func NewBuckets(n, size, processes int) Buckets {
 	return bucketsOf(lengths, processes)
 }
 
-// bucketsOf has buckets of at least these lengths.
+// bucketsOf makes buckets of at least these lengths.
 func bucketsOf(lengths []int, processes int) Buckets {
 	granule := align * processes
 	var b Buckets
@@ -42,7 +42,7 @@ func bucketsOf(lengths []int, processes int) Buckets {
 // Count is the number of buckets.
 func (b Buckets) Count() int { return len(b.from) }
 
-// At is bucket i's offset and length.
+// At is the offset and length of bucket i.
 func (b Buckets) At(i int) (from, n int) {
 	end := b.Length
 	if i+1 < len(b.from) {
@@ -51,7 +51,7 @@ func (b Buckets) At(i int) (from, n int) {
 	return b.from[i], end - b.from[i]
 }
 
-// Find is the bucket that has an element.
+// Find is the bucket that contains an element.
 func (b Buckets) Find(element int) int {
 	i, found := slices.BinarySearch(b.from, element)
 	if !found {
@@ -73,24 +73,24 @@ func (b Buckets) All() iter.Seq2[int, int] {
 
 // Reduction sums gradients over the processes of a run in the backward pass.
 type Reduction struct {
-	// Op takes a bucket x [N] to y [N] in the same place.
+	// Op reduces a bucket x [N] to y [N] in place.
 	Op *Spec
 	// Buckets are at least as long as all gradients.
 	Buckets Buckets
-	// Round is the op between float32 and bfloat16, where gradients travel and are summed
-	// in that; nil where they are as they are. They are kept in float32.
+	// Round is the op between float32 and bfloat16, if gradients are sent and summed in bfloat16;
+	// nil if they are in float32. They are stored in float32 in both cases.
 	Round *Spec
 }
 
-// SetReduction makes the backward pass sum gradients over the processes of a run, each
-// bucket as soon as it is whole.
+// SetReduction makes the backward pass sum gradients over the processes of a run, each bucket as
+// soon as it is complete.
 func (b *Builder) SetReduction(r Reduction) { b.reduction = &r }
 
-// rewrite puts a reduction behind the last step that writes one of a bucket's gradients.
+// rewrite inserts a bucket's reduction after the last step that writes one of its gradients.
 func (r *Reduction) rewrite(steps []pending) ([]pending, error) {
 	last := make([]int, r.Buckets.Count())
 	for k := range last {
-		last[k] = len(steps) - 1 // of a bucket that is padding
+		last[k] = len(steps) - 1 // for a bucket of padding only
 	}
 	for i, s := range steps {
 		for _, v := range s.out {
@@ -104,7 +104,7 @@ func (r *Reduction) rewrite(steps []pending) ([]pending, error) {
 		}
 	}
 	var list []pending
-	var open []pending // what follows the reduction before, once the next has begun
+	var open []pending // steps that follow the previous reduction; they run once the next has begun
 	for i, s := range steps {
 		list = append(list, s)
 		for k, at := range last {
@@ -121,8 +121,8 @@ func (r *Reduction) rewrite(steps []pending) ([]pending, error) {
 	return append(list, open...), nil
 }
 
-// reduce is the steps that sum a bucket over the processes, and those that follow once
-// that is done.
+// reduce is the steps that sum a bucket over the processes, and those that follow once that is
+// done.
 func (r *Reduction) reduce(bucket int) (steps, then []pending, err error) {
 	from, n := r.Buckets.At(bucket)
 	shape := Shape{n}
@@ -146,7 +146,7 @@ func (r *Reduction) reduce(bucket int) (steps, then []pending, err error) {
 	return []pending{round, {call: call, in: []*value{half}, out: []*value{half}}}, []pending{back}, err
 }
 
-// convert is a step that gives a vector another type, in the layer of another call.
+// convert is a step that converts a vector to another type, in the layer of another call.
 func convert(round *Spec, from, to *value, of *call) (pending, error) {
 	shape := Shape{1, 1, from.shape.Size()}
 	r, err := round.Resolve([]Shape{shape})

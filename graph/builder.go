@@ -8,8 +8,8 @@ import (
 	"gorgonia.org/gorgonia"
 )
 
-// Builder collects a model's operations. It keeps the first error until Compile,
-// so that a layer's mathematics reads without error checks.
+// Builder collects a model's operations. It keeps the first error until Compile, so that the code
+// of a layer needs no error checks.
 type Builder struct {
 	g      *gorgonia.ExprGraph
 	add    func(rank int) *Spec
@@ -23,26 +23,27 @@ type Builder struct {
 	ids    uint64
 	seed   *gorgonia.Node
 	carry  *Carry
-	// documents are the starts of each token's document; the zero Tensor without.
+	// documents holds the start of each token's document; the zero Tensor if there are none.
 	documents Tensor
-	// round is the op that makes bfloat16 of float32; nil computes in float32.
+	// round is the op that converts float32 to bfloat16; nil means that all is float32.
 	round *Spec
-	// blocks is how many there are, and block the one being added, 0 outside.
+	// blocks is the number of blocks, and block the one being added, 0 outside.
 	blocks, block int
-	// float32Blocks is how many, the first ones, compute in float32 in mixed precision.
+	// float32Blocks is the number of blocks, from the first, that mixed precision leaves in
+	// float32.
 	float32Blocks int
-	// arenaLimit is in bytes; 0 is none.
+	// arenaLimit is in bytes; 0 means no limit.
 	arenaLimit int64
-	// reduction sums gradients over processes; nil in a run of one.
+	// reduction sums gradients over processes; nil with a single process.
 	reduction *Reduction
-	// sharding leaves a process pieces of parameters and gradients; nil leaves it all.
+	// sharding gives each process pieces of parameters and gradients; nil gives it all of them.
 	sharding *Sharding
-	// accumulate adds gradients to what Grads holds.
+	// accumulate adds gradients to the contents of Grads.
 	accumulate bool
 	// differentiating is the forward call whose backward ops are being added.
 	differentiating *call
-	terms           map[*gorgonia.Node][]*gorgonia.Node // node -> the gradients that reach it
-	sums            map[*gorgonia.Node][]*gorgonia.Node // gradient of a node that several reach -> these
+	terms           map[*gorgonia.Node][]*gorgonia.Node // node -> the gradients that it gets
+	sums            map[*gorgonia.Node][]*gorgonia.Node // sum of a node's gradients -> its terms
 	err             error
 }
 
@@ -51,18 +52,18 @@ type output struct {
 	node *gorgonia.Node
 }
 
-// Carry makes a builder emit the stateful form of its ops: each call continues
-// the text of the call before. Rows stay B; T is the tokens of one call.
+// Carry makes a builder emit the stateful form of its ops: each call continues the text of the
+// previous call. There are still B rows; T is the tokens of one call.
 type Carry struct {
-	// Positions is how many tokens a cache of full attention holds.
+	// Positions is the number of tokens that a cache of full attention can hold.
 	Positions int
-	// Begins: all texts begin with this call, so that nothing came before its tokens.
-	// Positions aren't read, nor what attention remembers; other states must be zeros.
+	// Begins: all texts begin with this call, so nothing precedes its tokens. Positions are not
+	// read, nor the caches of attention; all other states must be zero.
 	Begins bool
 }
 
-// NewBuilder starts a graph. add is the op that sums two tensors of a rank:
-// residual connections use it, and so do gradients that meet.
+// NewBuilder starts a graph. add is the op that sums two tensors of a given rank: it serves
+// residual connections, and tensors that several gradients reach.
 func NewBuilder(add func(rank int) *Spec) *Builder {
 	return &Builder{
 		g:      gorgonia.NewGraph(),
@@ -74,34 +75,33 @@ func NewBuilder(add func(rank int) *Spec) *Builder {
 	}
 }
 
-// SetCarry chooses the stateful form of all ops that follow.
+// SetCarry selects the stateful form for all ops added afterwards.
 func (b *Builder) SetCarry(c Carry) { b.carry = &c }
 
-// SetMixed chooses mixed precision: what Kind says of each operand. round is the
-// op that makes bfloat16 of float32.
+// SetMixed selects mixed precision, in which Kind determines each operand's type. round is the op
+// that converts float32 to bfloat16.
 func (b *Builder) SetMixed(round *Spec) { b.round = round }
 
-// SetFloat32Blocks leaves the first n blocks out of mixed precision, forward and backward:
-// their tensors are float32, and so are the weights that they read. See Step.Precise.
+// SetFloat32Blocks excludes the first n blocks from mixed precision, forward and backward: their
+// tensors are float32, and so are the weights that they read. See Step.Precise.
 func (b *Builder) SetFloat32Blocks(n int) { b.float32Blocks = n }
 
 // Mixed reports whether SetMixed was called.
 func (b *Builder) Mixed() bool { return b.round != nil }
 
-// SetAccumulate makes the backward pass add to what region Grads holds, instead of
-// writing over it: the gradients of several runs are summed.
+// SetAccumulate makes the backward pass add to the contents of region Grads instead of overwriting
+// them: the gradients of several runs are summed.
 func (b *Builder) SetAccumulate() { b.accumulate = true }
 
-// SetArenaLimit makes Compile keep the tensors between kernels within this many
-// bytes: what is over it is dropped after the forward pass and computed again in the
-// backward pass. 0 is no limit.
+// SetArenaLimit makes Compile keep the tensors between kernels within this many bytes: what exceeds
+// them is dropped after the forward pass and recomputed in the backward pass. 0 means no limit.
 func (b *Builder) SetArenaLimit(bytes int64) { b.arenaLimit = bytes }
 
-// Carries is the stateful form's settings, nil in the ordinary form.
+// Carries is the settings of the stateful form, nil in the ordinary form.
 func (b *Builder) Carries() *Carry { return b.carry }
 
-// Position is, in the stateful form, the int32 input [rows] that holds how many
-// tokens of each row's text came before this call.
+// Position is, in the stateful form, the int32 input [rows] that holds the number of tokens of each
+// row's text before this call.
 func (b *Builder) Position(rows int) Tensor {
 	for _, l := range b.leaves {
 		if l.name == PositionInput {
@@ -117,8 +117,8 @@ const PositionInput = "position"
 // Err is the first error.
 func (b *Builder) Err() error { return b.err }
 
-// Fail records err unless there was one before, and returns the zero Tensor. The
-// error starts with the scope, the forward call's in the backward pass.
+// Fail records err unless there was an error before, and returns the zero Tensor. The message
+// starts with the current scope or, in the backward pass, that of the forward call.
 func (b *Builder) Fail(err error) Tensor {
 	if b.err == nil && err != nil {
 		if path := b.path(); path != "" {
@@ -129,7 +129,7 @@ func (b *Builder) Fail(err error) Tensor {
 	return Tensor{}
 }
 
-// path is the scope of what is being added.
+// path is the scope of the ops being added.
 func (b *Builder) path() string {
 	if b.differentiating != nil {
 		return b.differentiating.path
@@ -137,8 +137,8 @@ func (b *Builder) path() string {
 	return strings.Join(b.scope, ".")
 }
 
-// precise reports whether what is being added belongs to a float32 block, as the backward
-// ops of its calls do.
+// precise reports whether the ops being added belong to a float32 block; backward ops belong to the
+// block of their forward call.
 func (b *Builder) precise() bool {
 	if b.differentiating != nil {
 		return b.differentiating.precise
@@ -158,8 +158,8 @@ func (b *Builder) Scope(name string, f func()) {
 	b.scope = b.scope[:len(b.scope)-1]
 }
 
-// Block runs f. What f adds is one block of the model, which the backward pass may compute
-// again. What goes from one block to others is the model's stream.
+// Block runs f. The ops that f adds are one block of the model, which the backward pass may
+// recompute. Tensors that go from one block to another are the model's stream.
 func (b *Builder) Block(f func()) {
 	b.blocks++
 	b.block = b.blocks
@@ -167,13 +167,13 @@ func (b *Builder) Block(f func()) {
 	b.block = 0
 }
 
-// Path is name under the current scope.
+// Path is the name prefixed with the current scope.
 func (b *Builder) Path(name string) string {
 	return strings.Join(append(b.scope[:len(b.scope):len(b.scope)], name), ".")
 }
 
-// Apply adds one op and returns its output 0, the zero Tensor if it has none. The
-// other outputs are had with Tensor.Output.
+// Apply adds one op and returns its output 0, or the zero Tensor if it has none. Use Tensor.Output
+// for the other outputs.
 func (b *Builder) Apply(s *Spec, in ...Tensor) Tensor {
 	if b.err != nil {
 		return Tensor{}
@@ -223,8 +223,8 @@ func (b *Builder) Apply(s *Spec, in ...Tensor) Tensor {
 // Add is x + y.
 func (b *Builder) Add(x, y Tensor) Tensor { return b.Apply(b.add(len(x.Shape())), x, y) }
 
-// Columns is columns [from, to) of x's last dimension, without a copy. To be
-// differentiated, all of x's columns must be used, each by one Columns.
+// Columns is columns [from, to) of x's last dimension, without a copy. For differentiation, each of
+// x's columns must be in exactly one Columns.
 func (b *Builder) Columns(x Tensor, from, to int) Tensor {
 	if b.err != nil {
 		return Tensor{}

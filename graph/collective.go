@@ -1,6 +1,6 @@
 package graph
 
-// CollectiveKind is one of Comm's calls.
+// CollectiveKind is one of the calls of Comm.
 type CollectiveKind uint8
 
 // The calls that a plan makes.
@@ -10,8 +10,8 @@ const (
 	AllGather
 )
 
-// CollectiveSpec is an op that is a call to other processes: in place on x, or from x to
-// y. A run of one process makes none: its y is x. bytes are those of x and y.
+// CollectiveSpec is an op that is a call to other processes: in place on x, or from x to y. A
+// single process makes no call: its y is x. bytes is the size of x and y.
 func CollectiveSpec(kind CollectiveKind, name, signature string, bytes func(d Dims) int) *Spec {
 	return &Spec{
 		Name:       name,
@@ -28,16 +28,16 @@ func CollectiveSpec(kind CollectiveKind, name, signature string, bytes func(d Di
 	}
 }
 
-// PieceSpec is a CollectiveSpec from a piece [M] to a whole [R M], or the other way, among
-// R processes.
+// PieceSpec is a CollectiveSpec from a piece [M] to a whole vector [R M], or vice versa, for R
+// processes.
 func PieceSpec(kind CollectiveKind, name, signature string, processes int) *Spec {
 	s := CollectiveSpec(kind, name, signature, func(d Dims) int { return 4 * (d["R"]*d["M"] + d["M"]) })
 	s.Dims = Dims{"R": processes}
 	return s
 }
 
-// CollectiveCases are such ops' shapes under test, in a run of one process: one of vectors
-// [N], and where there is one, of pieces [M].
+// CollectiveCases are the shapes under test, for a single process: those of vectors [N] and, if
+// piece is not nil, of pieces [M].
 func CollectiveCases(vector, piece *Spec) []Case {
 	list := []Case{
 		{Name: "one element", Spec: vector, Dims: Dims{"N": 1}},
@@ -50,8 +50,8 @@ func CollectiveCases(vector, piece *Spec) []Case {
 	return list
 }
 
-// Do makes the call. Where it is about a piece, and the vector of it is as long as the
-// whole, it is the piece of this process in that vector.
+// Do makes the call. If the argument for a piece is as long as the whole vector, it uses this
+// process's piece of it.
 func (k CollectiveKind) Do(c Comm, from, to Vector) error {
 	switch k {
 	case ReduceScatter:
@@ -70,7 +70,7 @@ func own(c Comm, x Vector, whole int) Vector {
 	return x.Part(c.Rank()*n, n)
 }
 
-// kernel is the CPU's.
+// kernel is the CPU kernel.
 func (k CollectiveKind) kernel(c *CPUCall) func() {
 	x := c.In[0].F32
 	y := x
@@ -88,7 +88,7 @@ func (k CollectiveKind) kernel(c *CPUCall) func() {
 	}
 }
 
-// launches are a GPU's.
+// launches are the launches on a GPU.
 func (k CollectiveKind) launches(c *CUDACall) ([]Launch, error) {
 	x := c.In[0]
 	y := x

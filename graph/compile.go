@@ -23,7 +23,7 @@ type compiler struct {
 	rounded map[*value]*value           // float32 values and their bfloat16 copies
 	wide    map[*value]*value           // bfloat16 values and their float32 copies
 	padded  map[int]*value              // copies of weights, by the weights' offsets in Shadow
-	// gradients are the outputs that are parameters' gradients: float32 in any case.
+	// gradients are the outputs that are gradients of parameters: always float32.
 	gradients map[outputOf]bool
 }
 
@@ -33,10 +33,10 @@ type outputOf struct {
 	i int
 }
 
-// Compile orders the calls that the results and the gradients need, and lays out
-// memory: liveness, one arena, nothing allocated in a run. Where the arena would be
-// larger than SetArenaLimit allows, the backward pass computes tensors of blocks
-// again; a *LimitError says that even this does not suffice.
+// Compile orders the calls that the results and the gradients depend on and lays out memory by
+// liveness, in one arena, so that a run allocates nothing. If the arena would exceed SetArenaLimit,
+// the backward pass recomputes tensors of blocks; a *LimitError means that even this does not
+// suffice.
 func (b *Builder) Compile() (*Plan, error) {
 	if b.err != nil {
 		return nil, b.err
@@ -78,7 +78,7 @@ func newCompiler(b *Builder) *compiler {
 	}
 }
 
-// size lays out the arena and gives the plan its regions' sizes.
+// size lays out the arena and sets the sizes of the plan's regions.
 func (c *compiler) size(p *Plan) error {
 	if c.b.round != nil {
 		p.Sizes[Shadow] = p.Sizes[Params] / 2
@@ -100,7 +100,7 @@ func (c *compiler) size(p *Plan) error {
 	return nil
 }
 
-// write gives the plan its steps, and the places of what a caller reads and writes.
+// write sets the plan's steps and the slots that a caller reads and writes.
 func (c *compiler) write(p *Plan) error {
 	for _, s := range c.steps {
 		step := Step{Resolved: s.Resolved, Path: s.path, Precise: s.precise, Backward: s.backward, Again: s.again, Remakes: s.remakes}
@@ -139,8 +139,7 @@ func (v *value) slot() Slot {
 	return slot
 }
 
-// checkStrides refuses rows apart from each other where a kernel need not take
-// them.
+// checkStrides rejects strided rows where a kernel need not support them.
 func (s *Step) checkStrides() error {
 	for _, part := range []struct {
 		operands []Operand
@@ -155,7 +154,7 @@ func (s *Step) checkStrides() error {
 	return nil
 }
 
-// inScope is the path and a name under it.
+// inScope is the path followed by a name.
 func inScope(path, name string) string {
 	if path == "" {
 		return name
@@ -163,7 +162,7 @@ func inScope(path, name string) string {
 	return path + ": " + name
 }
 
-// placeLeaves gives inputs, states and parameters their places.
+// placeLeaves places inputs, states and parameters.
 func (c *compiler) placeLeaves(p *Plan) (err error) {
 	for _, l := range c.b.leaves {
 		st := newStorage(l.region, l.shape, l.dtype)
@@ -187,8 +186,8 @@ func (c *compiler) placeLeaves(p *Plan) (err error) {
 	return nil
 }
 
-// accumulates reports whether kernels add gradients to what is there. Of sharded ones only
-// the piece is there, to which the sum over the processes is added.
+// accumulates reports whether kernels add gradients to those already stored. With sharding only a
+// piece is stored, and the sum over the processes is added to it instead.
 func (c *compiler) accumulates() bool { return c.b.accumulate && c.sharder == nil }
 
 // needed are the nodes that results, gradients and updated states depend on.
@@ -215,8 +214,8 @@ func (c *compiler) needed() map[*gorgonia.Node]bool {
 	return need
 }
 
-// collect walks the nodes in the order of their making, which is an order of
-// execution: a node is made after its inputs, and the backward pass in reverse.
+// collect visits the nodes in the order of their creation, which is an order of execution: a node
+// is created after its inputs, and the backward pass after the forward pass, in reverse.
 func (c *compiler) collect() error {
 	for n, terms := range c.b.terms {
 		for _, t := range terms {
@@ -292,7 +291,7 @@ func (c *compiler) node(n *gorgonia.Node) (*value, error) {
 	return nil, fmt.Errorf("graph: no rule to run %v", n)
 }
 
-// step adds one call, whose output 0 is n's value; n is nil for a part of a sum.
+// step adds one call, whose output 0 is n's value; n is nil for part of a sum.
 func (c *compiler) step(n *gorgonia.Node, op *call, in []*value) ([]*value, error) {
 	for i, v := range in {
 		if v == nil {
@@ -319,7 +318,7 @@ func (c *compiler) step(n *gorgonia.Node, op *call, in []*value) ([]*value, erro
 	return s.out, nil
 }
 
-// shapes are those of a step's inputs.
+// shapes are the shapes of a step's inputs.
 func (s *pending) shapes() []Shape {
 	shapes := make([]Shape, 0, len(s.In)+1)
 	for _, in := range s.In {
@@ -328,14 +327,14 @@ func (s *pending) shapes() []Shape {
 	return shapes
 }
 
-// replace makes a step another op's, in the same place of the model.
+// replace replaces the step's op, in the same place of the model.
 func (s *pending) replace(r *Resolved) {
 	other := *s.call
 	other.Resolved = r
 	s.call = &other
 }
 
-// checkUpdates refuses a backward pass that would read what was updated since.
+// checkUpdates rejects a backward pass that would read a tensor after it was updated.
 func (c *compiler) checkUpdates() error {
 	updated := map[*storage]*call{}
 	for _, s := range c.steps {
@@ -353,7 +352,7 @@ func (c *compiler) checkUpdates() error {
 	return nil
 }
 
-// placeGradients puts each parameter's gradient at the parameter's own offset.
+// placeGradients places each parameter's gradient at the offset of the parameter.
 func (c *compiler) placeGradients(p *Plan) error {
 	for i, q := range c.b.params {
 		if q.grad == nil {

@@ -5,20 +5,20 @@ import (
 	"fmt"
 )
 
-// CUDA says how an op runs on an NVIDIA GPU, as data: graph/cuda compiles the
-// source, and launches. An op's folder holds the source beside its Go file.
+// CUDA describes how an op runs on an NVIDIA GPU, as data: graph/cuda compiles the source and
+// launches the kernels. The source is in the op's folder.
 type CUDA struct {
-	// Source is CUDA C++ without includes; graph/cuda puts its common.cuh before it.
-	// It is compiled once for each set of Launch.Defines.
+	// Source is CUDA C++ without includes; graph/cuda puts its common.cuh in front of it. It is
+	// compiled once for each set of Launch.Defines.
 	Source string
 	// Launches lists the kernels and matrix products of one call, in order.
 	Launches func(c *CUDACall) ([]Launch, error)
-	// Workspace is the bytes of device scratch that a call wants. Optional.
+	// Workspace is the device scratch memory that a call needs, in bytes. Optional.
 	Workspace func(d Dims) int
 }
 
-// CUDAFile is name.cu of an op's folder as a part of its source: messages of the compiler
-// name the file, and its lines.
+// CUDAFile is name.cu of an op's folder as part of its source, so that compiler messages have the
+// file's name and line numbers.
 func CUDAFile(files embed.FS, name string) string {
 	text, err := files.ReadFile(name + ".cu")
 	if err != nil {
@@ -31,24 +31,25 @@ func CUDAFile(files embed.FS, name string) string {
 type CUDACall struct {
 	Dims    Dims
 	In, Out []DeviceBuffer
-	// Host, where its Address is not 0, may take the place of Out[0], which is a result that no
-	// other call reads: float32 in the host's memory, rows one behind the other. What is stored there
-	// passes over the bus, which wants 128 bytes of a row at once, and time. Launch.ToHost says that it is.
+	// Host, if its Address is not 0, may be used instead of Out[0], which is then a result that no
+	// other call reads: float32, contiguous rows, in host memory. Stores to it cross the PCIe bus,
+	// which takes time, and needs 128 contiguous bytes of a row at once to be efficient.
+	// Launch.ToHost says that a kernel uses it.
 	Host DeviceBuffer
-	// Workspace is the address of what CUDA.Workspace asked for.
+	// Workspace is the address of the memory requested by CUDA.Workspace.
 	Workspace uint64
-	// Counter is the address of a uint32 that is the call's own in all runs. It begins as 0, and
-	// each run leaves it as 0.
+	// Counter is the address of a uint32 that belongs to this call in all runs. It is initially 0,
+	// and each run must leave it at 0.
 	Counter uint64
-	// Multiprocessors is the GPU's number of them.
+	// Multiprocessors is the GPU's number of SMs.
 	Multiprocessors int
 	// Capability is the GPU's compute capability: 90 for 9.0.
 	Capability int
 }
 
-// DeviceBuffer is a tensor in a GPU's memory. Element (i, j) of its Rows x Cols view
-// is (i*Stride+j) elements of DType behind Address. Behind each row are Pad elements that
-// belong to no tensor: anyone may write them, and what they hold is arbitrary.
+// DeviceBuffer is a tensor in GPU memory. Element (i, j) of its Rows x Cols view is i*Stride+j
+// elements of DType after Address. After each row there are Pad elements that belong to no tensor:
+// any op may write them, and their values are arbitrary.
 type DeviceBuffer struct {
 	Address            uint64
 	DType              DType
@@ -63,46 +64,47 @@ func (b DeviceBuffer) At(row, col int) uint64 {
 	return b.Address + uint64((row*b.Stride+col)*b.DType.Size())
 }
 
-// Launch is one kernel launch, or what one of the pointers at its end says.
+// Launch is one kernel launch, or the product or collective that one of its last two fields
+// describes.
 type Launch struct {
 	// Kernel is the function's name in the source.
 	Kernel string
 	// Defines are compile-time constants and types: {"D": "128", "X": "bf16"}.
 	Defines     map[string]string
 	Grid, Block [3]int
-	// Shared is the bytes of dynamic shared memory.
+	// Shared is the dynamic shared memory in bytes.
 	Shared int
-	// Early lets the kernel begin while those before it are at work, on GPUs that can: it
-	// calls common.cuh's begin_early, or wait_for_inputs before it touches what they do.
+	// Early lets the kernel start while the preceding ones are still running (programmatic
+	// dependent launch), on GPUs that support it. The kernel must call common.cuh's begin_early, or
+	// wait_for_inputs before it accesses memory that they write or read.
 	Early bool
 	// ToHost says that the kernel stores to CUDACall.Host.
 	ToHost bool
-	// Args are the kernel's parameters: uint64 (an address or size_t), int32, float32 or
-	// TensorMap.
+	// Args are the kernel's parameters: uint64 (an address or size_t), int32, float32 or TensorMap.
 	Args []any
 
-	// Product and Collective are no kernels.
+	// Product and Collective are not kernels.
 	Product    *Product
 	Collective *Collective
 }
 
-// TensorMap lets a kernel of compute capability 9.0 copy boxes of a matrix in bfloat16 to shared
-// memory: a parameter of 128 bytes, CUtensorMap. A box is Box rows of 64 elements, 128 bytes
-// with the 128-byte swizzle; what lies outside of the matrix comes as zeros. Address and Stride
-// are multiples of 16 bytes.
+// TensorMap lets a kernel on compute capability 9.0 copy boxes of a bfloat16 matrix to shared
+// memory by TMA. It is a kernel parameter of 128 bytes, a CUtensorMap. A box is Box rows of 64
+// elements, 128 bytes, with the 128-byte swizzle; elements outside of the matrix are zero. Address
+// and Stride must be multiples of 16 bytes.
 type TensorMap struct {
 	Matrix DeviceBuffer
 	Box    int
 }
 
-// Collective is a call that all processes of a run make. A run of one copies From to To.
+// Collective is a call that all processes of a run make. A single process copies From to To.
 type Collective struct {
 	Kind     CollectiveKind
 	From, To DeviceBuffer
 }
 
-// RowTiles is the grid of a kernel whose blocks take 8 elements a thread of one row:
-// tiles of them make a row of cols.
+// RowTiles is the grid of a kernel whose blocks handle 8 elements per thread of one row: a row of
+// cols elements is divided into tiles blocks.
 func RowTiles(rows, cols int) (blocks, threads, tiles int) {
 	const share = 8
 	threads = min(256, (cols+32*share-1)/(32*share)*32)
@@ -110,10 +112,10 @@ func RowTiles(rows, cols int) (blocks, threads, tiles int) {
 	return rows * tiles, threads, tiles
 }
 
-// Product is the row-major C[M N] = op(A)[M K] op(B)[K N] + Beta From, with float32
-// accumulation. From is a matrix of C's type, C itself where it is 0. LDA, LDB and LDC are the distances between rows, in elements. With
-// TransA, A is stored as [K M], and with TransB, B as [N K]. PadA and PadB are DeviceBuffer.Pad
-// of A and B.
+// Product is the row-major C[M N] = op(A)[M K] op(B)[K N] + Beta From, with float32 accumulation.
+// From is a matrix of C's type, and C itself if it is 0. LDA, LDB and LDC are the distances between
+// rows, in elements. With TransA, A is stored as [K M], and with TransB, B as [N K]. PadA and PadB
+// are DeviceBuffer.Pad of A and B.
 type Product struct {
 	M, N, K             int
 	TransA, TransB      bool
@@ -126,7 +128,7 @@ type Product struct {
 	LDFrom              int
 }
 
-// CType is the name that common.cuh has for an element type.
+// CType is the name of an element type in common.cuh.
 func (t DType) CType() string {
 	switch t {
 	case BFloat16:

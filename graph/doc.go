@@ -1,9 +1,9 @@
 // Package graph turns a model into a fixed list of kernel calls.
 //
-// Layers describe a model with a [Builder]: it puts fused operations (a [Spec]
-// each) into a gorgonia expression graph, and gorgonia.Grad adds the backward
-// pass. [Builder.Compile] makes a [Plan] of it: which op runs when, and where
-// each tensor lies in memory. A [Device] (graph/cpu, graph/cuda) loads a plan and runs it.
+// Layers describe a model with a [Builder], which puts fused operations (each described by a
+// [Spec]) into a gorgonia expression graph; gorgonia.Grad adds the backward pass. [Builder.Compile]
+// turns it into a [Plan]: the order of the ops, and the place of each tensor in memory. A [Device]
+// (graph/cpu, graph/cuda) loads a plan and runs it.
 //
 // This package is the only one that imports gorgonia.
 //

@@ -8,18 +8,17 @@ import (
 	"strings"
 )
 
-// SetDocuments makes ops that mix tokens treat each document of a row as a row of its own:
-// nothing is seen across a border. starts [B T] holds, for each token, where its document
-// begins in the row.
+// SetDocuments makes ops that mix tokens treat each document of a row as a separate row: nothing
+// crosses a border. starts [B T] holds, for each token, the position in the row where its document
+// begins.
 func (b *Builder) SetDocuments(starts Tensor) { b.documents = starts }
 
 // ByDocument reports whether documents are set.
 func (b *Builder) ByDocument() bool { return b.documents.Valid() }
 
-// ApplyByDocument adds a call of forward or, where documents are set, of its form by
-// document. backward is the op of forward's gradient; its inputs are those of forward, the
-// outputs of forward that saved numbers, and the gradient of output 0; its output i is the
-// gradient of input i.
+// ApplyByDocument adds a call of forward or, if documents are set, of its form by document.
+// backward is the op of forward's gradient; its inputs are those of forward, then forward's outputs
+// with the indices saved, then the gradient of output 0. Its output i is the gradient of input i.
 func (b *Builder) ApplyByDocument(forward, backward *Spec, saved []int, in ...Tensor) Tensor {
 	if !b.ByDocument() {
 		return b.Apply(forward, in...)
@@ -27,10 +26,10 @@ func (b *Builder) ApplyByDocument(forward, backward *Spec, saved []int, in ...Te
 	return b.Apply(ByDocument(forward, backward, saved), append(in[:len(in):len(in)], b.documents)...)
 }
 
-// ByDocument is an op in which each document of a row is computed as it would be alone, see
-// ApplyByDocument. Its last input is start [B T]. Its outputs are forward's output 0 and
-// what forward saves for each token; what forward saves otherwise is computed again for the
-// backward pass. Its CPU kernels bind forward's to each document as they run.
+// ByDocument is an op that computes each document of a row as if it were alone; see
+// ApplyByDocument. Its last input is start [B T]. Its outputs are forward's output 0 and the saved
+// outputs that have values for each token; other saved outputs are recomputed in the backward pass.
+// Its CPU kernels bind forward's kernel to each document while they run.
 func ByDocument(forward, backward *Spec, saved []int) *Spec {
 	op := newDocumentOp(forward, nil, saved)
 	return &Spec{
@@ -115,7 +114,7 @@ func (o operand) byToken() bool {
 type documentOp struct {
 	forward, backward *Spec     // backward is nil in the forward op
 	saved             []int     // forward's outputs that backward reads
-	in, out           []operand // forward's
+	in, out           []operand // forward's inputs and outputs
 	grads             []operand // backward's outputs
 }
 
@@ -140,7 +139,7 @@ func (o *documentOp) kept() []int {
 	return slices.DeleteFunc(slices.Clone(o.saved), func(i int) bool { return !o.out[i].byToken() })
 }
 
-// outputOf is which output of the form by document forward's output i is.
+// outputOf is the index in the form by document of forward's output i.
 func (o *documentOp) outputOf(i int) int {
 	n := 0
 	for _, k := range o.kept() {
@@ -151,8 +150,8 @@ func (o *documentOp) outputOf(i int) int {
 	return n
 }
 
-// place is where output i of forward is among a form's tensors: its outputs in the forward
-// op, its inputs in the backward op. -1: it is not there.
+// place is the index of forward's output i among the tensors of the form by document: its outputs
+// in the forward op, its inputs in the backward op. -1: it has none.
 func (o *documentOp) place(i int) int {
 	at := slices.Index(o.kept(), i)
 	switch {
@@ -164,10 +163,10 @@ func (o *documentOp) place(i int) int {
 	return -1
 }
 
-// again reports whether the backward op computes what forward saves again.
+// again reports whether the backward op recomputes forward's saved outputs.
 func (o *documentOp) again() bool { return len(o.kept()) < len(o.saved) }
 
-// gradientAt is which input of the backward op the gradient of output 0 is.
+// gradientAt is the index of the backward op's input that is the gradient of output 0.
 func (o *documentOp) gradientAt() int { return len(o.in) + len(o.kept()) }
 
 // alone is the sizes of one document of n tokens as a batch of its own.
@@ -187,7 +186,7 @@ func (o *documentOp) alone(d Dims, n int) Dims {
 	for _, s := range []*Spec{o.forward, o.backward} {
 		if s != nil && s.Derive != nil {
 			if err := s.Derive(one); err != nil {
-				panic(fmt.Sprintf("%s: %v", s.Name, err)) // refuses no length that a row's is no shorter than
+				panic(fmt.Sprintf("%s: %v", s.Name, err)) // no length up to that of a row is rejected
 			}
 		}
 	}
@@ -263,7 +262,7 @@ func (o *documentOp) reference(d Dims, in, out []Array) {
 		for i, op := range o.grads {
 			to := part(out[i], op, row, from, to)
 			for j, g := range grads[i].Data {
-				to.Data[j] += g // of zeros, or of what earlier documents gave a parameter
+				to.Data[j] += g // added to zeros, or to earlier documents' gradients of a parameter
 			}
 		}
 	})

@@ -1,6 +1,6 @@
 package graph
 
-// documentAt is tokens [from, to) of a row.
+// documentAt is the tokens [from, to) of a row.
 type documentAt struct{ row, from, to int }
 
 // bind is the CPU kernel.
@@ -37,7 +37,7 @@ func (o *documentOp) bind(c *CPUCall) func() {
 	}
 }
 
-// room is memory for results that go to no buffer of the plan.
+// room is memory for results that have no buffer in the plan.
 func (o *documentOp) room(list []operand, d Dims) [][]float32 {
 	room := make([][]float32, len(list))
 	for i, op := range list {
@@ -46,7 +46,7 @@ func (o *documentOp) room(list []operand, d Dims) [][]float32 {
 	return room
 }
 
-// run computes one document. What the plan has no buffer for goes to outs and grads.
+// run computes one document. Results that have no buffer in the plan go to outs and grads.
 func (o *documentOp) run(c *CPUCall, at documentAt, outs, grads [][]float32) {
 	one := o.alone(c.Dims, at.to-at.from)
 	part := func(x Buffer, op operand) Buffer {

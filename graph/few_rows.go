@@ -2,13 +2,14 @@ package graph
 
 import "slices"
 
-// FewRows is the most rows of a call that is run as decoding is. A product with so few takes
-// as long as its weight takes to be read, so that what is around it counts: a plan lets products
-// take in the norm before and the gate behind.
+// FewRows is the largest number of rows that a plan treats like decoding. A product with so few
+// rows takes as long as reading its weight, so the ops around it matter: a plan fuses the norm
+// before it and the gate after it into the product.
 const FewRows = 16
 
-// joinCarried does so in mixed precision, where weights lie one behind the other, and in the
-// stateful form, which has no backward pass. Of any number of rows it joins products of one input.
+// joinCarried does this in mixed precision, where weights are contiguous in memory, and in the
+// stateful form, which has no backward pass. For any number of rows it joins products that share an
+// input.
 func (c *compiler) joinCarried() error {
 	if c.b.round == nil || c.b.carry == nil {
 		return nil
@@ -28,13 +29,13 @@ func (c *compiler) joinCarried() error {
 	return c.takeInProjections()
 }
 
-// readsWeight reports whether a product of few rows has a weight in bfloat16.
+// readsWeight reports whether a product has few rows and a bfloat16 weight.
 func (s *pending) readsWeight() bool {
 	return s.in[0].shape.Rows() <= FewRows && s.in[1].st.dtype == BFloat16
 }
 
-// stack makes one product of two of the same input, whose weights lie one behind the other:
-// one weight whose rows are both's, and a result of which theirs are columns.
+// stack joins products of the same input whose weights are contiguous: into one product with one
+// weight that has the rows of both, and one result that has the columns of both.
 func (c *compiler) stack() error {
 	for i := 0; i < len(c.steps); i++ {
 		s := &c.steps[i]
@@ -60,7 +61,7 @@ func (c *compiler) stack() error {
 	return nil
 }
 
-// maker is the step whose output 0 is all of a tensor; nil for none.
+// maker is the step whose output 0 is the entire tensor; nil for none.
 func (c *compiler) maker(st *storage) *pending {
 	for i := range c.steps {
 		if s := &c.steps[i]; len(s.out) > 0 && s.out[0].st == st && s.out[0].whole() {
@@ -70,8 +71,8 @@ func (c *compiler) maker(st *storage) *pending {
 	return nil
 }
 
-// takeInNorms lets products normalize their input themselves, each block of a kernel all of
-// it, and drops norms that nothing reads any more.
+// takeInNorms fuses norms into the products that read them, where each thread block normalizes the
+// entire input, and removes norms that nothing reads any more.
 func (c *compiler) takeInNorms() error {
 	var norms []*storage
 	for i := range c.steps {
@@ -102,7 +103,8 @@ func (c *compiler) takeInNorms() error {
 	return nil
 }
 
-// takeInGates lets a product of gate and up side by side give what the gate leaves of up.
+// takeInGates fuses the product silu(gate) up into the product that computes gate and up side by
+// side.
 func (c *compiler) takeInGates() error {
 	for i := 0; i < len(c.steps); i++ {
 		s := c.steps[i]
@@ -130,8 +132,8 @@ func (c *compiler) takeInGates() error {
 	return nil
 }
 
-// takeInConvolutions lets a product convolve its first columns itself, where all other readers
-// want columns behind them: what comes of it takes their place.
+// takeInConvolutions fuses a convolution into the product whose first columns it reads, if all
+// other readers use columns after these: the convolution's result takes their place.
 func (c *compiler) takeInConvolutions() error {
 	for i := 0; i < len(c.steps); i++ {
 		s := c.steps[i]
@@ -164,7 +166,7 @@ func (c *compiler) takeInConvolutions() error {
 	return nil
 }
 
-// readsBeside reports whether anyone but the one reader of some columns reads any of them.
+// readsBeside reports whether some columns have any reader but one.
 func (c *compiler) readsBeside(v *value) bool {
 	readers := 0
 	for _, s := range c.steps {
@@ -177,8 +179,8 @@ func (c *compiler) readsBeside(v *value) bool {
 	return readers != 1 || slices.ContainsFunc(c.b.out, func(o output) bool { return c.values[o.node].st == v.st })
 }
 
-// takeInProjections lets an op make an input itself that is a product, where nothing else
-// reads it.
+// takeInProjections fuses a product into the op that reads it, if that supports it and nothing else
+// reads the product.
 func (c *compiler) takeInProjections() error {
 	for i := 0; i < len(c.steps); i++ {
 		s := &c.steps[i]
@@ -207,7 +209,7 @@ func (c *compiler) takeInProjections() error {
 	return nil
 }
 
-// resolveOf is Resolve of the inputs' shapes; nil where the op can't take them.
+// resolveOf is Resolve with the inputs' shapes; nil if the op does not support them.
 func (s *Spec) resolveOf(in []*value) (*Resolved, error) {
 	shapes := make([]Shape, len(in))
 	for k, v := range in {

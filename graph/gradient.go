@@ -9,9 +9,9 @@ import (
 	"gorgonia.org/gorgonia"
 )
 
-// Gradients adds the backward pass of loss, a scalar, with respect to every
-// parameter; the loss must depend on each of them. The gradients go to the region
-// Grads, laid out as the parameters.
+// Gradients adds the backward pass of loss, a scalar, with respect to every parameter; the loss
+// must depend on each of them. The gradients are in region Grads, with the layout of the
+// parameters.
 func (b *Builder) Gradients(loss Tensor) error {
 	if b.err == nil {
 		if err := b.gradients(loss); err != nil {
@@ -43,7 +43,7 @@ func (b *Builder) gradients(loss Tensor) error {
 	b.seed = b.g.Constant(gorgonia.NewF32(1))
 	grads, err := gorgonia.Grad(loss.node, wrt...)
 	if b.err != nil {
-		return b.err // an op's own words, which gorgonia wraps in many lines
+		return b.err // an op's own message, which gorgonia wraps in many lines
 	}
 	if err != nil {
 		line, _, _ := strings.Cut(err.Error(), "\n")
@@ -55,7 +55,7 @@ func (b *Builder) gradients(loss Tensor) error {
 	return b.findSums()
 }
 
-// reached are the nodes that n is computed from, by ways that have a gradient.
+// reached are the nodes that n is computed from along differentiable paths.
 func (b *Builder) reached(n *gorgonia.Node) map[*gorgonia.Node]bool {
 	seen := map[*gorgonia.Node]bool{n: true}
 	for stack := []*gorgonia.Node{n}; len(stack) > 0; {
@@ -79,14 +79,14 @@ func (b *Builder) contribute(to, gradient *gorgonia.Node) {
 	b.terms[to] = append(b.terms[to], gradient)
 }
 
-// findSums notes what each sum of gradients is made of. gorgonia adds gradients
-// that meet in pairs, with nodes that it identifies by a hash of 32 bits: two that
-// collide become one. So what the ops gave counts, not how gorgonia wired it.
+// findSums records the terms of each sum of gradients. gorgonia adds the gradients of a node in
+// pairs, with nodes that it identifies by a 32-bit hash: if two hashes collide, two nodes become
+// one. So the terms recorded here count, not how gorgonia connected them.
 func (b *Builder) findSums() error {
 	for n, terms := range b.terms {
 		d := n.Deriv()
 		if d == nil || len(terms) == 1 {
-			continue // not asked for, or d is the term itself
+			continue // not requested, or d is the term itself
 		}
 		if other, ok := b.sums[d]; ok && !slices.Equal(other, terms) {
 			return fmt.Errorf("gorgonia merged the gradient of %v with another: change the order of two layers", n)
@@ -96,7 +96,7 @@ func (b *Builder) findSums() error {
 	return nil
 }
 
-// children are the nodes that n is computed from, duplicates included, in order.
+// children are the nodes that n is computed from, in order, including duplicates.
 func (b *Builder) children(n *gorgonia.Node) []*gorgonia.Node {
 	if terms, ok := b.sums[n]; ok {
 		return terms

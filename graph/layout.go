@@ -6,24 +6,24 @@ import (
 	"slices"
 )
 
-// align is the granule of all offsets, in elements: 64 bytes, a cache line and an
-// AVX-512 register.
+// align is the granularity of all offsets, in elements: 64 bytes, a cache line and an AVX-512
+// register.
 const align = 16
 
 func roundUp(n int) int { return (n + align - 1) / align * align }
 
-// storage is a block that one or more values lie in. A storage whose home is set
-// has become part of another one.
+// storage is a block of memory that holds one or more values. A storage whose home is set has
+// become part of another one.
 type storage struct {
 	region      Region
 	offset      int
 	rows, cols  int
 	pad         int // elements between rows
 	dtype       DType
-	first, last int // steps that use it
+	first, last int // the first and the last step that use it
 	home        *storage
 	values      []*value
-	inside      *storage // that it is a part of, in the arena, from at on; nil for none
+	inside      *storage // the arena storage that it is part of, at offset at; nil for none
 	at          int
 }
 
@@ -31,7 +31,7 @@ func newStorage(r Region, s Shape, t DType) *storage {
 	return &storage{region: r, rows: s.Rows(), cols: s.Cols(), dtype: t, first: math.MaxInt, last: -1}
 }
 
-// hold makes a value of the columns from col on.
+// hold adds a value: the columns from col on.
 func (s *storage) hold(shape Shape, col int) *value {
 	v := &value{shape: shape, st: s, col: col}
 	s.values = append(s.values, v)
@@ -45,7 +45,7 @@ func (s *storage) root() *storage {
 	return s
 }
 
-// place is where it lies in its region, in units of 4 bytes.
+// place is the storage's offset in its region, in units of 4 bytes.
 func (s *storage) place() int {
 	if s.inside != nil {
 		return s.inside.offset + s.at
@@ -53,7 +53,7 @@ func (s *storage) place() int {
 	return s.offset
 }
 
-// stride is how far apart rows lie, in elements.
+// stride is the distance between rows, in elements.
 func (s *storage) stride() int { return s.cols + s.pad }
 
 // size is in units of 4 bytes.
@@ -70,8 +70,8 @@ func (v *value) whole() bool {
 	return v.col == 0 && v.st.home == nil && v.st.cols == v.shape.Cols()
 }
 
-// layout gives each storage of a list of steps its place, and returns the arena's
-// length. It can be asked again for another list.
+// layout assigns each storage of a list of steps its place, and returns the length of the arena. It
+// can be called again for another list.
 func (c *compiler) layout(steps []pending) int {
 	for _, s := range steps {
 		for st := range s.storages() {
@@ -83,7 +83,7 @@ func (c *compiler) layout(steps []pending) int {
 	return allocate(steps)
 }
 
-// storages are those that must be there at a step.
+// storages are those that must exist at a step.
 func (s *pending) storages() iter.Seq[*storage] {
 	return func(yield func(*storage) bool) {
 		for _, list := range [][]*value{s.in, s.out} {
@@ -111,9 +111,9 @@ func (c *compiler) lifetimes(steps []pending) {
 	}
 }
 
-// reuse lets output 0 take over an input's block that nothing reads afterwards. An
-// output that is a parameter's gradient stays where it is, and the input comes there,
-// unless the sum of earlier runs' gradients is there already.
+// reuse lets output 0 reuse the block of an input that nothing reads afterwards. If the output is a
+// parameter's gradient, it keeps its own place and the input moves there instead, unless gradients
+// are accumulated there.
 func (c *compiler) reuse(steps []pending) {
 	for i, s := range steps {
 		if len(s.out) == 0 || !s.out[0].whole() || s.out[0].st.inside != nil {
@@ -122,17 +122,17 @@ func (c *compiler) reuse(steps []pending) {
 		out := s.out[0]
 		gradient := out.st.region == Grads && !c.b.accumulate
 		if out.st.region != Arena && !gradient || out.st.first < i {
-			continue // or what an input was is there already
+			continue // or the place holds a former input already
 		}
 		for _, k := range s.Spec.InPlace {
 			in := s.in[k]
 			st := in.st.root()
-			// A kernel may read its other inputs when part of the output is written.
+			// A kernel may read its other inputs after part of the output is written.
 			shared := false
 			for j, other := range s.in {
 				shared = shared || j != k && other.st.root() == st
 			}
-			for _, other := range s.out[1:] { // whose place it has already
+			for _, other := range s.out[1:] { // that have this place already
 				shared = shared || other.st.root() == st
 			}
 			if shared || st.region != Arena || st.inside != nil || st.last != i || in.col != 0 || st.dtype != out.st.dtype || st.cols != out.shape.Cols() || st.pad != out.st.pad || st.rows != out.shape.Rows() {
@@ -149,8 +149,8 @@ func (c *compiler) reuse(steps []pending) {
 	}
 }
 
-// allocate gives arena storages offsets so that those which live at the same
-// time don't overlap: the largest first, each at the lowest free offset.
+// allocate gives arena storages offsets such that those that live at the same time don't overlap:
+// the largest first, each at the lowest free offset.
 func allocate(steps []pending) int {
 	var list []*storage
 	seen := map[*storage]bool{}
@@ -163,7 +163,7 @@ func allocate(steps []pending) int {
 		}
 	}
 	slices.SortStableFunc(list, func(a, b *storage) int { return b.size() - a.size() })
-	var placed []*storage // by offset
+	var placed []*storage // sorted by offset
 	total := 0
 	for _, s := range list {
 		s.offset = 0

@@ -9,32 +9,32 @@ import (
 	"gorgonia.org/tensor"
 )
 
-// Init draws the first values of a parameter.
+// Init generates the initial values of a parameter.
 type Init func(r *rand.Rand, w []float32)
 
-// Param is a trained tensor and the name that it has in a checkpoint.
+// Param is a trained tensor and its name in a checkpoint.
 type Param struct {
 	Name  string
 	Shape Shape
 	Init  Init
 	node  *gorgonia.Node
 	grad  *gorgonia.Node
-	block int // that asked for it first
+	block int // the block that asked for it first
 }
 
-// leaf is a tensor that no call makes.
+// leaf is a tensor that no call produces.
 type leaf struct {
 	name   string
 	shape  Shape
 	dtype  DType
 	region Region
-	fixed  bool // at offset of a region that is used as it lies, not a part of its own
+	fixed  bool // at a given offset of a region that is used as a whole
 	offset int
 	node   *gorgonia.Node
 }
 
-// Param makes a float32 parameter under the current scope, or returns the one
-// that has this name (tied weights).
+// Param makes a float32 parameter under the current scope, or returns the existing one of this name
+// (tied weights).
 func (b *Builder) Param(name string, init Init, shape ...int) Tensor {
 	if b.err != nil {
 		return Tensor{}
@@ -66,13 +66,13 @@ func (b *Builder) Input(name string, t DType, shape ...int) Tensor {
 	return b.external(name, Inputs, t, shape)
 }
 
-// State makes a float32 tensor, under the current scope, that lives on between
-// runs and starts as zeros.
+// State makes a float32 tensor, under the current scope, that persists between runs and is
+// initially zero.
 func (b *Builder) State(name string, shape ...int) Tensor {
 	return b.external(b.Path(name), States, Float32, shape)
 }
 
-// Cache is a State that mixed precision keeps in bfloat16, but in float32 blocks.
+// Cache is a State that is bfloat16 in mixed precision, except in float32 blocks.
 func (b *Builder) Cache(name string, shape ...int) Tensor {
 	t := Float32
 	if b.round != nil && !b.precise() {
@@ -81,9 +81,8 @@ func (b *Builder) Cache(name string, shape ...int) Tensor {
 	return b.external(b.Path(name), States, t, shape)
 }
 
-// Whole is all of a region that lives on between runs, as one vector of n
-// float32s, for ops over flat buffers. A graph with parameters of its own can't
-// have it.
+// Whole is an entire persistent region as one vector of n float32 elements, for ops over flat
+// buffers. A graph with parameters of its own can't use it.
 func (b *Builder) Whole(r Region, n int) Tensor {
 	if b.err != nil {
 		return Tensor{}
@@ -97,15 +96,15 @@ func (b *Builder) Whole(r Region, n int) Tensor {
 	return b.fixed(r.String(), r, 0, n)
 }
 
-// Range is the n float32s of a region from offset on, as Whole is all of it. Asked for
-// again it is the same tensor.
+// Range is n float32 elements of a region starting at offset; otherwise it is like Whole. Repeated
+// calls return the same tensor.
 func (b *Builder) Range(r Region, offset, n int) Tensor {
 	if b.err != nil {
 		return Tensor{}
 	}
 	granule := align
 	if r == Shadow {
-		granule /= 2 // two weights an element
+		granule /= 2 // an element holds two weights
 	}
 	if r < Params || r >= Regions || offset < 0 || offset%granule != 0 {
 		return b.Fail(fmt.Errorf("region %v can't be used from element %d on", r, offset))
@@ -172,8 +171,7 @@ func (b *Builder) leaf(name string, region Region, t DType, shape Shape) (*leaf,
 // Params are the parameters in the order in which the model asked for them.
 func (b *Builder) Params() []*Param { return b.params }
 
-// ParamsLength is the length of region Params so far, with the padding between
-// parameters.
+// ParamsLength is the length of region Params so far, including the padding between parameters.
 func (b *Builder) ParamsLength() int {
 	n := 0
 	for _, p := range b.params {

@@ -2,11 +2,10 @@ package graph
 
 import "slices"
 
-// merge makes one op of two whose outputs are summed, where the op is a product that
-// sums over its columns: a b + c d = [a c] [b; d]. It is done in mixed precision, where
-// weights lie one behind the other and gradients can be placed side by side: what gate
-// and up, or q, k and v, make of the tensor that they share is one product, longer and
-// without a sum that is rounded on the way.
+// merge replaces two matrix products whose outputs are summed by one: a b + c d = [a c] [b; d]. It
+// does so in mixed precision, where weights are contiguous in memory and gradients can be placed
+// side by side: the gradients of the common input of gate and up, or of q, k and v, are then one
+// product with a longer K, without a sum that is rounded in between.
 func (c *compiler) merge() error {
 	if c.b.round == nil {
 		return nil
@@ -41,7 +40,7 @@ func (c *compiler) merge() error {
 	return nil
 }
 
-// uses counts the steps' inputs, and the results, that are v.
+// uses counts the steps' inputs, and the results, that are in v's storage.
 func (c *compiler) uses(v *value) int {
 	n := 0
 	for _, s := range c.steps {
@@ -70,8 +69,8 @@ func below(a, b *value) *value {
 	return st.hold(Shape{st.rows, st.cols}, 0)
 }
 
-// canJoin reports whether two tensors can become columns of one: all that touch them
-// take rows that lie apart, and their rows need no padding.
+// canJoin reports whether two tensors can become columns of one: all ops that read or write them
+// accept strided rows, and their rows need no padding.
 func (c *compiler) canJoin(a, b *value) bool {
 	if a.st == b.st || a.st.region != Arena || b.st.region != Arena || a.st.dtype != b.st.dtype || !a.whole() || !b.whole() || a.st.rows != b.st.rows ||
 		padding(a.st.cols+b.st.cols) > 0 {
@@ -80,7 +79,7 @@ func (c *compiler) canJoin(a, b *value) bool {
 	return c.mayLieApart(a) && c.mayLieApart(b)
 }
 
-// mayLieApart reports whether all that touch a tensor take rows that lie apart.
+// mayLieApart reports whether all ops that read or write a tensor accept strided rows.
 func (c *compiler) mayLieApart(v *value) bool {
 	for _, o := range c.b.out {
 		if c.values[o.node].st == v.st {

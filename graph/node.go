@@ -7,29 +7,29 @@ import (
 	"hash/fnv"
 
 	"github.com/chewxy/hm"
-	_ "go4.org/unsafe/assume-no-moving-gc" // gorgonia panics at start without a version that knows this Go
+	_ "go4.org/unsafe/assume-no-moving-gc" // gorgonia panics at startup without a version of this that knows the Go version
 	"gorgonia.org/gorgonia"
 	"gorgonia.org/tensor"
 )
 
-// call is a node's op in gorgonia's graph: one Spec with its sizes.
+// call is the op of a node in gorgonia's graph: one Spec with its sizes.
 //
-// gorgonia merges nodes whose hashes are equal and compares no children, so
-// every call carries a number of its own in its hash and is never merged.
+// gorgonia merges nodes whose hashes are equal without comparing their children, so every call has
+// a unique number in its hash and is never merged.
 type call struct {
 	machine
 	*Resolved
 	id       uint64
 	path     string
-	block    int  // of the forward pass, from 1; 0 is outside
+	block    int  // of the forward pass, counted from 1; 0 is outside of all blocks
 	precise  bool // see Step.Precise
 	backward bool
 	again    bool   // a forward call that the backward pass repeats
-	remakes  string // of a backward call, the forward op whose output it makes again
+	remakes  string // of a backward call: the forward op whose output it recomputes
 	b        *Builder
 }
 
-// view is output i > 0 of a call. The call's node stands for output 0.
+// view is output i > 0 of a call. The call's own node stands for output 0.
 type view struct {
 	machine
 	of    *call
@@ -37,8 +37,8 @@ type view struct {
 	id    uint64
 }
 
-// columns is a run of x's columns, without a copy; place is its gradient, which
-// Compile joins with those of the other columns.
+// columns is a range of x's columns, without a copy. place is its gradient, which Compile joins
+// with those of the other columns.
 type columns struct {
 	machine
 	in       Shape
@@ -49,7 +49,7 @@ type columns struct {
 
 type place struct {
 	machine
-	of          *gorgonia.Node // the tensor that the columns are of
+	of          *gorgonia.Node // the tensor whose columns they are
 	total, from int
 	in          Shape
 	id          uint64
@@ -66,8 +66,8 @@ func nodeType(t DType, s Shape) hm.Type {
 	return gorgonia.TensorType{Dims: len(s), Of: dt}
 }
 
-// output0 is the shape and type that the call's node has. A call without
-// outputs, which only updates its inputs, is a scalar that nobody reads.
+// output0 is the shape and type of the call's node. A call without outputs, which only updates its
+// inputs, is a scalar that nothing reads.
 func (c *call) output0() (Shape, DType) {
 	if len(c.Out) == 0 {
 		return Shape{}, Float32
@@ -93,8 +93,8 @@ func (c *call) InferShape(...gorgonia.DimSizer) (tensor.Shape, error) {
 
 func (c *call) DiffWRT(n int) []bool {
 	d := make([]bool, n)
-	// An op without a gradient says yes as well, so that a loss that depends on it is
-	// refused: gorgonia would leave its share out without a word.
+	// An op without a gradient returns true as well, so that a loss that depends on it is rejected:
+	// gorgonia would silently leave out its contribution.
 	for i, in := range c.In {
 		d[i] = in.DType == Float32 && !in.Updated
 	}
@@ -158,7 +158,7 @@ func (v *view) InferShape(...gorgonia.DimSizer) (tensor.Shape, error) {
 	return tensor.Shape(v.of.Out[v.index].Shape).Clone(), nil
 }
 
-// DiffWRT says yes so that SymDiff is asked, and a loss that depends on v refused.
+// DiffWRT returns true so that SymDiff is called and rejects a loss that depends on v.
 func (v *view) DiffWRT(int) []bool { return []bool{v.of.Out[v.index].DType == Float32} }
 
 func (v *view) SymDiff(gorgonia.Nodes, *gorgonia.Node, *gorgonia.Node) (gorgonia.Nodes, error) {
@@ -212,7 +212,7 @@ func (p *place) InferShape(...gorgonia.DimSizer) (tensor.Shape, error) {
 	return tensor.Shape(p.shape()).Clone(), nil
 }
 
-// writeID hashes what makes a node unlike every other.
+// writeID hashes what makes a node unique.
 func writeID(h hash.Hash, kind string, id uint64) {
 	var buf [8]byte
 	binary.LittleEndian.PutUint64(buf[:], id)
@@ -241,11 +241,11 @@ func (v *view) String() string    { return fmt.Sprintf("%s.%s", v.of, v.of.Out[v
 func (c *columns) String() string { return fmt.Sprintf("columns[%d:%d]#%d", c.from, c.to, c.id) }
 func (p *place) String() string   { return fmt.Sprintf("place[%d of %d]#%d", p.from, p.total, p.id) }
 
-// errNotRun is what gorgonia's own machines get: nodes run only through a Plan.
+// errNotRun is what gorgonia's own machines get: nodes run only in a Plan.
 var errNotRun = fmt.Errorf("this op runs only through a compiled graph.Plan")
 
-// machine is the part of gorgonia.Op that concerns gorgonia's own machines,
-// which never run these nodes.
+// machine implements the part of gorgonia.Op that serves gorgonia's own machines, which never run
+// these nodes.
 type machine struct{}
 
 func (machine) Do(...gorgonia.Value) (gorgonia.Value, error) { return nil, errNotRun }

@@ -1,19 +1,19 @@
 package graph
 
-// Products of bfloat16 are fastest where each row begins at a multiple of 16 bytes. Where a
-// matrix is not that wide, in mixed precision its rows are laid further apart.
+// Products of bfloat16 are fastest when each row begins at a multiple of 16 bytes. In mixed
+// precision the rows of other matrices are padded.
 
 const (
 	// rowAlign is 16 bytes, in elements of bfloat16.
 	rowAlign = 8
-	// minPaddedCols are the columns from which on padding is small beside them.
+	// minPaddedCols is the number of columns from which padding is small in comparison.
 	minPaddedCols = 64
-	// minRowsForCopy are the rows of the other factor from which on a product with a weight
-	// takes much longer than a copy of the weight.
+	// minRowsForCopy is the number of rows of the other input from which a product with a weight
+	// takes much longer than copying the weight.
 	minRowsForCopy = 1024
 )
 
-// padding is how many elements rows of so many columns have between them in bfloat16.
+// padding is the number of elements between bfloat16 rows of this many columns.
 func padding(cols int) int {
 	if cols < minPaddedCols {
 		return 0
@@ -21,8 +21,8 @@ func padding(cols int) int {
 	return (rowAlign - cols%rowAlign) % rowAlign
 }
 
-// padRows lays the rows of activations in bfloat16 apart, where all that touches them
-// takes such rows.
+// padRows pads the rows of bfloat16 activations where every op that reads or writes them accepts
+// strided rows.
 func (c *compiler) padRows() {
 	dense := map[*storage]bool{}
 	for _, s := range c.steps {
@@ -40,8 +40,8 @@ func (c *compiler) padRows() {
 	}
 }
 
-// paddedWeight is a copy of a weight's bfloat16, with its rows apart, where op multiplies
-// it with enough rows. It is made once for all products of a run.
+// paddedWeight is a copy of a bfloat16 weight with padded rows, if op multiplies it with enough
+// rows to pay for it. All products of a run share the copy.
 func (c *compiler) paddedWeight(op *call, w *value) (*value, error) {
 	if padding(w.st.cols) == 0 || op.In[0].Shape.Rows() < minRowsForCopy {
 		return w, nil

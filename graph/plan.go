@@ -5,16 +5,16 @@ import (
 	"strings"
 )
 
-// Region is a block of memory that a plan's tensors lie in. All but the Arena
-// and the Inputs live on between runs.
+// Region is a block of memory that holds tensors of a plan. All regions except Arena and Inputs
+// persist between runs.
 type Region uint8
 
-// The regions. Params, Grads, ExpAvg and ExpAvgSq have one layout, so that an
-// optimizer passes over them as flat vectors.
+// The regions. Params, Grads, ExpAvg and ExpAvgSq have the same layout, so that an optimizer can
+// process them as flat vectors.
 const (
 	Arena    Region = iota // intermediate results
-	Inputs                 // what the caller fills before a run
-	States                 // what a run leaves for the next one
+	Inputs                 // filled by the caller before a run
+	States                 // what a run leaves to the next one
 	Params                 // trained weights
 	Grads                  // their gradients
 	Shadow                 // the weights rounded to bfloat16, in the parameters' order
@@ -31,8 +31,8 @@ func (r Region) String() string {
 	return fmt.Sprintf("Region(%d)", uint8(r))
 }
 
-// Slot is where a tensor lies: from column Col of a block that starts Offset times
-// 4 bytes into its region. Col and Stride count elements of DType. Behind each row are Pad
+// Slot is the place of a tensor: it starts at column Col of a block that starts Offset times 4
+// bytes into its region. Col and Stride count elements of DType. After each row there are Pad
 // elements that belong to no tensor.
 type Slot struct {
 	Region             Region
@@ -43,15 +43,15 @@ type Slot struct {
 	DType              DType
 }
 
-// Overlaps reports whether two tensors have memory in common, where neither is columns of
-// a wider one; columns count as all that lies between their first and last element.
+// Overlaps reports whether two tensors share memory, if neither is some columns of a wider one;
+// columns count as everything between their first and last element.
 func (s Slot) Overlaps(t Slot) bool {
 	from, to := s.bytes()
 	otherFrom, otherTo := t.bytes()
 	return s.Region == t.Region && from < otherTo && otherFrom < to
 }
 
-// bytes are the first byte of a tensor and the one behind its last, from the beginning of
+// bytes are the offsets of a tensor's first byte and of the byte after its last, from the start of
 // the region.
 func (s Slot) bytes() (from, to int) {
 	size := s.DType.Size()
@@ -65,14 +65,14 @@ type Step struct {
 	In, Out []Slot
 	// Path is the scope of the layer that the call belongs to.
 	Path string
-	// Precise marks calls of float32 blocks, all of whose tensors are float32 in mixed
-	// precision too, and a CPU that rounds the factors of products leaves theirs.
+	// Precise marks calls of float32 blocks. All their tensors are float32 in mixed precision, too,
+	// and a CPU that emulates bfloat16 products does not round their inputs.
 	Precise bool
 	// Backward marks calls of the backward pass.
 	Backward bool
 	// Again marks forward calls that the backward pass repeats.
 	Again bool
-	// Remakes is, of a backward call that makes a forward op's output again, that op's name.
+	// Remakes names the forward op whose output a backward call recomputes, if it does.
 	Remakes string
 }
 
@@ -90,8 +90,8 @@ type Plan struct {
 	Params []ParamSlot
 	// Sizes are the regions' lengths, in elements of 4 bytes.
 	Sizes [Regions]int
-	// Buckets are, with SetSharding, those of the parameters' whole layout, which Params'
-	// offsets are in; Sizes are a process's share then.
+	// Buckets, with SetSharding, are those of the full layout of the parameters, which the offsets
+	// of Params refer to; Sizes are then one process's share.
 	Buckets Buckets
 	// Inputs, Results and States are found by name.
 	Inputs, Results, States map[string]Slot
@@ -110,7 +110,7 @@ func (p *Plan) String() string {
 	return w.String()
 }
 
-// Repeated counts, by op, the forward calls whose outputs the backward pass makes again.
+// Repeated counts, by op, the forward calls whose outputs the backward pass recomputes.
 func (p *Plan) Repeated() map[string]int {
 	calls := map[string]int{}
 	for _, s := range p.Steps {

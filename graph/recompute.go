@@ -7,17 +7,17 @@ import (
 	"sort"
 )
 
-// Weights of an op's time: what moving a byte, and, where products have tensor cores, what
-// an operation of no matrix product take, in operations of matrix products.
+// Weights in the estimate of an op's time, in FLOPs of matrix products: of moving a byte and, where
+// products use tensor cores, of a floating-point operation outside of matrix products.
 const (
 	byteInFLOPs     = 100
 	scalarInProduct = 20
 )
 
-// LimitError is what Compile returns where the arena can't be as small as asked.
+// LimitError is what Compile returns if the arena can't be as small as requested.
 type LimitError struct {
-	// Limit and Need are bytes; Need is what the arena takes when all that can be is
-	// computed again.
+	// Limit and Need are bytes; Need is the size of the arena when everything possible is
+	// recomputed.
 	Limit, Need int64
 }
 
@@ -25,21 +25,21 @@ func (e *LimitError) Error() string {
 	return fmt.Sprintf("graph: the tensors between kernels take %d bytes even when all that can be is computed again, more than the limit of %d", e.Need, e.Limit)
 }
 
-// recomputation is what decides which tensors are not kept from the forward pass, but
-// computed again in the backward pass (activation checkpointing, Chen et al., arXiv
-// 1604.06174). The same kernels on the same inputs give the same bits.
+// recomputation decides which tensors are not kept from the forward pass but recomputed in the
+// backward pass (activation checkpointing, Chen et al., arXiv 1604.06174). The same kernels on the
+// same inputs give the same bits.
 type recomputation struct {
 	c     *compiler
 	steps []pending
-	// maker is the forward step that makes a storage.
+	// maker is the forward step that computes a storage.
 	maker map[*storage]int
 	// saved are the storages that backward steps read.
 	saved map[*storage]bool
 	// results outlive the plan's run.
 	results map[*storage]bool
-	// stream are the storages that more than one block of the model reads or makes.
+	// stream are the storages that more than one block of the model reads or writes.
 	stream map[*storage]bool
-	// dense are the storages that some step wants without gaps between their rows.
+	// dense are the storages that some step needs without gaps between rows.
 	dense map[*storage]bool
 }
 
@@ -73,15 +73,15 @@ func (c *compiler) newRecomputation() *recomputation {
 	return r
 }
 
-// choice is one step that may be run again, with those that make what it reads and nobody
-// keeps.
+// choice is one step that may be repeated, together with the steps whose outputs it reads and that
+// are not kept either.
 type choice struct {
 	steps []int
-	gain  float64 // what a unit of work saves
+	gain  float64 // memory saved per unit of work
 }
 
-// choices are all that can be done, the best first. Among equals the first steps come first:
-// the last ones are computed again while everything else is still kept.
+// choices are all possible choices, the best first. Among equals the earlier steps come first:
+// those not chosen, the later ones, would be recomputed while everything else is still kept.
 func (r *recomputation) choices() []choice {
 	var list []choice
 	for i, s := range r.steps {
@@ -108,8 +108,8 @@ func (r *recomputation) choices() []choice {
 	return r.apart(list)
 }
 
-// close adds step i and those that must be run again with it. It reports false where one
-// can't be.
+// close adds step i and those that must be repeated with it. It returns false if one of them can't
+// be.
 func (r *recomputation) close(i int, steps map[int]bool) bool {
 	if steps[i] {
 		return true
@@ -131,8 +131,8 @@ func (r *recomputation) close(i int, steps map[int]bool) bool {
 	return true
 }
 
-// apart leaves out choices that would make a part of the stream from another part that is
-// not kept either: in the end, all of it from its beginning, at once.
+// apart removes choices that would recompute part of the stream from another part that is not kept
+// either: in the end, the entire stream from its beginning, at once.
 func (r *recomputation) apart(list []choice) []choice {
 	drop, from := map[*storage]bool{}, map[*storage]bool{}
 	return slices.DeleteFunc(list, func(c choice) bool {
@@ -165,7 +165,7 @@ func (r *recomputation) apart(list []choice) []choice {
 	})
 }
 
-// work is a step's time, in operations of matrix products.
+// work estimates a step's time, in FLOPs of matrix products.
 func (r *recomputation) work(s pending) float64 {
 	if s.Spec.Cost == nil {
 		return 0
@@ -178,7 +178,7 @@ func (r *recomputation) work(s pending) float64 {
 	return c.Products + scalar*(c.FLOPs-c.Products) + byteInFLOPs*c.Bytes
 }
 
-// dropped are the storages that the choices don't keep.
+// dropped are the storages that the choices do not keep.
 func (r *recomputation) dropped(list []choice) map[*storage]bool {
 	drop := map[*storage]bool{}
 	for _, c := range list {
@@ -191,8 +191,8 @@ func (r *recomputation) dropped(list []choice) map[*storage]bool {
 	return drop
 }
 
-// fit lays out the arena within limit bytes, with as little computed again as that
-// takes; 0 is no limit. It returns the arena's length.
+// fit lays out the arena within limit bytes, recomputing as little as that takes; 0 means no limit.
+// It returns the arena's length.
 func (c *compiler) fit(limit int64) (int, error) {
 	steps, total, err := c.laidOut(c.steps)
 	if err != nil || limit <= 0 || 4*int64(total) <= limit {
@@ -216,8 +216,7 @@ func (c *compiler) fit(limit int64) (int, error) {
 	return total, nil
 }
 
-// laidOut is the steps that are run for a list of them, with all in its place, and the
-// arena's length.
+// laidOut is the final list of steps for a given list, laid out in memory, and the arena's length.
 func (c *compiler) laidOut(steps []pending) ([]pending, int, error) {
 	steps, err := c.joinActivations(steps)
 	if err != nil {

@@ -2,21 +2,21 @@ package graph
 
 import "slices"
 
-// rewriting is a list of steps in which the backward pass computes dropped storages again.
+// rewriting is a list of steps in which the backward pass recomputes dropped storages.
 type rewriting struct {
 	*recomputation
 	drop map[*storage]bool
-	// elsewhere is where a storage is, of those that are kept in another one, and of those
-	// that are dropped, where they are made again.
+	// elsewhere is where a storage was moved: for those that are kept, into another storage; for
+	// those that are dropped, to where they are recomputed.
 	elsewhere map[*storage]*value
-	early     map[int]bool     // steps that are in the list before their turn
+	early     map[int]bool     // steps that were moved forward in the list
 	made      map[*storage]int // the last step that writes a storage
-	last      map[*storage]int // the last step that reads it, or what must be made of it again
+	last      map[*storage]int // the last step that reads it, or that reads what is recomputed from it
 	list      []pending
 }
 
-// rewrite is the list of steps in which the backward pass computes dropped storages
-// again, each just before it is first read.
+// rewrite is the list of steps in which the backward pass recomputes dropped storages, each just
+// before it is first read.
 func (r *recomputation) rewrite(drop map[*storage]bool) []pending {
 	w := &rewriting{recomputation: r, drop: drop, elsewhere: map[*storage]*value{}, early: map[int]bool{}}
 	w.lifetimes()
@@ -60,8 +60,8 @@ func (w *rewriting) lifetimes() {
 	}
 }
 
-// keepOver places what is kept for a backward op where its output will be, if that may lie
-// over it.
+// keepOver places a tensor that is kept for a backward op where that op's output will be, if the
+// output may overwrite it.
 func (w *rewriting) keepOver() {
 	for j, s := range w.steps {
 		if !s.backward {
@@ -76,19 +76,19 @@ func (w *rewriting) keepOver() {
 	}
 }
 
-// canLieOver reports whether output k of backward step j can be where the input that its
-// Spec.Over names is, or is made again.
+// canLieOver reports whether output k of backward step j can use the memory of the input that its
+// Spec.Over names, kept or recomputed.
 func (w *rewriting) canLieOver(j, k int) bool {
 	in, out := w.steps[j].in[w.steps[j].Spec.Over[k]], w.steps[j].out[k]
 	return w.last[in.st] == j && !w.results[in.st] && in.whole() && in.st.region == Arena && out.st.region == Arena && alike(in, out) && !w.dense[in.st]
 }
 
-// alike reports whether two tensors, or columns, have the same rows.
+// alike reports whether two tensors, or columns, have rows of the same layout.
 func alike(a, b *value) bool {
 	return a.st.dtype == b.st.dtype && a.st.rows == b.st.rows && a.shape.Cols() == b.shape.Cols() && a.st.pad == 0 && b.st.pad == 0
 }
 
-// placed are values of the forward pass where they are.
+// placed are values of the forward pass at their final places.
 func (w *rewriting) placed(list []*value) []*value {
 	list = slices.Clone(list)
 	for i, v := range list {
@@ -99,7 +99,7 @@ func (w *rewriting) placed(list []*value) []*value {
 	return list
 }
 
-// inputs are values as step i, or one in front of it, reads them.
+// inputs are the values that step i, or a step inserted before it, reads.
 func (w *rewriting) inputs(in []*value, i int) []*value {
 	list := make([]*value, len(in))
 	for k, v := range in {
@@ -108,7 +108,7 @@ func (w *rewriting) inputs(in []*value, i int) []*value {
 	return list
 }
 
-// at is v as step i reads it.
+// at is v as step i reads it; it is recomputed first if needed.
 func (w *rewriting) at(v *value, i int) *value {
 	if w.drop[v.st] && w.elsewhere[v.st] == nil && !w.fused(v, i) {
 		s := w.steps[w.maker[v.st]]
@@ -127,8 +127,8 @@ func (w *rewriting) at(v *value, i int) *value {
 	return &value{shape: v.shape, st: to.st, col: to.col + v.col}
 }
 
-// second is where out is made again: where an output of the backward op that reads it last
-// will be, if that may lie over it.
+// second is where out is recomputed: in the place of an output of the backward op that reads it
+// last, if that may overwrite it, and otherwise in a storage of its own.
 func (w *rewriting) second(out *value) *value {
 	a := &value{shape: out.shape, st: &storage{region: Arena, rows: out.st.rows, cols: out.st.cols, pad: out.st.pad, dtype: out.st.dtype}}
 	if j := w.last[out.st]; w.steps[j].backward {
@@ -142,8 +142,8 @@ func (w *rewriting) second(out *value) *value {
 	return a
 }
 
-// fused lets the backward op that reads what the maker of v reads make v too, before step i,
-// where it can.
+// fused lets the backward op with the same inputs as the forward op of v recompute v, too, before
+// step i, where possible.
 func (w *rewriting) fused(v *value, i int) bool {
 	made := w.steps[w.maker[v.st]]
 	if len(made.out) != 1 {
@@ -173,7 +173,7 @@ func (w *rewriting) fused(v *value, i int) bool {
 	return false
 }
 
-// over is the input of step j, now s, in whose place its last output can be v; nil for none.
+// over is the input of step j, now s, whose memory its last output v can reuse; nil for none.
 func (w *rewriting) over(s pending, j int, v *value) *value {
 	in := s.in[s.Spec.Over[len(s.Spec.Over)-1]]
 	if w.elsewhere[in.st] != nil || w.last[in.st] != j || w.results[in.st] || in.st.region != Arena || !in.whole() || !alike(in, v) {
@@ -182,7 +182,7 @@ func (w *rewriting) over(s pending, j int, v *value) *value {
 	return &value{shape: v.shape, st: in.st}
 }
 
-// reads reports whether a backward step's first inputs are a forward step's.
+// reads reports whether a backward step's first inputs are those of a forward step.
 func reads(s, forward pending) bool {
 	if !s.backward || len(s.in) <= len(forward.in) {
 		return false
@@ -195,8 +195,8 @@ func reads(s, forward pending) bool {
 	return true
 }
 
-// movable reports whether step j can be run before step i, in place of a step that is made
-// again: all that it reads is there, and nothing between them reads it, too.
+// movable reports whether step j can run before step i, in place of a step that would be repeated:
+// everything that it reads exists by then, and nothing in between reads it, too.
 func (w *rewriting) movable(j, i int, made pending) bool {
 	own := map[*storage]bool{}
 	for _, v := range w.steps[j].in {
@@ -205,7 +205,7 @@ func (w *rewriting) movable(j, i int, made pending) bool {
 		}
 		own[v.st] = true
 	}
-	for _, s := range w.steps[:i] { // what is made again reads it as well
+	for _, s := range w.steps[:i] { // what is recomputed reads it as well
 		again := !s.backward && s.call != made.call && slices.ContainsFunc(s.in, func(v *value) bool { return own[v.st] })
 		for _, out := range s.out {
 			own[out.st] = own[out.st] || again && w.drop[out.st]

@@ -2,8 +2,8 @@ package graph
 
 import "slices"
 
-// asWanted is v in the type that input i of op takes it in. In mixed precision it is rounded
-// for a matrix product, where v is not bfloat16 already, and widened for a float32 block.
+// asWanted is v in the type that input i of op needs. In mixed precision v is rounded for a matrix
+// product unless it is bfloat16 already, and widened for a float32 block.
 func (c *compiler) asWanted(op *call, i int, v *value) (*value, error) {
 	o := op.In[i]
 	switch {
@@ -16,7 +16,7 @@ func (c *compiler) asWanted(op *call, i int, v *value) (*value, error) {
 		if o.Kind == Precise || len(v.shape) < 2 {
 			return v, nil
 		}
-		// The optimizer keeps a rounded copy of all weights.
+		// The optimizer maintains a rounded copy of all weights.
 		shadow := &storage{region: Shadow, offset: v.st.offset / 2, rows: v.st.rows, cols: v.st.cols, dtype: BFloat16}
 		w := shadow.hold(v.shape, v.col)
 		if o.Kind != Factor || !o.Strided {
@@ -44,7 +44,7 @@ func (c *compiler) asWanted(op *call, i int, v *value) (*value, error) {
 	return r, nil
 }
 
-// widened is a float32 copy of v, of which there is one for all readers.
+// widened is a float32 copy of v, shared by all readers.
 func (c *compiler) widened(op *call, v *value) (*value, error) {
 	if w := c.wide[v]; w != nil {
 		return w, nil
@@ -54,7 +54,7 @@ func (c *compiler) widened(op *call, v *value) (*value, error) {
 	return w, c.convert(op, v, w)
 }
 
-// convert adds the step, a part of op's layer, that gives a tensor another type.
+// convert adds a step, as part of op's layer, that converts a tensor to another type.
 func (c *compiler) convert(op *call, from, to *value) error {
 	res, err := c.b.round.Resolve([]Shape{from.shape})
 	if err != nil {
@@ -65,7 +65,7 @@ func (c *compiler) convert(op *call, from, to *value) error {
 	return nil
 }
 
-// roundAtOnce lets the op that makes v make r of it as well, where it can.
+// roundAtOnce lets the op that computes v also return its rounded copy r, where it can.
 func (c *compiler) roundAtOnce(v, r *value) (bool, error) {
 	i := slices.IndexFunc(c.steps, func(s pending) bool { return len(s.out) > 0 && s.out[0] == v })
 	if i < 0 || c.steps[i].Spec.Rounded == nil {

@@ -16,7 +16,7 @@ const (
 	BFloat16
 )
 
-// Size is an element's bytes.
+// Size is the size of an element in bytes.
 func (t DType) Size() int {
 	if t == BFloat16 {
 		return 2
@@ -36,7 +36,7 @@ func (t DType) String() string {
 	return fmt.Sprintf("DType(%d)", uint8(t))
 }
 
-// Shape is a tensor's sizes, outermost first. The empty shape is a scalar's.
+// Shape is a tensor's sizes, outermost first. The empty shape is that of a scalar.
 type Shape []int
 
 // Size is the number of elements.
@@ -48,10 +48,10 @@ func (s Shape) Size() int {
 	return n
 }
 
-// maxSize bounds a tensor's elements, so that no product or sum of sizes overflows.
+// maxSize bounds the number of elements, so that no product or sum of sizes overflows.
 const maxSize = 1 << 40
 
-// check refuses sizes that no tensor can have.
+// check rejects shapes that no tensor can have.
 func (s Shape) check() error {
 	n := 1
 	for i, d := range s {

@@ -5,32 +5,32 @@ import (
 	"slices"
 )
 
-// Sharding leaves each of R processes a piece of the parameters and of their gradients
-// (ZeRO stage 3, arXiv 1910.02054; FSDP, 2304.11277). A plan then has a step that gathers
-// a block's parameters a block ahead of their use, in the forward and in the backward
-// pass, and one that reduces a block's gradients once all of them are there. What is
-// gathered lies in the arena, and its memory is free after the block.
+// Sharding gives each of R processes only a piece of the parameters and of their gradients (ZeRO
+// stage 3, arXiv 1910.02054; FSDP, 2304.11277). A plan then gathers a block's parameters one block
+// ahead of their use, in the forward and in the backward pass, and reduces a block's gradients once
+// all of them are complete. Gathered parameters are in the arena, and their memory is free after
+// the block.
 //
-// The flat layout of all parameters is cut in buckets, a block's or, in mixed precision,
-// two of them: of the parameters that are read in float32 only, and of the others, which
-// travel in bfloat16. Process r has piece r of R equal ones of each bucket, one behind the
-// other in the regions Params, Grads and Shadow.
+// The flat layout of all parameters is divided into buckets: one per block or, in mixed precision,
+// two, one with the parameters that are read in float32 only and one with the others, which are
+// sent in bfloat16. Process r stores piece r of the R equal pieces of each bucket, contiguously, in
+// the regions Params, Grads and Shadow.
 type Sharding struct {
 	// Processes is R.
 	Processes int
-	// Gather is the op that makes a vector [R M] of every process's piece [M], and Reduce
-	// the one that sums such vectors over the processes and leaves each its piece.
+	// Gather is the op that makes a vector [R M] from every process's piece [M]; Reduce sums such
+	// vectors over the processes and gives each process its piece.
 	Gather, Reduce *Spec
 	// Clear is the op that zeroes a vector [N] in place.
 	Clear *Spec
 	// Round is as in Reduction.
 	Round *Spec
-	// Like is a plan of the same model, whose layout is taken; nil makes one.
+	// Like is a plan of the same model whose layout is reused; nil makes a new layout.
 	Like *Plan
 }
 
-// SetSharding makes a plan for one of several processes that have their pieces of
-// parameters and gradients alone. It comes before Compile; the backward pass may read any
+// SetSharding makes a plan for one of several processes that store only their pieces of the
+// parameters and gradients. It must be called before Compile; the backward pass may read any
 // parameter.
 func (b *Builder) SetSharding(s Sharding) { b.sharding = &s }
 
@@ -40,22 +40,22 @@ type item struct {
 	region Region
 }
 
-// sharder puts gathers and reductions into lists of steps.
+// sharder inserts gathers and reductions into lists of steps.
 type sharder struct {
 	*Sharding
 	add        func(rank int) *Spec
 	accumulate bool
 	buckets    Buckets
 	blocks     []int // of each bucket: parameters with the same number are used together
-	// gaps are, of each bucket, the ranges that no parameter has. They must be zeros: the
-	// optimizer passes over them too.
+	// gaps are the ranges of each bucket that belong to no parameter. They must be zero, because
+	// the optimizer processes them, too.
 	gaps [][]span
 }
 
 // span is the elements [from, to) of a bucket.
 type span struct{ from, to int }
 
-// newSharder lays the parameters out for the builder's sharding, and moves their leaves.
+// newSharder lays out the parameters for the builder's sharding, and moves their leaves.
 func (c *compiler) newSharder() (*sharder, error) {
 	s := &sharder{Sharding: c.b.sharding, add: c.b.add, accumulate: c.b.accumulate}
 	var groups []*shardGroup
@@ -81,7 +81,7 @@ func (c *compiler) newSharder() (*sharder, error) {
 	return s, nil
 }
 
-// shardGroup is the parameters of a bucket. Their leaves have offsets from its beginning.
+// shardGroup is the parameters of a bucket. Offsets of their leaves count from its start.
 type shardGroup struct {
 	params []*Param
 	length int
@@ -108,7 +108,7 @@ func (c *compiler) shardGroups() []*shardGroup {
 	return slices.DeleteFunc(groups, func(g *shardGroup) bool { return g.length == 0 })
 }
 
-// readsPrecise reports whether mixed precision reads a parameter in float32 alone.
+// readsPrecise reports whether mixed precision reads a parameter in float32 only.
 func (c *compiler) readsPrecise(p *Param) bool {
 	if len(p.Shape) < 2 {
 		return true
@@ -127,7 +127,7 @@ func (c *compiler) readsPrecise(p *Param) bool {
 	return true
 }
 
-// layOutLike gives the parameters the places that they have in another plan.
+// layOutLike gives the parameters their places in another plan.
 func (c *compiler) layOutLike(p *Plan) error {
 	places := map[string]ParamSlot{}
 	for _, q := range p.Params {
@@ -143,7 +143,7 @@ func (c *compiler) layOutLike(p *Plan) error {
 	return nil
 }
 
-// findGaps notes what no parameter has, and which block each bucket belongs to.
+// findGaps records the gaps of each bucket, and the block that each bucket belongs to.
 func (s *sharder) findGaps(c *compiler) {
 	params := slices.Clone(c.b.params)
 	slices.SortFunc(params, func(a, b *Param) int { return c.values[a.node].st.offset - c.values[b.node].st.offset })
@@ -173,7 +173,7 @@ func (s *sharder) findGaps(c *compiler) {
 	}
 }
 
-// itemOf is what v is a part of.
+// itemOf is the item that contains v.
 func (s *sharder) itemOf(v *value) (item, bool) {
 	switch v.st.region {
 	case Params, Grads:
@@ -184,8 +184,8 @@ func (s *sharder) itemOf(v *value) (item, bool) {
 	return item{}, false
 }
 
-// words are the 4-byte words that a part of an item's region takes: of a bfloat16 copy half
-// as many as of float32s.
+// words is the number of 4-byte words that some elements of an item take: half as many for a
+// bfloat16 copy as for float32.
 func (it item) words(elements int) int {
 	if it.region == Shadow {
 		return elements / 2
@@ -193,7 +193,7 @@ func (it item) words(elements int) int {
 	return elements
 }
 
-// whole is room in the arena for all of an item.
+// whole is arena memory for an entire item.
 func (s *sharder) whole(it item) *value {
 	_, n := s.buckets.At(it.bucket)
 	shape := Shape{it.words(n)}
@@ -209,15 +209,14 @@ func (s *sharder) piece(it item) *value {
 	return st.hold(shape, 0)
 }
 
-// within is v, a part of an item, in a copy of all of that.
+// within is v, part of an item, in a gathered copy of the item.
 func (s *sharder) within(whole *value, it item, v *value) *value {
 	from, _ := s.buckets.At(it.bucket)
 	st := &storage{region: Arena, rows: v.st.rows, cols: v.st.cols, dtype: v.st.dtype, inside: whole.st, at: v.st.offset - it.words(from)}
 	return st.hold(v.shape, v.col)
 }
 
-// rewrite is the list of steps that work on gathered parameters and on gradients to be
-// reduced.
+// rewrite is the list of steps with gathered parameters and reduced gradients.
 func (s *sharder) rewrite(steps []pending) ([]pending, error) {
 	before, copies, err := s.gathers(steps)
 	if err != nil {
@@ -225,7 +224,7 @@ func (s *sharder) rewrite(steps []pending) ([]pending, error) {
 	}
 	grads, last := s.gradients(steps)
 	var list []pending
-	var open []pending // of the reduction before, what is done when the next has begun
+	var open []pending // steps that follow the previous reduction; they run once the next has begun
 	var held *storage
 	for i, step := range steps {
 		list = append(list, before[i]...)
@@ -251,7 +250,7 @@ func (s *sharder) rewrite(steps []pending) ([]pending, error) {
 			if err != nil {
 				return nil, err
 			}
-			// The reduction before may still run beside the kernels up to here.
+			// The previous reduction may still run concurrently with the kernels up to here.
 			call := &reduce[len(reduce)-1]
 			call.holds, held = held, call.in[0].st
 			list, open = append(append(list, reduce...), open...), then
@@ -263,9 +262,9 @@ func (s *sharder) rewrite(steps []pending) ([]pending, error) {
 // use is input k of a step.
 type use struct{ step, input int }
 
-// gathers finds out when parameters must be there: the steps to do before each step, and
-// which copy each input reads. A copy serves uses of a block between which only one other
-// block is used.
+// gathers determines when parameters must be gathered: the steps to insert before each step, and
+// the copy that each input reads. One copy serves several uses of a block if at most one other
+// block is used in between.
 func (s *sharder) gathers(steps []pending) (before map[int][]pending, copies map[use]*value, err error) {
 	type visit struct{ block, step, window int }
 	const near = 2
@@ -314,8 +313,8 @@ func (s *sharder) callLike(r *Resolved, of *call) *call {
 	return &call{Resolved: r, path: of.path, backward: of.backward}
 }
 
-// gradients is room for each bucket's gradients, and the last step that touches them; -1
-// where none does.
+// gradients is arena memory for each bucket's gradients, and the last step that uses them; -1 if
+// none does.
 func (s *sharder) gradients(steps []pending) (wholes []*value, last []int) {
 	wholes, last = make([]*value, s.buckets.Count()), make([]int, s.buckets.Count())
 	for i := range last {
@@ -336,8 +335,8 @@ func (s *sharder) gradients(steps []pending) (wholes []*value, last []int) {
 	return wholes, last
 }
 
-// reduce is the steps that sum a bucket's gradients over the processes, and those that
-// follow once that is done.
+// reduce is the steps that sum a bucket's gradients over the processes, and those that follow once
+// that is done.
 func (s *sharder) reduce(bucket int, whole *value, of *call) (steps, then []pending, err error) {
 	for _, g := range s.gaps[bucket] {
 		n := g.to - g.from
@@ -373,8 +372,8 @@ func (s *sharder) reduce(bucket int, whole *value, of *call) (steps, then []pend
 	return append(steps, reduce), []pending{follow}, err
 }
 
-// follow brings a sum over the processes to where gradients are kept, or adds it to what
-// there is from earlier micro-batches.
+// follow converts a sum over the processes to the stored gradients, or adds it to those of earlier
+// micro-batches.
 func (s *sharder) follow(part, sum *value, of *call) (pending, error) {
 	if !s.accumulate {
 		return convert(s.Round, part, sum, of)
@@ -383,7 +382,7 @@ func (s *sharder) follow(part, sum *value, of *call) (pending, error) {
 	return pending{call: s.callLike(add, of), in: []*value{sum, part}, out: []*value{sum}}, err
 }
 
-// size gives a plan's regions a process's share.
+// size sets the sizes of a plan's regions to a process's share.
 func (s *sharder) size(p *Plan) {
 	p.Buckets = s.buckets
 	for _, r := range []Region{Params, Grads, Shadow} {

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Dims gives the symbols of a signature their sizes.
+// Dims maps the symbols of a signature to their sizes.
 type Dims map[string]int
 
 // operand is one tensor of a signature.
@@ -29,16 +29,15 @@ type signature struct {
 	in, out []operand
 }
 
-// operandForm is name[dims]; factorForm is what the dims are products of.
+// operandForm matches name[dims]; factorForm matches one factor of a dimension.
 var (
 	operandForm = regexp.MustCompile(`^([A-Za-z]\w*)(:i32|:f32|:mm)?(!)?\[([^\[\]]*)\]$`)
 	factorForm  = regexp.MustCompile(`^([A-Za-z]\w*|[1-9][0-9]{0,8})$`)
 )
 
-// parseSignature reads `x[B T D], w:f32[D] -> y[B T D], rstd:f32[B T]`. A name may
-// carry `:i32` (int32 elements), `:f32` or `:mm` (see Kind), and an input a trailing
-// `!` (updated in place), as in `seen:i32![1]`. A dimension is a symbol, a number, or a product such as
-// H*D.
+// parseSignature parses `x[B T D], w:f32[D] -> y[B T D], rstd:f32[B T]`. A name may have the suffix
+// `:i32` (int32 elements), `:f32` or `:mm` (see Kind), and an input a trailing `!` (updated in
+// place), as in `seen:i32![1]`. A dimension is a symbol, a number, or a product such as H*D.
 func parseSignature(s string) (signature, error) {
 	left, right, ok := strings.Cut(s, "->")
 	if !ok {
@@ -100,15 +99,16 @@ func parseOperands(s string) ([]operand, error) {
 	return list, nil
 }
 
-// bind finds the size of every symbol from the inputs' shapes. fixed holds the
-// symbols that the op's attributes set.
+// bind determines the size of every symbol from the inputs' shapes. fixed holds the symbols that
+// the op's attributes set.
 func (s signature) bind(fixed Dims, in []Shape) (Dims, error) {
 	if len(in) != len(s.in) {
 		return nil, fmt.Errorf("wants %d inputs, got %d", len(s.in), len(in))
 	}
 	d := Dims{}
 	maps.Copy(d, fixed)
-	// Plain symbols first, so that a product such as H*D may come before the operand that says what D is.
+	// Plain symbols first, so that a product such as H*D may come before the operand that
+	// determines D.
 	for _, products := range []bool{false, true} {
 		for i, o := range s.in {
 			if len(in[i]) != len(o.dims) {
@@ -127,7 +127,7 @@ func (s signature) bind(fixed Dims, in []Shape) (Dims, error) {
 	return d, nil
 }
 
-// solve makes the extent equal n, giving its one unknown symbol a size.
+// solve determines the size of the extent's one unknown symbol, so that the extent equals n.
 func (e extent) solve(d Dims, n int) error {
 	known, unknown := 1, ""
 	for _, f := range e {
@@ -157,7 +157,7 @@ func (e extent) solve(d Dims, n int) error {
 	return nil
 }
 
-// shape is the operand's shape when every symbol has a size.
+// shape is the operand's shape; every symbol must have a size.
 func (o operand) shape(d Dims) (Shape, error) {
 	s := make(Shape, len(o.dims))
 	for i, e := range o.dims {
@@ -183,11 +183,11 @@ func (o operand) shape(d Dims) (Shape, error) {
 	return s, nil
 }
 
-// strided reports whether the operand's rows may lie apart: it is an activation, or a weight
-// that is a factor of a product.
+// strided reports whether the operand's rows may be non-contiguous: it is an activation, or a
+// weight of a matrix product.
 func (o operand) strided() bool { return o.activation() || o.kind == Factor && len(o.dims) == 2 }
 
-// activation reports whether the operand is float32, B rows of T tokens of something.
+// activation reports whether the operand is float32 with dimensions [B T ...] of rank 3.
 func (o operand) activation() bool {
 	return o.dtype == Float32 && len(o.dims) == 3 && o.dims[0].is("B") && o.dims[1].is("T")
 }

@@ -6,14 +6,14 @@ import (
 	"slices"
 )
 
-// StateCopy is a part of one text's state: Bytes bytes, at offsets in region States.
+// StateCopy is one part of a text's state: Bytes bytes, at offsets in region States.
 type StateCopy struct {
 	To, From, Bytes int
 }
 
-// TakeState lists what a program of p copies to give its row the state of row fromRow of
-// a program of from. A state's first dimension is its rows. Where the second is longer in one of
-// them (a cache with more room), what both have is copied: the text must fit.
+// TakeState lists the copies that give row `row` of a program of p the state of row fromRow of a
+// program of from. A state's first dimension is its rows. If the second dimension is longer in one
+// of them (a cache with more capacity), only the common part is copied: the text must fit.
 func (p *Plan) TakeState(row int, from *Plan, fromRow int) ([]StateCopy, error) {
 	if err := sameNames(p.States, from.States); err != nil {
 		return nil, err
@@ -33,8 +33,7 @@ func (p *Plan) TakeState(row int, from *Plan, fromRow int) ([]StateCopy, error) 
 	return list, nil
 }
 
-// SameStates is an error unless the states of both plans are the same, in the same
-// places.
+// SameStates returns an error unless both plans have the same states in the same places.
 func (p *Plan) SameStates(other *Plan) error {
 	if err := sameNames(p.States, other.States); err != nil {
 		return err

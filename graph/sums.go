@@ -7,8 +7,8 @@ import (
 	"gorgonia.org/gorgonia"
 )
 
-// accumulate adds p's gradient v to what region Grads holds of it: in the op that
-// makes v where that can, at once in any case, so that v need not be kept.
+// accumulate adds p's gradient v to the contents of region Grads: within the op that computes v
+// where possible, and otherwise right after it, so that v need not be kept.
 func (c *compiler) accumulate(p *Param, v *value) (*value, error) {
 	if v == nil {
 		return nil, fmt.Errorf("graph: the gradient of %s is no tensor", p.Name)
@@ -31,9 +31,9 @@ func (c *compiler) accumulate(p *Param, v *value) (*value, error) {
 	return out[0], nil
 }
 
-// residual lets the op that makes the later one of a sum's terms add the other one, in
-// the forward pass: that spares a pass over the stream, and in mixed precision the term
-// is never rounded. nil where it can't.
+// residual fuses a sum of the forward pass into the op that computes the later of its two terms.
+// This saves a pass over the stream, and in mixed precision the term is never rounded. nil if it
+// can't.
 func (c *compiler) residual(n *gorgonia.Node, op *call, in []*value) (*value, error) {
 	if op.backward || op.Spec.Name != c.b.add(1).Name {
 		return nil, nil
@@ -42,12 +42,12 @@ func (c *compiler) residual(n *gorgonia.Node, op *call, in []*value) (*value, er
 	return c.addInto(in[0], in[1], terms[0], terms[1])
 }
 
-// sum adds gradients that meet, left to right. Those of x's columns are joined.
+// sum adds the gradients of a tensor, left to right. Gradients of its columns are joined.
 func (c *compiler) sum(n *gorgonia.Node, terms []*gorgonia.Node) (*value, error) {
 	var list []*value
-	var of []*gorgonia.Node // whose values they are
+	var of []*gorgonia.Node // the nodes whose values they are
 	var parts []*gorgonia.Node
-	joined := 0 // the join's place in the list
+	joined := 0 // the index of the joined columns in list
 	for _, t := range terms {
 		if !c.parts[t] {
 			list, of = append(list, c.values[t]), append(of, t)
@@ -95,9 +95,9 @@ func (c *compiler) sum(n *gorgonia.Node, terms []*gorgonia.Node) (*value, error)
 	return total, nil
 }
 
-// addInto lets the op that makes the later one of two terms add the other one, and
-// returns the sum; nil where that op can't, or where something else reads its
-// output. a and b are the terms' nodes, nil for what is no single op's output 0.
+// addInto fuses the sum of two terms into the op that computes the later one, and returns the sum;
+// nil if that op does not support it, or if something else reads its output. a and b are the terms'
+// nodes, nil for a value that is not output 0 of a single op.
 func (c *compiler) addInto(x, y *value, a, b *gorgonia.Node) (*value, error) {
 	for i := len(c.steps) - 1; i >= 0; i-- {
 		s := &c.steps[i]
@@ -133,7 +133,7 @@ func (c *compiler) addTo(s *pending, z *value) error {
 	return nil
 }
 
-// readers counts what reads a node's output 0.
+// readers counts the readers of a node's output 0.
 func (c *compiler) readers(n *gorgonia.Node) int {
 	count := 0
 	for it := c.b.g.To(n.ID()); it.Next(); {
@@ -144,7 +144,7 @@ func (c *compiler) readers(n *gorgonia.Node) int {
 	return count
 }
 
-// known reports whether v has been computed before a step.
+// known reports whether v is computed before a step.
 func (c *compiler) known(v *value, step int) bool {
 	if v.st.region != Arena {
 		return true
@@ -157,7 +157,7 @@ func (c *compiler) known(v *value, step int) bool {
 	return false
 }
 
-// pathOf is the layer that made the tensor whose gradient is sum.
+// pathOf is the path of the layer that computed the tensor whose gradient is sum.
 func pathOf(sum *gorgonia.Node) string {
 	if of := sum.DerivOf(); len(of) > 0 {
 		if c, ok := of[0].Op().(*call); ok {
@@ -167,8 +167,8 @@ func pathOf(sum *gorgonia.Node) string {
 	return ""
 }
 
-// join lets the gradients of x's columns lie where x's gradient has these
-// columns, so that putting them together costs nothing.
+// join places the gradients of x's columns where x's gradient has these columns, so that joining
+// them costs nothing.
 func (c *compiler) join(shape Shape, parts []*gorgonia.Node) (*value, error) {
 	whole := newStorage(Arena, shape, Float32)
 	used := make([]bool, whole.cols)

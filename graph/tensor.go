@@ -7,14 +7,14 @@ import (
 	"gorgonia.org/tensor"
 )
 
-// Tensor is a value of the graph under construction. The zero Tensor stands for
-// "none"; it is also what every operation returns after the builder's first error.
+// Tensor is a value of the graph under construction. The zero Tensor means "none"; every operation
+// also returns it after the builder's first error.
 type Tensor struct {
 	node *gorgonia.Node
 	b    *Builder
 }
 
-// Shape is the tensor's sizes, nil for the zero Tensor.
+// Shape is the tensor's shape, nil for the zero Tensor.
 func (t Tensor) Shape() Shape {
 	if t.node == nil {
 		return nil
@@ -35,7 +35,7 @@ func (t Tensor) Valid() bool { return t.node != nil }
 
 func (t Tensor) isSeed() bool { return t.node != nil && t.node == t.b.seed }
 
-// Output is output i of the op that made t; t itself for 0.
+// Output is output i of the op that produced t; t itself for 0.
 func (t Tensor) Output(i int) Tensor {
 	if i == 0 || t.node == nil {
 		return t

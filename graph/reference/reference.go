@@ -1,5 +1,5 @@
-// Package reference runs a plan in float64 with each op's Reference: slow and simple,
-// for comparison with every executor.
+// Package reference runs a plan in float64 with each op's Reference: slow and simple, for
+// comparison with every executor.
 package reference
 
 import (
@@ -13,7 +13,7 @@ import (
 // Memory holds each region in float64.
 type Memory [graph.Regions][]float64
 
-// NewMemory makes room for a plan.
+// NewMemory allocates memory for a plan.
 func NewMemory(p *graph.Plan) *Memory {
 	m := &Memory{}
 	for r := range m {
@@ -25,7 +25,7 @@ func NewMemory(p *graph.Plan) *Memory {
 	return m
 }
 
-// Run does all of the plan's steps.
+// Run executes all of the plan's steps.
 func (m *Memory) Run(p *graph.Plan) error {
 	for i, s := range p.Steps {
 		if s.Spec.Reference == nil {
@@ -51,8 +51,8 @@ func (m *Memory) Run(p *graph.Plan) error {
 	return nil
 }
 
-// Read is a dense copy of a slot. Of the weights' bfloat16 copy it is the
-// parameters, rounded.
+// Read is a dense copy of a slot. For the bfloat16 copy of the weights it is the rounded
+// parameters.
 func (m *Memory) Read(s graph.Slot) graph.Array {
 	a := graph.NewArray(s.Shape)
 	region, from := place(s)
@@ -69,8 +69,7 @@ func (m *Memory) Read(s graph.Slot) graph.Array {
 	return a
 }
 
-// Write fills a slot from dense data, rounded to the slot's type where that is
-// bfloat16.
+// Write fills a slot from dense data, rounded to bfloat16 if that is the slot's type.
 func (m *Memory) Write(s graph.Slot, data []float64) {
 	if s.DType == graph.BFloat16 {
 		data = slices.Clone(data)
@@ -83,8 +82,8 @@ func (m *Memory) Write(s graph.Slot, data []float64) {
 	}
 }
 
-// place is where a slot's first element is. Offsets count 4 bytes, and here an
-// element takes a float64 whatever its type, so that a region of both types has two for each.
+// place is the index of a slot's first element. Offsets count units of 4 bytes. Here an element
+// takes a float64 whatever its type, so a region that mixes types has two of them per unit.
 func place(s graph.Slot) (graph.Region, int) {
 	if mixes(s.Region) {
 		return s.Region, 2*s.Offset + s.Col
@@ -92,7 +91,7 @@ func place(s graph.Slot) (graph.Region, int) {
 	return s.Region, s.Offset + s.Col
 }
 
-// mixes reports whether a region has tensors of float32 and of bfloat16.
+// mixes reports whether a region has tensors of both float32 and bfloat16.
 func mixes(r graph.Region) bool { return r == graph.Arena || r == graph.States }
 
 // roundAll rounds to bfloat16, to nearest even.

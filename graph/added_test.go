@@ -26,8 +26,8 @@ func addingGrad(a float64) *graph.Spec {
 	return s
 }
 
-// TestAdded: where gradients meet, the op that makes the later one adds the others,
-// unless something else reads what it makes.
+// TestAdded: where several gradients are summed, the op that computes the latest adds the others,
+// unless something else reads its output.
 func TestAdded(t *testing.T) {
 	x := []float64{1, -2, 3, 0.5, 7, -1}
 	for _, c := range []struct {
@@ -75,7 +75,7 @@ func TestAdded(t *testing.T) {
 			m := load(t, plan)
 			m.param("p", x)
 			m.run()
-			// The loss is linear in p: its gradient is that of a unit step.
+			// The loss is linear in p: its gradient is its change for a unit step.
 			want := make([]float64, len(x))
 			for e := range want {
 				want[e] = lossAt(t, plan, x, e, 1) - lossAt(t, plan, x, e, 0)
@@ -85,8 +85,7 @@ func TestAdded(t *testing.T) {
 	}
 }
 
-// TestAddedKeepsPrecision: in mixed precision a sum is float32 where a term is, in the op
-// that adds it, too.
+// TestAddedKeepsPrecision: in mixed precision a sum is float32 if a term is, also if an op adds it.
 func TestAddedKeepsPrecision(t *testing.T) {
 	double := func() *graph.Spec {
 		s := elementwise("double", 1, "", nil, func(x []float64) float64 { return 2 * x[0] })
@@ -116,7 +115,7 @@ func TestAddedKeepsPrecision(t *testing.T) {
 	}
 }
 
-// lossAt is the reference's loss with element e moved by h.
+// lossAt is the reference's loss with element e increased by h.
 func lossAt(t *testing.T, plan *graph.Plan, x []float64, e int, h float64) float64 {
 	t.Helper()
 	moved := append([]float64{}, x...)

@@ -8,8 +8,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/all_reduce"
 )
 
-// TestBuckets: all elements are in one bucket, and each bucket divides among the
-// processes in pieces of whole cache lines.
+// TestBuckets: every element is in a bucket, and each bucket is divided among the processes into
+// pieces of whole cache lines.
 func TestBuckets(t *testing.T) {
 	for _, c := range []struct{ n, size, processes, length int }{
 		{1, 1, 1, 16}, {100, 48, 3, 144}, {1000, 64, 4, 1024}, {1 << 20, 1 << 30, 7, 1<<20 + 80}, {64, 1, 2, 64},
@@ -31,8 +31,8 @@ func TestBuckets(t *testing.T) {
 	}
 }
 
-// TestReduction: each bucket is exchanged once, behind the last step that writes to it
-// and before the backward pass is over, where it can be.
+// TestReduction: each bucket is exchanged once, after the last step that writes to it and, where
+// possible, before the end of the backward pass.
 func TestReduction(t *testing.T) {
 	b := newBuilder()
 	x := b.Input("x", graph.Float32, 1, 2, 8)

@@ -10,8 +10,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// TestBuilderErrors: each misuse is refused where it happens, and Compile and
-// Gradients repeat the first error.
+// TestBuilderErrors: each misuse is rejected where it happens, and Compile and Gradients return the
+// first error again.
 func TestBuilderErrors(t *testing.T) {
 	intSpec := &graph.Spec{Name: "lookup", Signature: "ids:i32[B T N] -> y[B T N]"}
 	other := newBuilder()
@@ -100,8 +100,8 @@ func TestBuilderErrors(t *testing.T) {
 	}
 }
 
-// TestFirstErrorStays: after an error everything is a zero Tensor, f of Scope runs
-// on, and later errors are not kept.
+// TestFirstErrorStays: after an error every result is the zero Tensor, the rest of Scope's f still
+// runs, and later errors are dropped.
 func TestFirstErrorStays(t *testing.T) {
 	b := newBuilder()
 	x := b.Input("x", graph.Float32, 1, 2, 3)
@@ -166,8 +166,8 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// TestNothingIsMerged: gorgonia makes one node of two whose hashes agree, so each
-// call must have a hash of its own.
+// TestNothingIsMerged: gorgonia merges nodes whose hashes are equal, so each call must have a
+// unique hash.
 func TestNothingIsMerged(t *testing.T) {
 	b := newBuilder()
 	x := b.Input("x", graph.Float32, 1, 2, 3)

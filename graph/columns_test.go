@@ -6,13 +6,13 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// TestColumns: the gradients of x's columns lie in x's gradient, whatever else
-// reaches x.
+// TestColumns: the gradients of x's columns are stored in x's gradient, whatever else contributes
+// to x.
 func TestColumns(t *testing.T) {
 	const width = 5
 	for _, c := range []struct {
 		name string
-		// loss uses x [1 2 5] and returns the loss and its gradient for each element.
+		// loss uses x [1 2 5] and returns the loss; want is its gradient for each element.
 		loss  func(b *graph.Builder, x graph.Tensor) graph.Tensor
 		want  func(row, col int) float64
 		steps []string // of the backward pass
@@ -146,7 +146,7 @@ func TestColumns(t *testing.T) {
 	}
 }
 
-// TestColumnsCostNothing: their gradients are written where they belong.
+// TestColumnsCostNothing: their gradients are written directly where they belong.
 func TestColumnsCostNothing(t *testing.T) {
 	b := newBuilder()
 	x := b.Apply(scale(2), b.Param("p", nil, 1, 2, 5))
@@ -202,8 +202,8 @@ func TestColumnsErrors(t *testing.T) {
 	}
 }
 
-// TestColumnsNeedStridedOperands: a kernel that wants dense rows gets no part of
-// wider ones, neither to read nor to write.
+// TestColumnsNeedStridedOperands: a kernel that needs dense rows gets no columns of a wider tensor,
+// neither to read nor to write.
 func TestColumnsNeedStridedOperands(t *testing.T) {
 	dense := &graph.Spec{Name: "dense", Signature: "x[R N] -> y[R N]"}
 	t.Run("input", func(t *testing.T) {
@@ -218,7 +218,7 @@ func TestColumnsNeedStridedOperands(t *testing.T) {
 		compile(t, b)
 	})
 	t.Run("parts of a matrix", func(t *testing.T) {
-		// A weight's columns: their gradients would lie strided in its gradient.
+		// A weight's columns: their gradients would be strided columns of its gradient.
 		b := newBuilder()
 		w := b.Param("w", nil, 4, 6)
 		sum := &graph.Spec{Name: "sum", Signature: "x[R N] -> s[]"}

@@ -179,8 +179,8 @@ func TestGradientOfSum(t *testing.T) {
 	m.result("loss", []float64{sum})
 }
 
-// TestBackwardPaths: a backward call belongs to its layer, a sum to the layer that
-// made the tensor.
+// TestBackwardPaths: a backward call belongs to its layer, a sum to the layer that computed the
+// tensor.
 func TestBackwardPaths(t *testing.T) {
 	b := newBuilder()
 	var x, y graph.Tensor
@@ -203,7 +203,7 @@ func TestBackwardPaths(t *testing.T) {
 	}
 }
 
-// TestUpdatedAfterRead: a backward pass must see what its forward pass saw.
+// TestUpdatedAfterRead: a backward pass must see the same values as its forward pass.
 func TestUpdatedAfterRead(t *testing.T) {
 	b := newBuilder()
 	p := b.Param("p", nil, 1, 2, 3)

@@ -7,8 +7,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/round"
 )
 
-// TestMixedPrecisionGradients: a parameter's gradient is float32, also where another
-// op reads it, which gets it rounded if it is a factor of a product.
+// TestMixedPrecisionGradients: a parameter's gradient is float32, even if another op reads it; that
+// op gets a rounded copy if the gradient is an input of a matrix product.
 func TestMixedPrecisionGradients(t *testing.T) {
 	b := newBuilder()
 	b.SetMixed(round.Spec())
@@ -37,8 +37,8 @@ func TestMixedPrecisionGradients(t *testing.T) {
 	}
 }
 
-// TestMixedPrecisionBlocks: a tensor of 2 bytes per element does not take over the
-// block of one of 4, nor is a rounded state used after the state has changed.
+// TestMixedPrecisionBlocks: a tensor of 2 bytes per element does not reuse the block of one of 4,
+// and a rounded state is not used after the state has changed.
 func TestMixedPrecisionBlocks(t *testing.T) {
 	b := newBuilder()
 	b.SetMixed(round.Spec())

@@ -7,8 +7,8 @@ import (
 	"github.com/sambatrain/sambatrain/layers"
 )
 
-// TestModelPlans checks the plans of a real model: no step reads what another has
-// overwritten, and the arena is not larger than it need be.
+// TestModelPlans checks the plans of a real model: no step reads what another has overwritten, and
+// the arena is not larger than necessary.
 func TestModelPlans(t *testing.T) {
 	m := layers.Defaults()
 	m.VocabSize, m.DModel, m.MLP.DFF, m.Attention.Window = 61, 32, 48, 12

@@ -43,7 +43,7 @@ func float64s(x []float32) []float64 {
 	return y
 }
 
-// draw draws n numbers of [-1, 1) that float32 holds exactly.
+// draw generates n numbers in [-1, 1) that float32 represents exactly.
 func draw(r *rand.Rand, n int) []float64 {
 	x := make([]float64, n)
 	for i := range x {

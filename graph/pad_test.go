@@ -12,8 +12,8 @@ import (
 	"github.com/sambatrain/sambatrain/layers"
 )
 
-// gated is the plan of an MLP of hidden width f on a number of tokens, with the gradients
-// of its weights.
+// gated is the plan of an MLP of hidden width f for a number of tokens, with the gradients of its
+// weights.
 func gated(t *testing.T, mixed bool, tokens, f int) *graph.Plan {
 	t.Helper()
 	const d = 16
@@ -27,14 +27,14 @@ func gated(t *testing.T, mixed bool, tokens, f int) *graph.Plan {
 	}
 	b.Result("loss", loss)
 	p := compile(t, b)
-	if tokens < 100 { // it looks at each element
+	if tokens < 100 { // it visits each element
 		untorn(t, p)
 	}
 	return p
 }
 
-// TestMerge: in mixed precision gate and up give their input one gradient, by one product,
-// where their gradients can be columns of one tensor without padding.
+// TestMerge: in mixed precision one product computes the gradient of the input that gate and up
+// share, if their gradients can be columns of one tensor without padding.
 func TestMerge(t *testing.T) {
 	for _, c := range []struct {
 		mixed  bool
@@ -45,7 +45,7 @@ func TestMerge(t *testing.T) {
 		for _, s := range gated(t, c.mixed, 24, c.f).Steps {
 			products[s.Spec.Name]++
 		}
-		// The gradient of the hidden tensor is a product in any case.
+		// The gradient of the hidden tensor is always a product.
 		want := map[bool][2]int{true: {2, 0}, false: {2, 1}}[c.merged]
 		if got := [2]int{products["linear_dx"], products["linear_dx_add"]}; got != want {
 			t.Errorf("mixed %v, width %d: %v products without and with a sum, want %v", c.mixed, c.f, got, want)
@@ -53,15 +53,15 @@ func TestMerge(t *testing.T) {
 	}
 }
 
-// TestRowsOfBFloat16: where rows of bfloat16 are no whole number of 16 bytes, products find
-// them further apart, weights as well if there are many tokens; the numbers are the same.
+// TestRowsOfBFloat16: bfloat16 rows whose size is not a multiple of 16 bytes are padded for matrix
+// products, those of weights only if there are many tokens; the numbers stay the same.
 func TestRowsOfBFloat16(t *testing.T) {
 	const many, few = 1024, 24
 	for _, c := range []struct {
 		name           string
 		mixed          bool
 		tokens, f      int
-		stride, copies int // of the hidden activations, and of the weight of as many columns
+		stride, copies int // of the hidden activations, and of the weight with as many columns
 	}{
 		{"mixed", true, many, 100, 104, 1},
 		{"mixed, 6 between rows", true, many, 98, 104, 1},

@@ -11,7 +11,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// TestDeadCode: what no result, gradient or state needs is not in the plan.
+// TestDeadCode: a plan does not contain what no result, gradient or state needs.
 func TestDeadCode(t *testing.T) {
 	b := newBuilder()
 	x := b.Input("x", graph.Float32, 1, 2, 3)
@@ -52,14 +52,14 @@ func TestChainTakesOneBlock(t *testing.T) {
 	}
 }
 
-// TestInPlace: a buffer is taken over only when nothing else wants what is in it.
+// TestInPlace: a buffer is reused only when nothing else needs its contents.
 func TestInPlace(t *testing.T) {
 	values := []float64{1, -2, 3, 5, 0.5, 7}
 	for _, c := range []struct {
 		name  string
 		build func(b *graph.Builder, x graph.Tensor) graph.Tensor
 		want  func(x float64) float64
-		// taken says whether the last step writes over one of its inputs.
+		// taken says whether the last step overwrites one of its inputs.
 		taken bool
 	}{
 		{"last reader", func(b *graph.Builder, x graph.Tensor) graph.Tensor {
@@ -181,7 +181,7 @@ func TestGradientsAreNotOverwritten(t *testing.T) {
 	}
 }
 
-// TestGradientAsResult: a gradient may be read as a result, and still be worked on.
+// TestGradientAsResult: a gradient may be read as a result and also be used further.
 func TestGradientAsResult(t *testing.T) {
 	b := newBuilder()
 	p := b.Param("p", nil, 1, 2, 3)
@@ -219,7 +219,7 @@ func TestResultsThatAreNoSteps(t *testing.T) {
 	b.Result("columns", b.Columns(p, 1, 2))
 	b.Apply(count(), s, x)
 	plan := compile(t, b)
-	if plan.Sizes[graph.Arena] != 16 { // count's output, which nobody reads
+	if plan.Sizes[graph.Arena] != 16 { // count's output, which nothing reads
 		t.Errorf("the arena has %d elements", plan.Sizes[graph.Arena])
 	}
 	m := load(t, plan)
@@ -238,8 +238,8 @@ func TestResultsThatAreNoSteps(t *testing.T) {
 	m.result("state", []float64{1, 2, 3, 4, 5, 6})
 }
 
-// TestStates: an op that updates a state runs whether or not its output is read,
-// and where the program says.
+// TestStates: an op that updates a state runs whether or not its output is read, and in program
+// order.
 func TestStates(t *testing.T) {
 	b := newBuilder()
 	x := b.Input("x", graph.Float32, 1, 1, 2)
@@ -264,7 +264,7 @@ func TestStates(t *testing.T) {
 	}
 }
 
-// TestWholeRegions: ops over flat buffers see all of them, padding included.
+// TestWholeRegions: ops over flat buffers see the whole region, padding included.
 func TestWholeRegions(t *testing.T) {
 	move := &graph.Spec{
 		Name: "move", Signature: "p![N], g[N] ->",

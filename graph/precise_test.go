@@ -13,8 +13,8 @@ import (
 	"github.com/sambatrain/sambatrain/layers"
 )
 
-// preciseSteps checks that precise calls have float32 tensors alone, and that what they read
-// of the weights is not rounded. It counts them and others.
+// preciseSteps checks that precise calls have only float32 tensors and read unrounded weights. It
+// counts them and the others.
 func preciseSteps(t *testing.T, p *graph.Plan) (precise, others int) {
 	t.Helper()
 	for i, s := range p.Steps {
@@ -37,9 +37,9 @@ func preciseSteps(t *testing.T, p *graph.Plan) (precise, others int) {
 	return precise, others
 }
 
-// TestFloat32Blocks: of a model with every mixer, the first sublayers are planned in
-// float32, forward and backward, and the others as they are without; also where
-// activations are computed again.
+// TestFloat32Blocks: in a model with every mixer, the first sublayers are planned in float32,
+// forward and backward, and the others as without float32 blocks; also where activations are
+// recomputed.
 func TestFloat32Blocks(t *testing.T) {
 	m := layers.Defaults()
 	m.VocabSize, m.DModel, m.MLP.DFF, m.Attention.Window = 61, 32, 48, 12
@@ -63,7 +63,7 @@ func TestFloat32Blocks(t *testing.T) {
 		for _, s := range p.Steps {
 			i := sublayer(s.Path)
 			if i >= n || i < 0 && !strings.HasPrefix(s.Spec.Name, "embedding") {
-				// A float32 block has no use for a rounded copy of the stream's gradient.
+				// A float32 block does not need a rounded copy of the stream's gradient.
 				name, rounded := strings.CutSuffix(s.Spec.Name, "_rounded")
 				out := s.Out
 				if rounded {
@@ -116,7 +116,7 @@ func TestFloat32Blocks(t *testing.T) {
 	}
 }
 
-// sublayer is the number in a path of the model, -1 outside the stack.
+// sublayer is the sublayer number in a path of the model, -1 outside the stack.
 func sublayer(path string) int {
 	i := -1
 	for _, c := range strings.TrimPrefix(path, "model.layers.") {
@@ -128,8 +128,8 @@ func sublayer(path string) int {
 	return i
 }
 
-// TestRandomProgramsWithFloat32Blocks: whatever the first blocks take from others and give
-// to them, all that is theirs is float32, and no step reads what another has overwritten.
+// TestRandomProgramsWithFloat32Blocks: whatever the first blocks exchange with others, all of their
+// own tensors are float32, and no step reads what another has overwritten.
 func TestRandomProgramsWithFloat32Blocks(t *testing.T) {
 	precise, others := 0, 0
 	for seed := range uint64(100) {
@@ -156,7 +156,7 @@ func TestRandomProgramsWithFloat32Blocks(t *testing.T) {
 	}
 }
 
-// TestWidened: a float32 block takes what is bfloat16 widened, once for all its readers.
+// TestWidened: a float32 block reads bfloat16 tensors widened, once for all of their readers.
 func TestWidened(t *testing.T) {
 	b := newBuilder()
 	b.SetMixed(round.Spec())

@@ -9,8 +9,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// program is a random model, built in a graph and computed beside it, forwards and
-// backwards, without any memory that is used twice.
+// program is a random model, built in a graph and computed directly as well, forward and backward,
+// without reusing memory.
 type program struct {
 	r     *rand.Rand
 	b     *graph.Builder
@@ -25,14 +25,14 @@ type node struct {
 	t        graph.Tensor
 	cols     int
 	value, d []float64
-	kind     string // the op that made it
+	kind     string // the op that computed it
 	leaf     string // the name of a parameter or an input
 	result   string // its name as a result
 	backward func(d []float64)
 	isParam  bool
 	differs  bool // depends on a parameter
 	read     bool
-	columns  bool // is columns of another one
+	columns  bool // is some columns of another one
 	split    bool // has columns
 }
 
@@ -42,7 +42,7 @@ const (
 	rows   = batch * tokens
 )
 
-// tame says that products of n's elements don't grow.
+// tame reports whether products of n's elements don't grow.
 func (n *node) tame() bool {
 	return !slices.ContainsFunc(n.value, func(x float64) bool { return math.Abs(x) > 2 })
 }
@@ -63,8 +63,8 @@ func (g *program) leaf(kind string, cols int) *node {
 	return g.add(n)
 }
 
-// own is n, behind an op where n's gradient would otherwise be its reader's, and n
-// has to have one of its own.
+// own is n, or n followed by an op where n's gradient would otherwise be the same tensor as its
+// reader's, and n needs one of its own.
 func (g *program) own(n *node) *node {
 	if n.isParam || n.columns {
 		return g.scale(n)
@@ -159,7 +159,7 @@ func (g *program) sum(x, y *node) *node {
 	return g.add(n)
 }
 
-// split cuts x in two or three runs of columns.
+// split divides x into two or three ranges of columns.
 func (g *program) split(x *node) {
 	x.read = true
 	cuts := []int{0, 1 + g.r.IntN(x.cols-1), x.cols}
@@ -184,7 +184,7 @@ func (g *program) split(x *node) {
 
 func (g *program) pick() *node {
 	for {
-		// Recent nodes more often, so that some live long and most don't.
+		// Recent nodes are more likely, so that some live long and most don't.
 		i := len(g.nodes) - 1 - int(g.r.ExpFloat64()*6)
 		if i >= 0 && g.nodes[i].kind != "slope" {
 			return g.nodes[i]
@@ -218,7 +218,7 @@ func (g *program) build(ops int) {
 	g.close()
 }
 
-// opsOfBlock is how many ops make a block that can be computed again.
+// opsOfBlock is the number of ops in a block that can be recomputed.
 const opsOfBlock = 7
 
 func (g *program) grow(from, to int) {
@@ -253,8 +253,8 @@ func (g *program) grow(from, to int) {
 	}
 }
 
-// close lets everything that nobody reads go into the loss, so that each parameter
-// and all columns do.
+// close adds everything that has no reader to the loss, so that it depends on each parameter and on
+// all columns.
 func (g *program) close() {
 	var in []graph.Tensor
 	for _, n := range slices.Clone(g.nodes) {

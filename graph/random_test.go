@@ -11,8 +11,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/round"
 )
 
-// TestRandomPrograms compares plans, whose arena is used again and again, with what
-// was computed beside them.
+// TestRandomPrograms compares plans, whose arena is reused again and again, with the direct
+// computation.
 func TestRandomPrograms(t *testing.T) {
 	reused := 0
 	for seed := range uint64(150) {
@@ -33,7 +33,7 @@ func TestRandomPrograms(t *testing.T) {
 		}
 		m := g.load(t, p)
 		m.run()
-		m.run() // the first run's left-overs must not matter
+		m.run() // remains of the first run must not matter
 		g.compare(t, m, 1)
 		if t.Failed() {
 			t.Fatalf("seed %d:\n%v", seed, p)
@@ -59,8 +59,8 @@ func (g *program) load(t *testing.T, p *graph.Plan) *machines {
 	return m
 }
 
-// compare holds results, and the sum of the gradients of several runs, against what
-// was computed beside them.
+// compare compares results, and the sum of the gradients of several runs, with the direct
+// computation.
 func (g *program) compare(t *testing.T, m *machines, runs float64) {
 	t.Helper()
 	for _, n := range g.nodes {
@@ -78,8 +78,8 @@ func (g *program) compare(t *testing.T, m *machines, runs float64) {
 	m.result("loss", []float64{g.lossValue()})
 }
 
-// TestRandomProgramsAgain compares plans that compute all that they can again, and
-// plans that keep to limits on the way there.
+// TestRandomProgramsAgain tests plans that recompute everything possible, and plans with limits in
+// between.
 func TestRandomProgramsAgain(t *testing.T) {
 	smaller, again, fused := 0, 0, 0
 	for seed := range uint64(80) {
@@ -144,7 +144,7 @@ func TestRandomProgramsAccumulate(t *testing.T) {
 	}
 }
 
-// arenaWithoutReuse is the size that all outputs have together.
+// arenaWithoutReuse is the total size of all outputs.
 func arenaWithoutReuse(p *graph.Plan) int {
 	n := 0
 	for _, s := range p.Steps {
@@ -157,8 +157,8 @@ func arenaWithoutReuse(p *graph.Plan) int {
 	return n
 }
 
-// untorn follows a plan's writes, byte by byte, and fails where a step reads a
-// tensor of which another one has since overwritten a part.
+// untorn tracks a plan's writes, half-word by half-word, and fails if a step reads a tensor of
+// which another step has overwritten a part.
 func untorn(t *testing.T, p *graph.Plan) {
 	t.Helper()
 	type writer struct{ step, out int }
@@ -166,8 +166,8 @@ func untorn(t *testing.T, p *graph.Plan) {
 		offset, stride int
 		dtype          graph.DType
 	}
-	owner := map[int]writer{}  // by the arena's half-words
-	home := map[writer]block{} // where what a writer wrote lies
+	owner := map[int]writer{}  // by half-word of the arena
+	home := map[writer]block{} // the place of what a writer wrote
 	each := func(s graph.Slot, f func(halfword int)) {
 		size := s.DType.Size() / 2
 		for r := range s.Rows {
@@ -216,8 +216,8 @@ func untorn(t *testing.T, p *graph.Plan) {
 	}
 }
 
-// TestRandomProgramsInMixedPrecision: tensors of 2 and of 4 bytes per element share
-// the arena, and no step reads what another has overwritten.
+// TestRandomProgramsInMixedPrecision: tensors of 2 and of 4 bytes per element share the arena, and
+// no step reads what another has overwritten.
 func TestRandomProgramsInMixedPrecision(t *testing.T) {
 	rounds, halves := 0, 0
 	for seed := range uint64(100) {

@@ -28,9 +28,9 @@ func gates(mixed bool, blocks int) *program {
 	return g
 }
 
-// TestBackwardMakesForwardAgain: where a backward op can make again what its forward op gave,
-// it does, for less memory than a plan without such ops takes, and to the same effect; what it
-// reads is made again where its outputs will lie.
+// TestBackwardMakesForwardAgain: a backward op that can recompute the output of its forward op does
+// so. This takes less memory than a plan without such ops and gives the same results; inputs are
+// recomputed where the outputs will be.
 func TestBackwardMakesForwardAgain(t *testing.T) {
 	for _, mixed := range []bool{false, true} {
 		t.Run(fmt.Sprintf("mixed %v", mixed), func(t *testing.T) {

@@ -11,15 +11,14 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/round"
 )
 
-// typed is an op of one input and one output, each marked as a signature's operands are. dims are
-// the input's.
+// typed is an op with one input and one output, each with a signature mark. dims are the input's.
 func typed(name, in, dims, out string) *graph.Spec {
 	return &graph.Spec{Name: name, Signature: fmt.Sprintf("x%s[%s] -> y%s[%s]", in, dims, out, dims)}
 }
 
 const tensorDims = "B T N"
 
-// described is a plan's calls, each with the types and regions of its tensors.
+// described lists a plan's calls, each with the types and regions of its tensors.
 func described(p *graph.Plan) []string {
 	var list []string
 	for _, s := range p.Steps {
@@ -36,8 +35,8 @@ func described(p *graph.Plan) []string {
 	return list
 }
 
-// TestInputTypes: in which type and from where an op takes a tensor, by what the signature says of
-// it, and how often that has to be made.
+// TestInputTypes: the type and the region in which an op gets a tensor, depending on its signature,
+// and how often a conversion is needed.
 func TestInputTypes(t *testing.T) {
 	const plain, factor, precise = "", ":mm", ":f32"
 	input := func(b *graph.Builder) graph.Tensor { return b.Input("x", graph.Float32, 1, 2, 64) }
@@ -106,8 +105,8 @@ func TestInputTypes(t *testing.T) {
 	}
 }
 
-// TestOutputTypes: in which type an op gives a tensor, in mixed precision, in a float32 block of
-// it, and without it.
+// TestOutputTypes: the type of an op's output, in mixed precision, in a float32 block of it, and
+// without it.
 func TestOutputTypes(t *testing.T) {
 	promoting := func(more string) *graph.Spec {
 		return &graph.Spec{Name: "op", Signature: "x[B T N] -> y[B T N]" + more, Promote: true}
@@ -149,7 +148,7 @@ func TestOutputTypes(t *testing.T) {
 			if got := p.Results["y"].DType; got != want {
 				t.Errorf("%s, %s: gives %v, want %v\n%s", c.name, mode, got, want, strings.Join(described(p), "\n"))
 			}
-			for _, out := range p.Steps[len(p.Steps)-1].Out[1:] { // Promote is of the first alone
+			for _, out := range p.Steps[len(p.Steps)-1].Out[1:] { // Promote concerns only the first output
 				if (out.DType == graph.BFloat16) != (mode == "mixed") {
 					t.Errorf("%s, %s: gives another output in %v", c.name, mode, out.DType)
 				}
@@ -158,8 +157,8 @@ func TestOutputTypes(t *testing.T) {
 	}
 }
 
-// TestRoundings: what is rounded is rounded once, in the layer and the pass of the op that asked
-// first, and by the op that makes it where that can.
+// TestRoundings: a tensor is rounded once, in the layer and the pass of the op that needed it
+// first, and by the op that computes it if that supports it.
 func TestRoundings(t *testing.T) {
 	makes := func(able bool) *graph.Spec {
 		s := typed("maker", "", tensorDims, ":f32")
@@ -222,8 +221,8 @@ func TestRoundings(t *testing.T) {
 	}
 }
 
-// TestRoundingsBelong: a rounding is a part of the layer, and of the pass, whose op asked for it;
-// gradients of parameters are float32, whatever the op that makes them gives elsewhere.
+// TestRoundingsBelong: a rounding is part of the layer, and of the pass, whose op needed it;
+// gradients of parameters are float32, whatever type the op that computes them returns elsewhere.
 func TestRoundingsBelong(t *testing.T) {
 	b := newBuilder()
 	b.SetMixed(round.Spec())

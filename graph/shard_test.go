@@ -14,14 +14,14 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/zero"
 )
 
-// alone is a sharding among one process, whose pieces are all there is.
+// alone is the sharding of a single process, whose pieces are everything.
 func alone(like *graph.Plan) graph.Sharding {
 	return graph.Sharding{Processes: 1, Gather: all_gather.PieceSpec(1), Reduce: reduce_scatter.PieceSpec(1), Clear: zero.Spec(), Like: like}
 }
 
-// TestRandomProgramsSharded: plans that gather parameters and reduce gradients compute what
-// was computed beside them, within limits and accumulating too, and leave zeros where no
-// parameter is.
+// TestRandomProgramsSharded: plans that gather parameters and reduce gradients agree with the
+// direct computation, also within limits and when accumulating, and leave zeros in the gaps between
+// parameters.
 func TestRandomProgramsSharded(t *testing.T) {
 	dev, err := cpu.New(2)
 	if err != nil {
@@ -58,7 +58,7 @@ func TestRandomProgramsSharded(t *testing.T) {
 	}
 }
 
-// runSharded runs a plan twice on the processor and compares results and gradients.
+// runSharded runs a plan twice on the CPU and compares results and gradients.
 func (g *program) runSharded(t *testing.T, dev graph.Device, p *graph.Plan, accumulate bool) {
 	t.Helper()
 	mem, err := dev.NewMemory(p.Sizes)
@@ -124,8 +124,8 @@ func (g *program) runSharded(t *testing.T, dev graph.Device, p *graph.Plan, accu
 	}
 }
 
-// TestLayoutOfAnother: a plan takes another one's layout, whatever it reads of the
-// parameters, and refuses that of another model.
+// TestLayoutOfAnother: a plan can reuse another plan's layout, whichever parameters it reads, and
+// rejects that of another model.
 func TestLayoutOfAnother(t *testing.T) {
 	build := func(names ...string) *graph.Builder {
 		b := newBuilder()

@@ -93,7 +93,7 @@ func FuzzSignature(f *testing.F) {
 			}
 			return
 		}
-		// What parses reads the same when it is written out.
+		// A parsed signature, written out, parses to the same.
 		again, err := parseSignature(strings.Join(marked(sig.in), ", ") + " -> " + strings.Join(marked(sig.out), ", "))
 		if err != nil {
 			t.Fatalf("%q: not read again: %v", text, err)
@@ -101,7 +101,7 @@ func FuzzSignature(f *testing.F) {
 		if diff := cmp.Diff(marked(sig.in), marked(again.in)) + cmp.Diff(marked(sig.out), marked(again.out)); diff != "" {
 			t.Fatalf("%q: read again it differs:\n%s", text, diff)
 		}
-		// Any shapes either bind so that the inputs have them, or are refused.
+		// Arbitrary shapes either bind such that the inputs have them, or are rejected.
 		var shapes []Shape
 		for i, o := range sig.in {
 			s := Shape{}

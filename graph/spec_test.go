@@ -47,7 +47,7 @@ func TestResolve(t *testing.T) {
 	}
 }
 
-// TestStrided: only float activations [B T X] may lie in part of wider rows.
+// TestStrided: only float activations [B T X] may be part of wider rows.
 func TestStrided(t *testing.T) {
 	r, err := (&graph.Spec{Name: "s", Signature: "a[B T D], b[B T], c:i32[B T D], d[T B D], e[B T D N] ->"}).
 		ResolveDims(graph.Dims{"B": 2, "T": 3, "D": 4, "N": 5})

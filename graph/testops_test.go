@@ -58,7 +58,7 @@ func scale(a float64) *graph.Spec {
 	return s
 }
 
-// mul is z = x y. Mixed precision takes it for a matrix product.
+// mul is z = x y. Mixed precision treats it as a matrix product.
 func mul() *graph.Spec {
 	s := elementwise("mul", 2, ":mm", []int{0, 1}, func(x []float64) float64 { return x[0] * x[1] })
 	s.Gradient = func(g *graph.Gradient) []graph.Tensor {
@@ -70,7 +70,7 @@ func mul() *graph.Spec {
 	return s
 }
 
-// gate is z = x y with one backward op, which can make z again, and lies over what it reads.
+// gate is z = x y with one backward op, which can recompute z and overwrites what it reads.
 func gate() *graph.Spec {
 	s := elementwise("gate", 2, "", []int{0, 1}, func(x []float64) float64 { return x[0] * x[1] })
 	s.Gradient = func(g *graph.Gradient) []graph.Tensor {
@@ -118,7 +118,7 @@ func gateBackward(again bool) *graph.Spec {
 	return s
 }
 
-// mirror turns each row around. It can't work in place.
+// mirror reverses each row. It can't work in place.
 func mirror() *graph.Spec {
 	return &graph.Spec{
 		Name:      "mirror",
@@ -136,7 +136,7 @@ func mirror() *graph.Spec {
 				for i := range c.In[0].Rows {
 					x, y := c.In[0].Row(i), c.Out[0].Row(i)
 					for j := range y {
-						y[j] = -1e9 // so that working in place shows
+						y[j] = -1e9 // to detect working in place
 					}
 					for j := range x {
 						y[len(y)-1-j] = x[j]
@@ -336,7 +336,7 @@ func load(t *testing.T, p *graph.Plan) *machines {
 	if m.prog, err = dev.Load(p, m.mem); err != nil {
 		t.Fatal(err)
 	}
-	// What a run reads before it writes shows.
+	// To detect reads before writes.
 	for i := range m.ref[graph.Arena] {
 		m.ref[graph.Arena][i] = nan
 	}
@@ -370,7 +370,7 @@ func (m *machines) run() {
 	}
 }
 
-// result compares a result of both machines with want.
+// result compares a result on both machines with want.
 func (m *machines) result(name string, want []float64) {
 	m.t.Helper()
 	slot, ok := m.plan.Results[name]
@@ -385,7 +385,7 @@ func (m *machines) result(name string, want []float64) {
 	near(m.t, "cpu: result "+name, float64s(got), want, 1e-4)
 }
 
-// gradient compares a parameter's gradient of both machines with want.
+// gradient compares a parameter's gradient on both machines with want.
 func (m *machines) gradient(name string, want []float64) {
 	m.t.Helper()
 	s := paramSlot(m.plan, name, graph.Grads)

@@ -7,8 +7,8 @@ const (
 	hugePage = 2 << 20 // bytes in a huge page of x86 and of most others
 )
 
-// aligned is a zeroed slice that starts on a cache line, and a long one on a huge page: rows of a wide
-// tensor are each on a page of their own, of which the processor remembers the places of few thousand.
+// aligned is a zeroed slice that starts on a cache line, or on a huge page if it is long: each row
+// of a wide tensor is on a page of its own, and the TLB holds only a few thousand pages.
 func aligned(n int) []float32 {
 	granule := line
 	if 4*n >= hugePage {

@@ -1,5 +1,5 @@
-// Package cpu runs plans on the processor: one arena, a fixed pool of workers,
-// and a list of bound kernels. It knows no op; kernels come from the Specs.
+// Package cpu runs plans on the CPU: one arena, a fixed pool of workers, and a list of bound
+// kernels. It knows no op; kernels come from the Specs.
 package cpu
 
 import (
@@ -34,8 +34,8 @@ func New(threads int) (*Device, error) {
 	return &Device{pool: &workers{Pool: pool.New(threads)}}, nil
 }
 
-// RoundFactors makes the products with a weight, in programs that are loaded from
-// now on, round both factors to bfloat16. All else stays float32.
+// RoundFactors makes products with a weight round both inputs to bfloat16, in programs loaded from
+// now on. Everything else stays float32.
 func (d *Device) RoundFactors() { d.roundFactors = true }
 
 // Name implements graph.Device.
@@ -85,7 +85,7 @@ type Program struct {
 	regions   [graph.Regions][]float32
 	workspace []float32
 	kernels   []func()
-	failure   error // of a kernel in the run under way
+	failure   error // of a kernel in the current run
 	closed    bool
 }
 
@@ -143,8 +143,8 @@ func (d *Device) load(p *graph.Plan, m graph.Memory, other *Program) (graph.Prog
 	return prog, nil
 }
 
-// takeMemory gives the program its regions: those of m and of other, and what they have no
-// room for.
+// takeMemory sets the program's regions: those of m and of other, and its own where these are
+// missing or too small.
 func (p *Program) takeMemory(m graph.Memory, other *Program) error {
 	if m != nil {
 		own, ok := m.(*Memory)
@@ -177,14 +177,15 @@ func (p *Program) takeMemory(m graph.Memory, other *Program) error {
 	return nil
 }
 
-// room is an error where a region would take more than is free, of which Go's runtime would die.
+// room returns an error if a region would take more memory than is free; otherwise Go's runtime
+// would crash.
 func (p *Program) room(r graph.Region, bytes int64) error {
 	if bytes < hugePage {
-		return nil // not worth the question
+		return nil // too small to check
 	}
 	free, err := availableMemory()
 	if err == nil && free > 0 && bytes > free {
-		debug.FreeOSMemory() // what programs that were closed had, the collector may still keep
+		debug.FreeOSMemory() // the garbage collector may still hold the memory of closed programs
 		free, err = availableMemory()
 	}
 	if err == nil && free > 0 && bytes > free {
@@ -214,7 +215,7 @@ var (
 	errProgramClosed = errors.New("cpu: the program is closed")
 )
 
-// ready is an error where the program can't run any more.
+// ready returns an error if the program can't run any more.
 func (p *Program) ready() error {
 	switch {
 	case p.pool.Closed():
@@ -236,8 +237,8 @@ func (p *Program) Run() error {
 	return p.failed()
 }
 
-// fail keeps the first failure of a run, which ends as usual: the other processes of
-// the run are gone, and what is computed after that is not used.
+// fail keeps the first failure of a run. The run continues to its end: the other processes are
+// gone, and its results are not used.
 func (p *Program) fail(err error) {
 	if p.failure == nil {
 		p.failure = err
@@ -284,7 +285,7 @@ func (p *Program) TakeState(row int, from graph.Program, fromRow int) error {
 	if err != nil {
 		return fmt.Errorf("cpu: %w", err)
 	}
-	// The CPU's states are float32.
+	// All states are float32 on the CPU.
 	for _, c := range list {
 		copy(p.regions[graph.States][c.To/4:(c.To+c.Bytes)/4], own.regions[graph.States][c.From/4:])
 	}

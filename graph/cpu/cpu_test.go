@@ -180,7 +180,7 @@ func TestLoadErrors(t *testing.T) {
 	}
 }
 
-// foreign is no memory of a CPU's.
+// foreign is not the memory of a CPU.
 type foreign struct{}
 
 func (foreign) Read(graph.Region, int, []float32) error  { return nil }
@@ -227,7 +227,7 @@ func TestNamesAndLengths(t *testing.T) {
 	}
 }
 
-// TestRunTimed adds up, does what Run does, and counts every step.
+// TestRunTimed: times are added up, the results are those of Run, and every step is counted.
 func TestRunTimed(t *testing.T) {
 	dev := open(t, 2)
 	b := graph.NewBuilder(add.Spec)
@@ -275,8 +275,8 @@ func TestRunTimed(t *testing.T) {
 	}
 }
 
-// TestProgramsShareMemory: what one program leaves in a region, another finds; their
-// inputs and states are their own.
+// TestProgramsShareMemory: one program finds in a region what another left there; their inputs and
+// states are their own.
 func TestProgramsShareMemory(t *testing.T) {
 	dev := open(t, 2)
 	b := graph.NewBuilder(add.Spec)

@@ -9,7 +9,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/add"
 )
 
-// TestFail: whatever runs a program tells of a kernel that failed, once.
+// TestFail: every way to run a program reports a failed kernel, once.
 func TestFail(t *testing.T) {
 	lost := errors.New("the others are lost")
 	failing := true

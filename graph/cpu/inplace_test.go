@@ -12,8 +12,8 @@ import (
 	"github.com/sambatrain/sambatrain/internal/optest"
 )
 
-// TestKernelsInPlace: a kernel that may write output 0 over an input gives the same
-// bits when it does, forwards and backwards, for every op of the project.
+// TestKernelsInPlace: a kernel that may overwrite an input with output 0 gives the same bits when
+// it does, forward and backward, for every op of the project.
 func TestKernelsInPlace(t *testing.T) {
 	workers := pool.New(3)
 	defer workers.Close()
@@ -64,8 +64,8 @@ func TestKernelsInPlace(t *testing.T) {
 	}
 }
 
-// runKernel runs a call with its output 0 in the buffer of input k, or in one of its
-// own for -1.
+// runKernel runs a call with its output 0 in the buffer of input k, or in a buffer of its own if k
+// is -1.
 func runKernel(p graph.Pool, r *graph.Resolved, in []graph.Array, k int) []graph.Buffer {
 	buffer := func(o graph.Operand) graph.Buffer {
 		b := graph.Buffer{Rows: o.Shape.Rows(), Cols: o.Shape.Cols(), Stride: o.Shape.Cols()}

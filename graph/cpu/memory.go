@@ -26,11 +26,10 @@ func (d *Device) NewMemory(sizes [graph.Regions]int) (graph.Memory, error) {
 	return m, nil
 }
 
-// maxElements is more than any machine has room for, and less than what make
-// panics at.
+// maxElements is more than any machine can hold, and less than the size at which make panics.
 const maxElements = 1 << 45
 
-// Region is a region's memory itself: a CPU's host memory is the device's.
+// Region is the memory of a region itself: on a CPU, host memory is device memory.
 func (m *Memory) Region(r graph.Region) []float32 { return m.regions[r] }
 
 // Read implements graph.Memory.

@@ -11,8 +11,9 @@ import (
 	"strings"
 )
 
-// availableMemory is what can be had without swapping, in bytes: what the kernel says, or what is left of the least
-// limit of the control groups that this process is in, as a container or a batch system sets it. 0 is unknown.
+// availableMemory is the memory that can be allocated without swapping, in bytes: what the kernel
+// reports, or the smallest remainder of the limits of this process's control groups, as set by a
+// container or a batch system. 0 means unknown.
 func availableMemory() (int64, error) { return availableIn(os.DirFS("/")), nil }
 
 func availableIn(root fs.FS) int64 {
@@ -31,15 +32,16 @@ func availableIn(root fs.FS) int64 {
 	return least
 }
 
-// memoryGroup is a folder of a control group, and what its files are called.
+// memoryGroup is the folder of a control group, and the names of its files.
 type memoryGroup struct {
 	dir          string
 	limit, usage string
 	files        string // before the names of its counts of pages of files
 }
 
-// memoryGroups are this process's control groups and those above them, of both versions. Where a container shows its own
-// group as the root, the path of that on the host leads nowhere, and the root is what counts.
+// memoryGroups are this process's control groups and their ancestors, of both versions. If a
+// container sees its own group as the root, the group's path on the host does not exist there, and
+// the root is the one that counts.
 func memoryGroups(root fs.FS) []memoryGroup {
 	text, err := fs.ReadFile(root, "proc/self/cgroup")
 	if err != nil {
@@ -68,7 +70,8 @@ func memoryGroups(root fs.FS) []memoryGroup {
 	return list
 }
 
-// left is what the group may still take. Pages of files make room, as in what the kernel says of all memory.
+// left is what the group may still allocate. File pages count as free, as in what the kernel
+// reports for the whole machine.
 func (g memoryGroup) left(root fs.FS) (bytes int64, ok bool) {
 	limit, ok := number(root, path.Join(g.dir, g.limit))
 	if !ok {
@@ -84,7 +87,7 @@ func (g memoryGroup) left(root fs.FS) (bytes int64, ok bool) {
 	return limit - usage + inactive + active, true
 }
 
-// number is the number that a file holds.
+// number is the number in a file.
 func number(root fs.FS, name string) (int64, bool) {
 	text, err := fs.ReadFile(root, name)
 	if err != nil {
@@ -94,7 +97,7 @@ func number(root fs.FS, name string) (int64, bool) {
 	return n, err == nil
 }
 
-// numberAfter is the number behind a line's first word.
+// numberAfter is the number after a line's first word.
 func numberAfter(root fs.FS, name, word string) (n int64, ok bool) {
 	f, err := root.Open(name)
 	if err != nil {

@@ -5,7 +5,7 @@ import (
 	"testing/fstest"
 )
 
-// TestAvailableMemory: the least of what the kernel, a control group and those above it leave.
+// TestAvailableMemory: the smallest of what the kernel, a control group and its ancestors leave.
 func TestAvailableMemory(t *testing.T) {
 	const (
 		host    = "MemTotal:       64000 kB\nMemFree:         1000 kB\nMemAvailable:   32000 kB\n"

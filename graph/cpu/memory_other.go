@@ -2,5 +2,5 @@
 
 package cpu
 
-// availableMemory is unknown here.
+// availableMemory is unknown on this system.
 func availableMemory() (int64, error) { return 0, nil }

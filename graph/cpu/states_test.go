@@ -8,7 +8,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/add"
 )
 
-// counter adds 1 to each row's state, and gives it.
+// counter adds 1 to each row's state and returns it.
 func counter(t *testing.T, rows, width int) *graph.Plan {
 	t.Helper()
 	b := graph.NewBuilder(add.Spec)
@@ -30,8 +30,8 @@ func counter(t *testing.T, rows, width int) *graph.Plan {
 	return p
 }
 
-// TestStatesGoOn: programs beside each other share states, a text moves between programs,
-// and to one with room for more.
+// TestStatesGoOn: programs loaded beside each other share states, and a text moves between
+// programs, including to one with more capacity.
 func TestStatesGoOn(t *testing.T) {
 	d := open(t, 1)
 	load := func(p graph.Program, err error) graph.Program {

@@ -8,10 +8,10 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/pool"
 )
 
-// workers is the pool, with the trace of the run if there is one.
+// workers is the pool and, during RunTraced, the trace of the run.
 type workers struct {
 	*pool.Pool
-	trace *trace // nil but in RunTraced
+	trace *trace // nil except in RunTraced
 }
 
 // Run implements graph.Pool.
@@ -35,17 +35,17 @@ type trace struct {
 	start time.Time
 	step  int
 	spans [][]graph.Span // by worker, so that workers need no lock
-	since time.Duration  // worker 0 is busy since, outside of tasks
+	since time.Duration  // worker 0 has been busy since, outside of tasks
 }
 
 // handover is the longest gap between two tasks of a worker that counts as work.
 const handover = time.Microsecond
 
-// now is the time since the run began.
+// now is the time since the start of the run.
 func (t *trace) now() time.Duration { return time.Since(t.start) }
 
-// busy records that a worker was at work since then. Tasks of one step that follow
-// each other are one span.
+// busy records that a worker was busy from since to now. Consecutive tasks of one step are one
+// span.
 func (t *trace) busy(worker int, since time.Duration) {
 	list := t.spans[worker]
 	if n := len(list) - 1; n >= 0 && list[n].Step == t.step && since-list[n].End < handover {
@@ -55,12 +55,12 @@ func (t *trace) busy(worker int, since time.Duration) {
 	t.spans[worker] = append(list, graph.Span{Step: t.step, Worker: worker, Start: since, End: t.now()})
 }
 
-// pause: until resume, worker 0 does tasks as the others do.
+// pause: until resume, worker 0 does tasks like the others.
 func (t *trace) pause() { t.busy(0, t.since) }
 
 func (t *trace) resume() { t.since = t.now() }
 
-// RunTraced implements graph.Tracer. Worker 0 also does what a kernel does alone.
+// RunTraced implements graph.Tracer. Worker 0 also does the serial parts of kernels.
 func (p *Program) RunTraced() ([]graph.Span, error) {
 	if err := p.ready(); err != nil {
 		return nil, err

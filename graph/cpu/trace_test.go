@@ -9,8 +9,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/add"
 )
 
-// TestRunTraced: tasks that wait for each other are seen on all workers at once, a
-// kernel without tasks on worker 0 alone, and the result is that of Run.
+// TestRunTraced: tasks that wait for each other appear on all workers at once, a kernel without
+// tasks only on worker 0, and the result is that of Run.
 func TestRunTraced(t *testing.T) {
 	const workers = 3
 	dev := open(t, workers)

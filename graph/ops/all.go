@@ -1,5 +1,5 @@
-// Package ops lists every op, for the benchmarks and the tests that look at all of
-// them. Layers import the ops that they use.
+// Package ops lists every op, for the benchmarks and tests that cover all of them. Layers import
+// only the ops that they use.
 package ops
 
 import (
@@ -35,9 +35,9 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/zero"
 )
 
-// Op is one folder of this one.
+// Op is one subfolder.
 type Op struct {
-	// Name is the folder's.
+	// Name is the name of the folder.
 	Name string
 	// Cases are the op's shapes under test and in benchmarks.
 	Cases func() []graph.Case
@@ -78,12 +78,12 @@ func All() []Op {
 	}
 }
 
-// linearCases are linear's and those of a product with Mamba's convolution behind it.
+// linearCases are the cases of linear and of a product followed by Mamba's convolution.
 func linearCases() []graph.Case {
 	return append(linear.Cases(), linear.ConvolvedCases(causal_conv.CarrySpec())...)
 }
 
-// attentionCases are attention's and, with rope's rotation, rotary attention's.
+// attentionCases are the cases of attention and, with rope's rotation, of rotary attention.
 func attentionCases() []graph.Case {
 	const base = 10000
 	return append(attention.Cases(), attention.RotaryCases(func(headDim int) attention.Rotation {

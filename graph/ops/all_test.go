@@ -73,8 +73,8 @@ func TestCasesAreComplete(t *testing.T) {
 					t.Fatalf("%s: %v", name, err)
 				}
 				complete(t, op.Name, r)
-				// An addition hands its gradient on and has no backward op, and two parameters
-				// can't share one gradient.
+				// An addition returns its gradient unchanged and has no backward op, and two
+				// parameters can't share one gradient.
 				if c.Spec.Gradient == nil || c.Bench || op.Name == "add" {
 					continue
 				}
@@ -86,7 +86,7 @@ func TestCasesAreComplete(t *testing.T) {
 	}
 }
 
-// complete checks the parts of a Spec that op's folder must give.
+// complete checks the parts of a Spec that every op's folder must provide.
 func complete(t *testing.T, op string, r *graph.Resolved) {
 	t.Helper()
 	s := r.Spec
@@ -143,7 +143,7 @@ func backward(t *testing.T, r *graph.Resolved) []graph.Step {
 
 const totalGradient = "total_dx"
 
-// total makes a loss of a tensor. It is only compiled, never run.
+// total is a loss of one tensor. It is only compiled, never run.
 func total(rank int) *graph.Spec {
 	dims := "[" + strings.Join([]string{"N", "M", "L", "K"}[:rank], " ") + "]"
 	dx := &graph.Spec{Name: totalGradient, Signature: "x" + dims + " -> dx" + dims}

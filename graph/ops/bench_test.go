@@ -15,10 +15,10 @@ import (
 	"github.com/sambatrain/sambatrain/internal/optest"
 )
 
-// BenchmarkCPU times the cases of a real model's shapes, of 1,024 and of 4,096 tokens,
-// forward and backward, on all cores: time a call, the rates of the work that the op declares, and the share
-// of the tighter of this machine's limits that it reaches, %FLOPs or %bytes by which
-// of the two limits is the tighter one.
+// BenchmarkCPU times the benchmark cases, with the shapes of real models, for 1,024 and 4,096
+// tokens, forward and backward, on all cores. It reports the time per call, the rates of the work
+// that the op declares, and the percentage reached of the tighter of this machine's two limits:
+// %FLOPs or %bytes, depending on which limit that is.
 //
 //	go test ./graph/ops -run '^$' -bench 'CPU/linear$'
 func BenchmarkCPU(b *testing.B) {
@@ -35,7 +35,7 @@ func BenchmarkCPU(b *testing.B) {
 	}
 }
 
-// ofLengths are a case of many tokens with 1,024 and with 4,096 of them.
+// ofLengths are a case of many tokens with 1,024 and with 4,096 tokens.
 func ofLengths(c graph.Case) []graph.Case {
 	if c.Dims["T"] <= 1 {
 		return []graph.Case{c}
@@ -98,7 +98,7 @@ func bench(b *testing.B, c graph.Case, r *graph.Resolved) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	// The case's fills are for its forward op, whose inputs the backward op has too.
+	// The case's fills are for its forward op, whose inputs the backward op has, too.
 	drawn := optest.Draw(graph.Case{Name: c.Name, Spec: r.Spec, Fill: c.Fill}, r)
 	for i, o := range r.In {
 		switch {
@@ -120,7 +120,7 @@ func bench(b *testing.B, c graph.Case, r *graph.Resolved) {
 	report(b, r.Spec.Cost(r.Dims))
 }
 
-// machine is what this machine can do, measured when the first benchmark has run.
+// machine is the peak of this machine, measured after the first benchmark has run.
 var machine = sync.OnceValue(func() peak.Peak { return peak.Measure(runtime.GOMAXPROCS(0)) })
 
 func report(b *testing.B, cost graph.Cost) {

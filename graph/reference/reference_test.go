@@ -10,7 +10,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/reference"
 )
 
-// TestStridedSlots: columns of a wider tensor are read and written where they lie.
+// TestStridedSlots: columns of a wider tensor are read and written in place.
 func TestStridedSlots(t *testing.T) {
 	m := &reference.Memory{}
 	m[graph.Params] = make([]float64, 20)
@@ -33,8 +33,8 @@ func TestStridedSlots(t *testing.T) {
 	}
 }
 
-// TestRun: inputs are read before outputs are written, so an op may write over its
-// own input; updated inputs are written back.
+// TestRun: inputs are read before outputs are written, so an op may overwrite its own input;
+// updated inputs are written back.
 func TestRun(t *testing.T) {
 	turn := &graph.Spec{
 		Name: "turn", Signature: "n![N], x[B T N] -> y[B T N]", InPlace: []int{1},

@@ -1,4 +1,5 @@
-// Package peak measures the peak rates of this machine's processor and memory, to compare kernels with.
+// Package peak measures the peak rates of this machine's CPU and memory, for comparison with
+// kernels.
 package peak
 
 import (
@@ -11,30 +12,32 @@ import (
 )
 
 const (
-	// arrays of arrayElements float32s are what memory is measured with: 384 MiB, well beyond the caches.
+	// Memory is measured with `arrays` arrays of arrayElements float32 elements: 384 MiB, well
+	// beyond the caches.
 	arrays, arrayElements = 3, 32 << 20
-	// times is how often each measurement is made. The best counts: whatever else the machine does can only
-	// make it slower.
+	// times is the number of repetitions of each measurement. The best counts: anything else that
+	// the machine does can only make it slower.
 	times = 7
 	// fmaTime is how long one measurement of multiply-adds takes.
 	fmaTime = 20 * time.Millisecond
 )
 
-// Peak is what a number of threads can do together.
+// Peak is what a number of threads can achieve together.
 type Peak struct {
 	Threads int    `json:"threads"`
 	SIMD    string `json:"simd"`
-	// GFLOPs is the rate of independent float32 multiply-adds in registers with the instruction set SIMD, in
-	// billions of operations per second; a multiply-add is two.
+	// GFLOPs is the rate of independent float32 multiply-adds in registers with the instruction set
+	// SIMD, in billions of operations per second; a multiply-add counts as two.
 	GFLOPs float64 `json:"gflops"`
-	// ReadGBs is the rate of reading arrays of 384 MiB in all, in 10^9 bytes per second.
+	// ReadGBs is the rate of reading arrays of 384 MiB in total, in 10^9 bytes per second.
 	ReadGBs float64 `json:"read_gb_per_s"`
-	// TriadGBs is the rate of x + a*y on such arrays, of which it reads two and writes one past the caches.
+	// TriadGBs is the rate of x + a*y on such arrays, which reads two of them and writes one,
+	// bypassing the caches.
 	TriadGBs float64 `json:"triad_gb_per_s"`
 }
 
-// Measure measures the peaks of a number of threads, at least 1, with the active instruction set. It takes
-// about half a second and 384 MiB. Nothing else should run meanwhile.
+// Measure measures the peaks of a number of threads, at least 1, with the active instruction set.
+// It takes about half a second and 384 MiB. Nothing else should run at the same time.
 func Measure(threads int) Peak {
 	threads = max(threads, 1)
 	p := Peak{Threads: threads, SIMD: simd.Active().String()}
@@ -43,22 +46,22 @@ func Measure(threads int) Peak {
 	return p
 }
 
-// Bandwidth is the higher of the two rates of memory, in GB/s.
+// Bandwidth is the higher of the two memory rates, in GB/s.
 func (p Peak) Bandwidth() float64 { return max(p.ReadGBs, p.TriadGBs) }
 
-// Seconds is the least time that work takes at the peaks: that of its operations or that of its bytes,
-// whichever is longer.
+// Seconds is the shortest time for some work at the peak rates: that of its operations or that of
+// its bytes, whichever is longer.
 func (p Peak) Seconds(flops, bytes float64) float64 {
 	return max(flops/p.GFLOPs, bytes/p.Bandwidth()) / 1e9
 }
 
-// MemoryBound says whether it is the bytes that set Seconds.
+// MemoryBound reports whether the bytes determine Seconds.
 func (p Peak) MemoryBound(flops, bytes float64) bool {
 	return bytes/p.Bandwidth() > flops/p.GFLOPs
 }
 
-// Share is the part of the tighter limit that work reaches which took some seconds. Operands that caches hold
-// can come faster than memory's peak, so that it exceeds 1.
+// Share is the fraction of the tighter limit that work reached which took this many seconds. It can
+// exceed 1, since operands in caches can be faster than memory's peak.
 func (p Peak) Share(flops, bytes, seconds float64) float64 {
 	return p.Seconds(flops, bytes) / seconds
 }
@@ -80,7 +83,7 @@ func multiplyAdds(threads int) float64 {
 	return sum / best.Seconds() / 1e9
 }
 
-// bandwidths are the best rates of memory, in GB/s.
+// bandwidths are the best memory rates, in GB/s.
 func bandwidths(threads int) (read, triad float64) {
 	var parts [arrays][][]float32
 	for k := range parts {
@@ -89,7 +92,7 @@ func bandwidths(threads int) (read, triad float64) {
 			parts[k] = append(parts[k], array[i*arrayElements/threads:(i+1)*arrayElements/threads])
 		}
 	}
-	for k := range parts { // written before they are read: pages that never were are all one page of zeros
+	for k := range parts { // write before reading: all pages that were never written are the same page of zeros
 		for _, part := range parts[k] {
 			for i := range part {
 				part[i] = 1
@@ -110,8 +113,9 @@ func bandwidths(threads int) (read, triad float64) {
 	return read, triad
 }
 
-// together runs part once on each thread, several times, and returns the least time that it took until all
-// were done. Threads spin while they wait for each other: one that has to be woken up would come late.
+// together runs part once on each thread, several times, and returns the shortest time until all
+// threads were done. Threads spin while they wait for each other: one that had to be woken up would
+// be late.
 func together(threads int, part func(thread int)) time.Duration {
 	var best time.Duration
 	var begun, done atomic.Int64
@@ -138,7 +142,7 @@ func together(threads int, part func(thread int)) time.Duration {
 	return best
 }
 
-// await returns when x has reached n.
+// await returns once x has reached n.
 func await(x *atomic.Int64, n int64) {
 	for x.Load() < n {
 		runtime.Gosched()

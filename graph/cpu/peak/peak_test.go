@@ -29,7 +29,8 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestMeasure checks that rates are there and in no absurd place: from a slow core to a thousand fast ones.
+// TestMeasure checks that the rates exist and are plausible: between a slow core and a thousand
+// fast ones.
 func TestMeasure(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a second")
@@ -46,7 +47,7 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
-// BenchmarkPeak prints the peaks of one thread and of all.
+// BenchmarkPeak prints the peaks of one thread and of all threads.
 func BenchmarkPeak(b *testing.B) {
 	for _, threads := range []int{1, runtime.GOMAXPROCS(0)} {
 		b.Run(fmt.Sprint(threads, " threads"), func(b *testing.B) {

@@ -2,5 +2,6 @@
 
 package pool
 
-// pause tells the core that it waits for another one, which leaves more of a shared core to its other thread.
+// pause tells the core that it is waiting for another one, which leaves more of a shared core to
+// its other thread.
 func pause()

@@ -9,23 +9,25 @@ import (
 	"time"
 )
 
-// spinTime is how long a worker looks for work before it sleeps: about twice what waking it up would cost.
+// spinTime is how long a worker looks for work before it sleeps: about twice the cost of waking it
+// up.
 const spinTime = 200 * time.Microsecond
 
 // Pool is a fixed set of workers. The goroutine that calls Run is worker 0.
 type Pool struct {
 	workers int
 	helpers []helper
-	spin    bool // workers have a core each
+	spin    bool // each worker has a core
 	closed  bool
 
 	task  func(task, worker int)
-	tasks int // of the run
+	tasks int // number of tasks of the run
 
-	// ticket has the number of the run in its high half and, in its low half, how many tasks nobody took.
+	// ticket has the number of the run in its high half and the number of unclaimed tasks in its
+	// low half.
 	ticket atomic.Uint64
-	_      [56]byte // each counter is alone on its cache line
-	// left are the tasks that are not done yet.
+	_      [56]byte // each counter has a cache line of its own
+	// left is the number of tasks that are not done yet.
 	left atomic.Int64
 	_    [56]byte
 
@@ -36,11 +38,11 @@ type Pool struct {
 // helper is a worker other than the caller of Run.
 type helper struct {
 	sleeping atomic.Bool   // waits on wake
-	wake     chan struct{} // there is work; closed when the pool is
+	wake     chan struct{} // there is work; closed when the pool is closed
 	_        [48]byte
 }
 
-// New starts a pool of that many workers, at least 1.
+// New starts a pool with this many workers, at least 1.
 func New(workers int) *Pool { return start(workers, workers <= runtime.GOMAXPROCS(0)) }
 
 func start(workers int, spin bool) *Pool {
@@ -56,9 +58,9 @@ func start(workers int, spin bool) *Pool {
 // Workers returns the number of workers.
 func (p *Pool) Workers() int { return p.workers }
 
-// Run calls task once for every task in [0, tasks) and returns when all calls have returned. Tasks are handed
-// out one at a time and in order, so workers that meet short tasks do more of them. One goroutine at a time
-// may call it, and no task. It allocates nothing.
+// Run calls task once for every task in [0, tasks) and returns when all calls have returned. Tasks
+// are handed out one at a time and in order, so workers with short tasks do more of them. Only one
+// goroutine at a time may call it, and tasks may not. It allocates nothing.
 func (p *Pool) Run(tasks int, task func(task, worker int)) {
 	if tasks <= 1 || p.workers == 1 {
 		for i := range tasks {
@@ -79,8 +81,8 @@ func (p *Pool) Run(tasks int, task func(task, worker int)) {
 	p.task = nil
 }
 
-// work does tasks until all are taken. The fields of a run are read only with a task in hand: the run, and
-// with it what they hold, lasts until that task is done.
+// work does tasks until all are claimed. The fields of a run are read only while holding a task:
+// the run, and with it the validity of these fields, lasts until that task is done.
 func (p *Pool) work(worker int) {
 	for {
 		ticket := p.ticket.Load()
@@ -106,12 +108,12 @@ func (p *Pool) await() {
 	}
 	p.sleeping.Store(true)
 	if done() && p.sleeping.CompareAndSwap(true, false) {
-		return // who did the last task saw nobody sleep
+		return // the worker of the last task saw that nobody was asleep
 	}
 	<-p.wake
 }
 
-// help is a helper's life.
+// help is the loop of a helper.
 func (p *Pool) help(h *helper, worker int) {
 	work := func() bool { return uint32(p.ticket.Load()) != 0 }
 	for {
@@ -121,7 +123,7 @@ func (p *Pool) help(h *helper, worker int) {
 		}
 		h.sleeping.Store(true)
 		if work() && h.sleeping.CompareAndSwap(true, false) {
-			continue // whoever began the run saw nobody sleep
+			continue // the caller of Run saw that nobody was asleep
 		}
 		if _, open := <-h.wake; !open {
 			return
@@ -129,7 +131,7 @@ func (p *Pool) help(h *helper, worker int) {
 	}
 }
 
-// soon reports whether what a worker waits for comes true within spinTime.
+// soon reports whether a condition becomes true within spinTime.
 func (p *Pool) soon(comes func() bool) bool {
 	if !p.spin {
 		return false
@@ -145,7 +147,7 @@ func (p *Pool) soon(comes func() bool) bool {
 	return false
 }
 
-// Close ends the workers. Run must not be called afterwards.
+// Close stops the workers. Run must not be called afterwards.
 func (p *Pool) Close() {
 	if p.closed {
 		return

@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// TestPoolRunsEachTaskOnce: for any number of tasks and workers, run after run. The
-// counters are plain numbers, so that the race detector sees a task that is handed
-// out twice, and a Run that returns too early.
+// TestPoolRunsEachTaskOnce: for any number of tasks and workers, in run after run. The counters are
+// plain numbers, so that the race detector notices a task that is handed out twice, and a Run that
+// returns too early.
 func TestPoolRunsEachTaskOnce(t *testing.T) {
 	for workers := 1; workers <= 5; workers++ {
 		t.Run(fmt.Sprint(workers, " workers"), func(t *testing.T) {
@@ -21,7 +21,7 @@ func TestPoolRunsEachTaskOnce(t *testing.T) {
 			for _, tasks := range []int{0, 1, 2, workers - 1, workers, workers + 1, 100, 1000} {
 				for range 20 {
 					done := make([]int, tasks)
-					scratch := make([]int, workers) // a worker's own, as a kernel's workspace
+					scratch := make([]int, workers) // owned by one worker, like a kernel's workspace
 					p.Run(tasks, func(task, worker int) {
 						done[task]++
 						scratch[worker]++
@@ -44,7 +44,6 @@ func TestPoolRunsEachTaskOnce(t *testing.T) {
 	}
 }
 
-// TestPoolWorksInParallel: tasks that wait for each other end.
 // meeting returns a function that n tasks call, and that returns when all have.
 func meeting(t *testing.T, n int32) func() {
 	var arrived atomic.Int32
@@ -61,6 +60,7 @@ func meeting(t *testing.T, n int32) func() {
 	}
 }
 
+// TestPoolWorksInParallel: tasks that wait for each other complete.
 func TestPoolWorksInParallel(t *testing.T) {
 	const workers = 4
 	p := New(workers)
@@ -94,7 +94,7 @@ func TestPoolCloses(t *testing.T) {
 	}
 }
 
-// TestPoolWakesUp: workers that went to sleep, and a caller that did, are woken up.
+// TestPoolWakesUp: sleeping workers, and a sleeping caller, are woken up.
 func TestPoolWakesUp(t *testing.T) {
 	for _, spin := range []bool{true, false} {
 		p := start(3, spin)
@@ -107,13 +107,13 @@ func TestPoolWakesUp(t *testing.T) {
 					time.Sleep(2 * spinTime) // so that the caller sleeps
 				}
 			})
-			time.Sleep(2 * spinTime) // so that the others do
+			time.Sleep(2 * spinTime) // so that the others sleep
 		}
 	}
 }
 
-// BenchmarkRun is what a kernel of two tiny tasks costs, right after the one before and after a pause in which
-// the workers fell asleep.
+// BenchmarkRun measures a kernel with two tiny tasks, right after the previous one and after
+// pauses, in the longest of which the workers fall asleep.
 func BenchmarkRun(b *testing.B) {
 	for _, pause := range []time.Duration{0, 10 * time.Microsecond, time.Millisecond} {
 		b.Run(fmt.Sprint("after ", pause), func(b *testing.B) {

@@ -11,30 +11,31 @@ import (
 // Matrices are row-major; LDA, LDB and LDC are the distances between rows in elements. With TransA, A is
 // stored as [K M], and with TransB, B as [N K].
 //
-// Every element of C is a sum over K in an order that depends on M, N, K, the transposes and the instruction
-// set alone, so the number of workers does not change a bit of the result.
+// Every element of C is a sum over K in an order that depends only on M, N, K, the transposes and
+// the instruction set, so the number of workers does not change a bit of the result.
 type Gemm struct {
 	M, N, K        int
 	TransA, TransB bool
 	LDA, LDB, LDC  int
 	Accumulate     bool
-	// RoundFactors rounds the elements of A and B to bfloat16, to nearest even. Sums stay float32. With
-	// AVX512-BF16 (see BF16), numbers below 2^-126 count as 0.
+	// RoundFactors rounds the elements of A and B to bfloat16, to nearest even. Sums stay float32.
+	// With AVX512-BF16 (see BF16), numbers below 2^-126 are treated as 0.
 	RoundFactors bool
-	// BF16B: B is stored in bfloat16. BindBF16 takes it.
+	// BF16B: B is stored in bfloat16. Use BindBF16.
 	BF16B bool
 }
 
-// Workspace returns how many float32s of scratch Bind needs with a pool of that many workers; Serial
-// needs Workspace(1). The count is that of the active level, and does not depend on LDA, LDB and LDC.
+// Workspace returns the scratch memory that Bind needs with a pool of this many workers, in float32
+// elements; Serial needs Workspace(1). It is that of the active level, and does not depend on LDA,
+// LDB and LDC.
 func (g Gemm) Workspace(workers int) int {
-	g.LDA = math.MaxInt // callers need not know it yet, and rows far apart take the most
+	g.LDA = math.MaxInt // callers may not know it yet, and widely spaced rows need the most
 	p := g.plan()
 	return p.workspace(workers)
 }
 
-// WorkspaceEither is Workspace with RoundFactors or without, whichever is more, for callers that ask before they
-// know.
+// WorkspaceEither is the larger of Workspace with and without RoundFactors, for callers that do not
+// know which it will be.
 func (g Gemm) WorkspaceEither(workers int) int {
 	g.RoundFactors = false
 	float32s := g.Workspace(workers)
@@ -42,17 +43,17 @@ func (g Gemm) WorkspaceEither(workers int) int {
 	return max(float32s, g.Workspace(workers))
 }
 
-// Bind returns the product of these operands as a function that allocates nothing and can be called any
-// number of times, though not by two goroutines at once. The work is shared between the pool's workers.
-// C must not overlap A or B. The workspace holds at least g.Workspace(p.Workers()) elements, and nothing
-// else uses it during a call. Bind panics where a slice is too short for g.
+// Bind returns the product of these operands as a function that allocates nothing and can be called
+// any number of times, but not by two goroutines at once. The pool's workers share the work. C must
+// not overlap A or B. The workspace must have at least g.Workspace(p.Workers()) elements, and
+// nothing else may use it during a call. Bind panics if a slice is too short for g.
 func (g Gemm) Bind(p Pool, a, b, c, workspace []float32) func() {
 	g.check(false, a, len(b), c)
 	return g.bind(p, &gemmRun{a: a, b: b, c: c}, workspace)
 }
 
-// BindBF16 is Bind of a B that is stored in bfloat16, as BF16B says. Its elements are taken as they are, and
-// those of A too unless RoundFactors says otherwise.
+// BindBF16 is Bind with a B that is stored in bfloat16 (BF16B). Its elements are used unchanged,
+// and so are those of A unless RoundFactors is set.
 func (g Gemm) BindBF16(p Pool, a []float32, b []uint16, c, workspace []float32) func() {
 	g.check(true, a, len(b), c)
 	return g.bind(p, &gemmRun{a: a, b16: b, c: c}, workspace)
@@ -66,8 +67,8 @@ func (g Gemm) bind(p Pool, r *gemmRun, workspace []float32) func() {
 	return r.bindParallel(p)
 }
 
-// Serial computes the product on the caller's goroutine and allocates nothing. The workspace holds at
-// least g.Workspace(1) elements. Serial panics where a slice is too short for g.
+// Serial computes the product on the caller's goroutine and allocates nothing. The workspace must
+// have at least g.Workspace(1) elements. Serial panics if a slice is too short for g.
 func (g Gemm) Serial(a, b, c, workspace []float32) {
 	g.check(false, a, len(b), c)
 	r := gemmRun{a: a, b: b, c: c}
@@ -75,7 +76,8 @@ func (g Gemm) Serial(a, b, c, workspace []float32) {
 	r.serial()
 }
 
-// check panics where g makes no sense, or where the operands, of which B has lenB elements, are too short for it.
+// check panics if g makes no sense, or if the operands, with lenB elements of B, are too short for
+// it.
 func (g Gemm) check(bf16B bool, a []float32, lenB int, c []float32) {
 	if g.BF16B != bf16B {
 		panic("simd: matrix product: BindBF16 is for a B that BF16B says is stored in bfloat16")

@@ -44,7 +44,7 @@ func kernelsOf(l Level) *gemmKernels {
 	return &gemmPortable
 }
 
-// gemmBF16 has AVX512-BF16's products of pairs of bfloat16s.
+// gemmBF16 has AVX512-BF16's products of pairs of bfloat16 numbers.
 var gemmBF16 = gemmKernels{
 	lanes:      16,
 	rows:       14,
@@ -66,7 +66,7 @@ var (
 	gemmRoundedAVX512 = gemmAVX512.rounded(roundAVX512)
 )
 
-// roundingKernelsOf is kernelsOf for products that round their factors to bfloat16.
+// roundingKernelsOf is kernelsOf for products that round their inputs to bfloat16.
 func roundingKernelsOf(l Level) *gemmKernels {
 	switch {
 	case l == AVX512 && activeBF16.Load():

@@ -2,7 +2,8 @@ package simd
 
 import "math"
 
-// rounded are the kernels for factors that are rounded to bfloat16 when they are copied to panels of float32s.
+// rounded are the kernels for inputs that are rounded to bfloat16 when they are copied to float32
+// panels.
 func (k gemmKernels) rounded(round func(dst, src []float32)) *gemmKernels {
 	k.round = round
 	k.narrow = func(dst, src []float32, width, steps int) { round(dst[:width*steps], src[:width*steps]) }
@@ -22,7 +23,7 @@ func roundPortable(dst, src []float32) {
 	}
 }
 
-// widenPortable writes len(dst) bfloat16s as float32s.
+// widenPortable converts len(dst) bfloat16 numbers to float32.
 func widenPortable(dst []float32, src []uint16) {
 	for i := range dst {
 		dst[i] = math.Float32frombits(uint32(src[i]) << 16)

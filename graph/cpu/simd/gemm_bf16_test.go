@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// eachBF16 runs test on every level, and with AVX512-BF16 where the CPU has it.
+// eachBF16 runs test on every level, and also with AVX512-BF16 if the CPU has it.
 func eachBF16(t *testing.T, test func(t *testing.T)) {
 	eachLevel(t, func(t *testing.T) {
 		defer ForceBF16(false)()
@@ -23,8 +23,8 @@ func eachBF16(t *testing.T, test func(t *testing.T)) {
 	})
 }
 
-// bf16Case is a gemmCase whose B may also be stored in bfloat16. exact is the case with the factors that are
-// really multiplied.
+// bf16Case is a gemmCase whose B may also be stored in bfloat16. exact is the case with the inputs
+// that are actually multiplied.
 type bf16Case struct {
 	*gemmCase
 	b16   []uint16
@@ -43,7 +43,7 @@ func newBF16Case(g Gemm, workers int) *bf16Case {
 	if g.RoundFactors {
 		roundPortable(e.a, e.a)
 	}
-	if !g.BF16B { // so that B too has bits to round off
+	if !g.BF16B { // so that B, too, has bits to round off
 		for i := range c.b {
 			c.b[i] *= 1 + 0x1p-10
 		}
@@ -61,11 +61,11 @@ func (c *bf16Case) bind(p Pool) func() {
 	return c.Bind(p, c.a, c.b, c.c, c.scratch)
 }
 
-// bf16Forms are the forms in which a product has to do with bfloat16.
+// bf16Forms are the forms of a product that involve bfloat16.
 var bf16Forms = []Gemm{{RoundFactors: true}, {RoundFactors: true, BF16B: true}, {BF16B: true}}
 
-// TestGemmBF16 compares with float64 products of the rounded factors, with one worker and with three, whose bits
-// are the same.
+// TestGemmBF16 compares with float64 products of the rounded inputs, for one worker and for three,
+// whose results must be bit-identical.
 func TestGemmBF16(t *testing.T) {
 	sizes := append(slices.Clone(gemmSizes), [3]int{40, 33, 1601}, [3]int{250, 130, 400})
 	eachBF16(t, func(t *testing.T) {

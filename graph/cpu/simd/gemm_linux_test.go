@@ -7,7 +7,7 @@ import (
 	"unsafe"
 )
 
-// atPageEnd returns a copy of x that ends where a page begins which can't be read.
+// atPageEnd returns a copy of x that ends right before an unreadable page.
 func atPageEnd(t *testing.T, x []float32) []float32 {
 	t.Helper()
 	page := syscall.Getpagesize()
@@ -25,7 +25,7 @@ func atPageEnd(t *testing.T, x []float32) []float32 {
 	return y[:len(y):len(y)]
 }
 
-// TestGemmReadsInside fails where a kernel touches what lies behind an operand or the workspace.
+// TestGemmReadsInside fails if a kernel accesses memory after an operand or the workspace.
 func TestGemmReadsInside(t *testing.T) {
 	eachLevel(t, func(t *testing.T) {
 		for _, size := range gemmSizes {

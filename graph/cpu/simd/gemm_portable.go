@@ -56,7 +56,7 @@ func gemmTile1x4(k int, a []float32, aK int, b []float32, bK int, c []float32, a
 	c[0], c[1], c[2], c[3] = s0, s1, s2, s3
 }
 
-// gemmTile2x4 keeps 8 sums in registers, with the operands what amd64's 16 hold.
+// gemmTile2x4 keeps 8 sums in registers; together with the operands they fit in amd64's 16.
 func gemmTile2x4(k int, a []float32, aRow, aK int, b []float32, bK int, c []float32, cRow int, accumulate bool) {
 	var s00, s01, s02, s03, s10, s11, s12, s13 float32
 	for p := range k {

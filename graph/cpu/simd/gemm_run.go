@@ -9,12 +9,12 @@ import (
 type gemmRun struct {
 	gemmPlan
 	a, b, c []float32
-	b16     []uint16  // B where it is stored in bfloat16
-	copiesA []float32 // one of workspaceA elements per worker; for dot products all of A, rounded
-	convert []float32 // two of convertSize elements per worker; for dot products dotCols rows of B, rounded
+	b16     []uint16  // B if it is stored in bfloat16
+	copiesA []float32 // workspaceA elements per worker; for dot products all of A, rounded
+	convert []float32 // two buffers of convertSize elements per worker; for dot products dotCols rows of B, rounded
 	copyB   []float32
 
-	tasks []gemmTask // into which C's columns [j0, j1) are cut, for several workers
+	tasks []gemmTask // the tasks of C's columns [j0, j1), for several workers
 
 	j0, j1 int // columns of the part
 	k0, k1 int // steps over K of the part
@@ -29,7 +29,7 @@ func (r *gemmRun) init(g Gemm, workers int, workspace []float32) {
 	if need == 0 {
 		return
 	}
-	// Vectors of the copies must not straddle cache lines, and a workspace may start anywhere.
+	// Vectors of the copies must not cross cache lines, and a workspace may start anywhere.
 	skip := int(-uintptr(unsafe.Pointer(unsafe.SliceData(workspace))) / 4 % lineWidth)
 	workspace = workspace[skip:]
 	if r.dot {
@@ -43,10 +43,11 @@ func (r *gemmRun) init(g Gemm, workers int, workspace []float32) {
 	r.copyB = workspace[len(r.convert):]
 }
 
-// small says whether the product is over before other workers would have joined in.
+// small reports whether the product would be done before other workers could join in.
 func (r *gemmRun) small() bool { return r.M*r.N*r.K < smallProduct }
 
-// gemmTask is the panels [lo, hi) of A, and the panels of B from column j0 to j1, counted from the run's.
+// gemmTask is panels [lo, hi) of A, and the panels of B from column j0 to j1, relative to the run's
+// columns.
 type gemmTask struct{ lo, hi, j0, j1 int }
 
 const (
@@ -54,14 +55,14 @@ const (
 	smallTask      = 1 << 18
 	tasksPerWorker = 12 // of what is left when a task would be a small share of it
 	panelsPerCopy  = 8  // of B
-	minColPanels   = 8  // of B in a task: with fewer, copying A shows
-	minRowPanels   = 6  // of A in a task: with fewer, reading B from beyond the second-level cache does
+	minColPanels   = 8  // of B in a task: with fewer, the cost of copying A shows
+	minRowPanels   = 6  // of A in a task: with fewer, the cost of reading B from beyond the L2 cache does
 )
 
-// cut returns the tasks for several workers. A task of all columns copies its panels of A once, and is a share
-// of the rows that are left, so that early tasks are large. When the shares get small, the rest is cut into
-// columns too, as many as make the end even when workers are not equally fast. Tasks that follow each other
-// read the same columns of B.
+// cut returns the tasks for several workers. A task of all columns copies its panels of A once and
+// is a share of the remaining rows, so that early tasks are large. Once these shares become small,
+// the rest is also divided by columns, into enough tasks that all workers end at about the same
+// time even if they are not equally fast. Consecutive tasks read the same columns of B.
 func (r *gemmRun) cut(workers int) (tasks []gemmTask) {
 	n := min(r.N, r.nCopy)
 	lo := 0
@@ -114,7 +115,7 @@ func (r *gemmRun) serial() {
 	}
 }
 
-// empty is the product over no steps, or of no elements.
+// empty is a product over no steps, or with no elements.
 func (r *gemmRun) empty() {
 	if r.Accumulate || r.N == 0 {
 		return
@@ -166,8 +167,8 @@ func (r *gemmRun) packPanelsB(lo, hi, worker int) {
 	}
 }
 
-// packPanelB copies steps steps from step k of the panel of B at column j. Columns that the panel lacks are
-// zero: they don't reach C, but what lay there before could be subnormal, and slow.
+// packPanelB copies `steps` steps, from step k on, of the panel of B at column j. Missing columns
+// are set to zero: they do not reach C, but leftovers could be subnormal, and slow.
 func (r *gemmRun) packPanelB(panel []float32, j, k, steps, worker int) {
 	width := r.kernels.cols
 	cols := min(width, r.N-j)
@@ -186,7 +187,7 @@ func (r *gemmRun) packPanelB(panel []float32, j, k, steps, worker int) {
 	r.narrow(panel, floats, width, steps)
 }
 
-// widenB copies steps steps of cols columns of a B in bfloat16 to a panel of float32s.
+// widenB copies `steps` steps of cols columns of a bfloat16 B to a float32 panel.
 func (r *gemmRun) widenB(panel []float32, j, k, cols, steps, worker int) {
 	width := r.kernels.cols
 	if !r.TransB {
@@ -202,7 +203,8 @@ func (r *gemmRun) widenB(panel []float32, j, k, cols, steps, worker int) {
 	r.kernels.transpose(panel, width, rows, steps, cols, steps)
 }
 
-// floats is where a panel is put together in float32: the panel itself where it stays so.
+// floats is the buffer in which a panel is assembled in float32: the panel itself if it stays
+// float32.
 func (r *gemmRun) floats(panel []float32, worker int) []float32 {
 	if r.kernels.narrow == nil {
 		return panel
@@ -210,7 +212,7 @@ func (r *gemmRun) floats(panel []float32, worker int) []float32 {
 	return r.convert[2*worker*r.convertSize():][:r.convertSize()]
 }
 
-// narrow makes the panel of what floats returned.
+// narrow converts the buffer that floats returned to the panel.
 func (r *gemmRun) narrow(panel, floats []float32, width, steps int) {
 	if r.kernels.narrow == nil {
 		return
@@ -221,7 +223,7 @@ func (r *gemmRun) narrow(panel, floats []float32, width, steps int) {
 	r.kernels.narrow(panel, floats, width, steps)
 }
 
-// packPanelsA copies the panels [lo, hi) of A: all rows of a panel at one step are side by side.
+// packPanelsA copies panels [lo, hi) of A: all rows of a panel at one step are adjacent.
 func (r *gemmRun) packPanelsA(copyA []float32, lo, hi, worker int) {
 	steps := r.k1 - r.k0
 	chunk := r.stepsPerCopy(!r.TransA)
@@ -241,9 +243,9 @@ func (r *gemmRun) packPanelsA(copyA []float32, lo, hi, worker int) {
 	}
 }
 
-// stepsPerCopy is how many steps of one panel are copied before the next panel's: all of them where an
-// operand's rows run along K, and else a few, as the steps are far apart while neighboring panels share
-// pages and cache lines.
+// stepsPerCopy is the number of steps of one panel that are copied before the next panel's: all of
+// them if the operand's rows run along K, and otherwise a few, because the steps are then far apart
+// while neighboring panels share pages and cache lines.
 func (r *gemmRun) stepsPerCopy(alongK bool) int {
 	switch {
 	case !alongK:
@@ -285,8 +287,8 @@ func (r *gemmRun) compute(t gemmTask, worker int) {
 	}
 }
 
-// computeRows computes the columns [j, j1) of rows rows of C from row i. With newB, a copy of the right edge
-// of B is not that of the rows before.
+// computeRows computes columns [j, j1) of `rows` rows of C from row i on. With newB, the copy of
+// the right edge of B is not yet that of this task.
 func (r *gemmRun) computeRows(a []float32, aRow, aK, i, rows, j, j1, worker int, newB bool) {
 	steps := ceilDiv(r.k1-r.k0, r.kernels.perElement)
 	accumulate := r.Accumulate || r.k0 > 0
@@ -311,7 +313,7 @@ func (r *gemmRun) computeRows(a []float32, aRow, aK, i, rows, j, j1, worker int,
 	}
 }
 
-// roundA rounds the few rows of A for dot products that want it.
+// roundA rounds the few rows of A for dot products that need it.
 func (r *gemmRun) roundA() {
 	if !r.RoundFactors {
 		return
@@ -321,7 +323,7 @@ func (r *gemmRun) roundA() {
 	}
 }
 
-// computeDots computes part of parts of C in tiles of dot products.
+// computeDots computes one of `parts` parts of C in tiles of dot products.
 func (r *gemmRun) computeDots(part, parts, worker int) {
 	i0, i1, j0, j1 := 0, r.M, 0, r.N
 	if r.N <= dotMaxN {
@@ -351,7 +353,7 @@ func (r *gemmRun) computeDots(part, parts, worker int) {
 	}
 }
 
-// roundB returns rows rows of a transposed B, rounded and dotStride apart.
+// roundB returns `rows` rows of a transposed B, rounded and dotStride apart.
 func (r *gemmRun) roundB(row, rows, worker int) []float32 {
 	to := r.convert[worker*dotCols*r.dotStride():][:dotCols*r.dotStride()]
 	for i := range rows {

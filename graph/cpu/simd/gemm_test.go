@@ -11,7 +11,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/pool"
 )
 
-// workers is a pool of n workers that live until the test ends.
+// workers is a pool of n workers that is closed when the test ends.
 func workers(t testing.TB, n int) Pool {
 	p := pool.New(n)
 	t.Cleanup(p.Close)
@@ -27,7 +27,8 @@ func eachLevel(t *testing.T, test func(t *testing.T)) {
 	}
 }
 
-// gemmCase is a product with random operands. Around them, and between their rows, is NaN.
+// gemmCase is a product with random operands, surrounded by NaNs, which also fill the gaps between
+// rows.
 type gemmCase struct {
 	Gemm
 	a, b, c []float32
@@ -37,7 +38,8 @@ type gemmCase struct {
 
 const guard = 64 // elements
 
-// newGemmCase makes operands for g, whose leading dimensions say how much longer than a row they are.
+// newGemmCase makes operands for g, whose leading dimensions are the number of elements beyond a
+// row's length.
 func newGemmCase(g Gemm, workers int) *gemmCase {
 	rng := rand.New(rand.NewPCG(uint64(g.M)<<40|uint64(g.N)<<20|uint64(g.K), 1))
 	nans := func(n int) []float32 {
@@ -81,8 +83,8 @@ func (c *gemmCase) String() string {
 		c.M, c.N, c.K, c.TransA, c.TransB, c.LDA, c.LDB, c.LDC, c.Accumulate)
 }
 
-// check compares C with the product in float64, where before is aroundC before the product. An element's
-// error is at most K+1 roundings of the sum of the terms' sizes.
+// check compares C with the product in float64; before is aroundC before the product. An element's
+// error is at most K+1 roundings of the sum of the terms' magnitudes.
 func (c *gemmCase) check(t *testing.T, before []float32) {
 	t.Helper()
 	at := func(x []float32, i, k, ld int, transposed bool) float64 {
@@ -163,8 +165,8 @@ func TestGemm(t *testing.T) {
 	})
 }
 
-// TestGemmWorkers holds that neither the number of workers nor a second call changes a bit. Its products are
-// large enough to be shared.
+// TestGemmWorkers checks that neither the number of workers nor a second call changes a bit. Its
+// products are large enough to be shared.
 func TestGemmWorkers(t *testing.T) {
 	sizes := [][3]int{
 		{250, 130, 400}, {60, 1100, 20}, {20, 4130, 15}, {1, 5000, 250}, {2, 3001, 200}, {1200, 3, 300},

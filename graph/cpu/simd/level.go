@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/cpu"
 )
 
-// LevelVariable is the environment variable that lowers the instruction set, for tests and for
+// LevelVariable is the environment variable that selects a lower instruction set, for tests and for
 // bisecting a numerical difference: portable, avx2, avx512 or avx512_bf16.
 const LevelVariable = "SAMBATRAIN_SIMD"
 
-// Level is an instruction set that kernels are written for. Levels are ordered: a CPU that runs one
-// runs all lower ones.
+// Level is an instruction set that kernels are written for. Levels are ordered: a CPU that supports
+// one supports all lower ones.
 type Level int
 
 const (
@@ -22,11 +22,11 @@ const (
 	Portable Level = iota
 	// AVX2 needs AVX2 and FMA.
 	AVX2
-	// AVX512 needs what AVX2 needs and AVX-512 F, DQ, BW and VL.
+	// AVX512 needs everything that AVX2 needs, and AVX-512 F, DQ, BW and VL.
 	AVX512
 )
 
-// String returns the name that LevelVariable takes.
+// String returns the name for LevelVariable.
 func (l Level) String() string {
 	switch l {
 	case Portable:
@@ -39,7 +39,7 @@ func (l Level) String() string {
 	return fmt.Sprintf("level %d", int(l))
 }
 
-// withBF16 names AVX512 with AVX512-BF16, which only products of bfloat16 factors use.
+// withBF16 is the name of AVX512 with AVX512-BF16, which only products of bfloat16 inputs use.
 const withBF16 = "avx512_bf16"
 
 var (
@@ -70,8 +70,9 @@ func detect() Level {
 	return AVX512
 }
 
-// choose returns the level that name asks for on a CPU whose highest is best, and whether to use AVX512-BF16,
-// which it may have. It returns the CPU's best with an error where it can't.
+// choose returns the level called name on a CPU whose highest is best, and whether to use
+// AVX512-BF16, which the CPU has if bf16 is true. If it can't, it returns the CPU's best with an
+// error.
 func choose(best Level, bf16 bool, name string) (Level, bool, error) {
 	if name == "" {
 		return best, bf16, nil
@@ -102,11 +103,11 @@ func choose(best Level, bf16 bool, name string) (Level, bool, error) {
 // Active returns the level that kernels use: the CPU's highest, lowered by LevelVariable.
 func Active() Level { return Level(active.Load()) }
 
-// LevelError returns what is wrong with LevelVariable, or nil. With an error, Active is the CPU's highest
-// level; a command reports the error before it computes anything.
+// LevelError returns what is wrong with LevelVariable, or nil. After an error, Active is the CPU's
+// highest level; a command reports the error before it computes anything.
 func LevelError() error { return levelError }
 
-// Levels returns the levels that this CPU runs, lowest first.
+// Levels returns the levels that this CPU supports, lowest first.
 func Levels() []Level {
 	var all []Level
 	for l := Portable; l <= best; l++ {
@@ -115,7 +116,7 @@ func Levels() []Level {
 	return all
 }
 
-// Force makes l the active level until restore is called, for tests. It panics where the CPU lacks l.
+// Force makes l the active level until restore is called, for tests. It panics if the CPU lacks l.
 // A kernel that was bound before keeps its level.
 func Force(l Level) (restore func()) {
 	if l < Portable || l > best {
@@ -125,11 +126,11 @@ func Force(l Level) (restore func()) {
 	return func() { active.Store(old) }
 }
 
-// BF16 says whether products of bfloat16 factors use AVX512-BF16.
+// BF16 reports whether products of bfloat16 inputs use AVX512-BF16.
 func BF16() bool { return activeBF16.Load() && Active() == AVX512 }
 
-// ForceBF16 makes such products use AVX512-BF16 where the CPU has it, or not, until restore is called, for
-// tests. It panics where the CPU lacks it.
+// ForceBF16 makes such products use AVX512-BF16, or not, until restore is called, for tests. It
+// panics if on is true and the CPU lacks it.
 func ForceBF16(on bool) (restore func()) {
 	if on && !bestBF16 {
 		panic("simd: force AVX512-BF16: this CPU lacks it")
@@ -138,5 +139,5 @@ func ForceBF16(on bool) (restore func()) {
 	return func() { activeBF16.Store(old) }
 }
 
-// HasBF16 says whether this CPU has AVX512-BF16.
+// HasBF16 reports whether this CPU has AVX512-BF16.
 func HasBF16() bool { return bestBF16 }

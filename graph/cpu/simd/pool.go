@@ -1,6 +1,7 @@
 package simd
 
-// Pool runs tasks on workers. The executor implements it; kernels that are too large for one core take it.
+// Pool runs tasks on workers. The executor implements it, for kernels that are too large for one
+// core.
 type Pool interface {
 	// Workers returns the number of workers, at least 1.
 	Workers() int

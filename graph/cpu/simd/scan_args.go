@@ -4,8 +4,9 @@ import (
 	"fmt"
 )
 
-// ScanChunk is the number of timesteps between the states that ScanForward saves for ScanBackward. What
-// ScanBackward keeps of a chunk fits the L1 cache; twice as many timesteps made it 10% slower.
+// ScanChunk is the number of timesteps between the states that ScanForward saves for ScanBackward.
+// The working set of ScanBackward for a chunk fits in the L1 cache; twice as many timesteps made it
+// 10% slower.
 const ScanChunk = 32
 
 // ScanArgs are the operands of Mamba's selective scan (S6, arXiv 2312.00752, algorithm 2) over one sequence.
@@ -21,7 +22,7 @@ type ScanArgs struct {
 	T, Channels, N int
 
 	U, Dt  Rows      // [T][Channels]
-	Z      Rows      // [T][Channels]; without Data, Y is y
+	Z      Rows      // [T][Channels]; without Data, there is no gate and Y is y
 	B, C   Rows      // [T][N]
 	A      []float32 // [N][Channels], at most 0: -exp(A_log)
 	D      []float32 // [Channels]
@@ -29,20 +30,21 @@ type ScanArgs struct {
 
 	Y Rows // [T][Channels], written by ScanForward; not read by ScanBackward
 
-	// State is h, [N][Channels]: ScanForward takes h[-1] from it and leaves h[T-1] in it. Without it h[-1] is 0.
+	// State is h, [N][Channels]: ScanForward reads h[-1] from it and writes h[T-1] to it. If it is
+	// nil, h[-1] is 0.
 	State []float32
-	// Saved holds the states before timesteps 0, ScanChunk, 2*ScanChunk, ...: ScanSavedSize elements that
-	// ScanForward writes and ScanBackward reads. Nil where no backward follows.
+	// Saved holds the states before timesteps 0, ScanChunk, 2*ScanChunk, ...: ScanSavedSize
+	// elements that ScanForward writes and ScanBackward reads. nil if no backward pass follows.
 	Saved []float32
 }
 
-// ScanGrads are what ScanBackward reads and writes beside ScanArgs.
+// ScanGrads are what ScanBackward reads and writes besides ScanArgs.
 type ScanGrads struct {
 	DY     Rows // [T][Channels], the gradient of Y
 	DU     Rows // [T][Channels], written
 	DDt    Rows // [T][Channels], written: the gradient of Dt, before its bias
-	DZ     Rows // [T][Channels], written where there is a Z
-	DB, DC Rows // [T][N], the range's channels added to
+	DZ     Rows // [T][Channels], written if there is a Z
+	DB, DC Rows // [T][N], to which the range's channels are added
 
 	DA      []float32 // [N][Channels], added to
 	DD      []float32 // [Channels], added to

@@ -6,24 +6,17 @@ func ScanBackwardScratch(channels, n int) int {
 	const (
 		panels = 4 // A, its gradient, the chunk's first h and the gradient of its last, [N][width]
 		rows   = 4 // D, DtBias and their gradients, [width]
-		stages = 7 // u, dt, z, DY, DU, DDt and DZ where a vector is cut short
+		stages = 7 // u, dt, z, DY, DU, DDt and DZ for an incomplete vector
 		sums   = 2 // products whose lanes add up to dB and dC, for each state
 	)
 	return (panels*n+rows)*roundUp(channels, scanMaxLanes) +
 		(scanBackwardWork+stages+sums*n)*ScanChunk*scanMaxLanes + scanAheadSize
 }
 
-// ScanBackward computes the gradients of channels [c0, c1) from the states in Saved. Y and State are not
-// read. Calls on disjoint ranges may run at once if each has its own scratch, DB and DC; those are sums
-// over channels, and adding the ranges' parts in a fixed order gives the same bits for any number of workers.
-//
-// With g the gradient of y and dh[t] = g[t] C[t] + exp(delta[t+1] A) dh[t+1]:
-//
-//	dC[t,n] = sum_c g h[t]        dB[t,n] = sum_c dh[t] delta u
-//	w[t]    = dh[t] exp(delta A) h[t-1]
-//	dA      = sum_t w delta       s = sum_n dh[t] B
-//	du      = D g + delta s       ddelta = u s + sum_n w A
-//	ddt     = ddelta sigmoid(dt + bias)
+// ScanBackward computes the gradients of channels [c0, c1) from the states in Saved. Y and State
+// are not read. Calls on disjoint ranges may run concurrently if each has its own scratch, DB and
+// DC; the latter are sums over channels, and adding the ranges' parts in a fixed order gives the
+// same bits for any number of workers.
 func ScanBackward(a *ScanArgs, g *ScanGrads, c0, c1 int, scratch []float32) {
 	a.check(c0, c1)
 	g.check(a)

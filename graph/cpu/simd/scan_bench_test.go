@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// BenchmarkScan runs a range of channels of a Mamba layer with d_model 1536: operands are column slices of
-// wider matrices, as in the model.
+// BenchmarkScan runs a range of channels of a Mamba layer with d_model 1536. The operands are
+// columns of wider matrices, as in the model.
 func BenchmarkScan(b *testing.B) {
 	const T, D, N, channels = 1024, 3072, 16, 256
 	r := rand.New(rand.NewPCG(51, 52))

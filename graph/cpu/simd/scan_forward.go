@@ -6,13 +6,13 @@ func ScanForwardScratch(channels, n int) int {
 	const (
 		panels = 2 // A and h, [N][width]
 		rows   = 2 // D and DtBias, [width]
-		stages = 4 // u, dt, z and Y where a vector is cut short
+		stages = 4 // u, dt, z and Y for an incomplete vector
 	)
 	return (panels*n+rows)*roundUp(channels, scanMaxLanes) + (scanForwardWork+stages)*ScanChunk*scanMaxLanes + scanAheadSize
 }
 
-// ScanForward computes channels [c0, c1) of Y, State and Saved. Calls on disjoint ranges may run at once,
-// each with its own scratch.
+// ScanForward computes channels [c0, c1) of Y, State and Saved. Calls on disjoint ranges may run
+// concurrently, each with its own scratch.
 func ScanForward(a *ScanArgs, c0, c1 int, scratch []float32) {
 	a.check(c0, c1)
 	a.Y.check("selective scan Y", a.T, a.Channels)

@@ -9,7 +9,7 @@ const (
 	scanGY             // the gradient of y
 	scanS              // the gradient of delta*u
 	scanDDelta         // the gradient of delta through the decays
-	scanHistory        // what statesGrad keeps of scanStatesAtOnce states
+	scanHistory        // what statesGrad keeps for scanStatesAtOnce states
 
 	scanStatesAtOnce = 2
 	scanForwardWork  = scanGY
@@ -21,16 +21,17 @@ func scanRow(work []float32, lanes, i int) []float32 {
 	return work[i*ScanChunk*lanes : (i+1)*ScanChunk*lanes]
 }
 
-// scanMaxLanes is the most lanes that any Level has: the size of scratch doesn't depend on the Level.
+// scanMaxLanes is the largest number of lanes of any Level: the size of scratch does not depend on
+// the Level.
 const scanMaxLanes = 16
 
-// scanKernels are the selective scan's inner loops of one Level. Each works on one vector of lanes
-// channels over steps timesteps, at least 1 and at most ScanChunk; the Go versions in scan_portable.go say
-// what each computes. Operands that lie [N][channels] have width between their rows. ahead is what to prefetch
-// meanwhile: see scanAhead.
+// scanKernels are the selective scan's inner loops of one Level. Each processes one vector of lanes
+// channels over `steps` timesteps, at least 1 and at most ScanChunk; the Go versions in
+// scan_portable.go define what each computes. Operands with the layout [N][channels] have rows of
+// width elements. ahead lists what to prefetch in the meantime: see scanAhead.
 type scanKernels struct {
 	lanes        int
-	statesAtOnce int // states whose products for dB share a row of sums, and those for dC
+	statesAtOnce int // the number of states whose products for dB share a row of sums, likewise for dC
 
 	delta      func(work, u []float32, uStride int, dt []float32, dtStride int, bias, skip []float32, steps int)
 	states     func(work, h, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps, n int, ahead []uintptr)
@@ -41,7 +42,7 @@ type scanKernels struct {
 	addLanes   func(dB []float32, dBStride int, dC []float32, dCStride int, sums []float32, steps, n int)
 }
 
-// sumRows returns the number of rows that the sums of n states have.
+// sumRows returns the number of rows of the sums of n states.
 func (k *scanKernels) sumRows(n int) int { return 2 * (n/k.statesAtOnce + n%k.statesAtOnce) }
 
 // scan returns the scan kernels of the active Level.

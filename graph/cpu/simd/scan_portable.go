@@ -44,13 +44,14 @@ func scanGateGo(out []float32, outStride int, y []float32, yStride int, z []floa
 	}
 }
 
-// scanStatesGradGo computes the chunk's states again from h, adding c*h to y as the forward pass does,
-// then goes back in time. On entry dh is the gradient that the next chunk sends back to this chunk's last
-// state, exp(delta*decay) included; on return it is what this chunk sends to the one before. With
-// w[t] = dh[t]*exp(delta[t]*decay)*h[t-1], it adds sum_n dh[t]*b[t,n] to s[t], sum_n w[t]*decay to
-// ddelta[t] and sum_t w[t]*delta[t] to dDecay. It adds dh[t]*deltaU[t] and gy[t]*h[t], whose lanes add up
-// to dB[t,n] and dC[t,n], to sums, [n][2][ScanChunk][lanes] here. (The assembly folds the products of
-// scanStatesAtOnce states into the lanes of one vector first, to have fewer of them to load and store.)
+// scanStatesGradGo recomputes the chunk's states from h, adding c*h to y as the forward pass does,
+// and then goes back in time. On entry dh is the gradient of this chunk's last state from the next
+// chunk, with exp(delta*decay) already applied; on return it is what this chunk passes to the
+// previous one. With w[t] = dh[t]*exp(delta[t]*decay)*h[t-1], it adds sum_n dh[t]*b[t,n] to s[t],
+// sum_n w[t]*decay to ddelta[t] and sum_t w[t]*delta[t] to dDecay. It adds dh[t]*deltaU[t] and
+// gy[t]*h[t], whose lanes add up to dB[t,n] and dC[t,n], to sums, which is [n][2][ScanChunk][lanes]
+// here. (The assembly first folds the products of scanStatesAtOnce states into the lanes of one
+// vector, to reduce loads and stores.)
 func scanStatesGradGo(work, sums, dDecay, dh, h, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps, n int, _ []uintptr) {
 	delta, deltaU, y := scanRowGo(work, scanDelta), scanRowGo(work, scanDeltaU), scanRowGo(work, scanY)
 	gy, s, ddelta := scanRowGo(work, scanGY), scanRowGo(work, scanS), scanRowGo(work, scanDDelta)

@@ -5,14 +5,14 @@ import (
 	"unsafe"
 )
 
-// scanPanel is a matrix over the channels of one call, [rows][width], in scratch: width is the number of
-// channels rounded up to whole vectors, and what lies past the range is zero.
+// scanPanel is a matrix over the channels of one call, [rows][width], in scratch memory. width is
+// the number of channels rounded up to whole vectors; elements beyond the range are zero.
 type scanPanel struct {
 	data  []float32
 	width int
 }
 
-// from returns the panel's vectors at lane column, of all rows.
+// from returns the panel's vectors at lane `column`, for all rows.
 func (p scanPanel) from(column int) []float32 { return p.data[column:] }
 
 // gather copies columns [c0, c1) of the first rows of src.
@@ -38,9 +38,9 @@ func (p scanPanel) addTo(dst Rows, rows, c0, c1 int) {
 	}
 }
 
-// scanSpan is the part of the operands that one kernel call works on: one vector of channels, from channel
-// c on, over the timesteps of one chunk. Kernels read and write whole vectors in place; where the range's
-// last vector is cut short they work on copies.
+// scanSpan is the part of the operands that one kernel call processes: one vector of channels, from
+// channel c on, over the timesteps of one chunk. Kernels read and write whole vectors in place; for
+// an incomplete last vector of the range they work on copies.
 type scanSpan struct {
 	t0, steps int
 	c, c1     int // first channel, end of the range
@@ -61,7 +61,8 @@ func (s *scanSpan) input(src Rows, stage []float32) Rows {
 	return Rows{stage, s.lanes}
 }
 
-// output returns where to write the span's part of dst: in place, or stage, which flush then copies.
+// output returns where to write the span's part of dst: in place, or in stage, which flush copies
+// afterwards.
 func (s *scanSpan) output(dst Rows, stage []float32) Rows {
 	if s.whole() {
 		return Rows{dst.Data[s.t0*dst.Stride+s.c:], dst.Stride}
@@ -79,7 +80,7 @@ func (s *scanSpan) flush(dst Rows, stage []float32) {
 // from returns r without its first t rows.
 func (r Rows) from(t int) Rows { return Rows{r.Data[t*r.Stride:], r.Stride} }
 
-// scanArena hands out the caller's scratch piece by piece.
+// scanArena hands out the caller's scratch memory piece by piece.
 type scanArena struct{ free []float32 }
 
 func newScanArena(scratch []float32, want int) scanArena {
@@ -99,25 +100,25 @@ func (s *scanArena) panel(rows, width int) scanPanel {
 	return scanPanel{s.take(rows * width), width}
 }
 
-// scanAhead lists rows to prefetch, for each operand the address of the first one and the bytes between rows,
-// and ends with two zeros. An address is no reference: nothing is read or written through it, so that it may
-// lie beyond the operand's end.
+// scanAhead lists rows to prefetch: for each operand the address of the first row and the bytes
+// between rows, followed by two zeros. The addresses are not references: nothing is read or written
+// through them, so they may be beyond the operand's end.
 type scanAhead []uintptr
 
 const (
-	scanOperands  = 7                                     // with timesteps and channels that a pass has at most
+	scanOperands  = 7                                     // the largest number of operands with timesteps and channels in a pass
 	scanAheadSize = 2 * (scanOperands + 1) * wordElements // elements of scratch
 	wordElements  = 2                                     // of scratch in a uintptr
 )
 
-// ahead takes the memory of a list.
+// ahead allocates a list.
 func (s *scanArena) ahead() scanAhead {
 	x := s.take(scanAheadSize)
 	return unsafe.Slice((*uintptr)(unsafe.Pointer(unsafe.SliceData(x))), len(x)/wordElements)
 }
 
-// of lists columns from c on of the operands that are there, from timestep t on, or none where a sequence of
-// tokens has no such timestep.
+// of lists the columns from c on of the given operands, from timestep t on; none if a sequence of
+// `tokens` tokens has no such timestep.
 func (p scanAhead) of(t, tokens, c int, operands ...Rows) []uintptr {
 	n := 0
 	for _, r := range operands {

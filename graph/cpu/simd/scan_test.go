@@ -7,10 +7,11 @@ import (
 	"testing"
 )
 
-// scanCase is a selective scan in float64: operands, and after forward and backward its results.
+// scanCase is a selective scan in float64: its operands and, after forward and backward, its
+// results.
 type scanCase struct {
 	T, D, N          int
-	u, dt, z         []float64 // [T][D]; z nil where not gated
+	u, dt, z         []float64 // [T][D]; z is nil if not gated
 	b, c             []float64 // [T][N]
 	a                []float64 // [N][D]
 	skip, bias       []float64 // [D]
@@ -53,7 +54,7 @@ func siluSlope64(x float64) float64 {
 	return s + x*s*(1-s)
 }
 
-// forward follows ScanArgs' formulas channel by channel and returns every h[t,n,c], [T+1][N][D].
+// forward evaluates ScanArgs' formulas channel by channel and returns every h[t,n,c], [T+1][N][D].
 func (s *scanCase) forward() []float64 {
 	h := make([]float64, (s.T+1)*s.N*s.D)
 	copy(h, s.h0)
@@ -86,7 +87,7 @@ func (s *scanCase) backward() {
 	s.db, s.dc = make([]float64, s.T*s.N), make([]float64, s.T*s.N)
 	s.da, s.dskip, s.dbias = make([]float64, s.N*s.D), make([]float64, s.D), make([]float64, s.D)
 	for c := range s.D {
-		dh := make([]float64, s.N) // what later timesteps send back to h[t]
+		dh := make([]float64, s.N) // the gradient of h[t] from later timesteps
 		for t := s.T - 1; t >= 0; t-- {
 			p := t*s.D + c
 			x := s.dt[p] + s.bias[c]
@@ -128,7 +129,8 @@ func (s *scanCase) loss() float64 {
 	return sum
 }
 
-// TestScanReference holds the float64 gradients that the kernels are tested against to central differences.
+// TestScanReference compares the float64 gradients that the kernels are tested against with central
+// differences.
 func TestScanReference(t *testing.T) {
 	for _, gated := range []bool{false, true} {
 		s := newScanCase(7, 5, 3, 2, gated)
@@ -157,7 +159,7 @@ func TestScanReference(t *testing.T) {
 	}
 }
 
-// spread lays rows of n columns out with a stride, at an odd offset, between guard values.
+// spread stores rows of n columns with a stride, at an odd offset, between guard values.
 type spread struct {
 	g guarded
 	Rows
@@ -184,7 +186,7 @@ func newSpread(x []float64, t, n, gap int) spread {
 	return s
 }
 
-// values returns the rows without their gaps, having checked that the gaps are untouched.
+// values returns the rows without their gaps, after checking that the gaps are untouched.
 func (s spread) values(t *testing.T, name string) []float32 {
 	t.Helper()
 	s.g.check(t, name)
@@ -251,7 +253,7 @@ func TestScan(t *testing.T) {
 	})
 }
 
-// TestScanExtremes: decays that underflow, and deltas that do.
+// TestScanExtremes: decays and deltas that underflow.
 func TestScanExtremes(t *testing.T) {
 	eachLevel(t, func(t *testing.T) {
 		s := newScanCase(99, 50, 19, 5, true)
@@ -264,8 +266,8 @@ func TestScanExtremes(t *testing.T) {
 	})
 }
 
-// TestScanParts: the same bits however a sequence is cut into calls, as prefill and decoding do, and
-// however channels are.
+// TestScanParts: the results are bit-identical however a sequence is divided into calls, as prefill
+// and decoding do, and however the channels are divided.
 func TestScanParts(t *testing.T) {
 	s := newScanCase(3, 75, 37, 3, true)
 	eachLevel(t, func(t *testing.T) {
@@ -311,7 +313,7 @@ func TestScanParts(t *testing.T) {
 	})
 }
 
-// TestScanNaN: a NaN stays in its channel, and shows in all that follows from it.
+// TestScanNaN: a NaN stays in its channel, and appears in everything that depends on it.
 func TestScanNaN(t *testing.T) {
 	const bad, from = 5, 40
 	eachLevel(t, func(t *testing.T) {

@@ -12,10 +12,10 @@ type ConvArgs struct {
 	X, Y           Rows      // [T][Channels]
 	W              []float32 // [K][Channels]: see ConvTaps; row K-1 multiplies the current timestep
 	Bias           []float32 // [Channels]
-	Tail           []float32 // [K-1][Channels], the inputs before row 0, oldest first; nil for zeros
+	Tail           []float32 // [K-1][Channels], the inputs before row 0, oldest first; nil means zeros
 }
 
-// ConvGrads are what ConvSiLUBackward reads and writes beside ConvArgs.
+// ConvGrads are what ConvSiLUBackward reads and writes besides ConvArgs.
 type ConvGrads struct {
 	DY    Rows      // [T][Channels], the gradient of Y
 	DX    Rows      // [T][Channels], written
@@ -23,19 +23,23 @@ type ConvGrads struct {
 	DBias []float32 // [Channels], added to
 }
 
-// convBlock is the number of channels that a convolution takes through all timesteps before it goes to
-// the next ones: the rows that successive timesteps share, and the taps, stay in the L1 cache.
+// convBlock is the number of channels that a convolution processes through all timesteps before it
+// continues with the next ones: the rows that successive timesteps share, and the taps, stay in the
+// L1 cache.
 const convBlock = 1024
 
 const (
-	// convTaps is the number of taps that columns of channels are gone down with, in registers: Mamba's.
+	// convTaps is the number of taps for which there is a kernel that goes down a column of
+	// channels with everything in registers: Mamba's.
 	convTaps    = 4
 	convColumns = 16 // channels of a column
-	// convRows is how far down before the next column follows: rows that the caches still have then.
+	// convRows is the number of rows of one column before the next column follows: few enough to
+	// stay in the caches.
 	convRows = 32
 )
 
-// inColumns returns the end of the channels from c0 on that are taken in columns, once the first rows are done.
+// inColumns returns the end of the channels from c0 on that are processed in columns, after the
+// first rows.
 func (a *ConvArgs) inColumns(k *vecKernels, c0, c1 int) int {
 	if k.convSiLUColumn == nil || a.K != convTaps || a.T < convTaps {
 		return c0
@@ -43,7 +47,8 @@ func (a *ConvArgs) inColumns(k *vecKernels, c0, c1 int) int {
 	return c1 - (c1-c0)%convColumns
 }
 
-// ConvTaps transposes taps w [channels][k], as a Conv1d weight has them, to dst [k][channels].
+// ConvTaps transposes the taps w [channels][k], the layout of a Conv1d weight, to dst
+// [k][channels].
 func ConvTaps(dst, w []float32, channels, k int) {
 	checkSize("ConvTaps: dst", dst, channels*k)
 	checkSize("ConvTaps: w", w, channels*k)
@@ -54,7 +59,7 @@ func ConvTaps(dst, w []float32, channels, k int) {
 	}
 }
 
-// ConvTapsGrad adds the gradient of transposed taps, dtaps [k][channels], to dw [channels][k].
+// ConvTapsGrad adds dtaps [k][channels], the gradient of transposed taps, to dw [channels][k].
 func ConvTapsGrad(dw, dtaps []float32, channels, k int) {
 	checkSize("ConvTapsGrad: dw", dw, channels*k)
 	checkSize("ConvTapsGrad: dtaps", dtaps, channels*k)
@@ -91,7 +96,7 @@ func (a *ConvArgs) forward(c0, c1 int) {
 	}
 }
 
-// forwardRows computes the first rows.
+// forwardRows computes the first `rows` rows.
 func (a *ConvArgs) forwardRows(k *vecKernels, rows, c0, c1 int) {
 	bias := a.Bias[c0:c1]
 	for t := range rows {
@@ -107,7 +112,8 @@ func (a *ConvArgs) forwardRows(k *vecKernels, rows, c0, c1 int) {
 	}
 }
 
-// preWithTail sets pre to what the SiLU takes at one of the first K-1 timesteps, whose taps reach into Tail.
+// preWithTail sets pre to the input of the SiLU at one of the first K-1 timesteps, whose taps reach
+// into Tail.
 func (a *ConvArgs) preWithTail(k *vecKernels, pre []float32, t, c0, c1 int) {
 	copy(pre, a.Bias[c0:c1])
 	for j := range a.K {
@@ -115,7 +121,7 @@ func (a *ConvArgs) preWithTail(k *vecKernels, pre []float32, t, c0, c1 int) {
 	}
 }
 
-// input returns row t of X, or of Tail where t is negative.
+// input returns row t of X, or of Tail if t is negative.
 func (a *ConvArgs) input(t, c0, c1 int) []float32 {
 	if t < 0 {
 		return Rows{a.Tail, a.Channels}.row(t+a.K-1, c0, c1)
@@ -123,8 +129,8 @@ func (a *ConvArgs) input(t, c0, c1 int) []float32 {
 	return a.X.row(t, c0, c1)
 }
 
-// ConvSiLUBackward computes the gradients of channels [c0, c1), with Y's pre-activation computed again.
-// Y isn't read. No gradient flows into Tail.
+// ConvSiLUBackward computes the gradients of channels [c0, c1) and recomputes Y's pre-activation. Y
+// isn't read. There is no gradient of Tail.
 func ConvSiLUBackward(a *ConvArgs, g *ConvGrads, c0, c1 int) {
 	a.check(c0, c1)
 	g.DY.check("ConvSiLUBackward: DY", a.T, a.Channels)
@@ -136,8 +142,8 @@ func ConvSiLUBackward(a *ConvArgs, g *ConvGrads, c0, c1 int) {
 	}
 }
 
-// backward writes the gradient of the pre-activation to DX first; row t of DX is complete once the K-1
-// rows after it are known, and none needs it any more.
+// backward first writes the gradient of the pre-activation to DX; row t of DX is completed once the
+// K-1 rows after it are known and none of them needs its old contents any more.
 func (a *ConvArgs) backward(g *ConvGrads, c0, c1 int) {
 	k := vec()
 	end := a.inColumns(k, c0, c1)
@@ -160,7 +166,7 @@ func (a *ConvArgs) backward(g *ConvGrads, c0, c1 int) {
 	}
 }
 
-// backwardRows takes the first rows, and completes those of DX that it can.
+// backwardRows processes the first `rows` rows, and completes the rows of DX that it can.
 func (a *ConvArgs) backwardRows(k *vecKernels, g *ConvGrads, rows, c0, c1 int) {
 	bias, dbias := a.Bias[c0:c1], g.DBias[c0:c1]
 	for t := range rows {

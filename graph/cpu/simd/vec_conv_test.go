@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// convCase is a causal depthwise convolution with SiLU in float64, its gradients by the chain rule.
+// convCase is a causal depthwise convolution with SiLU in float64, with gradients by the chain
+// rule.
 type convCase struct {
 	T, D, K   int
 	x, dy     []float64 // [T][D]

@@ -2,10 +2,11 @@ package simd
 
 import "fmt"
 
-// The element-wise functions take slices of one length and panic where lengths differ. dst may be the
-// same slice as an input, but must not overlap one otherwise.
+// The element-wise functions take slices of equal length and panic if lengths differ. dst may be
+// the same slice as an input, but must not overlap one otherwise.
 
-// Exp sets dst[i] = exp(x[i]) to within 1 ulp: denormals below -87.3, 0 below -104, +Inf above 88.7, NaN for NaN.
+// Exp sets dst[i] = exp(x[i]) to within 1 ulp: denormal below -87.3, 0 below -104, +Inf above 88.7,
+// NaN for NaN.
 func Exp(dst, x []float32) {
 	checkLen("Exp", len(dst), len(x))
 	vec().exp(dst, x)
@@ -29,8 +30,8 @@ func SiLUGrad(dst, x, dy []float32) {
 	vec().siluGrad(dst, x, dy)
 }
 
-// Softplus sets dst[i] = log(1 + exp(x[i])), accurate relative to its result where x is very negative, and
-// equal to x above 20, where float32 can't tell the two apart.
+// Softplus sets dst[i] = log(1 + exp(x[i])), with small relative error even where x is very
+// negative, and equal to x above 20, where float32 can't distinguish the two.
 func Softplus(dst, x []float32) {
 	checkLen("Softplus", len(dst), len(x))
 	vec().softplus(dst, x)
@@ -73,7 +74,7 @@ func SwiGLU(dst, gate, up []float32) {
 }
 
 // SwiGLUGrad sets dgate[i] = dy[i] * up[i] * silu'(gate[i]) and dup[i] = dy[i] * silu(gate[i]).
-// dgate and dup may each be the same slice as an input, but not as one another.
+// dgate and dup may each be the same slice as an input, but not the same as each other.
 func SwiGLUGrad(dgate, dup, gate, up, dy []float32) {
 	checkLen("SwiGLUGrad", len(dgate), len(dup), len(gate), len(up), len(dy))
 	vec().swiGLUGrad(dgate, dup, gate, up, dy)
@@ -97,12 +98,8 @@ func GatedUpdateGrad(dx, dgate, dh, x, gate, h, dy []float32) {
 	vec().gatedUpdateGrad(dx, dgate, dh, x, gate, h, dy)
 }
 
-// Rotate turns the pairs (x[i], x[n+i]), of n = len(cos), by angles whose cosines and sines are given:
-//
-//	y[i]   = x[i] cos[i] - x[n+i] sin[i]
-//	y[n+i] = x[n+i] cos[i] + x[i] sin[i]
-//
-// x and y have 2n elements.
+// Rotate rotates the pairs (x[i], x[n+i]), with n = len(cos), by angles given by their cosines and
+// sines:
 func Rotate(y, x, cos, sin []float32) {
 	checkLen("Rotate", len(y), len(x), 2*len(cos))
 	checkLen("Rotate: sin", len(sin), len(cos))

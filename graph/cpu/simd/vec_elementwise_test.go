@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// unaryFunctions with their float64 meaning. relative bounds the error for every finite input that the
-// function doesn't take to a denormal.
+// unaryFunctions with their definitions in float64. relative bounds the error for every finite
+// input whose result is not denormal.
 var unaryFunctions = []struct {
 	name     string
 	f        func(dst, x []float32)
@@ -29,7 +29,8 @@ var unaryFunctions = []struct {
 
 var inf = float32(math.Inf(1))
 
-// unaryInputs covers the range of float32 in steps, what is near each function's bends, and special values.
+// unaryInputs covers the range of float32 in steps, the neighborhood of each function's bends, and
+// special values.
 func unaryInputs() []float32 {
 	x := []float32{
 		0, float32(math.Copysign(0, -1)), 1, -1, 20, 20.000002, 19.999998, 88, -88, 88.7228, 88.73, -87.33655, -87.4,
@@ -91,7 +92,7 @@ func TestUnaryExtremes(t *testing.T) {
 	}
 	eachLevel(t, func(t *testing.T) {
 		for _, c := range cases {
-			for _, n := range []int{1, 40} { // in a cut vector and in whole ones
+			for _, n := range []int{1, 40} { // in an incomplete vector and in whole ones
 				x, got := make([]float32, n), make([]float32, n)
 				for i := range x {
 					x[i] = c.x
@@ -107,7 +108,8 @@ func TestUnaryExtremes(t *testing.T) {
 	})
 }
 
-// elementwise are all element-wise functions in one form: dst may hold inputs too, as Axpy's y does.
+// elementwise are all element-wise functions in one form: dst may hold an input, too, like Axpy's
+// y.
 var elementwise = []struct {
 	name   string
 	inputs int
@@ -190,7 +192,7 @@ func TestElementwise(t *testing.T) {
 				dst.check(t, f.name)
 				checkNear(t, f.name, dst.x, want, 5e-7, 3e-6)
 
-				// The same bits in place, wherever an element stands.
+				// The same bits in place, wherever an element is.
 				copy(dst.x, before)
 				if f.name != "Axpy" && f.name != "MulAdd" {
 					again := guardedCopy(in[0])
@@ -205,7 +207,8 @@ func TestElementwise(t *testing.T) {
 	})
 }
 
-// TestElementwiseAnywhere: an element's result doesn't depend on its place or on the slice's length.
+// TestElementwiseAnywhere: an element's result depends neither on its position nor on the slice's
+// length.
 func TestElementwiseAnywhere(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	const n = 150
@@ -252,7 +255,7 @@ func TestLengthsPanic(t *testing.T) {
 }
 
 func BenchmarkElementwise(b *testing.B) {
-	const n = 1 << 14 // 64 KiB a slice: the L2 cache's speed
+	const n = 1 << 14 // 64 KiB per slice: the L2 cache's speed
 	r := rand.New(rand.NewPCG(5, 6))
 	for _, f := range elementwise {
 		b.Run(f.name, func(b *testing.B) {

@@ -1,7 +1,7 @@
 package simd
 
-// vecKernels are the vector functions of one Level. The public functions have checked lengths; the Go
-// versions in vec_portable.go say what each computes.
+// vecKernels are the vector functions of one Level. The public functions have already checked
+// lengths; the Go versions in vec_portable.go define what each computes.
 type vecKernels struct {
 	exp, sigmoid, silu, softplus func(dst, x []float32)
 	siluGrad                     func(dst, x, dy []float32)
@@ -29,9 +29,10 @@ type vecKernels struct {
 	convSiLUGrad func(dpre, dw, dbias, dy, bias, w []float32, wStride int, x []float32, xStride, taps int)
 	convInput    func(dx, w []float32, wStride int, dpre []float32, dpreStride, taps int)
 
-	// The convolution of convTaps taps, down one vector of 16 channels, steps rows of it; nil where a level has
-	// none. x begins convTaps-1 rows before y and dy, and so does dx: its first rows hold the gradients of the
-	// pre-activation as yet, and so do its last ones afterwards, for the rows that follow.
+	// The convolution with convTaps taps, down one vector of 16 channels for `steps` rows; nil if a
+	// level has none. x starts convTaps-1 rows before y and dy, and so does dx: on entry its first
+	// rows hold gradients of the pre-activation, and on return its last rows do, for the rows that
+	// follow.
 	convSiLUColumn     func(y []float32, yStride int, bias, w []float32, wStride int, x []float32, xStride, steps int)
 	convSiLUGradColumn func(dx []float32, dxStride int, dw, dbias, dy []float32, dyStride int, bias, w []float32, wStride int, x []float32, xStride, steps int)
 

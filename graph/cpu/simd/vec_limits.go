@@ -5,11 +5,12 @@ import (
 	"unsafe"
 )
 
-// fmaVectors is how many independent sums FMAs adds to in a round.
+// fmaVectors is the number of independent sums that FMAs adds to in a round.
 const fmaVectors = 12
 
-// FMAs does rounds of independent multiply-adds in registers, on the active level's vectors, and returns the
-// number of floating-point operations, two for each element's multiply-add. It measures what a core can do.
+// FMAs does `rounds` rounds of independent multiply-adds in registers, on the active level's
+// vectors, and returns the number of floating-point operations, two per element and multiply-add.
+// It measures the peak of a core.
 func FMAs(rounds int) (flops float64) {
 	if rounds <= 0 {
 		return 0
@@ -19,8 +20,8 @@ func FMAs(rounds int) (flops float64) {
 	return 2 * fmaVectors * float64(lanes) * float64(rounds)
 }
 
-// Triad sets dst[i] = x[i] + a * y[i] with stores that pass the caches by where the level has them, so that
-// it moves 12 bytes per element and no more. It measures what memory can do.
+// Triad sets dst[i] = x[i] + a * y[i] with non-temporal stores if the level has them, so that it
+// moves exactly 12 bytes per element. It measures the peak of memory.
 func Triad(dst []float32, a float32, x, y []float32) {
 	checkLen("Triad", len(dst), len(x), len(y))
 	if n := min(toLine(dst), len(dst)); n > 0 {
@@ -30,7 +31,7 @@ func Triad(dst []float32, a float32, x, y []float32) {
 	vec().triad(dst, a, x, y)
 }
 
-// toLine is the number of elements before the first that begins a cache line.
+// toLine is the number of elements before the first one at the start of a cache line.
 func toLine(x []float32) int {
 	const line = 64
 	return int(-uintptr(unsafe.Pointer(unsafe.SliceData(x)))%line) / 4

@@ -2,8 +2,8 @@ package simd
 
 import "math"
 
-// The functions here are the portable Level, and the definition of what the assembly of the same name
-// computes.
+// The functions here are the portable Level, and define what the assembly functions of the same
+// name compute.
 
 func exp32(x float32) float32 { return float32(math.Exp(float64(x))) }
 
@@ -204,7 +204,7 @@ func rotateGo(y, x, cos, sin []float32) {
 	}
 }
 
-// convPre is the value that the convolution's SiLU takes, for channel c.
+// convPre is the input of the convolution's SiLU for channel c.
 func convPre(c int, bias, w []float32, wStride int, x []float32, xStride, taps int) float32 {
 	s := bias[c]
 	for k := range taps {

@@ -2,7 +2,7 @@ package simd
 
 import "math"
 
-// The reductions add in a fixed order of lanes, which depends on the length and the Level alone.
+// The reductions add in a fixed order of lanes, which depends only on the length and the Level.
 
 // Dot returns the sum of a[i] * b[i], accumulated in float32.
 func Dot(a, b []float32) float32 {
@@ -16,8 +16,8 @@ func Sum(x []float32) float32 { return vec().sum(x) }
 // SumSquares returns the sum of x[i]^2, accumulated in float64.
 func SumSquares(x []float32) float64 { return vec().sumSquares(x) }
 
-// Max returns the greatest element, -Inf for an empty slice. NaNs are passed over: a softmax that takes its
-// maximum here still meets them in SoftmaxExp, whose sum is then NaN.
+// Max returns the greatest element, -Inf for an empty slice. It ignores NaNs: a softmax that gets
+// its maximum here still encounters them in SoftmaxExp, whose sum is then NaN.
 func Max(x []float32) float32 {
 	if len(x) == 0 {
 		return float32(math.Inf(-1))

@@ -66,7 +66,7 @@ func TestMaxSpecial(t *testing.T) {
 	})
 }
 
-// TestSumSquaresWide: float64 takes squares that float32 can't.
+// TestSumSquaresWide: float64 can represent squares that float32 can't.
 func TestSumSquaresWide(t *testing.T) {
 	eachLevel(t, func(t *testing.T) {
 		x := make([]float32, 100)

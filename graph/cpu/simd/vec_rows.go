@@ -2,8 +2,8 @@ package simd
 
 import "fmt"
 
-// Rows is a matrix whose rows lie Stride elements apart: row t of a matrix n wide is
-// Data[t*Stride : t*Stride+n]. A column slice of a wider matrix is a Rows over the same memory.
+// Rows is a matrix whose rows are Stride elements apart: row t of a matrix with n columns is
+// Data[t*Stride : t*Stride+n]. Some columns of a wider matrix are a Rows over the same memory.
 type Rows struct {
 	Data   []float32
 	Stride int
@@ -28,7 +28,7 @@ func checkSize(name string, x []float32, n int) {
 	}
 }
 
-// checkRange panics unless [lo, hi) lies in [0, n).
+// checkRange panics unless [lo, hi) is within [0, n).
 func checkRange(name string, lo, hi, n int) {
 	if lo < 0 || lo > hi || hi > n {
 		panic(fmt.Sprintf("simd: %s: range [%d, %d) outside [0, %d)", name, lo, hi, n))

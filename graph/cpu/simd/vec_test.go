@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// testLengths are around the widths of vectors and of unrolled loops.
+// testLengths are near the widths of vectors and of unrolled loops.
 var testLengths = []int{0, 1, 7, 8, 15, 16, 17, 31, 33, 63, 64, 65, 127, 200, 1031}
 
 // benchLevels runs f once for every Level that the CPU has.

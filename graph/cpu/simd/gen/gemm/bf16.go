@@ -9,7 +9,8 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// widen emits the conversion of bfloat16s to float32s, a vector at a time: n is a multiple of the lanes.
+// widen emits the conversion of bfloat16 numbers to float32, a vector at a time: n is a multiple of
+// the lanes.
 func widen(s isa) {
 	name := "gemmWiden" + s.name
 	TEXT(name, NOSPLIT, "func(dst *float32, src *uint16, n int)")
@@ -29,7 +30,8 @@ func widen(s isa) {
 	RET()
 }
 
-// round emits the rounding of float32s to bfloat16, to nearest even, a vector at a time. NaN stays NaN.
+// round emits the rounding of float32 numbers to bfloat16, to nearest even, a vector at a time. NaN
+// stays NaN.
 func round(s isa) {
 	name := "gemmRound" + s.name
 	TEXT(name, NOSPLIT, "func(dst, src *float32, n int)")
@@ -75,8 +77,8 @@ func round(s isa) {
 	RET()
 }
 
-// pairs emits what makes a panel of pairs from one of float32s: of two steps over K, each width float32s, it
-// makes width elements, the first step in the low half.
+// pairs emits the conversion of a float32 panel to a panel of pairs: from two steps over K, each of
+// width float32 numbers, it makes width elements, with the first step in the low half.
 func pairs() {
 	TEXT("gemmPairsBF16", NOSPLIT, "func(dst, src *float32, width, n int)")
 	Doc("gemmPairsBF16 rounds 2*n rows of width float32s, 1 to 32, to n rows of width pairs of bfloat16s.")
@@ -137,19 +139,19 @@ func pairs() {
 	RET()
 }
 
-// Neither avo nor Go's assembler knows the instructions of AVX512-BF16. They are put in by name, so that avo
-// gives them registers, and encodeBF16 makes bytes of them.
+// Neither avo nor Go's assembler knows the instructions of AVX512-BF16. They are inserted by name,
+// so that avo allocates registers for them, and encodeBF16 replaces them by their bytes.
 const (
 	dotPairs = "VDPBF16PS"
 	toBF16   = "VCVTNEPS2BF16"
 )
 
-// VDPBF16PS adds the products of a's and b's pairs of bfloat16s to sum.
+// VDPBF16PS adds the products of the bfloat16 pairs of a and b to sum.
 func VDPBF16PS(b, a, sum Op) {
 	Instruction(&ir.Instruction{Opcode: dotPairs, Operands: []Op{b, a, sum}, Inputs: []Op{b, a, sum}, Outputs: []Op{sum}, ISA: []string{"AVX512_BF16"}})
 }
 
-// VCVTNEPS2BF16 rounds a vector of float32s to one of bfloat16s, half as long.
+// VCVTNEPS2BF16 rounds a vector of float32 to one of bfloat16, half as long.
 func VCVTNEPS2BF16(x, y Op) {
 	Instruction(&ir.Instruction{Opcode: toBF16, Operands: []Op{x, y}, Inputs: []Op{x}, Outputs: []Op{y}, ISA: []string{"AVX512_BF16"}})
 }
@@ -181,8 +183,9 @@ func encodeBF16(f *ir.Function) error {
 	return nil
 }
 
-// evex encodes EVEX.512.F3.0F38.W0 opcode of vector registers, without a mask: 6 bytes, the first one lowest.
-// x is 0 where the instruction has no second source. Intel, Software Developer's Manual, volume 2, 2.7.
+// evex encodes EVEX.512.F3.0F38.W0 opcode of vector registers, without a mask: 6 bytes, the first
+// one lowest. x is 0 if the instruction has no second source. Intel, Software Developer's Manual,
+// volume 2, 2.7.
 func evex(opcode uint64, to, x, y int) uint64 {
 	not := func(r, bit int) uint64 { return uint64(r>>bit&1 ^ 1) }
 	return 0x62 |

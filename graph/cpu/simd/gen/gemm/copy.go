@@ -48,8 +48,8 @@ func transpose(rows int) {
 		return YMM()
 	}
 	for column := 0; column < 8; column += 4 {
-		// x[r] holds 4 columns of row r and, in its high half, of row r+4, so that 4x4 transposes within
-		// 128-bit halves are left.
+		// x[r] holds 4 columns of row r and, in its high half, of row r+4, so that what remains is
+		// 4x4 transposes within 128-bit halves.
 		var x [4]VecVirtual
 		for r := range x {
 			x[r] = reg()
@@ -83,8 +83,8 @@ func transpose(rows int) {
 	RET()
 }
 
-// copyRows emits the copy of rows that vecs vectors cover, more than one fewer would and at least one. The last
-// of them may overlap the one before it.
+// copyRows emits the copy of rows that need exactly vecs vectors (rows shorter than one vector not
+// included). The last vector may overlap the one before it.
 func copyRows(vecs int, s isa) {
 	name := fmt.Sprintf("gemmCopy%dx%dAVX2", vecs, s.lanes)
 	TEXT(name, NOSPLIT, "func(dst *float32, dstRow int, src *float32, srcRow, rows, cols int)")

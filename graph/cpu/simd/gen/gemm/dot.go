@@ -8,8 +8,8 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// dot emits the products of rows rows of A with cols rows of B, all of k elements. The vectors run along
-// K, so that neither operand has to be copied.
+// dot emits the products of `rows` rows of A with `cols` rows of B, all of k elements. The vectors
+// run along K, so that neither operand has to be copied.
 func dot(s isa, rows, cols int) {
 	name := fmt.Sprintf("gemmDot%dx%d%s", rows, cols, s.name)
 	TEXT(name, NOSPLIT, "func(k int, a *float32, aRow int, b *float32, bRow int, c *float32, cRow int, accumulate bool)")
@@ -113,7 +113,8 @@ func dot(s isa, rows, cols int) {
 	RET()
 }
 
-// addLanes adds the lanes of each of 1 or 4 vectors and returns the sums in the first lanes of another.
+// addLanes adds the lanes of each of 1 or 4 vectors and returns the sums in the first lanes of a
+// new vector.
 func (s isa) addLanes(sums []VecVirtual) VecVirtual {
 	half := make([]VecVirtual, len(sums))
 	for i, x := range sums {

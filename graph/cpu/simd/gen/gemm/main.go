@@ -8,8 +8,8 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// isa is a vector instruction set: its register, and the largest tile whose sums fit the register file
-// with room for a row of B and one broadcast element of A.
+// isa is a vector instruction set: its registers, and the largest tile whose sums fit in the
+// register file together with a row of B and one broadcast element of A.
 type isa struct {
 	name   string
 	reg    func() VecVirtual
@@ -18,7 +18,7 @@ type isa struct {
 	vecs   int  // vectors in a row of a tile
 	wide   int  // rows of the largest tile of wideVecs vectors
 	masked bool // loads and stores take a mask register
-	pairs  bool // an element is two bfloat16s, neighbors along K
+	pairs  bool // an element is two bfloat16 numbers, neighbors along K
 }
 
 var (
@@ -27,8 +27,8 @@ var (
 	bf16   = isa{name: "BF16", reg: ZMM, lanes: 16, rows: 14, vecs: 2, masked: true, pairs: true}
 )
 
-// wideVecs is the width of the tiles for products of few rows, where a tile of normal width has too few
-// independent sums to hide the latency of a multiply-add: 4 cycles, two a cycle.
+// wideVecs is the width of the tiles for products with few rows, for which a tile of normal width
+// has too few independent sums to hide the latency of a multiply-add: 4 cycles, at two per cycle.
 const wideVecs = 4
 
 // dotRows and dotCols bound the tiles of dot products: rows of A by rows of B.

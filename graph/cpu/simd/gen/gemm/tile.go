@@ -8,9 +8,9 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// tile emits the product of rows rows of A with vecs vectors of B over k > 0 steps. The sums stay in
-// registers; A's element is broadcast once and multiplied with the whole row of B, which keeps the load
-// ports (two a cycle) below the multiply-adds (two a cycle).
+// tile emits the product of `rows` rows of A with vecs vectors of B over k > 0 steps. The sums stay
+// in registers; an element of A is broadcast once and multiplied with the whole row of B, which
+// keeps the load ports (two per cycle) less busy than the multiply-adds (two per cycle).
 func tile(s isa, rows, vecs int) {
 	TEXT(fmt.Sprintf("gemmTile%dx%d%s", rows, vecs*s.lanes, s.name), NOSPLIT,
 		"func(k int, a *float32, aRow, aK int, b *float32, bK int, c *float32, cRow, last int, accumulate bool)")
@@ -60,7 +60,7 @@ func tile(s isa, rows, vecs int) {
 			rowB[v] = s.reg()
 			VMOVUPS(Mem{Base: b, Disp: v * s.bytes()}, rowB[v])
 		}
-		// A copied panel of B is read in the order of its addresses, from the second-level cache.
+		// A copied panel of B is read in address order, from the L2 cache.
 		for v := 0; v < vecs*s.bytes(); v += 64 {
 			PREFETCHT0(Mem{Base: b, Index: bK, Scale: 8, Disp: v})
 		}
@@ -75,8 +75,8 @@ func tile(s isa, rows, vecs int) {
 		ADDQ(bK, b)
 	}
 
-	// The first steps also ask for the tile of C, a row each, which is needed after the last one. Asking
-	// for all of it at once would take the buffers that outstanding loads of A and B wait in.
+	// The first steps also prefetch the tile of C, a row each, which is needed after the last step.
+	// Prefetching all of it at once would occupy the buffers for outstanding loads of A and B.
 	c := Load(Param("c"), GP64())
 	cRow := Load(Param("cRow"), GP64())
 	SHLQ(Imm(2), cRow)
@@ -112,7 +112,7 @@ func tile(s isa, rows, vecs int) {
 	RET()
 }
 
-// addTile adds the tile at c to sum where the parameter accumulate asks for it, and else jumps to
+// addTile adds the tile at c to sum if the parameter accumulate is set, and otherwise jumps to
 // "overwrite". Only the first "last" lanes of a row's last vector are read.
 func (s isa) addTile(sum [][]VecVirtual, c, cRow Register) {
 	mask := s.lastMask()
@@ -165,7 +165,8 @@ func (s isa) storeTile(sum [][]VecVirtual, c, cRow Register) {
 		store(func(x VecVirtual, m Mem) { VMOVUPS(x, mask, m) })
 		return
 	}
-	// A masked store takes many micro-operations on some CPUs: whole vectors go without.
+	// A masked store takes many micro-operations on some CPUs, so whole vectors are stored without
+	// a mask.
 	last := Load(Param("last"), GP64())
 	CMPQ(last, Imm(uint64(s.lanes)))
 	JNE(LabelRef("partial"))

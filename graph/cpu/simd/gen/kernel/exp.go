@@ -8,11 +8,12 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// magic is 1.5 * 2^23: adding it to |x| < 2^22 rounds x to an integer, which the sum's low bits then hold.
+// magic is 1.5 * 2^23: adding it to |x| < 2^22 rounds x to an integer, which is then in the sum's
+// low bits.
 const magic = 12582912
 
-// Polynomials, all with the least greatest relative error for coefficients rounded to float32 one after
-// the other.
+// Polynomials, each with the smallest maximum relative error for coefficients rounded to float32
+// one after the other.
 var (
 	// exp(r) = 1 + r + r^2 q(r) for |r| <= ln(2)/2, to 3.2e-9.
 	expCoefficients = []float64{1, 1, 0.49999994, 0.166665167, 0.0416681021, 0.00836919248, 0.0013838897}
@@ -51,13 +52,14 @@ func (s ISA) NewExp() *Exp {
 	return &Exp{
 		s: s, c: s.hoistAll(s.constants(expCoefficients)),
 		log2e: s.Hoist(s.Const(math.Log2E)), ln2Hi: s.Hoist(s.Const(hi)), ln2Lo: s.Hoist(s.Const(math.Ln2 - hi)),
-		// exp(-104) rounds to 0 and exp(89) to +Inf; beyond them, infinities included, ln2Hi * n would not cancel x.
+		// exp(-104) rounds to 0 and exp(89) to +Inf; beyond them, including infinities, ln2Hi * n
+		// would not cancel x.
 		least: s.Hoist(s.Const(-104)), most: s.Hoist(s.Const(89)),
 		magic: s.Const(magic), bias2: s.bits(127 << 23),
 	}
 }
 
-// Of returns exp(x), which it takes apart as 2^n exp(r) with r = x - n ln(2), |r| <= ln(2)/2.
+// Of returns exp(x), computed as 2^n exp(r) with r = x - n ln(2), |r| <= ln(2)/2.
 func (e *Exp) Of(x Op) VecVirtual {
 	return e.reduced(e.s.Min(e.s.Load(e.most), x))
 }
@@ -67,7 +69,7 @@ func (e *Exp) OfNegative(x Op) VecVirtual { return e.reduced(x) }
 
 func (e *Exp) reduced(x Op) VecVirtual {
 	s := e.s
-	x = s.Max(s.Load(e.least), x) // this order hands on a NaN in x
+	x = s.Max(s.Load(e.least), x) // this order preserves a NaN in x
 	if s.Wide() {
 		n := s.Mul(x, e.log2e)
 		VRNDSCALEPS(Imm(0), n, n)
@@ -80,7 +82,7 @@ func (e *Exp) reduced(x Op) VecVirtual {
 	n := s.Sub(z, e.magic)
 	p := e.polynomial(x, n)
 	// n reaches -150, past the exponents of float32, so 2^n is the product of two factors.
-	VPSLLD(Imm(23), z, z) // n in the exponent's place
+	VPSLLD(Imm(23), z, z) // n in the position of the exponent
 	half := s.Vec()
 	VPSRAD(Imm(24), z, half)
 	VPSLLD(Imm(23), half, half)
@@ -99,7 +101,7 @@ func (e *Exp) polynomial(x, n Op) VecVirtual {
 	return e.s.Horner(r, e.c)
 }
 
-// Exp2 holds the constants of a 2^x that costs as little as it can, for the decays of a scan.
+// Exp2 holds the constants of a 2^x that is as cheap as possible, for the decays of a scan.
 type Exp2 struct {
 	s            ISA
 	c            []Op
@@ -111,9 +113,9 @@ func (s ISA) NewExp2() *Exp2 {
 	return &Exp2{s: s, c: s.hoistAll(s.constants(exp2Coefficients)), magic: s.Const(magic), least: s.Const(-126)}
 }
 
-// Of returns 2^x for x <= 0, and overwrites x. It is exact at 0 and correctly rounded near it, where an
-// error would add up over the timesteps that a slowly decaying state remembers. In AVX2 it is 2^-126 below
-// -126: a state that decays by 1e-38 is gone either way.
+// Of returns 2^x for x <= 0, and overwrites x. It is exact at 0 and correctly rounded near it,
+// where an error would add up over the timesteps that a slowly decaying state remembers. With AVX2
+// it is 2^-126 below -126: a state that decays by 1e-38 is gone either way.
 func (e *Exp2) Of(x Op) VecVirtual {
 	s := e.s
 	if s.Wide() {
@@ -133,7 +135,7 @@ func (e *Exp2) Of(x Op) VecVirtual {
 	return p
 }
 
-// Sigmoid holds the constants of sigmoid and what is made from it.
+// Sigmoid holds the constants of sigmoid and of functions derived from it.
 type Sigmoid struct {
 	s         ISA
 	exp       *Exp
@@ -150,7 +152,7 @@ func (g *Sigmoid) expNegAbs(x Op) VecVirtual {
 	return g.exp.OfNegative(g.s.Or(x, g.sign))
 }
 
-// choose returns ifNegative in the lanes where x has a minus sign, otherwise 1.
+// choose returns ifNegative in the lanes where x has a minus sign, and 1 in the others.
 func (g *Sigmoid) choose(x, ifNegative Op) VecVirtual {
 	s := g.s
 	r := s.Load(g.one)
@@ -164,7 +166,7 @@ func (g *Sigmoid) choose(x, ifNegative Op) VecVirtual {
 	return r
 }
 
-// of returns sigmoid(x) given e = exp(-|x|): 1/(1+e) or e/(1+e), whichever doesn't cancel.
+// of returns sigmoid(x) given e = exp(-|x|): 1/(1+e) or e/(1+e), whichever does not cancel.
 func (g *Sigmoid) of(x, e Op) VecVirtual {
 	return g.s.Div(g.choose(x, e), g.s.Add(e, g.one))
 }
@@ -172,7 +174,7 @@ func (g *Sigmoid) of(x, e Op) VecVirtual {
 // Of returns sigmoid(x).
 func (g *Sigmoid) Of(x Op) VecVirtual { return g.of(x, g.expNegAbs(x)) }
 
-// Both returns sigmoid(x) and sigmoid(-x), which is 1 - sigmoid(x) without a difference that cancels.
+// Both returns sigmoid(x) and sigmoid(-x), which is 1 - sigmoid(x) without cancellation.
 func (g *Sigmoid) Both(x Op) (sigmoid, rest VecVirtual) {
 	s := g.s
 	e := g.expNegAbs(x)

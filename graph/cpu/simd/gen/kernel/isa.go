@@ -1,5 +1,6 @@
-// Package kernel lets one generator program write a kernel for both vector instruction sets: operations
-// on whole vectors of float32 that become AVX2 with FMA, or AVX-512, and functions built from them.
+// Package kernel lets one generator program write a kernel for both vector instruction sets:
+// operations on whole float32 vectors that become AVX2 with FMA, or AVX-512, and functions composed
+// of them.
 package kernel
 
 import (
@@ -15,7 +16,7 @@ import (
 // ISA is a vector instruction set.
 type ISA struct {
 	Name  string // as in function names
-	Lanes int    // float32s in a vector
+	Lanes int    // float32 elements in a vector
 	busy  bool
 }
 
@@ -31,7 +32,8 @@ func Each(emit func(s ISA)) {
 	emit(AVX512)
 }
 
-// Wide says whether s is AVX-512: 32 registers of 512 bits, mask registers, and operands that broadcast.
+// Wide reports whether s is AVX-512: 32 registers of 512 bits, mask registers, and broadcast
+// operands.
 func (s ISA) Wide() bool { return s.Lanes == 16 }
 
 // Bytes returns the size of a vector.
@@ -75,7 +77,7 @@ func (s ISA) Clear(v Op) {
 	}
 }
 
-// Splat is one float32 in memory that stands for a vector of it.
+// Splat is one float32 in memory that represents a vector with this value in every lane.
 type Splat struct{ Mem }
 
 // Ptr returns a register with the pointer of slice parameter name.
@@ -84,7 +86,8 @@ func Ptr(name string) Register { return Load(Param(name).Base(), GP64()) }
 // Int returns a register with integer parameter name.
 func Int(name string) Register { return Load(Param(name), GP64()) }
 
-// ByteStride returns a register with integer parameter name, a number of float32s, in bytes.
+// ByteStride returns a register with integer parameter name, a number of float32 elements, in
+// bytes.
 func ByteStride(name string) Register {
 	r := Int(name)
 	SHLQ(Imm(2), r)
@@ -102,7 +105,7 @@ func (s ISA) SplatParam(name string) VecVirtual {
 
 var constants = map[string]Mem{}
 
-// Const returns a vector of v, as an operand that is in memory.
+// Const returns a vector of v as a memory operand.
 func (s ISA) Const(v float64) Op { return s.bits(math.Float32bits(float32(v))) }
 
 func (s ISA) bits(v uint32) Op {
@@ -131,7 +134,8 @@ func (s ISA) Busy() ISA {
 	return s
 }
 
-// Hoist returns a register with v where s has registers to spare, for the constants of a loop; otherwise v.
+// Hoist returns a register with v if s has registers to spare, for the constants of a loop;
+// otherwise v.
 func (s ISA) Hoist(v Op) Op {
 	if s.Wide() && !s.busy {
 		return s.Load(v)
@@ -163,7 +167,7 @@ func (s ISA) Store(v Op, m Mem) { VMOVUPS(v, m) }
 
 type instruction = func(...Op)
 
-// emit writes an instruction whose first operand may be anything that Load takes.
+// emit emits an instruction whose first operand may be anything that Load accepts.
 func (s ISA) emit(plain, broadcast instruction, src Op, rest ...Op) {
 	if m, ok := src.(Splat); ok {
 		if s.Wide() {
@@ -175,7 +179,8 @@ func (s ISA) emit(plain, broadcast instruction, src Op, rest ...Op) {
 	plain(append([]Op{src}, rest...)...)
 }
 
-// Add returns a + b. The first operand of these is a register, the other anything that Load takes.
+// Add returns a + b. The first operand of these functions is a register, the other anything that
+// Load accepts.
 func (s ISA) Add(a, b Op) VecVirtual { return s.binary(VADDPS, VADDPS_BCST, a, b) }
 
 // Sub returns a - b.
@@ -187,13 +192,13 @@ func (s ISA) Mul(a, b Op) VecVirtual { return s.binary(VMULPS, VMULPS_BCST, a, b
 // Div returns a / b.
 func (s ISA) Div(a, b Op) VecVirtual { return s.binary(VDIVPS, VDIVPS_BCST, a, b) }
 
-// Max returns the greater of a and b, and b where one is NaN.
+// Max returns the larger of a and b, and b if either is NaN.
 func (s ISA) Max(a, b Op) VecVirtual { return s.binary(VMAXPS, VMAXPS_BCST, a, b) }
 
-// Min returns the lesser of a and b, and b where one is NaN.
+// Min returns the smaller of a and b, and b if either is NaN.
 func (s ISA) Min(a, b Op) VecVirtual { return s.binary(VMINPS, VMINPS_BCST, a, b) }
 
-// Or returns the bits that a or b has.
+// Or returns the bitwise or of a and b.
 func (s ISA) Or(a, b Op) VecVirtual { return s.binary(VORPS, VORPS_BCST, a, b) }
 
 func (s ISA) binary(plain, broadcast instruction, a, b Op) VecVirtual {
@@ -251,7 +256,8 @@ func (s ISA) foldLanes(v VecVirtual, fold instruction, n int) VecVirtual {
 	return x.(VecVirtual)
 }
 
-// FoldPair returns a vector whose even lanes add up to a, and odd ones to b.
+// FoldPair returns a vector whose even lanes add up to the sum of a, and its odd lanes to that of
+// b.
 func (s ISA) FoldPair(a, b Op) VecVirtual {
 	low, high := s.Vec(), s.Vec()
 	VUNPCKLPS(b, a, low)
@@ -270,7 +276,7 @@ func (s ISA) Horner(x Op, c []Op) VecVirtual {
 	return p
 }
 
-// Loop emits body for counter, which it decrements by step, until less than step is left.
+// Loop emits body in a loop that decrements counter by step until less than step is left.
 func Loop(label string, counter Register, step int, body func()) {
 	end := label + "End"
 	CMPQ(counter, Imm(uint64(step)))

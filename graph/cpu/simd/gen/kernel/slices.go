@@ -9,8 +9,8 @@ import (
 	. "github.com/mmcloughlin/avo/reg"
 )
 
-// Place is one vector's place in the slices that Slices goes through: whole, or the last elements of the
-// slices, of which there are fewer than lanes.
+// Place is the place of one vector in the slices that Slices iterates over: a whole vector, or the
+// last elements of the slices, fewer than lanes.
 type Place struct {
 	s    ISA
 	i    Register // byte offset
@@ -18,8 +18,8 @@ type Place struct {
 	mask Register // nil for a whole vector
 }
 
-// Slices emits body for slices of length n, for vectors at successive places: unroll of them at a time,
-// numbered u, then single ones, then what is left. n is used up.
+// Slices emits body for slices of length n, for vectors at successive places: unroll of them at a
+// time, numbered u, then single ones, then the rest. It changes n.
 func (s ISA) Slices(n Register, unroll int, body func(p Place, u int)) {
 	i := GP64()
 	XORQ(i, i)
@@ -90,7 +90,7 @@ func (p Place) Load(base Register) VecVirtual {
 	return v
 }
 
-// Operand returns the vector of the slice at base, in memory where it can be.
+// Operand returns the vector of the slice at base, as a memory operand if possible.
 func (p Place) Operand(base Register) Op {
 	if p.mask == nil {
 		return p.at(base)
@@ -110,8 +110,9 @@ func (p Place) Store(v Op, base Register) {
 	}
 }
 
-// Stream is Store past the caches, for what nothing reads soon. The slice at base must begin at a multiple of
-// a vector's bytes, and SFENCE must come before another goroutine may see what was stored.
+// Stream is Store bypassing the caches, for data that nothing reads soon. The slice at base must
+// start at a multiple of a vector's size, and SFENCE is needed before another goroutine may see the
+// data.
 func (p Place) Stream(v Op, base Register) {
 	if p.mask == nil {
 		VMOVNTPS(v, p.at(base))
@@ -134,7 +135,7 @@ func (p Place) Only(v, fill VecVirtual) VecVirtual {
 	return r
 }
 
-// Repeat emits body n times, at least once. n is used up.
+// Repeat emits body in a loop of n iterations, at least one. It changes n.
 func Repeat(label string, n Register, body func()) {
 	Label(label)
 	body()
@@ -144,7 +145,7 @@ func Repeat(label string, n Register, body func()) {
 
 var labels int
 
-// NewLabel returns a label that no other has.
+// NewLabel returns a unique label.
 func NewLabel(name string) string {
 	labels++
 	return fmt.Sprintf("%s%d", name, labels)

@@ -87,7 +87,7 @@ func statesGrad(s ISA) {
 	End()
 }
 
-// stepsBack is timesteps from the last to the first.
+// stepsBack is timesteps in reverse order.
 func stepsBack(s ISA, label string, steps Register, body func(offset Register)) {
 	offset := CopyOf(steps)
 	IMUL3Q(U32(s.Bytes()), offset, offset)

@@ -16,9 +16,9 @@ import (
 // chunk is simd.ScanChunk.
 const chunk = 32
 
-// statesAtOnce is simd.scanStatesAtOnce, the number of states that a kernel takes through a chunk together:
-// their chains of multiply-adds are independent, and they share the loads and stores of what belongs to a
-// timestep. Four were no faster.
+// statesAtOnce is simd.scanStatesAtOnce, the number of states that a kernel takes through a chunk
+// together: their chains of multiply-adds are independent, and they share the loads and stores of
+// per-timestep data. Four were no faster.
 const statesAtOnce = 2
 
 // The rows of the work array, [row][chunk][lanes], as in scan_kernels.go.
@@ -54,7 +54,7 @@ func main() {
 
 func at(base Register) Mem { return Mem{Base: base} }
 
-// work is the work array; of returns row i at the timestep whose byte offset is offset.
+// work is the work array; of returns row i at the timestep with this byte offset.
 type work struct {
 	s    ISA
 	base Register
@@ -72,10 +72,11 @@ func advance(bytes int, pointers ...Register) {
 	}
 }
 
-// ahead goes through parameter ahead, pairs of the address of a row and the bytes to the next one: rows that
-// the next chunk reads or writes, which lie too far apart for the hardware's prefetchers. A pass over a
-// chunk's timesteps brings in a line of each row of one pair, so that memory works while the states are
-// computed; from the pair of zeros at the end on it touches the work array, which is in the cache.
+// ahead iterates over parameter ahead, pairs of the address of a row and the bytes to the next row:
+// rows that the next chunk reads or writes, too far apart for the hardware prefetchers. A pass over
+// a chunk's timesteps prefetches one line of each row of one pair, so that memory is busy while the
+// states are computed. From the terminating pair of zeros on it touches the work array, which is in
+// the cache.
 type ahead struct {
 	idle        Register
 	row, stride Register
@@ -83,7 +84,8 @@ type ahead struct {
 
 func newAhead(idle Register) *ahead { return &ahead{idle, GP64(), GP64()} }
 
-// begin takes the next pair. The parameter itself is the pointer to it: registers are scarce.
+// begin reads the next pair. The parameter itself is used as the pointer to it: registers are
+// scarce.
 func (a *ahead) begin(label string) {
 	parameter, next := base("ahead"), Ptr("ahead")
 	MOVQ(at(next), a.row)
@@ -97,7 +99,7 @@ func (a *ahead) begin(label string) {
 	MOVQ(next, parameter)
 }
 
-// base is where the pointer of slice parameter name lies.
+// base is the address of the pointer of slice parameter name.
 func base(name string) Mem {
 	b, err := Param(name).Base().Resolve()
 	if err != nil {
@@ -134,8 +136,8 @@ func eachBlock(body func(states int, label string)) {
 	}
 }
 
-// eachPanelBlock is eachBlock with row the byte offset of the block's first state in operands that lie
-// [N][width].
+// eachPanelBlock is eachBlock with row the byte offset of the block's first state in operands with
+// the layout [N][width].
 func eachPanelBlock(s ISA, width Register, body func(states int, row Register, label string)) {
 	row := GP64()
 	XORQ(row, row)
@@ -147,7 +149,7 @@ func eachPanelBlock(s ISA, width Register, body func(states int, row Register, l
 	})
 }
 
-// panelRows are pointers to successive rows of parameter name, from row on.
+// panelRows are pointers to successive rows of parameter name, starting at row.
 type panelRows struct {
 	s       ISA
 	pointer Register

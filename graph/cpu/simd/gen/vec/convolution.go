@@ -54,7 +54,7 @@ func convolution(s ISA) {
 	s.Func("convInput", "(dx, w []float32, wStride int, dpre []float32, dpreStride, taps int)")
 	dx, w, dpre := Ptr("dx"), Ptr("w"), Ptr("dpre")
 	wStride, dpreStride := ByteStride("wStride"), ByteStride("dpreStride")
-	last := Int("taps") // the taps' rows are taken from the last to the first
+	last := Int("taps") // the taps' rows are read from the last to the first
 	DECQ(last)
 	IMULQ(wStride, last)
 	ADDQ(last, w)
@@ -70,8 +70,8 @@ func convolution(s ISA) {
 // columnTaps is simd.convTaps.
 const columnTaps = 4
 
-// column goes down one vector of channels of a matrix: row by row, and prefetches the row that it reaches
-// simd.convRows later, as the hardware's prefetchers don't follow a stride of more than a page.
+// column goes down one vector of channels of a matrix, row by row, and prefetches the row
+// simd.convRows ahead, because the hardware prefetchers don't follow a stride of more than a page.
 type column struct{ pointer, stride, ahead Register }
 
 func newColumn(name string) column {
@@ -87,7 +87,8 @@ func (c column) next() { ADDQ(c.stride, c.pointer) }
 
 func (c column) prefetch() { PREFETCHT1(Mem{Base: c.pointer, Index: c.ahead, Scale: 1}) }
 
-// columnRows loads rows of parameter name, a vector each, and returns what stores them again.
+// columnRows loads rows of parameter name, a vector each, and returns a function that emits their
+// stores.
 func columnRows(s ISA, name string, stride Register) (rows []VecVirtual, store func()) {
 	p := Ptr(name)
 	for range columnTaps {
@@ -103,7 +104,7 @@ func columnRows(s ISA, name string, stride Register) (rows []VecVirtual, store f
 	}
 }
 
-// shift forgets the first of successive rows.
+// shift drops the first of successive rows.
 func shift(s ISA, rows []VecVirtual) {
 	for i := range len(rows) - 1 {
 		s.Set(rows[i], rows[i+1])

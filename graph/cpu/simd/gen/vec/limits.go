@@ -7,11 +7,11 @@ import (
 	. "github.com/sambatrain/sambatrain/graph/cpu/simd/gen/kernel"
 )
 
-// multiplyAdds is simd.fmaVectors: more than the latency of a multiply-add times those that a core starts in a
-// cycle, on every processor so far.
+// multiplyAdds is simd.fmaVectors: more than the latency of a multiply-add times the number that a
+// core starts per cycle, on every CPU so far.
 const multiplyAdds = 12
 
-// limits are what peaks are measured with.
+// limits are the functions that measure peaks.
 func limits(s ISA) {
 	s.Func("fmas", "(rounds int)")
 	rounds, one := Int("rounds"), s.Load(s.Const(1))

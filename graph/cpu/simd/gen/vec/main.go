@@ -10,8 +10,8 @@ import (
 	. "github.com/sambatrain/sambatrain/graph/cpu/simd/gen/kernel"
 )
 
-// unroll is the number of vectors that functions of one or two operations take at a time. Where there is
-// more to do for a vector, out-of-order execution overlaps successive ones as well.
+// unroll is the number of vectors that functions of one or two operations process at a time. Where
+// there is more to do per vector, out-of-order execution overlaps successive ones anyway.
 const unroll = 4
 
 func main() {

@@ -10,7 +10,7 @@ import (
 	. "github.com/sambatrain/sambatrain/graph/cpu/simd/gen/kernel"
 )
 
-// sums are the partial sums of a loop unrolled as often.
+// sums are the partial sums of a loop that is unrolled by `unroll`.
 func sums(s ISA) []VecVirtual {
 	v := make([]VecVirtual, unroll)
 	for i := range v {

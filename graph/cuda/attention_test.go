@@ -12,8 +12,9 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/rope"
 )
 
-// TestAttentionOfLongRows: at sizes that the float64 reference is too slow for, tensor cores' gradients are those of the
-// float32 kernels, and the same in every run, with many more blocks at work than the GPU holds at once.
+// TestAttentionOfLongRows: at sizes for which the float64 reference is too slow, the gradients of
+// the tensor-core kernels agree with those of the float32 kernels and are the same in every run,
+// with many more thread blocks than the GPU can run at once.
 func TestAttentionOfLongRows(t *testing.T) {
 	d := open(t)
 	rotary := func(c attention.Config) *graph.Spec {
@@ -88,7 +89,7 @@ func TestAttentionOfLongRows(t *testing.T) {
 	}
 }
 
-// passes are a case's forward op and its one backward op.
+// passes are a case's forward op and its single backward op.
 func passes(t *testing.T, c graph.Case) (forward, backward *graph.Resolved) {
 	t.Helper()
 	calls := benchCalls(t, c)
@@ -98,7 +99,7 @@ func passes(t *testing.T, c graph.Case) (forward, backward *graph.Resolved) {
 	return calls[0], calls[1]
 }
 
-// runCall is an op's outputs.
+// runCall returns an op's outputs.
 func runCall(t *testing.T, d *Device, r *graph.Resolved, in [][]float64, p precision) [][]float32 {
 	t.Helper()
 	l, err := loadCall(d, r, p, 0)
@@ -124,7 +125,7 @@ func runCall(t *testing.T, d *Device, r *graph.Resolved, in [][]float64, p preci
 	return out
 }
 
-// rounded is x in bfloat16's values.
+// rounded is x rounded to bfloat16.
 func rounded(x []float64) []float64 {
 	y := make([]float64, len(x))
 	for i, v := range x {

@@ -19,8 +19,8 @@ func (d *Device) Join(c graph.Comm) error {
 		return errors.New("cuda: the processes are joined by a library that does not reach a GPU's memory; GPUs want NCCL")
 	}
 	return d.Within(func() (err error) {
-		// Of the kernels' priority: what run.shard full gathers ahead must not take the
-		// multiprocessors from them (docs/LOG.md).
+		// Of the same priority as the kernels: the gathers that run.shard full issues ahead must
+		// not take SMs away from them (docs/LOG.md).
 		const nonBlocking = 1
 		if err := d.driver.call("cuStreamCreate", d.driver.streamCreate, uintptr(unsafe.Pointer(&d.side)), nonBlocking); err != nil {
 			return err
@@ -34,8 +34,8 @@ func (d *Device) Join(c graph.Comm) error {
 	})
 }
 
-// rehearse makes each call once with few and with many elements: the library makes its
-// connections at the first call of a kind, which must not be within a capture.
+// rehearse makes each kind of call once with few and with many elements: the library connects at
+// the first call of a kind, which must not happen during a capture.
 func (d *Device) rehearse() error {
 	for _, each := range []int{4, workspaceBytes / 4 / d.comm.Size()} {
 		x := graph.Vector{Address: pointer(d.scratch), Elements: each * d.comm.Size()}
@@ -48,8 +48,8 @@ func (d *Device) rehearse() error {
 	return d.driver.call("cuStreamSynchronize", d.driver.streamSynchronize, d.side)
 }
 
-// Leave implements graph.Device. The library waits for the end of all graphs that have
-// calls of it.
+// Leave implements graph.Device. The library waits for the end of all graphs that contain calls of
+// it.
 func (d *Device) Leave() error {
 	if d.comm == nil {
 		return nil
@@ -66,25 +66,25 @@ func (d *Device) Leave() error {
 	})
 }
 
-// newEvent is an event that orders streams.
+// newEvent is an event for ordering streams.
 func (d *Device) newEvent() (e uintptr, err error) {
 	const withoutTiming = 2
 	err = d.driver.call("cuEventCreate", d.driver.eventCreate, uintptr(unsafe.Pointer(&e)), withoutTiming)
 	return e, err
 }
 
-// pointer is an address of the GPU's.
+// pointer converts a device address.
 func pointer(address uint64) unsafe.Pointer {
 	a := uintptr(address)
 	return *(*unsafe.Pointer)(unsafe.Pointer(&a))
 }
 
-// collective is a call to other processes, on a stream of its own: kernels behind it need
-// not wait unless they touch its vectors.
+// collective is a call to other processes, on a separate stream: kernels after it wait for it only
+// if they access its vectors.
 type collective struct {
 	d *Device
 	graph.Collective
-	done uintptr // an event; 0 in a run of one process
+	done uintptr // an event; 0 with a single process
 }
 
 func (d *Device) newCollective(c graph.Collective) (*collective, error) {
@@ -121,7 +121,7 @@ func vector(b graph.DeviceBuffer) graph.Vector {
 	return graph.Vector{Address: pointer(b.Address), Elements: b.Cols, DType: b.DType}
 }
 
-// await makes a stream wait for a call to other processes, and for all those before it.
+// await makes a stream wait for a call to other processes, and for all earlier ones.
 func (c *collective) await(stream uintptr) error {
 	if c.done == 0 {
 		return nil
@@ -129,9 +129,9 @@ func (c *collective) await(stream uintptr) error {
 	return c.d.driver.call("cuStreamWaitEvent", c.d.driver.streamWaitEvent, stream, c.done, 0)
 }
 
-// schedule says before which steps of a plan the kernels' stream must wait, and for which
-// call: the last one that touches memory which the step touches too. The entry behind the
-// last step is the program's end, where all calls are waited for.
+// schedule determines before which steps of a plan the kernels' stream must wait, and for which
+// call: the last one that accesses memory which the step accesses, too. The entry after the last
+// step is the program's end, which waits for all calls.
 func schedule(plan *graph.Plan, steps [][]command) []*collective {
 	waits := make([]*collective, len(steps)+1)
 	type call struct {
@@ -157,8 +157,8 @@ func schedule(plan *graph.Plan, steps [][]command) []*collective {
 	return waits
 }
 
-// collectiveOf is the call to other processes that a step consists of. It is ordered with
-// others by their stream.
+// collectiveOf is the call to other processes that a step consists of. Its stream orders it with
+// the other calls.
 func collectiveOf(commands []command) *collective {
 	if len(commands) != 1 {
 		return nil
@@ -167,7 +167,7 @@ func collectiveOf(commands []command) *collective {
 	return c
 }
 
-// touch reports whether two steps have memory in common.
+// touch reports whether two steps access common memory.
 func touch(a, b *graph.Step) bool {
 	for _, s := range [][]graph.Slot{a.In, a.Out} {
 		for _, x := range s {
@@ -183,7 +183,7 @@ func touch(a, b *graph.Step) bool {
 	return false
 }
 
-// runStep puts step i on the stream.
+// runStep enqueues step i on the stream.
 func (p *Program) runStep(i int) error {
 	if w := p.waits[i]; w != nil {
 		if err := w.await(p.d.stream); err != nil {

@@ -8,8 +8,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// TestSchedule: a kernel waits for the last call to other processes that touches its
-// memory, and with it for those before; calls wait for none; and all are over at the end.
+// TestSchedule: a kernel waits for the last call to other processes that accesses its memory, and
+// thereby for the earlier ones; calls wait for none; and all are done at the end.
 func TestSchedule(t *testing.T) {
 	const a, b, c, d = 0, 100, 200, 300
 	slot := func(offset int) graph.Slot { return graph.Slot{Offset: offset, Rows: 1, Cols: 100, Stride: 100} }
@@ -21,14 +21,14 @@ func TestSchedule(t *testing.T) {
 	list := []step{
 		{slot(a), slot(a), false},
 		{slot(a), slot(b), true},  // 1
-		{slot(c), slot(c), false}, // beside it
+		{slot(c), slot(c), false}, // concurrent with it
 		{slot(c), slot(d), true},  // 3
 		{slot(b), slot(d), true},  // 4: ordered with the others
-		{halves, slot(a), false},  // needs what 1 and 4 have touched
-		{slot(d), slot(b), false}, // over already
+		{halves, slot(a), false},  // needs what 1 and 4 access
+		{slot(d), slot(b), false}, // waited for already
 		{slot(c), slot(c), true},  // 7
-		{halves, slot(d), false},  // beside it
-		{slot(a), slot(a), false}, //
+		{halves, slot(d), false},  // concurrent with it
+		{slot(a), slot(a), false},
 	}
 	plan := &graph.Plan{}
 	var commands [][]command

@@ -1,7 +1,7 @@
-// What every op's source may use. It is put before each of them; nothing is
-// included, because NVRTC finds no headers on most machines.
+// Functions for every op's source. This file is put in front of each source; nothing is included,
+// because NVRTC finds no headers on most machines.
 //
-// Types: `bf16` is stored, all arithmetic is float. Sources are compiled with macros
+// Types: `bf16` is for storage only, all arithmetic is in float. Sources are compiled with macros
 // for the element types of their operands (Launch.Defines), each `float` or `bf16`.
 
 typedef unsigned char uint8_t;
@@ -19,7 +19,7 @@ struct __align__(2) bf16 { uint16_t bits; };
 __device__ __forceinline__ float to_float(float x) { return x; }
 __device__ __forceinline__ float to_float(bf16 x) { return __uint_as_float((uint32_t)x.bits << 16); }
 
-// pack_bf16 rounds two floats to nearest even; lo is the lower half.
+// pack_bf16 rounds two floats to nearest even; lo becomes the lower half.
 __device__ __forceinline__ uint32_t pack_bf16(float lo, float hi) {
   uint32_t r;
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(hi), "f"(lo));
@@ -35,7 +35,7 @@ __device__ __forceinline__ bf16 to_bf16(float x) {
 __device__ __forceinline__ void store(float *p, float x) { *p = x; }
 __device__ __forceinline__ void store(bf16 *p, float x) { *p = to_bf16(x); }
 
-// load<T>(p) and store: one element as float.
+// load and store move one element, as float.
 template <typename T> __device__ __forceinline__ float load(const T *p) { return to_float(*p); }
 
 // load4 and store4 move four elements; p is aligned to all of them.
@@ -69,7 +69,7 @@ __device__ __forceinline__ void store8(bf16 *p, const float x[8]) {
   *(uint4 *)p = make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7]));
 }
 
-// Template parameters here are spelled so that no macro of an op's can have their name.
+// Template parameters here are spelled such that no op's macro can have the same name.
 
 // load_vector and store_vector move 1, 4 or 8 elements.
 template <int Width, typename Type> __device__ __forceinline__ void load_vector(const Type *p, float *x) {
@@ -85,22 +85,23 @@ template <int Width, typename Type> __device__ __forceinline__ void store_vector
   if constexpr (Width == 1) store(p, x[0]);
 }
 
-// aligned reports whether rows that start at p, stride elements apart, can be moved
-// Width elements at a time.
+// aligned reports whether rows that start at p, stride elements apart, can be accessed Width
+// elements at a time.
 template <int Width, typename Type> __device__ __forceinline__ bool aligned(const Type *p, int64_t stride) {
   constexpr int bytes = Width * sizeof(Type) < 16 ? Width * sizeof(Type) : 16;
   return (uint64_t)p % bytes == 0 && stride % Width == 0;
 }
 
-// widest is how many elements at a time rows of cols can be moved: Most, 4 or 1.
+// widest is the number of elements at a time in which rows of cols elements can be accessed: Most,
+// 4 or 1.
 template <int Most, typename Type> __device__ __forceinline__ int widest(int cols, const Type *p, int64_t stride) {
   if (cols % Most == 0 && aligned<Most>(p, stride)) return Most;
   return cols % 4 == 0 && aligned<4>(p, stride) ? 4 : 1;
 }
 
-// load_share and store_share move one thread's Share elements of a row of cols that
-// some threads share, Width next to each other, so that a warp's accesses join.
-// Beyond cols zeros are loaded and nothing is stored.
+// load_share and store_share move one thread's Share elements of a row of cols elements that
+// several threads share, in groups of Width adjacent elements, so that a warp's accesses coalesce.
+// Elements beyond cols are loaded as zeros and not stored.
 template <int Width, int Share, typename Type>
 __device__ __forceinline__ void load_share(const Type *row, int thread, int threads, int cols, float x[Share]) {
 #pragma unroll
@@ -134,8 +135,8 @@ __device__ __forceinline__ float warp_max(float x) {
   return x;
 }
 
-// block_sum and block_max reduce over all threads, in an order that depends on
-// blockDim alone. shared holds 33 floats. Every thread gets the result.
+// block_sum and block_max reduce over all threads of a block, in an order that depends only on
+// blockDim. shared holds 33 floats. Every thread gets the result.
 __device__ __forceinline__ float block_sum(float x, float *shared) {
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, warps = (blockDim.x + WARP - 1) / WARP;
   x = warp_sum(x);
@@ -163,7 +164,7 @@ __device__ __forceinline__ float block_max(float x, float *shared) {
   return shared[32];
 }
 
-// The same in double; shared holds 33 of them.
+// The same in double; shared holds 33 doubles.
 __device__ __forceinline__ double warp_sum(double x) {
 #pragma unroll
   for (int d = WARP / 2; d > 0; d /= 2) x += __shfl_xor_sync(FULL, x, d);
@@ -183,7 +184,7 @@ __device__ __forceinline__ double block_sum(double x, double *shared) {
   return shared[32];
 }
 
-// warps_sum adds the x of a lane over a block's warps, in their order, for warp 0 alone.
+// warps_sum adds the x of each lane over a block's warps, in order; only warp 0 gets the result.
 // shared holds a float for each thread.
 __device__ __forceinline__ float warps_sum(float x, float *shared) {
   __syncthreads();
@@ -194,8 +195,8 @@ __device__ __forceinline__ float warps_sum(float x, float *shared) {
   return x;
 }
 
-// sum_parts adds parts [parts][cols] of a sum: a block of 1024 threads has 32 columns, each
-// of its warps every 32nd part, and then the warps in order.
+// sum_parts adds the partial sums [parts][cols]: a block of 1024 threads handles 32 columns. Each
+// of its warps adds every 32nd part, and then the warps' sums are added in order.
 __device__ __forceinline__ void sum_parts(const float *partials, float *to, int parts, int cols) {
   __shared__ float shared[1024];
   int j = blockIdx.x * WARP + threadIdx.x % WARP;
@@ -206,9 +207,9 @@ __device__ __forceinline__ void sum_parts(const float *partials, float *to, int 
   if (threadIdx.x < WARP && j < cols) to[j] = sum;
 }
 
-// A kernel whose launch is Early may begin while the one before it is at work. It calls
-// let_next_begin, for the one behind, when it starts, and wait_for_inputs before it touches
-// what those before it read or write.
+// A kernel whose launch is Early may start while its predecessor is still running (programmatic
+// dependent launch). It calls let_next_begin, for its successor, when it starts, and
+// wait_for_inputs before it accesses memory that its predecessors read or write.
 __device__ __forceinline__ void let_next_begin() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;");
@@ -223,14 +224,14 @@ __device__ __forceinline__ void begin_early() { let_next_begin(), wait_for_input
 
 #define LOG2E 1.4426950408889634f
 
-// fast_exp2 is 2^x of the special-function unit: 2 ulp, 0 for very negative x.
+// fast_exp2 is 2^x by the special-function unit: 2 ulp, 0 for very negative x.
 __device__ __forceinline__ float fast_exp2(float x) {
   float r;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
   return r;
 }
 __device__ __forceinline__ float fast_exp(float x) { return fast_exp2(x * LOG2E); }
-// fast_log2 has an absolute error of 2^-22, fast_reciprocal one of 1 ulp.
+// fast_log2 has an absolute error of 2^-22, fast_reciprocal an error of 1 ulp.
 __device__ __forceinline__ float fast_log2(float x) {
   float r;
   asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
@@ -248,8 +249,8 @@ __device__ __forceinline__ float silu_grad(float x) {
   float s = sigmoid(x);
   return s * (1.f + x * (1.f - s));
 }
-// swiglu_of is y = silu(gate) up, and swiglu_grad dgate and dup, which may be gate and up themselves:
-// for products' epilogues, where a division would be a call.
+// swiglu_of is y = silu(gate) up; swiglu_grad computes dgate and dup, which may be gate and up
+// themselves. They are for products' epilogues, where a division would be a function call.
 __device__ __forceinline__ float fast_sigmoid(float x) { return fast_reciprocal(1.f + fast_exp(-x)); }
 __device__ __forceinline__ float swiglu_of(float gate, float up) { return gate * fast_sigmoid(gate) * up; }
 __device__ __forceinline__ void swiglu_grad(float gate, float up, float dy, float &dgate, float &dup) {
@@ -260,8 +261,8 @@ __device__ __forceinline__ float softplus(float x) { return x > 20.f ? x : log1p
 
 __device__ __forceinline__ uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
 
-// copy_async16 copies 16 bytes from global to shared memory; where ok is false it
-// writes zeros and reads nothing.
+// copy_async16 copies 16 bytes from global to shared memory (cp.async); if ok is false it writes
+// zeros and reads nothing.
 __device__ __forceinline__ void copy_async16(void *to, const void *from, bool ok = true) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(ok ? 16 : 0));
 }
@@ -278,7 +279,7 @@ __device__ __forceinline__ void mma_16x8x16(float d[4], const uint32_t a[4], con
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
-// ldmatrix4 loads four 8x8 tiles of 16-bit elements; each lane gives a row's address.
+// ldmatrix4 loads four 8x8 tiles of 16-bit elements; each lane provides the address of a row.
 __device__ __forceinline__ void ldmatrix4(uint32_t r[4], const void *row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
@@ -290,14 +291,14 @@ __device__ __forceinline__ void ldmatrix4_trans(uint32_t r[4], const void *row) 
                : "r"(shared_address(row)));
 }
 
-// exchange swaps odd of the lower lane with even of the upper one, `lane` away.
+// exchange swaps `odd` of the lower lane with `even` of the upper one, `lane` lanes away.
 __device__ __forceinline__ void exchange(uint32_t &even, uint32_t &odd, bool upper, int lane) {
   uint32_t got = __shfl_xor_sync(FULL, upper ? even : odd, lane);
   (upper ? even : odd) = got;
 }
 
-// From compute capability 9.0 on: barriers at addresses in shared memory, and copies by tensor
-// maps that arrive there (PTX, sections "mbarrier" and "Asynchronous copy").
+// For compute capability 9.0 and later: barriers at addresses in shared memory, and TMA copies that
+// signal them (PTX, sections "mbarrier" and "Asynchronous copy").
 
 struct __align__(64) TensorMap {
   uint64_t words[16];
@@ -306,11 +307,11 @@ struct __align__(64) TensorMap {
 __device__ __forceinline__ void mbarrier_init(uint32_t barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(arrivals) : "memory");
 }
-// mbarrier_expect arrives, and announces bytes that copies will bring.
+// mbarrier_expect arrives at a barrier and announces the number of bytes that copies will write.
 __device__ __forceinline__ void mbarrier_expect(uint32_t barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
-// mbarrier_await waits for the end of the phase of a parity.
+// mbarrier_await waits for the end of the phase with this parity.
 __device__ __forceinline__ void mbarrier_await(uint32_t barrier, int parity) {
   asm volatile(
       "{\n.reg .pred p;\nagain:\n"
@@ -319,19 +320,20 @@ __device__ __forceinline__ void mbarrier_await(uint32_t barrier, int parity) {
       : "memory");
 }
 
-// copy_box begins to copy the box at column c and row r of a matrix; the barrier is told.
+// copy_box starts the copy of the box at column c and row r of a matrix; it signals the barrier.
 __device__ __forceinline__ void copy_box(uint32_t to, const TensorMap *from, int c, int r, uint32_t barrier) {
   asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(to), "l"(from),
                "r"(c), "r"(r), "r"(barrier)
                : "memory");
 }
 
-// cluster_arrive and cluster_await let a thread go on when all threads of the cluster's blocks have arrived. Nothing
-// that they stored is seen for it.
+// cluster_arrive and cluster_await synchronize all threads of a cluster's blocks, but they do not
+// make earlier stores visible.
 __device__ __forceinline__ void cluster_arrive() { asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory"); }
 __device__ __forceinline__ void cluster_await() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 
-// store_async stores to a place in shared memory of one of the cluster's blocks, whose barrier counts the bytes.
+// store_async stores to shared memory of one of the cluster's blocks, whose barrier counts the
+// bytes.
 __device__ __forceinline__ void store_async(float *p, uint64_t *barrier, int block, float v) {
   asm volatile(
       "{\n.reg .b32 to, at;\nmapa.shared::cluster.u32 to, %0, %2;\nmapa.shared::cluster.u32 at, %1, %2;\n"
@@ -346,7 +348,8 @@ __device__ __forceinline__ void store_async(float *p, uint64_t *barrier, int blo
       "r"(shared_address(barrier)), "r"(block), "f"(v0), "f"(v1)
       : "memory");
 }
-// mbarrier_await_stores waits for the end of the first phase, and sees what the cluster's blocks have stored.
+// mbarrier_await_stores waits for the end of the first phase, and makes the stores of the cluster's
+// blocks visible.
 __device__ __forceinline__ void mbarrier_await_stores(uint64_t *barrier) {
   asm volatile(
       "{\n.reg .pred p;\nagain:\n"

@@ -14,11 +14,11 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops"
 )
 
-// target is a kind of GPU that kernels are compiled for, and what one block of threads
-// may have there (CUDA C++ Programming Guide, Compute Capabilities).
+// target is a kind of GPU that kernels are compiled for, and the limits of a thread block on it
+// (CUDA C++ Programming Guide, Compute Capabilities).
 type target struct {
 	major, minor    int
-	multiprocessors int // of a model that has it: A100, L4, H100
+	multiprocessors int // of a model with this capability: A100, L4, H100
 	shared          int // bytes, static and dynamic
 }
 
@@ -27,14 +27,13 @@ var targets = []target{{8, 0, 108, 163 << 10}, {8, 9, 58, 99 << 10}, {9, 0, 132,
 const (
 	blockThreads   = 1024
 	blockRegisters = 64 << 10
-	staticShared   = 48 << 10 // what a kernel has without asking for more
+	staticShared   = 48 << 10 // the limit without opting in to more
 )
 
 func (g target) arch() string { return architecture(g.major, g.minor) }
 
-// eachLaunch calls f with the kernel launches of all ops' cases, forward and backward, in
-// every precision and distance between rows. bench says that the launch is that of a
-// real model's shape.
+// eachLaunch calls f with the kernel launches of all ops' cases, forward and backward, in every
+// precision and row stride. bench tells whether a launch has a real model's shape.
 func eachLaunch(t *testing.T, g target, cases []graph.Case, f func(r *graph.Resolved, l graph.Launch, bench bool)) {
 	t.Helper()
 	for _, c := range cases {
@@ -57,8 +56,7 @@ func eachLaunch(t *testing.T, g target, cases []graph.Case, f func(r *graph.Reso
 	}
 }
 
-// TestLaunches holds every launch against what a GPU of each kind can take. It needs no
-// GPU.
+// TestLaunches checks every launch against the limits of each kind of GPU. It needs no GPU.
 func TestLaunches(t *testing.T) {
 	for _, g := range targets {
 		for _, op := range ops.All() {
@@ -88,11 +86,11 @@ func threadsOf(l graph.Launch) int {
 	return max(l.Block[0], 1) * max(l.Block[1], 1) * max(l.Block[2], 1)
 }
 
-// TestSourcesCompile compiles the kernels that each op's cases launch, for every kind of
-// GPU, and holds their registers and shared memory against what there is. It needs NVRTC
-// and no GPU. Kernels at a real model's shapes must keep their registers where models are
-// trained, on compute capability 9.0: a spill that spilling does not name is an error. ARCH
-// (sm_80, sm_89 or sm_90a) compiles for one of them alone.
+// TestSourcesCompile compiles the kernels that each op's cases launch, for every kind of GPU, and
+// checks their registers and shared memory against the limits. It needs NVRTC but no GPU. At a real
+// model's shapes, on compute capability 9.0, where models are trained, kernels must not spill
+// registers: a spill that is not listed in spilling is an error. ARCH (sm_80, sm_89 or sm_90a)
+// restricts it to one of them.
 func TestSourcesCompile(t *testing.T) {
 	compiler, err := openCompiler()
 	if err != nil {
@@ -123,8 +121,8 @@ func TestSourcesCompile(t *testing.T) {
 	}
 }
 
-// spilling are the kernels that put registers aside, with the bytes of a thread that they may:
-// the scan's backward pass was measured faster so than in forms that need fewer registers.
+// spilling lists the kernels that may spill registers, with the number of bytes per thread: the
+// scan's backward pass was measured to be faster this way than in forms that need fewer registers.
 var spilling = map[string]int{
 	"selective_scan_backward":   68,
 	"linear_recurrence_within":  16,
@@ -132,13 +130,13 @@ var spilling = map[string]int{
 	"linear_cross_entropy_rows": 8,
 }
 
-// footprint is what a compiled kernel takes.
+// footprint is the resources that a compiled kernel needs.
 type footprint struct{ registers, shared, spilled int }
 
-// check holds a launch of the kernel against its GPU.
+// check checks a launch of the kernel against the limits of its GPU.
 func (k footprint) check(t *testing.T, g target, l graph.Launch, atScale bool) {
 	t.Helper()
-	const granule = 8 // registers are given out in eights a thread
+	const granule = 8 // registers are allocated in units of 8 per thread
 	if n := (k.registers + granule - 1) / granule * granule * threadsOf(l); n > blockRegisters {
 		t.Errorf("%s: %d registers of %d threads, of %d", l.Kernel, k.registers, threadsOf(l), blockRegisters)
 	}
@@ -192,7 +190,7 @@ var (
 	usedShared    = regexp.MustCompile(`(\d+) bytes smem`)
 )
 
-// launchesOf are a call's launches on a GPU that isn't there.
+// launchesOf are a call's launches on a GPU that need not exist.
 func launchesOf(t *testing.T, g target, r *graph.Resolved, plan *graph.Plan) []graph.Launch {
 	t.Helper()
 	prog := &Program{d: &Device{sms: g.multiprocessors, capability: 10*g.major + g.minor}, plan: plan, workspace: 1 << 40}
@@ -207,7 +205,7 @@ func launchesOf(t *testing.T, g target, r *graph.Resolved, plan *graph.Plan) []g
 	if len(c.Out) == 0 {
 		return launches
 	}
-	// And those that store a result in the host's memory.
+	// And those that store a result in host memory.
 	y := c.Out[0]
 	c.Host = graph.DeviceBuffer{Address: 1 << 52, DType: graph.Float32, Rows: y.Rows, Cols: y.Cols, Stride: y.Cols}
 	stored, err := r.Spec.CUDA.Launches(c)

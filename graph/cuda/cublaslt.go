@@ -29,7 +29,7 @@ const (
 	alignmentConsidered = 256
 )
 
-// blas is cublasLt's functions that this package uses.
+// blas is the functions of cublasLt that this package uses.
 type blas struct {
 	lib *dylib.Library
 
@@ -72,8 +72,8 @@ type heuristicResult struct {
 	reserved  [4]int32
 }
 
-// product is a matrix product with its algorithm chosen. cublasLt counts columns first, so that
-// our C is its transpose: C' = op(B)' op(A)', and A and B change places.
+// product is a matrix product and its algorithm. cublasLt is column-major, so that our C is its
+// transpose: C' = op(B)' op(A)', and A and B are swapped.
 type product struct {
 	d           *Device
 	of          graph.Product
@@ -102,8 +102,8 @@ func alignmentOf(address uint64) uint32 {
 	return uint32(a)
 }
 
-// products are the commands of a product: where its rows are not what fast algorithms want, it is
-// widened, or cut. With an error come those that were made before it.
+// products are the commands of a product. If its rows are not what fast algorithms need, it is
+// widened or split. With an error come the commands that were made before it.
 func (d *Device) products(p graph.Product) ([]command, error) {
 	var list []command
 	whole, zeros := widen(p)
@@ -124,8 +124,8 @@ func (d *Device) products(p graph.Product) ([]command, error) {
 	return list, nil
 }
 
-// newProduct chooses an algorithm: the library's first, or, where products are tuned, the fastest of
-// those that give the same bits.
+// newProduct chooses an algorithm: the library's first proposal or, if products are tuned, the
+// fastest of those with the same bits.
 func (d *Device) newProduct(p graph.Product) (*product, error) {
 	if p.From == 0 {
 		p.From, p.LDFrom = p.C, p.LDC
@@ -155,11 +155,11 @@ func (d *Device) newProduct(p graph.Product) (*product, error) {
 	return m, nil
 }
 
-// describe tells cublasLt what is multiplied, in which types, and how it lies in memory.
+// describe tells cublasLt what is multiplied, in which types, and the memory layouts.
 func (m *product) describe() error {
 	b, p, compute := m.d.blas, &m.of, uintptr(computeFloat32)
 	if m.d.tf32 && p.TypeA == graph.Float32 && p.TypeB == graph.Float32 {
-		compute = computeTF32 // factors are rounded
+		compute = computeTF32 // inputs are rounded
 	}
 	if err := b.call("cublasLtMatmulDescCreate", b.descCreate, uintptr(unsafe.Pointer(&m.desc)), compute, typeFloat32); err != nil {
 		return err
@@ -199,7 +199,8 @@ func (m *product) describe() error {
 	return nil
 }
 
-// proposals are up to n algorithms that cublasLt's heuristic has for a product, its first choice first.
+// proposals are up to n algorithms that cublasLt's heuristic proposes for a product, its first
+// choice first.
 func (m *product) proposals(n int) ([]heuristicResult, error) {
 	b := m.d.blas
 	var pref uintptr

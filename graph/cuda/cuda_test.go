@@ -75,7 +75,7 @@ func TestCUDAOps(t *testing.T) {
 	}
 }
 
-// variants are the precisions and the distances between rows that a call is checked in.
+// variants are the precisions and the row paddings that a call is checked with.
 func variants(run func(p precision, pad int)) {
 	for _, p := range precisions {
 		for _, pad := range []int{0, 8, 3} {
@@ -84,7 +84,7 @@ func variants(run func(p precision, pad int)) {
 	}
 }
 
-// loaded is a plan of one call, every operand in a place of its own.
+// loaded is a plan of one call, with a separate place for every operand.
 type loaded struct {
 	*Program
 	in, out []graph.Slot
@@ -99,8 +99,7 @@ func loadCall(d *Device, r *graph.Resolved, p precision, pad int) (*loaded, erro
 	return &loaded{prog.(*Program), plan.Steps[0].In, plan.Steps[0].Out}, nil
 }
 
-// planCall is a plan of one call whose activations' rows are pad elements further
-// apart than they are wide.
+// planCall is a plan of one call whose activations have pad elements after each row.
 func planCall(r *graph.Resolved, p precision, pad int) *graph.Plan {
 	plan := &graph.Plan{Inputs: map[string]graph.Slot{}, Results: map[string]graph.Slot{}}
 	step, wide := graph.Step{Resolved: r}, !p.mixed
@@ -117,21 +116,21 @@ func planCall(r *graph.Resolved, p precision, pad int) *graph.Plan {
 		return s
 	}
 	for _, o := range r.In {
-		// A state that is updated in place is float32 in any precision, but for caches.
+		// A state that is updated in place is float32 in any precision, except for caches.
 		s := slot(o, graph.Inputs, o.Kind == graph.Precise || o.Updated && o.Kind != graph.Factor || len(o.Shape) < 2)
 		s.Pad = s.Stride - s.Cols
 		wide = wide || (s.DType == graph.Float32 && o.Strided)
 		step.In = append(step.In, s)
 	}
 	for i, o := range r.Out {
-		// What isn't an activation is a parameter's gradient.
+		// An output that isn't an activation is a parameter's gradient.
 		step.Out = append(step.Out, slot(o, graph.Arena, o.Kind == graph.Precise || !o.Strided || i == 0 && r.Spec.Promote && wide))
 	}
 	plan.Steps = []graph.Step{step}
 	return plan
 }
 
-// put writes an input to its staging memory and returns what the GPU will see of it.
+// put writes an input to its staging memory and returns the values that the GPU will see.
 func (l *loaded) put(s graph.Slot, data []float64) []float64 {
 	seen := make([]float64, len(data))
 	at := unsafe.Add(l.inputs, 4*s.Offset)
@@ -153,7 +152,7 @@ func (l *loaded) put(s graph.Slot, data []float64) []float64 {
 	return seen
 }
 
-// bf16 is x's nearest bfloat16.
+// bf16 is the bfloat16 nearest to x.
 func bf16(x float32) float64 { return float64(math.Float32frombits(uint32(toBF16(x)) << 16)) }
 
 // toBF16 rounds to nearest even.
@@ -162,7 +161,7 @@ func toBF16(x float32) uint16 {
 	return uint16((b + 0x7fff + b>>16&1) >> 16)
 }
 
-const poison = 0xff // as float32 and as bfloat16, a NaN
+const poison = 0xff // a NaN both as float32 and as bfloat16
 
 func check(t *testing.T, d *Device, c optest.Call, p precision, pad int) {
 	t.Helper()
@@ -241,7 +240,7 @@ func (l *loaded) poisonArena(t *testing.T) {
 	}
 }
 
-// checkGuards looks at the bytes of the arena that belong to no output.
+// checkGuards checks the bytes of the arena that belong to no output.
 func (l *loaded) checkGuards(t *testing.T) {
 	t.Helper()
 	n := 4 * l.plan.Sizes[graph.Arena]
@@ -299,8 +298,8 @@ func near(t *testing.T, name string, got []float32, want []float64, p precision)
 	}
 }
 
-// BenchmarkCUDA times the cases of a real model's shapes in mixed precision, on the
-// device: ms a call, and the rate of the work that the op declares.
+// BenchmarkCUDA times the benchmark cases, with the shapes of real models, in mixed precision on
+// the device: ms per call, and the rate of the work that the op declares.
 func BenchmarkCUDA(b *testing.B) {
 	d := open(b)
 	for _, op := range ops.All() {
@@ -315,8 +314,7 @@ func BenchmarkCUDA(b *testing.B) {
 	}
 }
 
-// benchCalls are a case's forward and backward ops. The backward pass is compiled,
-// not run.
+// benchCalls are a case's forward and backward ops. The backward pass is compiled, not run.
 func benchCalls(b testing.TB, c graph.Case) []*graph.Resolved {
 	r, err := c.Spec.ResolveDims(c.Dims)
 	if err != nil {

@@ -29,18 +29,18 @@ type Device struct {
 	capability int    // 90 for compute capability 9.0
 	scratch    uint64 // cublasLt's workspace
 	tf32       bool
-	tuner      *tuner // nil: the first algorithms are taken
+	tuner      *tuner // nil: the library's first proposals are used
 	modules    map[string]uintptr
 	programs   []*Program
 
-	// Several processes: what joins them, the stream of their calls, and the event that
-	// makes it wait for the other one.
+	// With several processes: their communicator, the stream of its calls, and the event that makes
+	// this stream wait for the kernels' stream.
 	comm       graph.StreamComm
 	side, fork uintptr
 	memories   []*Memory
 }
 
-// New opens the GPU with a number, counted as CUDA_VISIBLE_DEVICES leaves them.
+// New opens a GPU by its number among those that CUDA_VISIBLE_DEVICES exposes.
 func New(ordinal int) (*Device, error) {
 	drv, err := openDriver()
 	if err != nil {
@@ -60,16 +60,16 @@ func New(ordinal int) (*Device, error) {
 		return nil, fmt.Errorf("%w: opening GPU %d, %s", err, ordinal, d.name)
 	}
 	if err := d.Within(d.open); err != nil {
-		_ = d.Close() // what failed first is what there is to say
+		_ = d.Close() // the first error is the one to report
 		return nil, err
 	}
 	return d, nil
 }
 
-// open makes what the device has of its own in the GPU's context.
+// open creates the device's own objects in the GPU's context.
 func (d *Device) open() (err error) {
-	// Copies and fills that take no stream go to the default one, and may return before
-	// they are done: this stream waits for it, and it for this one.
+	// Copies and fills without a stream go to the default stream, and may return before they are
+	// done: this stream waits for the default stream, and vice versa.
 	const waitsForDefault = 0
 	if err := d.driver.call("cuStreamCreate", d.driver.streamCreate, uintptr(unsafe.Pointer(&d.stream)), waitsForDefault); err != nil {
 		return err
@@ -81,7 +81,7 @@ func (d *Device) open() (err error) {
 	return err
 }
 
-// find takes the GPU with a number, if it is one that kernels are made for.
+// find selects the GPU with a number, if kernels support it.
 func (d *Device) find(ordinal int) error {
 	var count int32
 	if err := d.driver.call("cuDeviceGetCount", d.driver.deviceGetCount, uintptr(unsafe.Pointer(&count))); err != nil {
@@ -114,11 +114,11 @@ func (d *Device) find(ordinal int) error {
 	return err
 }
 
-// AllowTF32 lets tensor cores compute products of float32 factors with weights: of each
-// factor they take 10 bits of the mantissa. For programs loaded from here on.
+// AllowTF32 lets tensor cores compute products of float32 inputs with weights: they use 10 bits of
+// the mantissa of each input. It applies to programs that are loaded afterwards.
 func (d *Device) AllowTF32() { d.tf32 = true }
 
-// Count is how many GPUs the driver shows; 0 where there is none, or no driver.
+// Count is the number of GPUs that the driver exposes; 0 if there is none, or no driver.
 func Count() int {
 	drv, err := openDriver()
 	if err != nil {
@@ -131,8 +131,8 @@ func Count() int {
 	return int(count)
 }
 
-// enter makes the GPU's context current for the calling thread, which the
-// goroutine keeps until leave.
+// enter makes the GPU's context current for the calling thread, to which the goroutine is locked
+// until leave.
 func (d *Device) enter() (leave func(), err error) {
 	runtime.LockOSThread()
 	if err := d.driver.call("cuCtxSetCurrent", d.driver.setCurrent, d.context); err != nil {
@@ -152,7 +152,7 @@ func (d *Device) Within(f func() error) error {
 	return f()
 }
 
-// atRest runs f, with the GPU's context current, when all that was handed to the GPU is done.
+// atRest runs f, with the GPU's context current, after all work submitted to the GPU is done.
 func (d *Device) atRest(f func() error) error {
 	return d.Within(func() error {
 		if err := d.synchronize(); err != nil {
@@ -169,8 +169,7 @@ func (d *Device) synchronize() error {
 // Name implements graph.Device.
 func (d *Device) Name() string { return fmt.Sprintf("cuda (%s, %s)", d.name, d.arch) }
 
-// Libraries says which driver, compiler and matrix library are in use, and where
-// they were found.
+// Libraries lists the driver, compiler and matrix library in use, and where they were found.
 func (d *Device) Libraries() []string {
 	blas, _, _ := purego.SyscallN(d.blas.version)
 	return []string{
@@ -180,7 +179,7 @@ func (d *Device) Libraries() []string {
 	}
 }
 
-// function compiles a source and finds a kernel in it.
+// function compiles a source and looks up a kernel in it.
 func (d *Device) function(op string, source string, l graph.Launch) (uintptr, error) {
 	key := op + "\x00" + strings.Join(options(d.arch, l.Defines), "\x00") + "\x00" + source
 	module := d.modules[key]
@@ -207,8 +206,8 @@ func (d *Device) function(op string, source string, l graph.Launch) (uintptr, er
 	return f, nil
 }
 
-// Close implements graph.Device. A device that has not left other processes keeps its
-// memory until the process ends: the GPU may be waiting for one of them, and so would Close.
+// Close implements graph.Device. A device that has not left the other processes keeps its memory
+// until the process ends: the GPU may be waiting for one of them, and then Close would, too.
 func (d *Device) Close() error {
 	if d.comm != nil {
 		return nil

@@ -15,10 +15,10 @@ import (
 	"github.com/sambatrain/sambatrain/internal/dylib"
 )
 
-// driver is libcuda's functions that this package uses.
+// driver is the functions of libcuda that this package uses.
 type driver struct {
 	lib     *dylib.Library
-	version cudaVersion // of CUDA, that it supports
+	version cudaVersion // the CUDA version that it supports
 
 	init, driverGetVersion, getErrorName, getErrorString            uintptr
 	deviceGetCount, deviceGet, deviceGetName, deviceGetAttribute    uintptr
@@ -80,16 +80,16 @@ var openDriver = sync.OnceValues(func() (*driver, error) {
 	return d, nil
 })
 
-// majors are the versions of CUDA whose libraries are used, the newest first.
+// majors are the major versions of CUDA whose libraries are used, the newest first.
 var majors = []int{13, 12}
 
-// cudaVersion is as cuDriverGetVersion counts: 12040 for 12.4.
+// cudaVersion is in the format of cuDriverGetVersion: 12040 for 12.4.
 type cudaVersion int32
 
 func (v cudaVersion) String() string { return fmt.Sprintf("%d.%d", v/1000, v%1000/10) }
 
 // libraries are the names of a library that a driver of this version can work with, the newest
-// first: code of a newer version's compiler or cublasLt does not run on it.
+// first: code from a newer major version's compiler or cublasLt does not run on it.
 func (v cudaVersion) libraries(stem string) []string {
 	var names []string
 	for _, major := range majors {
@@ -100,7 +100,7 @@ func (v cudaVersion) libraries(stem string) []string {
 	return names
 }
 
-// librariesHere are the names for this machine's driver, or all where there is none.
+// librariesHere are the names for this machine's driver, or all names if there is none.
 func librariesHere(stem string) []string {
 	if d, err := openDriver(); err == nil {
 		return d.version.libraries(stem)
@@ -108,7 +108,7 @@ func librariesHere(stem string) []string {
 	return cudaVersion(1000 * majors[0]).libraries(stem)
 }
 
-// call runs a driver function and turns its result into an error.
+// call calls a driver function and converts its result to an error.
 //
 //go:uintptrescapes
 func (d *driver) call(name string, f uintptr, args ...uintptr) error {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestLibraries: a driver is given the newest libraries that it can work with, and no newer ones.
+// TestLibraries: a driver gets the newest libraries that it can work with, and no newer ones.
 func TestLibraries(t *testing.T) {
 	for _, c := range []struct {
 		version cudaVersion

@@ -9,7 +9,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// kernel is a launch with its parameters in the form that the driver takes.
+// kernel is a launch with its parameters in the driver's format.
 type kernel struct {
 	driver      *driver
 	name        string
@@ -103,7 +103,7 @@ func (d *driver) encode(m graph.TensorMap) (*uint64, error) {
 		room = room[1:]
 	}
 	to := &room[0]
-	if d == nil { // of a test without a GPU
+	if d == nil { // in a test without a GPU
 		return to, nil
 	}
 	dims := [2]uint64{uint64(m.Matrix.Cols), uint64(m.Matrix.Rows)}
@@ -129,8 +129,8 @@ type launchAttribute struct {
 	value [64]byte
 }
 
-// programmaticSerialization is the attribute that lets a kernel begin before the one in
-// front of it on the stream has ended.
+// programmaticSerialization is the attribute that lets a kernel start before its predecessor on the
+// stream has ended (programmatic dependent launch).
 const programmaticSerialization = 6
 
 func triple(n [3]int) [3]uint32 { return [3]uint32{uint32(n[0]), uint32(n[1]), uint32(n[2])} }

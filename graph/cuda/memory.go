@@ -11,14 +11,14 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// alloc takes device memory, filled with zeros.
+// alloc allocates zeroed device memory.
 func (d *Device) alloc(bytes int) (uint64, error) {
 	var p uint64
 	if bytes == 0 {
 		return 0, nil
 	}
 	if err := d.driver.call("cuMemAlloc", d.driver.memAlloc, uintptr(unsafe.Pointer(&p)), uintptr(bytes)); err != nil {
-		free, total, _ := d.memory() // zeros where even this fails
+		free, total, _ := d.memory() // zeros if even this fails
 		return 0, fmt.Errorf("%w: wanted %.2f GB, %.2f of %.2f GB are free on %s; end what else uses it, or lower train.micro_batch or run.memory_budget",
 			err, float64(bytes)/1e9, float64(free)/1e9, float64(total)/1e9, d.name)
 	}
@@ -29,14 +29,14 @@ func (d *Device) alloc(bytes int) (uint64, error) {
 	return p, nil
 }
 
-// memory is how many bytes the GPU has free, and in all.
+// memory is the GPU's free and total memory in bytes.
 func (d *Device) memory() (free, total uint64, err error) {
 	err = d.driver.call("cuMemGetInfo", d.driver.memGetInfo, uintptr(unsafe.Pointer(&free)), uintptr(unsafe.Pointer(&total)))
 	return free, total, err
 }
 
-// allocPinned takes memory of the host that the GPU reaches, too, and by the same addresses. Go's
-// collector doesn't know it.
+// allocPinned allocates host memory that the GPU can access at the same addresses. Go's garbage
+// collector doesn't know about it.
 func (d *Device) allocPinned(bytes int) (p unsafe.Pointer, err error) {
 	if bytes == 0 {
 		return nil, nil
@@ -63,8 +63,7 @@ func (d *Device) FreeMemory() (int64, error) {
 	return int64(free), err
 }
 
-// Memory is the persistent regions, and the arena that programs share, in the GPU's
-// memory.
+// Memory is the persistent regions, and the arena that programs share, in device memory.
 type Memory struct {
 	d       *Device
 	sizes   [graph.Regions]int

@@ -53,7 +53,7 @@ var openCompiler = sync.OnceValues(func() (*compiler, error) {
 	return c, nil
 })
 
-// architecture is the target for a compute capability. sm_90a has Hopper's own
+// architecture is the compilation target for a compute capability. sm_90a includes Hopper-specific
 // instructions and runs on nothing else; other capabilities have no such form.
 func architecture(major, minor int) string {
 	if major == 9 && minor == 0 {
@@ -71,7 +71,7 @@ func options(arch string, defines map[string]string) []string {
 	return list
 }
 
-// cacheFolder is where compiled kernels are kept, "" for a user without a home folder.
+// cacheFolder is the folder of compiled kernels, "" for a user without a home folder.
 func cacheFolder() (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -88,7 +88,7 @@ func cacheError(err error) error {
 	return fmt.Errorf("cuda: kernel cache: %w; name a folder that can be written in XDG_CACHE_HOME", err)
 }
 
-// build returns the machine code of a source, from the cache where it is there.
+// build returns the machine code of a source, from the cache if possible.
 func (c *compiler) build(name, source, arch string, defines map[string]string) ([]byte, error) {
 	text, opts := common+"\n#line 1 \""+name+"\"\n"+source, options(arch, defines)
 	sum := sha256.Sum256([]byte(fmt.Sprintf("nvrtc %d.%d\n%s\n%s", c.major, c.minor, strings.Join(opts, "\n"), text)))
@@ -101,7 +101,7 @@ func (c *compiler) build(name, source, arch string, defines map[string]string) (
 		return code, err
 	}
 	path := filepath.Join(dir, hex.EncodeToString(sum[:16])+".cubin")
-	// Two processes don't compile the same source twice: the second one waits.
+	// Two processes don't compile the same source concurrently: the second one waits.
 	lock := flock.New(path + ".lock")
 	if err := lock.Lock(); err != nil {
 		return nil, cacheError(err)
@@ -122,7 +122,7 @@ func (c *compiler) build(name, source, arch string, defines map[string]string) (
 	return code, nil
 }
 
-// translate compiles a text, and returns what the compiler had to say too.
+// translate compiles a text, and also returns the compiler's messages.
 func (c *compiler) translate(name, text string, opts []string) (code []byte, log string, err error) {
 	var program uintptr
 	if err := c.check("nvrtcCreateProgram", c.create, uintptr(unsafe.Pointer(&program)), uintptr(unsafe.Pointer(cString(text))), uintptr(unsafe.Pointer(cString(name))), 0, 0, 0); err != nil {

@@ -1,5 +1,5 @@
-// zero_columns writes zeros to cols columns of rows that lie stride elements apart. A thread
-// takes a row.
+// zero_columns zeroes cols columns of rows that are stride elements apart. One thread handles one
+// row.
 extern "C" __global__ void __launch_bounds__(256) zero_columns(bf16 *to, int64_t stride, int rows, int cols) {
   int row = blockIdx.x * blockDim.x + threadIdx.x;
   if (row >= rows) return;

@@ -11,8 +11,8 @@ import (
 //go:embed pad.cu
 var padSource string
 
-// widen makes K of a product a multiple of 16 bytes, where behind the rows of both factors
-// there is room: first come the launches that fill it with zeros.
+// widen pads K of a product to a multiple of 16 bytes if there is room after the rows of both
+// inputs. It also returns the launches that fill this room with zeros, which must run first.
 func widen(p graph.Product) (graph.Product, []graph.Launch) {
 	const size, granule = 2, tensorBytes / 2 // of bfloat16
 	more := (granule - p.K%granule) % granule

@@ -1,13 +1,13 @@
-// What passes between the GPU and pinned memory of the host: in a chain of kernels, one more takes
-// a few microseconds less than a copy.
+// Transfers between the GPU and pinned host memory: in a chain of kernels, another kernel takes a
+// few microseconds less than a copy.
 
-// take_inputs copies words from the host. A block.
+// take_inputs copies words from the host, with a single block.
 extern "C" __global__ void __launch_bounds__(256) take_inputs(const int *from, int *to, int words) {
   for (int i = threadIdx.x; i < words; i += blockDim.x) to[i] = from[i];
 }
 
-// give_result writes a tensor of rows x cols to the host, one row behind the other, in float. A
-// thread writes WIDTH elements.
+// give_result writes a tensor of rows x cols to the host, densely, as float. Each thread writes
+// WIDTH elements.
 extern "C" __global__ void __launch_bounds__(256) give_result(const X_T *from, float *to, int rows, int cols, int64_t stride) {
   begin_early();
   int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * WIDTH;

@@ -16,10 +16,10 @@ import (
 var pinnedSource string
 
 const (
-	// mostTaken is the elements of inputs up to which a kernel takes them from pinned memory;
+	// mostTaken is the largest number of elements of inputs that a kernel reads from pinned memory;
 	// more are copied.
 	mostTaken = 1 << 10
-	// mostGiven is the bytes of results, as float32, up to which each run writes them to pinned
+	// mostGiven is the largest size of results, in bytes of float32, that each run writes to pinned
 	// memory, where Read and Result find them without another call.
 	mostGiven = 8 << 20
 )
@@ -49,12 +49,12 @@ func (p *Program) enqueueInputs() error {
 	return p.d.driver.call("cuMemcpyHtoDAsync", p.d.driver.copyHtoDAsync, uintptr(p.regions[graph.Inputs]), uintptr(p.inputs), uintptr(n), p.d.stream)
 }
 
-// placeResults makes room for a run's results.
+// placeResults allocates memory for a run's results.
 func (p *Program) placeResults() (err error) {
 	bytes := 0
 	for _, s := range p.plan.Results {
 		if s.Region != graph.Arena || s.DType == graph.Int32 {
-			return nil // it may change without a run, or Read refuses it
+			return nil // it may change without a run, or Read rejects it
 		}
 		bytes += resultBytes(s)
 	}
@@ -74,7 +74,7 @@ func (p *Program) placeResults() (err error) {
 	return nil
 }
 
-// host is the room of the result that step i makes, if no other step touches it from there on.
+// host is the memory for the result that step i computes, if no later step accesses that result.
 func (p *Program) host(i int) (name string, b graph.DeviceBuffer) {
 	if len(p.plan.Steps[i].Out) == 0 {
 		return "", b
@@ -84,7 +84,7 @@ func (p *Program) host(i int) (name string, b graph.DeviceBuffer) {
 		switch r := p.plan.Results[n]; {
 		case !r.Overlaps(out):
 		case name != "" || r.Offset != out.Offset || r.Col != out.Col || r.Rows != out.Rows || r.Cols != out.Cols || r.Stride != out.Stride || r.DType != out.DType:
-			return "", b // it has another result in it
+			return "", b // it contains another result
 		default:
 			name = n
 		}
@@ -100,7 +100,8 @@ func (p *Program) host(i int) (name string, b graph.DeviceBuffer) {
 	return name, graph.DeviceBuffer{Address: uint64(uintptr(p.results[name])), DType: graph.Float32, Rows: out.Rows, Cols: out.Cols, Stride: out.Cols}
 }
 
-// giveResults adds the kernels that take results to the host, but those that a step stores there itself.
+// giveResults adds the kernels that copy results to the host, except for those that a step stores
+// there itself.
 func (p *Program) giveResults() error {
 	for _, name := range slices.Sorted(maps.Keys(p.results)) {
 		if p.stored[name] {
@@ -115,7 +116,7 @@ func (p *Program) giveResults() error {
 	return nil
 }
 
-// resultBytes are a result's, as float32, and what keeps the next one aligned.
+// resultBytes is the size of a result as float32, rounded up so that the next one is aligned.
 func resultBytes(s graph.Slot) int { return (4*s.Rows*s.Cols + 63) / 64 * 64 }
 
 func giveLaunch(from graph.DeviceBuffer, to uint64) graph.Launch {

@@ -12,7 +12,7 @@ import (
 	"github.com/sambatrain/sambatrain/internal/optest"
 )
 
-// TestHost: a step may store its output in the host's memory where it is a result, and nothing else.
+// TestHost: a step may store its output in host memory if it is a result and is not used otherwise.
 func TestHost(t *testing.T) {
 	slot := func(offset, rows, cols int) graph.Slot {
 		return graph.Slot{Region: graph.Arena, Offset: offset, Rows: rows, Cols: cols, Stride: cols, DType: graph.Float32}
@@ -22,7 +22,7 @@ func TestHost(t *testing.T) {
 		name    string
 		steps   []graph.Step
 		results map[string]graph.Slot
-		want    string // of step 0
+		want    string // the result that step 0 may store
 	}{
 		{"a result", []graph.Step{{In: []graph.Slot{b}, Out: []graph.Slot{a}}}, map[string]graph.Slot{"y": a, "z": b}, "y"},
 		{"no result", []graph.Step{{Out: []graph.Slot{a}}}, map[string]graph.Slot{"z": b}, ""},
@@ -44,8 +44,8 @@ func TestHost(t *testing.T) {
 	}
 }
 
-// TestResults: results reach the host, copied there from the GPU's memory or stored there by the op itself, which
-// products of several rows do. Those of the second kind are not rounded to bfloat16.
+// TestResults: results reach the host, copied there from device memory or stored there by the op
+// itself, as products of several rows do. The latter are not rounded to bfloat16.
 func TestResults(t *testing.T) {
 	d := open(t)
 	stored := 0

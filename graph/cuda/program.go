@@ -20,16 +20,16 @@ type Program struct {
 	plan      *graph.Plan
 	regions   [graph.Regions]uint64
 	sizes     [graph.Regions]int
-	borrowed  [graph.Regions]bool // memory of another's, which the program doesn't free
+	borrowed  [graph.Regions]bool // memory that belongs to others, which the program doesn't free
 	workspace uint64
-	counters  uint64                    // a uint32 of each step
-	inputs    unsafe.Pointer            // pinned host copy of region Inputs, which Go's collector doesn't know
+	counters  uint64                    // a uint32 for each step
+	inputs    unsafe.Pointer            // pinned host copy of region Inputs, unknown to Go's garbage collector
 	returned  unsafe.Pointer            // pinned host memory, where a run leaves results
-	results   map[string]unsafe.Pointer // in it, float32; without those of programs of large results
-	stored    map[string]bool           // of results, those that a step stores there itself
-	copies    map[string][]float32      // of the others, as Result gives them
-	take      *kernel                   // of the inputs; nil where they are copied
-	give      []*kernel                 // of the results
+	results   map[string]unsafe.Pointer // in it, float32; nil for programs with large results
+	stored    map[string]bool           // the results that a step stores there itself
+	copies    map[string][]float32      // of the other results, for Result
+	take      *kernel                   // copies the inputs to the GPU; nil if they are copied without a kernel
+	give      []*kernel                 // copy the results to the host
 	steps     [][]command
 	waits     []*collective // see schedule
 	exec      uintptr
@@ -38,7 +38,7 @@ type Program struct {
 
 const counterBytes = 4
 
-// command is one thing on the stream.
+// command is one operation on the stream.
 type command interface {
 	enqueue(stream uintptr) error
 }
@@ -76,7 +76,7 @@ func (d *Device) load(p *graph.Plan, m graph.Memory, other *Program) (graph.Prog
 	return prog, nil
 }
 
-// build gives a program its memory and its commands, and records them.
+// build gives a program its memory and its commands, and captures them.
 func (p *Program) build(m graph.Memory, other *Program) error {
 	if err := p.takeMemory(m, other); err != nil {
 		return err
@@ -99,7 +99,7 @@ func (p *Program) build(m graph.Memory, other *Program) error {
 	return p.capture()
 }
 
-// awaitInputs lets the first kernel begin when the inputs are there: so do all others.
+// awaitInputs makes the first kernel wait until the inputs are there, and thereby all others.
 func (p *Program) awaitInputs() {
 	for _, commands := range p.steps {
 		if len(commands) == 0 {
@@ -125,7 +125,7 @@ func (p *Program) call(i int) *graph.CUDACall {
 	return c
 }
 
-// bind adds step i's commands to the program's.
+// bind adds the commands of step i to the program.
 func (p *Program) bind(i int) error {
 	s := p.plan.Steps[i]
 	c := p.call(i)
@@ -168,8 +168,7 @@ func (p *Program) commands(s graph.Step, l graph.Launch) ([]command, error) {
 	return []command{c}, nil
 }
 
-// capture records everything that a run does in a graph, which the driver
-// launches as a whole.
+// capture records everything that a run does in a CUDA graph, which the driver launches as a whole.
 func (p *Program) capture() error {
 	drv, stream := p.d.driver, p.d.stream
 	const relaxed = 2
@@ -202,13 +201,13 @@ func (p *Program) capture() error {
 // Plan implements graph.Program.
 func (p *Program) Plan() *graph.Plan { return p.plan }
 
-// Run implements graph.Program: it hands the whole graph to the GPU and returns
-// before the GPU is done. Read waits.
+// Run implements graph.Program: it submits the whole graph to the GPU and returns before the GPU is
+// done. Read waits.
 func (p *Program) Run() error {
 	if p.exec == 0 {
 		return errClosed
 	}
-	// Without a closure, which would be allocated for each run.
+	// Not in a closure, which would be allocated in each run.
 	leave, err := p.d.enter()
 	if err != nil {
 		return err
@@ -219,7 +218,7 @@ func (p *Program) Run() error {
 
 var errClosed = errors.New("cuda: the program was released")
 
-// atRest runs f, with the GPU's context current, when the program's runs are over.
+// atRest runs f, with the GPU's context current, when the program's runs are done.
 func (p *Program) atRest(f func() error) error {
 	if p.exec == 0 {
 		return errClosed
@@ -227,7 +226,7 @@ func (p *Program) atRest(f func() error) error {
 	return p.d.atRest(f)
 }
 
-// RunTimed implements graph.Program, step by step with an event between.
+// RunTimed implements graph.Program, step by step with an event between steps.
 func (p *Program) RunTimed(times []time.Duration) error {
 	if p.exec == 0 {
 		return errClosed
@@ -298,12 +297,12 @@ func (p *Program) Close() error {
 	})
 }
 
-// release frees what the program owns, of one that failed to load as well. The program can't run
+// release frees what the program owns, also of one that failed to load. The program can't run
 // afterwards.
 func (p *Program) release() {
 	i := slices.Index(p.d.programs, p)
 	if i < 0 {
-		return // released before
+		return // already released
 	}
 	p.d.programs = slices.Delete(p.d.programs, i, i+1)
 	drv := p.d.driver

@@ -10,8 +10,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/linear"
 )
 
-// TestFailedLoad: a program that can't be loaded leaves no memory behind, and what was lent to it
-// as it was.
+// TestFailedLoad: a program that can't be loaded leaves no memory allocated, and leaves memory lent
+// to it unchanged.
 func TestFailedLoad(t *testing.T) {
 	d := open(t)
 	r, err := linear.Spec().ResolveDims(graph.Dims{"B": 1, "T": 4096, "M": 4096, "K": 1024})

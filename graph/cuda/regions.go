@@ -8,8 +8,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// takeMemory gives the program its regions: those of m and of other, which the program
-// only borrows, and what they have no room for.
+// takeMemory sets the program's regions: those of m and of other, which the program only borrows,
+// and its own where these are missing or too small.
 func (p *Program) takeMemory(m graph.Memory, other *Program) error {
 	lent, sizes, err := p.lent(m, other)
 	if err != nil {
@@ -50,7 +50,7 @@ func (p *Program) takeMemory(m graph.Memory, other *Program) error {
 	return nil
 }
 
-// lent are the regions that m and other lend to a program, and how many elements they have.
+// lent are the regions that m and other lend to a program, and their sizes in elements.
 func (p *Program) lent(m graph.Memory, other *Program) (regions [graph.Regions]uint64, sizes [graph.Regions]int, err error) {
 	if m != nil {
 		own, ok := m.(*Memory)

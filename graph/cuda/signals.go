@@ -8,14 +8,14 @@ import (
 	"unsafe"
 )
 
-// sigaction is what the kernel keeps for a signal: struct kernel_sigaction, whose layout
-// amd64 and arm64 share.
+// sigaction is the kernel's state for a signal: struct kernel_sigaction, whose layout is the same
+// on amd64 and arm64.
 type sigaction struct {
 	handler, flags, restorer uintptr
 	mask                     uint64
 }
 
-// action returns what a signal does, and makes it do another thing where to is not nil.
+// action returns a signal's action, and replaces it if to is not nil.
 func action(s syscall.Signal, to *sigaction) (was sigaction, err error) {
 	_, _, e := syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(to)), uintptr(unsafe.Pointer(&was)), unsafe.Sizeof(was.mask), 0, 0)
 	if e != 0 {
@@ -24,11 +24,11 @@ func action(s syscall.Signal, to *sigaction) (was sigaction, err error) {
 	return was, err
 }
 
-// repairSignals gives Go's handlers back the flags that Go set. NVRTC's front end sets
-// handlers of its own for SIGINT, SIGTERM and SIGXFSZ with signal(2), and puts Go's back
-// with it too, which loses SA_ONSTACK: a signal that finds Go code running then ends the
-// process with a fatal error of Go's runtime instead of being told to the program. SIGURG,
-// which no library touches, shows what Go's handler and its flags are.
+// repairSignals restores the flags that Go set for its signal handlers. NVRTC's front end installs
+// its own handlers for SIGINT, SIGTERM and SIGXFSZ with signal(2), and restores Go's with
+// signal(2), too, which loses SA_ONSTACK: a signal that arrives while Go code is running then ends
+// the process with a fatal error of Go's runtime instead of being delivered to the program. SIGURG,
+// which no library changes, shows what Go's handler and its flags are.
 func repairSignals() error {
 	want, err := action(syscall.SIGURG, nil)
 	if err != nil {
@@ -48,10 +48,9 @@ func repairSignals() error {
 	return nil
 }
 
-// keepSignals repairs the handlers until the function that it returns is called, and once
-// more then. A compilation takes seconds, of which the front end has the first
-// milliseconds, so that repairing at its end alone would leave the process open to a
-// signal in most of that time.
+// keepSignals repairs the handlers until the returned function is called, and once more then. A
+// compilation takes seconds, and the front end only the first milliseconds of it: repairing at its
+// end alone would leave the process exposed to a signal for most of that time.
 func keepSignals() (stop func() error) {
 	done, ended := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -63,7 +62,7 @@ func keepSignals() (stop func() error) {
 			case <-done:
 				return
 			case <-t.C:
-				_ = repairSignals() // the last call's error is told
+				_ = repairSignals() // the last call's error is reported
 			}
 		}
 	}()

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// expectHeard sends the process a signal, and wants it told to the program.
+// expectHeard sends the process a signal, and expects the program to receive it.
 func expectHeard(t *testing.T, s syscall.Signal) {
 	t.Helper()
 	heard := make(chan os.Signal, 1)
@@ -26,8 +26,8 @@ func expectHeard(t *testing.T, s syscall.Signal) {
 	}
 }
 
-// What NVRTC's front end does to a handler, without NVRTC: signal(2) puts Go's back with
-// the flag SA_RESTART alone (and the C library's SA_RESTORER, which stays as it was here).
+// The effect of NVRTC's front end on a handler, without NVRTC: signal(2) restores Go's handler with
+// only the flag SA_RESTART (and the C library's SA_RESTORER, which is kept unchanged here).
 func TestRepairSignals(t *testing.T) {
 	const siginfo, onstack = 0x4, 0x08000000
 	for _, s := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGXFSZ} {
@@ -68,7 +68,7 @@ func TestRepairLeavesOthers(t *testing.T) {
 	}
 }
 
-// A process that compiled a kernel is told of signals as before.
+// A process that has compiled a kernel receives signals as before.
 func TestSignalsAfterCompiling(t *testing.T) {
 	compiler, err := openCompiler()
 	if err != nil {

@@ -5,10 +5,11 @@ package cuda
 import "github.com/sambatrain/sambatrain/graph"
 
 const (
-	// tensorBytes is what cublasLt's fast kernels for bfloat16 want of each operand: where a
-	// row begins, how far rows are apart, and how long rows are must be multiples of it.
+	// tensorBytes is what cublasLt's fast bfloat16 kernels require of each operand: the start of a
+	// row, the distance between rows, and the length of rows must be multiples of it.
 	tensorBytes = 16
-	// minSplit is the multiply-adds from which on a product is worth a few small ones more.
+	// minSplit is the number of multiply-adds from which a few additional small products are worth
+	// it.
 	minSplit = 1 << 35
 )
 
@@ -18,8 +19,8 @@ type along struct {
 	size    int // bytes of an element
 }
 
-// split cuts a product whose rows are no multiples of 16 bytes into a large one with such
-// rows and small ones with the rest. K is cut only where C is float32: the parts' sum is in C.
+// split divides a product whose rows are not multiples of 16 bytes into a large one with such rows
+// and small ones for the rest. K is divided only if C is float32, since the parts are summed in C.
 func split(p graph.Product) []graph.Product {
 	whole := []graph.Product{p}
 	if p.M*p.N*p.K < minSplit || p.TypeA != graph.BFloat16 || p.TypeB != graph.BFloat16 {
@@ -63,8 +64,8 @@ func split(p graph.Product) []graph.Product {
 	return list
 }
 
-// cut is the lengths of the parts of a dimension: those in the middle begin and end at
-// multiples of 16 bytes in all operands. One part is all where that can't be.
+// cut is the lengths of the parts of a dimension: the middle part begins and ends at multiples of
+// 16 bytes in all operands. It is a single part if that is impossible.
 func cut(length int, operands []along) []int {
 	granule := 1
 	for _, o := range operands {

@@ -10,7 +10,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// TestSplit: of an MLP whose hidden width is no multiple of 8, all products become one with
+// TestSplit: for an MLP whose hidden width is not a multiple of 8, every product becomes one with
 // aligned rows and small ones.
 func TestSplit(t *testing.T) {
 	const bf16, f32 = graph.BFloat16, graph.Float32
@@ -51,7 +51,7 @@ func TestSplit(t *testing.T) {
 	}
 }
 
-// TestWiden: rows with room behind them are made longer, and the room is filled with zeros.
+// TestWiden: rows with room after them are extended, and the room is filled with zeros.
 func TestWiden(t *testing.T) {
 	const bf16 = graph.BFloat16
 	down := graph.Product{M: 1000, N: 2048, K: 8196, TransB: true, A: 1 << 30, LDA: 8200, PadA: 4, TypeA: bf16,
@@ -77,7 +77,7 @@ func TestWiden(t *testing.T) {
 	}
 }
 
-// TestParts: the parts of a product make the same as the whole.
+// TestParts: the parts of a product give the same result as the whole.
 func TestParts(t *testing.T) {
 	const m, n, k, ld = 5, 6, 7, 11
 	r := rand.New(rand.NewPCG(1, 2))
@@ -107,7 +107,7 @@ func TestParts(t *testing.T) {
 	}
 }
 
-// multiply does a product in a memory of 4 bytes an element.
+// multiply computes a product in a memory with 4 bytes per element.
 func multiply(memory []int, p graph.Product) {
 	from, ldFrom := p.From, p.LDFrom
 	if from == 0 {

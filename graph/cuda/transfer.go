@@ -33,7 +33,7 @@ func (p *Program) TakeState(row int, from graph.Program, fromRow int) error {
 	})
 }
 
-// write fills an input of n elements, in pinned memory, when the GPU doesn't read it.
+// write fills an input of n elements, in pinned memory, while the GPU doesn't read it.
 func (p *Program) write(name string, t graph.DType, n int, fill func(to unsafe.Pointer)) error {
 	s, ok := p.plan.Inputs[name]
 	if !ok {
@@ -86,11 +86,11 @@ func (p *Program) Result(name string) ([]float32, error) {
 	return unsafe.Slice((*float32)(from), n), p.d.synchronize()
 }
 
-// ReadSlot copies any tensor of the plan to dst, row after row, as float32.
+// ReadSlot copies any tensor of the plan to dst as float32, in row-major order.
 func (p *Program) ReadSlot(s graph.Slot, dst []float32) error { return p.read(s, nil, dst) }
 
 // read copies a tensor of the plan to dst: from pinned memory, where a run leaves it in float32, or
-// from the GPU's where that is nil.
+// from device memory if pinned is nil.
 func (p *Program) read(s graph.Slot, pinned unsafe.Pointer, dst []float32) error {
 	if err := fills(s, dst); err != nil {
 		return err
@@ -118,12 +118,12 @@ func fills(s graph.Slot, dst []float32) error {
 	return nil
 }
 
-// slotBytes is how far a tensor reaches, from its first element to its last.
+// slotBytes is the extent of a tensor, from its first element to its last.
 func slotBytes(s graph.Slot) int { return ((s.Rows-1)*s.Stride + s.Cols) * s.DType.Size() }
 
-// copyWide copies a tensor from host memory, on several threads where that is faster.
+// copyWide copies a tensor from host memory, on several threads if it is large.
 func copyWide(dst []float32, from unsafe.Pointer, s graph.Slot) {
-	const share = 1 << 15 // elements of a goroutine
+	const share = 1 << 15 // elements per goroutine
 	rows := max(1, share/s.Cols)
 	var wait sync.WaitGroup
 	for first := 0; first < s.Rows; first += rows {

@@ -22,35 +22,37 @@ import (
 )
 
 const (
-	candidates = 8 // algorithms of a product that are looked at
-	// A candidate's time is the median of timings, each of timedRuns in a row.
+	candidates = 8 // algorithms that are considered for a product
+	// A candidate's time is the median of `timings` timings, each of timedRuns consecutive runs.
 	timings, timedRuns = 3, 3
-	// minGain is how much faster than the library's first choice another must be.
+	// minGain is how much faster than the library's first choice another algorithm must be.
 	minGain = 0.02
-	// minTuned is the multiply-adds from which on a product is timed: a tenth of a millisecond.
+	// minTuned is the number of multiply-adds from which a product is timed: a tenth of a
+	// millisecond.
 	minTuned = 1 << 35
 )
 
-// tuner chooses the algorithms of large matrix products by timing them, among those that give the
-// same bits as the library's first choice. What was chosen is kept in the kernel cache, for all
-// programs of this user.
+// tuner chooses the algorithms of large matrix products by timing them, among those with the same
+// bits as the library's first choice. Choices are stored in the kernel cache, for all programs of
+// this user.
 type tuner struct {
-	machine string // the device and cublasLt's version: choices hold for these alone
-	least   int    // multiply-adds of a product that is timed
+	machine string // the device and cublasLt's version, for which choices are valid
+	least   int    // multiply-adds from which a product is timed
 
-	timed, known int // products: those that were timed, and those that had been before
+	timed, known int // number of products that were timed, and that had been timed before
 	took         time.Duration
 }
 
-// TuneProducts makes programs that are loaded from now on take, for each large product of
-// bfloat16, the fastest of the algorithms that cublasLt proposes, where they give the same bits.
+// TuneProducts makes programs that are loaded afterwards use, for each large product of bfloat16,
+// the fastest of the algorithms that cublasLt proposes among those with the same bits.
 func (d *Device) TuneProducts() {
 	version, _, _ := purego.SyscallN(d.blas.version)
 	d.tuner = &tuner{machine: fmt.Sprintf("%s, cublasLt %d", d.name, version), least: minTuned}
 }
 
-// Tuned says how many large products programs have needed since TuneProducts: those that were
-// timed, and how long that took, and those that another program of this user had timed before.
+// Tuned returns the number of large products that programs have needed since TuneProducts: those
+// that were timed, and how long that took, and those that another program of this user had timed
+// before.
 func (d *Device) Tuned() (timed, known int, took time.Duration) {
 	if d.tuner == nil {
 		return 0, 0, 0
@@ -58,7 +60,7 @@ func (d *Device) Tuned() (timed, known int, took time.Duration) {
 	return d.tuner.timed, d.tuner.known, d.tuner.took
 }
 
-// algorithm is cublasLtMatmulAlgo_t, which may be stored and used again with the same library.
+// algorithm is cublasLtMatmulAlgo_t, which may be stored and reused with the same library.
 type algorithm [8]uint64
 
 func (a algorithm) MarshalText() ([]byte, error) {
@@ -74,19 +76,19 @@ func (a *algorithm) UnmarshalText(text []byte) error {
 	return err
 }
 
-// order is what says in which order an algorithm adds: its family of kernels, the depths of a step
-// and of the instruction, into how many parts K is split, and how these are summed.
+// order is what determines the order of an algorithm's additions: its family of kernels, the depth
+// of a stage and of the instruction, the number of split-K parts, and how these are summed.
 type order struct {
 	family, stages, parts, reduction uint32
 	instruction                      uint16
 }
 
-// hopperFamily are cublasLt's kernels for compute capability 9.0. Those of one order differ in
-// tiles, clusters and the order of tiles, which change no bit (docs/adr/0004). Of others this is
-// not known.
+// hopperFamily are cublasLt's kernels for compute capability 9.0. Those with equal order differ
+// only in tiles, clusters and the order of tiles, which change no bit (docs/adr/0004). For other
+// families this is not known.
 const hopperFamily = 66
 
-// order is an algorithm's; of another family than hopperFamily that is all that it says.
+// order is an algorithm's order; for other families than hopperFamily it contains only the family.
 func (b *blas) order(a *algorithm) (o order, err error) {
 	const family, parts, reduction, stages, instruction = 0, 2, 3, 6, 7 // of cublasLtMatmulAlgoConfigAttributes_t
 	get := func(attribute uintptr, to unsafe.Pointer, bytes uintptr) {
@@ -105,8 +107,8 @@ func (b *blas) order(a *algorithm) (o order, err error) {
 	return o, err
 }
 
-// alike are a product's algorithm and others that the library proposes for it and that give the same
-// bits.
+// alike are a product's algorithm and the others that the library proposes for it and that give the
+// same bits.
 func (m *product) alike() ([]algorithm, error) {
 	list, b := []algorithm{m.algorithm}, m.d.blas
 	own, err := b.order(&m.algorithm)
@@ -167,7 +169,7 @@ func (c choices) set(machine, product string, a algorithm) {
 	c[machine][product] = a
 }
 
-// productKey is all that an algorithm depends on.
+// productKey is everything that an algorithm depends on.
 func productKey(p *graph.Product) string {
 	transposed := map[bool]string{false: "n", true: "t"}
 	return fmt.Sprintf("%dx%dx%d %s%s %s*%s+%g=%s rows %d,%d,%d,%d at %d,%d,%d,%d", p.M, p.N, p.K, transposed[p.TransA], transposed[p.TransB],
@@ -175,7 +177,7 @@ func productKey(p *graph.Product) string {
 		alignmentOf(p.A), alignmentOf(p.B), alignmentOf(p.C), alignmentOf(p.From))
 }
 
-// tune gives a large product of bfloat16 the fastest of the algorithms that give the bits of its own.
+// tune selects the fastest algorithm with the same bits for a large product of bfloat16.
 func (d *Device) tune(m *product) error {
 	p, t := &m.of, d.tuner
 	if p.M*p.N*p.K < t.least || p.TypeA != graph.BFloat16 || p.TypeB != graph.BFloat16 {
@@ -193,8 +195,8 @@ func (d *Device) tune(m *product) error {
 	return err
 }
 
-// cached is the choice in the kernel cache, if it is one of a list, or what find returns. Two
-// processes don't time the same product: the second one waits.
+// cached is the choice in the kernel cache, if it is in list, and otherwise what find returns. Two
+// processes don't time the same product concurrently: the second one waits.
 func (t *tuner) cached(key string, list []algorithm, find func() (algorithm, error)) (a algorithm, err error) {
 	dir, err := cacheFolder()
 	if err != nil {
@@ -223,7 +225,7 @@ func (t *tuner) cached(key string, list []algorithm, find func() (algorithm, err
 	return a, all.write(path)
 }
 
-// fastest times a product's algorithms, in turns, on what its operands hold.
+// fastest times a product's algorithms, in turns, on the current contents of its operands.
 func (d *Device) fastest(m *product, list []algorithm) (algorithm, error) {
 	started := time.Now()
 	var events [2]uintptr
@@ -251,7 +253,7 @@ func (d *Device) fastest(m *product, list []algorithm) (algorithm, error) {
 	return list[shortest(times)], nil
 }
 
-// shortest is which of several lists has the least median, 0 unless another's is less by
+// shortest is the index of the list with the smallest median; 0 unless another is smaller by
 // minGain.
 func shortest(times [][]float32) int {
 	best, least := 0, float32(0)
@@ -267,7 +269,7 @@ func shortest(times [][]float32) int {
 	return best
 }
 
-// time is the milliseconds of timedRuns products.
+// time is the duration of timedRuns products in milliseconds.
 func (d *Device) time(m *product, events [2]uintptr) (float32, error) {
 	drv := d.driver
 	if err := drv.call("cuEventRecord", drv.eventRecord, events[0], d.stream); err != nil {

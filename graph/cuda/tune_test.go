@@ -17,8 +17,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/linear"
 )
 
-// TestProductKey: products that differ in anything that an algorithm depends on are not
-// taken for the same.
+// TestProductKey: products that differ in anything that an algorithm depends on have different
+// keys.
 func TestProductKey(t *testing.T) {
 	product := func(change func(p *graph.Product)) string {
 		p := &graph.Product{M: 1, N: 2, K: 3, A: 256, B: 512, C: 1024, From: 1024, LDA: 3, LDB: 3, LDC: 2, LDFrom: 2}
@@ -57,8 +57,9 @@ func TestProductKey(t *testing.T) {
 	}
 }
 
-// TestChoices: what was chosen is found again by processes of this user, machine by
-// machine, if it is among those that a product may have, and a file that is none is named.
+// TestChoices: choices are found again by later processes of this user, separately for each
+// machine, if they are among the algorithms that a product may use; an invalid file is named in the
+// error.
 func TestChoices(t *testing.T) {
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 	cached := func(machine string, find algorithm, list ...algorithm) algorithm {
@@ -78,7 +79,7 @@ func TestChoices(t *testing.T) {
 		{"a", two, one, []algorithm{one, two, three}},
 		{"b", three, three, []algorithm{one, two, three}},
 		{"a", three, one, []algorithm{one, three}},
-		{"a", two, two, []algorithm{two, three}}, // another order of additions than before
+		{"a", two, two, []algorithm{two, three}}, // the order of additions has changed
 		{"a", three, two, []algorithm{one, two, three}},
 	} {
 		if got := cached(c.machine, c.find, c.alternative...); got != c.want {
@@ -99,8 +100,8 @@ func TestChoices(t *testing.T) {
 	}
 }
 
-// TestTunedBits: all algorithms that a product may be given make the same bits, those of its
-// first one, and products have what was chosen for them before.
+// TestTunedBits: all algorithms that a product may use give the same bits as its first one, and
+// products use what was chosen for them before.
 func TestTunedBits(t *testing.T) {
 	d := open(t) // skips
 	if d.capability != 90 {
@@ -116,7 +117,7 @@ func TestTunedBits(t *testing.T) {
 		{"linear", graph.Dims{"B": 1, "T": 1000, "M": 200, "K": 8192}},
 		{"linear_dx", graph.Dims{"B": 1, "T": 4096, "M": 1536, "K": 1024}},
 		{"linear_dw", graph.Dims{"B": 1, "T": 8192, "M": 1024, "K": 768}},
-		{"linear_dw", graph.Dims{"B": 1, "T": 16384, "M": 128, "K": 768}}, // in parts of K
+		{"linear_dw", graph.Dims{"B": 1, "T": 16384, "M": 128, "K": 768}}, // with split-K
 	} {
 		r := resolve(t, c.op, c.dims)
 		plain := runOnNoise(t, d, r)
@@ -167,7 +168,8 @@ func resolve(t *testing.T, op string, dims graph.Dims) *graph.Resolved {
 	return nil
 }
 
-// runOnNoise is what a product makes of noise, by the algorithm that it is given or has chosen.
+// runOnNoise is a product's result for random inputs, with the given algorithm or the one that it
+// has chosen.
 func runOnNoise(t *testing.T, d *Device, r *graph.Resolved, a ...algorithm) []float32 {
 	t.Helper()
 	l, err := loadCall(d, r, precisions[1], 0)
@@ -178,13 +180,13 @@ func runOnNoise(t *testing.T, d *Device, r *graph.Resolved, a ...algorithm) []fl
 	noise := rand.New(rand.NewPCG(1, 2))
 	staging := unsafe.Slice((*uint16)(l.inputs), 2*l.plan.Sizes[graph.Inputs])
 	for i := range staging {
-		staging[i] = 0x3f80 | uint16(noise.Uint32())&0x807f // of 1 to 2, and either sign
+		staging[i] = 0x3f80 | uint16(noise.Uint32())&0x807f // magnitudes in [1, 2), of either sign
 	}
 	times := make([]time.Duration, 1)
 	if len(a) > 0 {
 		l.steps[0][0].(*product).algorithm = a[0]
 	}
-	if err := l.RunTimed(times); err != nil { // not as recorded, with the algorithm of before
+	if err := l.RunTimed(times); err != nil { // not as captured, with the previous algorithm
 		t.Fatal(err)
 	}
 	out := make([]float32, r.Out[0].Shape.Size())
@@ -194,7 +196,7 @@ func runOnNoise(t *testing.T, d *Device, r *graph.Resolved, a ...algorithm) []fl
 	return out
 }
 
-// TestShortest: another algorithm than the library's first is taken where its median is less by
+// TestShortest: another algorithm than the library's first is chosen if its median is smaller by
 // more than noise.
 func TestShortest(t *testing.T) {
 	for i, c := range []struct {

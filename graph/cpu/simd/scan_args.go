@@ -17,6 +17,8 @@ const ScanChunk = 32
 //	y[t,c]     = sum_n h[t,n,c] * C[t,n] + D[c] * U[t,c]
 //	Y[t,c]     = y[t,c] * silu(Z[t,c])
 //
+// Everything with states and channels has the layout [N][Channels], so that channels fill vector
+// registers.
 // Everything that has states and channels is laid out [N][Channels], so that channels fill vector registers.
 type ScanArgs struct {
 	T, Channels, N int

@@ -6,7 +6,7 @@ import "fmt"
 //
 //	Y[t,c] = silu(Bias[c] + sum_k W[k,c] * X[t-K+1+k, c])
 //
-// with rows before the first taken from Tail.
+// with rows before the first one taken from Tail.
 type ConvArgs struct {
 	T, Channels, K int
 	X, Y           Rows      // [T][Channels]

@@ -92,6 +92,7 @@ func GatedUpdate(dst, x, gate, h []float32) {
 //	dgate[i] = dy[i] * (silu(h[i]) - x[i]) * s * (1-s)
 //	dh[i]    = dy[i] * s * silu'(h[i])
 //
+// Each of them may be the same slice as an input, but not the same as each other.
 // Each of them may be the same slice as an input, but not as one another.
 func GatedUpdateGrad(dx, dgate, dh, x, gate, h, dy []float32) {
 	checkLen("GatedUpdateGrad", len(dx), len(dgate), len(dh), len(x), len(gate), len(h), len(dy))

@@ -21,7 +21,7 @@ func RMSNormRow(dst, x, w []float32, eps float32) (rstd float32) {
 //	dx[i]  = rstd * w[i] * dy[i] - x[i] * rstd^3 / n * sum_j w[j] * dy[j] * x[j]
 //	dw[i] += dy[i] * x[i] * rstd
 //
-// dx may be dy or x; dw must be a slice of its own.
+// dx may be dy or x; dw must be a separate slice.
 func RMSNormRowGrad(dx, dw, x, w, dy []float32, rstd float32) {
 	checkLen("RMSNormRowGrad", len(dx), len(dw), len(x), len(w), len(dy))
 	if len(x) == 0 {

@@ -1,10 +1,10 @@
-// AdamW over flat vectors, SHARE elements a thread; with SHADOW the new parameters are
-// also stored in bfloat16. What changes from step to step is read from the device.
+// AdamW over flat vectors, SHARE elements per thread; with SHADOW the new parameters are also
+// stored in bfloat16. Values that change every step are read from device memory.
 
 constexpr int SHARE = 8;
 
 struct Step {
-  float keep, scale; // 1 - lr * weight_decay; what g is multiplied with
+  float keep, scale; // 1 - lr * weight_decay; the factor of g
   float rate, correction; // lr / bias_correction1; 1 / sqrt(bias_correction2)
 };
 
@@ -35,7 +35,7 @@ extern "C" __global__ void __launch_bounds__(256)
 adamw(bf16 *shadow, float *p, const float *g, float *m, float *v, const float *norm, const float *hyper, int64_t n, float beta1,
       float rest1, float beta2, float rest2, float eps, float weight_decay, float max_norm) {
   float length = *norm;
-  if (!(fabsf(length) < INF)) return; // infinite or not a number
+  if (!(fabsf(length) < INF)) return; // infinite or NaN
   float lr = hyper[0], scale = hyper[3];
   Step s;
   s.keep = 1.f - lr * weight_decay;

@@ -1,6 +1,5 @@
-// Package adamw is the AdamW update (Loshchilov & Hutter, arXiv 1711.05101) of all
-// parameters at once, as torch.optim.AdamW and torch.nn.utils.clip_grad_norm_ do
-// it.
+// Package adamw is the AdamW update (Loshchilov & Hutter, arXiv 1711.05101) of all parameters at
+// once, as in torch.optim.AdamW and torch.nn.utils.clip_grad_norm_.
 package adamw
 
 import (
@@ -10,33 +9,33 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// Settings are what stays the same from step to step.
+// Settings stay the same from step to step.
 type Settings struct {
 	Beta1, Beta2 float64
 	Eps          float64
-	// WeightDecay is decoupled: each step takes lr * WeightDecay of a parameter.
+	// WeightDecay is decoupled: each step subtracts lr * WeightDecay times the parameter.
 	WeightDecay float64
-	// MaxNorm is the gradient's greatest norm; 0 or less means no clipping.
+	// MaxNorm is the norm to which gradients are clipped; 0 or less means no clipping.
 	MaxNorm float64
 }
 
-// The elements of hyper, what changes from step to step.
+// The elements of hyper, which change from step to step.
 const (
 	LR              = iota
 	BiasCorrection1 // 1 - Beta1^t, with t counted from 1
 	BiasCorrection2 // 1 - Beta2^t
-	Scale           // what to multiply g with: 1 / number of micro-batches
+	Scale           // the factor of g: 1 / number of micro-batches
 	HyperSize
 )
 
-// Apply updates the parameters p [N] and the moments m and v [N] in place, from
-// the gradient g [N], its norm (a scalar) and hyper [HyperSize].
+// Apply updates the parameters p [N] and the moments m and v [N] in place, from the gradient g [N],
+// its norm (a scalar) and hyper [HyperSize].
 func Apply(b *graph.Builder, p, g, m, v, norm, hyper graph.Tensor, s Settings) {
 	b.Apply(Spec(s), p, g, m, v, norm, hyper)
 }
 
-// ApplyMixed is Apply that also writes the new parameters, of which there are 2M, to
-// shadow [M] in bfloat16: the copy that mixed precision's matrix products read.
+// ApplyMixed is Apply that also writes the 2M new parameters to shadow [M] in bfloat16, the copy
+// that mixed precision's matrix products read.
 func ApplyMixed(b *graph.Builder, shadow, p, g, m, v, norm, hyper graph.Tensor, s Settings) {
 	b.Apply(MixedSpec(s), shadow, p, g, m, v, norm, hyper)
 }
@@ -53,8 +52,8 @@ const specInputs = 6
 //	v    = Beta2 v + (1-Beta2) g'^2
 //	p   -= LR (m / BiasCorrection1) / (sqrt(v / BiasCorrection2) + Eps)
 //
-// Where norm is infinite or not a number, nothing changes: one such gradient
-// would spoil every parameter. Who reads norm has to say so.
+// If norm is infinite or NaN, nothing changes: such a gradient would spoil every parameter. Whoever
+// reads norm has to report it.
 func Spec(s Settings) *graph.Spec {
 	return &graph.Spec{
 		Name:      "adamw",
@@ -81,10 +80,9 @@ func Spec(s Settings) *graph.Spec {
 	}
 }
 
-// MixedSpec is Spec and then shadow[i] = the bits of p[2i] and, in the upper half, of
-// p[2i+1], each rounded to bfloat16, to nearest even. Regions count in units of 4
-// bytes, so that an element of shadow is two weights. Where norm is not finite, shadow
-// stays as it is too.
+// MixedSpec is Spec followed by shadow[i] = the bits of p[2i] and, in the upper half, of p[2i+1],
+// each rounded to bfloat16, to nearest even. Regions are measured in units of 4 bytes, so an
+// element of shadow holds two weights. If norm is not finite, shadow does not change either.
 func MixedSpec(s Settings) *graph.Spec {
 	spec := Spec(s)
 	reference := spec.Reference
@@ -107,8 +105,7 @@ func MixedSpec(s Settings) *graph.Spec {
 	return spec
 }
 
-// pair packs two numbers as bfloat16 into the bits of one float32, the first in the
-// lower half.
+// pair packs two numbers as bfloat16 into the bits of one float32, the first in the lower half.
 func pair(low, high float32) float32 {
 	return math.Float32frombits(bfloat16(low) | bfloat16(high)<<16)
 }
@@ -121,7 +118,7 @@ func bfloat16(x float32) uint32 {
 	return (b + 0x7fff + b>>16&1) >> 16
 }
 
-// gradScale is what the gradient is multiplied with in all.
+// gradScale is the total factor of the gradient.
 func (s Settings) gradScale(norm, scale float64) float64 {
 	if s.MaxNorm <= 0 {
 		return scale
@@ -149,8 +146,8 @@ func Cases() []graph.Case {
 		{Name: "lr 0", Spec: Spec(samba), Dims: graph.Dims{"N": 5}, Fill: with(7, 0, 0.1, 0.05, 1)},
 		{Name: "many blocks", Spec: Spec(samba), Dims: graph.Dims{"N": 2*block + 16}, Fill: with(7, later...)},
 		{Name: "16m", Spec: Spec(samba), Dims: graph.Dims{"N": 16 << 20}, Fill: with(7, later...), Bench: true},
-		// Few elements: where float32 and float64 fall on different sides of a rounding
-		// boundary, the bfloat16s are not near each other.
+		// Few elements: where float32 and float64 are on different sides of a rounding boundary,
+		// the bfloat16 values are not close to each other.
 		{Name: "two elements", Spec: MixedSpec(samba), Dims: graph.Dims{"M": 1}, Fill: with(3, first...)},
 		{Name: "odd", Spec: MixedSpec(samba), Dims: graph.Dims{"M": 37}, Fill: with(7, later...)},
 		{Name: "vectors", Spec: MixedSpec(samba), Dims: graph.Dims{"M": 64}, Fill: with(7, later...)},

@@ -46,8 +46,8 @@ func TestNormThatIsNotFinite(t *testing.T) {
 	}
 }
 
-// Rounding is compared with the updated parameters themselves: the reference's, in
-// float64, may lie beyond a rounding boundary.
+// Rounding is compared with the updated parameters themselves: the float64 values of the reference
+// may be on the other side of a rounding boundary.
 func TestShadowIsTheUpdatedParameters(t *testing.T) {
 	const n = 3 << 16
 	update, shadow, p := mixedUpdate(n, 0.5)
@@ -55,7 +55,7 @@ func TestShadowIsTheUpdatedParameters(t *testing.T) {
 	for i, x := range p {
 		half := uint16(math.Float32bits(shadow[i/2]) >> (i % 2 * 16))
 		rounded := math.Float32frombits(uint32(half) << 16)
-		// Half the distance between bfloat16s of this size.
+		// Half the distance between bfloat16 values of this size.
 		if limit := math.Ldexp(1, math.Ilogb(float64(x))-8); !(math.Abs(float64(rounded)-float64(x)) <= limit) {
 			t.Fatalf("parameter %d is %v, in shadow %v", i, x, rounded)
 		}
@@ -71,7 +71,7 @@ func TestShadowStaysWhereNormIsNotFinite(t *testing.T) {
 	}
 }
 
-// mixedUpdate binds adamw_mixed to n parameters that are drawn, and to a norm.
+// mixedUpdate binds adamw_mixed to n random parameters, and to a norm.
 func mixedUpdate(n int, norm float64) (update func(), shadow, p []float32) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	draw := func(size int) graph.Buffer {

@@ -5,7 +5,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// block is a task's elements: long enough to be worth handing out.
+// block is the number of elements of a task: enough to be worth scheduling.
 const block = 1 << 16
 
 func update(c *graph.CPUCall, s Settings) func() {
@@ -21,7 +21,7 @@ func updateMixed(c *graph.CPUCall, s Settings) func() {
 	})
 }
 
-// updateThen calls then for each block of elements when they are updated.
+// updateThen calls then for each block of elements after it is updated.
 func updateThen(in []graph.Buffer, pool graph.Pool, s Settings, then func(lo, hi int)) func() {
 	p, g, m, v, norm, hyper := in[0].F32, in[1].F32, in[2].F32, in[3].F32, in[4].F32, in[5].F32
 	step := simd.AdamWStep{Beta1: s.Beta1, Beta2: s.Beta2, Eps: s.Eps, WeightDecay: s.WeightDecay}

@@ -9,7 +9,7 @@ import (
 //go:embed adamw.cu
 var source string
 
-// updateCUDA takes Spec's operands; of MixedSpec's, shadow comes before them.
+// updateCUDA takes Spec's operands; in MixedSpec, shadow comes before them.
 func updateCUDA(s Settings) func(*graph.CUDACall) ([]graph.Launch, error) {
 	return func(c *graph.CUDACall) ([]graph.Launch, error) {
 		const threads, share = 256, 8 // share is SHARE in the source

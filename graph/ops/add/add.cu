@@ -1,5 +1,5 @@
-// z = x + y. A block takes SHARE elements a thread of one row, and `tiles` blocks make
-// a row. z may be x or y itself: a thread reads all that it overwrites before.
+// z = x + y. A block handles SHARE elements per thread of one row, and `tiles` blocks handle a row.
+// z may be x or y itself: a thread reads everything that it overwrites first.
 
 constexpr int SHARE = 8;
 // 16 bytes of the widest operand.

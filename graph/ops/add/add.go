@@ -1,11 +1,11 @@
-// Package add sums two tensors: residual connections, and gradients that meet.
+// Package add sums two tensors: residual connections, and several gradients of one tensor.
 package add
 
 import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// Spec is z = x + y for tensors of a rank from 1 to 3.
+// Spec is z = x + y for tensors of rank 1 to 3.
 func Spec(rank int) *graph.Spec {
 	dims := [...]string{"", "N", "R N", "B T N"}[rank]
 	return &graph.Spec{

@@ -1,8 +1,8 @@
-// y = x + bias, and the bias' gradient.
+// y = x + bias, and the gradient of bias.
 
 #ifdef Y_T
-// A block takes SHARE elements a thread of one row, and `tiles` blocks make a row. y may be
-// x itself: a thread reads all that it overwrites before.
+// A block handles SHARE elements per thread of one row, and `tiles` blocks handle a row. y may be x
+// itself: a thread reads everything that it overwrites first.
 constexpr int SHARE = 8;
 constexpr int WIDE = sizeof(X_T) + sizeof(Y_T) == 4 ? 8 : 4; // 16 bytes of the widest operand
 
@@ -28,7 +28,7 @@ add_bias(const X_T *x, const float *bias, Y_T *y, int64_t stride_x, int64_t stri
 #endif
 
 #ifdef DY_T
-// A warp takes 32 columns of every 8th row among a block's, and the block leaves its sum in
+// A warp sums 32 columns of every 8th row of a block, and the block stores its sum in
 // partials[blockIdx.y].
 extern "C" __global__ void __launch_bounds__(256)
 add_bias_backward(const DY_T *dy, float *partials, int64_t stride_dy, int rows, int cols, int rows_per_block) {

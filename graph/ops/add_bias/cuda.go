@@ -23,7 +23,8 @@ func cudaForward(c *graph.CUDACall) ([]graph.Launch, error) {
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }
 
-// rowsPerPart depends on the rows alone, and so do the bits of dbias: at most 128 parts.
+// rowsPerPart depends only on the number of rows, and so do the bits of dbias: there are at most
+// 128 parts.
 func rowsPerPart(rows int) int { return max(32, ceilDiv(rows, 128)) }
 
 func backwardWorkspaceCUDA(d graph.Dims) int {

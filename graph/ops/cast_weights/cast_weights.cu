@@ -1,4 +1,4 @@
-// shadow = p in bfloat16, SHARE weights a thread.
+// shadow = p in bfloat16, SHARE weights per thread.
 
 constexpr int SHARE = 8;
 

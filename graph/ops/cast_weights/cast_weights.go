@@ -7,15 +7,14 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// Apply writes the parameters p [2M] to shadow [M] in bfloat16: all of the region
-// Shadow from all of the region Params, in the same order. It is wanted once the
-// parameters were loaded or drawn; from then on adamw.ApplyMixed keeps shadow up to
-// date.
+// Apply writes the parameters p [2M] to shadow [M] in bfloat16: the whole region Shadow from the
+// whole region Params, in the same order. It is needed after parameters are loaded or initialized;
+// after that adamw.ApplyMixed keeps shadow up to date.
 func Apply(b *graph.Builder, shadow, p graph.Tensor) { b.Apply(Spec(), shadow, p) }
 
-// Spec is shadow[i] = the bits of p[2i] and, in the upper half, of p[2i+1], each
-// rounded to bfloat16, to nearest even. Regions count in units of 4 bytes, so that an
-// element of shadow is two weights.
+// Spec is shadow[i] = the bits of p[2i] and, in the upper half, of p[2i+1], each rounded to
+// bfloat16, to nearest even. Regions are measured in units of 4 bytes, so an element of shadow
+// holds two weights.
 func Spec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "cast_weights",
@@ -32,8 +31,7 @@ func Spec() *graph.Spec {
 	}
 }
 
-// pair packs two numbers as bfloat16 into the bits of one float32, the first in the
-// lower half.
+// pair packs two numbers as bfloat16 into the bits of one float32, the first in the lower half.
 func pair(low, high float32) float32 {
 	return math.Float32frombits(bfloat16(low) | bfloat16(high)<<16)
 }

@@ -2,7 +2,7 @@ package cast_weights
 
 import "github.com/sambatrain/sambatrain/graph"
 
-// block is a task's elements of shadow: long enough to be worth handing out.
+// block is the number of elements of shadow of a task: enough to be worth scheduling.
 const block = 1 << 15
 
 func cpu(c *graph.CPUCall) func() {

@@ -1,16 +1,15 @@
-// A thread convolves V neighbouring channels over a run of consecutive tokens, UNROLL
-// at a time, and keeps the last J-1 tokens in registers. Runs overlap by what the
-// window needs, which the cache serves.
+// A thread convolves V neighboring channels over a run of consecutive tokens, UNROLL at a time, and
+// keeps the last J-1 tokens in registers. Runs overlap by the size of the window, which the cache
+// serves.
 //
-// Macros: J taps; V channels a thread, 1 where addresses don't permit vectors; the
-// types X_T and Y_T of the forward pass, X_T, DY_T and DX_T of the backward pass; FAST
-// where an operand is bf16; BY_DOCUMENT where no tap reaches before the document of its
-// token, which begins at starts [B T].
+// Macros: J taps; V channels per thread, 1 where addresses don't permit vectors; the types X_T and
+// Y_T of the forward pass, X_T, DY_T and DX_T of the backward pass; FAST if an operand is bf16;
+// BY_DOCUMENT if no tap may reach before the document of its token, which begins at starts [B T].
 
 #define PAST (J - 1)
 #define UNROLL 4
 
-// Channels are V neighbours as they are stored.
+// Channels are V adjacent channels as they are stored.
 template <typename Type> struct __align__(V * sizeof(Type) < 16 ? V * sizeof(Type) : 16) Channels {
   Type x[V];
 };
@@ -28,7 +27,7 @@ __device__ __forceinline__ float conv_sigmoid(float x) {
 #endif
 }
 
-// load_taps puts taps [J][V] of channels from c on, and their bias, into registers.
+// load_taps loads the taps [J][V] of the channels from c on, and their biases, into registers.
 __device__ __forceinline__ void load_taps(const float *w, const float *bias, int c, float tap[J][V], float b[V]) {
 #pragma unroll
   for (int k = 0; k < V; k++) {
@@ -38,8 +37,8 @@ __device__ __forceinline__ void load_taps(const float *w, const float *bias, int
   }
 }
 
-// past_of is how many tokens before token t of a row, if it is there, its taps may reach,
-// given the row's starts.
+// past_of is the number of tokens before token t of a row that its taps may reach, given the row's
+// starts; `there` tells whether the row has this token.
 __device__ __forceinline__ int past_of(const int *starts, int t, bool there) {
 #ifdef BY_DOCUMENT
   return there ? t - starts[t] : 0;
@@ -48,10 +47,10 @@ __device__ __forceinline__ int past_of(const int *starts, int t, bool there) {
 #endif
 }
 
-// reaches reports whether tap j of a token reaches no further than past.
+// reaches reports whether tap j of a token reaches back no further than past tokens.
 __device__ __forceinline__ bool reaches(int j, int past) { return PAST - j <= past; }
 
-// convolve is the pre-activation of the token at window[PAST], which reaches back past tokens.
+// convolve is the pre-activation of the token at window[PAST], which may reach back past tokens.
 __device__ __forceinline__ void convolve(const float (*window)[V], int past, const float tap[J][V], const float b[V],
                                          float v[V]) {
 #pragma unroll
@@ -64,9 +63,9 @@ __device__ __forceinline__ void convolve(const float (*window)[V], int past, con
 
 #ifdef Y_T
 
-// causal_conv: y [B T C] from x [B T C], taps w [C J] and bias [C]. tail [B J-1 C]
-// holds the tokens before the first; null stands for zeros. Grid: channels, runs of
-// `run` tokens (a multiple of UNROLL), rows of the batch.
+// causal_conv: y [B T C] from x [B T C], taps w [C J] and bias [C]. tail [B J-1 C] holds the tokens
+// before the first; null means zeros. Grid: channels, runs of `run` tokens (a multiple of UNROLL),
+// rows of the batch.
 extern "C" __global__ void __launch_bounds__(128)
 causal_conv(const X_T *x, const float *w, const float *bias, const float *tail, const int *starts, Y_T *y,
             int tokens, int channels, int run, int x_stride, int y_stride) {
@@ -84,7 +83,7 @@ causal_conv(const X_T *x, const float *w, const float *bias, const float *tail, 
     else if (tail) load_vector<V>(tail + ((int64_t)blockIdx.z * PAST + PAST + t) * channels + c, window[p]);
     else clear_channels(window[p]);
   }
-  // The next tokens are fetched while these are convolved.
+  // The next tokens are prefetched while these are convolved.
   Channels<X_T> next[UNROLL];
   auto fetch_tokens = [&](int t) {
 #pragma unroll
@@ -113,8 +112,8 @@ causal_conv(const X_T *x, const float *w, const float *bias, const float *tail, 
   }
 }
 
-// causal_conv_advance makes tail [B J-1 C] the last tokens of itself and x [B T C].
-// A thread has one channel of one row.
+// causal_conv_advance updates tail [B J-1 C] to the last tokens of itself followed by x [B T C]. A
+// thread handles one channel of one row.
 extern "C" __global__ void causal_conv_advance(const X_T *x, float *tail, int tokens, int channels, int x_stride) {
   int c = blockIdx.x * blockDim.x + threadIdx.x;
   if (c >= channels) return;
@@ -126,8 +125,8 @@ extern "C" __global__ void causal_conv_advance(const X_T *x, float *tail, int to
   }
 }
 
-// causal_conv_step is both for one token of each row, as in decoding: a thread has one channel of
-// one row. V is 1.
+// causal_conv_step does both for one token of each row, as in decoding: a thread handles one
+// channel of one row. V is 1.
 extern "C" __global__ void __launch_bounds__(128)
 causal_conv_step(const X_T *x, const float *w, const float *bias, float *tail, Y_T *y, int channels, int x_stride, int y_stride) {
   int c = blockIdx.x * blockDim.x + threadIdx.x;
@@ -150,9 +149,9 @@ causal_conv_step(const X_T *x, const float *w, const float *bias, float *tail, Y
 
 #ifdef DX_T
 
-// causal_conv_backward: dx [B T C], and the run's part of dw and dbias,
-// parts [rows*runs][J+1][C], the bias last. The gradient g of the pre-activation is
-// needed of J-1 tokens after the run too, which belong to the next run's sums.
+// causal_conv_backward: dx [B T C], and the run's partial sums of dw and dbias, parts
+// [rows*runs][J+1][C], the bias last. The gradient g of the pre-activation is also needed for J-1
+// tokens after the run, which belong to the next run's sums.
 extern "C" __global__ void __launch_bounds__(128)
 causal_conv_backward(const X_T *x, const float *w, const float *bias, const DY_T *dy, const int *starts, DX_T *dx, float *parts,
                      int tokens, int channels, int run, int x_stride, int dy_stride, int dx_stride) {
@@ -161,8 +160,8 @@ causal_conv_backward(const X_T *x, const float *w, const float *bias, const DY_T
   int t0 = blockIdx.y * run, end = min(t0 + run, tokens);
   int64_t row = (int64_t)blockIdx.z * tokens;
 
-  // xs[PAST + i] is x of token t+i, gs[PAST + i] its g, and pasts[PAST + i] how far it
-  // reaches: dx of token t+i-PAST is a convolution of gs[i .. i+PAST] with the taps reversed.
+  // xs[PAST + i] is x of token t+i, gs[PAST + i] its g, and pasts[PAST + i] how far it reaches
+  // back: dx of token t+i-PAST is a convolution of gs[i .. i+PAST] with the taps reversed.
   float tap[J][V], b[V], xs[PAST + UNROLL][V], gs[PAST + UNROLL][V], dw[J][V], db[V];
   int pasts[PAST + UNROLL];
   load_taps(w, bias, c, tap, b);
@@ -228,8 +227,8 @@ causal_conv_backward(const X_T *x, const float *w, const float *bias, const DY_T
   store_vector<V>(part + (int64_t)J * channels, db);
 }
 
-// causal_conv_sum adds up parts [n][J+1][C] into dw [C J] and dbias [C]. A block has 32
-// columns of (J+1)*C; its 8 warps take every eighth part, then the first adds them.
+// causal_conv_sum adds the parts [n][J+1][C] to dw [C J] and dbias [C]. A block handles 32 columns
+// of (J+1)*C; each of its 8 warps adds every eighth part, then the first warp adds their sums.
 extern "C" __global__ void __launch_bounds__(256)
 causal_conv_sum(const float *parts, float *dw, float *dbias, int n, int channels) {
   __shared__ float shared[8][WARP];

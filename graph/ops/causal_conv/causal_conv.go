@@ -1,5 +1,5 @@
-// Package causal_conv is Mamba's short depthwise convolution over time and the
-// SiLU after it (arXiv 2312.00752, figure 3).
+// Package causal_conv is Mamba's short depthwise convolution over time and the SiLU after it (arXiv
+// 2312.00752, figure 3).
 package causal_conv
 
 import (
@@ -9,9 +9,9 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// Apply convolves each channel of x [B T C] with its own J taps of w [C 1 J], as
-// PyTorch stores a depthwise Conv1d's weight, adds bias [C] and applies SiLU:
-// y [B T C]. In the stateful form the text continues where the call before ended.
+// Apply convolves each channel of x [B T C] with its own J taps of w [C 1 J], the layout of a
+// depthwise Conv1d's weight in PyTorch, adds bias [C] and applies SiLU: y [B T C]. In the stateful
+// form the text continues where the previous call ended.
 func Apply(b *graph.Builder, x, w, bias graph.Tensor) graph.Tensor {
 	past := w.Shape().Cols() - 1
 	if s := x.Shape(); b.Carries() != nil && past > 0 && len(s) == 3 {
@@ -49,9 +49,9 @@ func Spec() *graph.Spec {
 	}
 }
 
-// CarrySpec is Spec for a text that comes in pieces. tail holds the last P = J-1
-// tokens of x before this piece, oldest first, and afterwards those before the
-// next one. Zeros begin a text.
+// CarrySpec is Spec for a text that is processed in pieces. tail holds the last P = J-1 tokens of x
+// before this piece, oldest first; afterwards it holds those before the next piece. At the start of
+// a text it is zero.
 func CarrySpec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "causal_conv_carry",
@@ -66,7 +66,7 @@ func CarrySpec() *graph.Spec {
 			x, tail, y := in[0], in[3], out[0]
 			for b := range d["B"] {
 				for c := range d["C"] {
-					// text is the channel with its past: the piece begins at text[P].
+					// text is the channel's input including its past: the piece begins at text[P].
 					var text []float64
 					for p := range d["P"] {
 						text = append(text, at(tail, d["P"], b, p, c))
@@ -90,8 +90,7 @@ func CarrySpec() *graph.Spec {
 	}
 }
 
-// backwardSpec computes the pre-activation v again and gives, with
-// g = dy * silu'(v),
+// backwardSpec recomputes the pre-activation v and computes, with g = dy * silu'(v),
 //
 //	dx[t,c]    = sum_j w[c,j] * g[t+J-1-j,c]
 //	dw[c,j]    = sum over rows and t of g[t,c] * x[t-J+1+j,c]
@@ -125,14 +124,15 @@ func backwardSpec() *graph.Spec {
 		CUDAByDocument: cudaBackwardByDocument,
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["B"] * d["T"] * d["C"])
-			// The pre-activation, dx and dw take a multiply-add a tap; silu' and dbias take 9 and an exponential.
+			// The pre-activation, dx and dw take a multiply-add per tap; silu' and dbias take 9
+			// operations and an exponential.
 			return graph.Cost{FLOPs: n * float64(6*d["J"]+9+graph.ExpFLOPs), Bytes: 12 * n}
 		},
 	}
 }
 
-// preActivation is what the SiLU of channel c is applied to. past(back) is the
-// channel's input of that many tokens ago.
+// preActivation is the input of channel c's SiLU. past(back) is the channel's input that many
+// tokens ago.
 func preActivation(w, bias graph.Array, c int, past func(back int) float64) float64 {
 	v, taps := bias.Data[c], w.Row(c)
 	for j, tap := range taps {
@@ -153,7 +153,7 @@ func sigmoid(v float64) float64 { return 1 / (1 + math.Exp(-v)) }
 
 func forwardCost(d graph.Dims) graph.Cost {
 	n := float64(d["B"] * d["T"] * d["C"])
-	// A multiply-add a tap, and 4 and an exponential for the bias and the SiLU.
+	// A multiply-add per tap, and 4 operations and an exponential for the bias and the SiLU.
 	return graph.Cost{FLOPs: n * float64(2*d["J"]+4+graph.ExpFLOPs), Bytes: 8 * n}
 }
 

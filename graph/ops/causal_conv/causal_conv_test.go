@@ -13,7 +13,7 @@ import (
 
 func TestCausalConv(t *testing.T) { optest.Run(t, causal_conv.Cases()) }
 
-// text is a drawn text, its weights, and what the one-shot form makes of it.
+// text is a random text, its weights, and the result of the one-shot form.
 type text struct {
 	rows, tokens, channels, taps int
 	x, w, bias, y                graph.Array
@@ -93,7 +93,7 @@ func TestApplyCarriesTheTail(t *testing.T) {
 		optest.Write(t, p, "w", x.w)
 		optest.Write(t, p, "bias", x.bias)
 		got := make([]float32, x.rows*piece*x.channels)
-		for range 2 { // the second text begins with zeros again
+		for range 2 { // the second text starts with zeros again
 			for from := 0; from < x.tokens; from += piece {
 				optest.Write(t, p, "x", x.piece(x.x, from, from+piece))
 				if err := p.Run(); err != nil {

@@ -5,8 +5,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// A task is one row of the batch and a slice of the channels, through all tokens.
-// Slices are as wide as 16 workers allow: memory likes to be read in long rows.
+// A task is one row of the batch and a slice of the channels, through all tokens. Slices are as
+// wide as 16 workers allow: long rows are better for memory.
 const (
 	wantTasks = 16
 	minSlice  = 32
@@ -14,8 +14,8 @@ const (
 	lanes     = 16
 )
 
-// slicing is how the channels are cut. It depends on the sizes alone, so that
-// results don't depend on the number of workers.
+// slicing is how the channels are divided. It depends only on the sizes, so that results don't
+// depend on the number of workers.
 type slicing struct{ channels, width, n int }
 
 func newSlicing(rows, channels int) slicing {
@@ -54,7 +54,7 @@ func forward(c *graph.CPUCall) func() {
 	}
 }
 
-// advance makes the tail of channels [c0, c1) the last tokens of itself and X.
+// advance updates the tail of channels [c0, c1) to the last tokens of itself followed by X.
 func advance(a *simd.ConvArgs, c0, c1 int) {
 	kept := a.K - 1
 	for p := range kept {
@@ -67,8 +67,8 @@ func advance(a *simd.ConvArgs, c0, c1 int) {
 	}
 }
 
-// backwardWorkspace is the taps, and each row's part of dw, both [J C], and of
-// dbias [C].
+// backwardWorkspace is the size of the taps, and of each row's part of dw, both [J C], and of dbias
+// [C].
 func backwardWorkspace(d graph.Dims, _ int) int {
 	return d["C"] * (d["J"] + d["B"]*(d["J"]+1))
 }
@@ -108,8 +108,8 @@ func backward(c *graph.CPUCall) func() {
 	}
 }
 
-// convArgs are the operands of row b that both passes have. The taps lie
-// transposed at the front of the workspace.
+// convArgs are the operands of row b that both passes share. The transposed taps are at the start
+// of the workspace.
 func convArgs(c *graph.CPUCall, b int) simd.ConvArgs {
 	channels, taps := c.In[0].Cols, c.Dims["J"]
 	return simd.ConvArgs{

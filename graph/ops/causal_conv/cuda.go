@@ -38,9 +38,9 @@ const (
 	cudaUnroll  = 4 // tokens that a thread has in flight; its runs are multiples of it
 )
 
-// runLength is the tokens that one thread walks: the longest of [16, longest] that
-// leaves enough threads to fill a large GPU. It depends on the sizes alone, and so
-// do the sums over runs.
+// runLength is the number of tokens that one thread walks through: the largest of [16, longest]
+// that leaves enough threads to fill a large GPU. It depends only on the sizes, and so do the sums
+// over runs.
 func runLength(d graph.Dims, longest int) int {
 	const enough, shortest, vector = 1 << 17, 16, 4
 	run := longest
@@ -50,8 +50,8 @@ func runLength(d graph.Dims, longest int) int {
 	return run
 }
 
-// vector is how many channels a thread takes at once: at most `most`, 4 or 8, where
-// all addresses permit accesses of so many elements or 16 bytes, else 1.
+// vector is the number of channels that a thread handles at once: at most `most`, 4 or 8, if all
+// addresses permit accesses of so many elements or 16 bytes, and otherwise 1.
 func vector(most int, buffers ...graph.DeviceBuffer) int {
 	for v := most; v >= 4; v /= 2 {
 		if !slices.ContainsFunc(buffers, func(b graph.DeviceBuffer) bool {
@@ -65,8 +65,8 @@ func vector(most int, buffers ...graph.DeviceBuffer) int {
 	return 1
 }
 
-// defines are the macros of the source; starts is where documents are, 0 for none, and types
-// names the operands' types.
+// defines are the macros of the source; starts is the address of the documents' starts, 0 for none,
+// and types contains the operands by the name of their type.
 func defines(d graph.Dims, v int, starts uint64, types map[string]graph.DeviceBuffer) map[string]string {
 	m := map[string]string{"J": strconv.Itoa(d["J"]), "V": strconv.Itoa(v)}
 	if starts != 0 {
@@ -81,7 +81,7 @@ func defines(d graph.Dims, v int, starts uint64, types map[string]graph.DeviceBu
 	return m
 }
 
-// launchForward has the addresses of the tail and of the documents' starts, 0 for none.
+// launchForward takes the addresses of the tail and of the documents' starts, 0 for none.
 func launchForward(c *graph.CUDACall, tail, starts uint64) graph.Launch {
 	d, x, y := c.Dims, c.In[0], c.Out[0]
 	most := 4
@@ -120,10 +120,11 @@ func launchStep(c *graph.CUDACall) graph.Launch {
 	}
 }
 
-// longestRun of the backward pass keeps its parts small beside x, dy and dx.
+// longestRun is large enough that the backward pass's partial sums are small compared with x, dy
+// and dx.
 const longestRun = 128
 
-// parts is how many runs each have their own sums of dw and dbias.
+// parts is the number of runs, which each have partial sums of dw and dbias.
 func parts(d graph.Dims) int { return d["B"] * ceilDiv(d["T"], runLength(d, longestRun)) }
 
 func partsBytes(d graph.Dims) int { return 4 * parts(d) * (d["J"] + 1) * d["C"] }

@@ -1,10 +1,11 @@
-// Package reduce_scatter sums a vector over the processes of a run, each of which gets a piece of the sum.
+// Package reduce_scatter sums a vector over the processes of a run and gives each of them a piece
+// of the sum.
 package reduce_scatter
 
 import "github.com/sambatrain/sambatrain/graph"
 
-// Spec is y[r N/R, (r+1) N/R) = the sum of all R processes' x there, in process r, in float32.
-// The rest of y is not defined, and R divides N. A run of one process has its own x.
+// Spec is y[r N/R, (r+1) N/R) = the sum of this range of all R processes' x, in process r, in
+// float32. The rest of y is undefined, and R divides N. For a single process y is its x.
 func Spec() *graph.Spec {
 	s := graph.CollectiveSpec(graph.ReduceScatter, "reduce_scatter", "x:f32[N] -> y:f32[N]", func(d graph.Dims) int { return 8 * d["N"] })
 	s.InPlace = []int{0}

@@ -2,7 +2,7 @@ package round
 
 import "github.com/sambatrain/sambatrain/graph"
 
-// rowsPerTask keeps a task long enough to be worth handing out.
+// rowsPerTask makes a task long enough to be worth scheduling.
 const rowsPerTask = 64
 
 func cpu(c *graph.CPUCall) func() {

@@ -11,7 +11,7 @@ var source string
 
 func launches(c *graph.CUDACall) ([]graph.Launch, error) {
 	x, y := c.In[0], c.Out[0]
-	const share = 8 // elements of a thread, SHARE in the source
+	const share = 8 // elements per thread, SHARE in the source
 	threads := min(256, (y.Cols+32*share-1)/(32*share)*32)
 	tiles := (y.Cols + threads*share - 1) / (threads * share)
 	return []graph.Launch{{

@@ -1,5 +1,5 @@
-// y = x in y's type. A block takes SHARE elements a thread of one row, and `tiles`
-// blocks make a row.
+// y = x in y's type. A block handles SHARE elements per thread of one row, and `tiles` blocks
+// handle a row.
 
 constexpr int SHARE = 8;
 constexpr int WIDE = sizeof(X_T) + sizeof(Y_T) == 4 ? 8 : 4; // 16 bytes of the widest operand

@@ -1,11 +1,11 @@
-// Package round makes bfloat16 of float32 in mixed precision: what a matrix product
-// takes of a tensor that is kept in float32.
+// Package round converts float32 to bfloat16 in mixed precision: the matrix product's input for a
+// tensor that is stored in float32.
 package round
 
 import "github.com/sambatrain/sambatrain/graph"
 
-// Spec is y = x in bfloat16, rounded to nearest even. It is the op for
-// graph.Builder.SetMixed; a plan in float32 has no use for it, and there it copies.
+// Spec is y = x in bfloat16, rounded to nearest even. It is the op for graph.Builder.SetMixed; a
+// plan in float32 has no use for it, and there it copies.
 func Spec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "round",

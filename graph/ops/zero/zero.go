@@ -1,5 +1,5 @@
-// Package zero fills what lies between parameters, so that passes over flat buffers find
-// zeros there.
+// Package zero clears the gaps between parameters, so that passes over flat buffers find zeros
+// there.
 package zero
 
 import "github.com/sambatrain/sambatrain/graph"

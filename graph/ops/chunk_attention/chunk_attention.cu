@@ -1,15 +1,15 @@
-// What lies between matrix products of some queries, a row each, with the keys that they may
-// see, a column each. Scores are float, with rows ld apart; P_T is the type of the factors
-// that are made of them. Lengths and offsets are in elements.
+// Kernels between the matrix products. A matrix of scores has one row per query and one column per
+// key that the queries may see. Scores are float, with rows ld apart; P_T is the type of the
+// products' inputs that are computed from them. Lengths and offsets are in elements.
 
-// Keys are the columns of what a row's query sees.
+// Keys is the range of columns that a row's query sees.
 struct Keys {
   int first, own;
 };
 
-// Places says which keys those are. A chunk of a whole text has the same queries and keys.
-// By document the keys begin `before` the queries: start is where each query's document
-// begins, and the first of them is the row's token `token`.
+// Places determines this range. In a chunk of a whole text the queries and the keys are the same
+// tokens. By document the first key is `before` tokens before the first query; start is where each
+// query's document begins, and the first query is token `token` of its row.
 struct Places {
   const int *start;
   int before, token, chunk;
@@ -23,8 +23,8 @@ struct Places {
 };
 
 #ifdef P_T
-// A block takes one query: of its scores q k it makes the weights of the keys that it sees,
-// and zeros for the rest of the row. lse is the first query's.
+// A block handles one query: it turns its scores q k into the weights of the keys that it sees, and
+// zeros for the rest of the row. lse points to the first query's.
 extern "C" __global__ void __launch_bounds__(256)
 chunk_attention_softmax(const float *scores, const float *bias, P_T *weights, float *lse, int columns, int ld, float scale,
                         const int *start, int before, int token, int chunk) {
@@ -46,9 +46,9 @@ chunk_attention_softmax(const float *scores, const float *bias, P_T *weights, fl
 #endif
 
 #ifdef DS_T
-// A block takes one query. Of its scores q k and the products do v it makes the weights P and
-// dS / sqrt(D), zeros for keys that it doesn't see, with rows ld_factors apart. It writes dS
-// over the scores.
+// A block handles one query. From its scores q k and the products do v it computes the weights P
+// and dS / sqrt(D), with zeros for keys that it doesn't see and rows ld_factors apart. It
+// overwrites the scores with dS.
 extern "C" __global__ void __launch_bounds__(256)
 chunk_attention_softmax_backward(float *scores, const float *products, const float *bias, const float *lse, const O_T *o, const DO_T *dout,
                                  DS_T *weights, DS_T *ds, int64_t stride_o, int64_t stride_do, int columns, int ld, int ld_factors, int channels,
@@ -69,20 +69,20 @@ chunk_attention_softmax_backward(float *scores, const float *products, const flo
   }
 }
 
-// chunk_attention_distances adds dS of every PARTS-th query, and the key that is d before its
-// own, to parts [PARTS][most] of dbias: the first n queries begin them.
+// chunk_attention_distances adds dS of every PARTS-th query and the key d tokens before it to parts
+// [PARTS][most] of dbias. With `begin` it sets them instead. There are n queries.
 extern "C" __global__ void __launch_bounds__(128)
 chunk_attention_distances(const float *ds, float *parts, int n, int ld, int before, int most, int begin) {
   int d = blockIdx.x * blockDim.x + threadIdx.x, part = blockIdx.y;
   if (d >= most) return;
   float sum = 0.f;
-  int first = max(d - before, 0); // whose keys reach back so far
+  int first = max(d - before, 0); // the first query whose keys reach back that far
   for (int i = first + (part - first % PARTS + PARTS) % PARTS; i < n; i += PARTS) sum += ds[(int64_t)i * ld + before + i - d];
   float *to = parts + (int64_t)part * most + d;
   *to = begin ? sum : *to + sum;
 }
 
-// chunk_attention_dbias adds the parts up. No query and key are more than most apart.
+// chunk_attention_dbias adds the parts. No query and key are more than `most` apart.
 extern "C" __global__ void __launch_bounds__(256)
 chunk_attention_dbias(const float *parts, float *dbias, int most, int distances) {
   int d = blockIdx.x * blockDim.x + threadIdx.x;
@@ -95,10 +95,10 @@ chunk_attention_dbias(const float *parts, float *dbias, int most, int distances)
 #endif
 
 #ifdef KEY_T
-// A text in pieces: the token of position p is in slot p % slots of key and value, and sees
-// the tokens of its chunk from position p - p % slots on.
+// A text in pieces: the token at position p is in slot p % slots of key and value, and sees the
+// tokens of its chunk from position p - p % slots on.
 
-// chunk_attention_carry_weights makes weights [B T][slots] of a token, which a block takes.
+// chunk_attention_carry_weights computes the weights [B T][slots]; a block handles one token.
 extern "C" __global__ void __launch_bounds__(256)
 chunk_attention_carry_weights(const Q_T *q, const K_T *k, const KEY_T *key, const float *bias, const int *pos, float *weights, int tokens,
                               int slots, int width, float scale, int64_t stride_q, int64_t stride_k, int64_t stride_key) {
@@ -124,7 +124,7 @@ chunk_attention_carry_weights(const Q_T *q, const K_T *k, const KEY_T *key, cons
   for (int j = threadIdx.x; j < count; j += blockDim.x) weights[j] *= inverse;
 }
 
-// chunk_attention_carry: a block takes 32 channels of a token, and its warps the keys in turns.
+// chunk_attention_carry: a block handles 32 channels of a token; each warp adds every 8th key.
 extern "C" __global__ void __launch_bounds__(256)
 chunk_attention_carry(const V_T *v, const VALUE_T *value, const float *weights, const int *pos, O_T *o, int tokens, int slots, int channels,
                       int64_t stride_v, int64_t stride_value, int64_t stride_o) {
@@ -141,8 +141,8 @@ chunk_attention_carry(const V_T *v, const VALUE_T *value, const float *weights, 
   if (threadIdx.x < WARP && c < channels) store(o + row * stride_o + c, sum);
 }
 
-// chunk_attention_keep writes the last kept tokens' keys and values to their slots. A block
-// takes one token.
+// chunk_attention_keep writes the keys and values of the last `kept` tokens to their slots. A block
+// handles one token.
 extern "C" __global__ void __launch_bounds__(128)
 chunk_attention_keep(const K_T *k, const V_T *v, KEY_T *key, VALUE_T *value, const int *pos, int tokens, int slots, int kept, int width,
                      int channels, int64_t stride_k, int64_t stride_v, int64_t stride_key, int64_t stride_value) {

@@ -1,15 +1,14 @@
-// Package chunk_attention is causal softmax attention with one head, within chunks of a
-// fixed number of tokens, and with a trained bias for each distance of two tokens (Mega,
-// arXiv 2209.10655). Keys and values may have different widths.
+// Package chunk_attention is causal softmax attention with one head, within chunks of a fixed
+// number of tokens, and with a trained bias for each distance between two tokens (Mega, arXiv
+// 2209.10655). Keys and values may have different widths.
 package chunk_attention
 
 import "github.com/sambatrain/sambatrain/graph"
 
-// Apply is attention of q [B T D] over k [B T D] and v [B T C], within chunks of W
-// tokens that are counted from the text's start: [B T C]. bias [W] has the biases for
-// the distances 0 to W-1. In the builder's stateful form the
-// chunk that a call ends in is kept in the states "key" and "value" under the builder's
-// scope, for the next call to go on with.
+// Apply is attention of q [B T D] over k [B T D] and v [B T C], within chunks of W tokens counted
+// from the text's start: [B T C]. bias [W] has the biases for the distances 0 to W-1. In the
+// builder's stateful form the chunk in which a call ends is kept in the states "key" and "value"
+// under the builder's scope, for the next call to continue.
 func Apply(b *graph.Builder, q, k, v, bias graph.Tensor) graph.Tensor {
 	s, w := q.Shape(), bias.Shape()
 	if b.Carries() == nil || len(s) != 3 || len(w) != 1 {
@@ -20,7 +19,7 @@ func Apply(b *graph.Builder, q, k, v, bias graph.Tensor) graph.Tensor {
 	return b.Apply(CarrySpec(), q, k, v, bias, key, value, b.Position(s[0]))
 }
 
-// savedOutputs are those that the backward op reads.
+// savedOutputs are the outputs that the backward op reads.
 var savedOutputs = []int{0, 1}
 
 // Spec is, for the tokens j <= i of token i's chunk,
@@ -79,8 +78,8 @@ func backwardSpec() *graph.Spec {
 	}
 }
 
-// CarrySpec is Spec for tokens at positions pos, pos+1, ... of each row's text, whose current
-// chunk's keys and values are in key and value, the token of position p in slot p mod W.
+// CarrySpec is Spec for tokens at positions pos, pos+1, ... of each row's text. The keys and values
+// of the current chunk are in key and value, the token at position p in slot p mod W.
 func CarrySpec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "chunk_attention_carry",
@@ -103,7 +102,7 @@ func visible(d graph.Dims) float64 {
 	return float64(d["B"]) * (float64(d["T"]/d["W"])*pairs(d["W"]) + pairs(d["T"]%d["W"]))
 }
 
-// elements are half of those of q, k, v and o.
+// elements is half the number of elements of q, k, v and o.
 func elements(d graph.Dims) float64 { return float64(d["B"] * d["T"] * (d["D"] + d["C"])) }
 
 // Cases are the op's shapes under test.
@@ -117,8 +116,8 @@ func Cases() []graph.Case {
 		{Name: "odd", Spec: Spec(), Dims: graph.Dims{"B": 3, "T": 23, "D": 5, "C": 13, "W": 7}},
 		{Name: "chunk beyond T", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 6, "D": 8, "C": 3, "W": 100}},
 		{Name: "chunk is T", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 6, "D": 8, "C": 3, "W": 6}},
-		// A token that sees itself alone has no gradient in q, k and bias: one channel and
-		// powers of two leave no rounding error, which has no scale to be measured by.
+		// A token that sees only itself has no gradient in q, k and bias. With one channel and
+		// powers of two there is no rounding error, which could not be compared with anything.
 		{Name: "one token", Spec: Spec(), Dims: graph.Dims{"B": 2, "T": 1, "D": 1, "C": 1, "W": 1}, Fill: powers},
 		{Name: "self only", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 5, "D": 1, "C": 1, "W": 1}, Fill: powers},
 		{Name: "large scores", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 12, "D": 4, "C": 4, "W": 12},

@@ -15,7 +15,7 @@ import (
 
 func TestChunkAttention(t *testing.T) { optest.Run(t, chunk_attention.Cases()) }
 
-// text is a drawn text and its one-shot attention.
+// text is a random text and its one-shot attention.
 type text struct {
 	rows, tokens, width, values, chunk int
 	in                                 []graph.Array // q, k, v, bias
@@ -130,8 +130,7 @@ func TestApplyCarries(t *testing.T) {
 	}
 }
 
-// TestNaN: a NaN among the keys reaches the tokens of its chunk that see it, and no
-// others.
+// TestNaN: a NaN among the keys affects the tokens of its chunk that see it, and no others.
 func TestNaN(t *testing.T) {
 	x := newText(t, 1, 13, 5)
 	x.in[1].Row(6)[2] = math.NaN()
@@ -163,7 +162,7 @@ func near(t *testing.T, name string, got []float32, want []float64) {
 	}
 }
 
-// at is one position for all rows.
+// at is the same position for all rows.
 func at(position, rows int) graph.Array {
 	return graph.Array{Shape: graph.Shape{rows}, Data: slices.Repeat([]float64{float64(position)}, rows)}
 }

@@ -7,11 +7,11 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// backward binds the backward kernel. Cut the queries and the keys of a chunk into
-// blocks: a task is one block of keys with one block of queries, and adds to dq, dk, dv
-// and the key block's part of dbias. Tasks run a diagonal of blocks after another. Those
-// of one diagonal have no block in common, so that they can run at once, and each sum
-// takes its terms in the order of the diagonals, whatever the number of workers.
+// backward binds the backward kernel. The queries and the keys of a chunk are divided into blocks.
+// A task is one block of keys with one block of queries, and adds to dq, dk, dv and the key block's
+// part of dbias. One diagonal of blocks runs after another. The tasks of a diagonal have no block
+// in common, so they can run in parallel, and each sum adds its terms in the order of the
+// diagonals, whatever the number of workers.
 func backward(c *graph.CPUCall) func() {
 	g := newGrads(c)
 	tokens := min(g.chunk, g.tokens) // of the longest chunk
@@ -53,14 +53,14 @@ type grads struct {
 	q, k, v, o, do, dq, dk, dv   graph.Buffer
 	lse, delta                   []float32 // [B T]
 	bias                         []float32 // [W], reversed
-	parts                        []float32 // of dbias: a [W] for each block of keys, reversed
+	parts                        []float32 // of dbias: [W] for each block of keys, reversed
 	workers                      []gradWorker
 }
 
-// gradWorker is a worker's scratch.
+// gradWorker is a worker's scratch memory.
 type gradWorker struct {
 	queries, keys []float32 // [block D], scaled
-	p, ds         []float32 // [block block], a row a query
+	p, ds         []float32 // [block block], one row per query
 	scratch       []float32 // of the products
 }
 
@@ -74,8 +74,8 @@ func backwardWorkspace(d graph.Dims, workers int) int {
 	return pad(d["B"]*d["T"]) + pad(d["W"]) + pad(partsOf(d)) + workers*pad(2*n*(d["D"]+n)+backwardScratch(d))
 }
 
-// backwardScratch is what the products of the largest blocks need. Smaller blocks need
-// no more.
+// backwardScratch is the scratch memory that the products of the largest blocks need. Smaller
+// blocks need no more.
 func backwardScratch(d graph.Dims) int {
 	n := min(block, d["T"], d["W"])
 	return max(
@@ -87,7 +87,7 @@ func backwardScratch(d graph.Dims) int {
 	)
 }
 
-// moreScoresOf is m queries times n keys, added to what is there.
+// moreScoresOf is m queries times n keys, added to the result.
 func moreScoresOf(m, n, width int) simd.Gemm {
 	g := scoresOf(m, n, width)
 	g.Accumulate = true
@@ -120,9 +120,8 @@ func newGrads(c *graph.CPUCall) *grads {
 	return g
 }
 
-// pair adds what a block of keys and a block of queries of one chunk give one another.
-// The chunk starts at row first and has end tokens; keys and queries are the blocks'
-// first tokens in it.
+// pair adds the gradients between a block of keys and a block of queries of one chunk. The chunk
+// starts at row first and has end tokens; keys and queries are the blocks' first tokens in it.
 func (g *grads) pair(w *gradWorker, first, keys, queries, end int, dbias []float32) {
 	n, m := min(block, end-keys), min(block, end-queries)
 	k, v, dk, dv := at(g.k, first+keys), at(g.v, first+keys), at(g.dk, first+keys), at(g.dv, first+keys)
@@ -138,7 +137,7 @@ func (g *grads) pair(w *gradWorker, first, keys, queries, end int, dbias []float
 		simd.Scale(w.keys[j*g.width:][:g.width], g.scale, k.from(j).data[:g.width])
 	}
 
-	// The products' sums start at the biases and at -delta.
+	// The products' sums start from the biases and from -delta.
 	for r := range m {
 		simd.Scale(w.queries[r*g.width:][:g.width], g.scale, q.from(r).data[:g.width])
 		p, ds := w.p[r*n:][:n], w.ds[r*n:][:n]
@@ -177,8 +176,8 @@ func (g *grads) pair(w *gradWorker, first, keys, queries, end int, dbias []float
 	s.Serial(w.ds, w.keys, dq.data, w.scratch)
 }
 
-// biasesOf is the reversed biases of consecutive keys, the first of which is this far
-// from the query.
+// biasesOf is the reversed biases of consecutive keys, the first of which is at this distance from
+// the query.
 func (g *grads) biasesOf(reversed []float32, distance int) []float32 {
 	return reversed[g.chunk-1-distance:]
 }

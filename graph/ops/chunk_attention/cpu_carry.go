@@ -2,7 +2,7 @@ package chunk_attention
 
 import "github.com/sambatrain/sambatrain/graph"
 
-// carry binds the stateful kernel: the forward kernel, whose chunk's first keys come
+// carry binds the stateful kernel: the forward kernel, in which the first keys of the chunk come
 // from the states, and then a copy of the call's last keys and values to the states.
 func carry(c *graph.CPUCall) func() {
 	a, position := newAttention(c), c.In[6].I32

@@ -7,8 +7,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// forward binds the kernel. A task is a block of queries of one row; tasks share nothing
-// that they write.
+// forward binds the kernel. A task is a block of queries of one row; tasks write to disjoint
+// memory.
 func forward(c *graph.CPUCall) func() {
 	a := newAttention(c)
 	a.lse = c.Out[1].F32
@@ -23,8 +23,8 @@ func forward(c *graph.CPUCall) func() {
 type attention struct {
 	tokens, chunk, tasks, blocks int
 	q, k, v, o                   graph.Buffer
-	key, value                   graph.Buffer // the states, of the stateful form
-	lse                          []float32    // [B T], not of the stateful form
+	key, value                   graph.Buffer // the states, in the stateful form
+	lse                          []float32    // [B T], not in the stateful form
 	bias                         []float32    // [W], reversed
 	workers                      []softmax
 }
@@ -55,15 +55,15 @@ func forwardWorkspace(d graph.Dims, workers int) int {
 	return pad(d["W"]) + workers*pad(m*(d["D"]+d["W"]+1)+forwardScratch(d))
 }
 
-// forwardScratch is what the products of the largest blocks need. Smaller blocks need
-// no more.
+// forwardScratch is the scratch memory that the products of the largest blocks need. Smaller blocks
+// need no more.
 func forwardScratch(d graph.Dims) int {
 	m, n := min(block, d["T"]), min(keyStep, d["W"])
 	return max(scoresOf(m, n, d["D"]).Workspace(1), valuesOf(m, n, d["C"]).Workspace(1))
 }
 
-// block is task i, of a call before which the text had position tokens. A block is taken
-// apart where a chunk ends.
+// block is task i, in a call before which the text had position tokens. A block is split where a
+// chunk ends.
 func (a *attention) block(s *softmax, i, position int) {
 	b, t := i/a.blocks, i%a.blocks*block
 	for end := min(t+block, a.tokens); t < end; {
@@ -88,8 +88,8 @@ func (a *attention) block(s *softmax, i, position int) {
 	}
 }
 
-// softmax is a worker's attention of some queries of one chunk. The chunk bounds the
-// keys that they see, so that their scores are held all at once.
+// softmax is a worker's attention of some queries of one chunk. They see at most one chunk of keys,
+// so their scores are held all at once.
 type softmax struct {
 	width, values, chunk int
 	scale                float32
@@ -104,7 +104,7 @@ type softmax struct {
 	n    int // queries
 }
 
-// begin starts with n queries, the first of which has this slot in its chunk.
+// begin starts with n queries, the first of which is at this slot of its chunk.
 func (s *softmax) begin(q, o rows, slot, n int) {
 	s.o, s.slot, s.n = o, slot, n
 	for r := range n {
@@ -113,7 +113,7 @@ func (s *softmax) begin(q, o rows, slot, n int) {
 	}
 }
 
-// score takes the products with the keys in slots [from, to).
+// score computes the products with the keys in slots [from, to).
 func (s *softmax) score(k rows, from, to int) {
 	for j := from; j < to; j += keyStep {
 		g := scoresOf(s.n, min(keyStep, to-j), s.width)
@@ -122,7 +122,7 @@ func (s *softmax) score(k rows, from, to int) {
 	}
 }
 
-// weigh makes weights of the products, 0 for the keys that a query doesn't see.
+// weigh turns the products into weights, 0 for the keys that a query doesn't see.
 func (s *softmax) weigh() {
 	for r := range s.n {
 		row := s.scores[r*s.chunk:][:s.slot+s.n]
@@ -136,7 +136,7 @@ func (s *softmax) weigh() {
 	}
 }
 
-// add adds the values in slots [from, to) to o, by their weights.
+// add adds the values in slots [from, to) to o, weighted.
 func (s *softmax) add(v rows, from, to int) {
 	for j := from; j < to; j += keyStep {
 		g := valuesOf(s.n, min(keyStep, to-j), s.values)
@@ -145,8 +145,8 @@ func (s *softmax) add(v rows, from, to int) {
 	}
 }
 
-// scoresOf is m queries times n keys; the leading dimensions of the operands are set
-// where they are known.
+// scoresOf is m queries times n keys; the leading dimensions of the operands are set where they are
+// known.
 func scoresOf(m, n, width int) simd.Gemm {
 	return simd.Gemm{M: m, N: n, K: width, TransB: true}
 }

@@ -11,7 +11,7 @@ import (
 //go:embed chunk_attention.cu
 var source string
 
-// distanceParts is how many sums a distance's part of dbias is made of, PARTS in the source.
+// distanceParts is the number of partial sums of each distance's dbias, PARTS in the source.
 const distanceParts = 16
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }
@@ -23,13 +23,13 @@ type square struct{ n, ld int }
 
 func newSquare(n int) square { return square{n, ceilDiv(n, 8) * 8} }
 
-// bytes is what a matrix of scores takes in float32.
+// bytes is the size of a matrix of scores in float32.
 func (s square) bytes() uint64 { return uint64(4 * s.n * s.ld) }
 
-// largest is a whole chunk's.
+// largest is the matrix of a whole chunk.
 func largest(d graph.Dims) square { return newSquare(min(d["W"], d["T"])) }
 
-// matrix is a factor or result of a chunk's products.
+// matrix is an input or result of a chunk's products.
 type matrix struct {
 	address uint64
 	t       graph.DType
@@ -38,7 +38,7 @@ type matrix struct {
 
 func (s square) matrix(address uint64, t graph.DType) matrix { return matrix{address, t, s.ld} }
 
-// rowsFrom is a tensor's rows from one on.
+// rowsFrom is the rows of a tensor from one on.
 func rowsFrom(b graph.DeviceBuffer, row int) matrix { return matrix{b.At(row, 0), b.DType, b.Stride} }
 
 // product is c[m n] = op(a)[m k] op(b)[k n].
@@ -47,7 +47,7 @@ func product(m, n, k int, a matrix, transA bool, b matrix, transB bool, c matrix
 		A: a.address, LDA: a.ld, TypeA: a.t, B: b.address, LDB: b.ld, TypeB: b.t, C: c.address, LDC: c.ld, TypeC: c.t}}
 }
 
-// chunksOf calls f with each chunk's first row of the tensors, and its length.
+// chunksOf calls f with each chunk's first row in the tensors, and its length.
 func chunksOf(d graph.Dims, f func(row, n int)) {
 	for b := range d["B"] {
 		for t := 0; t < d["T"]; t += d["W"] {
@@ -56,11 +56,11 @@ func chunksOf(d graph.Dims, f func(row, n int)) {
 	}
 }
 
-// lseAt is the address of a row's lse, [B T] of float32 one behind the other.
+// lseAt is the address of a row's lse, in [B T] contiguous float32 numbers.
 func lseAt(lse graph.DeviceBuffer, row int) uint64 { return lse.Address + uint64(4*row) }
 
-// A chunk's scores are made whole by a matrix product, those of keys that a query does not
-// see too: on a GPU half of a product in vain is cheaper than a kernel of our own.
+// A matrix product computes all scores of a chunk, including those of keys that a query does not
+// see: on a GPU wasting half of a product is cheaper than a kernel of our own.
 
 func forwardWorkspaceCUDA(d graph.Dims) int {
 	return int(2 * largest(d).bytes())

@@ -6,15 +6,15 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// By document chunks may begin anywhere in a row, and only the GPU knows where. A row's
-// queries go by blocks, each with the keys of its own block and of as many whole blocks
-// before as its queries may see; the kernels leave out what they don't see.
+// By document, chunks can begin anywhere in a row, and only the GPU knows where. A row's queries
+// are processed in blocks, each with the keys of its own block and of as many whole earlier blocks
+// as its queries may see; the kernels mask what they don't see.
 
-// mostQueries are the queries of a block. More of them make larger products, and more of
-// what is computed in vain.
+// mostQueries is the largest number of queries of a block. More of them make larger products, and
+// waste more work.
 const mostQueries = 1024
 
-// rowBlocks are how a row is cut.
+// rowBlocks is how a row is divided.
 type rowBlocks struct {
 	size, before int // a block's queries, and the blocks of keys before its own
 	tokens       int
@@ -44,13 +44,13 @@ func (b rowBlocks) eachKeys(f func(span)) {
 	}
 }
 
-// scores is a block's matrix.
+// scores is the matrix of a block.
 func (b rowBlocks) scores() square {
 	return square{b.size, ceilDiv(min((b.before+1)*b.size, b.tokens), 8) * 8}
 }
 
-// band is a matrix of all of a row's queries and keys of which only what the blocks compute
-// is there. Element (i, j) is at i*ld + j: rows overlap, but not where anything is.
+// band is a matrix of all queries and keys of a row, of which only the elements that the blocks
+// compute exist. Element (i, j) is at i*ld + j: rows overlap, but not where elements exist.
 type band struct {
 	address uint64
 	t       graph.DType
@@ -63,7 +63,7 @@ func (b rowBlocks) bandBytes(t graph.DType) uint64 {
 	return uint64(ceilDiv((b.tokens*b.bandLD()+b.tokens)*t.Size(), 64) * 64)
 }
 
-// at is what the band has of a span.
+// at is a span's part of the band.
 func (m band) at(s span) matrix {
 	return matrix{m.address + uint64((s.query*m.ld+s.key)*m.t.Size()), m.t, m.ld}
 }
@@ -77,7 +77,7 @@ func backwardWorkspaceByDocument(d graph.Dims) int {
 	return int(2*b.scores().bytes()+2*b.bandBytes(graph.Float32)) + 4*distanceParts*largest(d).n
 }
 
-// places are the arguments that say which keys a block's queries see.
+// places are the kernel arguments that determine which keys a block's queries see.
 func places(d graph.Dims, start graph.DeviceBuffer, row int, s span) []any {
 	return []any{start.Address + uint64(4*(row+s.query)), int32(s.query - s.key), int32(s.query), int32(d["W"])}
 }

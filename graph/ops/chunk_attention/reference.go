@@ -11,7 +11,7 @@ func reference(d graph.Dims, in, out []graph.Array) {
 	for b := range d["B"] {
 		for t := range d["T"] {
 			i := b*d["T"] + t
-			n := t%d["W"] + 1 // the tokens that this one sees
+			n := t%d["W"] + 1 // the number of tokens that this one sees
 			var keys, values [][]float64
 			for j := i - n + 1; j <= i; j++ {
 				keys, values = append(keys, k.Row(j)), append(values, v.Row(j))
@@ -21,8 +21,8 @@ func reference(d graph.Dims, in, out []graph.Array) {
 	}
 }
 
-// attend is softmax attention of the token that the last key belongs to, and returns
-// the log of the sum of the scores' exponentials.
+// attend is softmax attention of the token that the last key belongs to, and returns the log of the
+// sum of the scores' exponentials.
 func attend(q []float64, keys, values [][]float64, bias, o []float64) (lse float64) {
 	scores := make([]float64, len(keys))
 	greatest := math.Inf(-1)

@@ -6,9 +6,9 @@ import (
 )
 
 const (
-	// rowsPerTask keeps a task long enough to be worth handing out.
+	// rowsPerTask makes a task long enough to be worth scheduling.
 	rowsPerTask = 64
-	// columnsPerTask are the columns of dw that one task sums over all tokens.
+	// columnsPerTask is the number of columns of dw that one task sums over all tokens.
 	columnsPerTask = 128
 )
 
@@ -30,7 +30,7 @@ func dw(c *graph.CPUCall) func() {
 	return sumInto(c, func(v int) { clear(dw.Row(v)) })
 }
 
-// dwAdd starts from z, which already lies in dw where the plan could see to it.
+// dwAdd starts from z, which already is in dw if the plan could arrange it.
 func dwAdd(c *graph.CPUCall) func() {
 	z, dw := c.In[2], c.Out[0]
 	if &z.F32[0] == &dw.F32[0] {
@@ -39,8 +39,8 @@ func dwAdd(c *graph.CPUCall) func() {
 	return sumInto(c, func(v int) { copy(dw.Row(v), z.Row(v)) })
 }
 
-// sumInto adds to the rows of dw, after start of each. It splits the sum by columns, so
-// that each element is one task's and takes its terms in the order of the tokens.
+// sumInto adds to the rows of dw, after calling start for each. It divides the sum by columns, so
+// that one task computes each element and adds its terms in the order of the tokens.
 func sumInto(c *graph.CPUCall, start func(v int)) func() {
 	tokens, dx, dw := c.In[0].I32, c.In[1], c.Out[0]
 	begin := func(i, _ int) {
@@ -64,8 +64,7 @@ func sumInto(c *graph.CPUCall, start func(v int)) func() {
 	}
 }
 
-// checkTokens runs before the tasks, so that the panic is the caller's and not a
-// worker's.
+// checkTokens runs before the tasks, so that it panics in the caller and not in a worker.
 func checkTokens(tokens []int32, vocab int) {
 	for i, id := range tokens {
 		checkToken(i, int(id), vocab)

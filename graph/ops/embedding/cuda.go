@@ -10,8 +10,7 @@ import (
 //go:embed embedding.cu
 var source string
 
-// grid gives each block share columns a thread of one row. share is SHARE in the
-// source.
+// grid gives each block share columns per thread of one row. share is SHARE in the source.
 func grid(rows, cols int) (blocks, threads, tiles int) {
 	const share = 8
 	threads = min(256, ceilDiv(cols, 32*share)*32)
@@ -35,17 +34,18 @@ func forwardCUDA(c *graph.CUDACall) ([]graph.Launch, error) {
 }
 
 const (
-	// sorted is the keys that one block sorts, before runs are merged.
+	// sorted is the number of keys that one block sorts, before runs are merged.
 	sorted = 2048
-	// A chunk of the sorted tokens is one block's: short, so that there are blocks for
-	// all of a GPU, but with not many more than enoughChunks the partial sums stay small.
+	// A block sums one chunk of the sorted tokens. Chunks are short, so that there are enough
+	// blocks for the whole GPU, but not many more than enoughChunks, so that the partial sums stay
+	// small.
 	shortestChunk, longestChunk = 16, 512
 	enoughChunks                = 2048
 )
 
 // layout is embedding_dw's workspace: offsets in bytes, and sizes.
 type layout struct {
-	keys                   [2]int // two places, between which runs are merged
+	keys                   [2]int // two buffers, between which runs are merged
 	starts, partials, size int
 	each, chunks           int
 }

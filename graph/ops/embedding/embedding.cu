@@ -1,10 +1,10 @@
-// x = the rows of w that tokens name, and dw = the sums of dx by token.
+// x = the rows of w selected by tokens, and dw = the sums of dx by token.
 //
-// dw must not depend on the order in which blocks run, so positions are sorted by id
-// first: (id, position) makes all keys distinct, and whatever sorts them gives the
-// same order. The sorted positions are cut into chunks of `each`, and a block sums a
-// chunk's runs of one id. A run within a chunk is a row of dw. A run over several
-// chunks leaves one partial sum a chunk, which embedding_dw_rows adds in order.
+// dw must not depend on the order in which blocks run, so positions are sorted by id first: (id,
+// position) makes all keys distinct, so there is only one sorted order. The sorted positions are
+// divided into chunks of `each`, and a block sums the runs of equal ids in a chunk. A run within
+// one chunk gives a row of dw. A run across several chunks gives one partial sum per chunk, which
+// embedding_dw_rows adds in order.
 
 constexpr int SHARE = 8;
 
@@ -27,8 +27,8 @@ __device__ __forceinline__ int lower_bound(const uint64_t *keys, int first, int 
 #ifdef X_T
 constexpr int WIDE = sizeof(W_T) + sizeof(X_T) == 4 ? 8 : 4;
 
-// A block copies SHARE elements a thread of one row. A token outside the table, which
-// the data loader refuses, becomes NaN, so that it can't go unseen.
+// A block copies SHARE elements per thread of one row. A token outside the table, which the data
+// loader rejects, becomes NaN, so that it can't go unnoticed.
 template <int Width> __device__ __forceinline__ void copy_tile(const W_T *from, X_T *to, bool known, int cols) {
   float v[SHARE];
   load_share<Width, SHARE>(from, threadIdx.x, blockDim.x, known ? cols : 0, v);
@@ -51,7 +51,7 @@ embedding(const int *tokens, const W_T *w, X_T *x, int64_t stride_w, int64_t str
 #endif
 
 #ifdef DX_T
-// embedding_dw_sort makes the keys of SORTED tokens and sorts them (bitonic).
+// embedding_dw_sort makes the keys of SORTED tokens and sorts them (bitonic sort).
 extern "C" __global__ void __launch_bounds__(SORTED / 2) embedding_dw_sort(const int *tokens, uint64_t *keys, int n) {
   __shared__ uint64_t a[SORTED];
   int first = blockIdx.x * SORTED;
@@ -60,7 +60,7 @@ extern "C" __global__ void __launch_bounds__(SORTED / 2) embedding_dw_sort(const
   __syncthreads();
   for (int size = 2; size <= SORTED; size *= 2) {
     for (int gap = size / 2; gap > 0; gap /= 2) {
-      int i = 2 * threadIdx.x - (threadIdx.x & (gap - 1)); // the lower one of this thread's pair
+      int i = 2 * threadIdx.x - (threadIdx.x & (gap - 1)); // the lower element of this thread's pair
       uint64_t low = a[i], high = a[i + gap];
       if ((low > high) == ((i & size) == 0)) a[i] = high, a[i + gap] = low;
       __syncthreads();
@@ -69,9 +69,8 @@ extern "C" __global__ void __launch_bounds__(SORTED / 2) embedding_dw_sort(const
   for (int i = threadIdx.x; i < SORTED && first + i < n; i += SORTED / 2) keys[first + i] = a[i];
 }
 
-// embedding_dw_merge merges neighbouring sorted runs, of length run (a power of 2).
-// A key's new place is its place in its own run and the number of lesser keys in the
-// other.
+// embedding_dw_merge merges neighboring sorted runs of length run (a power of 2). A key's new index
+// is its index in its own run plus the number of smaller keys in the other.
 extern "C" __global__ void __launch_bounds__(256) embedding_dw_merge(const uint64_t *from, uint64_t *to, int n, int run) {
   int i = blockIdx.x * blockDim.x + threadIdx.x;
   if (i >= n) return;
@@ -81,14 +80,13 @@ extern "C" __global__ void __launch_bounds__(256) embedding_dw_merge(const uint6
   to[min(own, other) + (i - own) + before] = key;
 }
 
-// embedding_dw_starts finds where each id's run begins; starts[vocab] is where the
-// last one ends.
+// embedding_dw_starts finds where each id's run begins; starts[vocab] is where the last one ends.
 extern "C" __global__ void __launch_bounds__(256) embedding_dw_starts(const uint64_t *keys, int *starts, int n, int vocab) {
   int id = blockIdx.x * blockDim.x + threadIdx.x;
   if (id <= vocab) starts[id] = lower_bound(keys, 0, n, key_of(id, 0));
 }
 
-// store_row writes a row of dw: the sum, and z where there is one.
+// store_row writes a row of dw: the sum, plus z if it exists.
 template <int Width> __device__ __forceinline__ void store_row(const float *z, DW_T *dw, int cols, float (&sum)[SHARE]) {
   if (z != nullptr) {
     float v[SHARE];
@@ -99,11 +97,11 @@ template <int Width> __device__ __forceinline__ void store_row(const float *z, D
   store_share<Width, SHARE>(dw, threadIdx.x, blockDim.x, cols, sum);
 }
 
-// at is a row of z, which may be missing.
+// at is a row of z, which may be null.
 __device__ __forceinline__ const float *at(const float *z, int64_t offset) { return z == nullptr ? z : z + offset; }
 
-// A chunk's partial sums are two rows: 0 is the run that it begins with, and 1 the one
-// that begins later and goes on in the next chunk.
+// A chunk's partial sums are two rows: 0 is for the run that continues from the previous chunk or
+// that the chunk begins with, 1 for the one that begins later and continues in the next chunk.
 template <int Width>
 __device__ __forceinline__ void sum_chunk(const uint64_t *sorted, const DX_T *dx, const float *z, DW_T *dw, float *partials, int64_t stride_dx,
                                           int64_t stride_z, int64_t stride_dw, int count, int vocab, int all_cols, int cols) {
@@ -143,7 +141,7 @@ __device__ __forceinline__ void sum_chunk(const uint64_t *sorted, const DX_T *dx
 extern "C" __global__ void __launch_bounds__(256)
 embedding_dw_chunks(const uint64_t *keys, const DX_T *dx, const float *z, DW_T *dw, float *partials, int64_t stride_dx, int64_t stride_z,
                     int64_t stride_dw, int n, int vocab, int cols, int each, int tiles) {
-  __shared__ uint64_t sorted[MOST + 2]; // with the neighbours on both sides
+  __shared__ uint64_t sorted[MOST + 2]; // with the neighbors on both sides
   int chunk = blockIdx.x / tiles, begin = chunk * each, count = min(each, n - begin);
   int first = blockIdx.x % tiles * blockDim.x * SHARE;
   for (int i = threadIdx.x; i < count + 2; i += blockDim.x) {
@@ -158,8 +156,8 @@ embedding_dw_chunks(const uint64_t *keys, const DX_T *dx, const float *z, DW_T *
     sum_chunk<1>(sorted, dx, z, dw, partials, stride_dx, stride_z, stride_dw, count, vocab, cols, cols - first);
 }
 
-// embedding_dw_rows writes the rows of dw that no chunk wrote: of no token, and sums
-// over several chunks.
+// embedding_dw_rows writes the rows of dw that no chunk wrote: those without tokens, and sums over
+// several chunks.
 template <int Width>
 __device__ __forceinline__ void sum_partials(const float *partials, const float *z, DW_T *dw, int start, int end, int each, int all_cols, int cols) {
   float sum[SHARE] = {};

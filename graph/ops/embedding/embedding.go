@@ -7,9 +7,9 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// Apply is x [B T D], the rows of w [V D] that tokens [B T] (int32) name. Every
-// token must be in [0, V): the data loader sees to it. At another the CPU's kernel
-// panics, and a GPU's gives a row of NaN.
+// Apply is x [B T D], the rows of w [V D] that tokens [B T] (int32) select. Every token must be in
+// [0, V), which the data loader ensures. For any other the CPU kernel panics, and the GPU kernel
+// returns a row of NaN.
 func Apply(b *graph.Builder, tokens, w graph.Tensor) graph.Tensor {
 	return b.Apply(Spec(), tokens, w)
 }
@@ -39,8 +39,8 @@ func Spec() *graph.Spec {
 	}
 }
 
-// dwSpec is dw[v] = sum of dx[b,t] over the tokens that are v, in their order.
-// The vocabulary's size is in no input's shape.
+// dwSpec is dw[v] = sum of dx[b,t] over the tokens that are v, in their order. No input's shape
+// contains the vocabulary's size.
 func dwSpec(vocab int) *graph.Spec {
 	return &graph.Spec{
 		Name:      "embedding_dw",
@@ -60,13 +60,13 @@ func dwSpec(vocab int) *graph.Spec {
 		Added: func() *graph.Spec { return dwAddSpec(vocab) },
 		Cost: func(d graph.Dims) graph.Cost {
 			tokens, width := float64(d["B"]*d["T"]), float64(d["D"])
-			// dw is written whole, with the sums of its tokens' rows.
+			// dw is written entirely, with the sums of its tokens' rows.
 			return graph.Cost{FLOPs: tokens * width, Bytes: 4*tokens + 4*float64(d["V"])*width + 4*tokens*width}
 		},
 	}
 }
 
-// dwAddSpec is dwSpec's dw + z: the gradient of a weight that is also the head's.
+// dwAddSpec is dwSpec's dw + z: the gradient of a weight that is shared with the head.
 func dwAddSpec(vocab int) *graph.Spec {
 	s := dwSpec(vocab)
 	sum := s.Reference

@@ -5,8 +5,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// rowsPerBlock is a task's rows. dw is summed a block at a time, and the blocks in
-// order, so that the sum doesn't depend on the number of workers.
+// rowsPerBlock is the number of rows of a task. dw is summed within blocks, and the blocks' sums
+// are added in order, so that the result doesn't depend on the number of workers.
 const rowsPerBlock = 32
 
 func blocks(rows int) int { return (rows + rowsPerBlock - 1) / rowsPerBlock }
@@ -28,7 +28,7 @@ func forward(eps float64) func(*graph.CPUCall) func() {
 	}
 }
 
-// backwardWorkspace is a part of dw a block, and a row a worker.
+// backwardWorkspace is a partial dw per block, and a row per worker.
 func backwardWorkspace(d graph.Dims, workers int) int {
 	return blocks(d["B"]*d["T"])*d["D"] + workers*d["H"]*d["D"]
 }
@@ -48,7 +48,7 @@ func backward(c *graph.CPUCall) func() {
 				simd.Mul(n, x[h*d:(h+1)*d], w)
 				simd.Scale(n, s, n)
 			}
-			// norm becomes its own gradient.
+			// norm is overwritten by its gradient.
 			simd.SwiGLUGrad(dgate.Row(r), norm, gate.Row(r), norm, dy.Row(r))
 			for h, s := range rstd {
 				simd.RMSNormRowGrad(dx[h*d:(h+1)*d], part, x[h*d:(h+1)*d], w, norm[h*d:(h+1)*d], s)

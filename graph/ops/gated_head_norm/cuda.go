@@ -11,17 +11,18 @@ import (
 var source string
 
 const (
-	// warpsPerBlock is a block's warps; each has a head of a row. WARPS in the source.
+	// warpsPerBlock is the number of warps of a block; each handles a head of a row. WARPS in the
+	// source.
 	warpsPerBlock = 8
-	// mostParts is the most blocks that sum dw: two for each multiprocessor of an H100,
-	// and few enough that adding their parts costs little.
+	// mostParts is the largest number of blocks that sum dw: two per SM of an H100, and few enough
+	// that adding their partial sums costs little.
 	mostParts = 264
 )
 
-// dwParts depends on the sizes alone, and so do the bits of dw.
+// dwParts depends only on the sizes, and so do the bits of dw.
 func dwParts(d graph.Dims) int { return min(mostParts, blocksOf(d)) }
 
-// blocksOf is the blocks that give each head of each row a warp.
+// blocksOf is the number of blocks that gives each head of each row a warp.
 func blocksOf(d graph.Dims) int {
 	return (d["B"]*d["T"]*d["H"] + warpsPerBlock - 1) / warpsPerBlock
 }

@@ -1,7 +1,7 @@
-// y = x rstd w silu(gate) in each head of D, and its gradient. A warp holds a head of a
-// row in registers, so that x is read once; what it overwrites it has read before.
+// y = x rstd w silu(gate) in each head of D channels, and its gradient. A warp holds a head of a
+// row in registers, so that x is read once; everything that is overwritten has been read before.
 
-constexpr int SHARE = (D + WARP * 8 - 1) / (WARP * 8) * 8; // of a head's elements, a thread's
+constexpr int SHARE = (D + WARP * 8 - 1) / (WARP * 8) * 8; // elements of a head per thread
 
 #ifdef Y_T
 constexpr int WIDE = sizeof(X_T) + sizeof(GATE_T) + sizeof(Y_T) == 6 ? 8 : 4; // 16 bytes of the widest operand
@@ -40,7 +40,7 @@ gated_head_norm(const X_T *x, const GATE_T *gate, const float *w, Y_T *y, float 
 constexpr int WIDE = sizeof(X_T) + sizeof(GATE_T) + sizeof(DY_T) + sizeof(DX_T) + sizeof(DGATE_T) == 10 ? 8 : 4;
 constexpr int WARPS = 8;
 
-// A warp takes every n-th head of the rows, and a block leaves its part of dw in
+// A warp handles every n-th head of the rows, and a block stores its partial dw in
 // partials[blockIdx].
 template <int Width>
 __device__ __forceinline__ void backward_heads(const X_T *x, const GATE_T *gate, const float *w, const float *rstd, const DY_T *dy, DX_T *dx,
@@ -87,7 +87,7 @@ extern "C" __global__ void __launch_bounds__(WARPS *WARP)
 gated_head_norm_backward(const X_T *x, const GATE_T *gate, const float *w, const float *rstd, const DY_T *dy, DX_T *dx, DGATE_T *dgate,
                          float *partials, int64_t stride_x, int64_t stride_gate, int64_t stride_rstd, int64_t stride_dy, int64_t stride_dx,
                          int64_t stride_dgate, int rows, int heads) {
-  // The same for all of a block, since there is a barrier behind it.
+  // The same for all threads of a block, since the functions contain barriers.
   if (D % WIDE == 0 && aligned<WIDE>(x, stride_x) && aligned<WIDE>(gate, stride_gate) && aligned<WIDE>(w, 0) && aligned<WIDE>(dy, stride_dy) &&
       aligned<WIDE>(dx, stride_dx) && aligned<WIDE>(dgate, stride_dgate) && aligned<WIDE>(partials, D))
     backward_heads<WIDE>(x, gate, w, rstd, dy, dx, dgate, partials, stride_x, stride_gate, stride_rstd, stride_dy, stride_dx, stride_dgate,
@@ -97,8 +97,8 @@ gated_head_norm_backward(const X_T *x, const GATE_T *gate, const float *w, const
                       heads);
 }
 
-// gated_head_norm_dw adds the blocks' parts of 32 columns: each warp every 32nd part,
-// and then the warps in order.
+// gated_head_norm_dw adds the blocks' partial sums of 32 columns: each warp adds every 32nd, and
+// then the warps' sums are added in order.
 extern "C" __global__ void __launch_bounds__(1024) gated_head_norm_dw(const float *partials, float *dw, int parts) {
   __shared__ float sums[32][WARP];
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, j = blockIdx.x * WARP + lane;

@@ -1,6 +1,6 @@
-// Package gated_head_norm is the output gate of gated linear attention and of
-// retention: root-mean-square normalization of each head by itself, times
-// silu(gate) (arXiv 2312.06635, 2307.08621).
+// Package gated_head_norm is the output gate of gated linear attention and of retention:
+// root-mean-square normalization of each head separately, times silu(gate) (arXiv 2312.06635,
+// 2307.08621).
 package gated_head_norm
 
 import (
@@ -9,8 +9,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// Apply normalizes each head of x [B T H*D], scales it by w [D], which the heads
-// share, and multiplies by silu(gate), gate [B T H*D]: y [B T H*D].
+// Apply normalizes each head of x [B T H*D], scales it by w [D], which the heads share, and
+// multiplies by silu(gate), gate [B T H*D]: y [B T H*D].
 func Apply(b *graph.Builder, x, gate, w graph.Tensor, eps float64) graph.Tensor {
 	return b.Apply(Spec(eps), x, gate, w)
 }

@@ -9,8 +9,8 @@ import (
 //go:embed gated_update.cu
 var source string
 
-// launch is a kernel over rows of operands with these names for their types: addresses,
-// then strides.
+// launch is a kernel over rows of operands whose types have these macro names. Its arguments are
+// the addresses, then the strides.
 func launch(kernel string, names []string, operands []graph.DeviceBuffer) []graph.Launch {
 	blocks, threads, tiles := graph.RowTiles(operands[0].Rows, operands[0].Cols)
 	l := graph.Launch{Kernel: kernel, Defines: map[string]string{}, Grid: [3]int{blocks, 1, 1}, Block: [3]int{threads, 1, 1}}

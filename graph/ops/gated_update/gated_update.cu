@@ -1,6 +1,6 @@
-// y = x + sigmoid(gate) (silu(h) - x), and its gradient. A block takes SHARE elements a
-// thread of one row, and `tiles` blocks make a row. Output 0 may be an input itself: a
-// thread reads all that it overwrites before.
+// y = x + sigmoid(gate) (silu(h) - x), and its gradient. A block handles SHARE elements per thread
+// of one row, and `tiles` blocks handle a row. Output 0 may be an input itself: a thread reads
+// everything that it overwrites first.
 
 constexpr int SHARE = 8;
 
@@ -44,7 +44,7 @@ __device__ __forceinline__ void backward_tile(const X_T *x, const GATE_T *gate, 
   load_share<Width, SHARE>(dy, threadIdx.x, blockDim.x, cols, d);
 #pragma unroll
   for (int i = 0; i < SHARE; i++) {
-    // 1 - s is the sigmoid of -gate; the difference would cancel.
+    // 1 - s computed as the sigmoid of -gate; the difference would cancel.
     float s = sigmoid(g[i]), rest = sigmoid(-g[i]);
     g[i] = d[i] * (silu(u[i]) - v[i]) * s * rest;
     u[i] = d[i] * s * silu_grad(u[i]);

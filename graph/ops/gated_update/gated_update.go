@@ -1,5 +1,5 @@
-// Package gated_update moves a stream part of the way to a new value, by a gate a
-// channel and token: the residual connection of Mega (arXiv 2209.10655).
+// Package gated_update moves a stream part of the way to a new value, with a gate per channel and
+// token: the residual connection of Mega (arXiv 2209.10655).
 package gated_update
 
 import (
@@ -8,8 +8,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// Apply is x where the gate is closed, silu(h) where it is open, and between the two
-// by sigmoid(gate). All are [B T C].
+// Apply interpolates between x, where the gate is closed, and silu(h), where it is open, by
+// sigmoid(gate). All are [B T C].
 func Apply(b *graph.Builder, x, gate, h graph.Tensor) graph.Tensor {
 	return b.Apply(Spec(), x, gate, h)
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// block is a task's elements. The sum is taken a block at a time, and the blocks
-// in order, so that it doesn't depend on the number of workers.
+// block is the number of elements of a task. The sum is taken within blocks, and the blocks' sums
+// are added in order, so that the result doesn't depend on the number of workers.
 const block = 1 << 16
 
 func forward(c *graph.CPUCall) func() {

@@ -9,7 +9,7 @@ import (
 //go:embed grad_norm.cu
 var source string
 
-// parts is how many blocks add up squares: it fixes the order of the sum.
+// parts is the number of blocks that sum squares: it fixes the order of the sum.
 func parts(d graph.Dims) int {
 	const most, tile = 1024, 256 * 16
 	return min(most, (d["N"]+tile-1)/tile)
@@ -17,7 +17,7 @@ func parts(d graph.Dims) int {
 
 func workspaceCUDA(d graph.Dims) int { return 8 * parts(d) }
 
-// launchesTo adds up squares; kernel makes the result of the blocks' sums.
+// launchesTo sums squares; kernel computes the result from the blocks' sums.
 func launchesTo(kernel string) func(c *graph.CUDACall) ([]graph.Launch, error) {
 	return func(c *graph.CUDACall) ([]graph.Launch, error) {
 		n := parts(c.Dims)

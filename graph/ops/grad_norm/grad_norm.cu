@@ -1,5 +1,5 @@
-// norm = sqrt(sum of g^2). Squares are added in double, as float's would overflow or
-// vanish; each block adds every gridDim'th tile, and one block adds the blocks' sums.
+// norm = sqrt(sum of g^2). Squares are added in double, since float would overflow or underflow;
+// each block adds every gridDim-th tile, and one block adds the blocks' sums.
 
 constexpr int SHARE = 16;
 

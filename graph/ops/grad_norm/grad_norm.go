@@ -1,4 +1,4 @@
-// Package grad_norm is the length of the whole gradient, for clipping.
+// Package grad_norm is the norm of the whole gradient, for clipping.
 package grad_norm
 
 import (

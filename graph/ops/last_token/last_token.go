@@ -1,5 +1,4 @@
-// Package last_token takes the last token of each row: all that generation wants of a
-// prompt.
+// Package last_token selects the last token of each row: all that generation needs of a prompt.
 package last_token
 
 import "github.com/sambatrain/sambatrain/graph"
@@ -7,7 +6,7 @@ import "github.com/sambatrain/sambatrain/graph"
 // Apply is the last token of each row of x [B T D]: [B 1 D].
 func Apply(b *graph.Builder, x graph.Tensor) graph.Tensor { return b.Apply(Spec(), x) }
 
-// Spec is y[b,0] = x[b,T-1]. It has no gradient: training reads all tokens.
+// Spec is y[b,0] = x[b,T-1]. It has no gradient: training uses all tokens.
 func Spec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "last_token",

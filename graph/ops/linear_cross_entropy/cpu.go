@@ -8,14 +8,14 @@ import (
 )
 
 const (
-	// A chunk is as many rows as have chunkLogits logits together (64 MiB), within
-	// bounds: with few rows the products spend their time on reading w and dw.
+	// A chunk is as many rows as have chunkLogits logits in total (64 MiB), within bounds: with few
+	// rows the products are dominated by reading w and dw.
 	chunkLogits  = 16 << 20
 	minChunkRows = 64
 	maxChunkRows = 512
-	// rowsPerTask are the rows of logits that one task turns into gradients.
+	// rowsPerTask is the number of rows of logits that one task turns into gradients.
 	rowsPerTask = 2
-	// expBlock is the longest sum of exponentials that is left to float32.
+	// expBlock is the longest sum of exponentials that is accumulated in float32.
 	expBlock = 1024
 )
 
@@ -23,19 +23,17 @@ func chunkRows(vocab int) int {
 	return min(max(chunkLogits/vocab/minChunkRows*minChunkRows, minChunkRows), maxChunkRows)
 }
 
-// logitStride keeps the logits of one id in different sets of the caches where V
-// is a power of 2.
+// logitStride keeps the logits of one id in different cache sets if V is a power of 2.
 func logitStride(vocab int) int { return (vocab+15)/16*16 + 16 }
 
-// chunk is the products for some rows of x. Its logits are in the workspace,
-// where the next chunk's replace them.
+// chunk is the products for some rows of x. Its logits are in the workspace, where the next chunk's
+// replace them.
 type chunk struct {
 	first, rows    int
 	logits, dx, dw simd.Gemm
 }
 
-// chunks cuts x into chunks. The strides of x, w and dx matter only when the
-// products are bound.
+// chunks divides x into chunks. The strides of x, w and dx matter only when the products are bound.
 func chunks(d graph.Dims, strideX, strideW, strideDX int) []chunk {
 	n, vocab, width := d["B"]*d["T"], d["V"], d["D"]
 	each, stride := min(n, chunkRows(vocab)), logitStride(vocab)
@@ -53,7 +51,7 @@ func chunks(d graph.Dims, strideX, strideW, strideDX int) []chunk {
 	return list
 }
 
-// round makes the products round their factors to bfloat16, or not.
+// round sets whether the products round their inputs to bfloat16.
 func (c *chunk) round(factors bool) {
 	c.logits.RoundFactors, c.dx.RoundFactors, c.dw.RoundFactors = factors, factors, factors
 }
@@ -68,7 +66,7 @@ func evalWorkspace(d graph.Dims, workers int) int {
 	return workspace(d, func(c chunk) int { return c.logits.WorkspaceEither(workers) })
 }
 
-// workspace is the logits of a chunk and what the largest product wants.
+// workspace is the size of the logits of a chunk and of what the largest product needs.
 func workspace(d graph.Dims, products func(chunk) int) int {
 	list, most := chunks(d, d["D"], d["D"], d["D"]), 0
 	for _, c := range list {
@@ -111,8 +109,8 @@ type softmax struct {
 	targets []int32
 	nll     []float32
 	vocab   int
-	of      []int32 // the operand count; nil: of the targets here
-	n       float64 // what the sum of nll is divided by
+	of      []int32 // the operand count; nil: the targets here are counted
+	n       float64 // the divisor of the sum of nll
 	train   bool
 	logits  []float32 // of a chunk
 	rest    []float32 // of the workspace
@@ -141,7 +139,7 @@ func (s *softmax) bind(p graph.Pool, k chunk) func() {
 	return func() { p.Run(tasks, task) }
 }
 
-// row leaves the gradient of token i's logits in their place.
+// row replaces the logits of token i by their gradient.
 func (s *softmax) row(i int, logits []float32) {
 	target := int(s.targets[i])
 	if target < 0 {
@@ -153,8 +151,8 @@ func (s *softmax) row(i int, logits []float32) {
 	}
 	greatest := simd.Max(logits)
 	logit := float64(logits[target]) - float64(greatest)
-	// The target's own term stays apart: 1 - p[target] is the others' share, which
-	// float32 would lose where the model is sure.
+	// The target's own term is kept separate: 1 - p[target] is the sum of the others'
+	// probabilities, which float32 would lose to rounding where the model is confident.
 	others := expSum(logits[:target], greatest) + expSum(logits[target+1:], greatest)
 	sum := others + math.Exp(logit)
 	s.nll[i] = float32(math.Log(sum) - logit)
@@ -165,7 +163,7 @@ func (s *softmax) row(i int, logits []float32) {
 	}
 }
 
-// expSum puts exp(x - greatest) in x's place and returns the sum.
+// expSum replaces x by exp(x - greatest) and returns the sum.
 func expSum(x []float32, greatest float32) float64 {
 	sum := 0.0
 	for len(x) > 0 {
@@ -176,8 +174,7 @@ func expSum(x []float32, greatest float32) float64 {
 	return sum
 }
 
-// divisor is what the sum of nll is divided by, where so many targets count here. Where none
-// does, there is nothing to divide.
+// divisor is the divisor of the sum of nll, if this many targets count here; 1 if none does.
 func (s *softmax) divisor(counted int) float64 {
 	total, parts := counted, 1
 	if s.of != nil {
@@ -186,8 +183,7 @@ func (s *softmax) divisor(counted int) float64 {
 	return divisor(total, parts)
 }
 
-// bindAll checks and counts the targets, does the chunks' runs in order, and
-// takes the mean.
+// bindAll checks and counts the targets, runs the chunks in order, and takes the mean.
 func (s *softmax) bindAll(c *graph.CPUCall, runs []func()) func() {
 	loss := c.Out[0].F32
 	return func() {

@@ -10,19 +10,19 @@ import (
 var source string
 
 const (
-	// A chunk is as many rows as have chunkBytesCUDA of logits together, within bounds:
-	// each chunk reads and writes dw, so that few large ones are better.
+	// A chunk is as many rows as have chunkBytesCUDA of logits in total, within bounds: each chunk
+	// reads and writes dw, so that few large chunks are better.
 	chunkBytesCUDA   = 512 << 20
 	minChunkRowsCUDA = 128
 	maxChunkRowsCUDA = 8192
-	// shareBytes are the workspace before the logits, where 1/n is.
+	// shareBytes is the size of the workspace before the logits, which holds 1/n.
 	shareBytes = 256
 )
 
-// logitStrideCUDA makes whole vectors of a row, and starts it at a sector.
+// logitStrideCUDA rounds a row up to whole vectors, and starts each row at a sector.
 func logitStrideCUDA(vocab int) int { return (vocab + 63) / 64 * 64 }
 
-// chunkRowsCUDA is the rows of each chunk but the last, of logits of a type.
+// chunkRowsCUDA is the number of rows of each chunk but the last, for logits of a given type.
 func chunkRowsCUDA(d graph.Dims, t graph.DType) int {
 	n := d["B"] * d["T"]
 	most := min(max(chunkBytesCUDA/(logitStrideCUDA(d["V"])*t.Size()), minChunkRowsCUDA), maxChunkRowsCUDA)
@@ -36,8 +36,8 @@ func workspaceCUDA(d graph.Dims) int {
 	return shareBytes + max(bytes(graph.Float32), bytes(graph.BFloat16))
 }
 
-// trainCUDA keeps logits and their gradients in the type of the products' other
-// factors, which is what the products for dx and dw take them in.
+// trainCUDA stores logits and their gradients in the type of the products' other inputs, as the
+// products for dx and dw need them.
 func trainCUDA(c *graph.CUDACall) ([]graph.Launch, error) {
 	return launches(c, c.In[0].DType, true)
 }

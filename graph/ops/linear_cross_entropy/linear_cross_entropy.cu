@@ -1,7 +1,7 @@
-// What lies between the matrix products of the loss: the targets' count, a chunk's rows
-// of logits turned into nll and, with GRADIENTS, into their own gradients, and the mean.
+// The kernels between the matrix products of the loss: they count the targets, turn a chunk's rows
+// of logits into nll and, with GRADIENTS, into their gradients, and take the mean.
 
-// linear_cross_entropy_count leaves 1 / the number of targets that count.
+// linear_cross_entropy_count computes 1 / the number of targets that count.
 extern "C" __global__ void __launch_bounds__(1024) linear_cross_entropy_count(const int *targets, float *share, int n) {
   __shared__ double shared[33];
   int count = 0;
@@ -11,13 +11,13 @@ extern "C" __global__ void __launch_bounds__(1024) linear_cross_entropy_count(co
   if (threadIdx.x == 0) *share = (float)(1. / fmax(all, 1.));
 }
 
-// linear_cross_entropy_part leaves the same for a part of a batch, of the targets and parts of
-// all of it.
+// linear_cross_entropy_part computes the same for one part of a batch, from the numbers of targets
+// and parts of the whole batch.
 extern "C" __global__ void __launch_bounds__(32) linear_cross_entropy_part(const int *count, float *share) {
   if (threadIdx.x == 0) *share = count[0] > 0 ? (float)((double)count[1] / (double)count[0]) : 1.f;
 }
 
-// linear_cross_entropy_mean adds in an order that n alone decides.
+// linear_cross_entropy_mean adds in an order that depends only on n.
 extern "C" __global__ void __launch_bounds__(1024)
 linear_cross_entropy_mean(const float *nll, const float *share, float *loss, int n) {
   __shared__ double shared[33];
@@ -28,13 +28,12 @@ linear_cross_entropy_mean(const float *nll, const float *share, float *loss, int
   if (threadIdx.x == 0) *loss = (float)(sum * (double)*share);
 }
 
-constexpr int WIDE = 16 / sizeof(LOGIT_T); // logits that a thread takes at once
-constexpr int AHEAD = 2;                   // and how often, before it uses them
+constexpr int WIDE = 16 / sizeof(LOGIT_T); // logits that a thread loads at once
+constexpr int AHEAD = 2;                   // number of loads in flight before it uses them
 
 __device__ __forceinline__ float exp_of(float x) { return sizeof(LOGIT_T) == 2 ? fast_exp(x) : expf(x); }
 
-// without_target makes the target's logit, and what lies behind the vocabulary, count
-// for nothing.
+// without_target excludes the target's logit, and anything beyond the vocabulary, from the sum.
 __device__ __forceinline__ void without_target(float x[WIDE], int first, int target, int vocab) {
   if ((uint32_t)(target - first) < WIDE || first + WIDE > vocab) {
 #pragma unroll
@@ -43,12 +42,12 @@ __device__ __forceinline__ void without_target(float x[WIDE], int first, int tar
   }
 }
 
-// A block does one row. Rows are padded to whole vectors with what the products don't
-// read. A target beyond the vocabulary, which the data loader refuses, makes its row
-// NaN, so that it can't go unseen.
+// A block handles one row. Rows are padded to whole vectors with data that the products don't read.
+// A target beyond the vocabulary, which the data loader rejects, makes its row NaN, so that it
+// can't go unnoticed.
 //
-// The target's own term stays apart: 1 - p[target] is the others' share, which float
-// would lose where the model is sure.
+// The target's own term is kept separate: 1 - p[target] is the sum of the others' probabilities,
+// which float would lose to rounding where the model is confident.
 extern "C" __global__ void __launch_bounds__(512, 3)
 linear_cross_entropy_rows(LOGIT_T *logits, const int *targets, float *nll, const float *share, int64_t stride, int vocab) {
   __shared__ float shared[33];
@@ -77,7 +76,7 @@ linear_cross_entropy_rows(LOGIT_T *logits, const int *targets, float *nll, const
       float top = most;
 #pragma unroll
       for (int i = 0; i < WIDE; i++) top = fmaxf(top, x[u][i]);
-      float base = top == -INF ? 0.f : top; // nothing but the target yet, or NaNs
+      float base = top == -INF ? 0.f : top; // only the target so far, or NaNs
       sum *= exp_of(most - base);
 #pragma unroll
       for (int i = 0; i < WIDE; i++) sum += exp_of(x[u][i] - base);

@@ -1,5 +1,5 @@
-// Package linear_cross_entropy is a language model's head and its loss in one
-// op, so that the logits of a batch never lie in memory at once.
+// Package linear_cross_entropy is a language model's head and its loss in one op, so that the
+// logits of a batch are never in memory at once.
 package linear_cross_entropy
 
 import (
@@ -11,21 +11,21 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// Apply is the mean negative log-likelihood, a scalar, of targets [B T] (int32)
-// under softmax(x w^T), for x [B T D] and w [V D]. A target below 0 is ignored
-// and not counted; without any that counts the loss is 0. Output 1, nll [B T], is
-// each token's share before the mean, 0 where ignored.
+// Apply is the mean negative log-likelihood, a scalar, of targets [B T] (int32) under softmax(x
+// w^T), for x [B T D] and w [V D]. A target below 0 is ignored and not counted; if no target
+// counts, the loss is 0. Output 1, nll [B T], is each token's term before the mean, 0 where
+// ignored.
 //
-// The op computes its gradients along with the loss, and only those of the loss
-// itself: to differentiate a function of it is refused. Where none are wanted,
-// ApplyEval does a third of the work.
+// The op computes its gradients along with the loss, and only those of the loss itself: a function
+// of the loss can't be differentiated. If gradients are not needed, ApplyEval does a third of the
+// work.
 func Apply(b *graph.Builder, x, w, targets graph.Tensor) graph.Tensor {
 	return b.Apply(Spec(), x, w, targets)
 }
 
-// ApplyPart is Apply for one of the parts that a batch is cut into: count [2] (int32) are the
-// targets of all parts that count, and the number of parts. The mean of the parts' losses is
-// then the mean over all targets, however many of them each part has.
+// ApplyPart is Apply for one of the parts into which a batch is divided: count [2] (int32) is the
+// number of targets that count in all parts, and the number of parts. The mean of the parts' losses
+// is then the mean over all targets, however many of them each part has.
 func ApplyPart(b *graph.Builder, x, w, targets, count graph.Tensor) graph.Tensor {
 	return b.Apply(PartSpec(), x, w, targets, count)
 }
@@ -51,7 +51,7 @@ func PartSpec() *graph.Spec {
 	return trainSpec("linear_cross_entropy_part", "x:mm[B T D], w:mm[V D], targets:i32[B T], count:i32[2]")
 }
 
-// partInput is the place of PartSpec's count.
+// partInput is the index of PartSpec's count.
 const partInput = 3
 
 func trainSpec(name, inputs string) *graph.Spec {
@@ -90,7 +90,7 @@ func trainSpec(name, inputs string) *graph.Spec {
 
 var errNotLoss = errors.New("linear_cross_entropy: only the gradient of the loss itself is known, not of something computed from it; scale gradients in the optimizer instead")
 
-// EvalSpec is Spec's loss and nll alone.
+// EvalSpec computes only Spec's loss and nll.
 func EvalSpec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "linear_cross_entropy_eval",
@@ -106,7 +106,7 @@ func EvalSpec() *graph.Spec {
 	}
 }
 
-// divisor is n, or 1 where no target counts: then there is nothing to divide.
+// divisor is n, or 1 if no target counts.
 func divisor(total, parts int) float64 {
 	if total == 0 {
 		return 1
@@ -114,8 +114,8 @@ func divisor(total, parts int) float64 {
 	return float64(total) / float64(parts)
 }
 
-// reference computes loss and nll, and hands the gradient of each counted
-// token's logits to backward, if there is one.
+// reference computes loss and nll, and passes the gradient of each counted token's logits to
+// backward, if it is not nil.
 func reference(in, out []graph.Array, backward func(i int, dlogits []float64)) {
 	x, w, targets, loss, nll := in[0], in[1], in[2], out[0], out[1]
 	total, parts := 0, 1

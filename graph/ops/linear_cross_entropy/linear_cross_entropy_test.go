@@ -18,7 +18,7 @@ import (
 
 func TestLinearCrossEntropy(t *testing.T) { optest.Run(t, linear_cross_entropy.Cases()) }
 
-// trained are the cases of the op with gradients, with their inputs.
+// trained calls check for the cases of the op with gradients, with their inputs.
 func trained(t *testing.T, check func(t *testing.T, r *graph.Resolved, in []graph.Array)) {
 	for _, c := range linear_cross_entropy.Cases() {
 		if c.Bench || c.Spec.Gradient == nil {
@@ -148,8 +148,9 @@ func float32s(x []float64) []float32 {
 	return y
 }
 
-// TestPartsMakeTheWhole: the mean of parts with unequal numbers of targets is the whole, and of
-// a part with as many as the others the bits are those of the op that counts its own.
+// TestPartsMakeTheWhole: the mean over parts with unequal numbers of targets is that of the whole,
+// and if all parts have equally many, the bits of a part are those of the op that counts its own
+// targets.
 func TestPartsMakeTheWhole(t *testing.T) {
 	const d, v, rows, cut = 5, 7, 6, 2
 	rng := rand.New(rand.NewPCG(4, 4))
@@ -205,7 +206,7 @@ func TestPartsMakeTheWhole(t *testing.T) {
 	}
 }
 
-// run does the op on the CPU for rows of one token; count may be nil.
+// run runs the op on the CPU for rows of one token; count may be nil.
 func run(spec *graph.Spec, x, w []float32, targets, count []int32) [][]float32 {
 	t, d := len(targets), len(x)/len(targets)
 	v := len(w) / d

@@ -1,7 +1,7 @@
-// The recurrence a chunk at a time, forward and backward: README.md has the formulas.
-// Chunks are all computed at once, but for the chain of their states. A chunk's arrays
-// in the workspace have CHUNK rows, zeros beyond the text's end. Pointers and strides
-// are in elements; a sequence is a head of a row of the batch.
+// The recurrence chunk by chunk, forward and backward: README.md has the formulas. All chunks are
+// computed in parallel, except for the recurrence of their states. A chunk's arrays in the
+// workspace have CHUNK rows, with zeros beyond the text's end. Pointers and strides are in
+// elements; a sequence is a head of a row of the batch.
 
 constexpr int LEVELS = 6; // of halving
 static_assert(CHUNK == 1 << LEVELS, "a chunk is halved down to single tokens");
@@ -14,7 +14,7 @@ __device__ __forceinline__ float decay(float log) { return expf(log); }
 
 // Span is a block's chunk.
 struct Span {
-  int64_t index;      // of the chunks in the workspace
+  int64_t index;      // among the chunks in the workspace
   int64_t row;        // the first of its rows in [B T]
   int head, first, n; // n tokens of the text, from first on
 };
@@ -25,10 +25,10 @@ __device__ __forceinline__ Span span_of_block(int sequence, int tokens, int head
   return {(int64_t)blockIdx.x, (int64_t)(sequence / heads) * tokens + first, sequence % heads, first, min(CHUNK, tokens - first)};
 }
 
-// Gates are the log decays of a span's channel. By document a document's first token has one
-// that leaves nothing of what came before, so that no more is to be done for it: sums over
-// what crosses it, such as its own gradient, are of zeros. start [B T] is where each token's
-// document begins.
+// Gates are the log decays of a span's channel. By document, a document's first token has a log
+// decay that leaves nothing of what came before, so nothing else needs to be done: sums over
+// everything that crosses the border, such as the gradient of this decay, are sums of zeros. start
+// [B T] is where each token's document begins.
 #define NOTHING_LEFT -1e30f
 
 struct Borders {
@@ -65,7 +65,7 @@ struct Gates {
 };
 #endif
 
-// Channel is column i of a span's queries or keys, zeros where there are none.
+// Channel is column i of a span's queries or keys, with zeros where there are none.
 template <typename Type> struct Channel {
   const Type *p;
   int64_t stride;

@@ -8,15 +8,15 @@ import (
 )
 
 const (
-	// chunkTokens is C, the tokens whose scores are computed at once. More make longer
-	// products, and more work between tokens beside that with the state.
+	// chunkTokens is C, the number of tokens whose scores are computed at once. More tokens make
+	// larger products, and more work between tokens in comparison with that on the state.
 	chunkTokens = 64
-	// valueSlice and keySlice are the columns and the rows of a state in a task: narrow
-	// enough for all workers to have one in a short batch, and for the slice to stay in
-	// the first-level cache.
+	// valueSlice and keySlice are the columns and the rows of a state in a task: narrow enough that
+	// all workers have one even in a short batch, and that the slice stays in the L1 cache.
 	valueSlice = 64
 	keySlice   = 64
-	// sequencesAtOnce bounds the workspace: heads of rows whose chunks are kept at once.
+	// sequencesAtOnce bounds the workspace: the number of heads of rows whose chunks are stored at
+	// once.
 	sequencesAtOnce = 8
 )
 
@@ -29,11 +29,10 @@ func (s shape) sequences() int { return s.rows * s.heads }
 func (s shape) chunks() int    { return parts(s.tokens, chunkTokens) }
 func (s shape) longest() int   { return min(chunkTokens, s.tokens) }
 
-// parts is how many slices of this width n columns have.
+// parts is the number of slices of this width that n columns have.
 func parts(n, width int) int { return (n + width - 1) / width }
 
-// matrix is rows of a tensor at some of its columns: row i starts at
-// data[i*stride].
+// matrix is some columns of the rows of a tensor: row i starts at data[i*stride].
 type matrix struct {
 	data   []float32
 	stride int
@@ -49,20 +48,20 @@ func headOf(x graph.Buffer, first, h, width int) matrix {
 	return matrix{x.F32, x.Stride}.from(first, h*width)
 }
 
-// span is n <= C tokens of a head: what they are to the state, and to each other.
+// span is a chunk of n <= C tokens of a head: its effect on the state, and between its tokens.
 type span struct {
 	first, n, head int       // rows [first, first+n) of [B T]
-	scores         matrix    // [n n]: what token t (row) reads of what token s wrote; 0 for s > t
-	reads          matrix    // [n Dk]: queries / sqrt(Dk), decayed from the span's start on
+	scores         matrix    // [n n]: what token t (row) reads from what token s wrote; 0 for s > t
+	reads          matrix    // [n Dk]: queries / sqrt(Dk), decayed from the span's start
 	writes         matrix    // [n Dk]: keys, decayed to the span's end
 	total          []float32 // [Dk]: the decay from start to end
 	through        []float32 // [Dk]: the gradient of total's logarithm, in the backward pass
 }
 
-// spanSize is a span's part of the workspace.
+// spanSize is the size of a span in the workspace.
 func (s shape) spanSize() int { return s.longest()*(s.longest()+2*s.keys) + 2*s.keys }
 
-// spans hands out the spans of the sequences at work.
+// spans allocates the spans of the sequences being processed.
 type spans struct {
 	shape
 	memory []float32
@@ -82,14 +81,14 @@ func (s *spans) at(sequence, chunk int) span {
 	}
 }
 
-// each calls pass for the sequences, as many at once as there is memory for.
+// each calls pass for the sequences, as many at a time as fit in memory.
 func (s *spans) each(pass func(sequences int)) {
 	for s.before = 0; s.before < s.sequences(); s.before += s.atOnce() {
 		pass(min(s.atOnce(), s.sequences()-s.before))
 	}
 }
 
-// kernel is what the forward and the backward pass have in common.
+// kernel is what the forward and the backward pass share.
 type kernel struct {
 	spans
 	decay
@@ -97,14 +96,14 @@ type kernel struct {
 	workers []worker
 }
 
-// worker is a worker's scratch.
+// worker is a worker's scratch memory.
 type worker struct {
 	scratch
 	states []float32
 }
 
-// newKernel binds a call whose workers want this much memory for states. gates are
-// g and, in the backward pass, dg.
+// newKernel binds a call whose workers need this much memory for states. gates are g and, in the
+// backward pass, dg.
 func (f *form) newKernel(c *graph.CPUCall, states int, gates ...graph.Buffer) kernel {
 	s := shapeOf(c.Dims)
 	k := kernel{spans: spans{shape: s}, decay: f.newDecay(s, gates), q: c.In[0], k: c.In[1], v: c.In[2]}
@@ -128,7 +127,7 @@ func (f *form) gates(in []graph.Buffer) []graph.Buffer {
 	return slices.Clip(in[3:4])
 }
 
-// prepare is the task of one span: what it is to the state, and its scores.
+// prepare is the task of one span: its effect on the state, and its scores.
 func (k *kernel) prepare(task, worker int) {
 	s := k.at(task/k.chunks(), task%k.chunks())
 	k.decay.prepare(&k.workers[worker].scratch, s, k.queries(s), k.keysOf(s))
@@ -144,7 +143,7 @@ func fade(to, from matrix, decays []float32, width int) {
 	}
 }
 
-// cutter hands out parts of a workspace.
+// cutter allocates parts of a workspace.
 type cutter []float32
 
 func (c *cutter) next(n int) []float32 {
@@ -153,7 +152,7 @@ func (c *cutter) next(n int) []float32 {
 	return part
 }
 
-// pad keeps the workers' parts on cache lines of their own.
+// pad keeps the workers' parts on separate cache lines.
 func pad(n int) int { return (n + 15) &^ 15 }
 
 // product is C[m n] = op(A)[m k] op(B)[k n] with its scratch; add makes it C +=.
@@ -164,7 +163,7 @@ type product struct {
 	add     bool
 }
 
-// operand is a factor; transposed, its rows are the columns that are stored.
+// operand is an input of a product; if transposed, its rows are the stored columns.
 type operand struct {
 	matrix
 	transposed bool
@@ -180,8 +179,8 @@ func (p product) gemm() simd.Gemm {
 
 func (p product) run(scratch []float32) { p.gemm().Serial(p.a.data, p.b.data, p.c.data, scratch) }
 
-// productScratch is enough for all products: each is of tokens, keys and values, or
-// of slices of these, in some order.
+// productScratch is enough for all products: each has the sizes of tokens, keys and values, or of
+// slices of these, in some order.
 func (s shape) productScratch() int {
 	n, most := s.longest(), 0
 	for _, g := range []simd.Gemm{

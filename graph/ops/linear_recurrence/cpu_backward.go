@@ -10,10 +10,9 @@ type backwardKernel struct {
 	do, dq, dk, dv graph.Buffer
 }
 
-// backward makes three passes: each span by itself, as in the forward pass; the
-// states and their gradients, by slices of keys for dq and dk and by slices of
-// values for dv, so that no sum goes over tasks; and what the tokens of a span are
-// to each other.
+// backward makes three passes: each span separately, as in the forward pass; the states and their
+// gradients, by slices of keys for dq and dk and by slices of values for dv, so that no sum spans
+// several tasks; and the gradients between the tokens of a span.
 func (f *form) backward(c *graph.CPUCall) func() {
 	k := &backwardKernel{
 		f.newKernel(c, shapeOf(c.Dims).backwardStates(), append(f.gates(c.In), c.Out[3:]...)...),
@@ -34,8 +33,8 @@ func backwardWorkspace(d graph.Dims, workers int) int {
 	return s.workspace(workers, s.backwardStates())
 }
 
-// backwardStates is enough for a slice of keys, with its states before each chunk
-// and a gradient; for the gradient of a slice of values; and for that of scores.
+// backwardStates is enough for a slice of keys, with its states before each chunk and a gradient;
+// for the gradient of a slice of values; and for the gradient of scores.
 func (s shape) backwardStates() int {
 	return max((s.chunks()+1)*min(keySlice, s.keys)*s.values, s.slicedState(), s.longest()*s.longest())
 }
@@ -52,8 +51,8 @@ func (f *backwardKernel) sweep(task, worker int) {
 	}
 }
 
-// sweepKeys leaves the gradients of reads in dq and those of writes in dk, and
-// that of each span's decay in through.
+// sweepKeys stores the gradients of reads in dq, those of writes in dk, and that of each span's
+// decay in through.
 func (f *backwardKernel) sweepKeys(w *worker, sequence, column int) {
 	width := min(keySlice, f.keys-column)
 	size := width * f.values
@@ -99,8 +98,8 @@ func (f *backwardKernel) sweepValues(w *worker, sequence, column int) {
 	}
 }
 
-// finish turns the gradients of reads and writes into those of q and k, and adds
-// what comes by the scores.
+// finish turns the gradients of reads and writes into those of q and k, and adds those by the
+// scores.
 func (f *backwardKernel) finish(task, worker int) {
 	w := &f.workers[worker]
 	s := f.at(task/f.chunks(), task%f.chunks())

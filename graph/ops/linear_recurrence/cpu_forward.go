@@ -5,7 +5,7 @@ import "github.com/sambatrain/sambatrain/graph"
 type forwardKernel struct {
 	kernel
 	o     graph.Buffer
-	state []float32 // [B H Dk Dv], nil where none is carried
+	state []float32 // [B H Dk Dv], nil if none is carried
 }
 
 func (f *form) forward(c *graph.CPUCall) func() { return f.bindForward(c, nil) }
@@ -14,9 +14,8 @@ func (f *form) forwardCarry(c *graph.CPUCall) func() {
 	return f.bindForward(c, c.In[len(c.In)-1].F32)
 }
 
-// bindForward makes two passes: each span by itself, and then a task for each slice
-// of a sequence's values, which takes its slice of the state through the spans in
-// order.
+// bindForward makes two passes: each span separately, and then a task for each slice of a
+// sequence's values, which carries its slice of the state through the spans in order.
 func (f *form) bindForward(c *graph.CPUCall, state []float32) func() {
 	k := &forwardKernel{f.newKernel(c, shapeOf(c.Dims).slicedState(), f.gates(c.In)...), c.Out[0], state}
 	prepare, sweep := k.prepare, k.sweep

@@ -7,13 +7,13 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// decay is what happens within a span, which depends on the kind of decay.
+// decay implements the part within a span that depends on the kind of decay.
 type decay interface {
 	// prepare computes the span's scores, reads, writes and total.
 	prepare(w *scratch, s span, q, k matrix)
-	// gradient turns dq and dk from the gradients of reads and writes into those of q
-	// and k, adds those by the scores, whose gradient is dscores where s <= t, and
-	// computes g's gradient. It may change dscores.
+	// gradient turns dq and dk from the gradients of reads and writes into those of q and k, adds
+	// those by the scores, whose gradient is dscores where s <= t, and computes g's gradient. It
+	// may change dscores.
 	gradient(w *scratch, s span, dscores, q, k, dq, dk matrix)
 }
 
@@ -49,13 +49,13 @@ func newScratch(s shape, m *cutter) scratch {
 	return scratch{m.next(n), m.next(n), m.next(n), m.next(n), m.next(pad(s.keys))[:s.keys], m.next(pad(s.productScratch()))}
 }
 
-// fixed is a decay a head.
+// fixed is one decay per head.
 type fixed struct {
 	shape
 	scale float64
 	// powers[h][n] is the decay over n tokens, n <= C.
 	powers [][]float32
-	// scores[h] is [C C]: the decay from token s to t, over sqrt(Dk); 0 for s > t.
+	// scores[h] is [C C]: the decay from token s to t, divided by sqrt(Dk); 0 for s > t.
 	scores []matrix
 }
 
@@ -100,13 +100,12 @@ func (f *fixed) gradient(w *scratch, s span, dscores, q, k, dq, dk matrix) {
 	product{a: transposed(dscores), b: plain(q), c: dk, m: s.n, n: f.keys, k: s.n, add: true}.run(w.products)
 }
 
-// gated is a decay a channel and token. The decay between tokens s < t is the
-// product of one from s to some point between them and one from there to t, neither
-// of which exceeds 1, however strong it is. So a span is halved, all its later tokens
-// read from all its earlier ones by one matrix product of factors that are decayed
-// to the middle, and each half is halved again: every pair of tokens is met once.
-// Logarithms are summed from the middle, so that the sum is exact where the decay
-// is not negligible.
+// gated is a decay per channel and token. The decay between tokens s < t is the product of a decay
+// from s to some point between them and one from there to t, neither of which exceeds 1, however
+// strong the decay is. So a span is halved, all tokens of the second half read from all tokens of
+// the first half by one matrix product of factors that are decayed to the middle, and each half is
+// halved again: every pair of tokens occurs once. Logarithms are summed from the middle, so that
+// the sum is accurate where the decay is not negligible.
 type gated struct {
 	shape
 	scale float32
@@ -149,7 +148,7 @@ func (f *gated) halves(n int) int {
 	return half
 }
 
-// fromStart sets the logarithms of the decays of tokens [lo, hi) since before lo.
+// fromStart sets the logarithms of the decays of tokens [lo, hi) from just before lo.
 func (f *gated) fromStart(decays, g matrix, lo, hi int) {
 	for t := lo; t < hi; t++ {
 		if t == lo {
@@ -171,8 +170,8 @@ func (f *gated) toEnd(decays, g matrix, lo, hi int) {
 	}
 }
 
-// factors are, for each two neighboring halves of that many tokens, the keys of
-// the first decayed to its end and the queries of the second decayed from there.
+// factors are, for each pair of neighboring halves of this many tokens, the keys of the first
+// decayed to its end and the queries of the second decayed from there.
 func (f *gated) factors(w *scratch, g, k matrix, n, half int) matrix {
 	decays, factors := matrix{w.decays, f.keys}, matrix{w.factors, f.keys}
 	for lo := 0; lo < n; lo += 2 * half {
@@ -197,8 +196,8 @@ func (f *gated) gradient(w *scratch, s span, dscores, q, k, dq, dk matrix) {
 		simd.Scale(scaled.row(t, f.keys), f.scale, q.row(t, f.keys))
 		clear(dg.row(t, f.keys))
 	}
-	// The whole span is the later half to the state before it, and the earlier half
-	// to the state after it.
+	// The whole span is the second half in relation to the state before it, and the first half in
+	// relation to the state after it.
 	f.fromStart(decays, g, 0, s.n)
 	simd.Exp(w.decays[:s.n*f.keys], w.decays[:s.n*f.keys])
 	f.take(grads, dq, s.n)
@@ -240,8 +239,8 @@ func (f *gated) take(to, from matrix, n int) {
 	}
 }
 
-// later goes from the gradients of tokens [lo, hi)'s decayed queries to those of
-// the queries. g at t decays what tokens t and later read.
+// later propagates the gradients of the decayed queries of tokens [lo, hi) to the queries. g at t
+// decays what tokens t and later read.
 func (f *gated) later(w *scratch, q, dq, dg matrix, lo, hi int) {
 	decays, grads := matrix{w.decays, f.keys}, matrix{w.grads, f.keys}
 	for t := hi - 1; t >= lo; t-- {
@@ -253,8 +252,8 @@ func (f *gated) later(w *scratch, q, dq, dg matrix, lo, hi int) {
 	}
 }
 
-// earlier goes from the gradients of tokens [lo, hi)'s decayed keys to those of
-// the keys. g at t decays what tokens before t wrote, and what w.sum starts with.
+// earlier propagates the gradients of the decayed keys of tokens [lo, hi) to the keys. g at t
+// decays what tokens before t wrote, and what w.sum starts with.
 func (f *gated) earlier(w *scratch, k, dk, dg matrix, lo, hi int) {
 	decays, grads := matrix{w.decays, f.keys}, matrix{w.grads, f.keys}
 	for t := lo; t < hi; t++ {

@@ -21,17 +21,17 @@ var source = func() string {
 }()
 
 const (
-	// chunksAtOnce bounds the workspace: about so many chunks are worked on at once,
-	// enough to fill a GPU.
+	// chunksAtOnce bounds the workspace: about this many chunks are processed at once, enough to
+	// fill a GPU.
 	chunksAtOnce = 512
-	// tile is the lines and columns of a product that a block of threads computes.
+	// tile is the number of lines and columns of a product that a thread block computes.
 	tile = 64
 	// factorBytes is the shared memory of linear_recurrence_within.
 	factorBytes = 8 * (chunkTokens*(32+4) + chunkTokens) * 4
 )
 
-// device lays out the workspace of one call on a GPU: the arrays of each of the
-// chunks that are worked on at once.
+// device lays out the workspace of one call on a GPU: the arrays of the chunks that are processed
+// at once.
 type device struct {
 	shape
 	base, size uint64
@@ -41,10 +41,10 @@ func deviceOf(d graph.Dims, workspace uint64) *device {
 	return &device{shape: shapeOf(d), base: workspace}
 }
 
-// atOnce is the sequences worked on at once.
+// atOnce is the number of sequences processed at once.
 func (w *device) atOnce() int { return min(max(chunksAtOnce/w.chunks(), 1), w.sequences()) }
 
-// next is the address of an array with so many float32s a chunk.
+// next is the address of an array with this many float32 numbers per chunk.
 func (w *device) next(floats int) uint64 {
 	at := w.base + w.size
 	w.size += (uint64(4*w.atOnce()*w.chunks()*floats) + 63) / 64 * 64
@@ -59,14 +59,14 @@ func (w *device) forwardArrays() chunkArrays {
 		w.next(w.keys), w.next(w.keys * w.values)}
 }
 
-// gradientArrays are the gradients of a chunk's arrays: scores, reads, writes, the
-// logarithm of total, and the state after it.
+// gradientArrays are the gradients of a chunk's arrays: scores, reads, writes, the logarithm of
+// total, and the state after it.
 func (w *device) gradientArrays() chunkArrays {
 	return chunkArrays{w.next(chunkTokens * chunkTokens), w.next(chunkTokens * w.keys), w.next(chunkTokens * w.keys),
 		w.next(w.keys), w.next(w.keys * w.values)}
 }
 
-// batch is some of the sequences, which are worked on at once.
+// batch is some of the sequences, which are processed at once.
 type batch struct {
 	*device
 	macros       map[string]string
@@ -74,7 +74,7 @@ type batch struct {
 	first, count int
 }
 
-// batches calls add for the sequences, as many at once as there is memory for.
+// batches calls add for the sequences, as many at a time as fit in memory.
 func (w *device) batches(macros map[string]string, start uint64, add func(batch)) {
 	if start != 0 {
 		macros["BY_DOCUMENT"] = "1"
@@ -84,8 +84,7 @@ func (w *device) batches(macros map[string]string, start uint64, add func(batch)
 	}
 }
 
-// launch is a kernel with y blocks for each chunk, which takes the sizes that all
-// kernels take behind args.
+// launch is a kernel with y blocks for each chunk. The sizes that all kernels take come after args.
 func (b batch) launch(kernel string, y int, args ...any) graph.Launch {
 	return graph.Launch{Kernel: kernel, Defines: b.macros, Grid: [3]int{b.count * b.chunks(), y, 1}, Block: [3]int{256, 1, 1},
 		Args: append(args, int32(b.first), int32(b.tokens), int32(b.heads))}
@@ -98,16 +97,16 @@ func (b batch) tiles(kernel string, lines, columns int, args ...any) graph.Launc
 	return l
 }
 
-// chain is the kernel that takes states, or backwards their gradients, through the
-// chunks.
+// chain is the kernel that computes the recurrence of the states over the chunks or, backwards, of
+// their gradients.
 func (b batch) chain(states, total, start uint64, backwards int32) graph.Launch {
 	return graph.Launch{Kernel: "linear_recurrence_chain", Defines: b.macros,
 		Grid: [3]int{parts(b.keys*b.values, 256), b.count, 1}, Block: [3]int{256, 1, 1},
 		Args: []any{states, total, start, int32(b.first), int32(b.chunks()), int32(b.keys), int32(b.values), backwards}}
 }
 
-// states are the launches that compute all arrays of the chunks. start holds the first
-// states and takes the last ones, 0 for none.
+// states are the launches that compute all arrays of the chunks. start points to the initial states
+// and receives the final ones; 0 for none.
 func (b batch) states(in []graph.DeviceBuffer, g graph.DeviceBuffer, a chunkArrays, start uint64) []graph.Launch {
 	q, k, v := in[0], in[1], in[2]
 	within := b.launch("linear_recurrence_within", 1, q.Address, k.Address, g.Address, a.scores, a.reads, a.writes, a.total,
@@ -123,7 +122,7 @@ func (b batch) states(in []graph.DeviceBuffer, g graph.DeviceBuffer, a chunkArra
 
 func (b batch) scale() float32 { return float32(1 / math.Sqrt(float64(b.keys))) }
 
-// macros are the source's: the types of all operands, and the decays that are fixed.
+// macros are the source's macros: the types of all operands, and the fixed decays.
 func (f *form) macros(types map[string]graph.DeviceBuffer) map[string]string {
 	m := map[string]string{"CHUNK": strconv.Itoa(chunkTokens)}
 	for name, b := range types {
@@ -135,7 +134,7 @@ func (f *form) macros(types map[string]graph.DeviceBuffer) map[string]string {
 	if f.fixed() {
 		var list []string
 		for _, g := range f.logDecay {
-			// C++ has no literal for an infinite decay; this one's exponential is 0 too.
+			// C++ has no literal for an infinite decay; the exponential of this one is 0, too.
 			list = append(list, strconv.FormatFloat(max(g, -1e30), 'e', 9, 32)+"f")
 		}
 		m["LOG_DECAYS"] = strings.Join(list, ",")
@@ -143,7 +142,7 @@ func (f *form) macros(types map[string]graph.DeviceBuffer) map[string]string {
 	return m
 }
 
-// operands are the inputs of all calls: q, k, v and, where decays are not fixed, g.
+// operands is the number of inputs of all calls: q, k, v and, if decays are not fixed, g.
 func (f *form) operands() int {
 	if f.fixed() {
 		return 3
@@ -151,7 +150,7 @@ func (f *form) operands() int {
 	return 4
 }
 
-// gate is g of a call, a buffer of nothing where decays are fixed.
+// gate is g of a call, an empty buffer if decays are fixed.
 func (f *form) gate(in []graph.DeviceBuffer) graph.DeviceBuffer {
 	if f.fixed() {
 		return graph.DeviceBuffer{}
@@ -159,7 +158,7 @@ func (f *form) gate(in []graph.DeviceBuffer) graph.DeviceBuffer {
 	return in[3]
 }
 
-// variant is what a call of the op has besides the inputs of all calls.
+// variant is what a call of the op has in addition to the common inputs.
 type variant uint8
 
 const (
@@ -168,7 +167,7 @@ const (
 	byDocument                // where each token's document begins, as the last input
 )
 
-// start is the address of where documents begin, or 0.
+// start is the address of the documents' starts, or 0.
 func (v variant) start(c *graph.CUDACall) uint64 {
 	if v != byDocument {
 		return 0
@@ -216,7 +215,7 @@ func (f *form) cudaBackward(form variant) *graph.CUDA {
 			q, k, v, g, do := c.In[0], c.In[1], c.In[2], f.gate(c.In), c.In[f.operands()]
 			dq, dk, dv := c.Out[0], c.Out[1], c.Out[2]
 			types := map[string]graph.DeviceBuffer{"Q_T": q, "K_T": k, "V_T": v, "DO_T": do, "DQ_T": dq, "DK_T": dk, "DV_T": dv}
-			dg := dq // not written where decays are fixed
+			dg := dq // not written if decays are fixed
 			if !f.fixed() {
 				dg = c.Out[3]
 			}

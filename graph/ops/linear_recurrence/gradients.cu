@@ -5,8 +5,8 @@ linear_recurrence_read(const float *reads, const DO_T *dout, float *dstates, int
   states_of(reads, dout, dstates, stride, sequence, tokens, heads, keys, values);
 }
 
-// dscores [CHUNK CHUNK] is symmetric: of tokens s and t, that of what the later reads
-// of the earlier.
+// dscores [CHUNK CHUNK] is symmetric: for tokens s and t, it is the gradient of what the later one
+// reads from the earlier one.
 extern "C" __global__ void __launch_bounds__(256)
 linear_recurrence_dscores(const V_T *v, const DO_T *dout, float *dscores, int64_t stride_v, int64_t stride_do, int sequence, int tokens,
                           int heads, int values) {
@@ -50,7 +50,7 @@ linear_recurrence_dvalues(const DO_T *dout, const float *scores, const float *wr
   tile.each(s.n, values, [&](int t, int j, float sum) { store(dv + t * stride_dv + j, sum); });
 }
 
-// through [keys] is the gradient of the logarithm of a chunk's total, a warp a channel.
+// through [keys] is the gradient of the logarithm of a chunk's total, with a warp per channel.
 extern "C" __global__ void __launch_bounds__(256)
 linear_recurrence_through(const float *states, const float *dstates, const float *total, float *through, int channels, int values) {
   int channel = blockIdx.x * (256 / WARP) + threadIdx.x / WARP;

@@ -1,14 +1,14 @@
 #ifdef DO_T
-// A thread of linear_recurrence_inputs has OWN tokens of a channel, and a block's 4
-// warps a chunk of 32 channels.
+// A thread of linear_recurrence_inputs handles OWN tokens of a channel, and the 4 warps of a block
+// a chunk of 32 channels.
 constexpr int OWN = CHUNK / 4;
 
 struct Own {
-  float q[OWN], k[OWN], g[OWN]; // q is over sqrt(keys)
+  float q[OWN], k[OWN], g[OWN]; // q is divided by sqrt(keys)
   float dq[OWN], dk[OWN], dg[OWN];
 
-  // from_start is the decay of each token from before the first one on, which is itself
-  // decayed by log.
+  // from_start is the decay of each token since before the first one, where the accumulated log
+  // decay is log.
   __device__ __forceinline__ void from_start(float log, float e[OWN]) const {
 #pragma unroll
     for (int t = 0; t < OWN; t++) log += g[t], e[t] = decay(log);
@@ -18,8 +18,8 @@ struct Own {
     for (int t = OWN - 1; t >= 0; t--) e[t] = decay(log), log += g[t];
   }
 
-  // later takes the gradients d of the decayed queries of tokens [lo, hi). g at t decays
-  // what tokens t and later read; sum is that of what tokens from hi on do.
+  // later takes the gradients d of the decayed queries of tokens [lo, hi). g at t decays what
+  // tokens t and later read; sum is the contribution of the tokens from hi on.
   __device__ __forceinline__ void later(const float *d, int lo, int hi, float sum) {
 #pragma unroll
     for (int t = hi - 1; t >= lo; t--) sum += d[t] * q[t], dq[t] += d[t], dg[t] += sum;
@@ -30,8 +30,8 @@ struct Own {
     for (int t = lo; t < hi; t++) dg[t] += sum, dk[t] += d[t], sum += d[t] * k[t];
   }
 
-  // halves takes what tokens of neighbouring halves are to each other, and then what
-  // those within the halves are. dscores starts at this thread's rows and columns.
+  // halves handles the interaction between neighboring halves, and then recursively that within the
+  // halves. dscores starts at this thread's rows and columns.
   template <int HALF> __device__ __forceinline__ void halves(const float *dscores) {
     float e[OWN], f[OWN];
 #pragma unroll
@@ -62,7 +62,7 @@ struct Own {
   }
 };
 
-// products are the sums of a times b.
+// products is the sum of a times b.
 __device__ __forceinline__ float products(const float a[OWN], const float b[OWN]) {
   float sum = 0.f;
 #pragma unroll
@@ -70,8 +70,8 @@ __device__ __forceinline__ float products(const float a[OWN], const float b[OWN]
   return sum;
 }
 
-// linear_recurrence_inputs goes from the gradients of scores, reads, writes and total to
-// those of q, k and g.
+// linear_recurrence_inputs propagates the gradients of scores, reads, writes and total to q, k and
+// g.
 extern "C" __global__ void __launch_bounds__(128)
 linear_recurrence_inputs(const Q_T *q, const K_T *k, const float *g, const float *dscores, const float *dreads, const float *dwrites,
                          const float *through, DQ_T *dq, DK_T *dk, DG_T *dg, int64_t stride_q, int64_t stride_k, int64_t stride_g,
@@ -99,7 +99,7 @@ linear_recurrence_inputs(const Q_T *q, const K_T *k, const float *g, const float
   logs[warp][lane] = log;
   __syncthreads();
 
-  // What tokens are to the states before and after the chunk.
+  // The tokens' relation to the states before and after the chunk.
   float written[OWN], since = 0.f, until = 0.f;
   for (int w = 0; w < 4; w++) {
     if (w < warp) since += logs[w][lane];

@@ -1,8 +1,7 @@
-// Package linear_recurrence is linear attention with a decay: a matrix-valued state
-// a head, which fades and takes in an outer product of key and value each token. It
-// is what gated linear attention (GLA, arXiv 2312.06635) and retention (RetNet,
-// arXiv 2307.08621) have in common, computed a chunk of tokens at a time by matrix
-// products.
+// Package linear_recurrence is linear attention with a decay: each head has a matrix-valued state,
+// which decays and to which the outer product of key and value is added with each token. It is what
+// gated linear attention (GLA, arXiv 2312.06635) and retention (RetNet, arXiv 2307.08621) have in
+// common. It is computed a chunk of tokens at a time by matrix products.
 package linear_recurrence
 
 import (
@@ -11,10 +10,9 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// Apply is the recurrence of queries q and keys k [B T H*Dk] and values v
-// [B T H*Dv] under log decays g [B T H*Dk], at most 0, which each channel of a key
-// has at each token: [B T H*Dv]. heads is H. In the stateful form the text continues
-// where the call before ended.
+// Apply is the recurrence of queries q and keys k [B T H*Dk] and values v [B T H*Dv] with log
+// decays g [B T H*Dk], at most 0, one for each channel of a key and token: [B T H*Dv]. heads is H.
+// In the stateful form the text continues where the previous call ended.
 func Apply(b *graph.Builder, q, k, v, g graph.Tensor, heads int) graph.Tensor {
 	if b.Carries() != nil && len(q.Shape()) == 3 && len(v.Shape()) == 3 && heads > 0 {
 		return b.Apply(CarrySpec(heads), q, k, v, g, state(b, q, v, heads))
@@ -23,8 +21,8 @@ func Apply(b *graph.Builder, q, k, v, g graph.Tensor, heads int) graph.Tensor {
 	return b.ApplyByDocument(f.spec(), f.backwardSpec(), nil, q, k, v, g)
 }
 
-// ApplyFixed is Apply under a log decay a head, at most 0, that is the same for all
-// channels and tokens.
+// ApplyFixed is Apply with one log decay per head, at most 0, that is the same for all channels and
+// tokens.
 func ApplyFixed(b *graph.Builder, q, k, v graph.Tensor, logDecay []float64) graph.Tensor {
 	if heads := len(logDecay); b.Carries() != nil && len(q.Shape()) == 3 && len(v.Shape()) == 3 && heads > 0 {
 		return b.Apply(FixedCarrySpec(logDecay), q, k, v, state(b, q, v, heads))
@@ -42,14 +40,14 @@ func state(b *graph.Builder, q, v graph.Tensor, heads int) graph.Tensor {
 //	S[t] = diag(exp(g[t])) S[t-1] + k[t] v[t]^T
 //	o[t] = S[t]^T q[t] / sqrt(Dk)
 //
-// Nothing is saved: the backward op computes the states again.
+// Nothing is saved: the backward op recomputes the states.
 func Spec(heads int) *graph.Spec { return (&form{heads: heads}).spec() }
 
 // FixedSpec is Spec with g[t] = logDecay[h] in all channels of head h.
 func FixedSpec(logDecay []float64) *graph.Spec { return fixedForm(logDecay).spec() }
 
-// CarrySpec is Spec for a text that comes in pieces: state holds S before this
-// piece, and afterwards S before the next one. Zeros begin a text.
+// CarrySpec is Spec for a text that is processed in pieces: state holds S before this piece, and
+// afterwards S before the next one. At the start of a text it is zero.
 func CarrySpec(heads int) *graph.Spec { return (&form{heads: heads}).carrySpec() }
 
 // FixedCarrySpec is CarrySpec with g[t] = logDecay[h] in all channels of head h.
@@ -58,7 +56,7 @@ func FixedCarrySpec(logDecay []float64) *graph.Spec { return fixedForm(logDecay)
 // form is an op's attributes.
 type form struct {
 	heads int
-	// logDecay is a number a head, nil where decays are an input.
+	// logDecay is one number per head, nil if decays are an input.
 	logDecay []float64
 }
 
@@ -166,8 +164,8 @@ func (f *form) check(graph.Dims) error {
 	return nil
 }
 
-// forwardCost counts the products with the state, one that reads and one that
-// writes it, and those between the tokens of a chunk that see one another.
+// forwardCost counts the products with the state, one that reads and one that writes it, and those
+// between the tokens of a chunk that see one another.
 func (f *form) forwardCost(d graph.Dims) graph.Cost {
 	n, dk, dv := float64(d["B"]*d["T"]*d["H"]), float64(d["Dk"]), float64(d["Dv"])
 	products := n * (4*dk*dv + visible(d)*2*(dk+dv))
@@ -188,7 +186,7 @@ func (f *form) backwardCost(d graph.Dims) graph.Cost {
 	}
 }
 
-// keyArrays is the inputs that are Dk wide.
+// keyArrays is the number of inputs that are Dk wide.
 func (f *form) keyArrays() float64 {
 	if f.fixed() {
 		return 2
@@ -196,6 +194,6 @@ func (f *form) keyArrays() float64 {
 	return 3
 }
 
-// visible is how many tokens of its chunk, itself included, a token sees on
-// average in a long text.
+// visible is the number of tokens of its chunk, including itself, that a token sees on average in a
+// long text.
 func visible(d graph.Dims) float64 { return float64(min(chunkTokens, d["T"])+1) / 2 }

@@ -19,7 +19,7 @@ const rows, heads, keys, values = 2, 2, 5, 7
 
 var logDecay = []float64{-0.01, -0.3}
 
-// text is a drawn text, q k v and, unless decays are fixed, g, and its one-shot output.
+// text is a random text, q k v and, unless decays are fixed, g, and its one-shot output.
 type text struct {
 	tokens int
 	fixed  bool
@@ -122,7 +122,7 @@ func TestApplyCarriesTheState(t *testing.T) {
 		}
 		p := optest.Load(t, plan)
 		o := make([]float32, rows*piece*heads*values)
-		for range 2 { // the second text begins with zeros again
+		for range 2 { // the second text starts with zeros again
 			for from := 0; from < x.tokens; from += piece {
 				for i, a := range x.in {
 					optest.Write(t, p, fmt.Sprint(i), x.piece(a, from, from+piece))
@@ -142,8 +142,8 @@ func TestApplyCarriesTheState(t *testing.T) {
 	})
 }
 
-// TestKnown compares with a state worked out by hand: decays of a half and a
-// quarter, keys that write 1 to both channels.
+// TestKnown compares with a state computed by hand: decays of a half and a quarter, keys that write
+// 1 to both channels.
 func TestKnown(t *testing.T) {
 	spec := linear_recurrence.Spec(1)
 	r, err := spec.ResolveDims(graph.Dims{"B": 1, "T": 3, "Dk": 2, "Dv": 1})

@@ -1,5 +1,5 @@
-// A tile of TILE x TILE of a product of A [lines depth] and B [depth lines]. A factor's
-// element (line, k) is at p[line*stride + k], or at p[k*stride + line] where ACROSS.
+// A tile of TILE x TILE of a product of A [lines depth] and B [depth lines]. A factor's element
+// (line, k) is at p[line*stride + k], or at p[k*stride + line] if ACROSS.
 constexpr int TILE = 64;
 
 template <typename Type, bool ACROSS> struct Factor {
@@ -8,9 +8,8 @@ template <typename Type, bool ACROSS> struct Factor {
   int lines, depth;
 };
 
-// Staged is STEP of a factor's depth in shared memory. In float32 that is [STEP][TILE]
-// whatever the factor. Else it lies as the factor does, [TILE][STEP] or across, and
-// ldmatrix turns it.
+// Staged is STEP of a factor's depth in shared memory. In float32 it is [STEP][TILE] for any
+// factor. Otherwise it has the factor's layout, [TILE][STEP] or across, and ldmatrix transposes it.
 #ifdef FAST
 constexpr int STEP = 32;
 constexpr int PITCH_ALONG = STEP + 8, PITCH_ACROSS = TILE + 8; // 8 rows hit different banks
@@ -25,7 +24,7 @@ struct __align__(16) Staged {
 };
 #endif
 
-constexpr int QUADS = TILE * STEP / 4 / 256; // a thread's, of 4 elements that lie next to each other
+constexpr int QUADS = TILE * STEP / 4 / 256; // per thread, of 4 adjacent elements
 
 // place is where in [TILE STEP] a thread's quad begins.
 template <bool ACROSS> __device__ __forceinline__ void place(int quad, int &line, int &k) {
@@ -33,7 +32,7 @@ template <bool ACROSS> __device__ __forceinline__ void place(int quad, int &line
   line = ACROSS ? e % (TILE / 4) * 4 : e / (STEP / 4), k = ACROSS ? e / (TILE / 4) : e % (STEP / 4) * 4;
 }
 
-// fetch loads a thread's quads of a tile, zeros beyond the factor.
+// fetch loads a thread's quads of a tile, with zeros beyond the factor.
 template <bool WIDE, typename Type, bool ACROSS>
 __device__ __forceinline__ void fetch(Factor<Type, ACROSS> f, int first, int depth, float x[QUADS][4]) {
 #pragma unroll
@@ -52,7 +51,7 @@ __device__ __forceinline__ void fetch(Factor<Type, ACROSS> f, int first, int dep
   }
 }
 
-// wide reports whether a factor can be loaded by quads.
+// wide reports whether a factor can be loaded in quads.
 template <typename Type, bool ACROSS> __device__ __forceinline__ bool wide(Factor<Type, ACROSS> f) {
   return aligned<4>(f.p, f.stride) && (ACROSS ? f.lines : f.depth) % 4 == 0;
 }
@@ -89,7 +88,7 @@ __device__ __forceinline__ Staging &staging() {
   return shared;
 }
 
-// Tile is a block's 256 threads' 16 elements each.
+// Tile is a tile of the product: 16 elements for each of a block's 256 threads.
 struct Tile {
   int line, column; // the tile's first
   float sum[4][4];
@@ -113,7 +112,7 @@ struct Tile {
   }
 
 #ifdef FAST
-  // A warp has 16 lines and 32 columns, which mma.m16n8k16 spreads over its threads.
+  // A warp handles 16 lines and 32 columns, in the register layout of mma.m16n8k16.
   __device__ __forceinline__ int line_at(int, int c) const {
     return line + threadIdx.x / WARP / 2 * 16 + threadIdx.x % WARP / 4 + c / 2 * 8;
   }
@@ -121,8 +120,8 @@ struct Tile {
     return column + threadIdx.x / WARP % 2 * 32 + r * 8 + threadIdx.x % 4 * 2 + c % 2;
   }
 
-  // quarters loads the four 8x8 tiles of 16 lines and 16 of the depth. The second one is
-  // that of the later lines for A, and of the later depth for B.
+  // quarters loads the four 8x8 tiles of 16 lines and 16 of the depth. The second one is that of
+  // the later lines for A, and of the later depth for B.
   template <bool ACROSS, bool LINES_FIRST> static __device__ __forceinline__ void quarters(uint32_t r[4], const Staged &s, int line, int k) {
     int lane = threadIdx.x % WARP, second = lane / 8 % 2 * 8, third = lane / 16 * 8;
     line += LINES_FIRST ? second : third, k += LINES_FIRST ? third : second;

@@ -17,8 +17,7 @@ func (f *form) decayAt(d graph.Dims, in []graph.Array, r, h, i int) float64 {
 // head is head h, of width w, of row r.
 func head(a graph.Array, r, h, w int) []float64 { return a.Row(r)[h*w : (h+1)*w] }
 
-// forwardReference goes on from the states [B H Dk Dv] and leaves the last ones
-// there.
+// forwardReference continues from the states [B H Dk Dv] and stores the final ones there.
 func (f *form) forwardReference(d graph.Dims, in []graph.Array, states, o graph.Array) {
 	dk, dv := d["Dk"], d["Dv"]
 	for b := range d["B"] {
@@ -36,7 +35,7 @@ func (f *form) forwardReference(d graph.Dims, in []graph.Array, states, o graph.
 	}
 }
 
-// step takes the state of head h from before row r to after it.
+// step advances the state of head h from before row r to after it.
 func (f *form) step(d graph.Dims, in []graph.Array, r, h int, before, after []float64) {
 	dk, dv := d["Dk"], d["Dv"]
 	for i, k := range head(in[1], r, h, dk) {
@@ -47,8 +46,8 @@ func (f *form) step(d graph.Dims, in []graph.Array, r, h int, before, after []fl
 	}
 }
 
-// backwardReference keeps the state after each token, and goes back through step.
-// in ends in do.
+// backwardReference keeps the state after each token, and goes backwards through step. The last
+// element of in is do.
 func (f *form) backwardReference(d graph.Dims, in, out []graph.Array) {
 	dk, dv, tokens := d["Dk"], d["Dv"], d["T"]
 	q, k, v, do := in[0], in[1], in[2], in[len(in)-1]
@@ -59,7 +58,7 @@ func (f *form) backwardReference(d graph.Dims, in, out []graph.Array) {
 			for t := range tokens {
 				f.step(d, in, b*tokens+t, h, states[t*size:], states[(t+1)*size:])
 			}
-			ds := make([]float64, size) // what later tokens send back to the state after t
+			ds := make([]float64, size) // the gradient of the state after t from later tokens
 			for t := tokens - 1; t >= 0; t-- {
 				r := b*tokens + t
 				before, after := states[t*size:], states[(t+1)*size:]

@@ -1,4 +1,4 @@
-// tile_of_block is the blockIdx.y-th tile of a matrix with so many columns.
+// tile_of_block is tile blockIdx.y of a matrix with this many columns.
 __device__ __forceinline__ Tile tile_of_block(int columns) {
   int across = (columns + TILE - 1) / TILE;
   return Tile(blockIdx.y / across * TILE, blockIdx.y % across * TILE);
@@ -9,7 +9,7 @@ template <typename Type> __device__ __forceinline__ Type *head_of(Type *x, int64
   return x + s.row * stride + (int64_t)s.head * width;
 }
 
-// states_of is, of each chunk, sum over its tokens of a factor of keys, x, times one of
+// states_of is, for each chunk, the sum over its tokens of a factor of keys, x, times one of
 // values, y: what the chunk adds to the state, or its reads to the state's gradient.
 template <typename Type>
 __device__ __forceinline__ void states_of(const float *x, const Type *y, float *states, int64_t stride, int sequence, int tokens, int heads,
@@ -28,10 +28,10 @@ linear_recurrence_written(const float *writes, const V_T *v, float *states, int6
   states_of(writes, v, states, stride, sequence, tokens, heads, keys, values);
 }
 
-// linear_recurrence_chain makes of what each chunk adds the state before the chunk, or
-// with `backwards` of what it adds to the gradient that after the chunk. A thread has
-// an element of a sequence's states. start is the first state and becomes the last
-// one; it is null where the first one is zeros.
+// linear_recurrence_chain turns what each chunk adds to the state into the state before the chunk
+// or, with `backwards`, what it adds to the gradient into the gradient after the chunk. A thread
+// handles one element of a sequence's states. start is the initial state and receives the final
+// one; it is null if the initial state is zero.
 extern "C" __global__ void __launch_bounds__(256)
 linear_recurrence_chain(float *states, const float *total, float *start, int sequence, int chunks, int keys, int values, int backwards) {
   constexpr int AHEAD = 8;

@@ -1,12 +1,11 @@
-// Within a chunk: factors[l][t] is, for the halves of 1 << l tokens, the key of a token
-// of an earlier half decayed to the half's end, or the query of one of a later half
-// decayed from its start. Tokens s < t meet at the highest bit in which they differ. In
-// the last two are queries and keys as they are, for s = t.
+// Within a chunk: for the halves of 1 << l tokens, factors[l][t] is the key of a token of a first
+// half, decayed to the half's end, or the query of a token of a second half, decayed from its
+// start. Tokens s < t interact at the level of the highest bit in which they differ. The last two
+// levels are the queries and keys themselves, for s = t.
 constexpr int SLICE = WARP; // channels at once
 constexpr int PITCH = SLICE + 4;
 
-// A fourth row is followed by a gap, so that threads which read 4 rows each hit
-// different banks.
+// Every fourth row is followed by a gap, so that threads that read 4 rows each hit different banks.
 __device__ __forceinline__ int factor_at(int level, int t) { return level * (CHUNK * PITCH + CHUNK) + t * PITCH + t / 4 * 4; }
 
 __device__ __forceinline__ void add_pair(float &sum, const float *x, const float *y) {
@@ -23,8 +22,8 @@ linear_recurrence_within(const Q_T *q, const K_T *k, const float *g, float *scor
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
   scores += s.index * CHUNK * CHUNK, reads += s.index * CHUNK * keys, writes += s.index * CHUNK * keys, total += s.index * keys;
 
-  // The first 240 threads have a tile of 4x4 scores below the diagonal, and a half of
-  // the channels; the others have a tile on the diagonal.
+  // The first 240 threads each compute a tile of 4x4 scores below the diagonal, for half of the
+  // channels; the others compute a tile on the diagonal.
   constexpr int BELOW = CHUNK / 4 * (CHUNK / 4 - 1) / 2;
   static_assert(2 * BELOW + CHUNK / 4 == 256, "a thread for each tile");
   int tile = threadIdx.x % BELOW, part = threadIdx.x / BELOW, to = 1, from;
@@ -50,7 +49,7 @@ linear_recurrence_within(const Q_T *q, const K_T *k, const float *g, float *scor
       for (int u = 0; u < CHUNK; u++) {
         int at = u % (2 * half);
         bool later = at >= half;
-        int t = later ? u : u - at + half - 1 - at; // the earlier half backwards
+        int t = later ? u : u - at + half - 1 - at; // the first half backwards
         if (at == 0 || at == half) log = 0.f;
         float x = later ? query[t] * scale : key[t], by = gate[t];
         if (later) log += by;

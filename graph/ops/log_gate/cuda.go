@@ -29,8 +29,8 @@ func forwardCUDA(normalizer float64) func(*graph.CUDACall) ([]graph.Launch, erro
 	}
 }
 
-// rowsPerPart depends on the rows alone, and so do the bits of dbias: at most 128
-// parts.
+// rowsPerPart depends only on the number of rows, and so do the bits of dbias: there are at most
+// 128 parts.
 func rowsPerPart(rows int) int { return max(32, ceilDiv(rows, 128)) }
 
 func dbiasParts(d graph.Dims) int { return ceilDiv(d["B"]*d["T"], rowsPerPart(d["B"]*d["T"])) }
@@ -59,7 +59,7 @@ func backwardCUDA(normalizer float64) func(*graph.CUDACall) ([]graph.Launch, err
 	}
 }
 
-// vectorWidth is 4 where the rows of all buffers can be moved 4 elements at a time.
+// vectorWidth is 4 if the rows of all buffers can be accessed 4 elements at a time.
 func vectorWidth(buffers ...graph.DeviceBuffer) int {
 	for _, b := range buffers {
 		if b.Cols%4 != 0 || b.Stride%4 != 0 || b.Address%uint64(4*b.DType.Size()) != 0 {

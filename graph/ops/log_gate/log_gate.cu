@@ -1,8 +1,8 @@
-// Log decays and their gradient, element by element.
+// Log decays and their gradient, element-wise.
 
 #ifdef G_T
-// A block takes SHARE elements a thread of one row, and `tiles` blocks make a row. g may
-// be x itself: a thread reads all that it overwrites before.
+// A block handles SHARE elements per thread of one row, and `tiles` blocks handle a row. g may be x
+// itself: a thread reads everything that it overwrites first.
 constexpr int SHARE = 8;
 constexpr int WIDE = sizeof(X_T) + sizeof(G_T) == 4 ? 8 : 4; // 16 bytes of the widest operand
 
@@ -31,8 +31,8 @@ log_gate(const X_T *x, const float *bias, G_T *g, int64_t stride_x, int64_t stri
 #ifdef DX_T
 constexpr int WARPS = 8;
 
-// A warp takes 4 columns a thread, or 1, of every WARPS-th row among a block's, and the
-// block leaves its sum of their dx in partials[blockIdx.y].
+// A thread handles 4 columns, or 1, and a warp every WARPS-th row of a block. The block stores the
+// sum of their dx in partials[blockIdx.y].
 template <int Width>
 __device__ __forceinline__ void backward_rows(const X_T *x, const float *bias, const DG_T *dg, DX_T *dx, float *partials, int64_t stride_x,
                                               int64_t stride_dg, int64_t stride_dx, int rows, int cols, int rows_per_block, float normalizer) {
@@ -61,15 +61,15 @@ __device__ __forceinline__ void backward_rows(const X_T *x, const float *bias, c
   }
 }
 
-// The columns of a block are WARP or 4 * WARP, as the grid was made for.
+// A block has WARP or 4 * WARP columns; the grid was computed for that.
 extern "C" __global__ void __launch_bounds__(WARPS *WARP)
 log_gate_backward(const X_T *x, const float *bias, const DG_T *dg, DX_T *dx, float *partials, int64_t stride_x, int64_t stride_dg,
                   int64_t stride_dx, int rows, int cols, int rows_per_block, float normalizer) {
   backward_rows<WIDTH>(x, bias, dg, dx, partials, stride_x, stride_dg, stride_dx, rows, cols, rows_per_block, normalizer);
 }
 
-// log_gate_dbias adds the blocks' parts of 32 columns: each warp every 32nd part, and
-// then the warps in order.
+// log_gate_dbias adds the blocks' partial sums of 32 columns: each warp adds every 32nd, and then
+// the warps' sums are added in order.
 extern "C" __global__ void __launch_bounds__(1024) log_gate_dbias(const float *partials, float *dbias, int parts, int cols) {
   __shared__ float sums[32][WARP];
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, j = blockIdx.x * WARP + lane;

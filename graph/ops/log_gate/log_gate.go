@@ -1,5 +1,4 @@
-// Package log_gate makes the log decays of gated linear attention (arXiv
-// 2312.06635).
+// Package log_gate computes the log decays of gated linear attention (arXiv 2312.06635).
 package log_gate
 
 import (
@@ -9,9 +8,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// Apply is logsigmoid(x + bias) / normalizer, for x [B T C] and bias [C]: [B T C],
-// at most 0. A normalizer above 1 makes decays slower, sigmoid(x + bias) to the
-// power of 1/normalizer.
+// Apply is logsigmoid(x + bias) / normalizer, for x [B T C] and bias [C]: [B T C], at most 0. A
+// normalizer above 1 makes the decay slower: sigmoid(x + bias) to the power of 1/normalizer.
 func Apply(b *graph.Builder, x, bias graph.Tensor, normalizer float64) graph.Tensor {
 	return b.Apply(Spec(normalizer), x, bias)
 }

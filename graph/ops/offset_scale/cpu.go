@@ -5,8 +5,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// rowsPerBlock is a task's rows. dscale and doffset are summed a block at a time, and
-// the blocks in order, so that the sums don't depend on the number of workers.
+// rowsPerBlock is the number of rows of a task. dscale and doffset are summed within blocks, and
+// the blocks' sums are added in order, so that the results don't depend on the number of workers.
 const rowsPerBlock = 64
 
 func blocks(rows int) int { return (rows + rowsPerBlock - 1) / rowsPerBlock }

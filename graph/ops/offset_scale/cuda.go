@@ -12,8 +12,8 @@ var source string
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }
 
-// rowsPerPart depends on the rows alone, and so do the bits of dscale and doffset: at most
-// 128 parts.
+// rowsPerPart depends only on the number of rows, and so do the bits of dscale and doffset: there
+// are at most 128 parts.
 func rowsPerPart(rows int) int { return max(32, ceilDiv(rows, 128)) }
 
 func backwardWorkspaceCUDA(d graph.Dims) int {

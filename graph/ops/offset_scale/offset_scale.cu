@@ -1,5 +1,5 @@
-// y[h c] = x[c] scale[h c] + offset[h c], and its gradient. HEADS is H. A block has 32
-// columns c, and its warps take its rows in turns.
+// y[h c] = x[c] scale[h c] + offset[h c], and its gradient. HEADS is H. A block handles 32 columns
+// c, and each of its 8 warps every 8th of its rows.
 
 #ifdef Y_T
 extern "C" __global__ void __launch_bounds__(256)
@@ -17,8 +17,8 @@ offset_scale(const X_T *x, const float *scale, const float *offset, Y_T *y, int6
 #endif
 
 #ifdef DX_T
-// A block leaves its part of dscale [H D] and then of doffset [H D] in partials[blockIdx.y].
-// dx may be x itself: a thread reads what it overwrites before.
+// A block stores its partial dscale [H D] and then doffset [H D] in partials[blockIdx.y]. dx may be
+// x itself: a thread reads what it overwrites first.
 extern "C" __global__ void __launch_bounds__(256)
 offset_scale_backward(const X_T *x, const float *scale, const DY_T *dy, DX_T *dx, float *partials, int64_t stride_x, int64_t stride_dy,
                       int64_t stride_dx, int rows, int cols, int rows_per_block) {
@@ -45,8 +45,8 @@ offset_scale_backward(const X_T *x, const float *scale, const DY_T *dy, DX_T *dx
   }
 }
 
-// offset_scale_sum adds up one of the two: partials begins at its first part, and parts are
-// `stride` apart.
+// offset_scale_sum adds the partial sums of one of the two: partials points to the first, and they
+// are `stride` apart.
 extern "C" __global__ void __launch_bounds__(256)
 offset_scale_sum(const float *partials, float *sum, int parts, int stride, int size) {
   int i = blockIdx.x * blockDim.x + threadIdx.x;

@@ -1,12 +1,12 @@
-// Package offset_scale makes several vectors of one, each by a scale and an offset a
-// channel: how gated attention units have queries and keys of one projection (Hua et
-// al., arXiv 2202.10447; Mega, arXiv 2209.10655).
+// Package offset_scale makes several vectors from one, each with its own scale and offset per
+// channel: how gated attention units compute queries and keys from one projection (Hua et al.,
+// arXiv 2202.10447; Mega, arXiv 2209.10655).
 package offset_scale
 
 import "github.com/sambatrain/sambatrain/graph"
 
-// Apply gives H vectors for each one of x [B T D], side by side: [B T H*D]. scale and
-// offset are [H D].
+// Apply makes H vectors from each vector of x [B T D], side by side: [B T H*D]. scale and offset
+// are [H D].
 func Apply(b *graph.Builder, x, scale, offset graph.Tensor) graph.Tensor {
 	return b.Apply(Spec(), x, scale, offset)
 }

@@ -8,7 +8,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// TestFromY: what is made of y is what is made of x, where weights are small or 0, too.
+// TestFromY: the gradients computed from y equal those computed from x, also where weights are
+// small or 0.
 func TestFromY(t *testing.T) {
 	const eps = 1e-5
 	d := graph.Dims{"B": 2, "T": 3, "D": 6}

@@ -5,8 +5,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// rowsPerBlock is a task's rows. dw is summed a block at a time, and the blocks
-// in order, so that the sum doesn't depend on the number of workers.
+// rowsPerBlock is the number of rows of a task. dw is summed within blocks, and the blocks' sums
+// are added in order, so that the result doesn't depend on the number of workers.
 const rowsPerBlock = 64
 
 func blocks(rows int) int { return (rows + rowsPerBlock - 1) / rowsPerBlock }
@@ -23,8 +23,8 @@ func forward(eps float64) func(*graph.CPUCall) func() {
 	}
 }
 
-// workspace is, for cpu, each block's part of dw, and a row of each worker's of what lies
-// beside z, and of x where there is y.
+// workspace is, for cpu, each block's partial dw and, for each worker, a row of dx to be added to z
+// (with add) and a row of x (with fromY).
 func (f backward) workspace(d graph.Dims, workers int) int {
 	rows := blocks(d["B"] * d["T"])
 	if f.add {
@@ -36,7 +36,8 @@ func (f backward) workspace(d graph.Dims, workers int) int {
 	return rows * d["D"]
 }
 
-// cpu makes, with z, each row of dx beside z's, in whose place it may lie, and adds them.
+// cpu computes, with add, each row of dx in a separate row before it adds z, because dx may
+// overwrite z.
 func (f backward) cpu(c *graph.CPUCall) func() {
 	x, w, rstd, dy, dx, dw := c.In[0], c.In[1].F32, c.In[2], c.In[3], c.Out[0], c.Out[1].F32
 	n, d := blocks(x.Rows), len(dw)

@@ -11,15 +11,16 @@ import (
 var source string
 
 const (
-	// share is the elements of a row that a thread holds, unless a row has more than
-	// a block's 1024 threads can hold so.
+	// share is the number of elements of a row per thread, unless a row has more than the 1024
+	// threads of a block can hold this way.
 	share = 8
-	// multiprocessors are an H100's. Others get as many blocks, for the same bits of dw.
+	// multiprocessors is the number of SMs of an H100. Other GPUs use as many blocks, for the same
+	// bits of dw.
 	multiprocessors = 132
 )
 
-// rowWarps is the warps of a row, and blockRows the rows of a block that should have
-// so many warps.
+// rowWarps is the number of warps per row, and blockRows the number of rows of a block that should
+// have this many warps.
 func rowWarps(d graph.Dims) int { return min(32, (d["D"]+32*share-1)/(32*share)) }
 
 func blockRows(d graph.Dims, warps int) int { return max(1, warps/rowWarps(d)) }
@@ -29,13 +30,14 @@ const (
 	backwardWarps = 12
 )
 
-// backwardBlocks is the blocks of a multiprocessor in the backward pass: together 24 warps
-// or a few less, of 80 registers a thread.
+// backwardBlocks is the number of blocks per SM in the backward pass: together 24 warps or slightly
+// fewer, with 80 registers per thread.
 func backwardBlocks(d graph.Dims) int {
 	return max(1, 2*backwardWarps/(rowWarps(d)*blockRows(d, backwardWarps)))
 }
 
-// dwParts is the blocks that sum dw. It depends on the sizes alone, and so do the bits of dw.
+// dwParts is the number of blocks that sum dw. It depends only on the sizes, and so do the bits of
+// dw.
 func dwParts(d graph.Dims) int {
 	rows := blockRows(d, backwardWarps)
 	return min(multiprocessors*backwardBlocks(d), (d["B"]*d["T"]+rows-1)/rows)
@@ -43,7 +45,8 @@ func dwParts(d graph.Dims) int {
 
 func backwardWorkspaceCUDA(d graph.Dims) int { return 4 * dwParts(d) * d["D"] }
 
-// vectorWidth is the elements, 8, 4 or 1, that rows of all buffers can be moved at a time.
+// vectorWidth is the number of elements, 8, 4 or 1, that rows of all buffers can be accessed at a
+// time.
 func vectorWidth(buffers ...graph.DeviceBuffer) int {
 	width := 8
 	for _, b := range buffers {

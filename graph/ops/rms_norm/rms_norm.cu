@@ -1,14 +1,13 @@
-// y = x rstd w and its gradient. WARPS warps hold a row of D in registers, so that x is
-// read once; a block has ROWS rows at a time.
+// y = x rstd w and its gradient. WARPS warps hold a row of D elements in registers, so that x is
+// read once; a block handles ROWS rows at a time.
 
 constexpr int THREADS = WARPS * WARP; // of a row
 constexpr int SHARE = (D + THREADS * 8 - 1) / (THREADS * 8) * 8;
 
-// divisor is a weight, or what both passes take for one that is nearly 0.
+// divisor is a weight, or the value that both passes use for one that is nearly 0.
 __device__ __forceinline__ float divisor(float w) { return fabsf(w) < 1e-20f ? copysignf(1e-20f, w) : w; }
 
-// row_barrier waits for the threads of a row alone: the rows of a block do not wait for
-// each other.
+// row_barrier waits only for the threads of a row: the rows of a block do not wait for each other.
 __device__ __forceinline__ void row_barrier() {
   if (ROWS == 1)
     __syncthreads();
@@ -16,8 +15,8 @@ __device__ __forceinline__ void row_barrier() {
     asm volatile("bar.sync %0, %1;" ::"r"(1 + threadIdx.x / THREADS), "n"(THREADS) : "memory");
 }
 
-// row_sum adds x over the threads of a row, in a fixed order. Its shared memory must
-// not be used again before another barrier.
+// row_sum adds x over the threads of a row, in a fixed order. Its shared memory must not be reused
+// before another barrier.
 __device__ __forceinline__ float row_sum(float x, float *shared) {
   x = warp_sum(x);
   if (WARPS == 1) return x;
@@ -51,10 +50,10 @@ template <int Width> __device__ __forceinline__ void forward_row(const X_T *x, c
 extern "C" __global__ void __launch_bounds__(THREADS *ROWS)
 rms_norm(const X_T *x, const float *w, Y_T *y, float *rstd, int64_t stride_x, int64_t stride_y, int rows, float eps) {
   int64_t row = (int64_t)blockIdx.x * ROWS + threadIdx.x / THREADS;
-  int cols = row < rows ? D : 0; // a missing row does nothing but wait at barriers
+  int cols = row < rows ? D : 0; // a missing row only waits at barriers
   const X_T *from = x + row * stride_x;
   Y_T *to = y + row * stride_y;
-  // The same for all rows of a block, since there is a barrier behind it.
+  // The same for all rows of a block, since the functions contain barriers.
   if (D % WIDE == 0 && aligned<WIDE>(x, stride_x) && aligned<WIDE>(w, 0) && aligned<WIDE>(y, stride_y))
     forward_row<WIDE>(from, w, to, rstd + row, cols, eps);
   else
@@ -63,24 +62,24 @@ rms_norm(const X_T *x, const float *w, Y_T *y, float *rstd, int64_t stride_x, in
 #endif
 
 #ifdef DY_T
-// With a Z_T, z is added to dx.
+// With Z_T, z is added to dx.
 #ifdef Z_T
 #define Z_PARAMETERS , const Z_T *z, int64_t stride_z
 #else
 #define Z_PARAMETERS
 #endif
 
-// With a ROUNDED_T, dx is written there, too.
+// With ROUNDED_T, dx is also written to rounded.
 #ifdef ROUNDED_T
 #define ROUNDED_PARAMETERS , ROUNDED_T *rounded, int64_t stride_rounded
 #else
 #define ROUNDED_PARAMETERS
 #endif
 
-// With FROM_Y, x is y, of which x rstd is made.
+// With FROM_Y, x is actually y, from which x rstd is recovered.
 #ifdef FROM_Y
-// late_reciprocal is off by 1 ulp. It is made anew for each row, since to keep it would
-// take a register a column.
+// late_reciprocal has an error of 1 ulp. It is recomputed for each row (asm volatile), because
+// keeping it would take a register per column.
 __device__ __forceinline__ float late_reciprocal(float x) {
   float r;
   asm volatile("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
@@ -88,8 +87,8 @@ __device__ __forceinline__ float late_reciprocal(float x) {
 }
 #endif
 
-// Share is a thread's elements of a row as they are in memory: half the registers of
-// floats, where they are bfloat16, and to make floats of them would be to wait for them.
+// Share is a thread's elements of a row in their memory format: bfloat16 needs half the registers
+// of floats, and converting to float would require waiting for the loads.
 template <typename Type> struct Share {
   static constexpr int BYTES = WIDTH * sizeof(Type), WORDS = (BYTES + 3) / 4;
   uint32_t words[SHARE / WIDTH][WORDS] = {}; // 0 beyond D
@@ -124,13 +123,13 @@ template <typename Type> struct Share {
   }
 };
 
-// A block takes every gridDim'th group of ROWS rows, and leaves its part of dw in
-// partials[blockIdx]. While a row is at work, the next is on its way. dx may be dy or z
+// A block handles every gridDim-th group of ROWS rows, and stores its partial dw in
+// partials[blockIdx]. While a row is processed, the next one is being loaded. dx may be dy or z
 // itself: a row is read before it is written.
 extern "C" __global__ void __launch_bounds__(THREADS *ROWS, BLOCKS)
 rms_norm_backward(const X_T *x, const float *w, const float *rstd, const DY_T *dy, float *dx, float *partials, int64_t stride_x,
                   int64_t stride_dy, int64_t stride_dx, int rows Z_PARAMETERS ROUNDED_PARAMETERS) {
-  // Two sets of sums: the next row's are written while some threads still read.
+  // Double-buffered sums: the next row's are written while some threads still read.
   __shared__ float shared[2][ROWS * WARPS];
   __shared__ __align__(16) float other[ROWS > 1 ? D : 4];
   int group = threadIdx.x / THREADS, thread = threadIdx.x % THREADS;
@@ -195,7 +194,7 @@ rms_norm_backward(const X_T *x, const float *w, const float *rstd, const DY_T *d
 #endif
     }
 #ifdef Z_T
-    load_z(row + step); // only here, to hold no second set of registers
+    load_z(row + step); // only here, so that no second set of registers is needed
 #endif
     store_share<WIDTH, SHARE>(dx + row * stride_dx, thread, THREADS, D, g);
 #ifdef ROUNDED_T
@@ -203,11 +202,11 @@ rms_norm_backward(const X_T *x, const float *w, const float *rstd, const DY_T *d
 #endif
   }
 
-#ifdef FROM_Y // all rows' dw has the same divisor
+#ifdef FROM_Y // all rows' dw have the same divisor
 #pragma unroll
   for (int i = 0; i < SHARE; i++) dw[i] /= weight[i];
 #endif
-  for (int k = 1; k < ROWS; k++) { // group 0 adds the others' dw, in order
+  for (int k = 1; k < ROWS; k++) { // group 0 adds the other groups' dw, in order
     __syncthreads();
     if (group == k) store_share<WIDTH, SHARE>(other, thread, THREADS, D, dw);
     __syncthreads();
@@ -221,8 +220,8 @@ rms_norm_backward(const X_T *x, const float *w, const float *rstd, const DY_T *d
   if (group == 0) store_share<WIDTH, SHARE>(partials + (int64_t)blockIdx.x * D, thread, THREADS, D, dw);
 }
 
-// rms_norm_dw adds the blocks' parts of 32 columns: each warp every 32nd part, and
-// then the warps in order.
+// rms_norm_dw adds the blocks' partial sums of 32 columns: each warp adds every 32nd, and then the
+// warps' sums are added in order.
 extern "C" __global__ void __launch_bounds__(1024) rms_norm_dw(const float *partials, float *dw, int parts) {
   __shared__ float sums[32][WARP];
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, j = blockIdx.x * WARP + lane;

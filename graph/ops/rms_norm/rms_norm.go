@@ -1,5 +1,5 @@
-// Package rms_norm is root-mean-square normalization with a weight a channel
-// (Zhang & Sennrich, arXiv 1910.07467), as Samba uses it before every mixer.
+// Package rms_norm is root-mean-square normalization with a weight per channel (Zhang & Sennrich,
+// arXiv 1910.07467), which Samba uses before every mixer.
 package rms_norm
 
 import (
@@ -38,8 +38,8 @@ func Spec(eps float64) *graph.Spec {
 		CUDA: &graph.CUDA{Source: source, Launches: forwardCUDA(eps)},
 		Norm: &graph.Norm{Epsilon: eps},
 		Gradient: func(g *graph.Gradient) []graph.Tensor {
-			// In mixed precision y is half as large as x, and kept for the product that reads it:
-			// the stream, in float32, need not be.
+			// In mixed precision y is half as large as x, and is kept anyway for the product that
+			// reads it: the residual stream, in float32, need not be kept.
 			f, from := backward{}, g.In[0]
 			if g.Builder().Mixed() {
 				f, from = backward{fromY: true}, g.Out[0]
@@ -54,8 +54,8 @@ func Spec(eps float64) *graph.Spec {
 	}
 }
 
-// leastWeight is what the backward pass takes for a weight that is nearer to 0, and so does
-// the forward pass: with y, x rstd is y / w.
+// leastWeight replaces weights that are closer to 0 in the backward pass, which computes x rstd as
+// y / w, and also in the forward pass.
 const leastWeight = 1e-20
 
 func divisor(w float64) float64 {
@@ -67,9 +67,9 @@ func divisor(w float64) float64 {
 
 // backward is one of the forms of the backward op.
 type backward struct {
-	fromY   bool // it reads y in place of x
-	add     bool // dx + z for dx: the gradient that goes past a sublayer
-	rounded bool // dx in bfloat16 too, for the products that the gradient goes into next
+	fromY   bool // it reads y instead of x
+	add     bool // dx + z instead of dx: z is the gradient that bypasses a sublayer
+	rounded bool // also dx in bfloat16, for the next products that use the gradient
 }
 
 func (f backward) name() string {
@@ -99,10 +99,7 @@ func (f backward) signature() string {
 	return from + "[B T D], w:f32[D], rstd:f32[B T], dy[B T D]" + z + " -> dx:f32[B T D], dw:f32[D]" + rounded
 }
 
-// spec is, a row, with n = x * rstd or n = y / w,
-//
-//	dx = rstd * (w*dy - n * mean(w*dy*n))
-//	dw = sum over rows of dy * n
+// spec is, for each row, with n = x * rstd or n = y / w,
 func (f backward) spec() *graph.Spec {
 	flops, bytes := 9.0, 12.0
 	inPlace := []int{3}
@@ -172,7 +169,7 @@ func Cases() []graph.Case {
 		}
 		return graph.Case{Name: name, Spec: f.spec(), Dims: graph.Dims{"B": b, "T": t, "D": d}, Fill: fill}
 	}
-	// Weights that are 0, where y has what the forward pass writes there.
+	// Weights that are 0, with the y that the forward pass computes for them.
 	zeros := of("from y, zeros among the weights", backward{fromY: true, add: true, rounded: true}, 2, 9, 40)
 	zeros.Fill["w"] = sometimes(graph.Uniform(0.5, 2), 0)
 	zeros.Fill["y"] = sometimes(graph.Uniform(-2, 2), leastWeight)
@@ -211,7 +208,7 @@ func Cases() []graph.Case {
 	}
 }
 
-// sometimes fills, and multiplies every fifth column.
+// sometimes fills an array, and multiplies every fifth column by factor.
 func sometimes(fill graph.Fill, factor float64) graph.Fill {
 	return func(r *rand.Rand, a graph.Array) {
 		fill(r, a)

@@ -7,7 +7,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// tokensPerTask keeps a task long enough to be worth handing out.
+// tokensPerTask makes a task long enough to be worth scheduling.
 const tokensPerTask = 16
 
 func (r rotation) cpu(c *graph.CPUCall) func() {
@@ -37,8 +37,7 @@ func (r rotation) cpu(c *graph.CPUCall) func() {
 	return func() { c.Pool.Run(tasks, task) }
 }
 
-// table holds the cosines and sines of a call's tokens, row t [cos, sin] of half
-// a head each.
+// table holds the cosines and sines of a call's tokens: row t is [cos, sin], each for half a head.
 type table struct {
 	half      int
 	frequency []float64
@@ -58,8 +57,8 @@ func (t *table) row(i int) (cos, sin []float32) {
 	return row[:t.half], row[t.half:]
 }
 
-// fill computes rows [lo, hi) for a text of which first tokens came before row 0.
-// Angles are float64: at position 1e6 a float32 angle is off by up to 0.03.
+// fill computes rows [lo, hi) for a text with first tokens before row 0. Angles are float64: at
+// position 1e6 a float32 angle is off by up to 0.03.
 func (t *table) fill(lo, hi, first int) {
 	for i := lo; i < hi; i++ {
 		cos, sin := t.row(i)

@@ -15,14 +15,14 @@ func (r rotation) launches(c *graph.CUDACall) ([]graph.Launch, error) {
 	x, y, d := c.In[0], c.Out[0], c.Dims
 	const threads = 256
 	half := d["D"] / 2
-	tokens := min(max(1, threads/half), d["T"]) // of a block: an angle for each thread
+	tokens := min(max(1, threads/half), d["T"]) // of a block: one angle per thread
 	blocks := (d["T"] + tokens - 1) / tokens
-	// Few tokens: the rows are spread over blocks that compute the same angles.
+	// With few tokens, the rows are distributed over blocks that compute the same angles.
 	spread := min(d["B"], (8*c.Multiprocessors+blocks-1)/blocks)
 	rows := (d["B"] + spread - 1) / spread
 	var position uint64
 	if len(c.In) > 1 {
-		position, rows = c.In[1].Address, 1 // each row has angles of its own
+		position, rows = c.In[1].Address, 1 // each row has its own angles
 	}
 	return []graph.Launch{{
 		Kernel:  "rope",
@@ -37,8 +37,8 @@ func (r rotation) launches(c *graph.CUDACall) ([]graph.Launch, error) {
 	}}, nil
 }
 
-// width is how many elements of half a head can be moved at once: 16 bytes of the
-// widest operand, or 1 where these aren't aligned.
+// width is the number of elements of half a head that can be accessed at once: 16 bytes of the
+// widest operand, or 1 if the operands aren't aligned.
 func width(half int, operands ...graph.DeviceBuffer) int {
 	n := 8
 	for _, o := range operands {

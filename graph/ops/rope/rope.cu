@@ -1,11 +1,11 @@
-// Rotary position embedding. A block takes some tokens, computes their cosines and
-// sines once, and turns these tokens' heads in some of the batch's rows. y may be x:
-// a thread reads both halves of what it writes before.
+// Rotary position embedding. A block handles some tokens: it computes their cosines and sines once,
+// and rotates these tokens' heads in some of the batch's rows. y may be x: a thread reads both
+// halves of what it writes first.
 
 extern __shared__ float angles[];
 
-// w_i is base^(-i/half) radians a token; sign -1 turns back. pos [rows], unless it is
-// null, is the position of each row's token 0; block_rows is 1 then.
+// w_i is base^(-i/half) radians per token; sign -1 rotates backwards. pos [rows], unless it is
+// null, is the position of each row's token 0; block_rows is 1 in that case.
 extern "C" __global__ void __launch_bounds__(256)
 rope(const X_T *x, Y_T *y, const int *pos, uint64_t base_bits, float sign, int rows, int tokens, int heads, int half,
      int block_tokens, int block_rows, int64_t stride_x, int64_t stride_y) {
@@ -22,7 +22,7 @@ rope(const X_T *x, Y_T *y, const int *pos, uint64_t base_bits, float sign, int r
     sincos((first + i / half) * pow(base, -(double)(i % half) / half), &sin, &cos);
     cosines[i] = (float)cos, sines[i] = sign * (float)sin;
   }
-  wait_for_inputs(); // positions are a program's input
+  wait_for_inputs(); // positions are an input of the program, so that they can be read before
   __syncthreads();
 
   int head_vectors = half / WIDTH, token_vectors = heads * head_vectors;

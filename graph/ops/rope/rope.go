@@ -1,6 +1,5 @@
-// Package rope is the rotary position embedding (Su et al., arXiv 2104.09864) in
-// the half-split form of GPT-NeoX and Llama: channel i of a head turns with
-// channel i + D/2.
+// Package rope is the rotary position embedding (Su et al., arXiv 2104.09864) in the half-split
+// form of GPT-NeoX and Llama: channel i of a head is rotated with channel i + D/2.
 package rope
 
 import (
@@ -10,10 +9,9 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// Apply turns each head of x [B T H*D] by angles that grow with the token's
-// position: headDim is D, and must be even; channel i of D/2 turns by
-// base^(-2i/D) a token. In the builder's stateful form positions start at
-// Builder.Position, otherwise at 0.
+// Apply rotates each head of x [B T H*D] by angles proportional to the token's position: headDim is
+// D, and must be even; channel i of D/2 rotates by base^(-2i/D) per token. In the builder's
+// stateful form positions start at Builder.Position, otherwise at 0.
 func Apply(b *graph.Builder, x graph.Tensor, headDim int, base float64) graph.Tensor {
 	if c := b.Carries(); c != nil && !c.Begins {
 		return b.Apply(CarrySpec(headDim, base), x, b.Position(x.Shape()[0]))
@@ -34,7 +32,7 @@ func Spec(headDim int, base float64) *graph.Spec {
 	return s
 }
 
-// BackwardSpec turns back: the transpose of a rotation is its inverse.
+// BackwardSpec rotates backwards: the transpose of a rotation is its inverse.
 func BackwardSpec(headDim int, base float64) *graph.Spec {
 	return rotation{base: base, sign: -1}.spec("rope_backward", headDim)
 }
@@ -46,7 +44,7 @@ func CarrySpec(headDim int, base float64) *graph.Spec {
 	return s
 }
 
-// rotation is what the three ops differ in.
+// rotation is what distinguishes the three ops.
 type rotation struct {
 	base float64
 	sign float64 // of the angles
@@ -95,7 +93,7 @@ func (r rotation) reference(d graph.Dims, in, out []graph.Array) {
 	}
 }
 
-// frequency is w_i, in radians a token.
+// frequency is w_i, in radians per token.
 func (r rotation) frequency(i, half int) float64 {
 	return math.Pow(r.base, -float64(i)/float64(half))
 }

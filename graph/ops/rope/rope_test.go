@@ -16,8 +16,8 @@ import (
 
 func TestRope(t *testing.T) { optest.Run(t, rope.Cases()) }
 
-// TestPieces feeds a text in pieces to the stateful form, and compares with the
-// one-shot forward.
+// TestPieces feeds a text in pieces to the stateful form, and compares with the one-shot forward
+// pass.
 func TestPieces(t *testing.T) {
 	const rows, heads, headDim, base = 2, 3, 10, 10000
 	pieces := []int{1, 1, 20, 3, 16}
@@ -100,9 +100,9 @@ func tokens(a graph.Array, first, n int) graph.Array {
 	return part
 }
 
-// TestKnown compares with a rotation worked out by hand.
+// TestKnown compares with a rotation computed by hand.
 func TestKnown(t *testing.T) {
-	s := rope.Spec(4, 100) // channels 0 and 2 turn by 1 a token, 1 and 3 by 1/10
+	s := rope.Spec(4, 100) // channels 0 and 2 rotate by 1 per token, 1 and 3 by 1/10
 	r, err := s.ResolveDims(graph.Dims{"B": 1, "T": 3, "H": 1})
 	if err != nil {
 		t.Fatal(err)

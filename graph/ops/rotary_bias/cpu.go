@@ -7,8 +7,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// forward takes the products of alpha and beta out of the sum: with a and b their
-// halves,
+// forward takes the products of alpha and beta out of the sum: with a and b their halves,
 //
 //	bias[n] = sum_c cos(n w_c) (a1 b1 + a2 b2) + sin(n w_c) (a1 b2 - a2 b1)
 //
@@ -50,7 +49,7 @@ type table struct {
 	angles []float32
 }
 
-// newTable computes angles in float64: float32 would lose those of large distances.
+// newTable computes angles in float64: float32 would be too imprecise for large distances.
 func newTable(d graph.Dims) table {
 	half := d["D"] / 2
 	t := table{d["D"], make([]float32, d["W"]*d["D"])}

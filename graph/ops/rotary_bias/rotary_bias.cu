@@ -1,5 +1,5 @@
-// Biases by distance, and the gradient of alpha and beta. HALF is D/2. Angles are double:
-// at a distance of 1e6 a float angle is off by up to 0.03.
+// Biases by distance, and the gradients of alpha and beta. HALF is D/2. Angles are double: at a
+// distance of 1e6 a float angle is off by up to 0.03.
 
 __device__ __forceinline__ void angle(int distance, int c, double base, float &sin_, float &cos_) {
   double s, t;
@@ -7,7 +7,7 @@ __device__ __forceinline__ void angle(int distance, int c, double base, float &s
   sin_ = (float)s, cos_ = (float)t;
 }
 
-// A warp takes one distance.
+// A warp handles one distance.
 extern "C" __global__ void __launch_bounds__(256)
 rotary_bias(const float *alpha, const float *beta, float *bias, uint64_t base_bits, int distances) {
   double base = __longlong_as_double((int64_t)base_bits);
@@ -23,7 +23,7 @@ rotary_bias(const float *alpha, const float *beta, float *bias, uint64_t base_bi
   if (threadIdx.x % WARP == 0) bias[n] = sum;
 }
 
-// A block takes the pair of channels c and c + HALF.
+// A block handles the pair of channels c and c + HALF.
 extern "C" __global__ void __launch_bounds__(256)
 rotary_bias_backward(const float *alpha, const float *beta, const float *dbias, float *dalpha, float *dbeta, uint64_t base_bits,
                      int distances) {

@@ -1,6 +1,6 @@
-// Package rotary_bias makes attention biases that depend on how far apart two tokens
-// are, from two trained vectors and the rotary position embedding (Mega, arXiv
-// 2209.10655, with arXiv 2104.09864).
+// Package rotary_bias computes attention biases that depend on the distance of two tokens from two
+// trained vectors and the rotary position embedding (Mega, arXiv 2209.10655, with arXiv
+// 2104.09864).
 package rotary_bias
 
 import (
@@ -10,18 +10,18 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// base is that of the rotary embedding.
+// base is the base of the rotary embedding.
 const base = 10000
 
-// Apply gives a bias [W] for the distances 0 to distances-1, from alpha and beta [1 D].
-// D must be even.
+// Apply computes a bias [W] for the distances 0 to distances-1, from alpha and beta [1 D]. D must
+// be even.
 func Apply(b *graph.Builder, alpha, beta graph.Tensor, distances int) graph.Tensor {
 	return b.Apply(Spec(distances), alpha, beta)
 }
 
-// Spec is bias[n] = (alpha turned by n) · beta: the product of alpha at position i and
-// beta at position j = i-n, for any i. Channel c of D/2 turns with channel c + D/2 by
-// w_c = 10000^(-2c/D) a position.
+// Spec is bias[n] = (alpha rotated by n) · beta: the product of alpha at position i and beta at
+// position j = i-n, for any i. Channel c of D/2 is rotated with channel c + D/2 by w_c =
+// 10000^(-2c/D) per position.
 func Spec(distances int) *graph.Spec {
 	return &graph.Spec{
 		Name:      "rotary_bias",
@@ -90,7 +90,7 @@ func checkEven(d graph.Dims) error {
 	return nil
 }
 
-// frequency is w_c, in radians a position.
+// frequency is w_c, in radians per position.
 func frequency(c, half int) float64 { return math.Pow(base, -float64(c)/float64(half)) }
 
 // Cases are the op's shapes under test.
@@ -100,7 +100,7 @@ func Cases() []graph.Case {
 		{Name: "odd", Spec: Spec(37), Dims: graph.Dims{"D": 26}},
 		{Name: "two channels", Spec: Spec(5), Dims: graph.Dims{"D": 2}},
 		{Name: "far", Spec: Spec(3000), Dims: graph.Dims{"D": 6}},
-		// Tokens that are not apart turn by nothing.
+		// At distance 0 there is no rotation.
 		{Name: "one distance", Spec: Spec(1), Dims: graph.Dims{"D": 8}},
 		{Name: "mega 422m", Spec: Spec(2048), Dims: graph.Dims{"D": 128}, Bench: true},
 	}

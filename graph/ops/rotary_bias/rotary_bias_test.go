@@ -13,8 +13,8 @@ import (
 
 func TestRotaryBias(t *testing.T) { optest.Run(t, rotary_bias.Cases()) }
 
-// TestDistanceAlone: the bias is the product of alpha at position i and beta at
-// position j, turned by rope, for all i and j.
+// TestDistanceAlone: the bias is the product of alpha at position i and beta at position j, rotated
+// by rope, for all i and j.
 func TestDistanceAlone(t *testing.T) {
 	const positions, width = 9, 10
 	c := graph.Case{Name: "distance", Spec: rotary_bias.Spec(positions), Dims: graph.Dims{"D": width}}

@@ -5,7 +5,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// rowsPerTask keeps a task long enough to be worth handing out.
+// rowsPerTask makes a task long enough to be worth scheduling.
 const rowsPerTask = 16
 
 func tasks(rows int) int { return (rows + rowsPerTask - 1) / rowsPerTask }

@@ -1,6 +1,6 @@
-// y = silu(x), and its gradient. A block takes SHARE elements a thread of one row, and
-// `tiles` blocks make a row. Output 0 may be an input itself: a thread reads all that it
-// overwrites before.
+// y = silu(x), and its gradient. A block handles SHARE elements per thread of one row, and `tiles`
+// blocks handle a row. Output 0 may be an input itself: a thread reads everything that it
+// overwrites first.
 
 constexpr int SHARE = 8;
 

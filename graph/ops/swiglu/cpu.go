@@ -5,7 +5,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// rowsPerTask keeps a task long enough to be worth handing out.
+// rowsPerTask makes a task long enough to be worth scheduling.
 const rowsPerTask = 16
 
 func tasks(rows int) int { return (rows + rowsPerTask - 1) / rowsPerTask }
@@ -30,7 +30,7 @@ func backward(c *graph.CPUCall) func() {
 	return func() { c.Pool.Run(tasks(dgate.Rows), task) }
 }
 
-// backwardAgain makes y beside dy, in whose place it may lie.
+// backwardAgain computes y in scratch memory first, because y may overwrite dy.
 func backwardAgain(c *graph.CPUCall) func() {
 	gate, up, dy, dgate, dup, y := c.In[0], c.In[1], c.In[2], c.Out[0], c.Out[1], c.Out[2]
 	task := func(i, worker int) {

@@ -9,8 +9,7 @@ import (
 //go:embed swiglu.cu
 var source string
 
-// grid gives each block share elements a thread of one row. share is SHARE in the
-// source.
+// grid gives each block share elements per thread of one row. share is SHARE in the source.
 func grid(rows, cols int) (blocks, threads, tiles int) {
 	const share = 8
 	threads = min(256, (cols+32*share-1)/(32*share)*32)
@@ -48,7 +47,7 @@ func cudaBackward(c *graph.CUDACall) ([]graph.Launch, error) {
 	}}, nil
 }
 
-// cudaBackwardAgain is cudaBackward with y, the last output.
+// cudaBackwardAgain is cudaBackward that also computes y, the last output.
 func cudaBackwardAgain(c *graph.CUDACall) ([]graph.Launch, error) {
 	list, err := cudaBackward(c)
 	y := c.Out[2]

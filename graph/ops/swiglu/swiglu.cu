@@ -1,6 +1,6 @@
-// y = silu(gate) * up, and its gradient. A block takes SHARE elements a thread of one
-// row, and `tiles` blocks make a row. Outputs may be inputs themselves: a thread reads
-// all that it overwrites before.
+// y = silu(gate) * up, and its gradient. A block handles SHARE elements per thread of one row, and
+// `tiles` blocks handle a row. Outputs may be inputs themselves: a thread reads everything that it
+// overwrites first.
 
 constexpr int SHARE = 8;
 
@@ -32,7 +32,7 @@ swiglu(const GATE_T *gate, const UP_T *up, Y_T *y, int64_t stride_gate, int64_t 
 #endif
 
 #ifdef DY_T
-// With an AGAIN_T, y is written, too.
+// With AGAIN_T, y is also written.
 #ifdef AGAIN_T
 #define Y_PARAMETERS , AGAIN_T *y, int64_t stride_y
 #define Y_TILE_PARAMETER , AGAIN_T *y

@@ -13,14 +13,14 @@ func Apply(b *graph.Builder, gate, up graph.Tensor) graph.Tensor {
 	return Products{}.Apply(b, gate, up)
 }
 
-// Products are ops that a plan may run in the place of products and this op, see graph.Spec; nil for
+// Products are ops that a plan may use instead of products and this op, see graph.Spec; nil for
 // none.
 type Products struct {
-	Made   func(kept bool) *graph.Spec // of the products that make gate and up
-	Pulled func() *graph.Spec          // of the one that makes dy, and the backward op
+	Made   func(kept bool) *graph.Spec // includes the products that compute gate and up
+	Pulled func() *graph.Spec          // includes the product that computes dy, in the backward op
 }
 
-// Apply is silu(gate) * up of what products make.
+// Apply is silu(gate) * up, with these fused ops available.
 func (p Products) Apply(b *graph.Builder, gate, up graph.Tensor) graph.Tensor {
 	return b.Apply(p.spec(), gate, up)
 }
@@ -82,7 +82,7 @@ func (p Products) backwardSpec() *graph.Spec {
 	}
 }
 
-// againSpec is backwardSpec that also gives y.
+// againSpec is backwardSpec that also returns y.
 func againSpec() *graph.Spec {
 	s := Products{}.backwardSpec()
 	gradient := s.Reference

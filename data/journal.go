@@ -21,6 +21,7 @@ const journalName = "prepare.json"
 type journal struct {
 	dir   string
 	files []sourceFile
+	watch Watch
 
 	Settings  Settings `json:"settings"`
 	Tokenizer string   `json:"tokenizer"`
@@ -47,13 +48,14 @@ func (j *journal) resume() error {
 			slog.Warn("starting an unfinished prepare over", "folder", j.dir, "because", why)
 		} else {
 			slog.Info("continuing an unfinished prepare", "folder", j.dir, "files", saved.Progress.Files, "mb", saved.Progress.Bytes>>20)
-			saved.dir, saved.files = j.dir, j.files
+			saved.dir, saved.files, saved.watch = j.dir, j.files, j.watch
 			*j = saved
 			return j.clean()
 		}
 	}
 	empty := func() SplitInfo { return SplitInfo{ByteCounts: make([]int64, 256), Shards: []Shard{}} }
 	j.Train, j.Validation = empty(), empty()
+	defer j.watch("clearing " + j.dir)()
 	if err := os.RemoveAll(j.dir); err != nil {
 		return err
 	}
@@ -82,7 +84,7 @@ func (j *journal) differs(saved journal) string {
 		return "files that it has read have changed"
 	}
 	for _, s := range slices.Concat(saved.Train.Shards, saved.Validation.Shards) {
-		if info, err := os.Stat(filepath.Join(j.dir, s.File)); err != nil || info.Size() != s.Size {
+		if info, err := j.look(filepath.Join(j.dir, s.File)); err != nil || info.Size() != s.Size {
 			return fmt.Sprintf("its shard %s is missing or has changed", s.File)
 		}
 	}
@@ -93,7 +95,7 @@ func (j *journal) differs(saved journal) string {
 func (j *journal) read() (string, error) {
 	hash := xxh3.New()
 	for _, f := range j.files[:min(j.Next.File+1, len(j.files))] {
-		info, err := os.Stat(f.path)
+		info, err := j.look(f.path)
 		if err != nil {
 			return "", err
 		}
@@ -102,8 +104,14 @@ func (j *journal) read() (string, error) {
 	return fmt.Sprintf("%016x", hash.Sum64()), nil
 }
 
+func (j *journal) look(path string) (fs.FileInfo, error) {
+	defer j.watch("looking at " + path)()
+	return os.Stat(path)
+}
+
 // clean removes files that were being written.
 func (j *journal) clean() error {
+	defer j.watch("clearing " + j.dir)()
 	keep := map[string]bool{journalName: true}
 	for _, s := range slices.Concat(j.Train.Shards, j.Validation.Shards) {
 		keep[s.File] = true
@@ -128,9 +136,10 @@ func (j *journal) save() (err error) {
 		return err
 	}
 	path := filepath.Join(j.dir, journalName)
-	if err := writeSynced(path+".new", mustJSON(j)); err != nil {
+	if err := writeSynced(j.watch, path+".new", mustJSON(j)); err != nil {
 		return err
 	}
+	defer j.watch("renaming " + path)()
 	if err := os.Rename(path+".new", path); err != nil {
 		return err
 	}

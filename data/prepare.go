@@ -54,6 +54,7 @@ func prepare(ctx context.Context, c Config, l layout, progress func(Progress)) (
 	if c.Generate.Task != "" {
 		return Manifest{}, nil
 	}
+	watch := watching(ctx)
 	dir, err := expand("data.shards", c.Shards)
 	if err == nil {
 		dir, err = followLink(dir)
@@ -61,7 +62,7 @@ func prepare(ctx context.Context, c Config, l layout, progress func(Progress)) (
 	if err != nil {
 		return Manifest{}, err
 	}
-	if m, ok, err := c.prepared(dir); ok || err != nil {
+	if m, ok, err := c.prepared(watch, dir); ok || err != nil {
 		return m, err
 	}
 	if c.Text.Path == "" {
@@ -86,13 +87,13 @@ func prepare(ctx context.Context, c Config, l layout, progress func(Progress)) (
 	}
 	defer lock.Unlock()
 	// Another process may have finished while this one waited.
-	if m, ok, err := c.prepared(dir); ok || err != nil {
+	if m, ok, err := c.prepared(watch, dir); ok || err != nil {
 		return m, err
 	}
 	partial := dir + ".partial"
 	m, err := c.writeFolder(ctx, folder, partial, l, progress)
 	if err == nil {
-		err = publish(partial, dir)
+		err = publish(watch, partial, dir)
 	}
 	if err != nil {
 		return Manifest{}, errors.Join(err, removeUnlessSaved(partial))
@@ -118,7 +119,8 @@ func followLink(dir string) (string, error) {
 
 // prepared returns the manifest of dir when it holds shards made from c's settings; ok is false when dir is
 // absent or empty.
-func (c Config) prepared(dir string) (m Manifest, ok bool, err error) {
+func (c Config) prepared(w Watch, dir string) (m Manifest, ok bool, err error) {
+	defer w("reading " + dir)()
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
 		return Manifest{}, false, nil
@@ -165,20 +167,20 @@ func (c Config) writeFolder(ctx context.Context, folder, partial string, l layou
 	if err != nil {
 		return Manifest{}, fmt.Errorf("data.tokenizer: %w", err)
 	}
-	files, notRegular, err := listFiles(folder, c.Text)
+	files, notRegular, err := listFiles(ctx, folder, c.Text)
 	if err != nil {
 		return Manifest{}, err
 	}
-	settings := c.settings()
-	job := journal{dir: partial, files: files, Settings: settings, Tokenizer: Describe(tok).Fingerprint, Layout: l}
+	settings, watch := c.settings(), watching(ctx)
+	job := journal{dir: partial, watch: watch, files: files, Settings: settings, Tokenizer: Describe(tok).Fingerprint, Layout: l}
 	if err := job.resume(); err != nil {
 		return Manifest{}, fmt.Errorf("data.shards: %w", err)
 	}
 	source := settings.fingerprint()
 	p := preparer{
 		config: c, folder: folder, tok: tok, layout: l, progress: progress,
-		train:      newSplitWriter(partial, Train, tok, source, l, job.Train),
-		validation: newSplitWriter(partial, Validation, tok, source, l, job.Validation),
+		train:      newSplitWriter(watch, partial, Train, tok, source, l, job.Train),
+		validation: newSplitWriter(watch, partial, Validation, tok, source, l, job.Validation),
 		done:       job.Progress, empty: job.Empty,
 	}
 	p.done.FilesTotal, p.done.Resumed = len(files), p.done.Bytes
@@ -206,7 +208,7 @@ func (c Config) writeFolder(ctx context.Context, folder, partial string, l layou
 	if err := checkSplits(m, c, folder); err != nil {
 		return Manifest{}, err
 	}
-	if err := writeSynced(filepath.Join(partial, manifestName), mustJSON(m)); err != nil {
+	if err := writeSynced(watch, filepath.Join(partial, manifestName), mustJSON(m)); err != nil {
 		return Manifest{}, err
 	}
 	return m, nil
@@ -227,7 +229,8 @@ func checkSplits(m Manifest, c Config, folder string) error {
 }
 
 // publish gives the finished folder its name, in one step that outlives a power cut.
-func publish(partial, dir string) error {
+func publish(w Watch, partial, dir string) error {
+	defer w("renaming " + partial)()
 	if err := syncDir(partial); err != nil {
 		return fmt.Errorf("data.shards: %w", err)
 	}
@@ -244,8 +247,8 @@ func publish(partial, dir string) error {
 	return nil
 }
 
-func writeSynced(path string, content []byte) error {
-	f, err := os.Create(path)
+func writeSynced(w Watch, path string, content []byte) error {
+	f, err := createWatched(w, path)
 	if err != nil {
 		return fmt.Errorf("data.shards: %w", err)
 	}

@@ -348,7 +348,7 @@ func (s Shard) openFile(dir string, want TokenizerInfo, split Split) (*os.File, 
 // verify compares the file's checksum with the manifest's.
 func (s Shard) verify(ctx context.Context, dir string) error {
 	path := filepath.Join(dir, s.File)
-	f, err := os.Open(path)
+	f, err := openWatched(watching(ctx), path)
 	if err != nil {
 		return openError(err)
 	}

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -48,12 +47,20 @@ func trimCompression(name string) string {
 // listFiles returns the files under root that t chooses, sorted by name. Symbolic links are not followed: a link
 // to a file inside the tree would give its text twice, and one that leads out of it would make the result depend
 // on another folder. notRegular counts the links and special files that the patterns match.
-func listFiles(root string, t TextConfig) (files []sourceFile, notRegular int, err error) {
+func listFiles(ctx context.Context, root string, t TextConfig) (files []sourceFile, notRegular int, err error) {
 	// The root itself may be a link, as /usr/lib/go is.
 	if root, err = filepath.EvalSymlinks(root); err != nil {
 		return nil, 0, fmt.Errorf("data.text.path: %w", err)
 	}
+	watch, what := watching(ctx), "listing "+root
+	next := watch(what)
+	defer func() { next() }()
 	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		next()
+		next = watch(what)
+		if err == nil {
+			err = ctx.Err()
+		}
 		if err != nil {
 			return err
 		}
@@ -95,8 +102,8 @@ func (t TextConfig) matches(name string) bool {
 }
 
 // open returns the file's decompressed content.
-func (f sourceFile) open() (io.ReadCloser, error) {
-	file, err := os.Open(f.path)
+func (f sourceFile) open(w Watch) (io.ReadCloser, error) {
+	file, err := openWatched(w, f.path)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +152,7 @@ func (f sourceFile) read(ctx context.Context, field string, skip int64, emit fun
 	if f.parquet() {
 		return f.readParquet(ctx, field, skip, emit)
 	}
-	in, err := f.open()
+	in, err := f.open(watching(ctx))
 	if err != nil {
 		return fmt.Errorf("data.text: %s: %w", f.path, err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/apache/arrow/go/v16/arrow/memory"
 	"github.com/apache/arrow/go/v16/parquet"
@@ -14,7 +13,7 @@ import (
 // readParquet emits the text of each row from row skip on: a column of strings or bytes, a page of which is in
 // memory at a time. A null is an empty document.
 func (f sourceFile) readParquet(ctx context.Context, field string, skip int64, emit func(rawDocument) error) error {
-	in, err := os.Open(f.path)
+	in, err := openWatched(watching(ctx), f.path)
 	if err != nil {
 		return fmt.Errorf("data.text: %w", err)
 	}
@@ -54,7 +53,7 @@ func (f sourceFile) readParquet(ctx context.Context, field string, skip int64, e
 	return nil
 }
 
-func openTextColumn(in *os.File, field string) (reader *file.Reader, column int, err error) {
+func openTextColumn(in *watchedFile, field string) (reader *file.Reader, column int, err error) {
 	defer recoverParquet(&err)
 	info, err := in.Stat()
 	if err != nil {

@@ -62,7 +62,7 @@ func TestReadParquet(t *testing.T) {
 	for name, codec := range map[string]compress.Compression{"s": compress.Codecs.Snappy, "z": compress.Codecs.Zstd, "g": compress.Codecs.Gzip, "u": compress.Codecs.Uncompressed} {
 		writeTextParquet(t, filepath.Join(dir, name+".parquet"), codec, texts)
 	}
-	files, _, err := listFiles(dir, TextConfig{})
+	files, _, err := listFiles(t.Context(), dir, TextConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,7 @@ func TestListFiles(t *testing.T) {
 		{"two patterns", []string{"b.go", "a/*.txt"}, nil, []string{"a/n.txt", "b.go"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			files, _, err := listFiles(dir, TextConfig{Include: test.include, Exclude: test.exclude})
+			files, _, err := listFiles(t.Context(), dir, TextConfig{Include: test.include, Exclude: test.exclude})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -41,7 +41,7 @@ func TestListFiles(t *testing.T) {
 		})
 	}
 
-	_, _, err := listFiles(dir, TextConfig{Include: []string{"*.md"}})
+	_, _, err := listFiles(t.Context(), dir, TextConfig{Include: []string{"*.md"}})
 	checkError(t, err, dir, `data.text: no file in DIR matches include ["*.md"] without matching exclude [] (0 links and special files were left out): change the patterns or the path`)
 }
 
@@ -57,7 +57,7 @@ func TestListFilesFollowsNoLink(t *testing.T) {
 	if err := os.Symlink(dir, link); err != nil {
 		t.Fatal(err)
 	}
-	files, notRegular, err := listFiles(link, TextConfig{Include: []string{"*.txt"}})
+	files, notRegular, err := listFiles(t.Context(), link, TextConfig{Include: []string{"*.txt"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func TestRead(t *testing.T) {
 	dir := writeFiles(t, map[string]string{
 		"a.txt": "plain\n", "b.txt.gz": "zipped", "c.txt.zst": "zstandard", "d.jsonl": lines, "e.jsonl.gz": lines,
 	})
-	files, _, err := listFiles(dir, TextConfig{})
+	files, _, err := listFiles(t.Context(), dir, TextConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -64,7 +64,7 @@ func openSplit(ctx context.Context, c Config, split Split) (*splitReader, error)
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if err := d.addShard(i, s); err != nil {
+		if err := d.addShard(watching(ctx), i, s); err != nil {
 			return nil, err
 		}
 	}
@@ -80,7 +80,8 @@ func openSplit(ctx context.Context, c Config, split Split) (*splitReader, error)
 }
 
 // addShard adds the row groups of the shard to the index.
-func (d *splitReader) addShard(i int, s Shard) error {
+func (d *splitReader) addShard(w Watch, i int, s Shard) error {
+	defer w("reading " + filepath.Join(d.dir, s.File))()
 	f, reader, err := s.openFile(d.dir, d.manifest.Tokenizer, d.split)
 	if err != nil {
 		return err

@@ -3,7 +3,6 @@ package data
 import (
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strconv"
 
@@ -53,9 +52,10 @@ type splitWriter struct {
 	layout layout
 	schema *arrow.Schema
 	info   SplitInfo
+	watch  Watch
 
 	// The open shard; file is nil between shards.
-	file  *os.File
+	file  *watchedFile
 	out   *countingWriter
 	arrow *pqarrow.FileWriter
 	shard Shard
@@ -66,7 +66,7 @@ type splitWriter struct {
 }
 
 // newSplitWriter continues after the shards of info.
-func newSplitWriter(dir string, split Split, tok Tokenizer, source string, l layout, info SplitInfo) *splitWriter {
+func newSplitWriter(w Watch, dir string, split Split, tok Tokenizer, source string, l layout, info SplitInfo) *splitWriter {
 	metadata := arrow.NewMetadata(
 		[]string{keyFormat, keyTokenizer, keyFingerprint, keyVocabSize, keyEOS, keySplit, keySource},
 		[]string{strconv.Itoa(formatVersion), tok.Name(), tok.Fingerprint(), strconv.Itoa(tok.VocabSize()),
@@ -83,6 +83,7 @@ func newSplitWriter(dir string, split Split, tok Tokenizer, source string, l lay
 		layout:  l,
 		schema:  schema,
 		info:    info,
+		watch:   w,
 		builder: array.NewRecordBuilder(memory.NewGoAllocator(), schema),
 	}
 }
@@ -120,7 +121,7 @@ func (w *splitWriter) add(rows []row) error {
 
 func (w *splitWriter) beginShard() error {
 	name := fmt.Sprintf("%s-%05d.parquet", w.split, len(w.info.Shards))
-	file, err := os.Create(filepath.Join(w.dir, name))
+	file, err := createWatched(w.watch, filepath.Join(w.dir, name))
 	if err != nil {
 		return err
 	}

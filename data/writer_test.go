@@ -29,7 +29,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	size := int64(0)
 	write := func(dir string, room int) error {
-		w := newSplitWriter(dir, Train, tok, "source", smallLayout, SplitInfo{})
+		w := newSplitWriter(watching(t.Context()), dir, Train, tok, "source", smallLayout, SplitInfo{})
 		defer w.abandon()
 		if err := w.beginShard(); err != nil {
 			return err
@@ -61,7 +61,7 @@ func TestFullDisk(t *testing.T) {
 	if err := os.Symlink("/dev/full", filepath.Join(dir, "train-00000.parquet")); err != nil {
 		t.Fatal(err)
 	}
-	if err := newSplitWriter(dir, Train, tok, "source", smallLayout, SplitInfo{}).add([]row{{"a", []int32{1}, 1}}); !errors.Is(err, syscall.ENOSPC) {
+	if err := newSplitWriter(watching(t.Context()), dir, Train, tok, "source", smallLayout, SplitInfo{}).add([]row{{"a", []int32{1}, 1}}); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("from the first byte on: %v", err)
 	}
 }

@@ -71,26 +71,15 @@ type Checkpoint struct {
 
 	files  []fileRecord
 	pieces map[string][]int
+	watch  Watch
 }
 
 // Load verifies the checkpoint folder dir and opens it.
-func Load(dir string) (*Checkpoint, error) {
-	m, err := verify(dir)
-	if err != nil {
-		return nil, err
-	}
-	return &Checkpoint{Dir: dir, State: m.state(), SavedAt: m.SavedAt, files: m.Files, pieces: m.Pieces}, nil
-}
+func Load(dir string) (*Checkpoint, error) { return Opener{}.Load(dir) }
 
 // Describe opens the checkpoint folder dir by its manifest, which is compared with its sum. The tensors are not read:
 // they may be damaged.
-func Describe(dir string) (*Checkpoint, error) {
-	m, err := readManifest(dir)
-	if err != nil {
-		return nil, err
-	}
-	return &Checkpoint{Dir: dir, State: m.state(), SavedAt: m.SavedAt, files: m.Files, pieces: m.Pieces}, nil
-}
+func Describe(dir string) (*Checkpoint, error) { return Opener{}.Describe(dir) }
 
 // Read fills the Data of every tensor in place, all bits as they were saved. The names and shapes must be exactly
 // those of the checkpoint: a missing, additional or differently shaped tensor is an error that names it, and is found
@@ -114,7 +103,7 @@ func (c *Checkpoint) readAll(want map[string][]Tensor) error {
 	}
 	return c.read(want, func(p openPart, list []Tensor) error {
 		for _, t := range list {
-			if err := p.ReadFloat32(t.Name, t.Data); err != nil {
+			if err := c.readWatched(t.Name, func() error { return p.ReadFloat32(t.Name, t.Data) }); err != nil {
 				return err
 			}
 		}
@@ -132,13 +121,21 @@ func (c *Checkpoint) ReadEach(model, optimizer []Tensor, visit func(t Tensor, re
 	}
 	return c.read(want, func(p openPart, list []Tensor) error {
 		for _, t := range list {
-			read := func(from int, dst []float32) error { return p.ReadRange(t.Name, from, dst) }
+			read := func(from int, dst []float32) error {
+				return c.readWatched(t.Name, func() error { return p.ReadRange(t.Name, from, dst) })
+			}
 			if err := visit(t, read); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// readWatched watches f, which reads of a tensor.
+func (c *Checkpoint) readWatched(tensor string, f func() error) error {
+	defer c.watch.reads(tensor + " of " + c.Dir)()
+	return f()
 }
 
 // read opens the parts wanted, compares all with what is wanted, and reads each then.
@@ -179,6 +176,7 @@ func (c *Checkpoint) open(part string) (openPart, error) {
 			paths = append(paths, filepath.Join(c.Dir, r.Name))
 		}
 	}
+	defer c.watch.reads("the " + part + " of " + c.Dir)()
 	t, err := openTensors(c.pieces, paths...)
 	return openPart{c.Dir, part, t}, err
 }

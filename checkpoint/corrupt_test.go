@@ -117,7 +117,7 @@ func TestDamageFallsBack(t *testing.T) {
 func TestForgedManifest(t *testing.T) {
 	dir := t.TempDir()
 	info := save(t, lock(t, dir), 1, 1)
-	m, err := readManifest(info.Dir)
+	m, err := readManifest(nil, info.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestPartInTwoFiles(t *testing.T) {
 	if err := os.Rename(filepath.Join(rest.Dir, modelFile), filepath.Join(first.Dir, second)); err != nil {
 		t.Fatal(err)
 	}
-	m, err := readManifest(first.Dir)
+	m, err := readManifest(nil, first.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,8 +17,8 @@ type fileSystem interface {
 	RemoveAll(path string) error
 }
 
-// Watch is called before each operation by which a checkpoint reaches the disk, with what is done in words; what it
-// returns is called behind it.
+// Watch is called before each operation by which a checkpoint reaches the disk or is read, with what is done in words;
+// what it returns is called after it.
 type Watch func(what string) (done func())
 
 func unwatched(string) func() { return func() {} }

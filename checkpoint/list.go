@@ -66,16 +66,16 @@ func inspect(dir string, step int64) Info {
 // Verify reads every file of the checkpoint folder dir and compares it with its size, its SHA-256 and its format. The
 // error names the first file that is wrong.
 func Verify(dir string) error {
-	_, err := verify(dir)
+	_, err := verify(nil, dir)
 	return err
 }
 
-func verify(dir string) (manifest, error) {
-	m, err := readManifest(dir)
+func verify(w Watch, dir string) (manifest, error) {
+	m, err := readManifest(w, dir)
 	if err != nil {
 		return manifest{}, err
 	}
-	if err := verifyFiles(dir, m.Files); err != nil {
+	if err := verifyFiles(w, dir, m.Files); err != nil {
 		return manifest{}, err
 	}
 	parts := map[string][]string{}
@@ -85,19 +85,27 @@ func verify(dir string) (manifest, error) {
 		}
 	}
 	for _, paths := range parts {
-		t, err := openTensors(m.Pieces, paths...)
-		if err != nil {
+		if err := checkTensors(w, m.Pieces, paths); err != nil {
 			return manifest{}, err
 		}
-		t.Close()
 	}
 	return m, nil
 }
 
+// checkTensors reads the headers of the files at paths.
+func checkTensors(w Watch, shapes map[string][]int, paths []string) error {
+	defer w.reads(paths[0])()
+	t, err := openTensors(shapes, paths...)
+	if err != nil {
+		return err
+	}
+	return t.Close()
+}
+
 // verifyFiles compares files with their records, several at once: hashing one takes longer than reading it. The error
 // is that of the first in the list that is wrong.
-func verifyFiles(dir string, files []fileRecord) error {
-	return firstError(files, func(r fileRecord) error { return verifyFile(dir, r) })
+func verifyFiles(w Watch, dir string, files []fileRecord) error {
+	return firstError(files, func(r fileRecord) error { return verifyFile(w, dir, r) })
 }
 
 // Newest loads the newest checkpoint of a run that verifies. Every newer one that does not is in the Skipped list,
@@ -105,15 +113,18 @@ func verifyFiles(dir string, files []fileRecord) error {
 // an empty Skipped list says that the run never saved any.
 //
 // The run may go on meanwhile, and remove a checkpoint while it is read: then there is a newer one to look for.
-func Newest(runDir string) (*Checkpoint, []Skipped, error) {
+func Newest(runDir string) (*Checkpoint, []Skipped, error) { return Opener{}.Newest(runDir) }
+
+// Newest is the function of that name.
+func (o Opener) Newest(runDir string) (*Checkpoint, []Skipped, error) {
 	const looks = 10
 	for range looks - 1 {
-		c, skipped, err := look(runDir)
+		c, skipped, err := o.look(runDir)
 		if !slices.ContainsFunc(skipped, func(s Skipped) bool { return Gone(s.Dir) }) {
 			return c, skipped, err
 		}
 	}
-	return look(runDir)
+	return o.look(runDir)
 }
 
 // Gone reports whether a checkpoint's folder is there no more.
@@ -122,14 +133,14 @@ func Gone(dir string) bool {
 	return errors.Is(err, os.ErrNotExist)
 }
 
-func look(runDir string) (*Checkpoint, []Skipped, error) {
+func (o Opener) look(runDir string) (*Checkpoint, []Skipped, error) {
 	infos, err := List(runDir)
 	if err != nil {
 		return nil, nil, err
 	}
 	var skipped []Skipped
 	for _, info := range slices.Backward(infos) {
-		c, err := Load(info.Dir)
+		c, err := o.Load(info.Dir)
 		if err == nil {
 			return c, skipped, nil
 		}

@@ -212,7 +212,8 @@ func isSHA256(s string) bool {
 }
 
 // readManifest reads dir's manifest and checks it against its own sum.
-func readManifest(dir string) (manifest, error) {
+func readManifest(w Watch, dir string) (manifest, error) {
+	defer w.reads("the manifest of " + dir)()
 	path, sumPath := filepath.Join(dir, manifestFile), filepath.Join(dir, manifestSumFile)
 	text, err := readSmall(path, maxManifest)
 	if err != nil {

@@ -76,10 +76,15 @@ func writeBytes(fs fileSystem, dir, name string, content []byte) (fileRecord, er
 	})
 }
 
+func openToVerify(w Watch, path string) (*os.File, error) {
+	defer w.reads(path)()
+	return os.Open(path)
+}
+
 // verifyFile compares a file with its record.
-func verifyFile(dir string, want fileRecord) error {
+func verifyFile(w Watch, dir string, want fileRecord) error {
 	path := filepath.Join(dir, want.Name)
-	f, err := os.Open(path)
+	f, err := openToVerify(w, path)
 	if err != nil {
 		return err
 	}
@@ -95,8 +100,8 @@ func verifyFile(dir string, want fileRecord) error {
 		return fmt.Errorf("%s: %d bytes, the manifest says %d", path, info.Size(), want.Size)
 	}
 	h := sha256.New()
-	// The wrapper hides os.File's WriteTo, which would copy through a small buffer of its own.
-	if _, err := io.CopyBuffer(h, struct{ io.Reader }{f}, make([]byte, max(1, min(chunk, want.Size)))); err != nil {
+	// Not f itself, whose WriteTo would copy through a small buffer of its own.
+	if _, err := io.CopyBuffer(h, watchedReader{f, w}, make([]byte, max(1, min(chunk, want.Size)))); err != nil {
 		return err
 	}
 	if sum := hex.EncodeToString(h.Sum(nil)); sum != want.SHA256 {

@@ -22,7 +22,7 @@ func (s *session) begin() error {
 		return fmt.Errorf("train.from: %w", err)
 	}
 	c, err := s.found(from, func() (*checkpoint.Checkpoint, error) {
-		_, c, err := Newest(from, s.options.Log)
+		_, c, err := newestOpened(s.opener(), from, s.options.Log)
 		return c, err
 	})
 	if err != nil {

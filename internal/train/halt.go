@@ -13,15 +13,16 @@ import (
 type halt struct {
 	timeout time.Duration
 
-	mu     sync.Mutex
-	spells [spellKinds]spell
+	mu       sync.Mutex
+	underway map[*spell]bool
+	longest  [spellKinds]time.Duration // that have ended
 }
 
-// spell is one kind of what is watched.
+// spell is one time that something watched is done.
 type spell struct {
-	what    string
-	since   time.Time // when the one began that is being done; zero: none is
-	longest time.Duration
+	kind  spellKind
+	what  string
+	since time.Time
 }
 
 // spellKind is what a spell is of.
@@ -30,7 +31,7 @@ type spellKind int
 const (
 	stepping   spellKind = iota // a step, with its wait for rows
 	validating                  // one pass of a validation, or the sum over the processes
-	saving                      // one operation on the disk, or a copy from the device
+	onDisk                      // one operation on the disk, or a copy from the device
 	spellKinds
 )
 
@@ -44,46 +45,72 @@ const (
 	firstSlow = 10
 )
 
-func (h *halt) begins(kind spellKind, what string, now time.Time) {
+func (h *halt) begins(kind spellKind, what string, now time.Time) *spell {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.spells[kind].what, h.spells[kind].since = what, now
+	if h.underway == nil {
+		h.underway = map[*spell]bool{}
+	}
+	s := &spell{kind, what, now}
+	h.underway[s] = true
+	return s
 }
 
-func (h *halt) ends(kind spellKind, now time.Time) {
+func (h *halt) ends(s *spell, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	s := &h.spells[kind]
-	s.longest = max(s.longest, now.Sub(s.since))
-	s.since = time.Time{}
+	h.longest[s.kind] = max(h.longest[s.kind], now.Sub(s.since))
+	delete(h.underway, s)
 }
 
 // during watches f.
 func (h *halt) during(kind spellKind, what string, f func() error) error {
-	h.begins(kind, what, time.Now())
-	defer func() { h.ends(kind, time.Now()) }()
+	s := h.begins(kind, what, time.Now())
+	defer func() { h.ends(s, time.Now()) }()
 	return f()
 }
 
 // disk watches an operation on the disk, which ends when what is returned is called.
 func (h *halt) disk(what string) (done func()) {
-	h.begins(saving, what, time.Now())
-	return func() { h.ends(saving, time.Now()) }
+	s := h.begins(onDisk, what, time.Now())
+	return func() { h.ends(s, time.Now()) }
 }
 
-// noticed says what is wrong, if something is.
+// noticed says what is wrong, if something is: of several, what has lasted longest.
 func (h *halt) noticed(now time.Time) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for kind, s := range h.spells {
-		patience := timeouts * h.timeout
-		if s.longest == 0 || spellKind(kind) == saving {
-			patience = firstSlow * h.timeout
-		}
-		patience = max(patience, slower*s.longest)
-		if took := now.Sub(s.since); !s.since.IsZero() && took >= patience {
-			return fmt.Sprintf("%s has not ended for %v, the longest before it took %v: a process, a disk, or what connects them, hangs", s.what, took.Round(time.Second), s.longest.Round(time.Millisecond))
+	var worst *spell
+	for s := range h.underway {
+		if now.Sub(s.since) >= h.patience(s.kind) && (worst == nil || s.since.Before(worst.since)) {
+			worst = s
 		}
 	}
-	return ""
+	if worst == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s has not ended for %v, the longest before it took %v: a process, a disk, or what connects them, hangs",
+		worst.what, now.Sub(worst.since).Round(time.Second), h.longest[worst.kind].Round(time.Millisecond))
+}
+
+// stoodStill takes a time in which this process did not run at all, as on a virtual machine that is paused, out of the
+// spells under way.
+func (h *halt) stoodStill(d time.Duration) {
+	if d < h.timeout/2 {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for s := range h.underway {
+		s.since = s.since.Add(d)
+	}
+}
+
+// patience is how long a spell may last.
+func (h *halt) patience(kind spellKind) time.Duration {
+	longest, least := h.longest[kind], timeouts*h.timeout
+	if longest == 0 || kind == onDisk {
+		least = firstSlow * h.timeout
+	}
+	return max(least, slower*longest)
 }

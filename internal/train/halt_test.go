@@ -10,6 +10,7 @@ import (
 
 	"github.com/sambatrain/sambatrain/internal/dist/disttest"
 	"github.com/sambatrain/sambatrain/internal/runlog"
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 func TestHalt(t *testing.T) {
@@ -19,7 +20,7 @@ func TestHalt(t *testing.T) {
 		kind   spellKind
 		second time.Duration // how long the second one may take, after one of a second
 	}{
-		{stepping, 2 * time.Minute}, {validating, 2 * time.Minute}, {saving, 10 * time.Minute},
+		{stepping, 2 * time.Minute}, {validating, 2 * time.Minute}, {onDisk, 10 * time.Minute},
 	} {
 		h := halt{timeout: time.Minute}
 		check := func(d time.Duration, want bool) {
@@ -29,32 +30,71 @@ func TestHalt(t *testing.T) {
 			}
 		}
 		check(time.Hour, false) // nothing has begun
-		h.begins(c.kind, "it", now)
+		s := h.begins(c.kind, "it", now)
 		check(9*time.Minute, false)
 		check(11*time.Minute, true)
-		h.ends(c.kind, at(time.Second))
+		h.ends(s, at(time.Second))
 		check(time.Hour, false)
-		h.begins(c.kind, "it", now)
+		s = h.begins(c.kind, "it", now)
 		check(c.second-time.Second, false)
 		check(c.second+time.Second, true)
-		h.ends(c.kind, at(90*time.Second))
+		h.ends(s, at(90*time.Second))
 		h.begins(c.kind, "it", now)
 		check(14*time.Minute, false)
 		check(16*time.Minute, true)
 	}
-	// While a disk writes, steps are watched as ever.
+}
+
+// TestHaltAmongOthers: of several spells under way, each is watched, and the longest is named.
+func TestHaltAmongOthers(t *testing.T) {
+	now := time.Now()
+	at := func(d time.Duration) time.Time { return now.Add(d) }
 	h := halt{timeout: time.Minute}
-	h.disk("a write")
-	h.begins(stepping, "step 1", now)
-	h.ends(stepping, at(time.Second))
-	h.begins(stepping, "step 2", now)
-	if got := h.noticed(at(3 * time.Minute)); !strings.HasPrefix(got, "step 2 has not ended for 3m0s") {
+	first, second := h.begins(onDisk, "a write", now), h.begins(onDisk, "a read", at(time.Second))
+	h.ends(h.begins(stepping, "step 1", now), at(time.Second))
+	step := h.begins(stepping, "step 2", now)
+	check := func(d time.Duration, want string) {
+		t.Helper()
+		if got := h.noticed(at(d)); !strings.HasPrefix(got, want) || (got == "") != (want == "") {
+			t.Errorf("after %v: noticed %q, want %q", d, got, want)
+		}
+	}
+	check(time.Minute, "")
+	check(3*time.Minute, "step 2 has not ended for 3m0s")
+	h.ends(step, at(3*time.Minute))
+	check(9*time.Minute, "")
+	check(11*time.Minute, "a write has not ended for 11m0s")
+	h.ends(first, at(time.Minute))
+	check(11*time.Minute, "a read has not ended for 10m59s")
+	h.ends(second, at(time.Minute))
+	check(time.Hour, "")
+}
+
+// TestHaltAfterStandstill: the time in which the machine stands still counts for nothing.
+func TestHaltAfterStandstill(t *testing.T) {
+	now := time.Now()
+	h := halt{timeout: time.Minute}
+	s := h.begins(validating, "it", now)
+	h.stoodStill(20 * time.Second) // late, as under load
+	h.stoodStill(time.Hour)
+	if got := h.noticed(now.Add(time.Hour + 9*time.Minute)); got != "" {
 		t.Errorf("noticed %q", got)
+	}
+	if got := h.noticed(now.Add(time.Hour + 11*time.Minute)); got == "" {
+		t.Error("nothing was noticed")
+	}
+	h.ends(s, now.Add(time.Hour+time.Second))
+	if h.longest[validating] != time.Second {
+		t.Errorf("it took %v, want 1s", h.longest[validating])
 	}
 }
 
-// How the halt begins that TestHalted waits for.
-const haltedAt = "TRAIN_TEST_HALT"
+// How the halt begins that TestHalted waits for, and the time-out by which it is noticed. That of
+// heartbeats is longer: a process that a busy machine lets wait is not lost for it.
+const (
+	haltedAt    = "TRAIN_TEST_HALT"
+	haltedAfter = "TRAIN_TEST_HALT_AFTER"
+)
 
 // TestHalted: process 0 runs, and shows it, but comes no further after its second step: the other
 // one waits for it in the next step, or in a validation. Both processes end.
@@ -64,16 +104,22 @@ func TestHalted(t *testing.T) {
 		{"eval.every=1", "the validation after step 2 has not ended for "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := recipe(t, "train.batch_size=8", "run.timeout=2s", "checkpoint.every=6", c.name)
-			text, err := r.YAML()
-			if err != nil {
-				t.Fatal(err)
-			}
-			togetherWith(t, text)
-			t.Setenv(haltedAt, c.want)
-			disttest.RunAborted(t, 2, "halt")
+			haltsWith(t, recipe(t, "train.batch_size=8", "checkpoint.every=6", c.name), 2*time.Second, c.want)
 		})
 	}
+}
+
+// haltsWith runs the recipe in two processes, both of which end with an error that begins as wanted.
+func haltsWith(t *testing.T, r *recipes.Recipe, after time.Duration, want string) {
+	t.Helper()
+	text, err := r.YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	togetherWith(t, text)
+	t.Setenv(haltedAt, want)
+	t.Setenv(haltedAfter, after.String())
+	disttest.RunAborted(t, 2, "halt")
 }
 
 // stuck is a console that shows two steps and no more.
@@ -90,6 +136,9 @@ func haltTogether() error {
 	if err != nil {
 		return err
 	}
+	if o.haltAfter, err = time.ParseDuration(os.Getenv(haltedAfter)); err != nil {
+		return err
+	}
 	console := o.Console
 	o.Console = func(c runlog.ConsoleOptions) runlog.Console { return stuck{console(c)} }
 	ended := make(chan error, 1)
@@ -98,8 +147,14 @@ func haltTogether() error {
 		select {}
 	}
 	go func() {
-		_, err := Pretrain(context.Background(), r, o)
-		ended <- fmt.Errorf("it came to an end: %w", err)
+		run := Pretrain
+		if isRun(r.Run.Out) {
+			run = func(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error) {
+				return Resume(ctx, r.Run.Out, o)
+			}
+		}
+		_, err := run(context.Background(), r, o)
+		ended <- err
 	}()
 	if err := <-ended; err == nil || !strings.HasPrefix(err.Error(), os.Getenv(haltedAt)) {
 		return fmt.Errorf("rank %d: %w, want %q", o.Place.Rank, err, os.Getenv(haltedAt))

@@ -34,15 +34,19 @@ func (m *Model) Close() error { return m.Device.Close() }
 // its recipe and itself. Damaged newer ones are reported to log. sets change keys of the
 // recipe.
 func Newest(dir string, log *slog.Logger, sets ...string) (*recipes.Recipe, *checkpoint.Checkpoint, error) {
+	return newestOpened(checkpoint.Opener{}, dir, log, sets...)
+}
+
+func newestOpened(o checkpoint.Opener, dir string, log *slog.Logger, sets ...string) (*recipes.Recipe, *checkpoint.Checkpoint, error) {
 	r, err := TrainedConfig(dir, sets...)
 	if err != nil {
 		return nil, nil, err
 	}
 	if checkpoint.Is(dir) {
-		c, err := checkpoint.Load(dir)
+		c, err := o.Load(dir)
 		return r, c, err
 	}
-	c, skipped, err := checkpoint.Newest(dir)
+	c, skipped, err := o.Newest(dir)
 	for _, bad := range skipped {
 		log.Error("checkpoint is damaged and skipped", "checkpoint", bad.Dir, "reason", bad.Err)
 	}

@@ -175,7 +175,7 @@ func (s *session) steps(ctx context.Context) error {
 func (s *session) oneStep(ctx context.Context, loader *data.Loader, b *stepBatch) (stopping bool, err error) {
 	r := s.recipe
 	started := time.Now()
-	s.halt.begins(stepping, fmt.Sprintf("step %d", s.step+1), started)
+	spell := s.halt.begins(stepping, fmt.Sprintf("step %d", s.step+1), started)
 	wait, err := loader.Next(b.rows)
 	if err != nil {
 		return false, s.dataLost(err)
@@ -192,7 +192,7 @@ func (s *session) oneStep(ctx context.Context, loader *data.Loader, b *stepBatch
 		return false, err
 	}
 	took := time.Since(started)
-	s.halt.ends(stepping, time.Now())
+	s.halt.ends(spell, time.Now())
 	lr := r.Optim.LR(s.step, r.Train.Steps)
 	s.step++
 	s.loss = loss

@@ -36,9 +36,12 @@ func (s *session) restore() error {
 	return s.together("take the metrics back to that step", s.reopenMetrics)
 }
 
+// opener opens checkpoints of which each read is watched.
+func (s *session) opener() checkpoint.Opener { return checkpoint.Opener{Watch: s.halt.disk} }
+
 // newest is the run's newest good checkpoint, nil where none was saved yet.
 func (s *session) newest() (*checkpoint.Checkpoint, error) {
-	c, skipped, err := checkpoint.Newest(s.dir)
+	c, skipped, err := s.opener().Newest(s.dir)
 	for _, bad := range skipped {
 		s.options.Log.Error("checkpoint is damaged and skipped; its steps are repeated", "checkpoint", bad.Dir, "reason", bad.Err)
 	}
@@ -59,7 +62,7 @@ func (s *session) found(root string, find func() (*checkpoint.Checkpoint, error)
 		if err != nil || len(below) == 0 {
 			return nil, err
 		}
-		return checkpoint.Describe(filepath.Join(root, filepath.FromSlash(string(below))))
+		return s.opener().Describe(filepath.Join(root, filepath.FromSlash(string(below))))
 	}
 	c, err := find()
 	if err != nil {

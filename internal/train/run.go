@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/data"
@@ -41,6 +42,8 @@ type Options struct {
 	// Abort ends a process of several that waits inside a library for another one that is
 	// lost. It does not return.
 	Abort func(cause error)
+
+	haltAfter time.Duration // in place of run.timeout, for a halt; 0 for that
 }
 
 // Result is what a finished run reports.

@@ -33,7 +33,7 @@ func (s *session) save() error {
 		}
 	}
 	copying := func() error { return s.engine.snapshotTo(&s.saver.snapshot) }
-	if err := s.halt.during(saving, fmt.Sprintf("the copy of step %d for its checkpoint", s.step), copying); err != nil {
+	if err := s.halt.during(onDisk, fmt.Sprintf("the copy of step %d for its checkpoint", s.step), copying); err != nil {
 		return err
 	}
 	extra := map[string]json.RawMessage{}

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -47,7 +48,9 @@ type session struct {
 }
 
 func newSession(r *recipes.Recipe, o Options, dir string) *session {
-	return &session{recipe: r, options: o, dir: dir, over: make(chan struct{}), halt: halt{timeout: time.Duration(r.Run.Timeout)}}
+	s := &session{recipe: r, options: o, dir: dir, over: make(chan struct{})}
+	s.halt.timeout = cmp.Or(o.haltAfter, time.Duration(r.Run.Timeout))
+	return s
 }
 
 func (s *session) close() {
@@ -125,6 +128,7 @@ func (s *session) open(ctx context.Context) (err error) {
 // openData prepares the shards where that was not done before, and opens both
 // splits.
 func (s *session) openData(ctx context.Context) error {
+	ctx = data.WithWatch(ctx, s.halt.disk)
 	r, log := s.recipe, s.options.Log
 	started := time.Now()
 	last := started

@@ -1,0 +1,39 @@
+//go:build unix
+
+package train
+
+import (
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestHaltedBeforeSteps: a disk that does not answer, which a pipe that nobody writes to stands for, is noticed while
+// data are prepared and while a checkpoint is read.
+func TestHaltedBeforeSteps(t *testing.T) {
+	silence := func(path string) {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Mkfifo(path, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const after = 300 * time.Millisecond // ten times for a disk
+	t.Run("data", func(t *testing.T) {
+		r := recipe(t, "train.batch_size=8")
+		silence(filepath.Join(r.Data.Shards, "manifest.json"))
+		haltsWith(t, r, after, "reading "+r.Data.Shards+" has not ended for ")
+	})
+	t.Run("checkpoint", func(t *testing.T) {
+		r := recipe(t, "train.batch_size=8")
+		if _, err := Pretrain(t.Context(), r, quiet()); err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(newest(t, r.Run.Out).Dir, "model.safetensors")
+		silence(file)
+		haltsWith(t, r, after, "reading "+file+" has not ended for ")
+	})
+}

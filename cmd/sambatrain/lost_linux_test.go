@@ -89,16 +89,17 @@ func TestLost(t *testing.T) {
 	for _, c := range []struct {
 		processes, rank int
 		signal          syscall.Signal
-		shard, why      string
+		shard, timeout  string
+		why             string
 	}{
-		{2, 1, syscall.SIGKILL, "optimizer", "process 1 is lost: it ended without a word; go on from the last checkpoint with resume"},
-		{2, 0, syscall.SIGKILL, "none", "process 0 is lost: it ended without a word"},
-		{4, 3, syscall.SIGSTOP, "optimizer", "process 3 is lost: nothing was heard of it for 2s"},
+		{2, 1, syscall.SIGKILL, "optimizer", "1m", "process 1 is lost: it ended without a word; go on from the last checkpoint with resume"},
+		{2, 0, syscall.SIGKILL, "none", "1m", "process 0 is lost: it ended without a word"},
+		{4, 3, syscall.SIGSTOP, "optimizer", "5s", "process 3 is lost: nothing was heard of it for 5s"},
 	} {
 		t.Run(fmt.Sprintf("%v to %d of %d", c.signal, c.rank, c.processes), func(t *testing.T) {
 			dir := workspace(t, steps, every)
 			run := filepath.Join(dir, "run")
-			l := launch(t, dir, c.processes, "pretrain", "tiny.yaml", "--set", "run.timeout=2s", "--set", "run.threads=1", "--set", "run.shard="+c.shard)
+			l := launch(t, dir, c.processes, "pretrain", "tiny.yaml", "--set", "run.timeout="+c.timeout, "--set", "run.threads=1", "--set", "run.shard="+c.shard)
 			until(t, 30*time.Second, "a checkpoint", func() bool {
 				list, err := checkpoint.List(run)
 				return err == nil && len(list) > 0
@@ -142,6 +143,34 @@ func TestLost(t *testing.T) {
 	}
 }
 
+// TestSuspended: a run that is suspended as a whole for longer than run.timeout, as Slurm does it and as it is on a
+// machine that is paused, continues as if nothing had been.
+func TestSuspended(t *testing.T) {
+	dir := workspace(t, 300, 20)
+	run := filepath.Join(dir, "run")
+	l := launch(t, dir, 2, "pretrain", "tiny.yaml", "--set", "run.timeout=2s", "--set", "run.threads=1")
+	until(t, 30*time.Second, "a checkpoint", func() bool {
+		list, err := checkpoint.List(run)
+		return err == nil && len(list) > 0
+	})
+	pids := []int{l.number(t, "pid", 0), l.number(t, "pid", 1)}
+	for _, signal := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGCONT} {
+		for _, pid := range pids {
+			if err := syscall.Kill(pid, signal); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if signal == syscall.SIGSTOP {
+			time.Sleep(5 * time.Second)
+		}
+	}
+	for rank := range 2 {
+		if code := l.number(t, "code", rank); code != exitOK {
+			t.Errorf("process %d ends with %d\n%s", rank, code, l.finish(t))
+		}
+	}
+}
+
 // TestKilledTogether kills one of two processes again and again, in the middle of saves and
 // beside them, and compares the run's end, to the bit, with that of one that went through.
 // Its checkpoints, of pieces, are read as those of one process are.
@@ -149,7 +178,7 @@ func TestKilledTogether(t *testing.T) {
 	const steps, kills = 120, 4
 	dir := workspace(t, steps, 2)
 	args := func(run string) []string {
-		return []string{"pretrain", "tiny.yaml", "--out", run, "--resume", "--set", "run.timeout=5s", "--set", "run.shard=full"}
+		return []string{"pretrain", "tiny.yaml", "--out", run, "--resume", "--set", "run.shard=full"}
 	}
 	through := launch(t, dir, 2, args("through")...)
 	for rank := range 2 {

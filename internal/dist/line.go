@@ -92,7 +92,7 @@ func (l *Line) add(rank int, c net.Conn, r io.Reader) {
 	l.mu.Lock()
 	l.peers[rank] = p
 	l.mu.Unlock()
-	go l.listen(p, r)
+	go l.listen(p, hearing{c, r, l.timeout})
 	go l.keepBeating(p)
 }
 
@@ -125,7 +125,7 @@ func (l *Line) send(p *peer, kind byte, content []byte) error {
 // listen takes what a process says until it is done or lost.
 func (l *Line) listen(p *peer, r io.Reader) {
 	for {
-		kind, content, err := l.receive(p, r)
+		kind, content, err := receive(r)
 		var n notice
 		if err == nil && (kind == frameFailed || kind == frameLost) {
 			err = json.Unmarshal(content, &n)
@@ -152,10 +152,7 @@ func (l *Line) listen(p *peer, r io.Reader) {
 	}
 }
 
-func (l *Line) receive(p *peer, r io.Reader) (kind byte, content []byte, err error) {
-	if err := p.conn.SetReadDeadline(time.Now().Add(l.timeout)); err != nil {
-		return 0, nil, err
-	}
+func receive(r io.Reader) (kind byte, content []byte, err error) {
 	var head [5]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return 0, nil, err

@@ -66,15 +66,20 @@ func (s *session) joinProcesses(ctx context.Context) (err error) {
 // wait for that one without end. grace is for an error of the library to end it otherwise.
 func (s *session) watch() {
 	const grace = time.Second
-	tick := time.NewTicker(grace / 2)
+	const often = grace / 2
+	tick := time.NewTicker(often)
 	defer tick.Stop()
+	looked := time.Now()
 	for lost := false; !lost; {
 		select {
 		case <-s.line.Lost():
 			lost = true
 		case <-s.over:
 			return
-		case now := <-tick.C:
+		case <-tick.C:
+			now := time.Now()
+			s.halt.stoodStill(now.Sub(looked) - often)
+			looked = now
 			if why := s.halt.noticed(now); why != "" {
 				s.line.GiveUp(why)
 			}

@@ -9,9 +9,10 @@ import (
 	"github.com/sambatrain/sambatrain/layers"
 )
 
-// TestJoinedActivations: in mixed precision an MLP of a model's size is made by ops that join its
-// products with what is between them, in the forward and the backward pass, and gives float32's
-// gradients about. Where the backward pass makes y again, its products are ops of their own.
+// TestJoinedActivations: in mixed precision the ops of a model-sized MLP are replaced by ops that
+// fuse its products with what lies between them, in the forward and the backward pass, and the
+// gradients are close to those in float32. Where the backward pass recomputes y, its products
+// remain separate ops.
 func TestJoinedActivations(t *testing.T) {
 	m := layers.Defaults()
 	m.VocabSize, m.DModel, m.MLP.DFF = 13, 1024, 16

@@ -10,20 +10,19 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/rope"
 )
 
-// Attention is causal attention with rotary positions: over a sliding window
-// where the pattern says swa (Samba §2.1.2), over all that came before where it
-// says attn.
+// Attention is causal attention with rotary positions: over a sliding window for swa (Samba
+// §2.1.2), over all earlier tokens for attn.
 type Attention struct {
-	// Heads is the query heads H.
+	// Heads is H, the number of query heads.
 	Heads int `yaml:"heads" json:"heads"`
-	// KVHeads is the key and value heads K, a divisor of Heads; 0 is Heads.
+	// KVHeads is K, the number of key and value heads, a divisor of Heads; 0 means Heads.
 	KVHeads int `yaml:"kv_heads" json:"kv_heads"`
-	// HeadDim is a head's width; 0 is d_model / heads.
+	// HeadDim is a head's width; 0 means d_model / heads.
 	HeadDim int `yaml:"head_dim" json:"head_dim"`
-	// RopeBase is the base of the rotary frequencies (arXiv 2104.09864); 0 leaves
-	// positions out (NoPE).
+	// RopeBase is the base of the rotary frequencies (arXiv 2104.09864); 0 means no positions
+	// (NoPE).
 	RopeBase float64 `yaml:"rope_base" json:"rope_base"`
-	// Window is how many tokens a token sees, itself included. attn ignores it.
+	// Window is the number of tokens that a token sees, including itself. attn ignores it.
 	Window int `yaml:"window" json:"window"`
 
 	init initializer
@@ -39,8 +38,9 @@ func (a Attention) Forward(b *graph.Builder, x graph.Tensor) graph.Tensor {
 	return linear.Apply(b, a.attend(b, q, k, v), b.Param("o_proj.weight", a.init.output(inner), d, inner))
 }
 
-// attend is attention of q and k with their positions. Of whole texts and of one token one op does it all; of texts in
-// longer pieces, and of rows of several documents, the rotation is an op of its own.
+// attend computes attention of q and k with their positions. For whole sequences and for a single
+// token one op does it all; for longer pieces, and for rows of several documents, the rotation is a
+// separate op.
 func (a Attention) attend(b *graph.Builder, q, k, v graph.Tensor) graph.Tensor {
 	c := attention.Config{Heads: a.Heads, KVHeads: a.KVHeads, HeadDim: a.HeadDim, Window: a.Window}
 	if a.RopeBase == 0 {
@@ -57,7 +57,7 @@ func (a Attention) attend(b *graph.Builder, q, k, v graph.Tensor) graph.Tensor {
 	return b.Apply(attention.RotarySpec(c, r), q, k, v)
 }
 
-// resolved fills in what the recipe leaves to be derived, and checks the rest.
+// resolved fills in what the recipe leaves to be derived, and validates the rest.
 func (a Attention) resolved(d int, sliding bool) (Attention, error) {
 	switch {
 	case a.Heads < 1 || a.Heads > maxWidth:

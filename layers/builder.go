@@ -8,19 +8,19 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/round"
 )
 
-// Precision is what a model's programs compute in. The zero value is float32.
+// Precision is the number format that a model's programs compute in. The zero value is float32.
 type Precision struct {
-	// Mixed has matrix products in bfloat16, and weights, moments and the residual stream
-	// in float32. A CPU, which must have been told to round the factors of its products,
-	// keeps everything in float32.
+	// Mixed means matrix products in bfloat16, and weights, moments and the residual stream in
+	// float32. A CPU keeps everything in float32; it must have been told to round the operands of
+	// its products.
 	Mixed bool
-	// Float32Sublayers is how many sublayers, the first ones, are left out of that: see
-	// Model.Float32Sublayers. It is 0 where nothing is rounded.
+	// Float32Sublayers is the number of sublayers at the start of the model that are exempt from
+	// Mixed: see Model.Float32Sublayers. It is 0 where nothing is rounded.
 	Float32Sublayers int
 }
 
-// Rounds reports whether programs read a parameter of that name in bfloat16, as far as it
-// is a factor of products.
+// Rounds reports whether programs read the parameter of that name in bfloat16 where it is an
+// operand of a product.
 func (p Precision) Rounds(parameter string) bool {
 	var i int
 	if n, _ := fmt.Sscanf(parameter, "model.layers.%d.", &i); n == 1 && i < p.Float32Sublayers {
@@ -29,7 +29,7 @@ func (p Precision) Rounds(parameter string) bool {
 	return p.Mixed
 }
 
-// NewBuilder is a graph for models.
+// NewBuilder returns a builder for models.
 func NewBuilder(p Precision) *graph.Builder {
 	b := graph.NewBuilder(add.Spec)
 	if p.Mixed {

@@ -23,12 +23,12 @@ type Model struct {
 	VocabSize int     `yaml:"vocab_size" json:"vocab_size"`
 	DModel    int     `yaml:"d_model" json:"d_model"`
 	NormEps   float64 `yaml:"norm_eps" json:"norm_eps"`
-	// TieEmbeddings makes the head's weight the embedding's.
+	// TieEmbeddings makes the head use the embedding's weight.
 	TieEmbeddings bool `yaml:"tie_embeddings" json:"tie_embeddings"`
-	// Init is the scheme of initialization: mamba or llama.
+	// Init is the initialization scheme: mamba or llama.
 	Init   string `yaml:"init" json:"init"`
 	Layers Stack  `yaml:"layers" json:"layers"`
-	// The settings that the mixers of Layers have unless a place overrides them.
+	// The settings of the mixers in Layers, unless a place overrides them.
 	Mamba     Mamba     `yaml:"mamba" json:"mamba"`
 	Attention Attention `yaml:"attention" json:"attention"`
 	MLP       SwiGLU    `yaml:"mlp" json:"mlp"`
@@ -37,27 +37,27 @@ type Model struct {
 	Mega      Mega      `yaml:"mega" json:"mega"`
 }
 
-// Stack is a pattern of mixers and how often it is repeated.
+// Stack is a pattern of mixers and the number of its repetitions.
 type Stack struct {
 	Pattern []Place `yaml:"pattern,flow" json:"pattern"`
 	Repeat  int     `yaml:"repeat" json:"repeat"`
 }
 
-// Place is one entry of a pattern: a mixer's name, or a one-key map from it to
-// settings that differ here: `{mlp: {d_ff: 3072}}`.
+// Place is one entry of a pattern: a mixer's name, or a map with the mixer's name as its only key
+// and the settings that differ here: `{mlp: {d_ff: 3072}}`.
 type Place struct {
 	Mixer    string
 	Settings map[string]any
 }
 
-// Mixer is what a sublayer does to the normalized stream.
+// Mixer is the part of a sublayer that processes the normalized stream.
 type Mixer interface {
-	// Forward maps x [B T D] to what is added to the stream, of the same shape.
+	// Forward maps x [B T D] to the tensor that is added to the stream, of the same shape.
 	Forward(b *graph.Builder, x graph.Tensor) graph.Tensor
 }
 
-// StreamMixer is a mixer with a norm and a residual connection of its own: its Forward
-// maps the stream itself to what replaces it.
+// StreamMixer is a mixer with its own norm and residual connection: its Forward maps the stream
+// itself to its replacement.
 type StreamMixer interface {
 	Mixer
 	replacesStream()
@@ -72,8 +72,8 @@ type Sublayer struct {
 // Mixers are the names that a pattern may use.
 var Mixers = []string{"mamba", "attn", "swa", "mlp", "gla", "retention", "mega"}
 
-// Defaults is the model section before a recipe's keys: what Samba uses
-// (SAMBA Table 12) where a value is common to all its sizes.
+// Defaults returns the model section before a recipe's keys are applied: Samba's values (SAMBA
+// Table 12) where they are common to all its sizes.
 func Defaults() Model {
 	return Model{
 		NormEps:       1e-5,
@@ -111,8 +111,8 @@ func (m *Model) Sublayers() ([]Sublayer, error) {
 	return slices.Repeat(pattern, m.Layers.Repeat), nil
 }
 
-// mixer resolves a place, and names the section that its settings come from; an
-// error without one is about the place itself.
+// mixer resolves a place, and returns the section that its settings come from; an error without a
+// section is about the place itself.
 func (m *Model) mixer(p Place) (mixer Mixer, section string, err error) {
 	switch p.Mixer {
 	case "mamba":
@@ -162,7 +162,7 @@ func (m *Model) mixer(p Place) (mixer Mixer, section string, err error) {
 	return nil, "", unknownMixer(p.Mixer)
 }
 
-// Settings is the zero value of what a place can override of a mixer.
+// Settings returns the zero value of the settings that a place can override for a mixer.
 func Settings(mixer string) (any, error) {
 	switch mixer {
 	case "mamba":
@@ -190,8 +190,8 @@ func unknownMixer(name string) error {
 	return fmt.Errorf("no mixer %q; the mixers are %s", name, strings.Join(Mixers, ", "))
 }
 
-// override sets the keys of a place's settings in *c and refuses those that it has
-// not, and values of another type.
+// override sets the keys of a place's settings in *c. It rejects unknown keys and values of the
+// wrong type.
 func override[T any](c *T, p Place) error {
 	if len(p.Settings) == 0 {
 		return nil
@@ -212,16 +212,16 @@ func override[T any](c *T, p Place) error {
 	return nil
 }
 
-// The largest sizes. They keep products of two from overflowing.
+// The largest sizes. They keep the product of any two from overflowing.
 const (
 	maxVocab     = 1 << 24
-	maxWidth     = 1 << 20 // of the stream, and of a mixer's inside
+	maxWidth     = 1 << 20 // of the stream, and of a mixer's interior
 	maxHidden    = 1 << 40 // of an MLP
 	maxChunk     = 1 << 20 // tokens of attention
 	maxSublayers = 10_000
 )
 
-// Validate checks the section and names the key that is wrong.
+// Validate checks the section; an error names the wrong key.
 func (m *Model) Validate() error {
 	switch {
 	case m.VocabSize < 1 || m.VocabSize > maxVocab:
@@ -278,10 +278,10 @@ func (p Place) written() any {
 	return map[string]any{p.Mixer: p.Settings}
 }
 
-// Auto is a whole number that a recipe may leave to be derived, as `auto`.
+// Auto is an integer that a recipe may leave to be derived, as `auto`.
 type Auto int
 
-// Or is the number, or derived where it is auto.
+// Or returns the number, or `derived` if it is auto.
 func (a Auto) Or(derived int) int {
 	if a == 0 {
 		return derived
@@ -289,7 +289,7 @@ func (a Auto) Or(derived int) int {
 	return int(a)
 }
 
-// UnmarshalYAML reads a positive whole number or auto.
+// UnmarshalYAML reads a positive integer or auto.
 func (a *Auto) UnmarshalYAML(text []byte) error {
 	if s := strings.Trim(strings.TrimSpace(string(text)), `"'`); s == "auto" {
 		*a = 0

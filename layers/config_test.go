@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// samba is a small model with a bit of everything.
+// samba returns a small model with a bit of everything.
 func samba() Model {
 	m := Defaults()
 	m.VocabSize, m.DModel, m.MLP.DFF, m.Attention.Window = 61, 32, 48, 12
@@ -30,7 +30,7 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-// TestPlaces: a place overrides its mixer's settings there alone.
+// TestPlaces: a place overrides its mixer's settings at that place only.
 func TestPlaces(t *testing.T) {
 	m := samba()
 	m.Attention = Attention{Heads: 8, KVHeads: 0, RopeBase: 10000, Window: 12}
@@ -122,13 +122,13 @@ func TestModelErrors(t *testing.T) {
 			t.Errorf("error is %v, want %q", err, c.want)
 		}
 	}
-	// Full attention has no window to be wrong.
+	// Full attention has no window, so it can't be wrong.
 	m := samba()
 	m.Layers.Pattern[2].Mixer, m.Attention.Window = "attn", -1
 	if err := m.Validate(); err != nil {
 		t.Errorf("attn with a window of -1: %v", err)
 	}
-	// Nothing of what the stack does not use is looked at.
+	// Settings that the stack doesn't use aren't checked.
 	m = samba()
 	m.Layers.Pattern, m.Attention, m.Mamba = []Place{{Mixer: "mlp"}}, Attention{}, Mamba{}
 	if err := m.Validate(); err != nil {
@@ -136,7 +136,7 @@ func TestModelErrors(t *testing.T) {
 	}
 }
 
-// TestPlaceText: a place and auto read as they are written, as YAML and as JSON.
+// TestPlaceText: a place and auto survive being written and read, as YAML and as JSON.
 func TestPlaceText(t *testing.T) {
 	type doc struct {
 		Pattern []Place `yaml:"pattern" json:"pattern"`

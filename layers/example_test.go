@@ -10,8 +10,8 @@ import (
 	"github.com/sambatrain/sambatrain/layers"
 )
 
-// A small Samba, compiled with its backward pass and run once: untrained, it finds all
-// tokens about as likely.
+// A small Samba, compiled with its backward pass and run once. Untrained, it gives all tokens about
+// the same probability.
 func ExampleModel_Loss() {
 	m := layers.Defaults()
 	m.VocabSize, m.DModel = 64, 32
@@ -28,7 +28,7 @@ func ExampleModel_Loss() {
 	// Output: 4.2 nats per token, of 4.2
 }
 
-// lossOf is the loss of rows of arbitrary tokens, [B T].
+// lossOf returns the loss on rows of arbitrary tokens, [B T].
 func lossOf(m *layers.Model, rows, tokens int) (float32, error) {
 	b := layers.NewBuilder(layers.Precision{})
 	loss := m.Loss(b, b.Input("tokens", graph.Int32, rows, tokens), b.Input("targets", graph.Int32, rows, tokens))

@@ -10,9 +10,9 @@ import (
 	"github.com/sambatrain/sambatrain/layers"
 )
 
-// TestFewRows: a plan in mixed precision for one token of a few texts joins products with the
-// norm before and the gate behind, and gives what the plan in float32 gives, about. One of many
-// rows joins q, k and v alone.
+// TestFewRows: a mixed-precision plan for one token of a few sequences fuses products with the
+// preceding norm and the following gate, and its result is close to that of a float32 plan. A plan
+// with many rows fuses only q, k and v.
 func TestFewRows(t *testing.T) {
 	m := layers.Defaults()
 	m.VocabSize, m.DModel = 61, 64
@@ -63,7 +63,8 @@ func TestFewRows(t *testing.T) {
 		rows int
 		want map[string]int
 	}{
-		// q with k and v, the head; in_proj with the convolution; x_proj; dt_proj is in the scan.
+		// q with k and v, and the head; in_proj with the convolution; x_proj; dt_proj is fused into
+		// the scan.
 		{3, map[string]int{"linear_normed": 2, "linear_normed_convolved": 1, "linear_normed_gated": 2, "linear": 1, "causal_conv_carry": 0, "selective_scan_projected_carry": 1, "linear_add": 4, "attention_rotary_carry": 1, "rope_carry": 0, "rms_norm": 0, "swiglu": 0, "linear_swiglu": 0}},
 		{graph.FewRows + 1, map[string]int{"linear_normed": 0, "linear_normed_gated": 0, "linear": 5, "linear_add": 4, "attention_rotary_carry": 1, "rope_carry": 0, "rms_norm": 5, "linear_swiglu": 2}},
 	} {

@@ -11,19 +11,19 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/log_gate"
 )
 
-// GLA is gated linear attention: a linear recurrence whose state fades by a gate a
-// channel and token (arXiv 2312.06635).
+// GLA is gated linear attention: a linear recurrence whose state decays by a gate for each channel
+// and token (arXiv 2312.06635).
 type GLA struct {
 	// Heads is H.
 	Heads int `yaml:"heads" json:"heads"`
-	// ExpandK is the width of all heads' keys over the model's width D.
+	// ExpandK is the total width of all heads' keys, relative to the model's width D.
 	ExpandK float64 `yaml:"expand_k" json:"expand_k"`
-	// ExpandV is the width of all heads' values over D.
+	// ExpandV is the total width of all heads' values, relative to D.
 	ExpandV float64 `yaml:"expand_v" json:"expand_v"`
 	// GateLowRank is R, the rank of the gate's projection.
 	GateLowRank int `yaml:"gate_low_rank" json:"gate_low_rank"`
-	// GateLogitNormalizer divides the gate's logarithm: decays are sigmoid^(1/16) by
-	// default, near 1.
+	// GateLogitNormalizer divides the gate's logarithm: by default decays are sigmoid^(1/16), near
+	// 1.
 	GateLogitNormalizer float64 `yaml:"gate_logit_normalizer" json:"gate_logit_normalizer"`
 
 	init    initializer
@@ -59,7 +59,7 @@ func (g GLA) validate(d int) error {
 	return recurrentHeads(d, g.Heads, g.ExpandK, g.ExpandV)
 }
 
-// recurrentHeads checks the widths of a linear recurrence's keys and values.
+// recurrentHeads validates the widths of a linear recurrence's keys and values.
 func recurrentHeads(d, heads int, expandK, expandV float64) error {
 	if heads < 1 || heads > maxWidth {
 		return fmt.Errorf("heads: must be 1 to %d, is %d", maxWidth, heads)

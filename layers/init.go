@@ -7,24 +7,24 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// The two schemes of initialization that the paper's code has.
+// The two initialization schemes in the paper's code.
 const (
-	// InitMamba: linear weights as PyTorch draws them, the outputs of every sublayer
-	// divided by the root of the number of sublayers, embeddings N(0, 0.02).
+	// InitMamba: linear weights as PyTorch draws them, the output weights of every sublayer divided
+	// by the square root of the number of sublayers, embeddings N(0, 0.02).
 	InitMamba = "mamba"
-	// InitLlama: all weights N(0, sqrt(2/(5 d_model))), the outputs of every sublayer
-	// N(0, 1/(sqrt(d_model) * blocks)) with two sublayers a block.
+	// InitLlama: all weights N(0, sqrt(2/(5 d_model))), the output weights of every sublayer N(0,
+	// 1/(sqrt(d_model) * blocks)) with two sublayers per block.
 	InitLlama = "llama"
 )
 
-// initializer draws the weights that a scheme of initialization concerns.
+// initializer draws the weights that the initialization scheme affects.
 type initializer struct {
 	scheme    string
 	dModel    int
 	sublayers int
 }
 
-// linear is for a weight [out in] that reads the stream or a mixer's inside.
+// linear is for a weight [out in] that reads the stream or a tensor inside a mixer.
 func (i initializer) linear(in int) graph.Init {
 	if i.scheme == InitLlama {
 		return normal(math.Sqrt(2 / (5 * float64(i.dModel))))
@@ -40,9 +40,9 @@ func (i initializer) output(in int) graph.Init {
 	return uniformBound(1 / math.Sqrt(float64(in)) / math.Sqrt(float64(i.sublayers)))
 }
 
-// recurrent is for a weight [out in] inside a GLA or retention mixer, which have an
-// initialization of their own that the mamba scheme keeps: U(-a, a) with
-// a = 2^-2.5 sqrt(6/(in+out)) (Glorot & Bengio, 2010).
+// recurrent is for a weight [out in] inside a GLA or retention mixer. These have their own
+// initialization, which the mamba scheme keeps: U(-a, a) with a = 2^-2.5 sqrt(6/(in+out)) (Glorot &
+// Bengio, 2010).
 func (i initializer) recurrent(in, out int) graph.Init {
 	if i.scheme == InitLlama {
 		return i.linear(in)
@@ -60,8 +60,8 @@ func (i initializer) recurrentOutput(in, out int) graph.Init {
 
 func recurrentBound(in, out int) float64 { return math.Exp2(-2.5) * math.Sqrt(6/float64(in+out)) }
 
-// mega is for a weight [out in] of a Mega mixer's own projections, whose initialization
-// the mamba scheme keeps.
+// mega is for a weight [out in] of a Mega mixer's own projections, whose initialization the mamba
+// scheme keeps.
 func (i initializer) mega(in int) graph.Init {
 	if i.scheme == InitLlama {
 		return i.linear(in)
@@ -69,8 +69,8 @@ func (i initializer) mega(in int) graph.Init {
 	return megaNormal
 }
 
-// megaNormal is how Mega's projections, scales and positions start: N(0, 0.02); its
-// biases and the offsets beta start at 0 (arXiv 2209.10655, lit_gpt/mega.py).
+// megaNormal initializes Mega's projections, scales and positions: N(0, 0.02). Its biases and the
+// offsets beta start at 0 (arXiv 2209.10655, lit_gpt/mega.py).
 var megaNormal = normal(0.02)
 
 func (i initializer) embedding() graph.Init {
@@ -80,8 +80,7 @@ func (i initializer) embedding() graph.Init {
 	return normal(0.02)
 }
 
-// uniform is PyTorch's default for a layer that sums over in inputs:
-// U(-1/sqrt(in), 1/sqrt(in)).
+// uniform is PyTorch's default for a layer that sums over `in` inputs: U(-1/sqrt(in), 1/sqrt(in)).
 func uniform(in int) graph.Init { return uniformBound(1 / math.Sqrt(float64(in))) }
 
 func uniformBound(bound float64) graph.Init {
@@ -117,7 +116,7 @@ func timeStepBias(r *rand.Rand, w []float32) {
 	}
 }
 
-// stateDecay is A_log [C N] = log(1..N), the same for all channels.
+// stateDecay initializes A_log [C N] to log(1..N), the same for all channels.
 func stateDecay(n int) graph.Init {
 	return func(_ *rand.Rand, w []float32) {
 		for i := range w {

@@ -10,7 +10,7 @@ import (
 	"github.com/sambatrain/sambatrain/layers"
 )
 
-// moments are a sample's mean, deviation and largest magnitude.
+// moments returns a sample's mean, standard deviation and largest magnitude.
 func moments(x []float64) (mean, deviation, largest float64) {
 	for _, v := range x {
 		mean += v / float64(len(x))
@@ -22,7 +22,7 @@ func moments(x []float64) (mean, deviation, largest float64) {
 	return mean, math.Sqrt(deviation), largest
 }
 
-// spread fails unless x has mean 0 and this deviation, within what chance allows.
+// spread fails unless x has mean 0 and the given deviation, within the range of chance.
 func spread(t *testing.T, name string, x []float64, deviation float64) {
 	t.Helper()
 	mean, got, _ := moments(x)
@@ -35,7 +35,7 @@ func spread(t *testing.T, name string, x []float64, deviation float64) {
 	}
 }
 
-// uniform fails unless x fills [-bound, bound] evenly.
+// uniform fails unless x fills [-bound, bound] uniformly.
 func uniform(t *testing.T, name string, x []float64, bound float64) {
 	t.Helper()
 	spread(t, name, x, bound/math.Sqrt(3))
@@ -45,7 +45,7 @@ func uniform(t *testing.T, name string, x []float64, bound float64) {
 	}
 }
 
-// normal fails unless x is normal: its deviation, and how much of it is far out.
+// normal fails unless x is normal, judged by its deviation and the share of outliers.
 func normal(t *testing.T, name string, x []float64, deviation float64) {
 	t.Helper()
 	spread(t, name, x, deviation)
@@ -80,8 +80,8 @@ func values(t *testing.T, m *layers.Model, name string) []float64 {
 	return x
 }
 
-// TestMambaScheme: the initialization of all models but the 438M Llamas. The layers
-// are 1.mamba, 2.mlp, 3.swa, 4.mlp, and so on.
+// TestMambaScheme: the initialization of all models but the 438M Llamas. The layers are 1.mamba,
+// 2.mlp, 3.swa, 4.mlp, and so on.
 func TestMambaScheme(t *testing.T) {
 	const d, dff, n, sublayers = 128, 192, 16, 12
 	m := model("mamba mlp swa mlp", sublayers/4, 256, d, dff, 4, 2, false)
@@ -137,16 +137,16 @@ func TestMambaScheme(t *testing.T) {
 	check(uniform, swa+"o_proj.weight", root(d)*outputs)
 }
 
-// TestOutputsAreDividedByTheDepth: what writes to the stream is divided by the root of
-// residuals a block times blocks, 1 in Mamba, 3 in Mamba-SWA-MLP and 2 in the others,
-// which is the number of sublayers; Mega's own output is not.
+// TestOutputsAreDividedByTheDepth: weights that write to the stream are divided by the square root
+// of residuals per block (1 in Mamba, 3 in Mamba-SWA-MLP, 2 in the others) times blocks, which is
+// the number of sublayers. Mega's own output is not divided.
 func TestOutputsAreDividedByTheDepth(t *testing.T) {
 	const d, dff = 128, 192
 	c := 1 / math.Sqrt(2*d)
 	for _, f := range []struct {
 		pattern           string
 		blocks, residuals int
-		outputs           map[string]float64 // at full size
+		outputs           map[string]float64 // before the division
 	}{
 		{"mamba", 5, 1, map[string]float64{"0.mixer.out_proj": c, "4.mixer.out_proj": c}},
 		{"mamba swa mlp", 3, 3, map[string]float64{"0.mixer.out_proj": c, "1.mixer.o_proj": 1 / math.Sqrt(d), "8.mixer.down_proj": 1 / math.Sqrt(dff)}},
@@ -181,7 +181,7 @@ func TestLlamaScheme(t *testing.T) {
 	constant(t, "norm", values(t, m, "model.layers.3.norm.weight"), 1)
 }
 
-// TestInitDependsOnTheGeneratorAlone: the same numbers each time.
+// TestInitDependsOnTheGeneratorAlone: the same generator gives the same numbers each time.
 func TestInitDependsOnTheGeneratorAlone(t *testing.T) {
 	m := model("mamba mlp swa mlp", 1, 61, 32, 48, 4, 4, true)
 	for _, p := range params(t, m) {

@@ -12,11 +12,11 @@ import (
 
 // Mamba is the selective state-space mixer (S6, arXiv 2312.00752; Samba §2.1.1).
 type Mamba struct {
-	// Expand is the inner width C over the model's width D.
+	// Expand is the inner width C relative to the model's width D.
 	Expand float64 `yaml:"expand" json:"expand"`
-	// DState is N, the states of a channel.
+	// DState is N, the number of states per channel.
 	DState int `yaml:"d_state" json:"d_state"`
-	// DConv is the taps of the causal convolution.
+	// DConv is the number of taps of the causal convolution.
 	DConv int `yaml:"d_conv" json:"d_conv"`
 	// DTRank is R, the rank of the time step's projection; auto is ceil(D/16).
 	DTRank Auto `yaml:"dt_rank" json:"dt_rank"`
@@ -35,7 +35,7 @@ func (m Mamba) Forward(b *graph.Builder, x graph.Tensor) graph.Tensor {
 	return linear.Apply(b, y, b.Param("out_proj.weight", m.init.output(c), d, c))
 }
 
-// s6 is a selective state space behind its convolution (arXiv 2312.00752).
+// s6 is a selective state space with the convolution before it (arXiv 2312.00752).
 type s6 struct {
 	state, taps, rank int // N, J and R
 	init              initializer

@@ -15,16 +15,17 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/swiglu"
 )
 
-// Mega is Mega-S6: the gated attention of Mega (arXiv 2209.10655) with a selective
-// state space in the place of its moving average (Samba, table 3).
+// Mega is Mega-S6: the gated attention of Mega (arXiv 2209.10655) with a selective state space in
+// place of its moving average (Samba, table 3).
 type Mega struct {
-	// ZDim is Z, the width of the one head's queries and keys.
+	// ZDim is Z, the width of the queries and keys of its single head.
 	ZDim int `yaml:"z_dim" json:"z_dim"`
-	// Chunk is the tokens among which attention sees, counted from a row's start.
+	// Chunk is the number of tokens per attention chunk, counted from a row's start; attention
+	// doesn't cross chunks.
 	Chunk int `yaml:"chunk" json:"chunk"`
-	// DState is N, the states of a channel.
+	// DState is N, the number of states per channel.
 	DState int `yaml:"d_state" json:"d_state"`
-	// DConv is the taps of the causal convolution.
+	// DConv is the number of taps of the causal convolution.
 	DConv int `yaml:"d_conv" json:"d_conv"`
 	// DTRank is R, the rank of the time step's projection; auto is ceil(D/32).
 	DTRank Auto `yaml:"dt_rank" json:"dt_rank"`
@@ -63,8 +64,8 @@ func (m Mega) project(b *graph.Builder, name string, x graph.Tensor, out int) gr
 	return add_bias.Apply(b, y, b.Param(name+".bias", zeros, out))
 }
 
-// bias is that of each distance within a chunk, or within a row that is shorter. In the
-// stateful form a text continues beyond the call's tokens.
+// bias returns the bias for each distance within a chunk, or within a row if that is shorter. In
+// the stateful form a sequence continues beyond the call's tokens.
 func (m Mega) bias(b *graph.Builder, stream graph.Shape) graph.Tensor {
 	distances := m.Chunk
 	if b.Carries() == nil && len(stream) == 3 {

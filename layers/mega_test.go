@@ -8,7 +8,7 @@ import (
 	"github.com/sambatrain/sambatrain/layers"
 )
 
-// TestMegaInit: Mega's own projections are drawn as its authors do, its state space as
+// TestMegaInit: Mega's own projections are initialized as by its authors, its state space as
 // Mamba's.
 func TestMegaInit(t *testing.T) {
 	const d, mixer = 128, "model.layers.0.mixer."

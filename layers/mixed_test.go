@@ -9,11 +9,11 @@ import (
 	"github.com/sambatrain/sambatrain/layers"
 )
 
-// TestMixed: a plan in mixed precision, run in float64 with its roundings, gives float32's
-// gradients about, with weights of a size that amplifies bfloat16's errors. Products take part in sums: the last one of a
-// sublayer adds the stream, gradients that come from weights which lie together are one product (that of x_proj is
-// added to the scan's), and no
-// gradient is rounded by an op of its own.
+// TestMixed: a mixed-precision plan, run in float64 with its roundings, gives gradients close to
+// those in float32, with weights large enough to amplify bfloat16's errors. Sums are fused into
+// products: the last product of a sublayer adds the stream; gradients from weights that are
+// adjacent in memory are one product (that of x_proj is added to the scan's); and no gradient is
+// rounded by a separate op.
 func TestMixed(t *testing.T) {
 	m := small("mamba mlp swa mlp", 1, true)
 	c := compileSmall(t, m)
@@ -58,7 +58,7 @@ func TestMixed(t *testing.T) {
 	}
 }
 
-// offBy is the norm of got - want, as a part of want's.
+// offBy returns the norm of got - want, relative to that of want.
 func offBy(got, want []float64) float64 {
 	var off, all float64
 	for i, w := range want {

@@ -12,12 +12,12 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/rms_norm"
 )
 
-// Hidden runs tokens [B T] through the stack: x [B T D], after the last norm.
+// Hidden runs tokens [B T] through the stack and returns x [B T D], after the last norm.
 func (m *Model) Hidden(b *graph.Builder, tokens graph.Tensor) graph.Tensor {
 	return m.hidden(b, tokens, false)
 }
 
-// hidden is Hidden, or with last that of each row's last token alone [B 1 D].
+// hidden is Hidden; with `last` it returns only each row's last token [B 1 D].
 func (m *Model) hidden(b *graph.Builder, tokens graph.Tensor, last bool) graph.Tensor {
 	stack, err := m.Sublayers()
 	if err != nil {
@@ -40,8 +40,9 @@ func (m *Model) hidden(b *graph.Builder, tokens graph.Tensor, last bool) graph.T
 	return rms_norm.Apply(b, x, b.Param("model.norm_f.weight", ones, m.DModel), m.NormEps)
 }
 
-// LastMixing is the last sublayer of which a token's output depends on other tokens, -1 for
-// none. For the last token's scores, sublayers behind it have no others to compute.
+// LastMixing returns the index of the last sublayer in which a token's output depends on other
+// tokens, or -1. For the logits of the last token, the sublayers after it need not compute the
+// other tokens.
 func LastMixing(stack []Sublayer) int {
 	for i, s := range slices.Backward(stack) {
 		if _, alone := s.Mixer.(SwiGLU); !alone {
@@ -61,30 +62,30 @@ func (m *Model) sublayer(b *graph.Builder, mixer Mixer, x graph.Tensor) graph.Te
 	return b.Add(x, h)
 }
 
-// Loss is the mean cross-entropy, in nats, of the next tokens targets [B T]; its
-// output 1 is the cross-entropy of each token [B T]. Targets below 0 don't count.
+// Loss is the mean cross-entropy, in nats, of the next tokens targets [B T]; its output 1 is the
+// cross-entropy of each token [B T]. Targets below 0 don't count.
 func (m *Model) Loss(b *graph.Builder, tokens, targets graph.Tensor) graph.Tensor {
 	return linear_cross_entropy.Apply(b, m.Hidden(b, tokens), m.head(b), targets)
 }
 
-// PartLoss is Loss for one of the parts that a batch is cut into: count [2] are the targets of
-// all parts that count, and the number of parts. The mean of the parts' losses is the loss of
-// the whole batch.
+// PartLoss is Loss for one of several parts of a batch. count [2] holds the number of targets that
+// count in all parts, and the number of parts. The mean of the parts' losses is the loss of the
+// whole batch.
 func (m *Model) PartLoss(b *graph.Builder, tokens, targets, count graph.Tensor) graph.Tensor {
 	return linear_cross_entropy.ApplyPart(b, m.Hidden(b, tokens), m.head(b), targets, count)
 }
 
-// EvalLoss is Loss without what a gradient needs.
+// EvalLoss is Loss without the outputs that a gradient needs.
 func (m *Model) EvalLoss(b *graph.Builder, tokens, targets graph.Tensor) graph.Tensor {
 	return linear_cross_entropy.ApplyEval(b, m.Hidden(b, tokens), m.head(b), targets)
 }
 
-// Logits are the scores of each token's successors [B T V].
+// Logits returns the logits of each token's successor [B T V].
 func (m *Model) Logits(b *graph.Builder, tokens graph.Tensor) graph.Tensor {
 	return linear.Apply(b, m.Hidden(b, tokens), m.head(b))
 }
 
-// LastLogits are the scores of the successors of each row's last token [B 1 V].
+// LastLogits returns the logits of the successor of each row's last token [B 1 V].
 func (m *Model) LastLogits(b *graph.Builder, tokens graph.Tensor) graph.Tensor {
 	return linear.Apply(b, m.hidden(b, tokens, true), m.head(b))
 }
@@ -92,8 +93,8 @@ func (m *Model) LastLogits(b *graph.Builder, tokens graph.Tensor) graph.Tensor {
 // Depth is the number of sublayers.
 func (m *Model) Depth() int { return len(m.Layers.Pattern) * m.Layers.Repeat }
 
-// CacheGrows reports whether what a text's continuation must remember grows with the
-// text: full attention keeps every key and value.
+// CacheGrows reports whether the state that a continuation needs grows with the length of the
+// sequence: full attention keeps every key and value.
 func (m *Model) CacheGrows() bool {
 	return slices.ContainsFunc(m.Layers.Pattern, func(p Place) bool { return p.Mixer == "attn" })
 }
@@ -109,19 +110,19 @@ func (m *Model) head(b *graph.Builder) graph.Tensor {
 	return b.Param("lm_head.weight", m.initializer().linear(m.DModel), m.VocabSize, m.DModel)
 }
 
-// The largest models of which Float32Sublayers has any.
+// The largest models for which Float32Sublayers isn't 0.
 const (
 	float32Depth = 12
 	float32Width = 256
 )
 
-// Float32Sublayers is how many sublayers, the first ones, mixed precision leaves in float32
-// unless a recipe says otherwise: half, rounded down, of a model of at most 12 that is at most
-// 256 wide; none of a larger one.
+// Float32Sublayers returns the number of sublayers, starting from the first, that mixed precision
+// leaves in float32 unless a recipe says otherwise: half of them, rounded down, in a model with at
+// most 12 sublayers and a width of at most 256; none in a larger one.
 //
-// What the first sublayers round is in all that follows, and so in every gradient: in models
-// this shallow the first half makes most of the gradients' error. In deeper ones its share is
-// smaller, and in wider ones float32 takes too long (docs/adr/0011).
+// Rounding errors of the first sublayers propagate to everything that follows, and so to every
+// gradient: in models this shallow the first half causes most of the gradients' error. In deeper
+// models its share is smaller, and in wider ones float32 takes too long (docs/adr/0011).
 func (m *Model) Float32Sublayers() int {
 	n := m.Depth()
 	if n > float32Depth || m.DModel > float32Width {

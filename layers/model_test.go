@@ -14,8 +14,7 @@ import (
 
 const rows, tokens = 2, 11 // of the models under test
 
-// small makes a model of a size that a float64 reference can differentiate by
-// differences.
+// small returns a model small enough for a float64 reference to be differentiated numerically.
 func small(pattern string, repeat int, tied bool) *layers.Model {
 	m := model(pattern, repeat, 23, 16, 20, 4, 2, tied)
 	m.Attention.Window = 4
@@ -25,7 +24,7 @@ func small(pattern string, repeat int, tied bool) *layers.Model {
 	return m
 }
 
-// trained is a model's training plan, and numbers for its parameters and inputs.
+// trained is a model's training plan, with values for its parameters and inputs.
 type trained struct {
 	train, eval     *graph.Plan
 	w               map[string][]float64
@@ -63,7 +62,7 @@ func compileSmall(t *testing.T, m *layers.Model) *trained {
 		p.Init(r, first)
 		w := make([]float64, len(first))
 		for i, x := range first {
-			// Away from where gradients are small or alike: norms of 1, equal rows of A_log.
+			// Avoid points where gradients are small or equal: norms of 1, equal rows of A_log.
 			w[i] = float64(float32(1.5*float64(x) + 0.2*r.NormFloat64()))
 		}
 		c.w[p.Name] = w
@@ -94,8 +93,8 @@ func (c *trained) reference(t *testing.T, p *graph.Plan) *reference.Memory {
 	return m
 }
 
-// TestWholeModels compares a training step of each kind of model: the CPU's float32
-// with float64, and float64 with central differences of the loss.
+// TestWholeModels checks a training step of each kind of model: the CPU's float32 against float64,
+// and float64 against central differences of the loss.
 func TestWholeModels(t *testing.T) {
 	nope := small("swa mlp attn mlp", 1, false)
 	nope.Attention.RopeBase = 0
@@ -127,7 +126,7 @@ func TestWholeModels(t *testing.T) {
 	}
 }
 
-// onCPU compares loss, each token's share of it, and all gradients.
+// onCPU compares the loss, each token's share of it, and all gradients.
 func (c *trained) onCPU(t *testing.T, exact *reference.Memory) {
 	t.Helper()
 	dev, err := cpu.New(2)
@@ -161,7 +160,7 @@ func (c *trained) onCPU(t *testing.T, exact *reference.Memory) {
 			t.Fatal(err)
 		}
 	}
-	for range 2 { // what the first run leaves must not matter
+	for range 2 { // whatever the first run leaves behind must not matter
 		if err := prog.Run(); err != nil {
 			t.Fatal(err)
 		}
@@ -226,7 +225,7 @@ func (c *trained) differences(t *testing.T, exact *reference.Memory) {
 	}
 }
 
-// perToken returns a function that runs what build makes of the tokens in float64.
+// perToken returns a function that runs, in float64, what `build` makes of the tokens.
 func (c *trained) perToken(t *testing.T, build func(b *graph.Builder, tokens graph.Tensor) graph.Tensor) func() []float64 {
 	t.Helper()
 	b := layers.NewBuilder(layers.Precision{})
@@ -248,8 +247,8 @@ func (c *trained) perToken(t *testing.T, build func(b *graph.Builder, tokens gra
 	}
 }
 
-// unchanged says of each token whether its part of x stays the same when the first row's
-// token at changed becomes another one.
+// unchanged reports, for each token, whether its part of x stays the same when token `changed` of
+// the first row is replaced.
 func (c *trained) unchanged(m *layers.Model, x func() []float64, changed int) []bool {
 	before := x()
 	c.tokens[changed] = float64((int(c.tokens[changed]) + 1) % m.VocabSize)
@@ -262,8 +261,8 @@ func (c *trained) unchanged(m *layers.Model, x func() []float64, changed int) []
 	return same
 }
 
-// TestCausal: what a token is given does not change what came before it; the logits
-// after it do change.
+// TestCausal: changing a token doesn't change the logits before it, and does change those from it
+// on.
 func TestCausal(t *testing.T) {
 	for _, mixer := range layers.Mixers {
 		if mixer == "mlp" {
@@ -282,7 +281,7 @@ func TestCausal(t *testing.T) {
 	}
 }
 
-// TestWindow: with one layer, a token sees itself and window-1 before it.
+// TestWindow: with one layer, a token sees itself and the window-1 tokens before it.
 func TestWindow(t *testing.T) {
 	m := small("swa", 1, true)
 	c := compileSmall(t, m)
@@ -293,8 +292,8 @@ func TestWindow(t *testing.T) {
 	}
 }
 
-// TestChunks: Mega's attention starts over with each chunk. Its state space sees farther, but
-// not here: the convolution has one tap, and states fade at once.
+// TestChunks: Mega's attention starts over with each chunk. Its state space sees further, but not
+// in this test: the convolution has one tap, and states decay at once.
 func TestChunks(t *testing.T) {
 	m := small("mega", 1, true)
 	c := compileSmall(t, m)
@@ -313,7 +312,7 @@ func TestChunks(t *testing.T) {
 	}
 }
 
-// TestBadStackFailsTheBuilder: a model that was not validated gives an error, too.
+// TestBadStackFailsTheBuilder: a model that was not validated also results in an error.
 func TestBadStackFailsTheBuilder(t *testing.T) {
 	m := small("mamba mlp", 1, true)
 	m.Layers.Pattern[0].Mixer = "lstm"

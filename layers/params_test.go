@@ -13,8 +13,8 @@ import (
 	"github.com/sambatrain/sambatrain/layers"
 )
 
-// TestNamesAndShapes: parameters are called as the reference program calls them, and
-// have its shapes, for every mixer.
+// TestNamesAndShapes: parameters have the names and shapes of the reference program, for every
+// mixer.
 func TestNamesAndShapes(t *testing.T) {
 	files, err := filepath.Glob("../internal/verify/testdata/*.safetensors")
 	if err != nil || len(files) == 0 {
@@ -57,7 +57,8 @@ func TestNamesAndShapes(t *testing.T) {
 	}
 }
 
-// model is one of the paper's: vocabulary, width, MLP width, heads, key/value heads.
+// model returns one of the paper's models, given vocabulary, width, MLP width, heads and key/value
+// heads.
 func model(pattern string, repeat, vocab, d, dff, heads, kv int, tied bool) *layers.Model {
 	m := layers.Defaults()
 	m.VocabSize, m.DModel, m.MLP.DFF, m.TieEmbeddings = vocab, d, dff, tied
@@ -69,7 +70,7 @@ func model(pattern string, repeat, vocab, d, dff, heads, kv int, tied bool) *lay
 	return &m
 }
 
-// TestTiedEmbeddings: the head is the embedding's weight, or one of its own.
+// TestTiedEmbeddings: the head uses the embedding's weight, or its own.
 func TestTiedEmbeddings(t *testing.T) {
 	for _, tied := range []bool{true, false} {
 		heads := 0

@@ -6,7 +6,7 @@ import (
 	"github.com/sambatrain/sambatrain/layers"
 )
 
-// TestFloat32Sublayers: half of a small model, and none of others.
+// TestFloat32Sublayers: half of a small model, none of others.
 func TestFloat32Sublayers(t *testing.T) {
 	for _, c := range []struct{ depth, width, want int }{
 		{1, 32, 0}, {2, 32, 1}, {3, 32, 1}, {4, 32, 2}, {7, 32, 3}, {8, 192, 4}, {12, 256, 6}, {13, 32, 0}, {24, 32, 0}, {8, 257, 0},

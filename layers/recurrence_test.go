@@ -10,7 +10,7 @@ import (
 	"github.com/sambatrain/sambatrain/layers"
 )
 
-// sliding is the paper's model of this mixer among windows and MLPs.
+// sliding returns the paper's model that combines this mixer with sliding windows and MLPs.
 func sliding(mixer string, repeat, d, dff, heads, mixerHeads int) *layers.Model {
 	m := layers.Defaults()
 	m.VocabSize, m.DModel, m.MLP.DFF = 32000, d, dff
@@ -36,8 +36,8 @@ func params(t *testing.T, m *layers.Model) []*graph.Param {
 	return b.Params()
 }
 
-// TestRecurrentInit: a uniform distribution fills its bound and has a third of its
-// square as variance, a normal one exceeds it.
+// TestRecurrentInit: a uniform distribution fills its bound and has a third of its square as
+// variance; a normal one exceeds it.
 func TestRecurrentInit(t *testing.T) {
 	const d, sublayers = 128, 8
 	xavier := func(in, out int) float64 { return math.Pow(2, -2.5) * math.Sqrt(6/float64(in+out)) }

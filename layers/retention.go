@@ -11,18 +11,16 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/rope"
 )
 
-// Retention is RetNet's gated multi-scale retention: a linear recurrence whose state
-// fades at a constant rate, another one in each head, with rotary positions (arXiv
-// 2307.08621).
+// Retention is RetNet's gated multi-scale retention: a linear recurrence whose state decays at a
+// constant rate, different in each head, with rotary positions (arXiv 2307.08621).
 type Retention struct {
-	// Heads is H. Head h keeps 1 - 2^(-5-h) of its state a token.
+	// Heads is H. Head h keeps 1 - 2^(-5-h) of its state per token.
 	Heads int `yaml:"heads" json:"heads"`
-	// ExpandK is the width of all heads' keys over the model's width D.
+	// ExpandK is the total width of all heads' keys, relative to the model's width D.
 	ExpandK float64 `yaml:"expand_k" json:"expand_k"`
-	// ExpandV is the width of all heads' values over D.
+	// ExpandV is the total width of all heads' values, relative to D.
 	ExpandV float64 `yaml:"expand_v" json:"expand_v"`
-	// RopeBase is the base of the rotary frequencies (arXiv 2104.09864); 0 leaves
-	// positions out.
+	// RopeBase is the base of the rotary frequencies (arXiv 2104.09864); 0 means no positions.
 	RopeBase float64 `yaml:"rope_base" json:"rope_base"`
 
 	init    initializer
@@ -46,7 +44,7 @@ func (r Retention) Forward(b *graph.Builder, x graph.Tensor) graph.Tensor {
 	return linear.Apply(b, o, b.Param("o_proj.weight", r.init.recurrentOutput(values, d), d, values))
 }
 
-// logDecay is log(1 - 2^(-5-h)) of each head.
+// logDecay returns log(1 - 2^(-5-h)) for each head.
 func (r Retention) logDecay() []float64 {
 	g := make([]float64, r.Heads)
 	for h := range g {

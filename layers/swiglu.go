@@ -27,7 +27,7 @@ func (s SwiGLU) Forward(b *graph.Builder, x graph.Tensor) graph.Tensor {
 
 // hidden is silu(gate x) * up x [B T F].
 func (s SwiGLU) hidden(b *graph.Builder, x, gate, up graph.Tensor) graph.Tensor {
-	// Without gradients; of few rows a plan joins the ops in its own way.
+	// Without gradients. With few rows a plan fuses the ops in its own way.
 	if b.Carries() != nil && x.Shape().Rows() > graph.FewRows {
 		return linear_swiglu.Apply(b, x, gate, up)
 	}

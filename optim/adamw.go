@@ -1,5 +1,5 @@
-// Package optim turns gradients into updates: AdamW with clipping by the global
-// norm, and the learning rate's schedule.
+// Package optim turns gradients into updates: AdamW with clipping by the global norm, and the
+// learning rate schedule.
 package optim
 
 import (
@@ -16,20 +16,18 @@ type AdamW struct {
 	// PeakLR is the learning rate at the end of the warm-up.
 	PeakLR float64 `yaml:"lr" json:"lr"`
 
-	// Schedule is how the learning rate goes on behind the warm-up, see Schedules.
+	// Schedule is the shape of the learning rate after the warm-up, see Schedules.
 	Schedule string `yaml:"schedule" json:"schedule"`
 
-	// DecayFraction is the share of all updates, at the end, in which the schedule wsd
-	// falls. Left out, it is 0.2.
+	// DecayFraction is the fraction of all updates, at the end of the run, over which the schedule
+	// wsd decays. The default is 0.2.
 	DecayFraction *float64 `yaml:"decay_fraction,omitempty" json:"decay_fraction,omitempty"`
 
-	// MinLR is the learning rate at the end of the run. Left out, it is a tenth of
-	// PeakLR.
+	// MinLR is the learning rate at the end of the run. The default is a tenth of PeakLR.
 	MinLR *float64 `yaml:"min_lr,omitempty" json:"min_lr,omitempty"`
 
-	// The learning rate rises from 0 over WarmupSteps updates, or over WarmupFraction
-	// of all updates, rounded. Give one of them at most; left out, WarmupFraction is
-	// 0.01.
+	// The learning rate rises from 0 over WarmupSteps updates, or over WarmupFraction of all
+	// updates, rounded. At most one of them may be set; the default is a WarmupFraction of 0.01.
 	WarmupSteps    *int64   `yaml:"warmup_steps,omitempty" json:"warmup_steps,omitempty"`
 	WarmupFraction *float64 `yaml:"warmup_fraction,omitempty" json:"warmup_fraction,omitempty"`
 
@@ -39,15 +37,15 @@ type AdamW struct {
 	// Eps keeps the update of a parameter without gradients finite.
 	Eps float64 `yaml:"eps" json:"eps"`
 
-	// WeightDecay is decoupled: each update takes the learning rate times WeightDecay of a
+	// WeightDecay is decoupled: each update subtracts the learning rate times WeightDecay times the
 	// parameter.
 	WeightDecay float64 `yaml:"weight_decay" json:"weight_decay"`
 
-	// Decayed says which parameters WeightDecay is for, see Decays.
+	// Decayed selects the parameters that WeightDecay applies to, see Decays.
 	Decayed string `yaml:"decayed" json:"decayed"`
 
-	// GradClip is the greatest L2 norm of the whole gradient; a longer one is scaled
-	// down to it. 0 means no clipping.
+	// GradClip is the largest L2 norm of the whole gradient; a longer one is scaled down to it. 0
+	// means no clipping.
 	GradClip float64 `yaml:"grad_clip" json:"grad_clip"`
 }
 
@@ -57,18 +55,18 @@ const (
 	defaultDecayFraction  = 0.2
 )
 
-// Schedules of the learning rate behind its warm-up.
+// Schedules of the learning rate after its warm-up.
 const (
 	Cosine   = "cosine"   // half a cosine from PeakLR to MinLR
 	Linear   = "linear"   // a line from PeakLR to MinLR
-	WSD      = "wsd"      // PeakLR, and at the end a line to MinLR (warm-up, stable, decay; arXiv 2405.18392)
+	WSD      = "wsd"      // constant PeakLR, and at the end a line to MinLR (warm-up, stable, decay; arXiv 2405.18392)
 	Constant = "constant" // PeakLR to the end
 )
 
-// Schedules are what Schedule may be.
+// Schedules are the values that Schedule may have.
 var Schedules = []string{Cosine, Linear, WSD, Constant}
 
-// DefaultAdamW is what Samba was trained with (arXiv 2406.07522 and its
+// DefaultAdamW returns the settings that Samba was trained with (arXiv 2406.07522 and its
 // pretrain.py).
 func DefaultAdamW() AdamW {
 	return AdamW{PeakLR: 4e-4, Schedule: Cosine, Betas: []float64{0.9, 0.95}, Eps: 1e-8, WeightDecay: 0.1, Decayed: DecayAll, GradClip: 1}
@@ -116,8 +114,8 @@ func (o AdamW) Validate() error {
 	return nil
 }
 
-// LR is the learning rate of an update, counted from 0, in a run of totalSteps:
-// linear from 0 during the warm-up, then as Schedule says to the end, where it stays.
+// LR returns the learning rate of an update, counted from 0, in a run of totalSteps: linear from 0
+// during the warm-up, then following Schedule to the end, where it stays.
 func (o AdamW) LR(step, totalSteps int64) float64 {
 	from, last := o.Warmup(totalSteps), o.minLR()
 	if step < from {
@@ -143,7 +141,7 @@ func (o AdamW) LR(step, totalSteps int64) float64 {
 	return last + left*(o.PeakLR-last)
 }
 
-// decay is the number of updates in which the schedule wsd falls.
+// decay returns the number of updates over which the schedule wsd decays.
 func (o AdamW) decay(totalSteps int64) int64 {
 	fraction := defaultDecayFraction
 	if o.DecayFraction != nil {
@@ -152,7 +150,7 @@ func (o AdamW) decay(totalSteps int64) int64 {
 	return int64(math.Round(fraction * float64(totalSteps)))
 }
 
-// Warmup is the number of updates of the warm-up in a run of totalSteps.
+// Warmup returns the number of updates of the warm-up in a run of totalSteps.
 func (o AdamW) Warmup(totalSteps int64) int64 {
 	if o.WarmupSteps != nil {
 		return *o.WarmupSteps

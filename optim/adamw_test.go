@@ -76,7 +76,7 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// The values are what a float64 Python implementation of the schedule prints.
+// The expected values were printed by a float64 Python implementation of the schedule.
 func TestLR(t *testing.T) {
 	type point struct {
 		step int64

@@ -7,27 +7,27 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// What AdamW.Decayed may be.
+// The values that AdamW.Decayed may have.
 const (
 	// DecayAll decays every parameter, as Samba's code does.
 	DecayAll = "all"
-	// DecayMatrices decays the weights of products and embeddings, and leaves out norms,
-	// biases, convolutions, and Mamba's A_log and D.
+	// DecayMatrices decays the weights of products and embeddings, but not norms, biases,
+	// convolutions, or Mamba's A_log and D.
 	DecayMatrices = "matrices"
 )
 
-// Decays are what Decayed may be.
+// Decays are the values that Decayed may have.
 var Decays = []string{DecayAll, DecayMatrices}
 
-// run is n parameters from one on, counted in the flat layout of all, which weight decay
-// concerns or not.
+// run is n consecutive parameters, counted in the flat layout of all of them, which weight decay
+// either applies to or not.
 type run struct {
 	from, n int
 	decays  bool
 }
 
-// runs cut n parameters in as few runs as there can be. What is between two parameters goes
-// with the first of them.
+// runs cuts n parameters into as few runs as possible. The gap between two parameters belongs to
+// the run of the first.
 func (o AdamW) runs(params []graph.ParamSlot, n int) []run {
 	if o.Decayed == DecayAll {
 		return []run{{0, n, true}}
@@ -52,8 +52,8 @@ func (o AdamW) runs(params []graph.ParamSlot, n int) []run {
 	return list
 }
 
-// within calls f for what the runs have of elements [at, at+n): where it begins, counted
-// from at, and its length.
+// within calls f for the part of each run that lies in elements [at, at+n): its start, relative to
+// at, and its length.
 func within(list []run, at, n int, f func(from, n int, decays bool)) {
 	for _, r := range list {
 		if first, last := max(at, r.from), min(at+n, r.from+r.n); first < last {

@@ -9,7 +9,7 @@ import (
 	"github.com/sambatrain/sambatrain/optim"
 )
 
-// slots is a layout of n parameters, and which of them are matrices.
+// slots returns a layout of n parameters, and which of them are matrices.
 func slots() (params []graph.ParamSlot, matrices map[string]bool) {
 	at := 0
 	for _, p := range []graph.ParamSlot{
@@ -26,13 +26,13 @@ func slots() (params []graph.ParamSlot, matrices map[string]bool) {
 		at += (p.Shape.Size() + 15) / 16 * 16
 		params = append(params, p)
 	}
-	// Not in the order of the layout, as where a plan sorts them by the type that they are read in.
+	// Not in the order of the layout, as when a plan sorts them by the type that they are read in.
 	slices.Reverse(params)
 	return params, map[string]bool{"model.embeddings.weight": true, "model.layers.0.mixer.x_proj.weight": true, "model.layers.0.mixer.out_proj.weight": true}
 }
 
-// TestDecayed: with `decayed: matrices` these are updated as with `all`, and others as
-// without decay, to the bit.
+// TestDecayed: with `decayed: matrices` the matrices are updated as with `all`, and the others as
+// without decay, bit for bit.
 func TestDecayed(t *testing.T) {
 	params, matrices := slots()
 	trained := func(o optim.AdamW, mixed bool) *machine {
@@ -83,8 +83,8 @@ func TestDecayed(t *testing.T) {
 	}
 }
 
-// TestDecayedShards: where the layout is cut in runs, every element is updated once, by the
-// process that has it, with its own moments.
+// TestDecayedShards: where the layout is cut into runs, every element is updated once, by the
+// process that owns it, with its own moments.
 func TestDecayedShards(t *testing.T) {
 	params, _ := slots()
 	o := settings(1)
@@ -100,7 +100,7 @@ func TestDecayedShards(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					local := map[int]int{} // where an element of this shard's regions is among all
+					local := map[int]int{} // where an element of this shard's regions is in the whole layout
 					shard.Pieces(func(at, moment, n int) {
 						for i := range n {
 							local[moment+i] = at + i

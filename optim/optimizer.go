@@ -9,14 +9,14 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/adamw"
 )
 
-// ErrNotFinite is what Step returns when the gradient holds an infinity or a NaN.
-// The parameters and the moments are as before.
+// ErrNotFinite is returned by Step when the gradient contains an infinity or a NaN. The parameters
+// and the moments are unchanged.
 var ErrNotFinite = errors.New("the gradient is not finite")
 
 // Optimizer runs AdamW over a device's memory.
 type Optimizer struct {
-	// Skipped is the updates left out so far: the bias correction counts those that were
-	// done.
+	// Skipped is the number of updates left out so far: the bias correction counts only those that
+	// were done.
 	Skipped int64
 
 	settings AdamW
@@ -25,9 +25,9 @@ type Optimizer struct {
 	norm     [1]float32
 }
 
-// New makes the optimizer of n parameters, which lie as params say. mem's regions Params and Grads, and ExpAvg and
-// ExpAvgSq, are as long as the shard says. mixed keeps Shadow, half as long as Params, up
-// to date.
+// New makes the optimizer of n parameters with the layout of params. mem's regions Params, Grads,
+// ExpAvg and ExpAvgSq have the lengths given by the shard. With mixed it keeps Shadow, half as long
+// as Params, up to date.
 func New(dev graph.Device, mem graph.Memory, params []graph.ParamSlot, n int, o AdamW, mixed bool, shard Shard) (*Optimizer, error) {
 	plan, err := o.Build(params, n, mixed, shard)
 	if err != nil {
@@ -40,13 +40,12 @@ func New(dev graph.Device, mem graph.Memory, params []graph.ParamSlot, n int, o 
 	return &Optimizer{settings: o, update: update}, nil
 }
 
-// Plan is of an update.
+// Plan returns the plan of an update.
 func (o *Optimizer) Plan() *graph.Plan { return o.update.Plan() }
 
-// Step does update number step, counted from 0, of totalSteps, with the mean
-// gradient of microBatches, those of all processes, whose sum is in Grads. gradNorm is the
-// mean gradient's L2 norm before clipping; where it is not finite, the error is
-// ErrNotFinite and nothing was updated.
+// Step does update number `step`, counted from 0, of totalSteps, with the mean gradient of
+// microBatches (those of all processes), whose sum is in Grads. gradNorm is the L2 norm of the mean
+// gradient before clipping; if it is not finite, the error is ErrNotFinite and nothing was updated.
 func (o *Optimizer) Step(step, totalSteps int64, microBatches int) (gradNorm float64, err error) {
 	if microBatches < 1 {
 		return 0, fmt.Errorf("optimizer: step %d: %d micro-batches make no gradient", step, microBatches)

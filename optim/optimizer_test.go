@@ -13,7 +13,7 @@ import (
 	"github.com/sambatrain/sambatrain/optim"
 )
 
-// The model is n parameters, of which the last padding are always zero, as between
+// The model has n parameters, the last `padding` of which are always zero, like the gaps between
 // parameters in the flat regions.
 const (
 	n       = 2<<16 + 48 // three blocks of the kernels
@@ -32,7 +32,7 @@ func newMachine(t *testing.T, threads int, o optim.AdamW) *machine {
 	return newMachineOf(t, threads, o, nil, false)
 }
 
-// newMachineOf has n parameters that lie as params say, and where mixed their bfloat16 copy.
+// newMachineOf has n parameters with the layout of params, and with mixed also their bfloat16 copy.
 func newMachineOf(t *testing.T, threads int, o optim.AdamW, params []graph.ParamSlot, mixed bool) *machine {
 	t.Helper()
 	dev, err := cpu.New(threads)
@@ -76,7 +76,7 @@ func (m *machine) read(t *testing.T, r graph.Region) []float32 {
 	return x
 }
 
-// draw is a vector of normal numbers with zeros in the padding.
+// draw returns a vector of normal numbers with zeros in the padding.
 func draw(seed uint64, size float64) []float32 {
 	r := rand.New(rand.NewPCG(seed, 5))
 	x := make([]float32, n)
@@ -86,7 +86,7 @@ func draw(seed uint64, size float64) []float32 {
 	return x
 }
 
-// gradient is that of a step's micro-batch. Norms start near 3.6 and fall below 1.
+// gradient returns the gradient of a step's micro-batch. Norms start near 3.6 and fall below 1.
 func gradient(step, microBatch int) []float32 {
 	return draw(uint64(100+10*step+microBatch), 0.01/float64(1+step*step))
 }
@@ -112,7 +112,7 @@ func (m *machine) train(t *testing.T, microBatches int) []float64 {
 	return norms
 }
 
-// trainReference is the same in float64, after AdamW's paper.
+// trainReference does the same in float64, following AdamW's paper.
 func trainReference(o optim.AdamW, microBatches int) (p, m, v, norms []float64) {
 	p, m, v = make([]float64, n), make([]float64, n), make([]float64, n)
 	for i, x := range draw(0, 1) {

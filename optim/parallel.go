@@ -10,8 +10,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/zero"
 )
 
-// Reduction sums gradients over the processes of a run: all of a bucket, or, for a sharded
-// optimizer, the piece that a process updates. bfloat16: they travel in that.
+// Reduction sums gradients over the processes of a run: a whole bucket, or, for a sharded
+// optimizer, the piece that a process updates. With bfloat16 they are sent in that format.
 func Reduction(buckets graph.Buckets, sharded, bfloat16 bool) graph.Reduction {
 	r := graph.Reduction{Op: all_reduce.Spec(), Buckets: buckets, Round: rounding(bfloat16)}
 	if sharded {
@@ -27,7 +27,7 @@ func rounding(bfloat16 bool) *graph.Spec {
 	return nil
 }
 
-// The names of what BuildSum takes and gives.
+// The names of BuildSum's input and result.
 const (
 	SumInput  = "share"
 	SumResult = "sum"
@@ -40,27 +40,26 @@ func BuildSum(n int) (*graph.Plan, error) {
 	return b.Compile()
 }
 
-// Sharding is a plan for one of several processes that have pieces of parameters and
-// gradients; like is the training's plan, nil in the making of that. bfloat16: gradients
-// travel in that.
+// Sharding is a plan for one of several processes that own pieces of parameters and gradients. like
+// is the plan of the training, or nil when making that plan itself. With bfloat16 gradients are
+// sent in that format.
 func Sharding(processes int, bfloat16 bool, like *graph.Plan) graph.Sharding {
 	return graph.Sharding{Processes: processes, Gather: all_gather.PieceSpec(processes), Reduce: reduce_scatter.PieceSpec(processes),
 		Clear: zero.Spec(), Round: rounding(bfloat16), Like: like}
 }
 
-// Shard is the part of an update that one of several processes does: piece Rank of
-// Size equal ones of each bucket (ZeRO stage 1, arXiv 1910.02054). The moments of its
-// pieces lie one behind the other, as long as a Size'th of the parameters. The zero
-// Shard does it all.
+// Shard is the part of an update that one of several processes does: piece Rank of Size equal
+// pieces of each bucket (ZeRO stage 1, arXiv 1910.02054). The moments of its pieces are stored
+// contiguously and are 1/Size as long as the parameters. The zero Shard does the whole update.
 type Shard struct {
 	Rank, Size int
 	Buckets    graph.Buckets
-	// Full: parameters and gradients lie as the moments do, and a process has its pieces
-	// of them alone (stage 3).
+	// Full: parameters and gradients are laid out like the moments, and a process holds only its
+	// own pieces of them (stage 3).
 	Full bool
 }
 
-// Moments is the length of each moment's region for n parameters.
+// Moments returns the length of each moment's region for n parameters.
 func (s Shard) Moments(n int) int {
 	if s.Size == 0 {
 		return n
@@ -68,7 +67,7 @@ func (s Shard) Moments(n int) int {
 	return s.Buckets.Length / s.Size
 }
 
-// Parameters is the length of the regions Params and Grads for n parameters in all.
+// Parameters returns the length of the regions Params and Grads for n parameters in all.
 func (s Shard) Parameters(n int) int {
 	if s.Full {
 		return s.Moments(n)
@@ -76,8 +75,8 @@ func (s Shard) Parameters(n int) int {
 	return n
 }
 
-// Pieces calls f for each of the shard's pieces: where it is among all parameters, where
-// in a region that holds pieces alone, and its length.
+// Pieces calls f for each of the shard's pieces: its position among all parameters, its position in
+// a region that holds only pieces, and its length.
 func (s Shard) Pieces(f func(at, moment, n int)) {
 	for from, n := range s.Buckets.All() {
 		n /= s.Size

@@ -8,8 +8,8 @@ import (
 	"github.com/sambatrain/sambatrain/optim"
 )
 
-// TestShardedUpdate: a sharded update sends what it has updated while it updates more, in
-// mixed precision and for any number of processes.
+// TestShardedUpdate: a sharded update sends what it has updated while it updates more, in mixed
+// precision and for any number of processes.
 func TestShardedUpdate(t *testing.T) {
 	for _, processes := range []int{1, 2, 3} {
 		shard := optim.Shard{Rank: processes - 1, Size: processes, Buckets: graph.NewBuckets(700, 300, processes)}

@@ -18,7 +18,7 @@ const (
 	gradNormResult = "grad_norm"
 )
 
-// settings are those of an update with weight decay or without.
+// settings returns the settings of an update with or without weight decay.
 func (o AdamW) settings(decays bool) adamw.Settings {
 	s := adamw.Settings{Beta1: o.Betas[0], Beta2: o.Betas[1], Eps: o.Eps, MaxNorm: o.GradClip}
 	if decays {
@@ -27,9 +27,9 @@ func (o AdamW) settings(decays bool) adamw.Settings {
 	return s
 }
 
-// Build is one update of n parameters, which lie as params say, from the gradients in
-// Grads. mixed also writes Shadow, the parameters in bfloat16. A shard's gradients are those
-// of its pieces; afterwards all parameters are up to date, or with shard.Full the pieces.
+// Build makes the plan of one update of n parameters with the layout of params, from the gradients
+// in Grads. With mixed it also writes Shadow, the parameters in bfloat16. A shard has the gradients
+// of its pieces; afterwards all parameters are up to date, or with shard.Full its pieces.
 func (o AdamW) Build(params []graph.ParamSlot, n int, mixed bool, shard Shard) (*graph.Plan, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -58,7 +58,7 @@ func (o AdamW) Build(params []graph.ParamSlot, n int, mixed bool, shard Shard) (
 	return b.Compile()
 }
 
-// update is a plan in the making.
+// update is a plan under construction.
 type update struct {
 	AdamW
 	b     *graph.Builder
@@ -67,8 +67,7 @@ type update struct {
 	runs  []run
 }
 
-// step updates n parameters, which begin so far behind the beginnings of region Params, and
-// of the moments' regions.
+// step updates n parameters, at the given offsets in region Params and in the moments' regions.
 func (u *update) step(param, moment, n int, mixed, decays bool) {
 	b := u.b
 	p, g := b.Range(graph.Params, param, n), b.Range(graph.Grads, param, n)
@@ -80,12 +79,12 @@ func (u *update) step(param, moment, n int, mixed, decays bool) {
 	}
 }
 
-// piece is step for elements [at, at+n) of all parameters, a step for each run of them.
+// piece is step for elements [at, at+n) of all parameters, with one step per run.
 func (u *update) piece(at, param, moment, n int, mixed bool) {
 	within(u.runs, at, n, func(from, n int, decays bool) { u.step(param+from, moment+from, n, mixed, decays) })
 }
 
-// shard updates a shard's pieces, and sends them while it updates more.
+// shard updates a shard's pieces and sends them while it updates more.
 func (u *update) shard(shard Shard, mixed bool) {
 	b := u.b
 	var square graph.Tensor
@@ -111,7 +110,7 @@ func (u *update) shard(shard Shard, mixed bool) {
 		whole := b.Range(graph.Params, from, n)
 		all_gather.Apply(b, whole)
 		if bucket > 0 {
-			cast(bucket-1, gathered[bucket-1]) // while this one is on its way
+			cast(bucket-1, gathered[bucket-1]) // while this one is being sent
 		}
 		gathered = append(gathered, whole)
 	})

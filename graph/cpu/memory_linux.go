@@ -36,7 +36,7 @@ func availableIn(root fs.FS) int64 {
 type memoryGroup struct {
 	dir          string
 	limit, usage string
-	files        string // before the names of its counts of pages of files
+	files        string // prefix of the names of its file page counts
 }
 
 // memoryGroups are this process's control groups and their ancestors, of both versions. If a

@@ -151,7 +151,7 @@ func (k footprint) check(t *testing.T, g target, l graph.Launch, atScale bool) {
 // compileOne returns the footprints of a source's kernels, by name.
 func compileOne(t *testing.T, c *compiler, r *graph.Resolved, opts []string) map[string]footprint {
 	t.Helper()
-	_, log, err := c.translate(r.Spec.Name+".cu", common+"\n#line 1 \"op\"\n"+r.Spec.CUDA.Source, opts)
+	_, log, err := c.translate(r.Spec.Name+".cu", newUnit(r.Spec.CUDA.Source, "", nil).text, opts)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ package cuda
 import (
 	"fmt"
 	"runtime"
-	"strings"
 	"unsafe"
 
 	"github.com/ebitengine/purego"
@@ -30,7 +29,7 @@ type Device struct {
 	scratch    uint64 // cublasLt's workspace
 	tf32       bool
 	tuner      *tuner // nil: the library's first proposals are used
-	modules    map[string]uintptr
+	modules    modules
 	programs   []*Program
 
 	// With several processes: their communicator, the stream of its calls, and the event that makes
@@ -46,10 +45,11 @@ func New(ordinal int) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Device{driver: drv, modules: map[string]uintptr{}}
+	d := &Device{driver: drv}
 	if d.compiler, err = openCompiler(); err != nil {
 		return nil, err
 	}
+	d.modules.load = func(op string, u unit) (uintptr, error) { return load(drv, d.compiler, op, u) }
 	if d.blas, err = openBLAS(); err != nil {
 		return nil, err
 	}
@@ -179,19 +179,11 @@ func (d *Device) Libraries() []string {
 	}
 }
 
-// function compiles a source and looks up a kernel in it.
+// function looks up a kernel in a source, which is compiled the first time.
 func (d *Device) function(op string, source string, l graph.Launch) (uintptr, error) {
-	key := op + "\x00" + strings.Join(options(d.arch, l.Defines), "\x00") + "\x00" + source
-	module := d.modules[key]
-	if module == 0 {
-		code, err := d.compiler.build(op+".cu", source, d.arch, l.Defines)
-		if err != nil {
-			return 0, err
-		}
-		if err := d.driver.call("cuModuleLoadData", d.driver.moduleLoadData, uintptr(unsafe.Pointer(&module)), uintptr(unsafe.Pointer(&code[0]))); err != nil {
-			return 0, fmt.Errorf("%w: %s", err, op)
-		}
-		d.modules[key] = module
+	module, err := d.modules.of(op, newUnit(source, d.arch, l.Defines))
+	if err != nil {
+		return 0, err
 	}
 	var f uintptr
 	if err := d.driver.call("cuModuleGetFunction", d.driver.moduleGetFunction, uintptr(unsafe.Pointer(&f)), module, uintptr(unsafe.Pointer(cString(l.Kernel)))); err != nil {
@@ -220,7 +212,7 @@ func (d *Device) Close() error {
 			m.release()
 		}
 		d.free(d.scratch)
-		for _, m := range d.modules {
+		for _, m := range d.modules.loaded {
 			purego.SyscallN(d.driver.moduleUnload, m)
 		}
 		if d.lt != 0 {

@@ -88,16 +88,15 @@ func cacheError(err error) error {
 	return fmt.Errorf("cuda: kernel cache: %w; name a folder that can be written in XDG_CACHE_HOME", err)
 }
 
-// build returns the machine code of a source, from the cache if possible.
-func (c *compiler) build(name, source, arch string, defines map[string]string) ([]byte, error) {
-	text, opts := common+"\n#line 1 \""+name+"\"\n"+source, options(arch, defines)
-	sum := sha256.Sum256([]byte(fmt.Sprintf("nvrtc %d.%d\n%s\n%s", c.major, c.minor, strings.Join(opts, "\n"), text)))
+// build returns the machine code of a unit, from the cache if it is there. name stands for it in messages.
+func (c *compiler) build(name string, u unit) ([]byte, error) {
+	sum := sha256.Sum256([]byte(fmt.Sprintf("nvrtc %d.%d\n%s", c.major, c.minor, u.key())))
 	dir, err := cacheFolder()
 	if err != nil {
 		return nil, err
 	}
 	if dir == "" {
-		code, _, err := c.translate(name, text, opts)
+		code, _, err := c.translate(name, u.text, u.options)
 		return code, err
 	}
 	path := filepath.Join(dir, hex.EncodeToString(sum[:16])+".cubin")
@@ -112,7 +111,7 @@ func (c *compiler) build(name, source, arch string, defines map[string]string) (
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, cacheError(err)
 	}
-	code, _, err := c.translate(name, text, opts)
+	code, _, err := c.translate(name, u.text, u.options)
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,6 +14,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu"
 	"github.com/sambatrain/sambatrain/graph/cuda"
 	"github.com/sambatrain/sambatrain/internal/dist"
+	"github.com/sambatrain/sambatrain/internal/dylib"
 	"github.com/sambatrain/sambatrain/internal/verify"
 	"github.com/sambatrain/sambatrain/recipes"
 )
@@ -53,8 +55,10 @@ type checkup struct {
 	// Libraries are those that were found, or why not, in a line each.
 	Libraries []string `json:"libraries"`
 	// NoGPU is why there is none, where there is none.
-	NoGPU string          `json:"no_gpu,omitempty"`
-	Tests []checkedDevice `json:"tests"`
+	NoGPU string `json:"no_gpu,omitempty"`
+	// Searched is where libraries were looked for, if one is missing.
+	Searched string          `json:"searched,omitempty"`
+	Tests    []checkedDevice `json:"tests"`
 
 	w io.Writer // gets a line as soon as something is found
 }
@@ -72,7 +76,7 @@ type processPlace struct {
 type checkedDevice struct {
 	Device  string  `json:"device"`
 	DType   string  `json:"dtype"`
-	Sound   bool    `json:"sound"`
+	Correct bool    `json:"correct"`
 	Error   string  `json:"error,omitempty"`
 	Seconds float64 `json:"seconds"`
 }
@@ -92,19 +96,38 @@ func (d *checkup) run(flags processFlags) error {
 		fmt.Fprintf(d.w, "process: %v\n", place)
 		d.Process = processPlace{Rank: place.Rank, WorldSize: place.Size, LocalRank: place.LocalRank, Source: place.Source}
 	}
-	d.found(dist.Libraries())
+	for _, l := range dist.Libraries() {
+		if l.Err != nil {
+			l.Version = d.brief(l.Err)
+		}
+		d.found([]string{l.Use + ": " + l.Version})
+	}
 	fmt.Fprintln(d.w)
-	sound, err := d.testDevices()
+	correct, err := d.testDevices()
 	if err != nil {
 		return err
 	}
-	if !sound {
-		return fmt.Errorf("a device computes wrongly: %w", errReported)
+	if d.Searched != "" {
+		fmt.Fprintf(d.w, "\nLibraries were looked for %s. Install a missing one, or name its folder in LD_LIBRARY_PATH.\n", d.Searched)
+	}
+	if !correct {
+		return fmt.Errorf("a device computes wrong results: %w", errReported)
 	}
 	if placeErr != nil {
 		return errors.Join(placeErr, errReported)
 	}
 	return nil
+}
+
+// brief is an error without the places where a library was looked for, which are reported once
+// for all.
+func (d *checkup) brief(err error) string {
+	var missing *dylib.Missing
+	if !errors.As(err, &missing) {
+		return err.Error()
+	}
+	d.Searched = missing.Searched
+	return strings.TrimSuffix(err.Error(), missing.Where())
 }
 
 // found reports libraries.
@@ -115,38 +138,38 @@ func (d *checkup) found(lines []string) {
 	d.Libraries = append(d.Libraries, lines...)
 }
 
-// testDevices reports what each device is and whether it is sound, and whether all are.
-func (d *checkup) testDevices() (sound bool, err error) {
+// testDevices reports what each device is and whether its results are correct, and whether all are.
+func (d *checkup) testDevices() (correct bool, err error) {
 	dev, err := cpu.New(0)
 	if err != nil {
 		return false, err
 	}
-	sound = d.test(dev, recipes.Float32)
+	correct = d.test(dev, recipes.Float32)
 	dev.Close()
 	gpu, err := cuda.New(0)
 	if err != nil {
-		fmt.Fprintf(d.w, "no GPU: %v\n", err)
-		d.NoGPU = err.Error()
-		return sound, nil
+		d.NoGPU = d.brief(err)
+		fmt.Fprintf(d.w, "no GPU: %s\n", d.NoGPU)
+		return correct, nil
 	}
 	d.found(gpu.Libraries())
 	for _, dtype := range []string{recipes.Float32, recipes.BFloat16, recipes.TF32} {
 		if dtype == recipes.TF32 {
 			gpu.AllowTF32()
 		}
-		sound = d.test(gpu, dtype) && sound
+		correct = d.test(gpu, dtype) && correct
 	}
 	gpu.Close()
-	return sound, nil
+	return correct, nil
 }
 
-// test reports a device, and whether it is sound.
+// test reports a device, and whether its results are correct.
 func (d *checkup) test(dev graph.Device, dtype string) bool {
 	started := time.Now()
 	run := recipes.Defaults().Run
 	run.Device, run.DType = recipes.Auto, dtype
 	r, err := verify.SelfTest(dev, run)
-	t := checkedDevice{Device: dev.Name(), DType: dtype, Sound: err == nil, Seconds: time.Since(started).Seconds()}
+	t := checkedDevice{Device: dev.Name(), DType: dtype, Correct: err == nil, Seconds: time.Since(started).Seconds()}
 	if err != nil {
 		t.Error = err.Error()
 		fmt.Fprintf(d.w, "%s, %s: FAILED: %v\n", t.Device, dtype, err)
@@ -154,8 +177,8 @@ func (d *checkup) test(dev graph.Device, dtype string) bool {
 		if run.Mixed() {
 			dtype += fmt.Sprintf(", float32 in %d of %d sublayers", r.Float32Sublayers, r.Sublayers)
 		}
-		fmt.Fprintf(d.w, "%s, %s: sound (%.1f s)\n", t.Device, dtype, t.Seconds)
+		fmt.Fprintf(d.w, "%s, %s: correct (%.1f s)\n", t.Device, dtype, t.Seconds)
 	}
 	d.Tests = append(d.Tests, t)
-	return t.Sound
+	return t.Correct
 }

@@ -8,32 +8,34 @@ import (
 	"github.com/ebitengine/purego"
 )
 
-// Libraries says, in a line each, which library moves numbers between CPUs and which
-// between GPUs, and where it was found.
-func Libraries() []string { return []string{openMPIVersion(), ncclVersion()} }
+// Libraries are the one that connects CPUs and the one that connects GPUs.
+func Libraries() []Library {
+	cpus, gpus := Library{Use: "between CPUs"}, Library{Use: "between GPUs"}
+	cpus.Version, cpus.Err = openMPIVersion()
+	gpus.Version, gpus.Err = ncclVersion()
+	return []Library{cpus, gpus}
+}
 
-func openMPIVersion() string {
-	const what = "between CPUs: "
+func openMPIVersion() (string, error) {
 	m, err := openMPILibrary()
 	if err != nil {
-		return what + err.Error()
+		return "", err
 	}
 	var text [8192]byte // MPI_MAX_LIBRARY_VERSION_STRING is 256 in Open MPI
 	var n int32
 	if err := m.call("MPI_Get_library_version", m.libraryVersion, uintptr(unsafe.Pointer(&text[0])), uintptr(unsafe.Pointer(&n))); err != nil {
-		return what + err.Error()
+		return "", err
 	}
 	version, _, _ := strings.Cut(string(text[:max(n, 0)]), ",")
-	return fmt.Sprintf("%s%s (%s)", what, version, m.lib.Path)
+	return fmt.Sprintf("%s (%s)", version, m.lib.Path), nil
 }
 
-func ncclVersion() string {
-	const what = "between GPUs: "
+func ncclVersion() (string, error) {
 	n, err := openNCCL("libnccl.so.2")
 	if err != nil {
-		return what + err.Error()
+		return "", err
 	}
 	var v int32
 	purego.SyscallN(n.version, uintptr(unsafe.Pointer(&v)))
-	return fmt.Sprintf("%sNCCL %d.%d.%d (%s)", what, v/10000, v/100%100, v%100, n.lib.Path)
+	return fmt.Sprintf("NCCL %d.%d.%d (%s)", v/10000, v/100%100, v%100, n.lib.Path), nil
 }

@@ -19,4 +19,4 @@ func NewNCCL(Topology, *Line) (graph.StreamComm, error) {
 }
 
 // Libraries is empty: they are reached on Linux only.
-func Libraries() []string { return nil }
+func Libraries() []Library { return nil }

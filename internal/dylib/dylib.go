@@ -1,7 +1,5 @@
 //go:build linux
 
-// Package dylib loads shared libraries at run time, so that one binary runs with and
-// without them.
 package dylib
 
 import (
@@ -47,8 +45,8 @@ func Open(names ...string) (*Library, error) {
 	if last != nil {
 		return nil, fmt.Errorf("%s can't be opened: %w", names[0], last)
 	}
-	return nil, fmt.Errorf("no %s: looked where the dynamic linker looks, in %s, and in site-packages/nvidia/*/lib of the Pythons under %s; install it, or name its folder in LD_LIBRARY_PATH",
-		strings.Join(names, " or "), strings.Join(toolkits, ", "), strings.Join(pythons, ", "))
+	return nil, &Missing{names, fmt.Sprintf("where the dynamic linker looks, in %s, and in site-packages/nvidia/*/lib of the Pythons under %s",
+		strings.Join(toolkits, ", "), strings.Join(pythons, ", "))}
 }
 
 // Where CUDA toolkits and drivers are, and where Pythons are that may have

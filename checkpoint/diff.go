@@ -41,8 +41,9 @@ func (f Float) MarshalJSON() ([]byte, error) {
 	return json.Marshal(float64(f))
 }
 
-// Diff compares two checkpoints, parameters and moments.
-func Diff(a, b *Checkpoint) (*Difference, error) {
+// Diff compares two checkpoints, parameters and moments. recipes says in which lines two recipes' texts differ; if it is
+// nil, or a checkpoint has no text, their sums stand for them.
+func Diff(a, b *Checkpoint, recipes func(a, b []byte) []string) (*Difference, error) {
 	d := &Difference{Tensors: []TensorDifference{}, State: []string{}}
 	for _, part := range []string{partModel, partOptimizer} {
 		if err := d.compare(a, b, part); err != nil {
@@ -55,18 +56,40 @@ func Diff(a, b *Checkpoint) (*Difference, error) {
 		a, b any
 	}{
 		{"step", a.Step, b.Step}, {"tokens", a.Tokens, b.Tokens}, {"position", a.Position, b.Position},
-		{"recipe_sha256", a.RecipeSHA256, b.RecipeSHA256}, {"code_version", a.CodeVersion, b.CodeVersion},
+		{"code_version", a.CodeVersion, b.CodeVersion},
 	} {
 		if v.a != v.b {
 			d.State = append(d.State, fmt.Sprintf("%s: %v and %v", v.name, v.a, v.b))
 		}
 	}
+	recipeLines, err := diffRecipes(a, b, recipes)
+	if err != nil {
+		return nil, err
+	}
+	d.State = append(d.State, recipeLines...)
 	for _, key := range slices.Sorted(maps.Keys(joined(a.Extra, b.Extra))) {
 		if one, two := string(a.Extra[key]), string(b.Extra[key]); one != two {
 			d.State = append(d.State, fmt.Sprintf("state.%s differs", key))
 		}
 	}
 	return d, nil
+}
+
+func diffRecipes(a, b *Checkpoint, recipes func(a, b []byte) []string) ([]string, error) {
+	if a.RecipeSHA256 == b.RecipeSHA256 {
+		return nil, nil
+	}
+	var texts [2][]byte
+	for i, c := range []*Checkpoint{a, b} {
+		var err error
+		if texts[i], err = c.ReadRecipe(); err != nil {
+			return nil, err
+		}
+	}
+	if recipes == nil || texts[0] == nil || texts[1] == nil {
+		return []string{fmt.Sprintf("recipe_sha256: %s and %s", a.RecipeSHA256, b.RecipeSHA256)}, nil
+	}
+	return recipes(texts[0], texts[1]), nil
 }
 
 func joined[V any](a, b map[string]V) map[string]V {

@@ -19,7 +19,7 @@ func TestDiff(t *testing.T) {
 		return c
 	}
 	first, again := load(save(t, r, 1, 1)), load(save(t, r, 2, 1))
-	d, err := Diff(first, again)
+	d, err := Diff(first, again, nil)
 	if err != nil || !d.Same || d.Equal == 0 || len(d.Tensors) > 0 || !strings.Contains(strings.Join(d.State, "\n"), "step: 1 and 2") {
 		t.Errorf("%+v (%v)", d, err)
 	}
@@ -31,7 +31,7 @@ func TestDiff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err = Diff(load(info), first)
+	d, err = Diff(load(info), first, nil)
 	if err != nil || d.Same {
 		t.Fatalf("%+v (%v)", d, err)
 	}
@@ -53,5 +53,44 @@ func TestDiff(t *testing.T) {
 	}
 	if _, err := json.Marshal(d); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestDiffRecipes: differences of recipes are told in the words of who knows recipes, or else by their sums.
+func TestDiffRecipes(t *testing.T) {
+	model, optimizer := tensors(1)
+	saved := func(recipe string) *Checkpoint {
+		t.Helper()
+		s := state(1)
+		s.Recipe, s.RecipeSHA256 = nil, RecipeSHA256([]byte(recipe))
+		if recipe != "" {
+			s.Recipe = []byte(recipe)
+		}
+		info, err := lock(t, t.TempDir()).Save(s, model, optimizer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := Load(info.Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	words := func(a, b []byte) []string { return []string{string(a) + " and " + string(b)} }
+	one, two, none := saved("a: 1"), saved("a: 2"), saved("")
+	for name, c := range map[string]struct {
+		a, b    *Checkpoint
+		recipes func(a, b []byte) []string
+		want    string
+	}{
+		"the same":     {one, saved("a: 1"), words, ""},
+		"others":       {one, two, words, "a: 1 and a: 2"},
+		"no words":     {one, two, nil, "recipe_sha256: " + one.RecipeSHA256 + " and " + two.RecipeSHA256},
+		"without text": {one, none, words, "recipe_sha256: " + one.RecipeSHA256 + " and " + none.RecipeSHA256},
+	} {
+		d, err := Diff(c.a, c.b, c.recipes)
+		if err != nil || !d.Same || strings.Join(d.State, "\n") != c.want {
+			t.Errorf("%s: %+v (%v), want %q", name, d, err, c.want)
+		}
 	}
 }

@@ -69,7 +69,7 @@ func TestShares(t *testing.T) {
 		c := newest(t, dir)
 		holds(t, c, 1)
 		save(t, lock(t, other), 1, 1)
-		if d, err := Diff(c, newest(t, other)); err != nil || !d.Same || d.Equal != 12 {
+		if d, err := Diff(c, newest(t, other), nil); err != nil || !d.Same || d.Equal != 12 {
 			t.Errorf("%d processes: %+v, %v", size, d, err)
 		}
 		ranges(t, c)

@@ -227,7 +227,7 @@ tensors are bit-identical, 1 if not.`,
 					return err
 				}
 			}
-			d, err := checkpoint.Diff(pair[0], pair[1])
+			d, err := checkpoint.Diff(pair[0], pair[1], train.RecipeDifferences)
 			if err != nil {
 				return err
 			}

@@ -102,3 +102,33 @@ func TestConfigBeforeFloat32Sublayers(t *testing.T) {
 		}
 	}
 }
+
+// TestRecipeDifferences: keys that change no result are left out, a device is not.
+func TestRecipeDifferences(t *testing.T) {
+	r := recipe(t)
+	text := func(sets ...string) []byte {
+		t.Helper()
+		changed := *r
+		for _, set := range sets {
+			if err := changed.Set(set); err != nil {
+				t.Fatal(err)
+			}
+		}
+		text, err := changed.YAML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	for _, c := range []struct{ sets, want []string }{
+		{[]string{"run.out=elsewhere", "run.threads=3", "run.memory_budget=1GB"}, nil},
+		{[]string{"run.device=cuda", "optim.lr=0.5"}, []string{"optim.lr: 0.01 and 0.5", `run.device: "cpu" and "cuda"`}},
+	} {
+		if got := RecipeDifferences(text(), text(c.sets...)); !slices.Equal(got, c.want) {
+			t.Errorf("%q: %q, want %q", c.sets, got, c.want)
+		}
+	}
+	if got := RecipeDifferences(text(), []byte("nmae: y\n")); len(got) != 1 || !strings.Contains(got[0], "unknown key nmae") {
+		t.Errorf("a recipe that can't be read: %q", got)
+	}
+}

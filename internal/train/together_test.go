@@ -114,7 +114,7 @@ func TestPieces(t *testing.T) {
 	if samples["stopped"] == "" || samples["stopped"] != samples["whole"] {
 		t.Errorf("the samples are %q", samples)
 	}
-	if d, err := checkpoint.Diff(runs["stopped"], runs["whole"]); err != nil || !d.Same || d.Equal == 0 {
+	if d, err := checkpoint.Diff(runs["stopped"], runs["whole"], nil); err != nil || !d.Same || d.Equal == 0 {
 		t.Errorf("the run that stopped ends otherwise: %+v, %v", d, err)
 	}
 	files, err := filepath.Glob(filepath.Join(runs["whole"].Dir, "optimizer-rank-0000?-of-00004.safetensors"))
@@ -146,7 +146,7 @@ func TestPieces(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d, err := checkpoint.Diff(alone, runs["whole"]); err != nil || !d.Same {
+	if d, err := checkpoint.Diff(alone, runs["whole"], nil); err != nil || !d.Same {
 		t.Errorf("one process reads something else: %+v, %v", d, err)
 	}
 }

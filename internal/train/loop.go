@@ -28,9 +28,12 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 		s.console = s.options.Console(runlog.ConsoleOptions{Total: int(r.Train.Steps), LogEvery: int(r.Run.LogEvery)})
 	}
 	started := time.Now()
-	finished := s.step >= r.Train.Steps // resumed for what follows the last checkpoint
+	if s.step > r.Train.Steps {
+		return nil, s.past()
+	}
+	finished := s.step == r.Train.Steps // resumed for what follows the last checkpoint
 	if finished {
-		s.options.Log.Info("all steps are already done; validating and sampling again", "steps", s.step)
+		s.options.Log.Info("all steps are already done; validating and sampling again, --set train.steps=... trains further", "steps", s.step)
 		if s.loss, err = lastLoss(filepath.Join(s.dir, MetricsFile)); err != nil {
 			return nil, err
 		}
@@ -57,6 +60,13 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 		return nil, nil
 	}
 	return s.report(ctx, last, time.Since(started))
+}
+
+// past is the error of a run that has done more steps than it is asked for: they can't be undone.
+func (s *session) past() error {
+	dir := shell.Quote(s.dir)
+	return fmt.Errorf("train.steps: %d, and %s has done %d steps already; ask for more, or use an earlier checkpoint in place of the run: `sambatrain checkpoint ls %s` lists them",
+		s.recipe.Train.Steps, s.dir, s.step, dir)
 }
 
 // report writes the run's sample and its result, which comes last.

@@ -339,6 +339,27 @@ func TestAllDamaged(t *testing.T) {
 	}
 }
 
+// TestShorterRun: a run that has done more steps than it is asked for says so, and stays as it is.
+func TestShorterRun(t *testing.T) {
+	r := recipe(t)
+	if _, err := Pretrain(t.Context(), r, quiet()); err != nil {
+		t.Fatal(err)
+	}
+	was := newest(t, r.Run.Out)
+	_, err := Resume(t.Context(), r.Run.Out, quiet(), "train.steps=5")
+	want := fmt.Sprintf("train.steps: 5, and %s has done 6 steps already; ask for more, or use an earlier checkpoint in place of the run: `sambatrain checkpoint ls %[1]s` lists them", r.Run.Out)
+	if err == nil || err.Error() != want {
+		t.Errorf("error is %v, want %q", err, want)
+	}
+	if is := newest(t, r.Run.Out); is.Step != was.Step || !is.SavedAt.Equal(was.SavedAt) {
+		t.Errorf("the newest checkpoint is of step %d, saved at %v", is.Step, is.SavedAt)
+	}
+	res, err := Resume(t.Context(), r.Run.Out, quiet(), "train.steps=6")
+	if err != nil || res.Steps != 6 {
+		t.Errorf("with as many steps as it has done: %+v, %v", res, err)
+	}
+}
+
 // TestLongerRun extends a finished run.
 func TestLongerRun(t *testing.T) {
 	r := recipe(t)

@@ -135,6 +135,26 @@ __device__ __forceinline__ float warp_max(float x) {
   return x;
 }
 
+__device__ __forceinline__ uint64_t warp_max(uint64_t x) {
+#pragma unroll
+  for (int d = WARP / 2; d > 0; d /= 2) x = max(x, (uint64_t)__shfl_xor_sync(FULL, x, d));
+  return x;
+}
+
+// key_of combines a score and its number into one integer: a higher score has a larger key, and so has the lower number
+// of two equal scores. NaN has the key 0, and the number of key 0 is 0.
+__device__ __forceinline__ uint64_t key_of(float score, int number) {
+  if (!(score >= -INF)) return 0;
+  uint32_t bits = __float_as_uint(score + 0.f); // -0 is 0
+  bits = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
+  return (uint64_t)bits << 32 | (uint32_t)~number;
+}
+__device__ __forceinline__ int number_of(uint64_t key) { return key == 0 ? 0 : (int)~(uint32_t)key; }
+__device__ __forceinline__ float score_of(uint64_t key) {
+  uint32_t bits = (uint32_t)(key >> 32);
+  return __uint_as_float(bits & 0x80000000u ? bits & 0x7fffffffu : ~bits);
+}
+
 // block_sum and block_max reduce over all threads of a block, in an order that depends only on
 // blockDim. shared holds 33 floats. Every thread gets the result.
 __device__ __forceinline__ float block_sum(float x, float *shared) {

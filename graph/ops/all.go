@@ -9,6 +9,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/add_bias"
 	"github.com/sambatrain/sambatrain/graph/ops/all_gather"
 	"github.com/sambatrain/sambatrain/graph/ops/all_reduce"
+	"github.com/sambatrain/sambatrain/graph/ops/argmax"
 	"github.com/sambatrain/sambatrain/graph/ops/attention"
 	"github.com/sambatrain/sambatrain/graph/ops/cast_weights"
 	"github.com/sambatrain/sambatrain/graph/ops/causal_conv"
@@ -29,6 +30,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/rope"
 	"github.com/sambatrain/sambatrain/graph/ops/rotary_bias"
 	"github.com/sambatrain/sambatrain/graph/ops/round"
+	"github.com/sambatrain/sambatrain/graph/ops/sample"
 	"github.com/sambatrain/sambatrain/graph/ops/selective_scan"
 	"github.com/sambatrain/sambatrain/graph/ops/silu"
 	"github.com/sambatrain/sambatrain/graph/ops/swiglu"
@@ -51,6 +53,7 @@ func All() []Op {
 		{"add_bias", add_bias.Cases},
 		{"all_gather", all_gather.Cases},
 		{"all_reduce", all_reduce.Cases},
+		{"argmax", argmax.Cases},
 		{"attention", attentionCases},
 		{"cast_weights", cast_weights.Cases},
 		{"causal_conv", causal_conv.Cases},
@@ -71,6 +74,7 @@ func All() []Op {
 		{"rope", rope.Cases},
 		{"rotary_bias", rotary_bias.Cases},
 		{"round", round.Cases},
+		{"sample", sample.Cases},
 		{"selective_scan", selective_scan.Cases},
 		{"silu", silu.Cases},
 		{"swiglu", swiglu.Cases},

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"slices"
 
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
+	"github.com/sambatrain/sambatrain/graph/ops/sample"
 )
 
 // SamplerConfig says how a token is drawn from its scores.
@@ -26,10 +26,9 @@ type SamplerConfig struct {
 
 // Sampler draws tokens. The same seed and scores give the same tokens.
 type Sampler struct {
-	config  SamplerConfig
-	rng     *rand.Rand
-	weights weights
-	ranking ranking
+	config SamplerConfig
+	rng    *rand.Rand
+	drawer sample.Drawer
 }
 
 // NewSampler checks the settings.
@@ -49,117 +48,17 @@ func NewSampler(c SamplerConfig) (*Sampler, error) {
 
 // Next draws one token. logits has at least Vocab scores.
 func (s *Sampler) Next(logits []float32) int32 {
-	logits = logits[:s.config.Vocab]
-	best := Best(logits)
-	if s.config.Temperature == 0 {
-		return best
-	}
-	s.weights.begin(logits[best], s.config.Temperature)
-	if s.config.TopP < 1 || s.config.TopK > 0 && s.config.TopK < len(logits) {
-		return s.among(logits)
-	}
-	return s.weights.find(logits, s.rng.Float64()*s.weights.sum(logits), best)
+	return s.drawer.Draw(logits[:s.config.Vocab], s.settings())
 }
 
-// among draws one of the likeliest tokens. They are ranked as far as the draw needs it, a few
-// of them as a rule, so that the vocabulary is not sorted for each token.
-func (s *Sampler) among(logits []float32) int32 {
-	r, w := &s.ranking, &s.weights
-	r.begin(logits, s.config.Temperature)
-	kept, sum := len(logits), 0.0
-	if k := s.config.TopK; k > 0 && k < kept {
-		kept = k
-		for i := range kept {
-			sum += w.of(r.at(i).score)
-		}
-	} else {
-		sum = w.sum(logits)
+// settings returns the settings of the next draw.
+func (s *Sampler) settings() sample.Settings {
+	c := sample.Settings{Temperature: s.config.Temperature, TopK: s.config.TopK, TopP: s.config.TopP}
+	if c.Temperature > 0 {
+		c.Uniform = s.rng.Float64()
 	}
-	if s.config.TopP < 1 {
-		mass, n := 0.0, 0
-		for ; n < kept && mass < s.config.TopP*sum; n++ {
-			mass += w.of(r.at(n).score)
-		}
-		kept, sum = n, mass
-	}
-	draw := s.rng.Float64() * sum
-	for i := range kept {
-		if draw -= w.of(r.at(i).score); draw < 0 {
-			return r.at(i).token
-		}
-	}
-	return r.at(max(0, kept-1)).token
+	return c
 }
-
-// block is the scores that are looked through at once.
-const block = 256
 
 // Best is the first of the tokens with the highest score.
-func Best(logits []float32) int32 {
-	top, first := float32(math.Inf(-1)), 0
-	for at := 0; at < len(logits); at += block {
-		if x := simd.Max(logits[at:min(at+block, len(logits))]); x > top {
-			top, first = x, at
-		}
-	}
-	return int32(first + max(0, slices.Index(logits[first:], top)))
-}
-
-// weights are exp((score - best) / temperature).
-type weights struct {
-	best        float32
-	temperature float64
-	sums        []float64 // of blocks
-	room, least [block]float32
-}
-
-func (w *weights) begin(best float32, temperature float64) {
-	w.best, w.temperature = best, temperature
-	for i := range w.least {
-		w.least[i] = -best
-	}
-}
-
-// of is a score's.
-func (w *weights) of(score float32) float64 {
-	return math.Exp((float64(score) - float64(w.best)) / w.temperature)
-}
-
-// ofBlock are those of at most a block of scores, good until the next call, and their sum.
-func (w *weights) ofBlock(scores []float32) ([]float32, float64) {
-	x := w.room[:len(scores)]
-	simd.Add(x, scores, w.least[:len(scores)])
-	simd.Scale(x, float32(min(1/w.temperature, math.MaxFloat32)), x)
-	return x, float64(simd.SoftmaxExp(x, x, 0))
-}
-
-// sum is that of all scores.
-func (w *weights) sum(scores []float32) float64 {
-	w.sums = w.sums[:0]
-	total := 0.0
-	for some := range slices.Chunk(scores, block) {
-		_, sum := w.ofBlock(some)
-		w.sums = append(w.sums, sum)
-		total += sum
-	}
-	return total
-}
-
-// find is the token at which the weights of all up to it exceed draw, or best where rounding
-// leaves none. It comes after sum.
-func (w *weights) find(scores []float32, draw float64, best int32) int32 {
-	for b, sum := range w.sums {
-		if draw >= sum {
-			draw -= sum
-			continue
-		}
-		x, _ := w.ofBlock(scores[b*block : min((b+1)*block, len(scores))])
-		for i, v := range x {
-			if draw -= float64(v); draw < 0 {
-				return int32(b*block + i)
-			}
-		}
-		break
-	}
-	return best
-}
+func Best(logits []float32) int32 { return int32(simd.ArgMax(logits)) }

@@ -122,7 +122,9 @@ func (p testPool) Run(tasks int, task func(task, worker int)) {
 func (g *run) compare(t *testing.T, name string, r *graph.Resolved, after, out []graph.Array) {
 	t.Helper()
 	for i, o := range r.In {
-		if o.DType == graph.Float32 {
+		if o.DType == graph.Int32 {
+			equalInts(t, name+": input "+o.Name, g.in[i], after[i])
+		} else {
 			limit := 0.0
 			if o.Updated {
 				limit = Tolerance
@@ -166,6 +168,16 @@ func near(t *testing.T, name string, got graph.Buffer, want graph.Array, limit f
 				t.Errorf("%s: element (%d, %d) is %v, want %v (error %.2g of the largest, %g)", name, i, j, x, w, d/scale, scale)
 				return
 			}
+		}
+	}
+}
+
+func equalInts(t *testing.T, name string, got graph.Buffer, want graph.Array) {
+	t.Helper()
+	for i, x := range got.I32 {
+		if float64(x) != want.Data[i] {
+			t.Errorf("%s: element %d is %d, want %v", name, i, x, want.Data[i])
+			return
 		}
 	}
 }

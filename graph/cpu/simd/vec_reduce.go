@@ -1,6 +1,9 @@
 package simd
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // The reductions add in a fixed order of lanes, which depends only on the length and the Level.
 
@@ -23,6 +26,18 @@ func Max(x []float32) float32 {
 		return float32(math.Inf(-1))
 	}
 	return vec().max(x)
+}
+
+// ArgMax returns the first index of the greatest element, 0 where there is none above -Inf. NaNs are passed over.
+func ArgMax(x []float32) int {
+	const block = 256 // elements that one call of Max takes
+	top, first := float32(math.Inf(-1)), 0
+	for at := 0; at < len(x); at += block {
+		if y := Max(x[at:min(at+block, len(x))]); y > top {
+			top, first = y, at
+		}
+	}
+	return first + max(0, slices.Index(x[first:], top))
 }
 
 // SoftmaxExp sets dst[i] = exp(x[i] - max) and returns the sum of dst, so that Scale(dst, 1/sum, dst)

@@ -25,6 +25,20 @@ func forward(c *graph.CPUCall) func() {
 	}
 }
 
+// forwardNext runs on one worker: it has only one token for each text.
+func forwardNext(c *graph.CPUCall) func() {
+	tokens, next, w, x := c.In[0].I32, c.In[1].I32, c.In[2], c.Out[0]
+	return func() {
+		for i, id := range tokens {
+			if id < 0 {
+				id = next[i]
+			}
+			checkToken(i, int(id), w.Rows)
+			copy(x.Row(i), w.Row(int(id)))
+		}
+	}
+}
+
 func dw(c *graph.CPUCall) func() {
 	dw := c.Out[0]
 	return sumInto(c, func(v int) { clear(dw.Row(v)) })

@@ -21,16 +21,24 @@ func grid(rows, cols int) (blocks, threads, tiles int) {
 func ceilDiv(a, b int) int { return (a + b - 1) / b }
 
 func forwardCUDA(c *graph.CUDACall) ([]graph.Launch, error) {
-	tokens, w, x := c.In[0], c.In[1], c.Out[0]
+	return lookUp(c.In[0], graph.DeviceBuffer{}, c.In[1], c.Out[0]), nil
+}
+
+func nextCUDA(c *graph.CUDACall) ([]graph.Launch, error) {
+	return lookUp(c.In[0], c.In[1], c.In[2], c.Out[0]), nil
+}
+
+// lookUp replaces tokens below 0 by those of next; next has Address 0 if there is none.
+func lookUp(tokens, next, w, x graph.DeviceBuffer) []graph.Launch {
 	blocks, threads, tiles := grid(x.Rows, x.Cols)
 	return []graph.Launch{{
 		Kernel:  "embedding",
 		Defines: map[string]string{"W_T": w.DType.CType(), "X_T": x.DType.CType()},
 		Grid:    [3]int{blocks, 1, 1},
 		Block:   [3]int{threads, 1, 1},
-		Args: []any{tokens.Address, w.Address, x.Address,
+		Args: []any{tokens.Address, next.Address, w.Address, x.Address,
 			uint64(w.Stride), uint64(x.Stride), int32(x.Cols), int32(w.Rows), int32(tiles)},
-	}}, nil
+	}}
 }
 
 const (

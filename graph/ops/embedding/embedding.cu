@@ -8,7 +8,7 @@
 
 constexpr int SHARE = 8;
 
-__device__ __forceinline__ uint64_t key_of(uint32_t id, uint32_t position) { return (uint64_t)id << 32 | position; }
+__device__ __forceinline__ uint64_t place_of(uint32_t id, uint32_t position) { return (uint64_t)id << 32 | position; }
 __device__ __forceinline__ uint32_t id_of(uint64_t key) { return (uint32_t)(key >> 32); }
 
 // lower_bound is the number of keys in [first, last) that are less than key.
@@ -38,9 +38,10 @@ template <int Width> __device__ __forceinline__ void copy_tile(const W_T *from, 
 }
 
 extern "C" __global__ void __launch_bounds__(256)
-embedding(const int *tokens, const W_T *w, X_T *x, int64_t stride_w, int64_t stride_x, int cols, int vocab, int tiles) {
+embedding(const int *tokens, const int *next, const W_T *w, X_T *x, int64_t stride_w, int64_t stride_x, int cols, int vocab, int tiles) {
   int64_t row = blockIdx.x / tiles;
   int first = blockIdx.x % tiles * blockDim.x * SHARE, id = tokens[row];
+  if (next != nullptr && id < 0) id = next[row];
   bool known = (uint32_t)id < (uint32_t)vocab;
   w += (known ? id : 0) * stride_w + first, x += row * stride_x + first;
   if (cols % WIDE == 0 && aligned<WIDE>(w, stride_w) && aligned<WIDE>(x, stride_x))
@@ -56,7 +57,7 @@ extern "C" __global__ void __launch_bounds__(SORTED / 2) embedding_dw_sort(const
   __shared__ uint64_t a[SORTED];
   int first = blockIdx.x * SORTED;
   for (int i = threadIdx.x; i < SORTED; i += SORTED / 2)
-    a[i] = first + i < n ? key_of(tokens[first + i], first + i) : ~0ull;
+    a[i] = first + i < n ? place_of(tokens[first + i], first + i) : ~0ull;
   __syncthreads();
   for (int size = 2; size <= SORTED; size *= 2) {
     for (int gap = size / 2; gap > 0; gap /= 2) {
@@ -83,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(256) embedding_dw_merge(const uint6
 // embedding_dw_starts finds where each id's run begins; starts[vocab] is where the last one ends.
 extern "C" __global__ void __launch_bounds__(256) embedding_dw_starts(const uint64_t *keys, int *starts, int n, int vocab) {
   int id = blockIdx.x * blockDim.x + threadIdx.x;
-  if (id <= vocab) starts[id] = lower_bound(keys, 0, n, key_of(id, 0));
+  if (id <= vocab) starts[id] = lower_bound(keys, 0, n, place_of(id, 0));
 }
 
 // store_row writes a row of dw: the sum, plus z if it exists.

@@ -14,6 +14,11 @@ func Apply(b *graph.Builder, tokens, w graph.Tensor) graph.Tensor {
 	return b.Apply(Spec(), tokens, w)
 }
 
+// ApplyNext is Apply for one token of each row, tokens [B 1]. A token below 0 stands for the row's token in next [B 1].
+func ApplyNext(b *graph.Builder, tokens, next, w graph.Tensor) graph.Tensor {
+	return b.Apply(nextSpec(), tokens, next, w)
+}
+
 // Spec is x[b,t] = w[tokens[b,t]].
 func Spec() *graph.Spec {
 	return &graph.Spec{
@@ -35,6 +40,29 @@ func Spec() *graph.Spec {
 		Cost: func(d graph.Dims) graph.Cost {
 			tokens := float64(d["B"] * d["T"])
 			return graph.Cost{Bytes: 4*tokens + 8*tokens*float64(d["D"])}
+		},
+	}
+}
+
+// nextSpec is x[b,0] = w[tokens[b,0]], or w[next[b,0]] if tokens[b,0] < 0.
+func nextSpec() *graph.Spec {
+	return &graph.Spec{
+		Name:      "embedding_next",
+		Signature: "tokens:i32[B 1], next:i32[B 1], w:f32[V D] -> x:f32[B 1 D]",
+		Reference: func(_ graph.Dims, in, out []graph.Array) {
+			tokens, next, w, x := in[0], in[1], in[2], out[0]
+			for i, id := range tokens.Data {
+				if id < 0 {
+					id = next.Data[i]
+				}
+				checkToken(i, int(id), w.Shape.Rows())
+				copy(x.Row(i), w.Row(int(id)))
+			}
+		},
+		CPU:  forwardNext,
+		CUDA: &graph.CUDA{Source: source, Launches: nextCUDA},
+		Cost: func(d graph.Dims) graph.Cost {
+			return graph.Cost{Bytes: 8 * float64(d["B"]) * float64(1+d["D"])}
 		},
 	}
 }
@@ -107,6 +135,10 @@ func Cases() []graph.Case {
 			Fill: ids(0, rowsPerTask+1)},
 		{Name: "ids over many chunks of a GPU", Spec: Spec(), Dims: graph.Dims{"B": 2, "T": sorted + 37, "V": 7, "D": 5}, Fill: ids(1, 6)},
 		{Name: "wide", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 3, "V": 4, "D": 2052}, Fill: ids(0, 4)},
+		{Name: "all given", Spec: nextSpec(), Dims: graph.Dims{"B": 5, "V": 7, "D": 24},
+			Fill: map[string]graph.Fill{"tokens": graph.Integers(0, 7), "next": graph.Integers(0, 7)}},
+		{Name: "some given", Spec: nextSpec(), Dims: graph.Dims{"B": 19, "V": 7, "D": 13},
+			Fill: map[string]graph.Fill{"tokens": graph.Integers(-4, 7), "next": graph.Integers(0, 7)}},
 		{Name: "421m", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 4096, "V": 32000, "D": 1536}, Fill: ids(0, 32000), Bench: true},
 	}
 }

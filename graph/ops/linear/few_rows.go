@@ -33,6 +33,14 @@ func normedSpec(n graph.Norm) *graph.Spec {
 	}
 }
 
+// normedPreciseSpec is normedSpec with y in float32 in any precision.
+func normedPreciseSpec(n graph.Norm) *graph.Spec {
+	s := normedSpec(n)
+	s.Name, s.Signature = "linear_normed_precise", "x[B T K], gain:f32[K], w:mm[M K] -> y:f32[B T M]"
+	s.Gated, s.Convolved = nil, nil
+	return s
+}
+
 // gatedSpec is y = silu(a) b of the halves [a b] of what normedSpec gives: an MLP's gate and
 // up, and what is done to them.
 func gatedSpec(n graph.Norm) *graph.Spec {
@@ -142,12 +150,14 @@ func fewRowsCases() []graph.Case {
 		{Name: "1.7b out_proj", Spec: addSpec(), Dims: graph.Dims{"B": 1, "T": 1, "M": 2048, "K": 4096}, Bench: true},
 		{Name: "1.7b down_proj", Spec: addSpec(), Dims: graph.Dims{"B": 1, "T": 1, "M": 2048, "K": 8196}, Bench: true},
 		{Name: "1.7b q, k and v", Spec: normedSpec(n), Dims: graph.Dims{"B": 1, "T": 1, "M": 2560, "K": 2048}, Bench: true},
+		{Name: "1.7b head", Spec: normedPreciseSpec(n), Dims: graph.Dims{"B": 16, "T": 1, "M": 50304, "K": 2048}, Bench: true},
 		{Name: "1.7b gate and up", Spec: gatedSpec(n), Dims: graph.Dims{"B": 1, "T": 1, "F": 8196, "K": 2048}, Bench: true},
 		{Name: "16 rows, short", Spec: Spec(), Dims: graph.Dims{"B": 16, "T": 1, "M": 300, "K": 128}},
 	}
 	for _, rows := range []int{1, 3, 16} {
 		name := fmt.Sprintf("%d of few rows", rows)
 		list = append(list,
+			graph.Case{Name: name, Spec: normedPreciseSpec(n), Dims: graph.Dims{"B": rows, "T": 1, "M": 61, "K": 520}},
 			graph.Case{Name: name, Spec: normedSpec(n), Dims: graph.Dims{"B": rows, "T": 1, "M": 53, "K": 520}},
 			graph.Case{Name: name, Spec: gatedSpec(n), Dims: graph.Dims{"B": rows, "T": 1, "F": 53, "K": 520}},
 			graph.Case{Name: name + ", many columns", Spec: gatedSpec(n), Dims: graph.Dims{"B": rows, "T": 1, "F": 1300, "K": 64}})

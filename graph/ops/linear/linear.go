@@ -39,6 +39,19 @@ func Spec() *graph.Spec {
 	}
 }
 
+// ApplyPrecise is Apply with a result that is float32 in any precision, and without a gradient. It is for scores:
+// rounded to bfloat16, many of them would be equal.
+func ApplyPrecise(b *graph.Builder, x, w graph.Tensor) graph.Tensor {
+	return b.Apply(preciseSpec(), x, w)
+}
+
+func preciseSpec() *graph.Spec {
+	s := Spec()
+	s.Name, s.Signature = "linear_precise", "x:mm[B T K], w:mm[M K] -> y:f32[B T M]"
+	s.Added, s.Stacks, s.Gradient, s.Normed = nil, false, nil, normedPreciseSpec
+	return s
+}
+
 // addSpec is y = x w^T + z: what a sublayer's last product makes of the stream.
 func addSpec() *graph.Spec {
 	product := Spec().Reference
@@ -170,6 +183,7 @@ func Cases() []graph.Case {
 		{Name: "added odd", Spec: dxAddSpec(), Dims: graph.Dims{"B": 3, "T": 37, "M": 19, "K": 37}},
 		{Name: "summed small", Spec: dwAddSpec(), Dims: graph.Dims{"B": 2, "T": 5, "M": 8, "K": 16}},
 		{Name: "summed odd", Spec: dwAddSpec(), Dims: graph.Dims{"B": 3, "T": 37, "M": 19, "K": 37}},
+		{Name: "scores", Spec: preciseSpec(), Dims: graph.Dims{"B": 19, "T": 1, "M": 33, "K": 70}},
 		{Name: "421m gate", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 1024, "M": 4096, "K": 1536}, Bench: true},
 		{Name: "421m x_proj", Spec: Spec(), Dims: graph.Dims{"B": 1, "T": 4096, "M": 128, "K": 3072}, Bench: true},
 	}...)

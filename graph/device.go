@@ -6,6 +6,9 @@ import "time"
 type Device interface {
 	// Name describes the device for people: "cpu (2 threads, avx512)".
 	Name() string
+	// Asynchronous reports whether Run returns before the program's work is done, so that the host can
+	// start the next run meanwhile.
+	Asynchronous() bool
 	// FreeMemory is the number of bytes that the device can still allocate, 0 if unknown.
 	FreeMemory() (int64, error)
 	// Join makes the device's programs part of a run of several processes. It must be called before
@@ -60,6 +63,9 @@ type Program interface {
 	// Result is a result in row-major order. It is valid until a program of the same memory runs,
 	// and must not be written. It avoids the copy of Read.
 	Result(name string) ([]float32, error)
+	// Ints returns an int32 result of the last run, or of the run before it if back is 1. It waits only for
+	// that run. The result is valid until two more runs have started.
+	Ints(name string, back int) ([]int32, error)
 	// ResetStates zeroes all states to start new texts.
 	ResetStates() error
 	// TakeState copies the state of a text from a row of another program of this device to a row of

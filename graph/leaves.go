@@ -72,6 +72,11 @@ func (b *Builder) State(name string, shape ...int) Tensor {
 	return b.external(b.Path(name), States, Float32, shape)
 }
 
+// IntState is a State with int32 elements.
+func (b *Builder) IntState(name string, shape ...int) Tensor {
+	return b.external(b.Path(name), States, Int32, shape)
+}
+
 // Cache is a State that is bfloat16 in mixed precision, except in float32 blocks.
 func (b *Builder) Cache(name string, shape ...int) Tensor {
 	t := Float32

@@ -75,6 +75,9 @@ func (d *Device) Leave() error {
 	return c.Close()
 }
 
+// Asynchronous implements graph.Device.
+func (d *Device) Asynchronous() bool { return false }
+
 // FreeMemory implements graph.Device.
 func (d *Device) FreeMemory() (int64, error) { return availableMemory() }
 
@@ -85,6 +88,8 @@ type Program struct {
 	regions   [graph.Regions][]float32
 	workspace []float32
 	kernels   []func()
+	ints      map[string]*[2][]int32 // int32 results of the last two runs
+	runs      int
 	failure   error // of a kernel in the current run
 	closed    bool
 }
@@ -139,6 +144,12 @@ func (d *Device) load(p *graph.Plan, m graph.Memory, other *Program) (graph.Prog
 			c.Workspace = prog.workspace[:n:n]
 		}
 		prog.kernels = append(prog.kernels, s.Spec.CPU(c))
+	}
+	prog.ints = map[string]*[2][]int32{}
+	for name, s := range p.Results {
+		if n := s.Rows * s.Cols; s.DType == graph.Int32 {
+			prog.ints[name] = &[2][]int32{make([]int32, n), make([]int32, n)}
+		}
 	}
 	return prog, nil
 }
@@ -234,7 +245,7 @@ func (p *Program) Run() error {
 	for _, k := range p.kernels {
 		k()
 	}
-	return p.failed()
+	return p.ended()
 }
 
 // fail keeps the first failure of a run. The run continues to its end: the other processes are
@@ -245,7 +256,12 @@ func (p *Program) fail(err error) {
 	}
 }
 
-func (p *Program) failed() error {
+// ended keeps a run's int32 results and returns its failure.
+func (p *Program) ended() error {
+	for name, kept := range p.ints {
+		copy(kept[p.runs%2], p.buffer(p.plan.Results[name]).I32)
+	}
+	p.runs++
 	err := p.failure
 	p.failure = nil
 	return err
@@ -266,7 +282,7 @@ func (p *Program) RunTimed(times []time.Duration) error {
 		times[i] += now.Sub(last)
 		last = now
 	}
-	return p.failed()
+	return p.ended()
 }
 
 // ResetStates implements graph.Program.
@@ -337,6 +353,20 @@ func (p *Program) Result(name string) ([]float32, error) {
 	}
 	dst := make([]float32, n)
 	return dst, p.Read(name, dst)
+}
+
+// Ints implements graph.Program.
+func (p *Program) Ints(name string, back int) ([]int32, error) {
+	switch kept := p.ints[name]; {
+	case p.closed:
+		return nil, errProgramClosed
+	case kept == nil:
+		return nil, fmt.Errorf("cpu: the plan has no int32 result %s", name)
+	case back < 0 || back > 1 || back >= p.runs:
+		return nil, fmt.Errorf("cpu: result %s of %d runs before the last of %d", name, back, p.runs)
+	default:
+		return kept[(p.runs-1-back)%2], nil
+	}
 }
 
 func (p *Program) named(kind string, in map[string]graph.Slot, name string, t graph.DType, n int) (graph.Buffer, error) {

@@ -366,3 +366,44 @@ func TestClosed(t *testing.T) {
 		}
 	}
 }
+
+// TestInts: integers of the last two runs, each as its run left them.
+func TestInts(t *testing.T) {
+	p := rampPlan(t)
+	dev := open(t, 2)
+	mem, err := dev.NewMemory(p.Sizes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	prog, err := dev.Load(p, mem)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ints := func(name string, back int) error {
+		_, err := prog.Ints(name, back)
+		return err
+	}
+	wantError(t, "no run", ints("n", 0), "cpu: result n of 0 runs before the last of 0")
+	for i := range int32(4) {
+		if err := prog.WriteInts("ids", []int32{i, 2 * i}); err != nil {
+			t.Fatal(err)
+		}
+		run := prog.Run
+		if i%2 == 1 {
+			run = func() error { return prog.RunTimed(make([]time.Duration, len(p.Steps))) }
+		}
+		if err := run(); err != nil {
+			t.Fatal(err)
+		}
+		for back := range min(2, i+1) {
+			got, err := prog.Ints("n", int(back))
+			if want := []int32{i - back, 2 * (i - back)}; err != nil || !slices.Equal(got, want) {
+				t.Errorf("%d runs, %d back: %v, want %v (%v)", i+1, back, got, want, err)
+			}
+		}
+	}
+	wantError(t, "too far back", ints("n", 2), "cpu: result n of 2 runs before the last of 4")
+	wantError(t, "floats", ints("y", 0), "cpu: the plan has no int32 result y")
+	prog.Close()
+	wantError(t, "closed", ints("n", 0), "cpu: the program is closed")
+}

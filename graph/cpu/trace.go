@@ -74,5 +74,5 @@ func (p *Program) RunTraced() ([]graph.Span, error) {
 		k()
 		t.pause()
 	}
-	return slices.Concat(t.spans...), p.failed()
+	return slices.Concat(t.spans...), p.ended()
 }

@@ -53,6 +53,9 @@ func (d *Device) free(p uint64) {
 	}
 }
 
+// Asynchronous implements graph.Device.
+func (d *Device) Asynchronous() bool { return true }
+
 // FreeMemory implements graph.Device.
 func (d *Device) FreeMemory() (int64, error) {
 	var free uint64

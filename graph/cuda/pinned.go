@@ -24,27 +24,13 @@ const (
 	mostGiven = 8 << 20
 )
 
-func (p *Program) placeInputs() (err error) {
-	n := p.plan.Sizes[graph.Inputs]
-	if n == 0 {
-		return nil
-	}
-	if p.inputs, err = p.d.allocPinned(4 * n); err != nil || n > mostTaken {
-		return err
-	}
-	p.take, err = p.d.kernel("pinned", pinnedSource, graph.Launch{
-		Kernel: "take_inputs", Defines: map[string]string{"X_T": "float", "WIDTH": "1"}, Block: [3]int{256, 1, 1},
-		Args: []any{uint64(uintptr(p.inputs)), p.regions[graph.Inputs], int32(n)}})
-	return err
-}
-
 func (p *Program) enqueueInputs() error {
 	n := 4 * p.plan.Sizes[graph.Inputs]
 	switch {
-	case n == 0:
-		return nil
 	case p.take != nil:
 		return p.take.enqueue(p.d.stream)
+	case n == 0:
+		return nil
 	}
 	return p.d.driver.call("cuMemcpyHtoDAsync", p.d.driver.copyHtoDAsync, uintptr(p.regions[graph.Inputs]), uintptr(p.inputs), uintptr(n), p.d.stream)
 }
@@ -53,8 +39,11 @@ func (p *Program) enqueueInputs() error {
 func (p *Program) placeResults() (err error) {
 	bytes := 0
 	for _, s := range p.plan.Results {
-		if s.Region != graph.Arena || s.DType == graph.Int32 {
-			return nil // it may change without a run, or Read rejects it
+		if s.DType == graph.Int32 {
+			continue // see turns
+		}
+		if s.Region != graph.Arena {
+			return nil // it may change without a run
 		}
 		bytes += resultBytes(s)
 	}
@@ -68,6 +57,9 @@ func (p *Program) placeResults() (err error) {
 	at := 0
 	for _, name := range slices.Sorted(maps.Keys(p.plan.Results)) {
 		s := p.plan.Results[name]
+		if s.DType == graph.Int32 {
+			continue
+		}
 		p.results[name] = unsafe.Add(p.returned, at)
 		at += resultBytes(s)
 	}

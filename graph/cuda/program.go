@@ -22,14 +22,16 @@ type Program struct {
 	sizes     [graph.Regions]int
 	borrowed  [graph.Regions]bool // memory that belongs to others, which the program doesn't free
 	workspace uint64
-	counters  uint64                    // a uint32 for each step
-	inputs    unsafe.Pointer            // pinned host copy of region Inputs, unknown to Go's garbage collector
+	counters  uint64                    // a uint32 for each step, and one that counts the runs
+	inputs    unsafe.Pointer            // pinned host copy of region Inputs, unknown to Go's garbage collector; see turns
 	returned  unsafe.Pointer            // pinned host memory, where a run leaves results
 	results   map[string]unsafe.Pointer // in it, float32; nil for programs with large results
 	stored    map[string]bool           // the results that a step stores there itself
 	copies    map[string][]float32      // of the other results, for Result
-	take      *kernel                   // copies the inputs to the GPU; nil if they are copied without a kernel
-	give      []*kernel                 // copy the results to the host
+	ints      map[string]unsafe.Pointer // int32 results, in pinned host memory; see turns
+	turns     turns
+	take      *kernel   // copies the inputs to the GPU; nil if they are copied without a kernel
+	give      []*kernel // copy the results to the host
 	steps     [][]command
 	waits     []*collective // see schedule
 	exec      uintptr
@@ -81,11 +83,9 @@ func (p *Program) build(m graph.Memory, other *Program) error {
 	if err := p.takeMemory(m, other); err != nil {
 		return err
 	}
-	counters, err := p.d.alloc(counterBytes * len(p.plan.Steps))
-	if err != nil {
-		return fmt.Errorf("counters: %w", err)
+	if err := p.placeTurns(); err != nil {
+		return err
 	}
-	p.counters = counters
 	for i, s := range p.plan.Steps {
 		if err := p.bind(i); err != nil {
 			return fmt.Errorf("%s: %w", s.Spec.Name, err)
@@ -213,7 +213,13 @@ func (p *Program) Run() error {
 		return err
 	}
 	defer leave()
-	return p.d.driver.call("cuGraphLaunch", p.d.driver.graphLaunch, p.exec, p.d.stream)
+	if err := p.turn(); err != nil {
+		return err
+	}
+	if err := p.d.driver.call("cuGraphLaunch", p.d.driver.graphLaunch, p.exec, p.d.stream); err != nil {
+		return err
+	}
+	return p.began()
 }
 
 var errClosed = errors.New("cuda: the program was released")
@@ -246,6 +252,9 @@ func (p *Program) runTimed(times []time.Duration) error {
 		}
 		p.events = append(p.events, e)
 	}
+	if err := p.turn(); err != nil {
+		return err
+	}
 	if err := p.enqueueInputs(); err != nil {
 		return err
 	}
@@ -264,6 +273,9 @@ func (p *Program) runTimed(times []time.Duration) error {
 		return err
 	}
 	if err := p.enqueueResults(); err != nil {
+		return err
+	}
+	if err := p.began(); err != nil {
 		return err
 	}
 	if err := p.d.synchronize(); err != nil {
@@ -310,8 +322,10 @@ func (p *Program) release() {
 		purego.SyscallN(drv.graphExecDestroy, p.exec)
 		p.exec = 0
 	}
-	for _, e := range p.events {
-		purego.SyscallN(drv.eventDestroy, e)
+	for _, e := range slices.Concat(p.events, p.turns.ended[:]) {
+		if e != 0 {
+			purego.SyscallN(drv.eventDestroy, e)
+		}
 	}
 	for _, step := range p.steps {
 		for _, c := range step {
@@ -337,5 +351,8 @@ func (p *Program) release() {
 	}
 	if p.returned != nil {
 		purego.SyscallN(drv.memFreeHost, uintptr(p.returned))
+	}
+	for _, ints := range p.ints {
+		purego.SyscallN(drv.memFreeHost, uintptr(ints))
 	}
 }

@@ -29,9 +29,6 @@ func (p *Program) takeMemory(m graph.Memory, other *Program) error {
 			return fmt.Errorf("%v: %w", r, err)
 		}
 	}
-	if err := p.placeInputs(); err != nil {
-		return err
-	}
 	if err := p.placeResults(); err != nil {
 		return err
 	}

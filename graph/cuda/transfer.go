@@ -42,8 +42,18 @@ func (p *Program) write(name string, t graph.DType, n int, fill func(to unsafe.P
 	if s.DType != t || s.Rows*s.Cols != n {
 		return fmt.Errorf("cuda: input %s is %v %v, not %d elements of %v", name, s.DType, s.Shape, n, t)
 	}
-	return p.atRest(func() error {
-		fill(unsafe.Add(p.inputs, 4*s.Offset))
+	if p.exec == 0 {
+		return errClosed
+	}
+	return p.d.Within(func() error {
+		await := p.turn
+		if p.take == nil {
+			await = p.d.synchronize
+		}
+		if err := await(); err != nil {
+			return err
+		}
+		fill(unsafe.Add(p.place(), 4*s.Offset))
 		return nil
 	})
 }
@@ -63,6 +73,9 @@ func (p *Program) Read(name string, dst []float32) error {
 	s, ok := p.plan.Results[name]
 	if !ok {
 		return fmt.Errorf("cuda: the plan has no result %s", name)
+	}
+	if s.DType == graph.Int32 {
+		return fmt.Errorf("cuda: result %s is int32", name)
 	}
 	return p.read(s, p.results[name], dst)
 }
@@ -112,7 +125,7 @@ func (p *Program) read(s graph.Slot, pinned unsafe.Pointer, dst []float32) error
 }
 
 func fills(s graph.Slot, dst []float32) error {
-	if s.Rows*s.Cols != len(dst) || s.DType == graph.Int32 {
+	if s.Rows*s.Cols != len(dst) {
 		return fmt.Errorf("cuda: a tensor of %v %v does not fill %d float32s", s.DType, s.Shape, len(dst))
 	}
 	return nil
@@ -142,11 +155,16 @@ func copyWide(dst []float32, from unsafe.Pointer, s graph.Slot) {
 func copyRows(dst []float32, from unsafe.Pointer, s graph.Slot) {
 	for i := range s.Rows {
 		to, at := dst[i*s.Cols:(i+1)*s.Cols], unsafe.Add(from, i*s.Stride*s.DType.Size())
-		if s.DType == graph.BFloat16 {
+		switch s.DType {
+		case graph.BFloat16:
 			for j, v := range unsafe.Slice((*uint16)(at), s.Cols) {
 				to[j] = math.Float32frombits(uint32(v) << 16)
 			}
-		} else {
+		case graph.Int32:
+			for j, v := range unsafe.Slice((*int32)(at), s.Cols) {
+				to[j] = float32(v)
+			}
+		default:
 			copy(to, unsafe.Slice((*float32)(at), s.Cols))
 		}
 	}

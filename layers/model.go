@@ -5,26 +5,28 @@ import (
 	"slices"
 
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/ops/argmax"
 	"github.com/sambatrain/sambatrain/graph/ops/embedding"
 	"github.com/sambatrain/sambatrain/graph/ops/last_token"
 	"github.com/sambatrain/sambatrain/graph/ops/linear"
 	"github.com/sambatrain/sambatrain/graph/ops/linear_cross_entropy"
 	"github.com/sambatrain/sambatrain/graph/ops/rms_norm"
+	"github.com/sambatrain/sambatrain/graph/ops/sample"
 )
 
 // Hidden runs tokens [B T] through the stack and returns x [B T D], after the last norm.
 func (m *Model) Hidden(b *graph.Builder, tokens graph.Tensor) graph.Tensor {
-	return m.hidden(b, tokens, false)
+	return m.hidden(b, embedding.Apply(b, tokens, m.embeddings(b)), false)
 }
 
-// hidden is Hidden; with `last` it returns only each row's last token [B 1 D].
-func (m *Model) hidden(b *graph.Builder, tokens graph.Tensor, last bool) graph.Tensor {
+// hidden runs the tokens' embeddings x [B T D] through the stack. With last it returns only the results of each
+// row's last token [B 1 D].
+func (m *Model) hidden(b *graph.Builder, x graph.Tensor, last bool) graph.Tensor {
 	stack, err := m.Sublayers()
 	if err != nil {
 		return b.Fail(err)
 	}
-	x := embedding.Apply(b, tokens, m.embeddings(b))
-	last = last && tokens.Shape().Cols() > 1
+	last = last && x.Valid() && x.Shape()[1] > 1
 	tail := LastMixing(stack) + 1
 	for i, s := range stack {
 		if last && i == tail {
@@ -87,7 +89,20 @@ func (m *Model) Logits(b *graph.Builder, tokens graph.Tensor) graph.Tensor {
 
 // LastLogits returns the logits of the successor of each row's last token [B 1 V].
 func (m *Model) LastLogits(b *graph.Builder, tokens graph.Tensor) graph.Tensor {
-	return linear.Apply(b, m.hidden(b, tokens, true), m.head(b))
+	return linear.ApplyPrecise(b, m.hidden(b, embedding.Apply(b, tokens, m.embeddings(b)), true), m.head(b))
+}
+
+// Draw takes one token of each row, tokens [B 1], and puts the next one into the state next [B 1]: one of the first n
+// of the vocabulary, drawn by settings [B sample.Words], or the most likely one if settings is the zero Tensor. A
+// token below 0 stands for the one in next.
+func (m *Model) Draw(b *graph.Builder, tokens, next, settings graph.Tensor, n int) {
+	x := embedding.ApplyNext(b, tokens, next, m.embeddings(b))
+	scores := linear.ApplyPrecise(b, m.hidden(b, x, false), m.head(b))
+	if settings.Valid() {
+		sample.Apply(b, scores, settings, next, n)
+	} else {
+		argmax.Apply(b, scores, next, n)
+	}
 }
 
 // Depth is the number of sublayers.

@@ -69,7 +69,7 @@ type PromptSpeed struct {
 type DecodeSpeed struct {
 	Position int     `json:"position"`
 	Rows     int     `json:"rows"`
-	StepMS   float64 `json:"step_ms"` // the median
+	StepMS   float64 `json:"step_ms"` // the mean
 	// TokensPerSecond is that of all rows at this position; Until the mean from the start
 	// to here, which is what generating so many tokens takes.
 	TokensPerSecond float64 `json:"tokens_per_second"`
@@ -247,17 +247,10 @@ func decodeSpeeds(rec *recorder, m *train.Model, o GenerateOptions, gbs float64,
 				return nil, nil, err
 			}
 		}
-		var took []float64
-		for i := range o.Steps + 1 {
-			started := time.Now()
-			if _, err := e.Next(one); err != nil {
-				return nil, nil, err
-			}
-			if i > 0 {
-				took = append(took, time.Since(started).Seconds())
-			}
+		step, err := greedySteps(e, one, m.Model.VocabSize, o.Steps)
+		if err != nil {
+			return nil, nil, err
 		}
-		step := median(took)
 		d := DecodeSpeed{Position: position, Rows: o.Rows, StepMS: 1e3 * step, TokensPerSecond: float64(o.Rows) / step, StateBytes: e.HeldBytes()}
 		// Between two positions the time of a step is taken to change evenly.
 		before := step
@@ -278,9 +271,26 @@ func decodeSpeeds(rec *recorder, m *train.Model, o GenerateOptions, gbs float64,
 	}
 	if o.Ops {
 		ops, err = rec.profile(o.Steps, func() error {
-			_, err := e.Next(one)
+			_, err := e.Draw(one, m.Model.VocabSize, nil, false)
 			return err
 		})
 	}
 	return list, ops, err
+}
+
+// greedySteps returns the mean time of a step in seconds, after one step to warm up. A step gives the host the most
+// likely next token of every text, and the next step takes that token. The last tokens replace tokens.
+func greedySteps(e *generate.Engine, tokens []int32, vocab, steps int) (float64, error) {
+	var started time.Time
+	for i := range steps + 1 {
+		if i == 1 {
+			started = time.Now()
+		}
+		drawn, err := e.Draw(tokens, vocab, nil, i < steps)
+		if err != nil {
+			return 0, err
+		}
+		copy(tokens, drawn)
+	}
+	return time.Since(started).Seconds() / float64(steps), nil
 }

@@ -42,13 +42,13 @@ func TestGenerate(t *testing.T) {
 	if g.Limits != "given" || g.Name != "tiny" {
 		t.Errorf("%+v", g)
 	}
-	// Full attention holds all tokens.
+	// Full attention holds all tokens, and each text its next one.
 	r.Model.Layers.Pattern = []layers.Place{{Mixer: "attn"}, {Mixer: "mlp"}}
 	o.Prompts, o.TFLOPs, o.GBs = nil, 0, 0
 	if g, err = Generate(r, o); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := g.Decode[2].StateBytes, int64(4*3*103*2*32); got != want || g.Limits != "measured" || !(g.TFLOPs > 0 && g.GBs > 0) {
+	if got, want := g.Decode[2].StateBytes, int64(4*3*103*2*32+4*3); got != want || g.Limits != "measured" || !(g.TFLOPs > 0 && g.GBs > 0) {
 		t.Errorf("%d bytes of state, want %d; %+v", got, want, g)
 	}
 }

@@ -17,6 +17,7 @@ var errPaper = errors.New("forecast: nothing runs here")
 
 func (d *paper) Name() string               { return "paper" }
 func (d *paper) FreeMemory() (int64, error) { return d.free, nil }
+func (d *paper) Asynchronous() bool         { return false }
 func (d *paper) Join(graph.Comm) error      { return nil }
 func (d *paper) Leave() error               { return nil }
 func (d *paper) Close() error               { return nil }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/ops/sample"
 	"github.com/sambatrain/sambatrain/layers"
 )
 
@@ -21,11 +23,13 @@ type Request struct {
 	EOS int32
 	// Sampler draws the tokens. Texts of a batch may share one of temperature 0, and no other.
 	Sampler *Sampler
-	// Emit gets each new token and the scores that it was drawn from, which are good
-	// until it returns. False ends the text.
+	// Emit gets each new token. False ends the text.
 	Emit func(token int32, scores []float32) bool
-	// EndOfText, where not nil, gets the scores that an EOS was drawn from.
+	// EndOfText, if not nil, is called when an EOS is drawn.
 	EndOfText func(scores []float32)
+	// Scores says that Emit and EndOfText get the scores that the token was drawn from, valid until they
+	// return; otherwise they get nil. With Scores the host draws the tokens instead of the device.
+	Scores bool
 	// End, where not nil, is called when the text has ended.
 	End func()
 	// Fail, where not nil, is called instead where the text ends because the device has no
@@ -129,6 +133,9 @@ func (b *Batch) add(ctx context.Context, q Request) error {
 	if len(q.Prompt) == 0 {
 		return errors.New("generate: the prompt is empty; give at least one token")
 	}
+	if err := b.settle(); err != nil {
+		return err
+	}
 	at := 0
 	for b.rows[at] != nil {
 		at++
@@ -198,35 +205,103 @@ func (b *Batch) advance(at int, r *row, token int32, scores []float32) bool {
 	return true
 }
 
+// drawing is what one step draws: a token for each row [Rows], and the scores [Rows V] if the host has drawn it.
+type drawing struct {
+	tokens []int32
+	scores []float32
+}
+
 // Step draws one more token for each text. A text that ends leaves its row.
 func (b *Batch) Step() error {
-	scores, err := b.texts.Next(b.next)
+	if b.Active() == 0 {
+		return nil
+	}
+	d, err := b.once()
 	if noMemory(err) {
-		scores, err = b.withoutRoom(err)
+		d, err = b.withoutRoom(err)
 	}
-	if err != nil || scores == nil {
-		return err
+	if err == nil {
+		b.handOn(d)
 	}
-	b.draw(scores)
+	return err
+}
+
+func (b *Batch) once() (drawing, error) {
+	if vocab, sampled, ok := b.onDevice(); ok {
+		settings := b.settings
+		if !sampled {
+			settings = nil
+		}
+		more := slices.ContainsFunc(b.rows, func(r *row) bool { return r != nil && r.left > 1 })
+		tokens, err := b.texts.Draw(b.next, vocab, settings, more)
+		return drawing{tokens: tokens}, err
+	}
+	scores, err := b.texts.Next(b.next)
+	if err == nil {
+		b.draw(scores)
+	}
+	return drawing{b.drawn, scores}, err
+}
+
+// onDevice reports whether the device can draw the next tokens, and whether any of them is sampled. It can if no text
+// needs scores and all have the same vocabulary.
+func (b *Batch) onDevice() (vocab int, sampled, ok bool) {
+	for _, r := range b.rows {
+		if r == nil {
+			continue
+		}
+		c := r.Sampler.config
+		if r.Scores || vocab != 0 && c.Vocab != vocab {
+			return 0, false, false
+		}
+		vocab, sampled = c.Vocab, sampled || c.Temperature > 0
+	}
+	return vocab, sampled, vocab != 0
+}
+
+// settings returns the sampling settings of a row's next token.
+func (b *Batch) settings(at int) sample.Settings {
+	if r := b.rows[at]; r != nil {
+		return r.Sampler.settings()
+	}
+	return sample.Settings{TopP: 1}
+}
+
+// settle passes on the tokens that the device has drawn ahead.
+func (b *Batch) settle() error {
+	tokens, err := b.texts.Settle()
+	if err == nil {
+		b.handOn(drawing{tokens: tokens})
+	}
+	return err
+}
+
+func (b *Batch) handOn(d drawing) {
 	for i, r := range b.rows {
-		if r != nil && !b.advance(i, r, b.drawn[i], scores[i*b.vocab:][:b.vocab]) {
+		if r == nil || d.tokens == nil {
+			continue
+		}
+		var scores []float32
+		if d.scores != nil {
+			scores = d.scores[i*b.vocab:][:b.vocab]
+		}
+		if !b.advance(i, r, d.tokens[i], scores) {
 			r.end()
 			b.leave(i)
 		}
 	}
-	return nil
 }
 
 // withoutRoom is a step for which the device had no memory: what the last prompt took is given
-// back, and if that does not suffice, the texts end that are too long. scores is nil where none is
+// back, and if that does not suffice, the texts end that are too long. Nothing is drawn where none is
 // left.
-func (b *Batch) withoutRoom(cause error) (scores []float32, err error) {
+func (b *Batch) withoutRoom(cause error) (d drawing, err error) {
 	if b.prompts != b.texts {
 		if freed, err := b.prompts.forget(); err != nil {
-			return nil, err
+			return d, err
 		} else if freed {
-			if scores, cause = b.texts.Next(b.next); !noMemory(cause) {
-				return scores, cause
+			if d, cause = b.once(); !noMemory(cause) {
+				return d, cause
 			}
 		}
 	}
@@ -235,19 +310,19 @@ func (b *Batch) withoutRoom(cause error) (scores []float32, err error) {
 			continue
 		}
 		if r.Fail == nil {
-			return nil, cause
+			return d, cause
 		}
 		r.Fail(cause)
 		b.leave(i)
 	}
 	if b.prompts == b.texts {
 		_, err := b.texts.forget()
-		return nil, err
+		return drawing{}, err
 	}
 	if b.Active() == 0 {
-		return nil, nil
+		return drawing{}, nil
 	}
-	return b.texts.Next(b.next)
+	return b.once()
 }
 
 // leave frees a row.

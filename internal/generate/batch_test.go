@@ -8,8 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/internal/generate"
 	"github.com/sambatrain/sambatrain/internal/train"
+	"github.com/sambatrain/sambatrain/layers"
 )
 
 func sampler(t testing.TB, c generate.SamplerConfig) *generate.Sampler {
@@ -32,10 +34,20 @@ func untied(t testing.TB, rows, seq int) *train.Engine {
 	return parallel(t, m, rows, seq)
 }
 
+// asynchronous is a device that could do other work while a program runs.
+type asynchronous struct{ graph.Device }
+
+func (asynchronous) Asynchronous() bool { return true }
+
 // continued is what follows prompts in batches of so many rows.
 func continued(t *testing.T, e *train.Engine, rows int, list []generate.Request) [][]int32 {
 	t.Helper()
-	b, err := generate.NewBatch(e.Device(), e.Memory(), e.Model(), generate.Config{Rows: rows, Chunk: 4})
+	return continuedBy(t, e.Device(), e.Memory(), e.Model(), generate.Config{Rows: rows, Chunk: 4}, list)
+}
+
+func continuedBy(t *testing.T, dev graph.Device, mem graph.Memory, m *layers.Model, c generate.Config, list []generate.Request) [][]int32 {
+	t.Helper()
+	b, err := generate.NewBatch(dev, mem, m, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,8 +103,10 @@ func TestBatch(t *testing.T) {
 		}
 	}
 	for _, rows := range []int{2, 3, 8} {
-		if got := continued(t, e, rows, requests()); fmt.Sprint(got) != fmt.Sprint(want) {
-			t.Errorf("%d rows:\n%v, want\n%v", rows, got, want)
+		for _, dev := range []graph.Device{e.Device(), asynchronous{e.Device()}} {
+			if got := continuedBy(t, dev, e.Memory(), e.Model(), generate.Config{Rows: rows, Chunk: 4}, requests()); fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("%d rows, %T:\n%v, want\n%v", rows, dev, got, want)
+			}
 		}
 	}
 }
@@ -182,5 +196,79 @@ func TestSameSeedSameText(t *testing.T) {
 	}
 	if a, b := sampled(1), sampled(2); a == b {
 		t.Errorf("two seeds, one text:\n%s", a)
+	}
+}
+
+// several are requests of all kinds: the most likely tokens, and drawn ones, with many ends. With scores the host draws.
+func several(t *testing.T, n int, sampled, scores bool) (list []generate.Request) {
+	t.Helper()
+	kinds := []generate.SamplerConfig{{TopP: 1}, {Temperature: 0.8, TopP: 1}, {Temperature: 1.5, TopP: 0.7}, {TopP: 1}, {Temperature: 1, TopK: 5, TopP: 0.9}}
+	for i := range n {
+		c := generate.SamplerConfig{TopP: 1}
+		if sampled {
+			c = kinds[i%len(kinds)]
+		}
+		c.Vocab, c.Seed = vocab-1, uint64(i)
+		list = append(list, generate.Request{Prompt: text(uint64(i), 1+7*i%19), Tokens: 1 + 11*i%17, EOS: 3, Sampler: sampler(t, c), Scores: scores})
+	}
+	return list
+}
+
+// TestDrawnOnDevice: texts are the same whether the host draws their tokens or the device, and where the device goes on
+// before the host has seen them.
+func TestDrawnOnDevice(t *testing.T) {
+	e := untied(t, 1, 8)
+	for _, rows := range []int{1, 3, 8} {
+		for _, sampled := range []bool{false, true} {
+			want := continued(t, e, rows, several(t, 2*rows+5, sampled, true))
+			for _, dev := range []graph.Device{e.Device(), asynchronous{e.Device()}} {
+				c := generate.Config{Rows: rows, Chunk: 4}
+				if got := continuedBy(t, dev, e.Memory(), e.Model(), c, several(t, 2*rows+5, sampled, false)); fmt.Sprint(got) != fmt.Sprint(want) {
+					t.Errorf("%d rows, sampled %v, %T:\n%v, want\n%v", rows, sampled, dev, got, want)
+				}
+			}
+		}
+	}
+}
+
+// TestAhead: while a device draws ahead, a text can't be used otherwise; Settle ends that, and there is no call ahead
+// that there is no room for.
+func TestAhead(t *testing.T) {
+	e := untied(t, 1, 8)
+	g, err := generate.New(asynchronous{e.Device()}, e.Memory(), e.Model(), generate.Config{Chunk: 4, Positions: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	var got []int32
+	token := []int32{5}
+	for i := range 3 {
+		drawn, err := g.Draw(token, vocab, nil, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		token = []int32{drawn[0]}
+		got = append(got, token...)
+		if want := min(i+2, 4); g.Position(0) != want {
+			t.Errorf("%d tokens are taken, want %d", g.Position(0), want)
+		}
+		if _, err := g.Next(token); err == nil || !strings.Contains(err.Error(), "Settle") {
+			t.Errorf("Next while the next token is drawn: %v", err)
+		}
+	}
+	last, err := g.Settle()
+	if err != nil || len(last) != 1 {
+		t.Fatal(last, err)
+	}
+	got = append(got, last...)
+	if none, err := g.Settle(); none != nil || err != nil {
+		t.Errorf("settled twice: %v, %v", none, err)
+	}
+	if _, err := g.Draw(last, vocab, nil, true); err == nil || !strings.Contains(err.Error(), "4 tokens") {
+		t.Errorf("a fifth token: %v", err)
+	}
+	q := generate.Request{Prompt: []int32{5}, Tokens: 4, EOS: never, Sampler: sampler(t, generate.SamplerConfig{TopP: 1, Vocab: vocab})}
+	if want := continued(t, e, 1, []generate.Request{q})[0]; !slices.Equal(got, want) {
+		t.Errorf("drawn %v, want %v", got, want)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/ops/sample"
 	"github.com/sambatrain/sambatrain/layers"
 )
 
@@ -69,6 +70,9 @@ type Engine struct {
 	positions []int32
 	parked    []bool
 	in        [2][]int32 // tokens and targets of a call
+	drawn     []int32    // a token below 0 for each row: it stands for the token that was drawn
+	sampling  []int32    // sampling settings of the next draw
+	ahead     shape      // the program that has started before Draw's next call; zero if none has
 }
 
 // New makes an engine over parameters in mem.
@@ -82,7 +86,8 @@ func New(dev graph.Device, mem graph.Memory, m *layers.Model, c Config) (*Engine
 		positions: make([]int32, c.Rows), parked: make([]bool, c.Rows),
 		in: [2][]int32{make([]int32, c.Rows*c.Chunk), make([]int32, c.Rows*c.Chunk)},
 		programs: programs{dev: dev, mem: mem, model: m, rows: c.Rows, precision: c.Precision,
-			positions: c.Room, baseShape: shape{wantLast, c.Chunk, c.Chunk > 1}},
+			positions: c.Room, baseShape: shape{want: wantLast, tokens: c.Chunk, begins: c.Chunk > 1}},
+		drawn: slices.Repeat([]int32{-1}, c.Rows), sampling: make([]int32, c.Rows*sample.Words),
 	}
 	if err := e.programs.open(); err != nil {
 		return nil, fmt.Errorf("%d texts at once, %d tokens of each in a call: %w", c.Rows, c.Chunk, err)
@@ -118,6 +123,7 @@ func (e *Engine) HeldBytes() int64 {
 func (e *Engine) Reset() error {
 	clear(e.positions)
 	clear(e.parked)
+	e.ahead = shape{}
 	return e.programs.base.ResetStates()
 }
 
@@ -161,6 +167,65 @@ func (e *Engine) Next(tokens []int32) ([]float32, error) {
 	return last, err
 }
 
+// Draw takes one token of each text [Rows] and draws the next one, among the first vocab tokens of the vocabulary. It
+// returns the drawn tokens [Rows], valid until the next call. settings gives the sampling settings of each row and is called
+// once for each token; if it is nil, the most likely token is taken, the first if several are equal.
+//
+// more says that the next call will be Draw with the tokens that this one returns, except in rows that are parked by
+// then. An asynchronous device then starts the next call's work at once, with these settings, and the next call
+// ignores its tokens. Until the next call, or Settle, the texts can't be used in another way.
+func (e *Engine) Draw(tokens []int32, vocab int, settings func(row int) sample.Settings, more bool) ([]int32, error) {
+	s := shape{want: wantDrawn, tokens: 1, vocab: vocab, sampled: settings != nil}
+	now := e.ahead
+	if now == (shape{}) {
+		if err := e.draw(s, tokens, settings); err != nil {
+			return nil, err
+		}
+		now = s
+	}
+	p, err := e.programs.get(now)
+	if err != nil {
+		return nil, err
+	}
+	e.ahead = shape{}
+	back := 0
+	if more && e.programs.dev.Asynchronous() && e.fits(1) {
+		if err := e.draw(s, e.drawn, settings); err != nil {
+			return nil, err
+		}
+		if e.ahead = s; s == now {
+			back = 1
+		}
+	}
+	return p.Ints(resultDrawn, back)
+}
+
+// draw starts a run that draws what follows tokens. A token below 0 stands for the one that was drawn before.
+func (e *Engine) draw(s shape, tokens []int32, settings func(row int) sample.Settings) error {
+	if s.sampled {
+		for row := range e.Rows {
+			settings(row).Put(e.sampling[row*sample.Words:])
+		}
+	}
+	_, err := e.run(s, tokens, nil, 0, 1)
+	return err
+}
+
+// Settle returns the tokens of the work that Draw has started for its next call, nil if there is none.
+func (e *Engine) Settle() ([]int32, error) {
+	if e.ahead == (shape{}) {
+		return nil, nil
+	}
+	return e.Draw(nil, e.ahead.vocab, nil, false)
+}
+
+func (e *Engine) notAhead() error {
+	if e.ahead != (shape{}) {
+		return errors.New("generate: the next tokens are being drawn; Settle returns them")
+	}
+	return nil
+}
+
 // Logits takes the next tokens [Rows T] of all texts, and hands on the scores of the
 // successors of tokens [at, at+n) of each row [Rows n V], as they are computed.
 func (e *Engine) Logits(tokens []int32, each func(at, n int, scores []float32) error) error {
@@ -183,13 +248,24 @@ func (e *Engine) each(w want, tokens, targets []int32, each func(at, n int, out 
 	if t < 1 || t*e.Rows != len(tokens) {
 		return fmt.Errorf("generate: %d tokens don't make %d rows", len(tokens), e.Rows)
 	}
+	if err := e.notAhead(); err != nil {
+		return err
+	}
 	n := e.Chunk
 	for at := 0; at < t; at += n {
 		for n > t-at {
 			n = (n + 3) / 4
 		}
 		// Whole texts have faster kernels than texts that go on; one token is too few for them.
-		out, err := e.call(shape{w, n, n > 1 && e.begin()}, tokens, targets, at, t)
+		p, err := e.run(shape{want: w, tokens: n, begins: n > 1 && e.begin()}, tokens, targets, at, t)
+		if err != nil {
+			return err
+		}
+		name := resultLogits
+		if w == wantNLL {
+			name = resultNLL
+		}
+		out, err := p.Result(name)
 		if err != nil {
 			return err
 		}
@@ -205,8 +281,8 @@ func (e *Engine) begin() bool {
 	return !slices.Contains(e.parked, true) && slices.Max(e.positions) == 0
 }
 
-// call runs tokens [at, at+s.tokens) of each row of t.
-func (e *Engine) call(s shape, tokens, targets []int32, at, t int) ([]float32, error) {
+// run starts a program's run over tokens [at, at+s.tokens) of each row of t.
+func (e *Engine) run(s shape, tokens, targets []int32, at, t int) (graph.Program, error) {
 	if err := e.makeRoom(s.tokens); err != nil {
 		return nil, err
 	}
@@ -231,6 +307,11 @@ func (e *Engine) call(s shape, tokens, targets []int32, at, t int) ([]float32, e
 			return nil, err
 		}
 	}
+	if s.sampled {
+		if err := p.WriteInts(inputSampling, e.sampling); err != nil {
+			return nil, err
+		}
+	}
 	if err := p.Run(); err != nil {
 		return nil, err
 	}
@@ -239,10 +320,7 @@ func (e *Engine) call(s shape, tokens, targets []int32, at, t int) ([]float32, e
 			e.positions[row] += int32(s.tokens)
 		}
 	}
-	if s.want == wantNLL {
-		return p.Result(resultNLL)
-	}
-	return p.Result(resultLogits)
+	return p, nil
 }
 
 // makeRoom grows the caches of full attention where n more tokens of each text want it.
@@ -267,6 +345,12 @@ func (e *Engine) roomFor(need int) error {
 		err = e.programs.grow(min(e.Positions, need+firstRoom))
 	}
 	return err
+}
+
+// fits reports whether there is room for n more tokens of each text.
+func (e *Engine) fits(n int) bool {
+	need := int(slices.Max(e.positions)) + n
+	return need <= e.Positions && (need <= e.programs.positions || !e.programs.model.CacheGrows())
 }
 
 // full reports whether a row's next token wants more room than there is.

@@ -1,6 +1,7 @@
 package generate_test
 
 import (
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -242,4 +243,33 @@ func steps(t *testing.T, g *onGPU, rows int) int {
 		t.Fatal(err)
 	}
 	return len(p.Steps)
+}
+
+// TestDrawnOnGPU: the tokens that a GPU draws, ahead of the host, are those that the host draws of their scores, in
+// texts that begin and end at different times, some of which are sampled.
+func TestDrawnOnGPU(t *testing.T) {
+	for _, p := range roundings {
+		dev := gpu(t)
+		if p.tf32 {
+			continue // scores are those of float32
+		}
+		for _, c := range combinations {
+			t.Run(p.name+"/"+c.name, func(t *testing.T) {
+				m := wide(c.mixers, c.change)
+				m.TieEmbeddings = false
+				g := toGPU(t, dev, parallel(t, m, 1, 8), p.mixed)
+				for _, rows := range []int{1, 3, graph.FewRows, graph.FewRows + 1} {
+					for _, sampled := range []bool{false, true} {
+						texts := func(scores bool) [][]int32 {
+							return continuedBy(t, g.dev, g.mem, g.model, generate.Config{Rows: rows, Chunk: 16, Precision: g.precision}, several(t, 2*rows+1, sampled, scores))
+						}
+						host, device := texts(true), texts(false)
+						if fmt.Sprint(host) != fmt.Sprint(device) {
+							t.Errorf("%d rows, sampled %v:\n%v, of the host\n%v", rows, sampled, device, host)
+						}
+					}
+				}
+			})
+		}
+	}
 }

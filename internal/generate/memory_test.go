@@ -37,17 +37,19 @@ func TestNoMemory(t *testing.T) {
 	short := greedy(text(2, 5), 40)
 	want := continued(t, e, 1, []generate.Request{short})[0]
 	for _, rows := range []int{1, 2} {
-		t.Run(fmt.Sprint(rows), func(t *testing.T) { noMemory(t, e, rows, greedy, short, want) })
+		for _, dev := range []graph.Device{e.Device(), asynchronous{e.Device()}} {
+			t.Run(fmt.Sprintf("%d, %T", rows, dev), func(t *testing.T) { noMemory(t, e, dev, rows, greedy, short, want) })
+		}
 	}
 }
 
-func noMemory(t *testing.T, e *train.Engine, rows int, greedy func([]int32, int) generate.Request, short generate.Request, want []int32) {
+func noMemory(t *testing.T, e *train.Engine, dev graph.Device, rows int, greedy func([]int32, int) generate.Request, short generate.Request, want []int32) {
 	const room = 2048
 	plan, err := generate.Plan(e.Model(), rows, 1, room, e.Precision())
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := generate.NewBatch(scarce{e.Device(), plan.Sizes[graph.States]}, e.Memory(), e.Model(), generate.Config{Rows: rows, Chunk: 64})
+	b, err := generate.NewBatch(scarce{dev, plan.Sizes[graph.States]}, e.Memory(), e.Model(), generate.Config{Rows: rows, Chunk: 64})
 	if err != nil {
 		t.Fatal(err)
 	}

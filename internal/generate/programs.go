@@ -5,32 +5,38 @@ import (
 	"fmt"
 
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/ops/sample"
 	"github.com/sambatrain/sambatrain/layers"
 )
 
 // Names of the programs' inputs and results.
 const (
-	inputTokens  = "tokens"
-	inputTargets = "targets"
-	resultLogits = "logits"
-	resultNLL    = "nll"
+	inputTokens   = "tokens"
+	inputTargets  = "targets"
+	inputSampling = "sampling"
+	resultLogits  = "logits"
+	resultNLL     = "nll"
+	resultDrawn   = "drawn"
 )
 
 // want is what a program computes of the tokens that it is given.
 type want uint8
 
 const (
-	wantLast want = iota // scores of the last token's successors [B V]
-	wantAll              // of every token's [B T V]
-	wantNLL              // the cross-entropy of given successors [B T]
+	wantLast  want = iota // scores of the last token's successors [B V]
+	wantAll               // of every token's [B T V]
+	wantNLL               // the cross-entropy of given successors [B T]
+	wantDrawn             // a successor of one token, among the first vocab tokens [B 1]
 )
 
 // shape is a program's purpose and the tokens of a row that it takes. begins: the texts
-// begin with them.
+// begin with them. vocab and sampled are for wantDrawn alone: without sampled it takes the most likely token.
 type shape struct {
-	want   want
-	tokens int
-	begins bool
+	want    want
+	tokens  int
+	begins  bool
+	vocab   int
+	sampled bool
 }
 
 // Plan is one call of a model that carries its state: b texts, t tokens each.
@@ -53,6 +59,7 @@ func plan(m *layers.Model, b int, s shape, positions int, p layers.Precision) (*
 	g := layers.NewBuilder(p)
 	g.SetCarry(graph.Carry{Positions: positions, Begins: s.begins})
 	tokens := g.Input(inputTokens, graph.Int32, b, s.tokens)
+	next := g.IntState("next_token", b, 1) // drawn by the last run
 	switch s.want {
 	case wantLast:
 		g.Result(resultLogits, m.LastLogits(g, tokens))
@@ -61,6 +68,13 @@ func plan(m *layers.Model, b int, s shape, positions int, p layers.Precision) (*
 	case wantNLL:
 		loss := m.EvalLoss(g, tokens, g.Input(inputTargets, graph.Int32, b, s.tokens))
 		g.Result(resultNLL, loss.Output(1))
+	case wantDrawn:
+		var settings graph.Tensor
+		if s.sampled {
+			settings = g.Input(inputSampling, graph.Int32, b, sample.Words)
+		}
+		m.Draw(g, tokens, next, settings, s.vocab)
+		g.Result(resultDrawn, next)
 	}
 	return g.Compile()
 }

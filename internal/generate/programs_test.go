@@ -20,7 +20,7 @@ func TestProgramsShareStates(t *testing.T) {
 	m.Attention.Window, m.MLP.DFF = 8, 48
 	m.Mega.ZDim, m.Mega.Chunk = 8, 10
 	for _, p := range []layers.Precision{{}, {Mixed: true}, {Mixed: true, Float32Sublayers: 2}} {
-		base, err := plan(&m, 2, shape{wantLast, 16, true}, 100, p)
+		base, err := plan(&m, 2, shape{want: wantLast, tokens: 16, begins: true}, 100, p)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -33,7 +33,8 @@ func TestProgramsShareStates(t *testing.T) {
 				t.Errorf("%+v: state %s is %v", p, name, s.DType)
 			}
 		}
-		for _, s := range []shape{{wantLast, 1, false}, {wantLast, 16, false}, {wantAll, 4, true}, {wantNLL, 7, false}} {
+		for _, s := range []shape{{want: wantLast, tokens: 1}, {want: wantLast, tokens: 16}, {want: wantAll, tokens: 4, begins: true},
+			{want: wantNLL, tokens: 7}, {want: wantDrawn, tokens: 1, vocab: 60}, {want: wantDrawn, tokens: 1, vocab: 64, sampled: true}} {
 			other, err := plan(&m, 2, s, 100, p)
 			if err != nil {
 				t.Fatal(err)
@@ -54,7 +55,7 @@ func TestTailOfLastToken(t *testing.T) {
 		m.Layers.Pattern = append(m.Layers.Pattern, layers.Place{Mixer: name})
 	}
 	for want, rows := range map[want]int{wantLast: 2, wantAll: 2 * 16} {
-		p, err := plan(&m, 2, shape{want, 16, true}, 100, layers.Precision{})
+		p, err := plan(&m, 2, shape{want: want, tokens: 16, begins: true}, 100, layers.Precision{})
 		if err != nil {
 			t.Fatal(err)
 		}

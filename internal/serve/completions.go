@@ -176,6 +176,7 @@ func (t *text) request(ctx context.Context, s *Server, q *completionRequest, sam
 		Fail: func(err error) { t.fail(noMemory(err)) },
 	}
 	if t.scores != nil {
+		r.Scores = true
 		// An end of text is a new token, too: harnesses that ask for one leave the last out.
 		r.EndOfText = func(scores []float32) { t.begin(); t.scores.add(r.EOS, scores) }
 	}

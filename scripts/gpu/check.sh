@@ -68,7 +68,7 @@ pieces() {
 	section 'Texts in pieces, and token by token, against whole texts and the CPU'
 	local logs test passed
 	logs=$(mktemp -d)
-	for test in TestAnySplitOnGPU/{float32,tf32,bfloat16} TestFewRowsOnGPU; do
+	for test in TestAnySplitOnGPU/{float32,tf32,bfloat16} TestFewRowsOnGPU TestDrawnOnGPU; do
 		timeout 300 "$bin/generate.test" -test.run "$test" -test.v >"$logs/${test//\//-}" 2>&1 || touch "$logs/failed" &
 	done
 	wait

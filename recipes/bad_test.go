@@ -13,8 +13,8 @@ import (
 
 var update = flag.Bool("update", false, "write the errors of testdata/bad anew")
 
-// TestBad: each recipe of testdata/bad fails with exactly the error beside it. The
-// list of mixers, which grows, appears as $MIXERS.
+// TestBad: each recipe of testdata/bad fails with exactly the error in the file next to it. The
+// growing list of mixers appears as $MIXERS.
 func TestBad(t *testing.T) {
 	files, err := filepath.Glob("testdata/bad/*.yaml")
 	if err != nil || len(files) < 100 {

@@ -9,10 +9,10 @@ import (
 	"strings"
 )
 
-// Bytes is an amount of memory, as `32GB`, `512MiB`, or `auto`, which is 0.
+// Bytes is an amount of memory, such as `32GB`, `512MiB`, or `auto`, which is 0.
 type Bytes int64
 
-// units of an amount, the first that divides it being the one that is written.
+// units of an amount; it is written with the first one that divides it.
 var units = []struct {
 	name string
 	size int64
@@ -23,7 +23,7 @@ var units = []struct {
 
 var amount = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?([KMGT]i?B|B)$`)
 
-// UnmarshalYAML reads auto, or a number and its unit.
+// UnmarshalYAML reads auto, or a number with its unit.
 func (b *Bytes) UnmarshalYAML(text []byte) error {
 	s := strings.Trim(strings.TrimSpace(string(text)), `"'`)
 	if s == Auto {
@@ -53,7 +53,7 @@ func (b *Bytes) UnmarshalYAML(text []byte) error {
 // UnmarshalJSON reads the same as UnmarshalYAML.
 func (b *Bytes) UnmarshalJSON(text []byte) error { return b.UnmarshalYAML(text) }
 
-// String is what UnmarshalYAML reads.
+// String returns what UnmarshalYAML reads.
 func (b Bytes) String() string {
 	if b == 0 {
 		return Auto

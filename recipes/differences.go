@@ -14,7 +14,7 @@ type Difference struct {
 
 func (d Difference) String() string { return fmt.Sprintf("%s: %s and %s", d.Key, d.A, d.B) }
 
-// Differences are the keys in which a and b differ, in the order of a recipe.
+// Differences returns the keys in which a and b differ, in the order of a recipe.
 func Differences(a, b *Recipe) ([]Difference, error) {
 	return differences("", reflect.ValueOf(*a), reflect.ValueOf(*b))
 }
@@ -38,7 +38,8 @@ func differences(prefix string, a, b reflect.Value) ([]Difference, error) {
 		if f.Type.Kind() == reflect.Slice && a.Field(i).Len()+b.Field(i).Len() == 0 {
 			continue // one of them may be nil
 		}
-		// As text, for what a key's value is read from: 3 of one type equals 3 of another.
+		// Values are compared as text, the form they are read from: 3 of one type equals 3 of
+		// another.
 		x, err := json.Marshal(a.Field(i).Interface())
 		if err != nil {
 			return nil, fmt.Errorf("%s%s: %w", prefix, name, err)

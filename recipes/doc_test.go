@@ -17,7 +17,7 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// keyValues are the keys of a section and of those in it, with their values, in order.
+// keyValues returns the keys of a section and its subsections, with their values, in order.
 func keyValues(prefix string, v reflect.Value) (keys []string, values []reflect.Value) {
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
@@ -41,8 +41,8 @@ func keyValues(prefix string, v reflect.Value) (keys []string, values []reflect.
 	return keys, values
 }
 
-// TestDocumentedKeys: docs/recipes.md has every key, in the order of a recipe, and the
-// defaults that it quotes are those of the program.
+// TestDocumentedKeys: docs/recipes.md has every key, in the order of a recipe, and the defaults
+// that it states are those of the program.
 func TestDocumentedKeys(t *testing.T) {
 	text, err := os.ReadFile("../docs/recipes.md")
 	if err != nil {
@@ -93,7 +93,7 @@ func TestDocumentedKeys(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var got any = quoted // a text has no quotes in the page
+		var got any = quoted // text has no quotes in the document
 		var number any
 		if json.Unmarshal([]byte(quoted), &number) == nil {
 			got = number

@@ -24,7 +24,7 @@ func (d *Duration) UnmarshalYAML(text []byte) error {
 // UnmarshalJSON reads the same as UnmarshalYAML.
 func (d *Duration) UnmarshalJSON(text []byte) error { return d.UnmarshalYAML(text) }
 
-// String is what UnmarshalYAML reads.
+// String returns what UnmarshalYAML reads.
 func (d Duration) String() string {
 	s := time.Duration(d).String()
 	if strings.HasSuffix(s, "m0s") {

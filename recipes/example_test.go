@@ -6,7 +6,7 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// A built-in recipe, changed as --set changes one.
+// A built-in recipe, modified as by --set.
 func ExampleLoad() {
 	r, err := recipes.Load("quickstart", "train.steps=1000", "model.layers.pattern=[mamba, {mlp: {d_ff: 768}}]")
 	if err != nil {

@@ -6,9 +6,9 @@ import (
 	"github.com/sambatrain/sambatrain/data"
 )
 
-// FineTune is a recipe that continues from a run, whose recipe is base and whose folder is
-// from: base with the changes of a task of data.generate (empty: none), of a recipe
-// without a model section (empty: none), and of sets, in this order.
+// FineTune returns a recipe that continues from the run whose recipe is base and whose folder is
+// from: base, changed by a task of data.generate (may be empty), then by a recipe without a model
+// section (may be empty), then by sets.
 func FineTune(base *Recipe, from, task, name string, sets ...string) (*Recipe, error) {
 	r := *base
 	r.Train.From, r.Train.Steps, r.Train.Tokens = from, 0, 0
@@ -32,8 +32,8 @@ func FineTune(base *Recipe, from, task, name string, sets ...string) (*Recipe, e
 	return r.finish(s, p, sets)
 }
 
-// taskSets are the settings of Samba's fine-tuning for long retrieval (arXiv 2406.07522,
-// appendix C); the batch is the run's own.
+// taskSets returns the settings of Samba's fine-tuning for long retrieval (arXiv 2406.07522,
+// appendix C); the batch size is that of the run.
 func taskSets(base *Recipe, task string) []string {
 	if task == "" {
 		return nil

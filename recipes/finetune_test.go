@@ -11,8 +11,8 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// TestFineTune: a task's settings hold over the run's own, a recipe's over both, and --set over
-// all; what is not named stays as the run had it.
+// TestFineTune: a task's settings override those of the run, a recipe's override both, and --set
+// overrides all; anything else stays as in the run.
 func TestFineTune(t *testing.T) {
 	base, err := recipes.Load("quickstart", "train.tokens=4096000", "optim.schedule=wsd", "optim.decay_fraction=0.3", "run.out=runs/base", "eval.lengths=[1, 2]")
 	if err != nil {
@@ -25,7 +25,7 @@ func TestFineTune(t *testing.T) {
 	for _, c := range []struct {
 		task, recipe string
 		sets         []string
-		want         map[string]string // as Differences writes values
+		want         map[string]string // in the format of Differences
 	}{
 		{"passkey", "", nil, map[string]string{
 			"name": `"quickstart-passkey"`, "data.generate.task": `"passkey"`, "train.steps": "500", "train.tokens": "0", "train.from": `"runs/base"`,

@@ -11,8 +11,8 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// FuzzParse: no text makes the reader panic, each error is one line, and what is
-// valid can be written out and read again, and gives a model.
+// FuzzParse: no text makes the reader panic, each error is one line, and a valid recipe can be
+// written out and read again, and gives a model.
 func FuzzParse(f *testing.F) {
 	files, err := filepath.Glob("testdata/bad/*.yaml")
 	if err != nil {

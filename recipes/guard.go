@@ -2,28 +2,29 @@ package recipes
 
 import "fmt"
 
-// Guard says when an update is left out: parameters and moments stay as they are, the
-// step counts, and its data is not seen again. By default none is, and a loss or a
-// gradient that isn't finite ends the run.
+// Guard says when an update is skipped: parameters and moments stay unchanged, the step counts, and
+// its data is not used again. By default none is skipped, and a loss or a gradient that isn't
+// finite ends the run.
 type Guard struct {
-	// SkipNonFinite leaves out steps whose loss or gradient is infinite or not a number.
+	// SkipNonFinite skips steps whose loss or gradient is infinite or not a number.
 	SkipNonFinite bool `yaml:"skip_non_finite" json:"skip_non_finite"`
-	// MaxZ leaves out steps whose loss is more than this many standard deviations above
-	// the mean of the last Window losses that were trained on; 0 leaves none out.
+	// MaxZ skips steps whose loss is more than this many standard deviations above the mean of the
+	// last Window losses that were trained on; 0 skips none.
 	MaxZ float64 `yaml:"max_z" json:"max_z"`
-	// Window is the losses that MaxZ looks at. Before there are as many, none is left out.
+	// Window is the number of losses that MaxZ considers. Until there are that many, no step is
+	// skipped.
 	Window int `yaml:"window" json:"window"`
-	// AbortAfter ends the run after as many left out in a row; 0 never does.
+	// AbortAfter ends the run after that many skipped steps in a row; 0 means never.
 	AbortAfter int `yaml:"abort_after" json:"abort_after"`
 }
 
-// DefaultGuard leaves nothing out.
+// DefaultGuard skips nothing.
 func DefaultGuard() Guard { return Guard{Window: 100, AbortAfter: 10} }
 
-// maxWindow bounds what a checkpoint's manifest holds of losses.
+// maxWindow limits the number of losses in a checkpoint's manifest.
 const maxWindow = 10_000
 
-// Validate names the key that is wrong.
+// Validate returns an error that names the wrong key.
 func (g Guard) Validate() error {
 	switch {
 	case !(g.MaxZ >= 0):

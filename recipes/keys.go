@@ -19,10 +19,10 @@ import (
 	"github.com/sambatrain/sambatrain/optim"
 )
 
-// checkKeys compares a document with the struct that it will be decoded into. The
-// decoder's own check knows neither the whole path of a key nor the nearest one,
-// and it turns what it gets into what it wants: 3.5 into 3, 010 into 8, 5 into "5".
-// It returns the keys that the document gives, by path, with their positions.
+// checkKeys compares a document with the struct that it will be decoded into. The decoder's own
+// check knows neither the full path of a key nor the most similar one, and it converts values to
+// the type it wants: 3.5 to 3, 010 to 8, 5 to "5". checkKeys returns the keys in the document, by
+// path, with their positions.
 func checkKeys(from string, body ast.Node) (map[string]string, error) {
 	t := reflect.TypeFor[Recipe]()
 	c := keyChecker{from: from, given: map[string]string{}}
@@ -38,7 +38,7 @@ func (c keyChecker) errorf(n ast.Node, format string, args ...any) error {
 	return fmt.Errorf("%s: %s", position(c.from, n), fmt.Sprintf(format, args...))
 }
 
-// position is file:line, or the flag that a value came from.
+// position returns file:line, or the flag that a value came from.
 func position(from string, n ast.Node) string {
 	if t := n.GetToken(); t != nil && t.Position != nil && !strings.HasPrefix(from, setFlag) {
 		return fmt.Sprintf("%s:%d", from, t.Position.Line)
@@ -48,7 +48,7 @@ func position(from string, n ast.Node) string {
 
 var unmarshaler = reflect.TypeFor[yaml.BytesUnmarshaler]()
 
-// readsItself reports whether a type has an UnmarshalYAML of its own.
+// readsItself reports whether a type has its own UnmarshalYAML.
 func readsItself(t reflect.Type) bool { return reflect.PointerTo(t).Implements(unmarshaler) }
 
 func isSection(t reflect.Type) bool { return t.Kind() == reflect.Struct && !readsItself(t) }
@@ -58,7 +58,7 @@ func keyOf(f reflect.StructField) (string, bool) {
 	return name, f.IsExported() && name != "" && name != "-"
 }
 
-// fieldsOf are a section's fields by key.
+// fieldsOf returns a section's fields by key.
 func fieldsOf(t reflect.Type) map[string]reflect.StructField {
 	fields := map[string]reflect.StructField{}
 	for i := range t.NumField() {
@@ -69,7 +69,7 @@ func fieldsOf(t reflect.Type) map[string]reflect.StructField {
 	return fields
 }
 
-// keysOf are a section's keys and those of its sections, each with its path.
+// keysOf returns a section's keys and those of its subsections, each with its path.
 func keysOf(prefix string, t reflect.Type) []string {
 	var keys []string
 	for i := range t.NumField() {
@@ -86,7 +86,7 @@ func keysOf(prefix string, t reflect.Type) []string {
 	return keys
 }
 
-// Keys are those of a recipe that have values, each with its path.
+// Keys returns the keys of a recipe that have values, each with its path.
 func Keys() []string {
 	all := keysOf("", reflect.TypeFor[Recipe]())
 	return slices.DeleteFunc(all, func(key string) bool {
@@ -94,9 +94,9 @@ func Keys() []string {
 	})
 }
 
-// nearest is the known key with the fewest letters to change, or nothing where more than half
-// of them would. The last part of the path weighs more than the section, which people also get
-// wrong.
+// nearest returns the known key with the smallest edit distance, or "" if more than half of the
+// letters would change. The last part of the path has more weight than the section, which people
+// also get wrong.
 func nearest(key string, known []string) string {
 	best, distance := "", math.MaxInt
 	last := key[strings.LastIndex(key, ".")+1:]
@@ -110,7 +110,7 @@ func nearest(key string, known []string) string {
 	return best
 }
 
-// unknown is what to say of a key that the section t lacks.
+// unknown returns the message for a key that the section t doesn't have.
 func unknown(section, key string, t reflect.Type, known []string) string {
 	if near := nearest(key, known); near != "" {
 		return fmt.Sprintf("unknown key %s; did you mean %s?", oneLine(key), near)
@@ -124,7 +124,7 @@ func unknown(section, key string, t reflect.Type, known []string) string {
 	return fmt.Sprintf("unknown key %s; %s has %s", oneLine(key), section, strings.Join(names, ", "))
 }
 
-// entries are a mapping's keys and values.
+// entries returns a mapping's keys and values.
 func entries(n ast.Node) ([]*ast.MappingValueNode, bool) {
 	switch n := n.(type) {
 	case *ast.MappingNode:
@@ -183,7 +183,7 @@ func (c keyChecker) section(prefix string, n ast.Node, t reflect.Type, known []s
 	return nil
 }
 
-// plain refuses what YAML has and recipes do without.
+// plain rejects YAML features that recipes don't use.
 func (c keyChecker) plain(path string, n ast.Node) error {
 	switch n := n.(type) {
 	case *ast.NullNode:
@@ -196,7 +196,7 @@ func (c keyChecker) plain(path string, n ast.Node) error {
 	return nil
 }
 
-// value checks anything but a section.
+// value checks any value that is not a section.
 func (c keyChecker) value(path string, n ast.Node, t reflect.Type) error {
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -237,7 +237,7 @@ func (c keyChecker) value(path string, n ast.Node, t reflect.Type) error {
 	return nil
 }
 
-// place checks an entry of model.layers.pattern, down to the settings of its mixer.
+// place checks an entry of model.layers.pattern, including the settings of its mixer.
 func (c keyChecker) place(path string, n ast.Node) error {
 	list, isMap := entries(n)
 	name, isName := n.(*ast.StringNode)
@@ -261,7 +261,7 @@ func (c keyChecker) place(path string, n ast.Node) error {
 	return c.section(prefix, list[0].Value, t, keysOf(prefix, t))
 }
 
-// shown is a value as an error shows it, on one line and not too long.
+// shown returns a value as an error shows it, on one line and not too long.
 func shown(n ast.Node) string {
 	text := oneLine(n.String())
 	if s, ok := n.(*ast.StringNode); ok {
@@ -273,14 +273,14 @@ func shown(n ast.Node) string {
 	return text
 }
 
-// oneLine puts words of several lines on one, without control characters.
+// oneLine joins several lines into one, without control characters.
 func oneLine(s string) string {
 	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || !strconv.IsPrint(r) }), " ")
 }
 
-// takeBack clears what was said before with the other of two keys that say the
-// same thing, or with one that another schedule has no use for: --set train.steps=10
-// counts, though the recipe says train.tokens.
+// takeBack clears an earlier setting of the other one of two keys that mean the same thing, or of a
+// key that the new schedule doesn't use: --set train.steps=10 takes effect although the recipe sets
+// train.tokens.
 func (r *Recipe) takeBack(given map[string]string) {
 	only := func(key, other string) bool { return given[key] != "" && given[other] == "" }
 	if only("train.steps", "train.tokens") && r.Train.Steps != 0 {
@@ -309,7 +309,7 @@ func (r *Recipe) takeBack(given map[string]string) {
 	}
 }
 
-// field is the struct field at a key's path, and whether there is one.
+// field returns the struct field at a key's path, and whether it exists.
 func (r *Recipe) field(path string) (reflect.Value, bool) {
 	v := reflect.ValueOf(r).Elem()
 	for _, key := range strings.Split(path, ".") {
@@ -325,8 +325,8 @@ func (r *Recipe) field(path string) (reflect.Value, bool) {
 	return v, true
 }
 
-// badText says what makes s no text, and in which line: bytes that are not UTF-8,
-// or control characters. It is "" for text.
+// badText reports why s is not text, and in which line: bytes that are not UTF-8, or control
+// characters. It returns "" for text.
 func badText(s string) (problem string, line int) {
 	line = 1
 	for i, r := range s {

@@ -24,7 +24,7 @@ import (
 //go:embed *.yaml
 var embedded embed.FS
 
-// Names are the recipes that the binary holds.
+// Names returns the names of the built-in recipes.
 func Names() []string {
 	files, err := fs.Glob(embedded, "*.yaml")
 	if err != nil {
@@ -33,11 +33,11 @@ func Names() []string {
 	for i, f := range files {
 		files[i] = strings.TrimSuffix(f, ".yaml")
 	}
-	slices.Sort(files) // a-b.yaml comes before a.yaml, but a before a-b
+	slices.Sort(files) // a-b.yaml sorts before a.yaml, but a before a-b
 	return files
 }
 
-// suggestion is what to say of a name that no built-in recipe has.
+// suggestion returns the hint for a name that no built-in recipe has.
 func suggestion(name string) string {
 	name = strings.TrimSuffix(path.Base(filepath.ToSlash(name)), ".yaml")
 	near := nearest(name, Names())
@@ -47,16 +47,16 @@ func suggestion(name string) string {
 	return fmt.Sprintf("did you mean %s? `sambatrain recipes ls` lists them", near)
 }
 
-// source is a recipe's text and where it came from.
+// source is a recipe's text and its origin.
 type source struct {
 	text []byte
 	from string // for people
-	// dir is the folder that extends starts in; nothing for a built-in recipe.
+	// dir is the folder that `extends` is relative to; empty for a built-in recipe.
 	dir string
 }
 
-// Source is a recipe's text: the file at name, or else the built-in recipe that is
-// called so, as in quickstart, quickstart.yaml or recipes/quickstart.yaml.
+// Source returns a recipe's text: the file at name, or else the built-in recipe of that name, given
+// as quickstart, quickstart.yaml or recipes/quickstart.yaml.
 func Source(name string) (text []byte, from string, err error) {
 	s, err := open(name)
 	return s.text, s.from, err
@@ -79,7 +79,7 @@ func open(name string) (source, error) {
 	return source{}, fmt.Errorf("recipe: %w", err)
 }
 
-// maxRecipe bounds what is parsed, in bytes; the longest recipe here has 3 KB.
+// maxRecipe limits the size of a recipe, in bytes; the longest one here has 3 KB.
 const maxRecipe = 1 << 16
 
 func readFile(name string) ([]byte, error) {
@@ -100,8 +100,8 @@ func builtin(name string) (source, bool) {
 	return source{text: text, from: "built-in " + path.Join("recipes", file)}, err == nil
 }
 
-// Load reads a recipe by file or name, applies sets (each key.path=value) in
-// order, and validates the whole.
+// Load reads a recipe by file or name, applies sets (each key.path=value) in order, and validates
+// the result.
 func Load(name string, sets ...string) (*Recipe, error) {
 	s, err := open(name)
 	if err != nil {
@@ -124,7 +124,7 @@ func build(s source, sets []string) (*Recipe, error) {
 	return r.finish(s, p, sets)
 }
 
-// finish applies sets to what was read from s, and validates the whole.
+// finish applies sets to what was read from s, and validates the result.
 func (r *Recipe) finish(s source, p positions, sets []string) (*Recipe, error) {
 	for _, set := range sets {
 		if err := r.set(set, p); err != nil {
@@ -137,10 +137,10 @@ func (r *Recipe) finish(s source, p positions, sets []string) (*Recipe, error) {
 	return r, nil
 }
 
-// positions are where keys were given last: file:line, or a flag.
+// positions are the places where keys were last set: file:line, or a flag.
 type positions map[string]string
 
-// of is the position of the key that an error starts with, or else file.
+// of returns the position of the key that an error starts with, or else file.
 func (p positions) of(err error, file string) string {
 	key, _, _ := strings.Cut(err.Error(), ": ")
 	list, _, _ := strings.Cut(key, "[")
@@ -155,11 +155,11 @@ func (p positions) of(err error, file string) string {
 // extends is the key that names the recipe that a file builds on.
 const extends = "extends"
 
-// maxChain bounds how many recipes extend each other.
+// maxChain limits how many recipes may extend one another.
 const maxChain = 8
 
-// read puts a file's keys into r, after those of the recipe that it extends, and
-// their positions into p. chain are the files that led here.
+// read applies a file's keys to r, after those of the recipe that it extends, and stores their
+// positions in p. chain lists the files that led here.
 func (r *Recipe) read(s source, p positions, chain []string) error {
 	body, err := parse(s.text, s.from)
 	if err != nil {
@@ -188,8 +188,8 @@ func (r *Recipe) read(s source, p positions, chain []string) error {
 	return r.decode(body, s.from, p)
 }
 
-// takeExtends removes the extends key from a document and returns its value, nil
-// if there is none.
+// takeExtends removes the extends key from a document and returns its value, or nil if there is
+// none.
 func takeExtends(from string, body *ast.MappingNode) (*ast.StringNode, error) {
 	var base *ast.StringNode
 	for _, v := range body.Values {
@@ -208,8 +208,8 @@ func takeExtends(from string, body *ast.MappingNode) (*ast.StringNode, error) {
 	return base, nil
 }
 
-// base is the recipe that s extends: a file, relative to the one that s is in, or
-// a built-in one.
+// base returns the recipe that s extends: a file, relative to the one that s is in, or a built-in
+// recipe.
 func (s source) base(name string) (source, error) {
 	if s.dir != "" {
 		file := filepath.FromSlash(name)
@@ -230,11 +230,11 @@ func (s source) base(name string) (source, error) {
 	return source{}, fmt.Errorf("%s: no file %s beside this one, and no built-in recipe has that name; %s", extends, oneLine(name), suggestion(name))
 }
 
-// setFlag is the command line's flag that changes one key.
+// setFlag is the command-line flag that changes one key.
 const setFlag = "--set"
 
-// Set changes one key: `optim.lr=3e-4`. The value is YAML; where the key wants
-// text it may go without quotes, whatever it holds.
+// Set changes one key: `optim.lr=3e-4`. The value is YAML; if the key expects text, any text may be
+// given without quotes.
 func (r *Recipe) Set(assignment string) error { return r.set(assignment, positions{}) }
 
 func (r *Recipe) set(assignment string, p positions) error {
@@ -286,7 +286,7 @@ func notOfKeys(r rune) bool {
 
 // parse reads a text that must be one YAML mapping.
 func parse(text []byte, from string) (body *ast.MappingNode, err error) {
-	// The parser is a library that reads what users type.
+	// The parser is a library that reads what users type, so it may panic.
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%s: not readable as YAML (%s)", from, oneLine(fmt.Sprint(p)))
@@ -301,7 +301,7 @@ func parse(text []byte, from string) (body *ast.MappingNode, err error) {
 	if depth(text) > maxDepth {
 		return nil, fmt.Errorf("%s: brackets are nested more than %d deep", from, maxDepth)
 	}
-	// Keys that come twice are found with their paths, later.
+	// Duplicate keys are reported later, with their paths.
 	file, err := parser.ParseBytes(text, 0, parser.AllowDuplicateMapKey())
 	if err != nil {
 		return nil, yamlError(from, err)
@@ -326,7 +326,7 @@ func parse(text []byte, from string) (body *ast.MappingNode, err error) {
 	return body, nil
 }
 
-// decode puts a document's keys into r and leaves the others as they are.
+// decode applies a document's keys to r and leaves the others unchanged.
 func (r *Recipe) decode(body *ast.MappingNode, from string, p positions) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -348,10 +348,10 @@ func (r *Recipe) decode(body *ast.MappingNode, from string, p positions) (err er
 	return nil
 }
 
-// maxDepth bounds nested brackets, for which the parser's time grows with a power.
+// maxDepth limits nested brackets, because the parser's time grows with a power of the depth.
 const maxDepth = 32
 
-// depth is how deep brackets are nested, at most, wherever they stand.
+// depth returns the maximum nesting depth of brackets, wherever they are.
 func depth(text []byte) int {
 	open, most := 0, 0
 	for _, c := range text {
@@ -366,8 +366,8 @@ func depth(text []byte) int {
 	return most
 }
 
-// yamlError turns the YAML library's `[3:5] message`, followed by an excerpt, into
-// `file:3: message`.
+// yamlError turns the YAML library's `[3:5] message`, followed by an excerpt, into `file:3:
+// message`.
 func yamlError(from string, err error) error {
 	message, _, _ := strings.Cut(err.Error(), "\n")
 	if m := yamlPosition.FindStringSubmatch(message); m != nil {

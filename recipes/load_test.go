@@ -19,8 +19,8 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// sameRecipe compares recipes. Mixers have unexported fields, which are set only
-// inside a model; an empty list is written as [].
+// sameRecipe compares recipes. Mixers have unexported fields, which are set only inside a model; an
+// empty list is written as [].
 var sameRecipe = []cmp.Option{
 	cmp.FilterPath(func(p cmp.Path) bool {
 		f, ok := p.Last().(cmp.StructField)
@@ -57,8 +57,8 @@ func wantError(t *testing.T, what string, err error, want string) {
 	}
 }
 
-// TestBuiltin: every built-in recipe is found by name, is valid, and reads the
-// same when it is written out with all its keys.
+// TestBuiltin: every built-in recipe is found by name, is valid, and reads back the same when it is
+// written out with all its keys.
 func TestBuiltin(t *testing.T) {
 	names := recipes.Names()
 	if !slices.Contains(names, "quickstart") || !slices.IsSorted(names) {
@@ -97,7 +97,7 @@ func TestBuiltin(t *testing.T) {
 	}
 }
 
-// roundTrip writes r with all keys and reads it again.
+// roundTrip writes r with all keys and reads it back.
 func roundTrip(t *testing.T, r *recipes.Recipe) {
 	t.Helper()
 	text, err := r.YAML()
@@ -120,7 +120,7 @@ func roundTrip(t *testing.T, r *recipes.Recipe) {
 	}
 }
 
-// TestFilesOfTheRepository: what is embedded is what lies here.
+// TestFilesOfTheRepository: the embedded recipes are the files in this folder.
 func TestFilesOfTheRepository(t *testing.T) {
 	files, err := filepath.Glob("*.yaml")
 	if err != nil {
@@ -146,8 +146,8 @@ func TestSourceErrors(t *testing.T) {
 	}
 }
 
-// TestFileBeforeBuiltin: a file counts, whatever it is called; a folder does not
-// hide a built-in recipe.
+// TestFileBeforeBuiltin: a file has priority, whatever its name; a folder does not hide a built-in
+// recipe.
 func TestFileBeforeBuiltin(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
@@ -164,7 +164,7 @@ func TestFileBeforeBuiltin(t *testing.T) {
 	}
 }
 
-// TestDefaults: what a recipe leaves out is Samba's.
+// TestDefaults: settings that a recipe leaves out are Samba's.
 func TestDefaults(t *testing.T) {
 	r := parse(t, `
 name: small
@@ -203,7 +203,7 @@ train: {tokens: 20e9}
 	roundTrip(t, r)
 }
 
-// TestForms: what may be written in more than one way.
+// TestForms: values that may be written in more than one way.
 func TestForms(t *testing.T) {
 	for _, c := range []struct {
 		text string
@@ -291,13 +291,13 @@ func TestExtends(t *testing.T) {
 	if r, err = recipes.Load(absolute); err != nil || r.Model.DModel != 128 {
 		t.Errorf("extends with a full path: %+v, %v", r, err)
 	}
-	// The file beside it counts before the built-in recipe.
+	// A file in the same folder has priority over the built-in recipe.
 	write(t, dir, "quickstart", "extends: mine.yaml\n")
 	near := write(t, dir, "near.yaml", "extends: quickstart\nname: near\n")
 	if _, err = recipes.Load(near); err == nil || !strings.Contains(err.Error(), "is circular") {
 		t.Errorf("near.yaml, quickstart, mine.yaml and so on to base.yaml, which extends the file quickstart: %v", err)
 	}
-	// An error in a value names the file that gave it.
+	// An error in a value names the file that set it.
 	bad := write(t, dir, "bad.yaml", "\n\nmodel: {d_model: 0}\nextends: shared/wide.yaml\n")
 	worse := write(t, dir, "worse.yaml", "extends: bad.yaml\nname: worse\n")
 	os.Remove(filepath.Join(dir, "quickstart"))
@@ -305,7 +305,7 @@ func TestExtends(t *testing.T) {
 	wantError(t, "worse", err, bad+":3: model.d_model: must be 1 to 1048576, is 0")
 }
 
-// TestAnyText: text of any kind is read as it was written out, alone and in lists.
+// TestAnyText: text of any kind is read back as it was written, alone and in lists.
 func TestAnyText(t *testing.T) {
 	alphabet := []rune(" \t\n\r:#-'\"\\[]{}&*!|>%@`,?~=<.0aN\u00e9\u65e5\u2028\ufeff\U0001f600\ufffd")
 	r := rand.New(rand.NewPCG(1, 2))
@@ -317,14 +317,14 @@ func TestAnyText(t *testing.T) {
 		recipe := recipes.Defaults()
 		if err := recipe.Set("sample.prompt=" + string(text)); err != nil {
 			if text[0] == '"' || text[0] == '\'' {
-				continue // is read as YAML, which it is not
+				continue // it is read as YAML, which it is not
 			}
 			t.Fatalf("%q: %v", string(text), err)
 		}
 		if text[0] != '"' && text[0] != '\'' && recipe.Sample.Prompt != string(text) {
 			t.Fatalf("%q is set as %q", string(text), recipe.Sample.Prompt)
 		}
-		if !strings.ContainsAny(string(text), `[]{}*?\`) { // any other text is a pattern for files
+		if !strings.ContainsAny(string(text), `[]{}*?\`) { // any other text is a file pattern
 			recipe.Data.Text.Include = []string{"x", string(text), "y"}
 		}
 		recipe.Model.Layers.Pattern = []layers.Place{{Mixer: "mlp"}}
@@ -346,8 +346,8 @@ func TestAnyText(t *testing.T) {
 	}
 }
 
-// TestMixture: a mixture takes the place of an extended recipe's shards, survives being written and read, and gives
-// way to shards again.
+// TestMixture: a mixture replaces an extended recipe's shards, survives being written and read, and
+// can be replaced by shards again.
 func TestMixture(t *testing.T) {
 	r, err := recipes.Parse([]byte(`
 extends: quickstart

@@ -9,15 +9,15 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// budget is how long a group of the paper's models is trained, and at which rate.
+// budget is how long a group of the paper's models is trained, and at which learning rate.
 type budget struct {
 	tokens, steps, warmup int64
 	batch, seqLen         int
 	lr                    float64
 }
 
-// Groups of models that are trained alike. Steps are tokens / (batch * seqLen), and the
-// warm-up 1% of them, both as whole numbers.
+// Groups of models that are trained in the same way. Steps are tokens / (batch * seqLen), and the
+// warm-up is 1% of them, both rounded down.
 var (
 	b20  = budget{tokens: 20e9, steps: 9_536, warmup: 95, batch: 512, seqLen: 4096, lr: 4e-4}
 	b100 = budget{tokens: 100e9, steps: 47_683, warmup: 477, batch: 512, seqLen: 4096, lr: 4e-4}
@@ -25,14 +25,14 @@ var (
 	b3t  = budget{tokens: 3.2e12, steps: 381_469, warmup: 3815, batch: 2048, seqLen: 4096, lr: 6e-4}
 )
 
-// rows is b in other rows, of as many tokens per step.
+// rows is b with rows of another length, and the same number of tokens per step.
 func (b budget) rows(batch, seqLen int) budget {
 	b.batch, b.seqLen = batch, seqLen
 	return b
 }
 
-// paper are all models of the paper (arXiv 2406.07522) and its code: their parameters,
-// in all and without embeddings, and how they are trained.
+// paper lists all models of the paper (arXiv 2406.07522) and its code: their numbers of parameters,
+// in total and without embeddings, and how they are trained.
 var paper = map[string]struct {
 	total, nonEmbedding int
 	budget
@@ -89,7 +89,7 @@ var paper = map[string]struct {
 	"llama-swa-32k-438m":    {438_081_024, 339_777_024, b20.rows(64, 32768)},
 }
 
-// ours are the recipes that are no model of the paper.
+// ours reports whether a recipe is not a model of the paper.
 func ours(name string) bool {
 	return name == "quickstart" || name == "samba-30m" || strings.HasPrefix(name, "ablation-")
 }
@@ -137,13 +137,14 @@ func asPaper(t *testing.T, r *recipes.Recipe) {
 	if r.Train.Seed != 3407 || r.Model.NormEps != 1e-5 || r.Eval.Rows != 200 {
 		t.Errorf("seed %d, norm_eps %g, eval.rows %d", r.Train.Seed, r.Model.NormEps, r.Eval.Rows)
 	}
-	// In its code, what is tied is initialized as Mamba, and what is not as GPT-NeoX.
+	// In the paper's code, models with tied embeddings are initialized like Mamba, the others like
+	// GPT-NeoX.
 	if r.Model.TieEmbeddings != (r.Model.Init == layers.InitMamba) {
 		t.Errorf("tied is %v, init is %s", r.Model.TieEmbeddings, r.Model.Init)
 	}
 }
 
-// TestGroupsAreOneTask: what the paper compares, `sambatrain compare` can.
+// TestGroupsAreOneTask: models that the paper compares can be compared by `sambatrain compare`.
 func TestGroupsAreOneTask(t *testing.T) {
 	for name, b := range map[string]budget{"samba-421m": b20, "samba-1.3b": b100, "samba-1.7b": b230} {
 		base, err := recipes.Load(name)
@@ -163,7 +164,7 @@ func TestGroupsAreOneTask(t *testing.T) {
 	}
 }
 
-// sameButModel fails where a recipe trains or measures its model in another way.
+// sameButModel fails if a recipe trains or measures its model differently.
 func sameButModel(t *testing.T, base, r *recipes.Recipe) {
 	t.Helper()
 	different, err := recipes.Differences(base, r)
@@ -177,7 +178,7 @@ func sameButModel(t *testing.T, base, r *recipes.Recipe) {
 	}
 }
 
-// parameters are those of a model, in all and without embeddings.
+// parameters returns a model's number of parameters, in total and without embeddings.
 func parameters(t *testing.T, m *layers.Model) (total, nonEmbedding int) {
 	t.Helper()
 	b := layers.NewBuilder(layers.Precision{})
@@ -194,8 +195,8 @@ func parameters(t *testing.T, m *layers.Model) (total, nonEmbedding int) {
 	return total, nonEmbedding
 }
 
-// TestAblationsAreOneTask: the ten recipes train on the same tokens, and have about as
-// many parameters, in the proportions of the paper's 1.3B models.
+// TestAblationsAreOneTask: the ten recipes train on the same tokens and have about the same number
+// of parameters, in the proportions of the paper's 1.3B models.
 func TestAblationsAreOneTask(t *testing.T) {
 	base, err := recipes.Load("ablation-samba")
 	if err != nil {

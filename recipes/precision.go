@@ -36,10 +36,10 @@ func (n *Sublayers) UnmarshalJSON(text []byte) error { return n.UnmarshalYAML(te
 // Set is UnmarshalYAML for a flag.
 func (n *Sublayers) Set(text string) error { return n.UnmarshalYAML([]byte(text)) }
 
-// Type is what a flag's help calls it.
+// Type is its name in a flag's help.
 func (Sublayers) Type() string { return "auto|N" }
 
-// String is what UnmarshalYAML reads.
+// String returns what UnmarshalYAML reads.
 func (n Sublayers) String() string {
 	if n == AutoSublayers {
 		return Auto
@@ -61,7 +61,7 @@ func (n Sublayers) MarshalJSON() ([]byte, error) {
 	return json.Marshal(v)
 }
 
-// PrecisionText is run.dtype, and which sublayers are left out of it and why, for people.
+// PrecisionText describes run.dtype, and which sublayers are exempt from it and why.
 func (r *Recipe) PrecisionText() string {
 	if !r.Run.Mixed() {
 		return r.Run.DType
@@ -76,8 +76,8 @@ func (r *Recipe) PrecisionText() string {
 	return BFloat16
 }
 
-// Precision is what the recipe's programs compute in. Mixed is false for a CPU, whose
-// products round their factors by themselves; auto counts as a GPU.
+// Precision returns the precision of the recipe's programs. Mixed is false for a CPU, whose
+// products round their operands themselves; auto counts as a GPU.
 func (r *Recipe) Precision() layers.Precision {
 	p := layers.Precision{Mixed: r.Run.Mixed() && r.Run.Device != CPU}
 	switch n := r.Run.Float32Sublayers; {

@@ -9,8 +9,8 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// TestPrecision: what programs compute in, in words too, and that a run in bfloat16 keeps
-// the number that auto stands for.
+// TestPrecision: the precision of programs, its description, and that a run in bfloat16 keeps the
+// number that auto stands for.
 func TestPrecision(t *testing.T) {
 	for _, c := range []struct {
 		recipe string

@@ -1,6 +1,6 @@
-// Package recipes reads the YAML files that say what a run is: one file, one
-// whole run. Each section decodes straight into the struct of the package that it
-// configures. The recipes in this folder are also embedded in the binary.
+// Package recipes reads the YAML files that describe runs: one file, one whole run. Each section
+// decodes directly into the struct of the package that it configures. The recipes in this folder
+// are also embedded in the binary.
 package recipes
 
 import (
@@ -24,7 +24,7 @@ import (
 
 // Recipe is one whole run.
 type Recipe struct {
-	// Name is what the run is called; the default run directory ends in it.
+	// Name is the name of the run; the default run directory ends in it.
 	Name       string            `yaml:"name" json:"name"`
 	Model      layers.Model      `yaml:"model" json:"model"`
 	Data       data.Config       `yaml:"data" json:"data"`
@@ -36,35 +36,35 @@ type Recipe struct {
 	Run        Run               `yaml:"run" json:"run"`
 }
 
-// Train says how long, and on how many rows at a time.
+// Train says how long to train, and on how many rows at a time.
 type Train struct {
 	// Steps is the number of optimizer steps; 0 derives it from Tokens.
 	Steps int64 `yaml:"steps" json:"steps"`
 	// Tokens is the budget: Steps = Tokens / (BatchSize * seq_len), rounded down.
 	Tokens int64 `yaml:"tokens" json:"tokens"`
-	// BatchSize is the rows of a step, over all micro-batches.
+	// BatchSize is the number of rows per step, over all micro-batches.
 	BatchSize int `yaml:"batch_size" json:"batch_size"`
-	// MicroBatch is the rows of one forward and backward pass, a divisor of
-	// BatchSize; 0 is BatchSize.
+	// MicroBatch is the number of rows per forward and backward pass, a divisor of BatchSize; 0
+	// means BatchSize.
 	MicroBatch int `yaml:"micro_batch" json:"micro_batch"`
-	// Seed draws the parameters.
+	// Seed is the random seed of the parameters.
 	Seed  uint64 `yaml:"seed" json:"seed"`
 	Guard Guard  `yaml:"guard" json:"guard"`
-	// From is a run whose newest good checkpoint gives the parameters instead, or the
-	// folder of a checkpoint; empty draws them.
+	// From is a run whose newest good checkpoint provides the parameters instead, or the folder of
+	// a checkpoint; if empty, they are drawn at random.
 	From string `yaml:"from" json:"from"`
 }
 
-// Eval says how often, and on how much of the validation split, the loss is
-// measured. It is measured at the end in any case.
+// Eval says how often, and on how much of the validation split, the loss is measured. It is always
+// measured at the end.
 type Eval struct {
-	// Every is the steps between two measurements; 0 measures at the end only.
+	// Every is the number of steps between two measurements; 0 measures only at the end.
 	Every int64 `yaml:"every" json:"every"`
-	// Rows is how many rows of the validation split are read, spread evenly over it.
+	// Rows is the number of rows of the validation split that are read, spread evenly over it.
 	Rows int `yaml:"rows" json:"rows"`
-	// Lengths are the row lengths at which the loss is measured, in multiples of
-	// data.seq_len: 1, and then rising ones. All are measured on the first tokens of the
-	// same rows, which are as long as the longest, as the paper does.
+	// Lengths are the row lengths at which the loss is measured, in multiples of data.seq_len: 1,
+	// and then increasing ones. All are measured on the first tokens of the same rows, which are as
+	// long as the longest, as in the paper.
 	Lengths []int `yaml:"lengths,flow" json:"lengths"`
 }
 
@@ -78,41 +78,40 @@ type Sample struct {
 	Seed        uint64  `yaml:"seed" json:"seed"`
 }
 
-// Run says where the run happens and what it shows.
+// Run says where the run is executed and what it shows.
 type Run struct {
-	// Out is the run directory; empty is runs/ and the recipe's name.
+	// Out is the run directory; if empty, it is runs/ followed by the recipe's name.
 	Out string `yaml:"out" json:"out"`
-	// Device is cpu, cuda, or auto: a GPU where there is one.
+	// Device is cpu, cuda, or auto: a GPU if there is one.
 	Device string `yaml:"device" json:"device"`
-	// DType is the type of computation: float32; bfloat16, which keeps weights, moments and
-	// the residual stream in float32; or on a GPU tf32, float32 but for the factors of
-	// products with weights, of which tensor cores take 10 bits of the mantissa.
+	// DType is the number format of computation: float32; bfloat16, which keeps weights, moments
+	// and the residual stream in float32; or, on a GPU, tf32, which is float32 except that tensor
+	// cores use only 10 bits of the mantissa of the operands of products with weights.
 	DType string `yaml:"dtype" json:"dtype"`
-	// Float32Sublayers is how many sublayers, the first ones, bfloat16 leaves in float32,
-	// forward and backward. auto is what layers.Model.Float32Sublayers says.
+	// Float32Sublayers is the number of sublayers at the start of the model that bfloat16 leaves in
+	// float32, forward and backward. auto is the result of layers.Model.Float32Sublayers.
 	Float32Sublayers Sublayers `yaml:"float32_sublayers" json:"float32_sublayers"`
 	// MemoryBudget is the memory that a step may take: parameters, gradients, moments and
-	// activations. Where they would take more, activations are computed again in the
-	// backward pass, which changes no bit. auto is what the device has free, on the CPU less
-	// the copy that checkpoints are written from.
+	// activations. If they would take more, activations are recomputed in the backward pass, which
+	// changes no bits. auto is the free memory of the device; on the CPU less the copy that
+	// checkpoints are written from.
 	MemoryBudget Bytes `yaml:"memory_budget" json:"memory_budget"`
-	// Shard says what each of several processes keeps a part of: none, optimizer, the
-	// moments and the update (ZeRO stage 1), or full, parameters and gradients too (ZeRO
-	// stage 3, as FSDP).
+	// Shard says what is sharded over several processes: none; optimizer, the moments and the
+	// update (ZeRO stage 1); or full, which includes parameters and gradients (ZeRO stage 3, as in
+	// FSDP).
 	Shard string `yaml:"shard" json:"shard"`
-	// ReduceDType is the type in which gradients are summed over processes: float32, or, in
-	// mixed precision between GPUs, bfloat16, which moves half as much and rounds each sum.
+	// ReduceDType is the type in which gradients are summed over processes: float32, or, in mixed
+	// precision between GPUs, bfloat16, which halves the traffic and rounds each sum.
 	ReduceDType string `yaml:"reduce_dtype" json:"reduce_dtype"`
-	// Timeout is how long a process may be silent until the others take it for lost and
-	// end.
+	// Timeout is how long a process may be silent before the others consider it lost and exit.
 	Timeout Duration `yaml:"timeout" json:"timeout"`
-	// TuneProducts makes a GPU time the algorithms that cublasLt proposes for each large
-	// matrix product, of those that give the same bits as the first, and take the fastest.
-	// Otherwise the first one is taken.
+	// TuneProducts makes a GPU time, for each large matrix product, those algorithms proposed by
+	// cublasLt that give the same bits as the first one, and use the fastest. Otherwise the first
+	// one is used.
 	TuneProducts bool `yaml:"tune_products" json:"tune_products"`
-	// Threads is the number of workers; 0 is one per core. Results don't depend on it.
+	// Threads is the number of workers; 0 means one per core. Results don't depend on it.
 	Threads int `yaml:"threads" json:"threads"`
-	// LogEvery is the steps between two lines on a console that is no terminal.
+	// LogEvery is the number of steps between two lines on a console that is not a terminal.
 	LogEvery int64 `yaml:"log_every" json:"log_every"`
 }
 
@@ -133,19 +132,19 @@ const (
 	ShardFull      = "full"
 )
 
-// Devices and DTypes are what run.device and run.dtype may be.
+// Devices and DTypes are the values that run.device and run.dtype may have.
 var (
 	Devices = []string{CPU, CUDA, Auto}
 	DTypes  = []string{Float32, BFloat16, TF32}
 	Shards  = []string{ShardNone, ShardOptimizer, ShardFull}
-	// ReduceDTypes are what run.reduce_dtype may be.
+	// ReduceDTypes are the values that run.reduce_dtype may have.
 	ReduceDTypes = []string{Float32, BFloat16}
 )
 
 // Mixed reports whether the run computes in mixed precision.
 func (r Run) Mixed() bool { return r.DType == BFloat16 }
 
-// Validate checks the section and names the key that is wrong.
+// Validate checks the section; an error names the wrong key.
 func (r Run) Validate() error {
 	switch {
 	case !slices.Contains(Devices, r.Device):
@@ -172,7 +171,7 @@ func (r Run) Validate() error {
 	return nil
 }
 
-// Defaults is a recipe before its file is read.
+// Defaults returns a recipe before its file is read.
 func Defaults() Recipe {
 	return Recipe{
 		Model:      layers.Defaults(),
@@ -186,8 +185,8 @@ func Defaults() Recipe {
 	}
 }
 
-// Validate checks every section, what sections say of each other, and fills in
-// what is derived from other keys. Errors name the key.
+// Validate checks every section and the dependencies between them, and fills in what is derived
+// from other keys. Errors name the key.
 func (r *Recipe) Validate() error {
 	switch {
 	case r.Name == "":
@@ -207,12 +206,12 @@ func (r *Recipe) Validate() error {
 
 // The largest values. They keep sizes from overflowing.
 const (
-	maxBatch   = 1 << 20 // rows of a step
+	maxBatch   = 1 << 20 // rows per step
 	maxThreads = 1 << 12
-	maxSample  = 1 << 20 // tokens of a sample, for which full attention keeps memory
-	maxLengths = 1 << 10 // times seq_len in a validation
+	maxSample  = 1 << 20 // tokens per sample, for which full attention needs memory
+	maxLengths = 1 << 10 // in multiples of seq_len, for a validation
 
-	minTimeout = time.Second // several times the beat by which processes show that they live
+	minTimeout = time.Second // several heartbeat intervals
 	maxTimeout = 24 * time.Hour
 )
 
@@ -285,7 +284,7 @@ func (r *Recipe) rest() error {
 	case int(n) > depth:
 		return fmt.Errorf("run.float32_sublayers: must be auto, or 0 to the model's %d sublayers, is %d", depth, n)
 	case n == AutoSublayers && r.Run.Mixed():
-		// A run keeps its number, whatever auto may come to mean.
+		// A run keeps its number, even if the meaning of auto changes later.
 		r.Run.Float32Sublayers = Sublayers(r.Model.Float32Sublayers())
 	}
 	if r.Run.Out == "" {
@@ -299,11 +298,11 @@ func (r *Recipe) YAML() ([]byte, error) {
 	return yaml.MarshalWithOptions(r, yaml.CustomMarshaler[string](quoted))
 }
 
-// plainText is text that YAML takes for nothing else.
+// plainText is text that YAML can't mistake for anything else.
 var plainText = regexp.MustCompile(`^[A-Za-z_/$][A-Za-z0-9_/.$-]*$`)
 
-// quoted is s as YAML. The library's own choice of quotes loses tabs, and some
-// text that starts with a bracket.
+// quoted returns s as YAML. The library's own choice of quotes loses tabs, and some text that
+// starts with a bracket.
 func quoted(s string) ([]byte, error) {
 	switch strings.ToLower(s) {
 	case "true", "false", "null", "yes", "no", "on", "off", "y", "n", "inf", "nan":

@@ -13,14 +13,13 @@ import (
 	"github.com/goccy/go-yaml/token"
 )
 
-// The forms of a number. YAML has more, such as 010 for 8, which a reader may take
-// for something else.
+// The forms of a number. YAML has more, such as 010 for 8, which a reader might misunderstand.
 var (
 	wholeForm  = regexp.MustCompile(`^[-+]?(0|[1-9][0-9]*(_[0-9]+)*)$`)
 	numberForm = regexp.MustCompile(`^[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?$`)
 )
 
-// exact is the largest whole number up to which a float64 holds all.
+// exact is the limit up to which a float64 represents every integer.
 const exact = 1 << 53
 
 // scalar checks one value of a kind.
@@ -65,12 +64,12 @@ func scalar(n ast.Node, k reflect.Kind) error {
 		}
 		return wholeNumber(written, k, wrong)
 	default:
-		panic(fmt.Sprintf("recipes: no check for a %v", k)) // a new field's kind, which every test meets
+		panic(fmt.Sprintf("recipes: no check for a %v", k)) // a new field's kind; every test would reach this
 	}
 	return nil
 }
 
-// wholeNumber checks that a kind of integer can hold what is written.
+// wholeNumber checks that an integer kind can represent the written number.
 func wholeNumber(written string, k reflect.Kind, wrong error) error {
 	digits := strings.ReplaceAll(written, "_", "")
 	var err error

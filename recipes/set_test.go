@@ -21,7 +21,7 @@ func TestSet(t *testing.T) {
 		"model.mamba={d_state: 8, dt_rank: 5}",
 		"data.text.include=['*.txt', \"b.md\"]",
 		"data.text={jsonl_field: body}",
-		"train.steps=13", // the last one counts
+		"train.steps=13", // the last one wins
 	)
 	want := parse(t, `
 extends: quickstart
@@ -111,8 +111,8 @@ func TestSetErrors(t *testing.T) {
 	}
 }
 
-// TestOneOfTwoKeys: steps and tokens, and the two keys of the warm-up, say the same
-// thing; what was said last counts.
+// TestOneOfTwoKeys: steps and tokens mean the same thing, as do the two keys of the warm-up; the
+// last one given wins.
 func TestOneOfTwoKeys(t *testing.T) {
 	tokens := "extends: quickstart\ntrain: {tokens: 1000000, batch_size: 4}\ndata: {seq_len: 500}\n"
 	for _, c := range []struct {
@@ -131,7 +131,7 @@ func TestOneOfTwoKeys(t *testing.T) {
 			t.Errorf("%v: %d steps, %d tokens; want %d, %d", c.sets, r.Train.Steps, r.Train.Tokens, c.steps, c.tokens)
 		}
 	}
-	// A resolved recipe has both, and can be changed all the same.
+	// A resolved recipe has both, and can still be changed.
 	text, err := parse(t, tokens).YAML()
 	if err != nil {
 		t.Fatal(err)

@@ -6,7 +6,7 @@ import (
 	"github.com/sambatrain/sambatrain/data"
 )
 
-// CheckTokenizer refuses a tokenizer with ids for which the model's embedding has no row.
+// CheckTokenizer rejects a tokenizer with ids for which the model's embedding has no row.
 func (r *Recipe) CheckTokenizer(tok data.Tokenizer) error {
 	if n := tok.VocabSize(); n > r.Model.VocabSize {
 		return fmt.Errorf("model.vocab_size: %d is less than the %d of tokenizer %s: raise it", r.Model.VocabSize, n, tok.Name())

@@ -18,15 +18,15 @@ const (
 	root   = "../.."
 )
 
-// rule says what of this module a package may import: patterns of path.Match, or a
-// folder and all below it as in `graph/...`. Tests may import what they like.
+// rule says which packages of this module a package may import: patterns of path.Match, or a folder
+// and everything below it, as in `graph/...`. Tests may import anything.
 type rule struct {
 	pkg    string
 	may    []string
 	reason string
 }
 
-// rules: the first one that fits a package counts.
+// rules: the first one that matches a package applies.
 var rules = []rule{
 	{"graph", nil, "a graph knows no op and no executor"},
 	{"graph/cpu/simd", nil, "vector functions know no graph"},
@@ -78,7 +78,7 @@ type source struct {
 	imports   []string
 }
 
-// sources are all Go files of the module, for whatever system they are.
+// sources returns all Go files of the module, whatever system they are for.
 func sources(t *testing.T) []source {
 	t.Helper()
 	var list []source
@@ -142,7 +142,7 @@ func TestWhoMayImportWhom(t *testing.T) {
 	}
 }
 
-// TestOnlyGraphKnowsGorgonia, tests included.
+// TestOnlyGraphKnowsGorgonia also covers tests.
 func TestOnlyGraphKnowsGorgonia(t *testing.T) {
 	found := false
 	for _, s := range sources(t) {

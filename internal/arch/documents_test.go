@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestDocumentsNameFilesThatAreThere: paths of this repository in backquotes, and the links
-// of documents, lead somewhere.
+// TestDocumentsNameFilesThatAreThere: paths of this repository in backquotes, and links in
+// documents, point to existing files.
 func TestDocumentsNameFilesThatAreThere(t *testing.T) {
 	quoted := regexp.MustCompile("`((?:checkpoint|cmd|data|docs|graph|internal|layers|optim|recipes|scripts)/[A-Za-z0-9_./*-]+)`")
 	link := regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
@@ -51,8 +51,7 @@ func TestDocumentsNameFilesThatAreThere(t *testing.T) {
 	}
 }
 
-// there reports whether a path, which may be a pattern or lack its end, is a file's or a
-// folder's.
+// there reports whether a path, which may be a pattern or a prefix, matches a file or a folder.
 func there(path string) bool {
 	list, err := filepath.Glob(strings.TrimSuffix(path, "/") + "*")
 	return err == nil && len(list) > 0

@@ -18,10 +18,10 @@ import (
 
 // Options say what to measure.
 type Options struct {
-	// Steps is how many steps are timed, after one to warm up.
+	// Steps is the number of timed steps, after one warm-up step.
 	Steps int
-	// Profile is the folder that a CPU profile of the timed steps and a trace of one
-	// step are written to; "" writes none.
+	// Profile is the folder for a CPU profile of the timed steps and a trace of one step; "" writes
+	// none.
 	Profile string
 	Log     *slog.Logger
 }
@@ -30,29 +30,29 @@ type Options struct {
 type Result struct {
 	Device string `json:"device"`
 	Name   string `json:"name"`
-	// Precision is run.dtype, and which sublayers are left out of bfloat16.
+	// Precision is run.dtype, and which sublayers are exempt from bfloat16.
 	Precision string `json:"precision"`
 	Step
-	// Peak is what this machine's processor can do; nil on a GPU.
+	// Peak is the peak of this machine's processor; nil on a GPU.
 	Peak *peak.Peak `json:"peak,omitempty"`
-	// ModelGFLOPs is the model's work over the median step's time, in GFLOP/s, and MFU
-	// its part of the peak.
+	// ModelGFLOPs is the model's work divided by the median step time, in GFLOP/s, and MFU its
+	// fraction of the peak.
 	ModelGFLOPs float64 `json:"model_gflops"`
 	MFU         float64 `json:"mfu,omitempty"`
-	// Memory is what the plan asks for.
+	// Memory is the memory that the plan requests.
 	Memory train.Bytes `json:"memory_bytes"`
-	// Recomputed is how many calls the backward pass repeats to keep a memory budget.
+	// Recomputed is the number of calls that the backward pass repeats to stay within a memory
+	// budget.
 	Recomputed int `json:"recomputed_calls,omitempty"`
-	// PeakRSS is the most memory that this process has had, in bytes; 0 where the system
-	// doesn't say.
+	// PeakRSS is the largest amount of memory that this process has had, in bytes; 0 if the system
+	// doesn't report it.
 	PeakRSS int64 `json:"peak_rss_bytes,omitempty"`
 	Ops     []Op  `json:"ops"`
-	// Files are what the profile consists of.
+	// Files are the files of the profile.
 	Files []string `json:"files,omitempty"`
 }
 
-// Step is how long a step takes: all micro-batches, forward and backward, and the
-// optimizer.
+// Step is the duration of a step: all micro-batches, forward and backward, and the optimizer.
 type Step struct {
 	Rows         int `json:"rows"`
 	MicroBatches int `json:"micro_batches"`
@@ -84,8 +84,7 @@ func Run(r *recipes.Recipe, o Options) (*Result, error) {
 		return nil, err
 	}
 	res := &Result{Device: s.rec.Name(), Name: r.Name, Precision: in.Precision, Memory: in.Memory, Recomputed: in.Recomputed}
-	// On a GPU a clock between the calls slows them down: their times are those of other
-	// steps.
+	// On a GPU, timing each call slows the calls down, so their times come from separate steps.
 	clock, apart := off, s.rec.threads() == 0
 	if !apart {
 		clock = timing
@@ -112,13 +111,13 @@ func Run(r *recipes.Recipe, o Options) (*Result, error) {
 	}
 	res.PeakRSS = rss.Peak()
 	if threads := s.rec.threads(); threads > 0 {
-		s.close() // measured beside nothing else
+		s.close() // measured with nothing else running
 		res.setPeak(peak.Measure(threads))
 	}
 	return res, nil
 }
 
-// setPeak sets the rates beside what the machine can do.
+// setPeak sets the rates relative to the limits of the machine.
 func (r *Result) setPeak(p peak.Peak) {
 	r.Peak, r.MFU = &p, r.ModelGFLOPs/p.GFLOPs
 	for i := range r.Ops {
@@ -168,8 +167,8 @@ func (s *stepper) next() error {
 	return err
 }
 
-// timed does n steps, with a clock between the calls or without, and returns what each
-// took, in milliseconds.
+// timed does n steps, with or without timing each call, and returns the duration of each step in
+// milliseconds.
 func (s *stepper) timed(n int, clock mode, prof *profile) (took []float64, err error) {
 	if err := prof.start(); err != nil {
 		return nil, err

@@ -19,7 +19,7 @@ import (
 
 var quiet = slog.New(slog.DiscardHandler)
 
-// tiny is a Samba whose step has three micro-batches of two rows.
+// tiny returns a Samba whose step has three micro-batches of two rows.
 func tiny(t *testing.T) *recipes.Recipe {
 	t.Helper()
 	r, err := recipes.Parse([]byte(`
@@ -93,8 +93,8 @@ func TestRun(t *testing.T) {
 	checkTrace(t, filepath.Join(dir, TraceFile), b)
 }
 
-// checkTrace reads a trace as its viewers do: it has each call of a step, with its
-// layer, on workers who do one thing at a time.
+// checkTrace reads a trace as trace viewers do: it contains each call of a step, with its layer, on
+// workers that do one thing at a time.
 func checkTrace(t *testing.T, path string, b *Result) {
 	t.Helper()
 	text, err := os.ReadFile(path)
@@ -124,7 +124,7 @@ func checkTrace(t *testing.T, path string, b *Result) {
 		case e.Ph != "X" || e.Dur < 0:
 			t.Errorf("%+v is no span", e)
 		}
-		const rounding = 1e-3 // of a time in floating point, in microseconds
+		const rounding = 1e-3 // of a floating-point time, in microseconds
 		if e.TS < ends[e.TID]-rounding {
 			t.Errorf("%s begins on lane %d at %v, before the span there ends at %v", e.Name, e.TID, e.TS, ends[e.TID])
 		}
@@ -200,7 +200,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// nameless is a program that can't tell workers apart, as a GPU's.
+// nameless is a program that can't distinguish workers, like a GPU's.
 type nameless struct{ graph.Program }
 
 func (d namelessDevice) Load(p *graph.Plan, m graph.Memory) (graph.Program, error) {
@@ -210,8 +210,8 @@ func (d namelessDevice) Load(p *graph.Plan, m graph.Memory) (graph.Program, erro
 
 type namelessDevice struct{ graph.Device }
 
-// TestOneLane: where workers can't be told apart, a step's calls follow each other on
-// one lane, and there are no limits to set them beside.
+// TestOneLane: if workers can't be distinguished, a step's calls follow each other on one lane, and
+// there are no limits to compare them with.
 func TestOneLane(t *testing.T) {
 	dev, err := cpu.New(1)
 	if err != nil {

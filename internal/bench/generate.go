@@ -16,29 +16,29 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// GenerateOptions say what to measure of a model that continues texts.
+// GenerateOptions say what to measure of a model that generates text.
 type GenerateOptions struct {
-	// Prompts are the prompts' lengths. Each measurement has Tokens tokens in all: Tokens
-	// over the length is its rows.
+	// Prompts are the lengths of the prompts. Each measurement has Tokens tokens in total: its
+	// number of rows is Tokens divided by the length.
 	Prompts []int
 	Tokens  int
-	// CallTokens is how many tokens of all rows one call takes at most.
+	// CallTokens is the maximum number of tokens, over all rows, in one call.
 	CallTokens int
-	// Positions, rising from 0, are where decoding is timed, in Rows texts, for Steps tokens
+	// Positions, increasing from 0, are where decoding is timed, in Rows texts, for Steps tokens
 	// each.
 	Positions   []int
 	Rows, Steps int
-	// Runs is how often a prompt is timed, after one time to warm up.
+	// Runs is the number of timed runs of a prompt, after one warm-up run.
 	Runs int
-	// TFLOPs and GBs are the machine's limits: of matrix products, and of memory. 0 measures
-	// a CPU's, and takes a known GPU's.
+	// TFLOPs and GBs are the machine's limits for matrix products and for memory. 0 means that a
+	// CPU's are measured and the data sheet of a known GPU is used.
 	TFLOPs, GBs float64
-	// Ops adds tables of ops, with a clock between the calls.
+	// Ops adds tables of ops, with each call timed.
 	Ops bool
 	Log *slog.Logger
 }
 
-// Generation is the speed of a model that continues texts.
+// Generation is the speed of a model that generates text.
 type Generation struct {
 	Device string  `json:"device"`
 	Name   string  `json:"name"`
@@ -48,12 +48,13 @@ type Generation struct {
 	Limits  string        `json:"limits"`
 	Prompts []PromptSpeed `json:"prompts"`
 	Decode  []DecodeSpeed `json:"decode"`
-	// PromptOps are those of the longest prompts, DecodeOps of a token at the last position.
+	// PromptOps are the ops of the longest prompts, DecodeOps those of a token at the last
+	// position.
 	PromptOps []Op `json:"prompt_ops,omitempty"`
 	DecodeOps []Op `json:"decode_ops,omitempty"`
 }
 
-// PromptSpeed is how fast prompts of a length are taken.
+// PromptSpeed is the speed of processing prompts of one length.
 type PromptSpeed struct {
 	Length          int     `json:"length"`
 	Rows            int     `json:"rows"`
@@ -61,26 +62,26 @@ type PromptSpeed struct {
 	MinSeconds      float64 `json:"min_seconds"`
 	MaxSeconds      float64 `json:"max_seconds"`
 	TokensPerSecond float64 `json:"tokens_per_second"`
-	// Share is the model's operations over the limit's.
+	// Share is the model's operations relative to the limit.
 	Share float64 `json:"share_of_limit,omitempty"`
 }
 
-// DecodeSpeed is how fast texts go on from a position.
+// DecodeSpeed is the speed of decoding from a position on.
 type DecodeSpeed struct {
 	Position int     `json:"position"`
 	Rows     int     `json:"rows"`
 	StepMS   float64 `json:"step_ms"` // the mean
-	// TokensPerSecond is that of all rows at this position; Until the mean from the start
-	// to here, which is what generating so many tokens takes.
+	// TokensPerSecond is for all rows at this position. Until is the mean from the start to here,
+	// the speed of generating that many tokens.
 	TokensPerSecond float64 `json:"tokens_per_second"`
 	Until           float64 `json:"tokens_per_second_until"`
 	StateBytes      int64   `json:"state_bytes"`
-	// Share is the bytes of weights and states that a step must read over the limit's.
+	// Share is the bytes of weights and states that a step must read, relative to the limit.
 	Share float64 `json:"share_of_limit,omitempty"`
 }
 
-// gpus are the limits of GPUs by a part of their names: dense bfloat16 products and
-// memory, from NVIDIA's data sheets of the SXM forms.
+// gpus are the limits of GPUs, by a part of their names: dense bfloat16 products and memory, from
+// NVIDIA's data sheets for the SXM versions.
 var gpus = []struct {
 	name        string
 	tflops, gbs float64
@@ -140,11 +141,11 @@ func (g *Generation) limits(r *recipes.Recipe, o GenerateOptions) {
 	g.Limits = "unknown"
 }
 
-// weights is what a model's work and memory are made of.
+// weights holds what a model's work and memory consist of.
 type weights struct {
 	model *train.Model
-	last  float64 // parameters that a prompt needs for its last token alone
-	bytes float64 // of the weights that a decoding step reads
+	last  float64 // parameters that are needed only for the last token of a prompt
+	bytes float64 // bytes of the weights that a decode step reads
 }
 
 func weigh(m *train.Model) weights {
@@ -172,17 +173,17 @@ func weigh(m *train.Model) weights {
 	return w
 }
 
-// prompt is the operations of rows prompts of n tokens.
+// prompt returns the number of operations for `rows` prompts of n tokens.
 func (w weights) prompt(n, rows int) float64 {
 	stack, err := w.model.Model.Sublayers()
 	if err != nil {
 		return 0 // the recipe was validated
 	}
-	token := train.FLOPsPerToken(w.model.Model, w.model.Params, stack, n) / 3 // forward alone
+	token := train.FLOPsPerToken(w.model.Model, w.model.Params, stack, n) / 3 // forward only
 	return float64(rows) * (float64(n)*token - 2*float64(n-1)*w.last)
 }
 
-// callChunk is the tokens of a row in one call.
+// callChunk returns the number of tokens per row in one call.
 func callChunk(o GenerateOptions, rows, length int) int {
 	return max(1, min(length, o.CallTokens/rows))
 }
@@ -209,7 +210,7 @@ func promptSpeed(rec *recorder, m *train.Model, o GenerateOptions, n int) (p Pro
 		if err := e.Reset(); err != nil {
 			return err
 		}
-		_, err := e.Next(tokens) // reads the scores, so the device is done
+		_, err := e.Next(tokens) // reads the logits, so the device is done
 		return err
 	}
 	var took []float64
@@ -239,10 +240,10 @@ func decodeSpeeds(rec *recorder, m *train.Model, o GenerateOptions, gbs float64,
 	}
 	defer e.Close()
 	one := randomTokens(o.Rows, m.Model.VocabSize)
-	seconds, at := 0.0, 0 // that all tokens up to a position took
+	seconds, at := 0.0, 0 // time for all tokens up to a position
 	for _, position := range o.Positions {
 		if n := position - e.Position(0); n > 0 {
-			// A step takes as long whatever the states hold.
+			// A step takes the same time whatever the contents of the states.
 			if err := e.Skip(n); err != nil {
 				return nil, nil, err
 			}
@@ -252,7 +253,7 @@ func decodeSpeeds(rec *recorder, m *train.Model, o GenerateOptions, gbs float64,
 			return nil, nil, err
 		}
 		d := DecodeSpeed{Position: position, Rows: o.Rows, StepMS: 1e3 * step, TokensPerSecond: float64(o.Rows) / step, StateBytes: e.HeldBytes()}
-		// Between two positions the time of a step is taken to change evenly.
+		// Between two positions the step time is assumed to change linearly.
 		before := step
 		if len(list) > 0 {
 			before = list[len(list)-1].StepMS / 1e3

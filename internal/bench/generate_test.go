@@ -42,7 +42,7 @@ func TestGenerate(t *testing.T) {
 	if g.Limits != "given" || g.Name != "tiny" {
 		t.Errorf("%+v", g)
 	}
-	// Full attention holds all tokens, and each text its next one.
+	// Full attention keeps all tokens, and each sequence its next one.
 	r.Model.Layers.Pattern = []layers.Place{{Mixer: "attn"}, {Mixer: "mlp"}}
 	o.Prompts, o.TFLOPs, o.GBs = nil, 0, 0
 	if g, err = Generate(r, o); err != nil {
@@ -53,8 +53,8 @@ func TestGenerate(t *testing.T) {
 	}
 }
 
-// TestPromptWork: a prompt's operations are those of its tokens' products and attention, and
-// once those of the head and of the MLP that no token but the last needs.
+// TestPromptWork: a prompt's operations are those of its tokens' products and attention; those of
+// the head, and of the MLP that only the last token needs, count once.
 func TestPromptWork(t *testing.T) {
 	r := tiny(t)
 	r.Model.Layers.Pattern = []layers.Place{{Mixer: "mlp"}, {Mixer: "attn"}, {Mixer: "mlp"}}

@@ -14,13 +14,13 @@ const (
 	TraceFile   = "trace.json"
 )
 
-// profile is the folder of a profile. nil is none.
+// profile is the folder of a profile; nil means none.
 type profile struct {
 	dir string
 	cpu *os.File
 }
 
-// newProfile makes the folder; none for "".
+// newProfile creates the folder; for "" it returns nil.
 func newProfile(dir string) (*profile, error) {
 	if dir == "" {
 		return nil, nil
@@ -31,7 +31,7 @@ func newProfile(dir string) (*profile, error) {
 	return &profile{dir: dir}, nil
 }
 
-// start begins the CPU profile.
+// start starts the CPU profile.
 func (p *profile) start() error {
 	if p == nil {
 		return nil
@@ -58,7 +58,7 @@ func (p *profile) stop() error {
 	return nil
 }
 
-// write adds the trace of what was recorded, and returns the profile's files.
+// write writes the trace of what was recorded, and returns the profile's files.
 func (p *profile) write(r *recorder) ([]string, error) {
 	path := filepath.Join(p.dir, TraceFile)
 	f, err := os.Create(path)

@@ -8,17 +8,17 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// mode is what a recorder does with the runs of its programs.
+// mode is what a recorder does while its programs run.
 type mode uint8
 
 const (
 	off     mode = iota
-	timing       // adds up each step's time
-	tracing      // notes when each worker did what
+	timing       // sums the time of each step
+	tracing      // records what each worker did when
 )
 
-// recorder is a device that can say where the time of its programs went: those of
-// the optimizer, too, which are nobody else's to see.
+// recorder is a device that measures where its programs spend their time, including those of the
+// optimizer, which nobody else has access to.
 type recorder struct {
 	graph.Device
 	mode     mode
@@ -32,11 +32,11 @@ type recorder struct {
 type recorded struct {
 	graph.Program
 	rec   *recorder
-	times []time.Duration // by call, over the runs of one training step
-	runs  int             // of a training step
+	times []time.Duration // per call, over the runs of one training step
+	runs  int             // per training step
 }
 
-// event is a span of a trace, counted from the trace's beginning.
+// event is a span of a trace, relative to its start.
 type event struct {
 	step       *graph.Step
 	phase      string
@@ -68,7 +68,7 @@ func (r *recorder) record(p graph.Program) *recorded {
 	return own
 }
 
-// bare is the program that the device itself made.
+// bare returns the program that the device itself made.
 func bare(p graph.Program) graph.Program {
 	if own, ok := p.(*recorded); ok {
 		return own.Program
@@ -76,7 +76,7 @@ func bare(p graph.Program) graph.Program {
 	return p
 }
 
-// threads is the number of a CPU's workers, 0 on a GPU.
+// threads returns the number of a CPU's workers, 0 on a GPU.
 func (r *recorder) threads() int {
 	if c, ok := r.Device.(interface{ Threads() int }); ok {
 		return c.Threads()
@@ -108,7 +108,7 @@ func (p *recorded) TakeState(row int, from graph.Program, fromRow int) error {
 	return p.Program.TakeState(row, bare(from), fromRow)
 }
 
-// trace runs the program and keeps what its workers did.
+// trace runs the program and records what its workers did.
 func (p *recorded) trace() error {
 	began := time.Since(p.rec.started)
 	spans, err := p.spans()
@@ -120,8 +120,8 @@ func (p *recorded) trace() error {
 	return err
 }
 
-// spans runs the program: by worker, or on a device that doesn't tell them apart one
-// step after the other.
+// spans runs the program and returns spans by worker, or, on a device that doesn't distinguish
+// workers, one span per step.
 func (p *recorded) spans() ([]graph.Span, error) {
 	if t, ok := p.Program.(graph.Tracer); ok {
 		return t.RunTraced()
@@ -137,8 +137,8 @@ func (p *recorded) spans() ([]graph.Span, error) {
 	return spans, err
 }
 
-// phase is the part of a training step that a call belongs to. The optimizer's
-// programs take parameters whole, and know none by name.
+// phase returns the part of a training step that a call belongs to. The optimizer's programs use
+// whole regions of parameters, without names.
 func (p *recorded) phase(s *graph.Step) string {
 	switch {
 	case s.Backward:
@@ -149,21 +149,21 @@ func (p *recorded) phase(s *graph.Step) string {
 	return "update"
 }
 
-// Op is one op's part of a step, over all its calls.
+// Op is the total of one op's calls in a step.
 type Op struct {
 	Op    string `json:"op"`
 	Calls int    `json:"calls"`
 	// MS is the median over the steps.
 	MS float64 `json:"ms"`
-	// Share is the part of the time of all ops.
+	// Share is the fraction of the time of all ops.
 	Share  float64 `json:"share"`
 	GFLOPs float64 `json:"gflops"`
 	GBs    float64 `json:"gb_per_s"`
-	// PeakShare is the part of the tighter of the machine's two limits, arithmetic and
-	// memory, that the op reaches; 0 where they are not known.
+	// PeakShare is the fraction that the op reaches of the tighter of the machine's two limits,
+	// arithmetic and memory; 0 if they are unknown.
 	PeakShare    float64   `json:"peak_share,omitempty"`
-	flops, bytes float64   // of a step
-	samples      []float64 // milliseconds, a training step each
+	flops, bytes float64   // per step
+	samples      []float64 // in milliseconds, one per training step
 }
 
 // sample adds what was recorded in one training step to the table of ops.
@@ -210,7 +210,7 @@ func (r *recorder) count() {
 	}
 }
 
-// profile is the ops of several runs of the same calls.
+// profile returns the ops of several runs of the same calls.
 func (r *recorder) profile(times int, run func() error) ([]Op, error) {
 	r.table = nil
 	for range times {
@@ -222,7 +222,7 @@ func (r *recorder) profile(times int, run func() error) ([]Op, error) {
 	return r.ops(), nil
 }
 
-// ops is the table of all samples, the slowest op first.
+// ops returns the table of all samples, the slowest op first.
 func (r *recorder) ops() []Op {
 	total := 0.0
 	for i := range r.table {
@@ -239,7 +239,7 @@ func (r *recorder) ops() []Op {
 	return r.table
 }
 
-// median is the middle of x, the mean of the middle two of an even number.
+// median returns the middle element of x, or the mean of the middle two.
 func median(x []float64) float64 {
 	x = slices.Clone(x)
 	slices.Sort(x)

@@ -15,20 +15,20 @@ type Scaling struct {
 	Threads []Threads `json:"threads"`
 }
 
-// Threads is the step with one of the numbers of threads.
+// Threads is the step with one number of threads.
 type Threads struct {
 	Threads int    `json:"threads"`
 	Device  string `json:"device"`
 	Step
-	// Speedup is against the first number of threads: the median over rounds, in each
-	// of which every number of threads does one step.
+	// Speedup is relative to the first number of threads: the median over rounds, in each of which
+	// every number of threads does one step.
 	Speedup    float64 `json:"speedup"`
 	MinSpeedup float64 `json:"min_speedup"`
 	MaxSpeedup float64 `json:"max_speedup"`
 }
 
-// RunThreads times steps with each number of threads in turn, so that what else the
-// machine does is shared by all. It takes the memory of a run for each.
+// RunThreads times steps with each number of threads in turn, so that other load on the machine
+// affects all of them. It needs the memory of one run for each.
 func RunThreads(r *recipes.Recipe, threads []int, rounds int, log *slog.Logger) (*Scaling, error) {
 	if rounds < 1 {
 		return nil, fmt.Errorf("bench: the number of steps must be at least 1, is %d", rounds)

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// traceEvent is one entry of the Trace Event Format, which chrome://tracing and
-// ui.perfetto.dev open: "X" is a span, "M" names a lane. Times are in microseconds.
+// traceEvent is one entry of the Trace Event Format, which chrome://tracing and ui.perfetto.dev
+// open: "X" is a span, "M" names a lane. Times are in microseconds.
 type traceEvent struct {
 	Name     string         `json:"name"`
 	Category string         `json:"cat,omitempty"`
@@ -24,12 +24,12 @@ type traceEvent struct {
 // Lane 0 shows the layers, and worker w has lane w+1.
 const layerLane = 0
 
-// writeTrace writes a recorder's events: a lane a worker with a span a call, and a
-// lane of the layers that the calls belong to.
+// writeTrace writes a recorder's events: a lane per worker with a span per call, and a lane of the
+// layers that the calls belong to.
 func writeTrace(w io.Writer, r *recorder) error {
 	events := slices.Clone(r.events)
 	slices.SortStableFunc(events, func(a, b event) int { return int(a.start - b.start) })
-	lanes := r.threads() // those who had nothing to do, too
+	lanes := r.threads() // including idle workers
 	for _, e := range events {
 		lanes = max(lanes, e.worker+1)
 	}
@@ -73,7 +73,7 @@ func opSpan(e event) traceEvent {
 	return s
 }
 
-// layerSpans joins neighboring calls of one layer. events are in order of time.
+// layerSpans joins adjacent calls of the same layer. events are in order of time.
 func layerSpans(events []event) []traceEvent {
 	var list []traceEvent
 	for i := 0; i < len(events); {

@@ -1,8 +1,8 @@
-// Package convert writes a run's model as the files of other programs, and reads theirs.
+// Package convert writes a run's model in the file formats of other programs, and reads theirs.
 //
-// Each format is a list of tensors under that program's names, made of the run's
-// parameters, and a description of the model in that program's terms. A model that a
-// format cannot represent exactly is refused with the reason, never approximated.
+// Each format is a list of tensors with that program's names, made from the run's parameters, and a
+// description of the model in that program's terms. A model that a format cannot represent exactly
+// is refused with the reason, never approximated.
 package convert
 
 import (
@@ -21,24 +21,24 @@ type Format string
 
 // The formats.
 const (
-	// Safetensors is the project's own: the run's parameter names, and its model section.
+	// Safetensors is the project's own format: the run's parameter names, and its model section.
 	Safetensors Format = "safetensors"
-	// HF is what Transformers' MambaForCausalLM, LlamaForCausalLM and MistralForCausalLM,
-	// and flash-linear-attention's SambaForCausalLM load.
+	// HF is the format loaded by Transformers' MambaForCausalLM, LlamaForCausalLM and
+	// MistralForCausalLM, and by flash-linear-attention's SambaForCausalLM.
 	HF Format = "hf"
-	// SambaPth is safetensors with the names of the checkpoints of the paper's own code.
+	// SambaPth is safetensors with the names used in checkpoints of the paper's own code.
 	SambaPth Format = "samba-pth-names"
-	// GGUF is llama.cpp's.
+	// GGUF is the format of llama.cpp.
 	GGUF Format = "gguf"
 )
 
-// Formats are all of them.
+// Formats lists all of them.
 var Formats = []Format{Safetensors, HF, SambaPth, GGUF}
 
 // DType is the type of exported weights.
 type DType string
 
-// The types. Q8_0 is GGUF's alone: blocks of 32 numbers of 8 bits under one scale.
+// The types. Q8_0 is only for GGUF: blocks of 32 8-bit numbers with a common scale.
 const (
 	Float32  DType = "float32"
 	BFloat16 DType = "bfloat16"
@@ -46,10 +46,10 @@ const (
 	Q8_0     DType = "q8_0"
 )
 
-// DTypes are all of them.
+// DTypes lists all of them.
 var DTypes = []DType{Float32, BFloat16, Float16, Q8_0}
 
-// element is the type as safetensors spell it.
+// element returns the type's name in safetensors.
 func (d DType) element() safetensors.DType {
 	switch d {
 	case BFloat16:
@@ -66,7 +66,7 @@ type Source struct {
 	Model       *layers.Model
 	Parameters  *checkpoint.Tensors
 	Tokenizer   data.Tokenizer
-	SeqLen      int   // tokens of a row that it was trained on
+	SeqLen      int   // tokens per row in training
 	Step        int64 // optimizer steps done
 	CodeVersion string
 }
@@ -75,15 +75,15 @@ type Source struct {
 type Options struct {
 	Format Format
 	DType  DType
-	// MaxShard is the most bytes of tensors in one safetensors file; a larger model gets
-	// several and an index.
+	// MaxShard is the maximum number of bytes of tensors in one safetensors file; a larger model
+	// gets several files and an index.
 	MaxShard int64
 }
 
-// DefaultMaxShard is as Transformers has it.
+// DefaultMaxShard is the default of Transformers.
 const DefaultMaxShard = 5_000_000_000
 
-// Validate refuses what no model could be written as.
+// Validate rejects combinations that no model could be written with.
 func (o Options) Validate() error {
 	switch {
 	case !slices.Contains(Formats, o.Format):
@@ -108,14 +108,14 @@ func join[T ~string](list []T) string {
 
 // Exported says what Export wrote.
 type Exported struct {
-	// Class is what loads it: "MambaForCausalLM", "llama.cpp's mamba".
+	// Class is what loads the export: "MambaForCausalLM", "llama.cpp's mamba".
 	Class string
-	// Notes are for people, a line each.
+	// Notes are for people, one per line.
 	Notes []string
 }
 
-// Export writes the model into the folder dir, which must be empty or not exist. The
-// folder appears whole or not at all.
+// Export writes the model into the folder dir, which must be empty or not exist. The folder appears
+// complete or not at all.
 func Export(s *Source, dir string, o Options) (*Exported, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
@@ -142,7 +142,7 @@ func export(s *Source, o Options) (*Exported, []checkpoint.File, error) {
 	return exportOwn(s, o)
 }
 
-// exportOwn is the project's own format.
+// exportOwn writes the project's own format.
 func exportOwn(s *Source, o Options) (*Exported, []checkpoint.File, error) {
 	var list []tensor
 	for _, e := range s.Parameters.Entries() {

@@ -20,7 +20,7 @@ import (
 	"github.com/sambatrain/sambatrain/layers"
 )
 
-// parse reads a model section over small sizes.
+// parse reads a model section on top of small sizes.
 func parse(t *testing.T, text string) *layers.Model {
 	t.Helper()
 	m := layers.Defaults()
@@ -34,7 +34,7 @@ func parse(t *testing.T, text string) *layers.Model {
 	return &m
 }
 
-// parameters are a model's, drawn.
+// parameters returns a model's parameters, drawn at random.
 func parameters(t *testing.T, m *layers.Model, seed uint64) []checkpoint.Tensor {
 	t.Helper()
 	plan, err := generate.Plan(m, 1, 1, 1, layers.Precision{})
@@ -53,7 +53,7 @@ func parameters(t *testing.T, m *layers.Model, seed uint64) []checkpoint.Tensor 
 	return list
 }
 
-// source is a model with drawn parameters.
+// source returns a model with random parameters.
 func source(t *testing.T, m *layers.Model) (*Source, []checkpoint.Tensor) {
 	t.Helper()
 	dir := t.TempDir()
@@ -104,7 +104,7 @@ func open(t *testing.T, dir string) *Imported {
 	return x
 }
 
-// readLike reads an imported model's parameters, which must be as many as those of like.
+// readLike reads an imported model's parameters, which must be as many as in `like`.
 func readLike(t *testing.T, x *Imported, like []checkpoint.Tensor) []checkpoint.Tensor {
 	t.Helper()
 	got := parameters(t, x.Model, 2)
@@ -142,8 +142,8 @@ var families = []struct{ name, class, model string }{
 	{"mamba and mlps", "SambaForCausalLM", "{tie_embeddings: false, layers: {pattern: [mamba, mlp], repeat: 2}}"},
 }
 
-// TestRoundTrip: what is exported for another program and imported again is the same
-// model, bit for bit, in one file or in shards.
+// TestRoundTrip: a model that is exported for another program and imported again is the same, bit
+// for bit, in one file or in shards.
 func TestRoundTrip(t *testing.T) {
 	for _, f := range families {
 		for _, shard := range []int64{DefaultMaxShard, 10_000} {
@@ -164,7 +164,7 @@ func TestRoundTrip(t *testing.T) {
 						t.Errorf("%s differs", want[i].Name)
 					}
 				}
-				// A config says the rank as a number.
+				// A config stores the rank as a number.
 				s.Model.Mamba.DTRank = layers.Auto(s.Model.Mamba.DTRank.Or((s.Model.DModel + 15) / 16))
 				one, err1 := s.Model.Sublayers()
 				two, err2 := x.Model.Sublayers()
@@ -179,7 +179,7 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// TestOwnRoundTrip: so is what is exported in this program's own layout, of any model.
+// TestOwnRoundTrip: the same for exports in this program's own format, of any model.
 func TestOwnRoundTrip(t *testing.T) {
 	for _, model := range []string{
 		"layers: {pattern: [mamba, {mlp: {d_ff: 40}}, swa, attn], repeat: 2}",
@@ -198,7 +198,7 @@ func TestOwnRoundTrip(t *testing.T) {
 	}
 }
 
-// TestRounded: an export in fewer bits has each weight rounded to nearest even.
+// TestRounded: an export with fewer bits has each weight rounded to nearest even.
 func TestRounded(t *testing.T) {
 	s, want := source(t, parse(t, "layers: {pattern: [mamba]}"))
 	for d, bits := range map[DType]int{BFloat16: 8, Float16: 11} {
@@ -225,8 +225,8 @@ func TestTooLargeForFloat16(t *testing.T) {
 	wantError(t, err, `tensor "big": 70000 is beyond float16's largest number`)
 }
 
-// TestRefused: a model that a format can't say is refused with the reason, and nothing is
-// left.
+// TestRefused: a model that a format can't represent is refused with the reason, and leaves no
+// files behind.
 func TestRefused(t *testing.T) {
 	for _, c := range []struct {
 		format Format
@@ -279,7 +279,7 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// TestPaperSizes: the class's MLPs are as wide as the paper's where they can be.
+// TestPaperSizes: the class's MLPs are as wide as the paper's where possible.
 func TestPaperSizes(t *testing.T) {
 	for _, c := range []struct {
 		d, dff int
@@ -295,7 +295,7 @@ func TestPaperSizes(t *testing.T) {
 	}
 }
 
-// TestPthNames: the names of each kind of block, as the paper's code has them.
+// TestPthNames: the names of each kind of block are those of the paper's code.
 func TestPthNames(t *testing.T) {
 	const ends = "lm_head.weight transformer.ln_f.weight transformer.wte.weight"
 	mamba := func(at string) string {
@@ -330,7 +330,7 @@ func TestPthNames(t *testing.T) {
 	}
 }
 
-// TestFuse: rows come as the query heads of a key head, that key head, and its values.
+// TestFuse: the order of rows is, for each key head, its query heads, the key head, and its values.
 func TestFuse(t *testing.T) {
 	a := layers.Attention{Heads: 4, KVHeads: 2, HeadDim: 1}
 	got := fuse(a, 2, [][]float32{{0, 0, 1, 1, 2, 2, 3, 3}, {10, 10, 11, 11}, {20, 20, 21, 21}})
@@ -339,7 +339,7 @@ func TestFuse(t *testing.T) {
 	}
 }
 
-// TestInterleaved: a head's row i and i+headDim/2 become neighbors.
+// TestInterleaved: rows i and i+headDim/2 of a head become neighbors.
 func TestInterleaved(t *testing.T) {
 	got := interleaved([]float32{0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7}, 4, 2)
 	if want := []float32{0, 0, 2, 2, 1, 1, 3, 3, 4, 4, 6, 6, 5, 5, 7, 7}; !slices.Equal(got, want) {
@@ -347,7 +347,7 @@ func TestInterleaved(t *testing.T) {
 	}
 }
 
-// TestConfigKeys holds the keys that loaders need to what they mean.
+// TestConfigKeys checks the keys that loaders need against what they mean.
 func TestConfigKeys(t *testing.T) {
 	s, _ := source(t, parse(t, "{layers: {pattern: [mamba, mlp, swa, mlp], repeat: 2}, mlp: {d_ff: 512}, attention: {heads: 4, kv_heads: 2}}"))
 	text, err := os.ReadFile(filepath.Join(exportTo(t, s, options(HF)), configFile))

@@ -15,7 +15,7 @@ import (
 
 const ggufFile = "model.gguf"
 
-// exportGGUF writes one file for llama.cpp, the tokenizer in it.
+// exportGGUF writes one file for llama.cpp, including the tokenizer.
 func exportGGUF(s *Source, o Options) (*Exported, []checkpoint.File, error) {
 	stack, err := s.Model.Sublayers()
 	if err != nil {
@@ -53,7 +53,7 @@ func exportGGUF(s *Source, o Options) (*Exported, []checkpoint.File, error) {
 	return x, []checkpoint.File{{Name: ggufFile, Write: func(w io.Writer) error { return gguf.Write(w, all, tensors) }}}, nil
 }
 
-// ggufType is the type of a tensor in a file of type d: llama.cpp wants vectors, the
+// ggufType returns the type of a tensor in a file of type d: llama.cpp requires vectors, the
 // convolution and A in float32.
 func ggufType(t tensor, d DType) (kind gguf.Type, note string) {
 	if len(t.shape) < 2 || !strings.HasSuffix(t.name, ".weight") || strings.HasSuffix(t.name, "ssm_conv1d.weight") {
@@ -96,8 +96,8 @@ func (s *Source) writeGGUF(w io.Writer, t tensor, kind gguf.Type) error {
 	return err
 }
 
-// ggufModel finds the architecture, what its keys say, without its name before them, and
-// its tensors.
+// ggufModel returns the architecture, its keys (without the architecture's name as prefix), and its
+// tensors.
 func ggufModel(s *Source, stack []layers.Sublayer) (arch string, header []gguf.Pair, list []tensor, err error) {
 	has := map[string]bool{}
 	for _, l := range stack {
@@ -116,7 +116,7 @@ func ggufModel(s *Source, stack []layers.Sublayer) (arch string, header []gguf.P
 	return "", nil, nil, fmt.Errorf("llama.cpp has no architecture for a stack of %s; only models of attn and mlp, or of mamba alone, can be written", strings.Join(mixersOf(stack), ", "))
 }
 
-// mixersOf are the different mixers of a stack, in their order.
+// mixersOf returns the different mixers of a stack, in order of appearance.
 func mixersOf(stack []layers.Sublayer) []string {
 	var list []string
 	seen := map[string]bool{}
@@ -129,7 +129,7 @@ func mixersOf(stack []layers.Sublayer) []string {
 	return list
 }
 
-// ggufEnds are the tensors before and behind the layers.
+// ggufEnds returns the tensors before and after the layers.
 func (s *Source) ggufEnds() []tensor {
 	list := []tensor{s.plain("token_embd.weight", embeddings), s.plain("output_norm.weight", "model.norm_f.weight")}
 	if !s.Model.TieEmbeddings {
@@ -223,8 +223,8 @@ func ggufLlama(s *Source, stack []layers.Sublayer) ([]gguf.Pair, []tensor, error
 	return header, list, nil
 }
 
-// interleaved reorders the rows, d wide, of each head's queries or keys: llama.cpp's llama
-// turns rows 2i and 2i+1 together, and this program i and i+headDim/2.
+// interleaved reorders the rows, d wide, of each head's queries or keys: llama.cpp's llama rotates
+// rows 2i and 2i+1 together, this program i and i+headDim/2.
 func interleaved(x []float32, headDim, d int) []float32 {
 	out := make([]float32, 0, len(x))
 	for head := 0; head < len(x); head += headDim * d {

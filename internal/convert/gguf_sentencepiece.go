@@ -9,8 +9,8 @@ import (
 	"github.com/sambatrain/sambatrain/data/sentencepiece"
 )
 
-// ggufSentencePiece describes a tokenizer.model of SentencePiece's BPE. llama.cpp's types of
-// tokens are SentencePiece's kinds of pieces.
+// ggufSentencePiece describes a tokenizer.model with SentencePiece's BPE. llama.cpp's token types
+// are SentencePiece's piece types.
 func ggufSentencePiece(s *Source, raw []byte) ([]gguf.Pair, error) {
 	m, err := sentencepiece.Parse(raw)
 	if err != nil {

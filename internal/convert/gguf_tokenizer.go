@@ -8,7 +8,7 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint/gguf"
 )
 
-// tokenizerJSON is what llama.cpp needs of a tokenizer.json.
+// tokenizerJSON is the part of a tokenizer.json that llama.cpp needs.
 type tokenizerJSON struct {
 	Added []struct {
 		ID      int    `json:"id"`
@@ -27,19 +27,19 @@ type tokenizerJSON struct {
 type preTokenizer struct {
 	Type     string         `json:"type"`
 	Parts    []preTokenizer `json:"pretokenizers"`
-	UseRegex *bool          `json:"use_regex"` // of ByteLevel; left out it is true
+	UseRegex *bool          `json:"use_regex"` // of ByteLevel; the default is true
 	Pattern  struct {
 		Regex string `json:"Regex"`
 	} `json:"pattern"`
 }
 
-// preTypes are llama.cpp's names of the expressions that cut text into words.
+// preTypes maps expressions that split text into words to llama.cpp's names for them.
 var preTypes = map[string]string{
 	`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`: "llama-bpe",
 	`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`:      "qwen2",
 }
 
-// Types of llama.cpp's tokens.
+// The types of llama.cpp's tokens.
 const (
 	tokenNormal  = 1
 	tokenControl = 3
@@ -47,8 +47,8 @@ const (
 	tokenUnused  = 5
 )
 
-// ggufTokenizer describes the run's tokenizer, by the tokenizer.model or tokenizer.json that
-// it exports, in llama.cpp's keys. A text begins with the end-of-text token, as rows of training do.
+// ggufTokenizer describes the run's tokenizer in llama.cpp's keys, based on the tokenizer.model or
+// tokenizer.json that it exports. A text begins with the end-of-text token, as rows do in training.
 func ggufTokenizer(s *Source) ([]gguf.Pair, error) {
 	files := s.Tokenizer.ExportFiles()
 	if raw, ok := files["tokenizer.model"]; ok {
@@ -87,7 +87,7 @@ func ggufTokenizer(s *Source) ([]gguf.Pair, error) {
 	}, nil
 }
 
-// preType is llama.cpp's name of how the tokenizer cuts text into words.
+// preType returns llama.cpp's name for how the tokenizer splits text into words.
 func (t tokenizerJSON) preType() (string, error) {
 	notByteLevel := errors.New("it is not a byte-level BPE; of others, only a tokenizer.model can be written")
 	if t.PreTokenizer == nil || t.Model.ByteFallback {
@@ -112,10 +112,10 @@ func (t tokenizerJSON) preType() (string, error) {
 	return "", errors.New("llama.cpp has no name for how it cuts text into words")
 }
 
-// padText stands for what has no text: a number that pads the vocabulary to a multiple.
+// padText is the text of an id without one, such as those that pad the vocabulary to a multiple.
 func padText(id int) string { return fmt.Sprintf("[PAD%d]", id) }
 
-// tokens lists the texts of all n ids, and their types.
+// tokens returns the texts of all n ids, and their types.
 func (t tokenizerJSON) tokens(n int) (tokens []string, types []int32, err error) {
 	var vocab map[string]int
 	if err := json.Unmarshal(t.Model.Vocab, &vocab); err != nil {
@@ -145,7 +145,7 @@ func (t tokenizerJSON) tokens(n int) (tokens []string, types []int32, err error)
 	return tokens, types, err
 }
 
-// merges are pairs with a space between, in older files as in newer ones.
+// merges returns pairs separated by a space, from the older as well as the newer file format.
 func (t tokenizerJSON) merges() ([]string, error) {
 	list := make([]string, len(t.Model.Merges))
 	for i, raw := range t.Model.Merges {

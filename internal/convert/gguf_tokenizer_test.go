@@ -11,7 +11,7 @@ import (
 	"github.com/sambatrain/sambatrain/layers"
 )
 
-// described is a tokenizer by the files that it exports.
+// described is a tokenizer that is given by its exported files.
 type described struct {
 	data.Tokenizer
 	files map[string][]byte
@@ -33,7 +33,7 @@ func values(pairs []gguf.Pair) map[string]any {
 	return m
 }
 
-// byteLevel is a tokenizer.json with a pre-tokenizer and merges.
+// byteLevel returns a tokenizer.json with a pre-tokenizer and merges.
 func byteLevel(pre, merges string) string {
 	return `{"added_tokens": [{"id": 2, "content": "<end>", "special": true}, {"id": 4, "content": "<user>"}], "pre_tokenizer": ` + pre +
 		`, "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 3}, "merges": ` + merges + `}}`

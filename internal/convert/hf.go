@@ -11,22 +11,22 @@ import (
 	"github.com/sambatrain/sambatrain/layers"
 )
 
-// family is a class of Hugging Face models. Its config is a struct that is written as
-// config.json, and decoded from one over the class's defaults.
+// family is a class of Hugging Face models. Its config is a struct that is written as config.json,
+// or decoded from one on top of the class's defaults.
 type family interface {
 	// class is the model's Python class.
 	class() string
-	// model is what the config says, in this program's terms. tied is whether its head is
-	// the embedding. It refuses a config that a run can't have.
+	// model returns the model that the config describes, in this program's terms. It rejects a
+	// config that a run can't have.
 	model() (*layers.Model, error)
-	// prefixes are where this program's parameter names differ from the class's.
+	// prefixes are the differences between this program's parameter names and those of the class.
 	prefixes() []prefix
 }
 
-// prefix begins the names of some parameters, here and in another program.
+// prefix is the start of some parameter names, here and in another program.
 type prefix struct{ ours, theirs string }
 
-// rename puts their prefix in the place of ours.
+// rename replaces our prefix by theirs.
 func rename(name string, list []prefix) string {
 	for _, p := range list {
 		if rest, ok := strings.CutPrefix(name, p.ours); ok {
@@ -36,7 +36,7 @@ func rename(name string, list []prefix) string {
 	return name
 }
 
-// common are the keys that all configs have.
+// common holds the keys that all configs have.
 type common struct {
 	Architectures []string `json:"architectures"`
 	ModelType     string   `json:"model_type"`
@@ -44,14 +44,15 @@ type common struct {
 	Tied          bool     `json:"tie_word_embeddings"`
 	BOS           any      `json:"bos_token_id"` // a number; some models have a list
 	EOS           any      `json:"eos_token_id"`
-	// DType is how version 5 of Transformers spells TorchDType.
+	// DType is TorchDType in version 5 of Transformers.
 	DType      DType `json:"dtype,omitempty"`
 	TorchDType DType `json:"torch_dtype,omitempty"`
-	// Quantized is set where weights are no plain numbers.
+	// Quantized is set if weights are not plain numbers.
 	Quantized any `json:"quantization_config,omitempty"`
 }
 
-// decimal is a number that JSON shows with a point: Transformers tells 10000.0 from 10000.
+// decimal is a number that JSON shows with a decimal point: Transformers distinguishes 10000.0 from
+// 10000.
 type decimal float64
 
 // MarshalJSON writes the shortest decimal that reads back to the same number.
@@ -63,8 +64,7 @@ func (d decimal) MarshalJSON() ([]byte, error) {
 	return []byte(text), nil
 }
 
-// newCommon describes the model. Text begins with the end-of-text token, as rows of
-// training do.
+// newCommon describes the model. Text begins with the end-of-text token, as rows do in training.
 func newCommon(s *Source, o Options, class, modelType string) common {
 	eos := s.Tokenizer.EOS()
 	return common{
@@ -99,7 +99,7 @@ func exportHF(s *Source, o Options) (*Exported, []checkpoint.File, error) {
 	return &Exported{Class: f.class()}, append(files, s.tokenizerFiles()...), nil
 }
 
-// renamed are all parameters as they are, under other names.
+// renamed returns all parameters unchanged, with other names.
 func (s *Source) renamed(p []prefix) []tensor {
 	var list []tensor
 	for _, e := range s.Parameters.Entries() {
@@ -108,7 +108,7 @@ func (s *Source) renamed(p []prefix) []tensor {
 	return list
 }
 
-// describe finds the class that the model is one of.
+// describe returns the class that the model belongs to.
 func describe(s *Source, o Options) (family, error) {
 	stack, err := s.Model.Sublayers()
 	if err != nil {
@@ -130,7 +130,7 @@ func describe(s *Source, o Options) (family, error) {
 	return newSamba(s, o, stack)
 }
 
-// block is a mixer and the MLP behind it.
+// block is a mixer and the MLP after it.
 type block struct {
 	name  string // of the mixer
 	mixer layers.Mixer
@@ -149,7 +149,7 @@ func blocksOf(stack []layers.Sublayer) ([]block, error) {
 	return blocks, nil
 }
 
-// same is what all values are; differ says what it means where they aren't.
+// same returns the common value of a list; differ is the error if there is none.
 func same[T comparable](list []T, differ string) (T, error) {
 	for _, x := range list {
 		if x != list[0] {
@@ -173,7 +173,7 @@ func checkLayers(n int) error {
 	return nil
 }
 
-// blockPrefixes are the parameters of a block's two sublayers.
+// blockPrefixes maps the parameters of a block's two sublayers.
 func blockPrefixes(blocks int, root, norm1, mixer, norm2, mlp string) []prefix {
 	var list []prefix
 	for i := range blocks {
@@ -186,8 +186,8 @@ func blockPrefixes(blocks int, root, norm1, mixer, norm2, mlp string) []prefix {
 	return list
 }
 
-// checkHFTokenizer refuses a tokenizer.model that no tokenizer.json stands beside:
-// Transformers would read it into a model of its own, with other ids.
+// checkHFTokenizer rejects a tokenizer.model without a tokenizer.json: Transformers would convert
+// it to a different model, with other ids.
 func checkHFTokenizer(s *Source) error {
 	if _, ok := s.Tokenizer.ExportFiles()["tokenizer.json"]; ok {
 		return nil

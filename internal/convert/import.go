@@ -28,9 +28,9 @@ type Imported struct {
 	prefix  []prefix
 }
 
-// Open opens a folder with the config.json and safetensors of a Mamba, Llama or Mistral
-// model of Transformers, a Samba model of flash-linear-attention, a Mamba model of
-// state-spaces/mamba, or a model that was exported as safetensors.
+// Open opens a folder with the config.json and safetensors of a Mamba, Llama or Mistral model of
+// Transformers, a Samba model of flash-linear-attention, a Mamba model of state-spaces/mamba, or a
+// model exported as safetensors.
 func Open(dir string) (*Imported, error) {
 	text, err := os.ReadFile(filepath.Join(dir, configFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -66,7 +66,7 @@ func Open(dir string) (*Imported, error) {
 // Close closes the files.
 func (x *Imported) Close() error { return x.tensors.Close() }
 
-// parseConfig decodes a config.json over the defaults of its class.
+// parseConfig decodes a config.json on top of the defaults of its class.
 func parseConfig(text []byte) (family, error) {
 	var kind struct {
 		ModelType string          `json:"model_type"`
@@ -105,7 +105,7 @@ func parseConfig(text []byte) (family, error) {
 	return f, nil
 }
 
-// weightFiles are the safetensors of a folder: one file, or those of an index.
+// weightFiles returns the safetensors files of a folder: a single file, or those of an index.
 func weightFiles(dir string) ([]string, error) {
 	one := filepath.Join(dir, weightsFile)
 	if _, err := os.Stat(one); err == nil {
@@ -141,8 +141,8 @@ func weightFiles(dir string) ([]string, error) {
 	return list, nil
 }
 
-// Read fills the Data of the model's parameters. Each must be among the tensors with the
-// same shape, and no tensor may be left.
+// Read fills the Data of the model's parameters. Each must be among the tensors with the same
+// shape, and no tensor may be left over.
 func (x *Imported) Read(parameters []checkpoint.Tensor) error {
 	left := map[string]bool{}
 	for _, e := range x.tensors.Entries() {
@@ -164,7 +164,7 @@ func (x *Imported) Read(parameters []checkpoint.Tensor) error {
 	}
 	for name := range left {
 		if strings.HasSuffix(name, ".rotary_emb.inv_freq") {
-			delete(left, name) // which rope_theta says, too
+			delete(left, name) // redundant with rope_theta
 		}
 	}
 	if left[head] && x.Model.TieEmbeddings {
@@ -181,7 +181,7 @@ func (x *Imported) Read(parameters []checkpoint.Tensor) error {
 	return nil
 }
 
-// sameHead refuses a head that is stored beside the embedding that it should be.
+// sameHead rejects a stored head that differs from the embedding that it should be tied to.
 func (x *Imported) sameHead(parameters []checkpoint.Tensor) error {
 	i := slices.IndexFunc(parameters, func(t checkpoint.Tensor) bool { return t.Name == embeddings })
 	weights := make([]float32, len(parameters[i].Data))
@@ -194,8 +194,8 @@ func (x *Imported) sameHead(parameters []checkpoint.Tensor) error {
 	return nil
 }
 
-// SameTokenizer reports whether the folder's tokenizer.json, or tokenizer.model, is that
-// of files. A folder without any is the same.
+// SameTokenizer reports whether the folder's tokenizer.json or tokenizer.model equals that of
+// files. A folder without either counts as equal.
 func (x *Imported) SameTokenizer(files map[string][]byte) bool {
 	found := false
 	for _, name := range []string{"tokenizer.json", "tokenizer.model"} {
@@ -211,7 +211,7 @@ func (x *Imported) SameTokenizer(files map[string][]byte) bool {
 	return !found
 }
 
-// sameJSON reports whether two texts are the same JSON, however it is laid out.
+// sameJSON reports whether two texts are the same JSON, whatever their formatting.
 func sameJSON(a, b []byte) bool {
 	var x, y any
 	return json.Unmarshal(a, &x) == nil && json.Unmarshal(b, &y) == nil && reflect.DeepEqual(x, y)

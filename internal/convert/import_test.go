@@ -11,7 +11,7 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint/safetensors"
 )
 
-// edit changes keys of a folder's config.json; nil removes one.
+// edit changes keys of a folder's config.json; nil removes a key.
 func edit(t *testing.T, dir string, changes map[string]any) {
 	t.Helper()
 	path := filepath.Join(dir, configFile)
@@ -40,7 +40,8 @@ func edit(t *testing.T, dir string, changes map[string]any) {
 
 type object = map[string]any
 
-// TestConfigRefused: what would compute something else here is refused by its key.
+// TestConfigRefused: a config that would compute something different here is refused, naming the
+// key.
 func TestConfigRefused(t *testing.T) {
 	const mamba, llama, samba = "layers: {pattern: [mamba]}", "layers: {pattern: [attn, mlp]}", "layers: {pattern: [mamba, mlp, swa, mlp]}"
 	for _, c := range []struct {
@@ -51,7 +52,7 @@ func TestConfigRefused(t *testing.T) {
 		{mamba, object{"model_type": "mamba2"}, `model_type: is "mamba2"; models of type mamba, llama, mistral, samba and sambatrain can be read`},
 		{mamba, object{"model_type": nil}, `model_type: is ""`},
 		{mamba, object{"use_bias": true}, "use_bias: is true"},
-		{mamba, object{"use_bias": nil}, "use_bias: is true"}, // as the class has it
+		{mamba, object{"use_bias": nil}, "use_bias: is true"}, // the default of the class
 		{mamba, object{"use_conv_bias": false}, "use_conv_bias: is false"},
 		{mamba, object{"hidden_act": "gelu"}, `hidden_act: is "gelu"; models here have silu`},
 		{mamba, object{"quantization_config": object{"bits": 4}}, "quantization_config: is set"},
@@ -77,7 +78,7 @@ func TestConfigRefused(t *testing.T) {
 	}
 }
 
-// TestConfigSpellings: older and newer ways to say the same.
+// TestConfigSpellings: older and newer spellings of the same config.
 func TestConfigSpellings(t *testing.T) {
 	s, want := source(t, parse(t, "{layers: {pattern: [attn, mlp]}, attention: {rope_base: 5000}}"))
 	for _, changes := range []object{
@@ -96,7 +97,7 @@ func TestConfigSpellings(t *testing.T) {
 	}
 }
 
-// TestMistralWithoutWindow is one that sees all tokens before.
+// TestMistralWithoutWindow: without a window, a token sees all earlier tokens.
 func TestMistralWithoutWindow(t *testing.T) {
 	s, want := source(t, parse(t, "layers: {pattern: [swa, mlp]}"))
 	dir := exportTo(t, s, options(HF))
@@ -113,7 +114,7 @@ func TestMistralWithoutWindow(t *testing.T) {
 	readLike(t, x, want)
 }
 
-// rewrite writes a folder's weights again with other tensors.
+// rewrite replaces the tensors in a folder's weights.
 func rewrite(t *testing.T, dir string, change func(map[string][]float32, map[string][]int)) {
 	t.Helper()
 	path := filepath.Join(dir, weightsFile)
@@ -153,7 +154,7 @@ func rewrite(t *testing.T, dir string, change func(map[string][]float32, map[str
 func TestTensorsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(map[string][]float32, map[string][]int)
-		want   string // "" where it is read
+		want   string // "" if it can be read
 	}{
 		"missing":     {func(v map[string][]float32, _ map[string][]int) { delete(v, "backbone.norm_f.weight") }, "has no tensor backbone.norm_f.weight, which is model.norm_f.weight here"},
 		"additional":  {func(v map[string][]float32, s map[string][]int) { v["x"], s["x"] = []float32{1}, []int{1} }, "tensor x belongs to nothing that config.json describes"},

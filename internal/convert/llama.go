@@ -21,7 +21,7 @@ type llamaConfig struct {
 	Epsilon          decimal  `json:"rms_norm_eps"`
 	Activation       string   `json:"hidden_act"`
 	RopeTheta        *decimal `json:"rope_theta,omitempty"`
-	// RopeParameters is how version 5 of Transformers spells RopeTheta and RopeScaling.
+	// RopeParameters replaces RopeTheta and RopeScaling in version 5 of Transformers.
 	RopeParameters *ropeParameters `json:"rope_parameters,omitempty"`
 	RopeScaling    *ropeParameters `json:"rope_scaling,omitempty"`
 	Window         *int            `json:"sliding_window,omitempty"`
@@ -32,13 +32,13 @@ type llamaConfig struct {
 
 type ropeParameters struct {
 	Type string `json:"rope_type,omitempty"`
-	// OldType is how older configs spell Type.
+	// OldType is the spelling of Type in older configs.
 	OldType string   `json:"type,omitempty"`
 	Theta   *decimal `json:"rope_theta,omitempty"`
 	Partial *float64 `json:"partial_rotary_factor,omitempty"`
 }
 
-// check refuses rotary positions other than the plain ones.
+// check rejects rotary positions other than the plain ones.
 func (r *ropeParameters) check(key string) error {
 	if r == nil {
 		return nil
@@ -54,7 +54,7 @@ func (r *ropeParameters) check(key string) error {
 	return nil
 }
 
-// defaultLlama and defaultMistral are what the classes assume for keys that are left out.
+// defaultLlama and defaultMistral return the classes' defaults for keys that are left out.
 func defaultLlama() *llamaConfig {
 	return &llamaConfig{common: common{VocabSize: 32000}, HiddenSize: 4096, IntermediateSize: 11008, Layers: 32, Heads: 32,
 		Positions: 2048, Epsilon: 1e-6, Activation: "silu"}
@@ -91,8 +91,8 @@ func newLlama(s *Source, o Options, stack []layers.Sublayer) (family, error) {
 	return c, nil
 }
 
-// uniform are the settings of the blocks' attention, which is in every block that isn't
-// mamba, and of their MLPs, which must all be the same.
+// uniform returns the settings of the blocks' attention (in every block that isn't mamba) and of
+// their MLPs, which must all be the same.
 func uniform(blocks []block, class string) (layers.Attention, layers.SwiGLU, error) {
 	var attention []layers.Attention
 	var mlps []layers.SwiGLU

@@ -9,7 +9,7 @@ import (
 // mambaConfig is the config of Transformers' MambaForCausalLM.
 type mambaConfig struct {
 	common
-	// Padding is a text's end: the class wants a number here.
+	// Padding is the end-of-text token: the class requires a number here.
 	Padding          any         `json:"pad_token_id"`
 	HiddenSize       int         `json:"hidden_size"`
 	IntermediateSize int         `json:"intermediate_size,omitempty"`
@@ -27,7 +27,7 @@ type mambaConfig struct {
 	UseCache         bool        `json:"use_cache"`
 }
 
-// defaultMamba is what the class assumes for keys that are left out.
+// defaultMamba returns the class's defaults for keys that are left out.
 func defaultMamba() *mambaConfig {
 	return &mambaConfig{common: common{Tied: true, VocabSize: 50280}, HiddenSize: 768, StateSize: 16, Layers: 32,
 		Epsilon: 1e-5, Expand: 2, ConvKernel: 4, UseBias: true, UseConvBias: true, Activation: "silu"}
@@ -65,7 +65,7 @@ func (c *mambaConfig) model() (*layers.Model, error) {
 	return &m, nil
 }
 
-// checkMamba refuses what the mixer here has not.
+// checkMamba rejects features that the mixer here doesn't have.
 func checkMamba(bias, convBias bool, activation string) error {
 	switch {
 	case bias:

@@ -13,7 +13,7 @@ import (
 // ownType is the model_type of this program's own config.json.
 const ownType = "sambatrain"
 
-// own is that config.json, as far as it is read back.
+// own is the part of that config.json that is read back.
 type own struct {
 	Model json.RawMessage `json:"model"`
 }

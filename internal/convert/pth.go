@@ -9,8 +9,8 @@ import (
 	"github.com/sambatrain/sambatrain/layers"
 )
 
-// exportPth writes the names that checkpoints of the paper's own code have
-// (github.com/microsoft/Samba, lit_gpt/model.py).
+// exportPth uses the names in checkpoints of the paper's own code (github.com/microsoft/Samba,
+// lit_gpt/model.py).
 func exportPth(s *Source, o Options) (*Exported, []checkpoint.File, error) {
 	stack, err := s.Model.Sublayers()
 	if err != nil {
@@ -23,7 +23,7 @@ func exportPth(s *Source, o Options) (*Exported, []checkpoint.File, error) {
 	list := []tensor{
 		s.plain("transformer.wte.weight", embeddings),
 		s.plain("transformer.ln_f.weight", "model.norm_f.weight"),
-		s.plain(head, s.head()), // there where it is tied, too
+		s.plain(head, s.head()), // present there even if it is tied
 	}
 	for i, l := range stack {
 		ours := fmt.Sprintf("model.layers.%d.", i)
@@ -43,7 +43,7 @@ const (
 	head       = "lm_head.weight"
 )
 
-// head is the parameter that the head multiplies with.
+// head returns the parameter that the head multiplies with.
 func (s *Source) head() string {
 	if s.Model.TieEmbeddings {
 		return embeddings
@@ -51,16 +51,16 @@ func (s *Source) head() string {
 	return head
 }
 
-// plain is one parameter as it is.
+// plain returns one unchanged parameter.
 func (s *Source) plain(name, parameter string) tensor {
 	return tensor{name: name, shape: s.shape(parameter), parts: []string{parameter}}
 }
 
-// pthPlace is where a block keeps a sublayer.
+// pthPlace is where a block stores a sublayer.
 type pthPlace struct{ norm, mixer string }
 
-// pthPlaces finds the blocks of a stack: mamba alone, mamba and attention and an MLP, or
-// any mixer and an MLP.
+// pthPlaces returns the blocks of a stack: mamba alone; mamba, attention and an MLP; or any mixer
+// and an MLP.
 func pthPlaces(stack []layers.Sublayer) ([]pthPlace, error) {
 	block := []pthPlace{{"norm_1", "attn"}, {"norm_2", "mlp"}}
 	switch {
@@ -93,13 +93,13 @@ func pthPlaces(stack []layers.Sublayer) ([]pthPlace, error) {
 	return places, nil
 }
 
-// pthNames are the parameters of mixers that have other names there.
+// pthNames are the parameters of mixers that have different names there.
 var pthNames = map[string]string{
 	"gate_proj.weight": "swiglu.w1.weight", "up_proj.weight": "swiglu.w2.weight", "down_proj.weight": "swiglu.w3.weight",
 	"g_norm.weight": "g_norm_swish_gate.weight",
 }
 
-// pthMixer are a mixer's parameters, which begin with ours here and with theirs there.
+// pthMixer returns a mixer's parameters; `ours` and `theirs` are the prefixes of their names.
 func (s *Source) pthMixer(ours, theirs string, l layers.Sublayer) []tensor {
 	if a, ok := l.Mixer.(layers.Attention); ok {
 		d := s.Model.DModel
@@ -124,8 +124,8 @@ func (s *Source) pthMixer(ours, theirs string, l layers.Sublayer) []tensor {
 	return list
 }
 
-// fuse puts the rows of queries, keys and values, each of width d, together: for every key
-// head its query heads, itself, and its values.
+// fuse concatenates the rows of queries, keys and values, each of width d: for every key head its
+// query heads, the key head, and its values.
 func fuse(a layers.Attention, d int, qkv [][]float32) []float32 {
 	var x []float32
 	head, group := a.HeadDim*d, a.Heads/a.KVHeads

@@ -10,8 +10,8 @@ import (
 	"github.com/sambatrain/sambatrain/layers"
 )
 
-// sambaConfig is the config of flash-linear-attention's SambaForCausalLM: blocks of mamba
-// or attention, each with an MLP behind it.
+// sambaConfig is the config of flash-linear-attention's SambaForCausalLM: blocks of mamba or
+// attention, each followed by an MLP.
 type sambaConfig struct {
 	common
 	Padding          any             `json:"pad_token_id"`
@@ -36,15 +36,15 @@ type sambaConfig struct {
 }
 
 type sambaAttention struct {
-	Layers    []int   `json:"layers"` // which blocks have it
+	Layers    []int   `json:"layers"` // the blocks that have it
 	Heads     int     `json:"num_heads"`
 	KVHeads   int     `json:"num_kv_heads"`
 	Bias      bool    `json:"qkv_bias"`
-	Window    *int    `json:"window_size"` // null: all tokens before
+	Window    *int    `json:"window_size"` // null: all earlier tokens
 	RopeTheta decimal `json:"rope_theta"`
 }
 
-// defaultSamba is what the class assumes for keys that are left out.
+// defaultSamba returns the class's defaults for keys that are left out.
 func defaultSamba() *sambaConfig {
 	c := &sambaConfig{common: common{VocabSize: 32000}, HiddenSize: 2304, StateSize: 16, Layers: 18, Epsilon: 1e-5,
 		Expand: 2, ConvKernel: 4, UseConvBias: true, Activation: "swish", Positions: 2048, HiddenRatio: 4,
@@ -85,7 +85,7 @@ func newSamba(s *Source, o Options, stack []layers.Sublayer) (family, error) {
 	d := s.Model.DModel
 	switch {
 	case len(attention.Layers) == 0:
-		// The class wants numbers here that nothing reads.
+		// The class requires numbers here, which nothing reads.
 		attention.Heads, attention.KVHeads, attention.RopeTheta = 1, 1, 10000
 	case a.Heads*a.HeadDim != d:
 		return nil, fmt.Errorf("%s: heads are d_model / heads wide, %d; this model's are %d (head_dim)", class, d/a.Heads, a.HeadDim)
@@ -101,13 +101,13 @@ func newSamba(s *Source, o Options, stack []layers.Sublayer) (family, error) {
 		Attention: attention, HiddenRatio: ratio, ResidualIn32: true, UseCache: true}, nil
 }
 
-// gatedWidth is the width of the class's MLP, whose config has a ratio in its place:
-// two thirds of ratio times d, rounded up to a multiple of 256.
+// gatedWidth is the width of the class's MLP, whose config has a ratio instead: two thirds of ratio
+// times d, rounded up to a multiple of 256.
 func gatedWidth(d int, ratio float64) int {
 	return 256 * ((int(float64(d)*ratio*2/3) + 255) / 256)
 }
 
-// hiddenRatio is the ratio that gives dff, a whole number where one does.
+// hiddenRatio returns the ratio that gives dff, an integer if possible.
 func hiddenRatio(d, dff int) (float64, error) {
 	exact := 1.5 * float64(dff) / float64(d)
 	for _, ratio := range []float64{math.Round(exact), exact, exact * (1 - 1e-9)} {
@@ -122,7 +122,7 @@ func (c *sambaConfig) class() string { return "SambaForCausalLM" }
 
 func (c *sambaConfig) model() (*layers.Model, error) {
 	if c.Attention == nil {
-		c.Attention = defaultSamba().Attention // null is left out
+		c.Attention = defaultSamba().Attention // null means left out
 	}
 	err := checkMamba(c.UseBias, c.UseConvBias, c.Activation)
 	switch a := c.Attention; {

@@ -17,8 +17,8 @@ type tensor struct {
 	shape []int
 	// parts are the parameters that it is made of.
 	parts []string
-	// make gives its elements, row after row; nil: the only part as it is. It may change
-	// the parts.
+	// make returns its elements, row by row; nil means that it is its only part, unchanged. make
+	// may modify the parts.
 	make func(parts [][]float32) []float32
 }
 
@@ -30,7 +30,7 @@ func (t tensor) elements() int {
 	return n
 }
 
-// read makes the tensor's elements.
+// read returns the tensor's elements.
 func (s *Source) read(t tensor) ([]float32, error) {
 	parts := make([][]float32, len(t.parts))
 	for i, name := range t.parts {
@@ -53,7 +53,7 @@ func (s *Source) read(t tensor) ([]float32, error) {
 	return x, nil
 }
 
-// shape is a parameter's, nil where there is none of that name.
+// shape returns a parameter's shape, or nil if there is none of that name.
 func (s *Source) shape(name string) []int {
 	e, _ := s.Parameters.Entry(name)
 	return e.Shape
@@ -65,7 +65,7 @@ const (
 	configFile  = "config.json"
 )
 
-// safetensors are the files of weights: one, or shards and their index.
+// safetensors returns the weight files: one file, or shards and their index.
 func (s *Source) safetensors(list []tensor, o Options) ([]checkpoint.File, error) {
 	shards, total := shard(list, o)
 	if len(shards) == 1 {
@@ -90,8 +90,8 @@ func (s *Source) safetensors(list []tensor, o Options) ([]checkpoint.File, error
 	return append(files, checkpoint.Bytes(indexFile, text)), err
 }
 
-// shard cuts the tensors, in their order, into files of at most o.MaxShard bytes. A
-// tensor that is larger has a file of its own.
+// shard divides the tensors, in order, among files of at most o.MaxShard bytes. A larger tensor
+// gets its own file.
 func shard(list []tensor, o Options) (shards [][]tensor, total int64) {
 	room := int64(0)
 	for _, t := range list {
@@ -106,7 +106,7 @@ func shard(list []tensor, o Options) (shards [][]tensor, total int64) {
 	return shards, total
 }
 
-// weights is one safetensors file.
+// weights returns one safetensors file.
 func (s *Source) weights(name string, list []tensor, o Options) checkpoint.File {
 	return checkpoint.File{Name: name, Write: func(w io.Writer) error {
 		d := o.DType.element()
@@ -116,7 +116,7 @@ func (s *Source) weights(name string, list []tensor, o Options) checkpoint.File 
 			byName[t.name] = t
 			entries = append(entries, safetensors.Entry{Name: t.name, DType: d, Shape: t.shape})
 		}
-		// Transformers loads only files that name a framework here.
+		// Transformers only loads files that name a framework here.
 		sw, err := safetensors.NewWriter(w, entries, map[string]string{"format": "pt"})
 		if err != nil {
 			return err
@@ -147,7 +147,7 @@ func (s *Source) tokenizerFiles() []checkpoint.File {
 	return list
 }
 
-// ownConfig is the project's own config.json.
+// ownConfig returns the project's own config.json.
 func (s *Source) ownConfig(o Options) (checkpoint.File, error) {
 	text, err := plainjson.Indented(struct {
 		ModelType string `json:"model_type"`

@@ -15,19 +15,19 @@ import (
 
 // Library is a shared library that was opened at run time.
 type Library struct {
-	// Path is where it was found: a name alone is where the dynamic linker looks.
+	// Path is where it was found; a bare name means that the dynamic linker found it.
 	Path   string
 	handle uintptr
 }
 
-// Open opens the first of names that is found: where the dynamic linker looks, then in
-// the folders of CUDA toolkits and of Python's NVIDIA packages.
+// Open opens the first of names that is found: first where the dynamic linker looks, then in the
+// folders of CUDA toolkits and of Python's NVIDIA packages.
 func Open(names ...string) (*Library, error) {
 	folders := libraryFolders()
 	candidates := append([]string{}, names...)
 	for _, name := range names {
 		for _, folder := range folders {
-			// A pattern of this list can't be malformed.
+			// None of these patterns is malformed.
 			found, _ := filepath.Glob(filepath.Join(folder, name))
 			candidates = append(candidates, found...)
 		}
@@ -39,7 +39,7 @@ func Open(names ...string) (*Library, error) {
 			return &Library{path, h}, nil
 		}
 		if filepath.IsAbs(path) {
-			last = err // there, but of no use
+			last = err // it exists but can't be loaded
 		}
 	}
 	if last != nil {
@@ -49,15 +49,15 @@ func Open(names ...string) (*Library, error) {
 		strings.Join(toolkits, ", "), strings.Join(pythons, ", "))}
 }
 
-// Where CUDA toolkits and drivers are, and where Pythons are that may have
+// The folders of CUDA toolkits and drivers, and those of Python installations that may have
 // NVIDIA's packages.
 var (
 	toolkits = []string{"/usr/local/cuda/lib64", "/usr/local/cuda-*/lib64", "/usr/local/cuda*/targets/*/lib", "/usr/local/nvidia/lib64", "/usr/lib/*-linux-gnu"}
 	pythons  = []string{"/usr/lib", "/usr/local/lib", "/opt/*/lib", "/opt/*/.venv/lib", "/opt/*/*/lib"}
 )
 
-// libraryFolders are patterns of the folders that CUDA toolkits and Python's
-// NVIDIA packages use.
+// libraryFolders returns patterns of the folders that CUDA toolkits and Python's NVIDIA packages
+// use.
 func libraryFolders() []string {
 	folders, python := slices.Clone(toolkits), slices.Clone(pythons)
 	for _, v := range []string{"VIRTUAL_ENV", "CONDA_PREFIX"} {
@@ -74,8 +74,8 @@ func libraryFolders() []string {
 	return folders
 }
 
-// Symbols looks up functions, or variables, into *to, each under the first name that
-// exists of a list with spaces.
+// Symbols looks up functions or variables and stores their addresses in *to. Each has a list of
+// names, separated by spaces, of which the first that exists is used.
 func (l *Library) Symbols(table map[*uintptr]string) error {
 	var missing []error
 	for to, names := range table {

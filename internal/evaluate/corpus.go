@@ -8,22 +8,22 @@ import (
 	"github.com/sambatrain/sambatrain/data"
 )
 
-// Corpus is the texts that a model is measured on.
+// Corpus is a set of texts that a model is measured on.
 type Corpus struct {
 	Tokenizer data.Tokenizer
 	texts     []opener
-	// LeftOut is the tokens that belong to no text, because what is left of a file or a
-	// split is shorter than a text.
+	// LeftOut is the number of tokens that belong to no text, because the rest of a file or split
+	// is shorter than a text.
 	LeftOut int64
 }
 
-// opener begins to read a text.
+// opener starts reading a text.
 type opener func() (reader, error)
 
 // reader fills dst with a text's next tokens.
 type reader func(dst []int32) error
 
-// Texts is how many there are.
+// Texts returns the number of texts.
 func (c *Corpus) Texts() int { return len(c.texts) }
 
 // Files cuts each file into texts of n tokens.
@@ -35,7 +35,7 @@ func Files(tok data.Tokenizer, paths []string, n int) (*Corpus, error) {
 		if err != nil {
 			return nil, fmt.Errorf("--text: %w", err)
 		}
-		// As documents are in training: what comes before a text is the end of another.
+		// As in training, where a document is preceded by the end of another one.
 		ids, err := tok.Encode([]int32{tok.EOS()}, text)
 		if err != nil {
 			return nil, fmt.Errorf("--text: %s: %w", path, err)
@@ -60,12 +60,11 @@ func Files(tok data.Tokenizer, paths []string, n int) (*Corpus, error) {
 	return c, nil
 }
 
-// block is the tokens that are read from a split at once.
+// block is the number of tokens that are read from a split at once.
 const block = 1024
 
-// Split takes up to texts texts of n tokens from a split of token shards, spread evenly
-// over it. Documents follow one another in them as in training. Rows that are made up have no
-// such stream.
+// Split takes up to `texts` texts of n tokens, spread evenly over a split of token shards. In a
+// text, documents follow one another as in training. Generated rows have no such stream.
 func Split(ctx context.Context, c data.Config, split data.Split, texts, n int) (*Corpus, error) {
 	if c.Generate.Task != "" {
 		return nil, fmt.Errorf("data.generate: the run's rows are made up (%s), and no text: name files with --text", c.Generate.Task)
@@ -75,16 +74,17 @@ func Split(ctx context.Context, c data.Config, split data.Split, texts, n int) (
 	if err != nil {
 		return nil, err
 	}
-	each := int64((n + c.SeqLen - 1) / c.SeqLen) // blocks of a text
+	each := int64((n + c.SeqLen - 1) / c.SeqLen) // blocks per text
 	number := min(int64(texts), set.Blocks()/each)
 	if number < 1 {
 		return nil, fmt.Errorf("data.shards: the %s split of %s has %d tokens, the longest length needs %d: name long files with --text, or lower --lengths", split, c.Shards, set.Tokens(), n)
 	}
 	corpus := &Corpus{Tokenizer: set.Tokenizer(), LeftOut: set.Tokens() - number*int64(n)}
-	c.SkipVerify = true // done just now
+	c.SkipVerify = true // already done by the Open above
 	for i := range number {
 		first := i * (set.Blocks() - each) / max(1, number-1)
-		// A set of its own keeps the place where a text is read when others are read in turn.
+		// With its own data set, each text keeps its read position when several texts are read in
+		// turn.
 		corpus.texts = append(corpus.texts, func() (reader, error) {
 			set, err := data.Open(ctx, c, split)
 			return blocks(set, first), err
@@ -93,7 +93,7 @@ func Split(ctx context.Context, c data.Config, split data.Split, texts, n int) (
 	return corpus, nil
 }
 
-// blocks reads a set's stream from a block on.
+// blocks reads a data set's stream, starting at a block.
 func blocks(set *data.Dataset, first int64) reader {
 	var left, buf []int32
 	return func(dst []int32) error {
@@ -106,7 +106,7 @@ func blocks(set *data.Dataset, first int64) reader {
 					return err
 				}
 				first++
-				left = buf[:set.SeqLen()] // the last token is the next block's first
+				left = buf[:set.SeqLen()] // the last token is the first of the next block
 			}
 			n := copy(dst, left)
 			dst, left = dst[n:], left[n:]
@@ -115,5 +115,5 @@ func blocks(set *data.Dataset, first int64) reader {
 	}
 }
 
-// Limit leaves out all texts but the first n.
+// Limit keeps only the first n texts.
 func (c *Corpus) Limit(n int) { c.texts = c.texts[:min(n, len(c.texts))] }

@@ -20,8 +20,8 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// model is an untrained model of a few thousand parameters, and the engine that has its
-// parallel forward pass.
+// model returns an untrained model of a few thousand parameters, and the engine with its parallel
+// forward pass.
 func model(t testing.TB, rows, seq int, mixers ...string) (*train.Model, *train.Engine) {
 	t.Helper()
 	r := recipes.Defaults()
@@ -50,7 +50,7 @@ func model(t testing.TB, rows, seq int, mixers ...string) (*train.Model, *train.
 	return &train.Model{Recipe: &r, Checkpoint: &checkpoint.Checkpoint{}, Model: m, Tokenizer: tok, Device: dev, Memory: e.Memory()}, e
 }
 
-// file writes n drawn letters and returns the path and what it is in tokens.
+// file writes n random letters and returns the path and the tokens.
 func file(t testing.TB, tok data.Tokenizer, n int) (string, []int32) {
 	t.Helper()
 	rng := rand.New(rand.NewPCG(1, uint64(n)))
@@ -69,8 +69,8 @@ func file(t testing.TB, tok data.Tokenizer, n int) (string, []int32) {
 	return path, ids
 }
 
-// TestPPL: the scores of all lengths and positions are the means of what the parallel
-// forward pass gives for each text, whatever the rows and the chunk.
+// TestPPL: the scores for all lengths and positions are the means of what the parallel forward pass
+// gives for each text, whatever the rows and the chunk size.
 func TestPPL(t *testing.T) {
 	const texts, longest = 3, 96
 	lengths := []int{32, 80, longest}
@@ -138,7 +138,7 @@ func TestPPL(t *testing.T) {
 	}
 }
 
-// TestMemoryIsFlat: eight times the length takes no more memory.
+// TestMemoryIsFlat: a text eight times as long takes no more memory.
 func TestMemoryIsFlat(t *testing.T) {
 	m, _ := model(t, 1, 8, "mamba", "swa")
 	used := func(length int) (heap, state int64) {
@@ -168,7 +168,7 @@ func TestMemoryIsFlat(t *testing.T) {
 	}
 }
 
-// TestStopped: what whole texts gave is kept.
+// TestStopped: the results of complete texts are kept.
 func TestStopped(t *testing.T) {
 	m, _ := model(t, 1, 8, "mamba")
 	path, _ := file(t, m.Tokenizer, 1000)
@@ -206,8 +206,8 @@ func TestFilesRefuses(t *testing.T) {
 	}
 }
 
-// TestRetrieve: every question is asked once, whatever the rows, and what is read in the
-// model's text is compared with its own answer.
+// TestRetrieve: every question is asked once, whatever the number of rows, and the answer found in
+// the generated text is compared with that question's answer.
 func TestRetrieve(t *testing.T) {
 	m, _ := model(t, 1, 8, "mamba", "swa")
 	keys, err := data.NewPasskeys(m.Tokenizer)

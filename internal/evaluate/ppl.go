@@ -15,14 +15,15 @@ import (
 	"github.com/sambatrain/sambatrain/internal/train"
 )
 
-// PPLOptions say what is measured of a corpus.
+// PPLOptions say what to measure.
 type PPLOptions struct {
-	// Lengths are context lengths in tokens, rising. The last is a text's.
+	// Lengths are context lengths in tokens, in increasing order. The last one is the length of a
+	// text.
 	Lengths []int
-	// Rows is how many texts are read together, and Chunk the tokens of one call; 0 is
-	// generate.DefaultChunk.
+	// Rows is the number of texts that are read together, and Chunk the number of tokens per call;
+	// 0 means generate.DefaultChunk.
 	Rows, Chunk int
-	// Progress, where not nil, is told now and then how many of all tokens are done.
+	// Progress, if not nil, is told from time to time how many of all tokens are done.
 	Progress func(done, total int64)
 }
 
@@ -31,12 +32,12 @@ type PPL struct {
 	Run   string `json:"run"`
 	Step  int64  `json:"step"`
 	Texts int    `json:"texts"`
-	// Lengths are over all tokens of the first Length ones, as if the texts ended there.
+	// Lengths are scores over all of the first Length tokens, as if the texts ended there.
 	Lengths []LengthScore `json:"lengths"`
-	// Positions are over the tokens [From, To) of the texts.
+	// Positions are scores over the tokens [From, To) of the texts.
 	Positions []PositionScore `json:"positions"`
-	// StateBytes is what the texts' states took, which grows with full attention only;
-	// PeakRSS is the process's, 0 where that is unknown.
+	// StateBytes is the size of the texts' states, which only grows with full attention. PeakRSS is
+	// that of the process, 0 if it is unknown.
 	StateBytes      int64   `json:"state_bytes"`
 	PeakRSS         int64   `json:"peak_rss"`
 	TokensPerSecond float64 `json:"tokens_per_second"`
@@ -47,7 +48,7 @@ type Score struct {
 	Tokens     int64   `json:"tokens"`
 	Loss       float64 `json:"loss"` // nats per token
 	Perplexity float64 `json:"perplexity"`
-	// BitsPerByte is 0 where all tokens were ends of text.
+	// BitsPerByte is 0 if all tokens were ends of text.
 	BitsPerByte float64 `json:"bits_per_byte"`
 }
 
@@ -64,7 +65,7 @@ type PositionScore struct {
 	Score
 }
 
-// sum is what a score is made from.
+// sum holds the sums from which a score is computed.
 type sum struct {
 	nats          float64
 	tokens, bytes int64
@@ -85,16 +86,16 @@ func (s sum) score() Score {
 	return r
 }
 
-// Stopped is the error of a measurement that was asked to stop: what it has is whole
-// texts, but not all of them.
+// Stopped is the error of a measurement that was asked to stop: its results are from complete
+// texts, but not from all of them.
 type Stopped struct{ Done, Of int }
 
 func (s *Stopped) Error() string {
 	return fmt.Sprintf("stopped after %d of %d texts; the figures are of those", s.Done, s.Of)
 }
 
-// edges are the bounds of the intervals of position: four for each doubling from 64 on,
-// and all lengths.
+// edges returns the bounds of the position intervals: four for each doubling from 64 on, and all
+// lengths.
 func edges(lengths []int) []int {
 	longest := lengths[len(lengths)-1]
 	list := append([]int{0}, lengths...)
@@ -109,9 +110,9 @@ func edges(lengths []int) []int {
 	return slices.Compact(list)
 }
 
-// MeasurePPL reads the texts of a corpus, each of the longest length and one token, from
-// beginning to end with carried state: one pass gives the scores of all lengths. When
-// ctx ends it returns what whole texts gave, and Stopped.
+// MeasurePPL reads the texts of a corpus, each of the longest length plus one token, from beginning
+// to end with carried state: one pass gives the scores for all lengths. When ctx ends it returns
+// the results of complete texts, and Stopped.
 func MeasurePPL(ctx context.Context, m *train.Model, c *Corpus, o PPLOptions) (*PPL, error) {
 	bounds := edges(o.Lengths)
 	rows := max(1, min(o.Rows, c.Texts()))
@@ -141,12 +142,12 @@ func MeasurePPL(ctx context.Context, m *train.Model, c *Corpus, o PPLOptions) (*
 	return p.result(m, o.Lengths, started), nil
 }
 
-// pass is one reading of a corpus, some texts at a time.
+// pass is one pass over a corpus, several texts at a time.
 type pass struct {
 	engine *generate.Engine
 	corpus *Corpus
 	bounds []int
-	total  []sum // of each interval of bounds
+	total  []sum // for each interval of bounds
 	first  int   // texts done
 }
 
@@ -154,10 +155,10 @@ type pass struct {
 type lane struct {
 	read   reader
 	tokens []int32 // those of a call, and one more
-	last   int32   // the one more of the call before
+	last   int32   // the extra token of the previous call
 }
 
-// next reads t tokens on.
+// next reads the next t tokens.
 func (l *lane) next(t int, begins bool) error {
 	if begins {
 		if err := l.read(l.tokens[:1]); err != nil {
@@ -220,7 +221,7 @@ func (p *pass) run(ctx context.Context, progress func(done int)) error {
 	return nil
 }
 
-// add puts the cross-entropies of the tokens from a position on into their intervals.
+// add adds the cross-entropies of the tokens from `position` on to the sums of their intervals.
 func (p *pass) add(sums []sum, position int, nll []float32, targets []int32) {
 	k, exact := slices.BinarySearch(p.bounds, position)
 	if !exact {

@@ -14,21 +14,21 @@ import (
 
 // RetrievalOptions say how questions are asked.
 type RetrievalOptions struct {
-	// Samples is how many questions there are for each cell.
+	// Samples is the number of questions per cell.
 	Samples int
 	Seed    uint64
-	// Rows is how many answers are generated together, and Chunk the tokens of a prompt in
-	// one call; 0 is generate.DefaultChunk.
+	// Rows is the number of answers that are generated together, and Chunk the number of prompt
+	// tokens per call; 0 means generate.DefaultChunk.
 	Rows, Chunk int
-	// Progress, where not nil, is told how many of all questions are answered.
+	// Progress, if not nil, is told how many of all questions have been answered.
 	Progress func(done, total int64)
 }
 
 // Cell is the score of questions of one kind.
 type Cell struct {
-	// Length is a prompt's tokens, of a phone book the mean.
+	// Length is the number of tokens in a prompt; for a phone book the mean.
 	Length int `json:"length"`
-	// Depth is where the key stands, from 0 to 1; of passkeys only.
+	// Depth is the position of the key, from 0 to 1; for passkeys only.
 	Depth float64 `json:"depth"`
 	// Entries is a phone book's size.
 	Entries int `json:"entries,omitempty"`
@@ -36,7 +36,7 @@ type Cell struct {
 	Right   int `json:"right"`
 }
 
-// Share is the part of the answers that are right.
+// Share is the fraction of correct answers.
 func (c Cell) Share() float64 { return float64(c.Right) / float64(c.Asked) }
 
 // Retrieval is a model's exact-match scores.
@@ -47,7 +47,7 @@ type Retrieval struct {
 	Cells []Cell `json:"cells"`
 }
 
-// Share is the part of right answers over some of the cells.
+// Share is the fraction of correct answers in the selected cells.
 func (r *Retrieval) Share(of func(Cell) bool) float64 {
 	asked, right := 0, 0
 	for _, c := range r.Cells {
@@ -58,11 +58,11 @@ func (r *Retrieval) Share(of func(Cell) bool) float64 {
 	return float64(right) / float64(asked)
 }
 
-// digits finds a passkey's answer: the first number of at most ten new tokens.
+// digits finds a passkey's answer: the first number in at most ten new tokens.
 var digits = regexp.MustCompile(`\d+`)
 
-// Passkey asks for passkeys in documents of each length at each depth. The questions
-// depend on the seed, the length and the depth alone.
+// Passkey asks for passkeys in documents of each length at each depth. The questions depend only on
+// the seed, the length and the depth.
 func Passkey(ctx context.Context, m *train.Model, lengths []int, depths []float64, o RetrievalOptions) (*Retrieval, error) {
 	keys, err := data.NewPasskeys(m.Tokenizer)
 	if err != nil {
@@ -103,16 +103,16 @@ func Phonebook(ctx context.Context, m *train.Model, entries []int, o RetrievalOp
 	})
 }
 
-// task is what the two measurements differ in.
+// task is what differs between the two measurements.
 type task struct {
-	tokens int // of an answer at most
+	tokens int // the maximum for an answer
 	ask    func(r *rand.Rand, c Cell) (data.Question, error)
 	key    func(c Cell) uint64
-	read   func(text string) string // the answer in what was generated
+	read   func(text string) string // extracts the answer from the generated text
 }
 
-// retrieve asks all questions, one cell after the other, and takes the likeliest tokens
-// as the answer. When ctx ends it returns the cells that are done, and Stopped.
+// retrieve asks all questions, one cell after the other, and generates the answers greedily. When
+// ctx ends it returns the cells that are done, and Stopped.
 func retrieve(ctx context.Context, m *train.Model, cells []Cell, o RetrievalOptions, t task) (*Retrieval, error) {
 	if o.Samples < 1 {
 		return nil, fmt.Errorf("samples: must be at least 1, is %d", o.Samples)
@@ -140,7 +140,7 @@ func retrieve(ctx context.Context, m *train.Model, cells []Cell, o RetrievalOpti
 	return res, nil
 }
 
-// cell asks one cell's questions.
+// cell asks the questions of one cell.
 func cell(ctx context.Context, m *train.Model, b *generate.Batch, c *Cell, o RetrievalOptions, t task) error {
 	greedy, err := generate.NewSampler(generate.SamplerConfig{TopP: 1, Vocab: m.Tokenizer.VocabSize()})
 	if err != nil {

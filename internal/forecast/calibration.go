@@ -17,48 +17,47 @@ import (
 //go:embed h100.yaml interconnects.yaml
 var files embed.FS
 
-// Calibration is what a GPU reaches, op by op.
+// Calibration is the measured performance of a GPU, op by op.
 type Calibration struct {
 	GPU  string `yaml:"gpu"`
 	Name string `yaml:"name"`
 	// Source and Date say where the rates were measured.
 	Source string `yaml:"source"`
 	Date   string `yaml:"date"`
-	// PeakTFLOPs is the data sheet's, for the utilization.
+	// PeakTFLOPs is the peak in the data sheet, for the utilization.
 	PeakTFLOPs float64 `yaml:"peak_tflops"`
-	// Memory is what a run may plan with.
+	// Memory is the memory that a run may use.
 	Memory recipes.Bytes `yaml:"memory"`
-	// Price is of an hour, in US dollars.
+	// Price is in US dollars per hour.
 	Price float64 `yaml:"price"`
-	// Products and Moves are the rates of ops that are not listed: of those that do much
-	// arithmetic with each byte, and of the others.
+	// Products and Moves are the rates of ops that are not listed: of those with much arithmetic
+	// per byte, and of the others.
 	Products Rate `yaml:"products"`
 	Moves    Rate `yaml:"moves"`
-	// Unaligned is the part of their rate that products reach whose rows of bfloat16 are
-	// not aligned to 16 bytes.
+	// Unaligned is the fraction of their rate that products reach if their bfloat16 rows are not
+	// aligned to 16 bytes.
 	Unaligned float64 `yaml:"unaligned"`
 	// Float32 is the rate of products in the sublayers that run.float32_sublayers leaves in
-	// float32. Other ops there move as many bytes as they count, at the rate of Moves at most.
+	// float32. Other ops there move the bytes that they count at a rate of at most Moves.
 	Float32 Rate `yaml:"float32"`
-	// CallMicros is what each call takes beside its work, in microseconds.
+	// CallMicros is the overhead of each call, in microseconds.
 	CallMicros float64 `yaml:"call_us"`
-	// Several is the part by which steps of several GPUs are longer than their kernels and
-	// collectives: they wait for the slowest.
+	// Several is the fraction by which steps on several GPUs take longer than their kernels and
+	// collectives, because they wait for the slowest GPU.
 	Several float64         `yaml:"several"`
 	Ops     map[string]Rate `yaml:"ops"`
-	// Variants are ops at a size at which their rate is another, as `attention D=64`, or in
-	// float32 sublayers, as `attention float32`.
+	// Variants are ops with a different rate at some size, such as `attention D=64`, or in float32
+	// sublayers, such as `attention float32`.
 	Variants map[string]Rate `yaml:"variants"`
 }
 
-// Rate is how fast an op works: by arithmetic or by memory, over the work that its
-// graph.Cost counts.
+// Rate is the speed of an op, by arithmetic or by memory, for the work that its graph.Cost counts.
 type Rate struct {
 	TFLOPs float64 `yaml:"tflops"`
 	GBs    float64 `yaml:"gbs"`
 }
 
-// seconds is the time for some work.
+// seconds returns the time for some work.
 func (r Rate) seconds(c graph.Cost) float64 {
 	if r.TFLOPs > 0 {
 		return c.FLOPs / (1e12 * r.TFLOPs)
@@ -73,10 +72,10 @@ func (r Rate) check() error {
 	return nil
 }
 
-// GPUs are the names of those that calibrations come with.
+// GPUs returns the names of the GPUs with built-in calibrations.
 func GPUs() []string { return []string{"h100"} }
 
-// LoadCalibration finds a GPU by its name, or reads a file of the same form.
+// LoadCalibration finds a GPU by its name, or reads a file of the same format.
 func LoadCalibration(name string) (*Calibration, error) {
 	var c Calibration
 	if err := load(name, GPUs(), "--gpu", &c); err != nil {
@@ -109,7 +108,7 @@ func (c *Calibration) check(name string) error {
 	return nil
 }
 
-// load reads one of the files of this package, or the user's.
+// load reads one of this package's files, or the user's.
 func load(name string, own []string, flag string, into any) error {
 	var text []byte
 	var err error
@@ -127,11 +126,11 @@ func load(name string, own []string, flag string, into any) error {
 	return nil
 }
 
-// arithmetic is the operations with each byte from which an op that is not listed counts
-// as a product.
+// arithmetic is the number of operations per byte from which an op that is not listed counts as a
+// product.
 const arithmetic = 50
 
-// op is how long a call takes. Its rate was measured where known is true.
+// op returns the duration of a call; known reports whether its rate was measured.
 func (c *Calibration) op(s *graph.Step) (seconds float64, known bool) {
 	if s.Spec.Cost == nil {
 		return 0, true
@@ -159,7 +158,7 @@ func (c *Calibration) op(s *graph.Step) (seconds float64, known bool) {
 	return seconds + 1e-6*c.CallMicros, known
 }
 
-// float32 is how long a call takes in float32 that takes so long otherwise.
+// float32 returns the duration, in float32, of a call that otherwise takes `otherwise`.
 func (c *Calibration) float32(s *graph.Step, cost graph.Cost, otherwise float64) (seconds float64, known bool) {
 	if v, ok := c.Variants[s.Spec.Name+" float32"]; ok {
 		return v.seconds(cost), true
@@ -170,8 +169,8 @@ func (c *Calibration) float32(s *graph.Step, cost graph.Cost, otherwise float64)
 	return max(otherwise, c.Moves.seconds(cost)), false
 }
 
-// unaligned reports whether rows of bfloat16 are no multiple of 16 bytes apart. Columns of
-// wider rows that begin beside one are not meant: they are multiplied in aligned parts.
+// unaligned reports whether the distance between bfloat16 rows is not a multiple of 16 bytes.
+// Unaligned columns of wider rows don't count: they are multiplied in aligned parts.
 func unaligned(s *graph.Step) bool {
 	odd := func(t graph.Slot) bool {
 		return t.DType == graph.BFloat16 && t.Rows > 1 && t.Stride%8 != 0

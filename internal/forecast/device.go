@@ -6,8 +6,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// paper is a device that takes programs and runs none: an engine is made for it as for a
-// GPU, and what it would allocate is counted.
+// paper is a device that loads programs but runs none: an engine is built on it as on a GPU, and
+// what it would allocate is counted.
 type paper struct {
 	free  int64
 	sizes [graph.Regions]int
@@ -46,7 +46,7 @@ type paperProgram struct {
 
 func (p paperProgram) Plan() *graph.Plan { return p.plan }
 
-// paperComm is one of so many processes.
+// paperComm is one of `size` processes.
 type paperComm struct {
 	graph.Comm
 	size int

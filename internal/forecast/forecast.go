@@ -1,5 +1,5 @@
-// Package forecast predicts how fast a recipe trains on other GPUs: the plans of its steps
-// are built as for a GPU, and timed with measured op times and a model of the network.
+// Package forecast predicts how fast a recipe trains on other GPUs: the plans of its steps are
+// built as for a GPU, and timed with measured op times and a model of the network.
 package forecast
 
 import (
@@ -19,46 +19,46 @@ import (
 type Machine struct {
 	Calibration  *Calibration
 	Interconnect *Interconnect
-	// Contention is the part by which kernels are slower while a collective is under way,
-	// which takes some of the GPU's multiprocessors and bandwidth.
+	// Contention is the fraction by which kernels are slower while a collective is running, which
+	// uses some of the GPU's SMs and bandwidth.
 	Contention float64
 }
 
-// Layout is how a step is divided. Its zero values are free to choose.
+// Layout is how a step is divided. Zero values are chosen freely.
 type Layout struct {
 	Shard      string
 	MicroBatch int
 }
 
-// Forecast is a prediction for one layout on so many GPUs.
+// Forecast is a prediction for one layout on a number of GPUs.
 type Forecast struct {
 	GPUs       int    `json:"gpus"`
 	Shard      string `json:"shard"`
 	MicroBatch int    `json:"micro_batch"`
-	// MicroBatches is how many a process does in a step.
+	// MicroBatches is the number of micro-batches per process and step.
 	MicroBatches int `json:"micro_batches"`
-	// Recomputed is how many kernel calls are repeated to fit the memory.
+	// Recomputed is the number of kernel calls that are repeated to fit in memory.
 	Recomputed int `json:"recomputed_calls"`
-	// MemoryBytes is what a step takes of a GPU's memory, as planned.
+	// MemoryBytes is the planned memory of a step on each GPU.
 	MemoryBytes int64   `json:"memory_bytes"`
 	StepMS      float64 `json:"step_ms"`
 	// WaitMS is the part of a step in which a GPU computes nothing and waits for others.
 	WaitMS          float64 `json:"wait_ms"`
 	TokensPerSecond float64 `json:"tokens_per_second"`
-	// MFU is the model's work over the data sheet's peak.
+	// MFU is the model's work relative to the data sheet's peak.
 	MFU   float64 `json:"mfu"`
 	Steps int64   `json:"steps"`
 	Days  float64 `json:"days"`
-	// Cost is of all GPUs until the last step, in US dollars.
+	// Cost is for all GPUs until the last step, in US dollars.
 	Cost float64 `json:"cost"`
-	// Guessed are ops whose speed was not measured, and that take much of a step.
+	// Guessed are ops that take a significant part of a step and whose speed was not measured.
 	Guessed []string `json:"guessed_ops,omitempty"`
 }
 
-// guessedShare is the part of a step from which a guessed op is worth a word.
+// guessedShare is the fraction of a step from which a guessed op is reported.
 const guessedShare = 0.005
 
-// shards are the values of run.shard that can help where there are so many processes.
+// shards returns the values of run.shard that make sense for a number of processes.
 func shards(gpus int) []string {
 	if gpus == 1 {
 		return []string{recipes.ShardNone}
@@ -66,8 +66,8 @@ func shards(gpus int) []string {
 	return recipes.Shards
 }
 
-// Choose forecasts all layouts that the rest of l allows on so many GPUs, the fastest
-// first. The error says why there is none.
+// Choose forecasts all layouts that l allows on a number of GPUs, the fastest first. The error says
+// why there is none.
 func (m *Machine) Choose(r *recipes.Recipe, gpus int, l Layout) ([]*Forecast, error) {
 	rows := r.Train.BatchSize
 	switch {
@@ -112,7 +112,7 @@ func (m *Machine) Choose(r *recipes.Recipe, gpus int, l Layout) ([]*Forecast, er
 	return list, nil
 }
 
-// microBatches are the sizes to try for a process that has so many rows of a step.
+// microBatches returns the sizes to try for a process with `share` rows of a step.
 func microBatches(share, recipe int) []int {
 	list := []int{}
 	for n := 1; n <= 32; n *= 2 {
@@ -127,7 +127,7 @@ func microBatches(share, recipe int) []int {
 	return list
 }
 
-// Predict forecasts one layout, of which both parts are given.
+// Predict forecasts one layout, both parts of which are given.
 func (m *Machine) Predict(r *recipes.Recipe, gpus int, l Layout) (*Forecast, error) {
 	if !r.Run.Mixed() {
 		return nil, fmt.Errorf("run.dtype: speeds are known of %s alone, the recipe has %s; add --dtype %s", recipes.BFloat16, r.Run.DType, recipes.BFloat16)
@@ -179,22 +179,22 @@ func (m *Machine) Predict(r *recipes.Recipe, gpus int, l Layout) (*Forecast, err
 	return f, nil
 }
 
-// around is what a step does beside its programs: it clears gradients that are summed, and
-// tells the other processes its loss, and whether to stop.
+// around is what a step does besides its programs: it clears gradients that are accumulated, and
+// exchanges with the other processes its loss and whether to stop.
 func (m *Machine) around(dev *paper, accumulate bool, gpus int) stretch {
 	var s stretch
 	if accumulate {
 		s.seconds = m.Calibration.Moves.seconds(graph.Cost{Bytes: 4 * float64(dev.sizes[graph.Grads])})
 	}
 	if gpus > 1 {
-		const host = 40e-6 // numbers go to the GPU, a graph begins, and numbers come back
+		const host = 40e-6 // numbers go to the GPU, a graph starts, and numbers come back
 		told := 2 * (host + m.Interconnect.seconds(graph.AllReduce, 12, gpus))
 		s = s.plus(stretch{told, told})
 	}
 	return s
 }
 
-// Counts reads numbers of GPUs: 1,8,64, or 1-4096 for the powers of two between.
+// Counts parses numbers of GPUs: 1,8,64, or 1-4096 for the powers of two in between.
 func Counts(text string) ([]int, error) {
 	var list []int
 	for part := range strings.SplitSeq(text, ",") {

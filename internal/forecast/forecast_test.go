@@ -47,14 +47,14 @@ type measured struct {
 	tokensSecond float64
 }
 
-// measurements are the steps of the pages of docs/bench.
+// measurements returns the steps listed in docs/bench.
 func measurements(t *testing.T) []measured {
 	t.Helper()
 	var list []measured
 	for _, page := range []struct {
 		file                          string
 		row                           *regexp.Regexp
-		recipe, gpus, shard, rows, at int // groups of row; 0: there is none
+		recipe, gpus, shard, rows, at int // groups of row; 0 if there is none
 		want                          int
 	}{
 		{"h100.md", regexp.MustCompile(`(?m)^\| Samba (\S+) \| (\d+)[^|]*\| ([\d,]+)`), 1, 0, 0, 2, 3, 4},
@@ -92,8 +92,8 @@ func number(t *testing.T, text string) int {
 	return n
 }
 
-// TestMeasured: forecasts are within 10% of what was measured. Where the pages of docs/bench
-// are newer than the calibration, scripts/scale/update.sh brings that up to date.
+// TestMeasured: forecasts are within 10% of the measurements. If docs/bench is newer than the
+// calibration, scripts/scale/update.sh updates it.
 func TestMeasured(t *testing.T) {
 	m := machine(t)
 	for _, c := range measurements(t) {
@@ -110,8 +110,8 @@ func TestMeasured(t *testing.T) {
 	}
 }
 
-// TestFloat32Sublayers: sublayers in float32 take longer, the more so with attention among
-// them, whose rate is known; those of products and what moves memory are guessed.
+// TestFloat32Sublayers: sublayers in float32 take longer, even more so if they include attention,
+// whose rate is known; the rates of products and of ops limited by memory are guessed.
 func TestFloat32Sublayers(t *testing.T) {
 	m := machine(t)
 	last := 0.0
@@ -135,7 +135,7 @@ func TestFloat32Sublayers(t *testing.T) {
 	}
 }
 
-// TestNetwork: the faster the network, the less a step takes, down to what is computed.
+// TestNetwork: a faster network makes a step shorter, down to the time of computation.
 func TestNetwork(t *testing.T) {
 	r := recipe(t, "samba-421m", "train.batch_size=128")
 	for _, shard := range recipes.Shards {
@@ -159,7 +159,7 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
-// TestMemory: what a shard keeps is a part of it, as planned.
+// TestMemory: sharded data takes a fraction of the memory, as planned.
 func TestMemory(t *testing.T) {
 	r := recipe(t, "samba-421m", "train.batch_size=64")
 	const gpus, parameters = 8, 421_793_280
@@ -180,7 +180,7 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// TestChoose: the layouts that fit come fastest first, and what can't be is refused.
+// TestChoose: the layouts that fit are sorted by speed, and impossible ones are refused.
 func TestChoose(t *testing.T) {
 	m := machine(t)
 	list, err := m.Choose(recipe(t, "samba-3.8b"), 16, Layout{})
@@ -217,8 +217,8 @@ func TestChoose(t *testing.T) {
 	}
 }
 
-// TestCollectives compares with times by hand: a gigabyte at 100 GB/s within a node of 4,
-// and 50 GB/s between nodes, without or with 10 and 100 microseconds a hop.
+// TestCollectives compares with times computed by hand: a gigabyte at 100 GB/s within a node of 4,
+// and 50 GB/s between nodes, with no latency or with 10 and 100 microseconds per hop.
 func TestCollectives(t *testing.T) {
 	n := Interconnect{GPUsPerNode: 4, Link: Path{GBs: 100}, Net: Path{GBs: 50}}
 	slow := n

@@ -16,18 +16,18 @@ import (
 type Interconnect struct {
 	Name        string `yaml:"-"`
 	GPUsPerNode int    `yaml:"gpus_per_node"`
-	// Link is between the GPUs of a node, Net between nodes: all of a node's together.
+	// Link is between the GPUs of a node, Net between nodes: the total of a node.
 	Link Path `yaml:"link"`
 	Net  Path `yaml:"net"`
 }
 
-// Path is one way of a connection: GB/s, and microseconds a hop.
+// Path is one direction of a connection: GB/s, and microseconds per hop.
 type Path struct {
 	GBs    float64 `yaml:"gbs"`
 	Micros float64 `yaml:"us"`
 }
 
-// LoadInterconnect finds one by its name.
+// LoadInterconnect finds an interconnect by its name.
 func LoadInterconnect(name string) (*Interconnect, error) {
 	all, err := interconnects()
 	if err != nil {
@@ -41,7 +41,7 @@ func LoadInterconnect(name string) (*Interconnect, error) {
 	return &n, nil
 }
 
-// Interconnects are their names.
+// Interconnects returns their names.
 func Interconnects() []string {
 	all, err := interconnects()
 	if err != nil {
@@ -59,7 +59,7 @@ func interconnects() (map[string]Interconnect, error) {
 	return all, yaml.UnmarshalWithOptions(text, &all, yaml.Strict())
 }
 
-// Validate checks what flags have made of it.
+// Validate checks it after flags were applied.
 func (n *Interconnect) Validate() error {
 	switch {
 	case n.GPUsPerNode < 1:
@@ -72,15 +72,14 @@ func (n *Interconnect) Validate() error {
 	return nil
 }
 
-// launch is what a collective takes at least: its kernel starts on all GPUs.
+// launch is the minimum time of a collective: its kernel starts on all GPUs.
 const launch = 10e-6
 
-// seconds is how long a collective of so many bytes in all takes among gpus.
+// seconds returns the duration of a collective of `bytes` in total among gpus.
 //
-// Bytes go in rings, one for each GPU of a node, so that all of a node's network cards are
-// in use. A reduce-scatter or an all-gather passes (R-1)/R of the bytes by each GPU and
-// takes R-1 hops; an all-reduce is both, but NCCL does it in trees where there are many
-// nodes: twice the depth in hops.
+// Data is sent in rings, one for each GPU of a node, so that all network cards of a node are used.
+// A reduce-scatter or an all-gather sends (R-1)/R of the bytes through each GPU in R-1 hops. An
+// all-reduce is both, but with many nodes NCCL uses trees: twice the depth in hops.
 func (n *Interconnect) seconds(kind graph.CollectiveKind, bytes float64, gpus int) float64 {
 	if gpus < 2 {
 		return 0

@@ -6,11 +6,11 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// stretch is how long a program takes.
+// stretch is the duration of a program.
 type stretch struct {
 	seconds float64
-	// waits is the part of it in which nothing is computed: numbers of other processes are
-	// waited for.
+	// waits is the part of it in which nothing is computed while waiting for numbers of other
+	// processes.
 	waits float64
 }
 
@@ -18,18 +18,18 @@ func (a stretch) plus(b stretch) stretch { return stretch{a.seconds + b.seconds,
 
 func (a stretch) times(n int) stretch { return stretch{float64(n) * a.seconds, float64(n) * a.waits} }
 
-// underway is a collective that has been begun.
+// underway is a collective that has been started.
 type underway struct {
 	step *graph.Step
 	end  float64
 }
 
-// walk runs a plan on paper, as the CUDA executor would: kernels one after the other on
-// one stream, collectives on another, each as soon as the kernels before it are done. A
-// kernel waits for the collectives that touch its memory. The time of ops whose speed was
-// not measured is added to guessed.
+// walk simulates a plan as the CUDA executor would run it: kernels one after the other on one
+// stream, and collectives on another, each as soon as the kernels before it are done. A kernel
+// waits for the collectives that touch its memory. The time of ops whose speed was not measured is
+// added to guessed.
 func (m *Machine) walk(p *graph.Plan, gpus int, guessed map[string]float64) stretch {
-	var now, busy, waits float64 // of the kernels' stream, of the collectives', of their difference
+	var now, busy, waits float64 // end times of the kernels' stream and of the collectives', and the total waiting time
 	var open []underway
 	for i := range p.Steps {
 		s := &p.Steps[i]
@@ -58,7 +58,7 @@ func (m *Machine) walk(p *graph.Plan, gpus int, guessed map[string]float64) stre
 	return stretch{now, waits}
 }
 
-// beside is how long a kernel takes while a collective is under way for so long.
+// beside returns the duration of a kernel when a collective runs for the given time alongside it.
 func (m *Machine) beside(took, collective float64) float64 {
 	slower := 1 + m.Contention
 	switch {
@@ -70,7 +70,7 @@ func (m *Machine) beside(took, collective float64) float64 {
 	return collective + took - collective/slower
 }
 
-// vectorBytes is the length of the whole vector of a collective.
+// vectorBytes returns the length of a collective's whole vector.
 func vectorBytes(s *graph.Step) float64 {
 	most := 0
 	for _, t := range slices.Concat(s.In, s.Out) {
@@ -79,7 +79,7 @@ func vectorBytes(s *graph.Step) float64 {
 	return float64(most)
 }
 
-// touches reports whether a kernel and a collective have memory in common.
+// touches reports whether a kernel and a collective use the same memory.
 func touches(s, collective *graph.Step) bool {
 	for _, a := range slices.Concat(s.In, s.Out) {
 		for _, b := range slices.Concat(collective.In, collective.Out) {

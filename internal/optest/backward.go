@@ -12,8 +12,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/reference"
 )
 
-// weighted is the scalar sum of x's elements times weights, so that an op's
-// output becomes a loss.
+// weighted is the scalar sum of x's elements times weights, which turns an op's output into a loss.
 func weighted(rank int, weights []float64) *graph.Spec {
 	return &graph.Spec{
 		Name:      "optest_weighted",
@@ -63,14 +62,14 @@ func dims(rank int) string {
 	return [...]string{"[]", "[N]", "[R N]", "[B T N]", "[A B T N]"}[rank]
 }
 
-// Call is one op with its inputs drawn.
+// Call is one op with random inputs.
 type Call struct {
 	*graph.Resolved
 	In []graph.Array
 }
 
-// Backward is a case's backward pass as run by the reference: the plan, its
-// memory, and the backward ops with the inputs that they had.
+// Backward is a case's backward pass as run by the reference: the plan, its memory, and the
+// backward ops with their inputs.
 type Backward struct {
 	Plan    *graph.Plan
 	Memory  *reference.Memory
@@ -78,8 +77,7 @@ type Backward struct {
 	weights []float64 // of the output's elements in the loss
 }
 
-// RunBackward builds a case's gradient, of a weighted sum of its output 0, and runs
-// it in float64.
+// RunBackward builds the gradient of a weighted sum of a case's output 0 and runs it in float64.
 func RunBackward(c graph.Case, r *graph.Resolved, in []graph.Array) (*Backward, error) {
 	w := &Backward{weights: make([]float64, r.Out[0].Shape.Size())}
 	rng := rand.New(rand.NewPCG(7, 7))
@@ -107,7 +105,7 @@ func RunBackward(c graph.Case, r *graph.Resolved, in []graph.Array) (*Backward, 
 		args := make([]graph.Array, len(step.In))
 		for k, s := range step.In {
 			args[k] = m.Read(s)
-			for e, x := range args[k].Data { // as the float32 kernel will get them
+			for e, x := range args[k].Data { // as the float32 kernel will see them
 				args[k].Data[e] = float64(float32(x))
 			}
 		}
@@ -123,8 +121,8 @@ func RunBackward(c graph.Case, r *graph.Resolved, in []graph.Array) (*Backward, 
 	return w, nil
 }
 
-// GradientPlan is the forward and backward pass of a case. The loss is its output
-// 0 where that is a scalar, otherwise the weighted sum of its elements.
+// GradientPlan is the forward and backward pass of a case. The loss is its output 0 if that is a
+// scalar, otherwise the weighted sum of its elements.
 func GradientPlan(c graph.Case, r *graph.Resolved, weights []float64) (*graph.Plan, error) {
 	b := graph.NewBuilder(add.Spec)
 	args := make([]graph.Tensor, len(r.In))
@@ -149,8 +147,7 @@ func GradientPlan(c graph.Case, r *graph.Resolved, weights []float64) (*graph.Pl
 	return b.Compile()
 }
 
-// BackwardSteps are the plan's steps that the op under test emitted for its
-// gradient.
+// BackwardSteps returns the plan's steps that the op under test emitted for its gradient.
 func BackwardSteps(p *graph.Plan) []graph.Step {
 	var list []graph.Step
 	for _, s := range p.Steps {
@@ -165,9 +162,8 @@ func isBackward(s graph.Step) bool {
 	return s.Backward && !strings.HasPrefix(s.Spec.Name, "optest_")
 }
 
-// gradient checks the backward pass against central differences, and each
-// backward op against its reference. An op whose forward pass makes its gradients
-// (a fused loss) has no backward op.
+// gradient checks the backward pass against central differences, and each backward op against its
+// reference. An op whose forward pass computes its gradients (a fused loss) has no backward op.
 func gradient(t *testing.T, c graph.Case, r *graph.Resolved, in []graph.Array) {
 	t.Helper()
 	w, err := RunBackward(c, r, in)

@@ -43,7 +43,7 @@ func sameBits(a, b []float32) bool {
 	return slices.EqualFunc(a, b, func(x, y float32) bool { return math.Float32bits(x) == math.Float32bits(y) })
 }
 
-// guard is what memory holds that a kernel must not touch: a NaN with a payload.
+// guard is the content of memory that a kernel must not touch: a NaN with a payload.
 var guard = math.Float32frombits(0x7fc5a5a5)
 
 // run is a kernel bound to guarded buffers. Outputs start as NaN.
@@ -104,8 +104,8 @@ func bindRun(r *graph.Resolved, in []graph.Array, pad, workers int) *run {
 	return g
 }
 
-// testPool hands tasks to its workers in turn, on one goroutine: what a kernel
-// computes must not depend on it, and races are the executor's tests' business.
+// testPool assigns tasks to its workers in turn, on one goroutine: the result of a kernel must not
+// depend on it. Races are tested with the executor.
 type testPool int
 
 func (p testPool) Workers() int { return int(p) }

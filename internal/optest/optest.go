@@ -27,7 +27,7 @@ import (
 // element of the tensor.
 const Tolerance = 2e-5
 
-// Run checks all cases that are not for benchmarks only.
+// Run checks all cases except those that are only for benchmarks.
 func Run(t *testing.T, cases []graph.Case) {
 	t.Helper()
 	ran := 0
@@ -51,7 +51,7 @@ func runCase(t *testing.T, c graph.Case) {
 	refuses(t, r)
 	in := Draw(c, r)
 	kernel(t, r, in)
-	// An addition only hands its gradient on: there is no backward op to check.
+	// An addition only passes its gradient on: there is no backward op to check.
 	if c.Spec.Gradient != nil && c.Spec.Name != "add" {
 		gradient(t, c, r, in)
 	}
@@ -72,7 +72,7 @@ func refuses(t *testing.T, r *graph.Resolved) {
 	}
 }
 
-// Draw makes a case's inputs, each representable in float32.
+// Draw makes a case's random inputs, each representable in float32.
 func Draw(c graph.Case, r *graph.Resolved) []graph.Array {
 	h := fnv.New64a()
 	fmt.Fprint(h, c.Spec.Name, c.Name)
@@ -102,7 +102,7 @@ func clone(list []graph.Array) []graph.Array {
 	return out
 }
 
-// Expected runs the reference. Updated inputs come back changed.
+// Expected runs the reference. Updated inputs are returned changed.
 func Expected(r *graph.Resolved, in []graph.Array) (after, out []graph.Array) {
 	after = clone(in)
 	for _, o := range r.Out {
@@ -139,7 +139,7 @@ func Near(t *testing.T, name string, got []float32, want []float64) {
 	}
 }
 
-// Load loads a plan on a CPU device of its own, until the test ends.
+// Load loads a plan on its own CPU device, until the test ends.
 func Load(t *testing.T, plan *graph.Plan) graph.Program {
 	t.Helper()
 	dev, err := cpu.New(2)

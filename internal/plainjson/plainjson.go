@@ -1,5 +1,5 @@
-// Package plainjson writes JSON without escaping <, > and &: code is full of
-// them, and nothing here is embedded in HTML.
+// Package plainjson writes JSON without escaping <, > and &: code is full of them, and nothing here
+// is embedded in HTML.
 package plainjson
 
 import (
@@ -7,10 +7,10 @@ import (
 	"encoding/json"
 )
 
-// Line is v on one line, with a line's end behind it. What JSON can't say is an error.
+// Line returns v as one line, including the newline. Values that JSON can't represent are an error.
 func Line(v any) ([]byte, error) { return encode(v, "") }
 
-// Indented is v on as many lines as it takes, for people and programs.
+// Indented returns v on several lines, for people and programs.
 func Indented(v any) ([]byte, error) { return encode(v, "  ") }
 
 func encode(v any, indent string) ([]byte, error) {

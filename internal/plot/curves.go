@@ -24,7 +24,7 @@ const (
 	dpi           = 200
 )
 
-// Extensions are those of the files that Curves can draw.
+// Extensions are the file name extensions that Curves supports.
 var Extensions = []string{".png", ".svg"}
 
 // Options says what is drawn around the series.
@@ -32,24 +32,25 @@ type Options struct {
 	Title          string // "" for none
 	XLabel, YLabel string
 	References     []Reference
-	// XMarks are the x axis' marks; without any they are round numbers.
+	// XMarks are the marks of the x axis; by default they are round numbers.
 	XMarks []Mark
-	// FromZero begins the y axis at 0, for speeds, of which one is so many times another.
+	// FromZero starts the y axis at 0, for speeds that are compared as multiples.
 	FromZero bool
-	// Percent has the y axis span 0 to 100, for shares.
+	// Percent makes the y axis span 0 to 100, for shares.
 	Percent bool
-	// CutTop ends the y axis a little above where the curves spend their time, so that the first
-	// steps' losses don't press the rest flat. What is cut off is told below the picture.
+	// CutTop ends the y axis a little above the range where the curves spend most of their time, so
+	// that the losses of the first steps don't flatten the rest. A note below the picture says what
+	// is cut off.
 	CutTop bool
 }
 
-// Mark is a mark of an axis, for series whose X is not what its labels say (a logarithm).
+// Mark is a mark of an axis, for series whose X is not what the labels show (a logarithm).
 type Mark struct {
 	X     float64
 	Label string
 }
 
-// Reference is a horizontal line to compare with, such as the loss of a byte-unigram.
+// Reference is a horizontal line to compare with, such as the loss of a byte-unigram model.
 type Reference struct {
 	Label string
 	Y     float64
@@ -60,17 +61,18 @@ type Style uint8
 
 // The styles of a series.
 const (
-	Line   Style = iota // a line; smoothed, a line over a pale one of the raw values
+	Line   Style = iota // a line; when smoothed, over a pale line of the raw values
 	Points              // points with a thin line between them
 )
 
-// Series is one curve. A point whose Y is NaN, infinite or beyond 1e100 leaves a gap, which is told below the picture.
+// Series is one curve. A point whose Y is NaN, infinite or beyond 1e100 leaves a gap, which a note
+// below the picture mentions.
 type Series struct {
 	Name  string // in the legend
 	Style Style
-	X, Y  []float64 // of equal length; X a count (steps, tokens), finite and nowhere falling
-	// Smooth is the weight of the past in an exponential moving average, from 0 (no smoothing) to below
-	// 1, for the style Line. SmoothFor chooses one.
+	X, Y  []float64 // of equal length; X is a count (steps, tokens), finite and never decreasing
+	// Smooth is the weight of the past in an exponential moving average, from 0 (no smoothing) to
+	// below 1, for the style Line. SmoothFor chooses one.
 	Smooth float64
 }
 
@@ -79,7 +81,7 @@ func Curves(path string, options Options, series []Series) error {
 	return drawTo(path, func() error { return check(options, series) }, func(c draw.Canvas) { drawFigure(c, options, series) })
 }
 
-// drawTo makes a picture's file, by its extension, unless check finds a mistake.
+// drawTo writes a picture to a file in the format of its extension, unless check finds an error.
 func drawTo(path string, check func() error, paint func(c draw.Canvas)) error {
 	var out interface {
 		vg.CanvasSizer
@@ -104,8 +106,8 @@ func drawTo(path string, check func() error, paint func(c draw.Canvas)) error {
 	return wholefile.Write(path, withFontFallback(buf.Bytes()))
 }
 
-// withFontFallback names fonts of the same widths for machines that lack the one that text was laid out
-// with. In a PNG there is nothing to replace.
+// withFontFallback adds fonts with the same widths, for machines without the font that was used for
+// the layout. In a PNG there is nothing to replace.
 func withFontFallback(picture []byte) []byte {
 	return bytes.ReplaceAll(picture,
 		[]byte("font-family:Liberation Sans;"),

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// lossCurve is what a run's losses look like: from 10 bits per byte down a power law, with noise.
+// lossCurve resembles a run's losses: a power law starting at 10 bits per byte, with noise.
 func lossCurve(steps, every int, noise float64) (x, y []float64) {
 	rng := rand.New(rand.NewPCG(1, uint64(every)))
 	for s := every; s <= steps; s += every {
@@ -37,7 +37,7 @@ var lossOptions = Options{
 	References: []Reference{{"byte unigram 4.87", 4.87}}, CutTop: true,
 }
 
-// drawn draws to a file of the name and returns its bytes.
+// drawn draws to a file of that name and returns its bytes.
 func drawn(t *testing.T, name string, options Options, series []Series) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
@@ -104,7 +104,7 @@ func TestCurvesAreDeterministic(t *testing.T) {
 	}
 }
 
-// The size of an SVG is that of the picture, not that of the run.
+// The size of an SVG depends on the picture, not on the length of the run.
 func TestCurvesOfManySteps(t *testing.T) {
 	if svg := drawn(t, "long.svg", lossOptions, lossSeries(200000)); len(svg) > 200e3 {
 		t.Errorf("the SVG of 200,000 steps has %d bytes", len(svg))
@@ -119,7 +119,7 @@ func TestCurvesTellOfGaps(t *testing.T) {
 	}
 }
 
-// Whatever a metrics file may hold is drawn without a panic or an endless loop.
+// Anything that a metrics file may contain is drawn without a panic or an endless loop.
 func TestCurvesOfOddData(t *testing.T) {
 	for name, s := range map[string]Series{
 		"one point":         {X: []float64{1}, Y: []float64{8}},

@@ -5,8 +5,9 @@ import (
 	"slices"
 )
 
-// maxColumns is about how many pixels wide the curves are. Of the points of a line that share a column only
-// the lowest and the highest are drawn: it looks the same, and a million steps don't make a huge SVG.
+// maxColumns is the approximate width of the curves in pixels. Of the points of a line that share a
+// column only the lowest and the highest are drawn: it looks the same, and a million steps don't
+// make a huge SVG.
 const maxColumns = 1500
 
 // SmoothFor returns a weight for Series.Smooth that suits n points: an average over about 2% of them.
@@ -14,9 +15,9 @@ func SmoothFor(n int) float64 {
 	return max(0, weightOf(float64(n)/50))
 }
 
-// smooth returns the exponential moving average of y with the given weight of the past. The average
-// begins short, over no more than a tenth of the points so far, because losses fall steeply at
-// first and a long one would trail behind. Values that aren't finite stay as they are and count nothing.
+// smooth returns the exponential moving average of y with the given weight of the past. At first
+// the average covers no more than a tenth of the points so far, because losses fall steeply at the
+// start and a long average would lag behind. Values that aren't finite are kept and not counted.
 func smooth(y []float64, weight float64) []float64 {
 	out := slices.Clone(y)
 	mean, n := 0.0, 0
@@ -57,8 +58,8 @@ func runs(x, y []float64) [][]point {
 	return all
 }
 
-// thin keeps the lowest and the highest point of each of maxColumns columns of the range lo to hi, in
-// their order, and the first and the last point.
+// thin keeps the lowest and the highest point of each of maxColumns columns of the range lo to hi,
+// in order, and the first and the last point.
 func thin(run []point, lo, hi float64) []point {
 	if len(run) <= 2*maxColumns || hi <= lo {
 		return run
@@ -84,10 +85,10 @@ func thin(run []point, lo, hi float64) []point {
 	return append(out, run[len(run)-1])
 }
 
-// extent is what a figure's axes span, and what had to be left out of it.
+// extent is the range of a figure's axes, and what had to be left out.
 type extent struct {
 	xMin, xMax, yMin, yMax float64
-	highest                float64 // finite value of all series
+	highest                float64 // the largest finite value of all series
 	gaps                   int     // values that aren't finite
 }
 
@@ -105,7 +106,7 @@ func extentOf(options Options, series []Series) extent {
 		}
 	}
 	if e.xMin > 0 && e.xMin <= e.xMax/10 {
-		e.xMin = 0 // a run from its first step: the axis begins at 0, not at 1
+		e.xMin = 0 // a run from its first step: the axis starts at 0, not at 1
 	}
 	e.xMin, e.xMax = widen(e.xMin, e.xMax, 1)
 
@@ -114,7 +115,8 @@ func extentOf(options Options, series []Series) extent {
 	e.highest = values[len(values)-1]
 	e.yMin, e.yMax = lowest, e.highest
 	if options.CutTop {
-		// The room above holds the noise of a flat curve: of a normal distribution it keeps 3 sigma.
+		// The room above is for the noise of a flat curve: of a normal distribution it keeps 3
+		// sigma.
 		usual := values[((len(values)-1)*95+99)/100]
 		e.yMax = min(e.yMax, usual+0.35*(usual-lowest))
 	}
@@ -139,7 +141,7 @@ func extentOf(options Options, series []Series) extent {
 	return e
 }
 
-// widen makes room around a range that is a point, or as good as one to floating point.
+// widen widens a range that is a single point, or nearly so in floating point.
 func widen(lo, hi, least float64) (float64, float64) {
 	size := max(math.Abs(lo), math.Abs(hi))
 	if hi-lo > 1e-6*size {
@@ -149,9 +151,9 @@ func widen(lo, hi, least float64) (float64, float64) {
 	return lo - room, hi + room
 }
 
-// cut says whether the y axis ends below a value.
+// cut reports whether the y axis ends below a value.
 func (e extent) cut() bool { return e.highest > e.yMax }
 
-// finite says whether x can be drawn. Far beyond any loss, the arithmetic of an axis overflows, so such
-// values count as infinite.
+// finite reports whether x can be drawn. Far above any loss, the arithmetic of an axis overflows,
+// so such values count as infinite.
 func finite(x float64) bool { return math.Abs(x) <= 1e100 }

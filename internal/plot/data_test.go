@@ -46,7 +46,7 @@ func TestSmooth(t *testing.T) {
 }
 
 func TestSmoothIsTheAverage(t *testing.T) {
-	// From point 90 on the average has its full length, and goes on as an exponential one does.
+	// From point 90 on the average has its full length, and continues as an exponential one.
 	y := make([]float64, 200)
 	for i := range y {
 		y[i] = math.Sin(float64(i))

@@ -10,11 +10,11 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// curve is a series made ready to draw.
+// curve is a series prepared for drawing.
 type curve struct {
-	// Every curve's back is drawn before any curve's front: noise hides no curve.
+	// The backs of all curves are drawn before any front, so that noise hides no curve.
 	back, front []plot.Plotter
-	// thumbnail draws the curve's sign for the legend from x to x+thumbnailWidth at the height y.
+	// thumbnail draws the curve's symbol for the legend from x to x+thumbnailWidth at height y.
 	thumbnail func(c *draw.Canvas, x, y vg.Length)
 }
 
@@ -56,7 +56,7 @@ func newCurve(s Series, ink color.RGBA, dashes []vg.Length, e extent) curve {
 	}
 }
 
-// lines draws a curve with gaps. A point between two gaps, which is no line, is a dot.
+// lines draws a curve with gaps. A single point between two gaps is drawn as a dot.
 func lines(x, y []float64, line draw.LineStyle, e extent) []plot.Plotter {
 	var out []plot.Plotter
 	for _, run := range runs(x, y) {
@@ -73,7 +73,7 @@ func lines(x, y []float64, line draw.LineStyle, e extent) []plot.Plotter {
 	return out
 }
 
-// dots draws a curve's points with a white rim, to be seen on the lines that they lie on.
+// dots draws a curve's points with a white rim, so that they are visible on the lines.
 func dots(x, y []float64, dot draw.GlyphStyle) []plot.Plotter {
 	var out []plot.Plotter
 	for _, run := range runs(x, y) {
@@ -94,8 +94,8 @@ func points(run []point) plotter.XYs {
 	return xys
 }
 
-// referenceLine is a dashed line over the whole width, with its label above its right end, where the
-// extent leaves room for it.
+// referenceLine is a dashed line over the whole width, with its label above its right end, where
+// the extent leaves room for it.
 type referenceLine Reference
 
 // Plot implements plot.Plotter.
@@ -109,7 +109,7 @@ func (r referenceLine) Plot(c draw.Canvas, p *plot.Plot) {
 	label := style(tickSize, faintInk)
 	label.XAlign = text.XRight
 	at := vg.Point{X: c.Max.X - 3, Y: y + 3}
-	// No line of the grid goes through the label.
+	// Keep grid lines from crossing the label.
 	box := label.Rectangle(r.Label).Add(at)
 	box.Min.X -= 2
 	box.Max.X += 2
@@ -118,8 +118,8 @@ func (r referenceLine) Plot(c draw.Canvas, p *plot.Plot) {
 	c.FillText(label, at, r.Label)
 }
 
-// drawLegend draws the series' signs and names in rows from left to right, below c's top, and returns
-// the height of it.
+// drawLegend draws the series' symbols and names in rows from left to right, below the top of c,
+// and returns its height.
 func drawLegend(c draw.Canvas, left, right vg.Length, series []Series, curves []curve) vg.Length {
 	const gap, between = 6.0, 18.0
 	name := style(tickSize, ink)

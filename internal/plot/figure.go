@@ -14,8 +14,9 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// palette is that of Okabe and Ito, "Color Universal Design" (2008), which color-blind people tell apart,
-// without its yellow, too pale for a line. A picture with more series starts it over, with dashed lines.
+// palette is that of Okabe and Ito, "Color Universal Design" (2008), which color-blind people can
+// distinguish, without its yellow, which is too pale for a line. A picture with more series repeats
+// it with dashed lines.
 var palette = []color.RGBA{
 	{0x00, 0x72, 0xb2, 0xff}, // blue
 	{0xd5, 0x5e, 0x00, 0xff}, // vermilion
@@ -25,7 +26,7 @@ var palette = []color.RGBA{
 	{0x56, 0xb4, 0xe9, 0xff}, // sky blue
 }
 
-// dashes are the lines' in the given round of the palette, in points: none in the first.
+// dashes returns the dash pattern for a repetition of the palette, in points: none for the first.
 func dashes(round int) []vg.Length {
 	if round == 0 {
 		return nil
@@ -57,7 +58,7 @@ func style(size vg.Length, c color.Color) text.Style {
 	}
 }
 
-// pale mixes c with white, as an opaque color: where pale lines cross they must not darken.
+// pale mixes c with white into an opaque color, so that crossings of pale lines don't get darker.
 func pale(c color.RGBA) color.RGBA {
 	mix := func(v uint8) uint8 { return uint8(0.32*float64(v) + 0.68*255) }
 	return color.RGBA{mix(c.R), mix(c.G), mix(c.B), 0xff}
@@ -72,7 +73,7 @@ func drawFigure(c draw.Canvas, options Options, series []Series) {
 	extent := extentOf(options, series)
 	p := newAxes(options)
 	for _, r := range options.References {
-		p.Add(referenceLine(r)) // below the curves, of which its label must hide nothing
+		p.Add(referenceLine(r)) // below the curves, so that its label hides none of them
 	}
 	curves := make([]curve, len(series))
 	for i, s := range series {
@@ -86,10 +87,10 @@ func drawFigure(c draw.Canvas, options Options, series []Series) {
 			layer(v)
 		}
 	}
-	// Only now, since Add widens the axes to all that it is given.
+	// Only now, since Add widens the axes to everything that is added.
 	p.X.Min, p.X.Max, p.Y.Min, p.Y.Max = extent.xMin, extent.xMax, extent.yMin, extent.yMax
 
-	// The legend stands above the curves, where it can hide none of them.
+	// The legend is above the curves, where it can't hide them.
 	left := p.DataCanvas(c).Min.X
 	right := c.Max.X
 	if options.Title != "" {
@@ -128,7 +129,7 @@ func newAxes(options Options) *plot.Plot {
 		axis.LineStyle = draw.LineStyle{Color: faintInk, Width: 0.8}
 		axis.Padding = 0
 	}
-	// The grid does for y, and gonum draws a y axis a hair beside the data's left edge.
+	// The grid is enough for y, and gonum draws a y axis slightly off the data's left edge.
 	p.Y.LineStyle.Width, p.Y.Tick.LineStyle.Width = 0, 0
 
 	grid := plotter.NewGrid()

@@ -9,7 +9,7 @@ import (
 	"gonum.org/v1/plot/vg/recorder"
 )
 
-// written is a text with the box that its letters take.
+// written is a text with its bounding box.
 type written struct {
 	text string
 	box  vg.Rectangle
@@ -87,7 +87,7 @@ func TestTextsDontOverlap(t *testing.T) {
 	}
 }
 
-// TestSecondRoundIsDashed: what has a color for the second time is told by its dashes.
+// TestSecondRoundIsDashed: series that reuse a color are distinguished by dashes.
 func TestSecondRoundIsDashed(t *testing.T) {
 	for n, want := range map[int]bool{len(palette): false, len(palette) + 1: true} {
 		var series []Series

@@ -12,14 +12,13 @@ import (
 	"gonum.org/v1/plot/vg/draw"
 )
 
-// Heat is a table of shares from 0 to 1, drawn as coloured cells. A value that is NaN
-// leaves its cell empty.
+// Heat is a table of shares from 0 to 1, drawn as coloured cells. A NaN leaves its cell empty.
 type Heat struct {
 	Title          string // "" for none
 	XLabel, YLabel string
-	// Columns and Rows name the cells' columns, from the left, and rows, from the top.
+	// Columns and Rows are the labels of the columns, from the left, and of the rows, from the top.
 	Columns, Rows []string
-	// Values are the shares, row after row.
+	// Values are the shares, row by row.
 	Values [][]float64
 }
 
@@ -49,8 +48,8 @@ func (h Heat) check() error {
 	return nil
 }
 
-// share is the color of a value: vermilion for 0, white in the middle, bluish green for
-// 1, which color-blind people tell apart.
+// share returns the color of a value: vermilion for 0, white in the middle, bluish green for 1,
+// which color-blind people can distinguish.
 func share(v float64) color.RGBA {
 	end, far := palette[1], 1-2*v
 	if v > 0.5 {

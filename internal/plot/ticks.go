@@ -8,10 +8,10 @@ import (
 	"gonum.org/v1/plot"
 )
 
-// ticks puts marks at round numbers, a step of 1, 2, 2.5 or 5 times a power of ten apart.
+// ticks puts marks at round numbers, 1, 2, 2.5 or 5 times a power of ten apart.
 type ticks struct {
-	most  int  // intervals between marks, at most
-	whole bool // only whole numbers, for an axis that counts
+	most  int  // maximum number of intervals between marks
+	whole bool // only integers, for an axis that counts
 }
 
 // Ticks implements plot.Ticker.
@@ -29,7 +29,7 @@ func (t ticks) Ticks(lo, hi float64) []plot.Tick {
 	return marks
 }
 
-// marks are given, those of them that the axis spans are drawn.
+// marks are given marks; those within the range of the axis are drawn.
 type marks []Mark
 
 // Ticks implements plot.Ticker.
@@ -43,7 +43,7 @@ func (m marks) Ticks(lo, hi float64) []plot.Tick {
 	return list
 }
 
-// niceStep is the smallest round number that is not below x.
+// niceStep returns the smallest round number that is not below x.
 func niceStep(x float64, whole bool) float64 {
 	power := math.Pow(10, math.Floor(math.Log10(x)))
 	for _, m := range []float64{1, 2, 2.5, 5, 10} {
@@ -55,8 +55,8 @@ func niceStep(x float64, whole bool) float64 {
 	return 1 // whole, and x is below a tenth
 }
 
-// label writes x with the decimals that step needs: 0.25, 1,500, and on an axis that goes beyond ten
-// million 2.5M or 3B.
+// label writes x with as many decimals as step needs: 0.25, 1,500, and on an axis that extends
+// beyond ten million 2.5M or 3B.
 func label(x, step, largest float64) string {
 	suffix := ""
 	if largest >= 1e7 {

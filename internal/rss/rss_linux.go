@@ -3,7 +3,7 @@ package rss
 
 import "golang.org/x/sys/unix"
 
-// Peak is the most memory that this process has had at once, in bytes.
+// Peak returns the largest amount of memory that this process has had at once, in bytes.
 func Peak() int64 {
 	var u unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {

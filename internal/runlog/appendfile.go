@@ -6,15 +6,15 @@ import (
 	"os"
 )
 
-// appendFile writes whole records at the end of a file, each with one write that the operating
-// system has when it returns: killing the process loses at most the record being written.
+// appendFile appends complete records to a file, each with one write that has reached the operating
+// system when it returns: killing the process loses at most the record being written.
 type appendFile struct {
 	f    file
-	size int64 // of the whole records in f
-	err  error // set when f ends in a part of a record that could not be cut off
+	size int64 // of the complete records in f
+	err  error // set if f ends in a partial record that could not be cut off
 }
 
-// file is the part of *os.File that appendFile needs; tests put a full disk in its place.
+// file is the part of *os.File that appendFile needs; tests replace it by a full disk.
 type file interface {
 	Write([]byte) (int, error)
 	Truncate(size int64) error
@@ -35,8 +35,8 @@ func openAppend(path string, flags int) (*appendFile, error) {
 	return &appendFile{f: f, size: info.Size()}, nil
 }
 
-// append writes one record. When that fails (a full disk, say) it cuts off what was written of the
-// record, so that the file stays readable and a later append may succeed.
+// append writes one record. If that fails (for example on a full disk) it removes what was written
+// of the record, so that the file stays readable and a later append may succeed.
 func (a *appendFile) append(record []byte) error {
 	if a.err != nil {
 		return a.err

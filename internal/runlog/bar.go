@@ -15,12 +15,12 @@ const (
 	barWidth   = 24 // columns of the bar itself; progressbar narrows it on a narrow terminal
 	barRefresh = 100 * time.Millisecond
 
-	// An older Windows console prints escape codes as they are.
+	// An older Windows console prints escape codes literally.
 	hasANSI = runtime.GOOS != "windows"
 )
 
-// bar is the Console for a terminal: one line that is drawn over and over, at the bottom of the
-// validations, events and notes.
+// bar is the Console for a terminal: one line that is redrawn at the bottom, below the validations,
+// events and notes.
 type bar struct {
 	mu       sync.Mutex
 	w        io.Writer
@@ -28,15 +28,15 @@ type bar struct {
 	style    barStyle
 	progress *progressbar.ProgressBar
 	speed    speed
-	step     int       // the last one, which may not have been drawn yet
-	status   string    // what is said of it at the right of the bar
+	step     int       // the last step, which may not have been drawn yet
+	status   string    // shown at the right of the bar
 	drawnAt  time.Time // zero while the bar isn't on the screen
 }
 
 type barStyle struct {
 	ansi, color bool
 	width       func() int    // columns of the terminal
-	every       time.Duration // shortest time from one drawing to the next
+	every       time.Duration // minimum time between two redraws
 }
 
 func newBar(w io.Writer, options ConsoleOptions, style barStyle) *bar {
@@ -44,12 +44,12 @@ func newBar(w io.Writer, options ConsoleOptions, style barStyle) *bar {
 		w:     w,
 		total: options.Total,
 		style: style,
-		// Its own estimate takes the steps before a resume for steps of this process.
+		// progressbar's own estimate counts the steps before a resume as steps of this process.
 		progress: style.progress(w, options.Total, progressbar.OptionSetPredictTime(false)),
 	}
 }
 
-// progress is the line that counts to total.
+// progress returns the line that counts to total.
 func (s barStyle) progress(w io.Writer, total int, more ...progressbar.Option) *progressbar.ProgressBar {
 	theme := progressbar.Theme{Saucer: "█", SaucerPadding: " ", BarStart: "|", BarEnd: "|"}
 	if s.color {
@@ -81,16 +81,16 @@ func (b *bar) Step(r Record) {
 	b.draw()
 }
 
-// draw shows the last step. A terminal that is gone doesn't stop training, so its errors are ignored.
+// draw shows the last step. Losing the terminal doesn't stop training, so errors are ignored.
 func (b *bar) draw() {
-	// In this order: the last step finishes the bar, which then takes no other description.
+	// In this order: the last step finishes the bar, which then ignores new descriptions.
 	b.progress.Describe(b.status)
 	_ = b.progress.Set(b.step)
 	b.drawnAt = time.Now()
 }
 
-// statusOf returns what is said at the right of the bar: as much as the terminal has columns for,
-// since a line that wraps can't be drawn over.
+// statusOf returns the text at the right of the bar: as much as the terminal has columns for, since
+// a line that wraps can't be redrawn.
 func (b *bar) statusOf(r Record) string {
 	count := fmt.Sprintf("(%d/%d)", r.Step, b.total)
 	left := b.style.width() - len("  99% || ") - barWidth - len(count) - 3
@@ -116,7 +116,7 @@ func (b *bar) Note(text string) {
 	b.above(text)
 }
 
-// above writes text where the bar is and draws the bar again below it.
+// above writes text in place of the bar and redraws the bar below it.
 func (b *bar) above(text string) {
 	if b.drawnAt.IsZero() {
 		fmt.Fprintln(b.w, text)
@@ -128,7 +128,7 @@ func (b *bar) above(text string) {
 		return
 	}
 	_ = b.progress.Clear()
-	if !b.style.ansi { // Clear may have left the bar's end, for text to stand before
+	if !b.style.ansi { // Clear may have left the end of the bar, which the text would overwrite only partly
 		fmt.Fprintf(b.w, "\r%s\r", strings.Repeat(" ", max(b.style.width()-1, 0)))
 	}
 	fmt.Fprintln(b.w, text)

@@ -8,27 +8,27 @@ import (
 	"golang.org/x/term"
 )
 
-// Console is what a person sees of a run while it trains. Its methods may be called from several
+// Console is what a person sees of a run during training. Its methods may be called from several
 // goroutines.
 type Console interface {
-	// Step shows a record. Validations and events are all shown, training steps as often as the console
-	// has room for them.
+	// Step shows a record. All validations and events are shown, and training steps as often as the
+	// console has room for them.
 	Step(r Record)
 	// Note shows a line of text.
 	Note(text string)
-	// Close leaves the cursor on a line of its own. The console must not be used after it.
+	// Close leaves the cursor on a new line. The console must not be used afterwards.
 	Close()
 }
 
-// ConsoleOptions says what run a Console shows.
+// ConsoleOptions describes the run that a Console shows.
 type ConsoleOptions struct {
-	Total    int // optimizer steps of the whole run, those done before a resume included
-	LogEvery int // on what is no terminal: steps from one line to the next, 1 when less than 1
+	Total    int // optimizer steps of the whole run, including those before a resume
+	LogEvery int // if it is not a terminal: steps between two lines, at least 1
 }
 
 // NewConsole returns the console for f, which is os.Stderr outside tests: a progress bar on a
-// terminal, plain lines elsewhere (a file, a pipe, a terminal with TERM=dumb). The bar has color unless
-// the environment variable NO_COLOR is set to something (https://no-color.org).
+// terminal, plain lines elsewhere (a file, a pipe, a terminal with TERM=dumb). The bar has color
+// unless the environment variable NO_COLOR is set (https://no-color.org).
 func NewConsole(f *os.File, options ConsoleOptions) Console {
 	if !wantsBar(term.IsTerminal(int(f.Fd())), options.Total, os.Getenv) {
 		return NewLines(f, options)
@@ -36,7 +36,7 @@ func NewConsole(f *os.File, options ConsoleOptions) Console {
 	return newBar(f, options, styleOf(f))
 }
 
-// styleOf is how a bar is drawn on the terminal f.
+// styleOf returns how a bar is drawn on the terminal f.
 func styleOf(f *os.File) barStyle {
 	width := func() int {
 		w, _, err := term.GetSize(int(f.Fd()))

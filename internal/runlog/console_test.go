@@ -75,7 +75,7 @@ func TestSpeed(t *testing.T) {
 		t.Errorf("mean of nothing is %g", s.mean())
 	}
 	for _, c := range []struct{ add, mean float64 }{
-		{1000, 1000}, // no pull to zero
+		{1000, 1000}, // not pulled towards zero
 		{3000, (0.95*1000 + 3000) / 1.95},
 		{math.Inf(1), (0.95*1000 + 3000) / 1.95},
 		{math.NaN(), (0.95*1000 + 3000) / 1.95},
@@ -146,7 +146,7 @@ func TestWantsBar(t *testing.T) {
 	}
 }
 
-// A file is no terminal: no bar and no escape code reaches it.
+// A file is not a terminal: it gets no bar and no escape codes.
 func TestNewConsoleOnFile(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
 	if err != nil {
@@ -164,7 +164,8 @@ func TestNewConsoleOnFile(t *testing.T) {
 	}
 }
 
-// screen is what a terminal shows after out: \r and "\x1b[2K" and "\x1b[0K" obeyed, color dropped.
+// screen returns what a terminal shows after out: \r, "\x1b[2K" and "\x1b[0K" are interpreted,
+// color is dropped.
 func screen(t *testing.T, out string) []string {
 	t.Helper()
 	out = regexp.MustCompile("\x1b\\[[0-9;]*m").ReplaceAllString(out, "")
@@ -266,7 +267,8 @@ func TestBarCloses(t *testing.T) {
 	}
 }
 
-// Between two drawings less than style.every apart nothing is written, and Close shows the last step.
+// Between two redraws less than style.every apart nothing is written, and Close shows the last
+// step.
 func TestBarThrottle(t *testing.T) {
 	var out bytes.Buffer
 	c := newBar(&out, ConsoleOptions{Total: 100}, barStyle{ansi: true, width: func() int { return 120 }, every: time.Hour})

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/term"
 )
 
-// counterDelay is how long a piece of work may take before it is worth a bar.
+// counterDelay is the time that a piece of work must take before it gets a bar.
 const counterDelay = time.Second
 
-// Counter shows on a terminal how far one piece of work is, where that takes more than a second, and
-// leaves nothing behind. It is for one goroutine.
+// Counter shows the progress of one piece of work on a terminal if it takes more than a second, and
+// leaves nothing behind. It must be used by one goroutine only.
 type Counter struct {
 	w        io.Writer // nil shows nothing
 	what     string
@@ -23,8 +23,8 @@ type Counter struct {
 	progress *progressbar.ProgressBar // nil while none is on the screen
 }
 
-// NewCounter returns a counter on f, which is os.Stderr outside tests. Where f is no terminal it shows
-// nothing. The text what stands beside the bar.
+// NewCounter returns a counter on f, which is os.Stderr outside tests. If f is not a terminal it
+// shows nothing. The text `what` is shown beside the bar.
 func NewCounter(f *os.File, what string) *Counter {
 	c := &Counter{what: what, after: counterDelay}
 	if wantsBar(term.IsTerminal(int(f.Fd())), 1, os.Getenv) {
@@ -33,7 +33,7 @@ func NewCounter(f *os.File, what string) *Counter {
 	return c
 }
 
-// Set shows that done of total is done. 0 begins a piece of work, total ends it.
+// Set shows that `done` of `total` is done. 0 begins a piece of work, total ends it.
 func (c *Counter) Set(done, total int) {
 	switch {
 	case c.w == nil:
@@ -47,11 +47,11 @@ func (c *Counter) Set(done, total int) {
 			c.progress = c.style.progress(c.w, total, progressbar.OptionSetDescription(c.what),
 				progressbar.OptionSetPredictTime(false), progressbar.OptionThrottle(c.style.every))
 		}
-		_ = c.progress.Set(done) // a terminal that is gone doesn't stop the work
+		_ = c.progress.Set(done) // losing the terminal doesn't stop the work
 	}
 }
 
-// Clear takes the bar off the screen, where there is one.
+// Clear removes the bar from the screen, if there is one.
 func (c *Counter) Clear() {
 	if c.progress != nil {
 		_ = c.progress.Clear()

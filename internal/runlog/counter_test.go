@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// TestCounter: work that takes its time is shown, and nothing is left of it; other work isn't shown.
+// TestCounter: work that takes a while is shown, and nothing is left of it; quick work isn't shown.
 func TestCounter(t *testing.T) {
 	style := barStyle{ansi: true, width: func() int { return 80 }}
 	for _, test := range []struct {
@@ -21,7 +21,7 @@ func TestCounter(t *testing.T) {
 	} {
 		var out strings.Builder
 		c := &Counter{w: &out, what: "of the prompt", style: style, after: test.after}
-		for range 2 { // the second prompt has a bar of its own
+		for range 2 { // the second prompt has its own bar
 			out.Reset()
 			for _, done := range []int{0, 40, 80, 100} {
 				c.Set(done, 100)
@@ -41,7 +41,7 @@ func TestCounter(t *testing.T) {
 	}
 }
 
-// TestCounterOnFile: what is no terminal gets nothing.
+// TestCounterOnFile: nothing is written to what is not a terminal.
 func TestCounterOnFile(t *testing.T) {
 	f, err := os.Create(filepath.Join(t.TempDir(), "log"))
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestDocumented: docs/runs.md has every key of metrics.jsonl, for the kinds of record that
-// have it, and marks those that a clock gives.
+// TestDocumented: docs/runs.md lists every key of metrics.jsonl for the kinds of record that have
+// it, and marks those that are measured by a clock.
 func TestDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../docs/runs.md")
 	if err != nil {
@@ -18,7 +18,7 @@ func TestDocumented(t *testing.T) {
 	}
 	_, section, _ := strings.Cut(string(text), "## metrics.jsonl")
 	section, _, _ = strings.Cut(section, "\n## ")
-	documented := map[string]bool{} // kind and key, and whether a clock gives it
+	documented := map[string]bool{} // by kind and key, whether it is measured by a clock
 	for _, row := range regexp.MustCompile("(?m)^\\| `([^`]+)`( \\*)? \\| (\\w+) \\|").FindAllStringSubmatch(section, -1) {
 		documented[row[3]+" "+row[1]] = row[2] != ""
 	}

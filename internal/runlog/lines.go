@@ -6,23 +6,23 @@ import (
 	"sync"
 )
 
-// lines is the Console for what is no terminal: plain lines without escape codes.
+// lines is the Console for what is not a terminal: plain lines without escape codes.
 type lines struct {
 	mu      sync.Mutex
 	w       io.Writer
 	options ConsoleOptions
-	json    bool // lines are those of metrics.jsonl
+	json    bool // write the lines of metrics.jsonl
 	speed   speed
 	shown   bool // a training step has been shown
 }
 
-// NewLines returns a Console that writes plain lines to w: the first training step, those that
-// options.LogEvery divides, the last one, and every validation, event and note. An error of w is
-// ignored: training continues when nobody listens.
+// NewLines returns a Console that writes plain lines to w: the first training step, those divisible
+// by options.LogEvery, the last one, and every validation, event and note. Errors of w are ignored:
+// training continues when nobody listens.
 func NewLines(w io.Writer, options ConsoleOptions) Console { return newLines(w, options, false) }
 
-// NewJSONLines is NewLines for programs: each line is the record's of metrics.jsonl. Notes, which a
-// logger writes, are to be JSON, too.
+// NewJSONLines is NewLines for programs: each line is the record as in metrics.jsonl. Notes, which
+// a logger writes, should be JSON too.
 func NewJSONLines(w io.Writer, options ConsoleOptions) Console {
 	return newLines(w, options, true)
 }
@@ -45,7 +45,7 @@ func (l *lines) Step(r Record) {
 	}
 	switch {
 	case l.json:
-		if line, err := r.MarshalJSON(); err == nil { // a record that is none ends the run, when it is appended to its file
+		if line, err := r.MarshalJSON(); err == nil { // an invalid record ends the run when it is appended to its file
 			fmt.Fprintf(l.w, "%s\n", line)
 		}
 		return

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestJSONLines: as often as text, and as metrics.jsonl has them.
+// TestJSONLines: as many lines as with text, in the form of metrics.jsonl.
 func TestJSONLines(t *testing.T) {
 	var out bytes.Buffer
 	c := NewJSONLines(&out, ConsoleOptions{Total: 7, LogEvery: 5})

@@ -6,7 +6,7 @@ import (
 	"log/slog"
 )
 
-// JSON is the --log-format of lines for programs.
+// JSON is the --log-format for programs.
 const JSON = "json"
 
 // Values of the flags --log-level and --log-format, for help texts and completions.
@@ -19,8 +19,8 @@ var slogLevels = map[string]slog.Level{
 	"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
 }
 
-// NewLogger returns a logger that writes to w what is at level or above, as lines of text or JSON,
-// without color. level and format are values of the flags --log-level and --log-format.
+// NewLogger returns a logger that writes messages at `level` or above to w, as lines of text or
+// JSON, without color. level and format are values of the flags --log-level and --log-format.
 func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	lowest, ok := slogLevels[level]
 	if !ok {

@@ -9,7 +9,7 @@ import (
 func TestNewLogger(t *testing.T) {
 	for _, c := range []struct {
 		level, format string
-		lines         []string // with a part of each line, in order
+		lines         []string // substrings of the lines, in order
 	}{
 		{"debug", "text", []string{"level=DEBUG msg=d", "level=INFO msg=i n=1", "level=WARN msg=w", "level=ERROR msg=e"}},
 		{"info", "json", []string{`"level":"INFO","msg":"i","n":1}`, `"level":"WARN","msg":"w"}`, `"level":"ERROR","msg":"e"}`}},

@@ -6,9 +6,9 @@ import (
 	"sync"
 )
 
-// LogWriter is what a logger writes to beside a Console: its lines are the console's notes
-// while that is open, so that they don't break the progress bar, and go to out otherwise.
-// Each Write must be of whole lines, as log/slog's handlers do.
+// LogWriter is the output of a logger that runs alongside a Console. While a console is open its
+// lines are the console's notes, so that they don't break the progress bar; otherwise they go to
+// out. Each Write must consist of complete lines, as log/slog's handlers guarantee.
 type LogWriter struct {
 	mu      sync.Mutex
 	out     io.Writer
@@ -40,7 +40,7 @@ func (w *LogWriter) show(c Console) {
 	w.console = c
 }
 
-// logged is a console that shows a log, too.
+// logged is a console that also shows a log.
 type logged struct {
 	Console
 	log *LogWriter

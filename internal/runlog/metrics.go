@@ -12,12 +12,14 @@ import (
 	"path/filepath"
 )
 
-// Metrics appends records to a metrics.jsonl: one JSON object per line. It is not safe for concurrent use.
+// Metrics appends records to a metrics.jsonl: one JSON object per line. It is not safe for
+// concurrent use.
 type Metrics struct {
 	out *appendFile
 }
 
-// Create starts a new metrics.jsonl. A file that exists is an error (fs.ErrExist), never overwritten.
+// Create starts a new metrics.jsonl. An existing file is never overwritten; it is an error
+// (fs.ErrExist).
 func Create(path string) (*Metrics, error) {
 	out, err := openAppend(path, os.O_CREATE|os.O_EXCL)
 	if err != nil {
@@ -29,7 +31,7 @@ func Create(path string) (*Metrics, error) {
 // Append writes one record. When it returns, the record survives the process being killed; to make
 // it survive a power cut too, call Sync.
 //
-// So that a resumed run's metrics are those of a run that never stopped, append the training and
+// For a resumed run to have the same metrics as an uninterrupted one, append the training and
 // validation records of step s, and Sync, before the checkpoint of step s is written.
 func (m *Metrics) Append(r Record) error {
 	line, err := r.MarshalJSON()
@@ -39,7 +41,7 @@ func (m *Metrics) Append(r Record) error {
 	return m.out.append(append(line, '\n'))
 }
 
-// Sync brings the records to the disk.
+// Sync flushes the records to disk.
 func (m *Metrics) Sync() error { return m.out.sync() }
 
 // Close syncs and closes the file.
@@ -49,15 +51,15 @@ func (m *Metrics) Close() error { return m.out.close() }
 type Torn struct {
 	Path  string
 	Line  int // counted from 1
-	Bytes int // of it that were written
+	Bytes int // bytes of it that were written
 }
 
 func (t *Torn) String() string {
 	return fmt.Sprintf("%s:%d: last line is incomplete (%d bytes of a record) and was left out", t.Path, t.Line, t.Bytes)
 }
 
-// Read returns the records of a metrics.jsonl in the file's order, which is the order they were
-// made in. torn is nil unless the file ends in an incomplete line. Anything else that is not a record
+// Read returns the records of a metrics.jsonl in file order, which is the order in which they were
+// made. torn is nil unless the file ends in an incomplete line. Anything else that is not a record
 // is an error that names the file and the line.
 func Read(path string) (records []Record, torn *Torn, err error) {
 	torn, err = scan(path, func(_ []byte, r Record) error {
@@ -70,21 +72,21 @@ func Read(path string) (records []Record, torn *Torn, err error) {
 	return records, torn, nil
 }
 
-// Cut says what Reopen took away.
+// Cut says what Reopen removed.
 type Cut struct {
 	Records int   // training, skipped and validation records of later steps
 	Torn    *Torn // the incomplete last line, nil if there was none
-	Kept    int   // training records that are left
+	Kept    int   // remaining training records
 }
 
-// Reopen opens a metrics.jsonl to go on from the checkpoint of step. A process that died after that
-// checkpoint has left records of steps that will be done again, and perhaps half a line: Reopen
-// removes the training and validation records with a Step above step, those of skipped steps among
-// them, and the torn line, and keeps the rest as it is, byte for byte. Other events are all kept,
-// since they did happen: the checkpoint of a later step that turned out to be damaged stays on record.
+// Reopen opens a metrics.jsonl to continue from the checkpoint of `step`. A process that died after
+// that checkpoint has left records of steps that will be repeated, and perhaps an incomplete line.
+// Reopen removes that line and the training and validation records with a Step above `step`,
+// including those of skipped steps, and keeps the rest byte for byte. Other events are all kept,
+// since they did happen: a later step's checkpoint that turned out to be damaged stays on record.
 //
-// The shortened file is written beside the old one (path + ".tmp"), synced and renamed over it, so that
-// a crash in between leaves one of the two whole. A file that is missing is fs.ErrNotExist.
+// The shortened file is written next to the old one (path + ".tmp"), synced and renamed over it, so
+// that a crash in between leaves one of the two complete. A missing file is fs.ErrNotExist.
 func Reopen(path string, step int) (*Metrics, Cut, error) {
 	beside := path + ".tmp"
 	tmp, err := os.OpenFile(beside, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
@@ -133,7 +135,7 @@ func copyUntil(dst *os.File, path string, step int) (Cut, error) {
 	return cut, errors.Join(w.Flush(), dst.Sync())
 }
 
-// scan calls visit for each record of the file with its line, which it must not keep.
+// scan calls visit for each record of the file, with its line, which visit must not retain.
 func scan(path string, visit func(line []byte, r Record) error) (*Torn, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -150,8 +152,8 @@ func scan(path string, visit func(line []byte, r Record) error) (*Torn, error) {
 			return nil, nil
 		}
 		line, whole := bytes.CutSuffix(line, []byte("\n"))
-		// No prefix of an object is an object, so a last line that lacks nothing but its newline is
-		// told from a torn one.
+		// No prefix of an object is an object, so a last line that only lacks its newline can be
+		// distinguished from an incomplete one.
 		if !whole && !json.Valid(line) {
 			return &Torn{Path: path, Line: n, Bytes: len(line)}, nil
 		}

@@ -222,7 +222,7 @@ func TestReopen(t *testing.T) {
 	}
 }
 
-// Lines that stay are copied, not rewritten: a hand-made line keeps its spaces and order.
+// Lines that stay are copied, not rewritten: a hand-written line keeps its spaces and order.
 func TestReopenKeepsBytes(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.jsonl")
 	text := `{ "time": "2026-03-04T13:00:00+01:00", "val_bits_per_byte": 3.0, "val_loss": 2e0, "step": 1 }` + "\n"
@@ -241,7 +241,7 @@ func TestReopenKeepsBytes(t *testing.T) {
 	}
 }
 
-// A leftover of a Reopen that was killed is overwritten, whatever its length.
+// A leftover from a Reopen that was killed is overwritten, whatever its length.
 func TestReopenAfterKilledReopen(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.jsonl")
 	writeMetrics(t, path, sampleTrain(1), sampleTrain(2))
@@ -273,7 +273,7 @@ func TestMissingMetrics(t *testing.T) {
 	}
 }
 
-// fullDisk takes room bytes and then refuses, as a disk does: with a part of the write done.
+// fullDisk accepts `room` bytes and then fails like a full disk, with a part of the write done.
 type fullDisk struct {
 	data       []byte
 	room       int
@@ -318,7 +318,8 @@ func TestAppendOnFullDisk(t *testing.T) {
 		t.Fatalf("with room again: error %v, file %q", err, disk.data)
 	}
 
-	// What can't be cut off must not be written behind: the file would be damaged in its midst.
+	// If a partial record can't be cut off, nothing may be written after it: the file would be
+	// damaged in the middle.
 	disk.room, disk.noTruncate = len(disk.data)+10, true
 	if err := m.Append(sampleTrain(3)); !errors.Is(err, syscall.ENOSPC) || !errors.Is(err, syscall.EIO) {
 		t.Fatalf("error %v, want both reasons", err)

@@ -33,8 +33,8 @@ const (
 	EventSkipped    = "skipped"
 )
 
-// A Record is one line of metrics.jsonl: a training step, a validation or an event, as Kind says.
-// Make one with [TrainRecord], [ValRecord] or [EventRecord].
+// A Record is one line of metrics.jsonl: a training step, a validation or an event, depending on
+// Kind. Make one with [TrainRecord], [ValRecord] or [EventRecord].
 type Record struct {
 	Kind Kind
 	// Step counts the optimizer steps done: the first training step's record has Step 1, and the
@@ -48,15 +48,15 @@ type Record struct {
 	Event Event
 }
 
-// Train is what one optimizer step measured. The fields down to Tokens are functions of the data, the
-// recipe and the seed alone, and are written without loss: a resumed run must repeat them bit for bit.
+// Train is what one optimizer step measured. The fields down to Tokens depend only on the data, the
+// recipe and the seed, and are written without loss: a resumed run must repeat them bit for bit.
 // The others are wall-clock measurements, written to three decimals.
 type Train struct {
 	Loss        float64 // mean cross-entropy, nats per token
-	BitsPerByte float64 // the same loss in bits a byte of text
+	BitsPerByte float64 // the same loss in bits per byte of text
 	LR          float64 // learning rate that the step used
 	GradNorm    float64 // global L2 norm of the gradients before clipping
-	Tokens      int64   // tokens trained on since step 0, this step's included
+	Tokens      int64   // tokens trained on since step 0, including this step
 
 	TokensPerSecond float64
 	StepMS          float64 // wall time of the whole step
@@ -67,22 +67,23 @@ type Train struct {
 type Val struct {
 	Loss        float64 // mean cross-entropy, nats per token
 	BitsPerByte float64
-	// Longer is what rows longer than those of training gave, by rising Times; nil where there were
-	// none. Their keys are val_loss@2x and so on.
+	// Longer are the results on rows longer than those of training, by increasing Times; nil if
+	// there are none. Their keys are val_loss@2x and so on.
 	Longer []ValAt
-	// Sources say how much of the text training has read so far, by rising Name; nil where it is
-	// made up. Their keys are epochs and tokens, with @ and the Name where there is one.
+	// Sources say how much of the text training has read so far, by increasing Name; nil if the
+	// text is generated. Their keys are epochs and tokens, followed by @ and the Name if there is
+	// one.
 	Sources []Source
 }
 
 // Source is how much training has read of one source of text.
 type Source struct {
-	Name   string // of a mixture's source; the only source of a run without a mixture has none
+	Name   string // the name of a mixture's source; empty without a mixture
 	Epochs float64
 	Tokens int64
 }
 
-// ValAt is a validation on rows of Times times the training's length.
+// ValAt is a validation on rows Times as long as those of training.
 type ValAt struct {
 	Times       int     `json:"times"`
 	Loss        float64 `json:"loss"` // mean cross-entropy, nats per token
@@ -91,7 +92,7 @@ type ValAt struct {
 
 // Event is something that happened to the run.
 type Event struct {
-	Name   string // EventCheckpoint, EventResumed, EventStopped, EventSkipped
+	Name   string // EventCheckpoint, EventResumed, EventStopped or EventSkipped
 	Detail string // for people: a checkpoint's folder, why a step was skipped
 	// StallMS is how long training waited for a checkpoint; nil for other events.
 	StallMS *float64
@@ -112,7 +113,7 @@ func EventRecord(step int, at time.Time, name, detail string) Record {
 	return Record{Kind: KindEvent, Step: step, Time: recordTime(at), Event: Event{Name: name, Detail: detail}}
 }
 
-// recordTime keeps what a file keeps of a time, so that a record equals what is read back of it.
+// recordTime rounds a time to the precision of a file, so that a record equals what is read back.
 func recordTime(at time.Time) time.Time { return at.UTC().Truncate(time.Millisecond) }
 
 // field ties a key of metrics.jsonl to a Record's field. One table serves the writer, the strict
@@ -155,7 +156,8 @@ var (
 	}
 )
 
-// fields are those of the record's kind, and two for each of the longer rows and for each source.
+// fields returns the fields of the record's kind, and two for each longer row length and each
+// source.
 func (r *Record) fields() []field {
 	fields := fieldsOf[r.Kind]
 	last := len(fields) - 1 // the time
@@ -171,9 +173,9 @@ func (r *Record) fields() []field {
 // stallKey is the key of Event.StallMS.
 const stallKey = "checkpoint_stall_ms"
 
-// MarshalJSON writes the record as one JSON object in a fixed order of keys. Floats are the shortest
-// decimals that read back to the same float64; those that JSON has no number for are the strings
-// "NaN", "Infinity" and "-Infinity", so that the metrics of a run that diverged stay readable.
+// MarshalJSON writes the record as one JSON object with a fixed order of keys. Floats are the
+// shortest decimals that read back to the same float64. Those that JSON can't represent are the
+// strings "NaN", "Infinity" and "-Infinity", so that the metrics of a diverged run stay readable.
 func (r Record) MarshalJSON() ([]byte, error) {
 	if r.Time.IsZero() {
 		return nil, fmt.Errorf("record of step %d has no time", r.Step)
@@ -181,8 +183,9 @@ func (r Record) MarshalJSON() ([]byte, error) {
 	return r.appendJSON(nil, true)
 }
 
-// Computed returns the record's JSON without its wall-clock fields. Two runs did the same computation
-// bit for bit exactly when these strings of their training and validation records are equal.
+// Computed returns the record's JSON without its wall-clock fields. Two runs did the same
+// computation bit for bit if and only if these strings are equal for all their training and
+// validation records.
 func (r Record) Computed() string {
 	b, err := r.appendJSON(nil, false)
 	if err != nil {
@@ -230,10 +233,10 @@ func (r *Record) appendJSON(b []byte, clock bool) ([]byte, error) {
 	return append(b, '}'), nil
 }
 
-// timeLayout is RFC 3339 with a fixed number of decimals, so that the lines align for a reader.
+// timeLayout is RFC 3339 with a fixed number of decimals, so that lines align.
 const timeLayout = "2006-01-02T15:04:05.000Z07:00"
 
-// Floats that JSON has no number for, spelt as in protobuf's JSON mapping.
+// Floats that JSON can't represent, spelled as in protobuf's JSON mapping.
 var nonFinite = map[string]float64{
 	"NaN": math.NaN(), "Infinity": math.Inf(1), "-Infinity": math.Inf(-1),
 }
@@ -246,13 +249,13 @@ func jsonFloat(x float64, clock bool) any {
 		return "Infinity"
 	case math.IsInf(x, -1):
 		return "-Infinity"
-	case clock && math.Abs(x) < 1e12: // beyond, x*1000 has no three decimals to keep
+	case clock && math.Abs(x) < 1e12: // above this, x*1000 has no three decimals to keep
 		return math.Round(x*1000) / 1000
 	}
 	return x
 }
 
-// check holds what a record must satisfy both when it is written and when it is read.
+// check verifies what must hold for a record both when it is written and when it is read.
 func (r *Record) check() error {
 	if r.Step < 0 {
 		return fmt.Errorf("step is %d, want 0 or more", r.Step)
@@ -273,8 +276,8 @@ func (r *Record) check() error {
 	return nil
 }
 
-// UnmarshalJSON reads what MarshalJSON writes: every key of the record's kind must be there, and no
-// other.
+// UnmarshalJSON reads what MarshalJSON writes: every key of the record's kind is required, and no
+// other is allowed.
 func (r *Record) UnmarshalJSON(b []byte) error {
 	var values map[string]json.RawMessage
 	if err := json.Unmarshal(b, &values); err != nil {
@@ -315,7 +318,7 @@ func (r *Record) UnmarshalJSON(b []byte) error {
 }
 
 func decode(text json.RawMessage, into any) error {
-	if string(text) == "null" { // which json.Unmarshal would take for "leave it as it is"
+	if string(text) == "null" { // json.Unmarshal would leave the value unchanged
 		return errors.New("is null")
 	}
 	switch p := into.(type) {

@@ -91,7 +91,7 @@ func TestRecordComparesAfterReading(t *testing.T) {
 	}
 }
 
-// Any bits of the computed floats survive, those of negative zero and of subnormals too.
+// The computed floats survive bit for bit, including negative zero and subnormals.
 func TestRecordFloatsAreLossless(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	floats := []float64{0, math.Copysign(0, -1), math.SmallestNonzeroFloat64, math.MaxFloat64, -1.0 / 3, 1e21, 1e-7}

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// speedDecay is how much of the mean speed stays at each step: the mean is over the last 20 steps or so,
-// long enough to read, short enough to follow a machine that gets busy.
+// speedDecay is the fraction of the mean speed that is kept at each step: the mean covers about the
+// last 20 steps, long enough to be readable, short enough to follow a machine that becomes busy.
 const speedDecay = 0.95
 
 // speed is an exponentially smoothed number of tokens per second.
@@ -18,14 +18,14 @@ type speed struct {
 
 func (s *speed) add(tokensPerSecond float64) {
 	if math.IsNaN(tokensPerSecond) || math.IsInf(tokensPerSecond, 0) {
-		return // a step too short for the clock
+		return // the step was too short for the clock
 	}
 	s.sum = speedDecay*s.sum + (1-speedDecay)*tokensPerSecond
 	s.weight = speedDecay*s.weight + (1 - speedDecay)
 }
 
-// mean divides by the weights' sum, as Adam's bias correction does, so that the first steps' mean
-// isn't pulled to zero.
+// mean divides by the sum of the weights, as Adam's bias correction does, so that the mean of the
+// first steps isn't pulled towards zero.
 func (s *speed) mean() float64 {
 	if s.weight == 0 {
 		return 0
@@ -33,8 +33,8 @@ func (s *speed) mean() float64 {
 	return s.sum / s.weight
 }
 
-// eta is the time that the steps after r take at the mean speed, validations and checkpoints not
-// counted; ok is false when it can't be told.
+// eta is the time that the steps after r take at the mean speed, not counting validations and
+// checkpoints; ok is false if it is unknown.
 func (s *speed) eta(r Record, total int) (eta time.Duration, ok bool) {
 	if r.Step <= 0 || total < r.Step || s.mean() <= 0 {
 		return 0, false
@@ -48,7 +48,7 @@ func (s *speed) eta(r Record, total int) (eta time.Duration, ok bool) {
 	return time.Duration(seconds * float64(time.Second)), true
 }
 
-// formatETA writes the two largest units: 42s, 1m02s, 2h05m, 3d04h; "?" when it isn't known.
+// formatETA writes the two largest units: 42s, 1m02s, 2h05m, 3d04h; "?" if the time is unknown.
 func formatETA(d time.Duration, ok bool) string {
 	if !ok {
 		return "?"
@@ -65,7 +65,7 @@ func formatETA(d time.Duration, ok bool) string {
 	return fmt.Sprintf("%dd%02dh", s/(24*3600), s/3600%24)
 }
 
-// stepOf writes "step  12/600", the step padded to the total's width so that lines align.
+// stepOf writes "step  12/600", with the step padded to the total's width so that lines align.
 func stepOf(step, total int) string {
 	if total <= 0 {
 		return fmt.Sprintf("step %d", step)
@@ -73,7 +73,7 @@ func stepOf(step, total int) string {
 	return fmt.Sprintf("step %*d/%d", len(strconv.Itoa(total)), step, total)
 }
 
-// Thousands writes x without decimals, with a comma after each three digits.
+// Thousands writes x without decimals, with a comma between groups of three digits.
 func Thousands(x float64) string {
 	digits := strconv.FormatFloat(math.Round(math.Abs(x)), 'f', 0, 64)
 	for i := len(digits) - 3; i > 0; i -= 3 {

@@ -2,5 +2,5 @@
 
 package runlog
 
-// syncDir does nothing: a folder can't be synced here, and the system orders a rename itself.
+// syncDir does nothing: a folder can't be synced here, and the system orders renames itself.
 func syncDir(string) error { return nil }

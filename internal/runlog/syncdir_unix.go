@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// syncDir brings a rename in dir to the disk.
+// syncDir flushes a rename in dir to disk.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -24,11 +24,11 @@ type Events struct {
 	out *appendFile
 }
 
-// CreateEvents starts a new event file events.out.tfevents.TIME.HOST in dir. Resuming a run starts a
-// file of its own beside the earlier ones: TensorBoard reads them as one.
+// CreateEvents starts a new event file events.out.tfevents.TIME.HOST in dir. A resumed run starts
+// another file next to the earlier ones: TensorBoard reads them as one.
 //
-// from is the number of the first step that will be recorded. TensorBoard hides what earlier files of
-// the folder hold of that step and of later ones, which a resumed run does again.
+// from is the number of the first step that will be recorded. TensorBoard hides the contents of
+// earlier files in the folder from that step on, since a resumed run repeats these steps.
 func CreateEvents(dir string, from int) (*Events, error) {
 	return createEvents(dir, from, time.Now(), hostName())
 }
@@ -56,8 +56,8 @@ func createEvents(dir string, from int, now time.Time, host string) (*Events, er
 	}
 }
 
-// hostName is the machine's name as a part of a file's name. The name only tells files apart, so a
-// machine that doesn't know its own is called localhost.
+// hostName returns the machine's name as a part of a file name. It only distinguishes files, so a
+// machine that doesn't know its own name is called localhost.
 func hostName() string {
 	host, err := os.Hostname()
 	if err != nil || host == "" {
@@ -109,7 +109,7 @@ func versionEvent(at time.Time) []byte {
 	return protowire.AppendString(b, "brain.Event:2")
 }
 
-// startEvent says that a session starts and that step is the first that it will record.
+// startEvent says that a session starts, and that `step` is the first step it will record.
 func startEvent(at time.Time, step int) []byte {
 	session := protowire.AppendTag(nil, sessionStatus, protowire.VarintType)
 	session = protowire.AppendVarint(session, statusStart)
@@ -158,7 +158,8 @@ func tfRecord(data []byte) []byte {
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// maskedCRC is a CRC-32C, rotated and shifted so that checksums of data that holds checksums stay good.
+// maskedCRC is a CRC-32C, rotated and offset, so that checksums of data that itself contains
+// checksums remain useful.
 func maskedCRC(data []byte) uint32 {
 	crc := crc32.Checksum(data, castagnoli)
 	return (crc>>15 | crc<<17) + 0xa282ead8

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// Worked out by hand from the formats' definitions: a validation of step 300 (varint ac 02) at 1.5 s.
+// Worked out by hand from the format definitions: a validation of step 300 (varint ac 02) at 1.5 s.
 func TestScalarRecordGolden(t *testing.T) {
 	r := ValRecord(300, time.Unix(1, 5e8), Val{Loss: 2.5, BitsPerByte: 0.5})
 	want := strings.Join([]string{
@@ -32,7 +32,7 @@ func TestScalarRecordGolden(t *testing.T) {
 	}
 }
 
-// bitwiseCRC is CRC-32C from its definition, reflected polynomial 0x82f63b78.
+// bitwiseCRC computes CRC-32C from its definition, with the reflected polynomial 0x82f63b78.
 func bitwiseCRC(data []byte) uint32 {
 	crc := ^uint32(0)
 	for _, b := range data {
@@ -56,7 +56,8 @@ func TestMaskedCRC(t *testing.T) {
 	}
 }
 
-// message is a protobuf message as a list of its fields, decoded without the library that encodes it.
+// message is a protobuf message as a list of its fields, decoded without the library that encodes
+// it.
 type message []protoField
 
 type protoField struct {
@@ -97,7 +98,7 @@ func decodeMessage(b []byte) (m message, err error) {
 	return m, nil
 }
 
-// describeEvents writes each event of a file on a line, "wall step what".
+// describeEvents returns each event of a file as a line, "wall step what".
 func describeEvents(t *testing.T, path string) []string {
 	t.Helper()
 	b, err := os.ReadFile(path)

@@ -7,13 +7,14 @@ import (
 	"strings"
 )
 
-// The keys of a validation on longer rows, with the multiple of the training's length.
+// The keys of a validation on longer rows, with the multiple of the training length.
 const (
 	lossAtKey        = "val_loss@%dx"
 	bitsPerByteAtKey = "val_bits_per_byte@%dx"
 )
 
-// The keys of a validation that say what training has read, of a named source with its name.
+// The keys of a validation that say what training has read; for a named source the name is
+// appended.
 const (
 	epochsKey = "epochs"
 	tokensKey = "tokens"
@@ -26,7 +27,7 @@ func sourceKey(key, name string) string {
 	return key + "@" + name
 }
 
-// sourcesIn are the sources that a validation's keys name, without their numbers.
+// sourcesIn returns the sources that a validation's keys name, without their numbers.
 func sourcesIn(values map[string]json.RawMessage) []Source {
 	var list []Source
 	for key := range values {
@@ -40,7 +41,7 @@ func sourcesIn(values map[string]json.RawMessage) []Source {
 	return list
 }
 
-// fields are two for each of the longer rows and for each source.
+// fields returns two fields for each longer row length and each source.
 func (v *Val) fields() []field {
 	var list []field
 	for i, at := range v.Longer {
@@ -56,7 +57,7 @@ func (v *Val) fields() []field {
 	return list
 }
 
-// longerIn are the lengths that a validation's keys name, without their numbers.
+// longerIn returns the lengths that a validation's keys name, without their numbers.
 func longerIn(values map[string]json.RawMessage) []ValAt {
 	var list []ValAt
 	for key := range values {

@@ -1,4 +1,4 @@
-// Package shell quotes words of commands that a message asks a person to type.
+// Package shell quotes words of commands that a message suggests.
 package shell
 
 import (
@@ -7,7 +7,8 @@ import (
 	"unicode"
 )
 
-// Quote is text as one word of a command line: as it is where no shell takes it apart, else in quotes.
+// Quote returns text as one word of a command line: unchanged if no shell would split or interpret
+// it, otherwise in quotes.
 func Quote(text string) string {
 	windows := runtime.GOOS == "windows"
 	special := func(r rune) bool {
@@ -16,7 +17,7 @@ func Quote(text string) string {
 	switch {
 	case text != "" && !strings.ContainsFunc(text, special):
 		return text
-	case windows: // where no path has a "
+	case windows: // where paths can't contain a "
 		return `"` + text + `"`
 	}
 	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"

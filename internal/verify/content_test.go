@@ -14,7 +14,7 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint/safetensors"
 )
 
-// content is a fixture in memory, to be changed and written elsewhere.
+// content is a fixture in memory, which can be modified and written elsewhere.
 type content struct {
 	metadata map[string]string
 	entries  []safetensors.Entry
@@ -72,7 +72,7 @@ func (c *content) index(t *testing.T, name string) int {
 	return i
 }
 
-// floats changes a float32 tensor in place.
+// floats modifies a float32 tensor in place.
 func (c *content) floats(t *testing.T, name string, change func(x []float32)) {
 	t.Helper()
 	c.index(t, name)
@@ -86,7 +86,7 @@ func (c *content) floats(t *testing.T, name string, change func(x []float32)) {
 	}
 }
 
-// bump moves the tensor's first element by a part of its largest one.
+// bump changes the tensor's first element by a fraction of its largest one.
 func (c *content) bump(t *testing.T, name string, part float64) {
 	t.Helper()
 	c.floats(t, name, func(x []float32) {

@@ -8,8 +8,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph/reference"
 )
 
-// emulated is a device that computes in float64 with each op's reference, and rounds where
-// a plan has bfloat16, as a GPU does.
+// emulated is a device that computes in float64 with each op's reference, and rounds where a plan
+// uses bfloat16, as a GPU does.
 type emulated struct{ graph.Device }
 
 func (emulated) Name() string               { return "emulation" }

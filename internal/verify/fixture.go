@@ -117,7 +117,7 @@ func (f *fixture) floats(name string, n int) ([]float32, error) {
 	return x, f.file.ReadFloat32(name, x)
 }
 
-// load puts the fixture's parameters into the engine; both must have the same.
+// load copies the fixture's parameters into the engine; both must have the same ones.
 func (f *fixture) load(e *train.Engine) error {
 	known := map[string]bool{}
 	for _, p := range e.Params() {

@@ -16,7 +16,7 @@ import (
 //go:embed testdata/mamba_swa_mlp.safetensors
 var builtIn []byte
 
-// SelfTest checks a device that was opened for run with a fixture that the binary holds.
+// SelfTest checks a device that was opened for run with a fixture embedded in the binary.
 func SelfTest(dev graph.Device, run recipes.Run) (Report, error) {
 	r := Report{File: "built-in fixture"}
 	file, err := safetensors.NewFile(bytes.NewReader(builtIn), int64(len(builtIn)), r.File)

@@ -16,18 +16,18 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// Tolerances are the largest errors that pass. Logits and gradients are compared a
-// tensor at a time, by max|a-b|/max|b|, or with Norms by ||a-b||/||b||; parameters
-// after the steps always by norms, because AdamW makes a full step of a gradient
-// however small, and so of its rounding. Norms of gradients are compared at each step, or
-// with Norms while the weights are the fixture's: those that rounding has moved by a step
-// may have a gradient of another size altogether, where the loss is steep.
+// Tolerances are the largest errors that pass. Logits and gradients are compared per tensor, by
+// max|a-b|/max|b|, or with Norms by ||a-b||/||b||. Parameters after the steps are always compared
+// by norms, because AdamW makes a full step from a gradient however small, and so from its rounding
+// errors. Norms of gradients are compared at each step, or with Norms only while the weights are
+// the fixture's: weights that a step has moved with rounding errors may have a gradient of a very
+// different size where the loss is steep.
 type Tolerances struct {
 	Norms                                                 bool
 	Logits, Loss, Gradients, Steps, GradNorms, Parameters float64
 }
 
-// What each precision must keep.
+// The tolerances of each precision.
 var (
 	Float32  = Tolerances{Logits: 2e-5, Loss: 2e-5, Gradients: 2e-4, Steps: 1e-4, GradNorms: 1e-3, Parameters: 1e-2}
 	TF32     = Tolerances{Norms: true, Logits: 1e-2, Loss: 1e-2, Gradients: 6e-2, Steps: 6e-2, GradNorms: 6e-2, Parameters: 1e-1}
@@ -42,23 +42,23 @@ type Report struct {
 	Gradients float64 `json:"gradients"`
 	// Worst is the parameter whose gradient has the largest error.
 	Worst string `json:"worst_gradient,omitempty"`
-	// Steps and GradNorms are the largest errors of the AdamW steps' losses, and of their
-	// gradients' norms, as far as these are compared.
+	// Steps and GradNorms are the largest errors of the losses and of the gradient norms of the
+	// AdamW steps, as far as these are compared.
 	Steps     float64 `json:"steps"`
 	GradNorms float64 `json:"grad_norms"`
 	// Parameters is the largest error of a parameter after the steps.
 	Parameters float64 `json:"parameters"`
-	// Sublayers is the model's number of them. The first Float32Sublayers were in float32:
-	// all, unless run.dtype was bfloat16.
+	// Sublayers is the model's number of sublayers. The first Float32Sublayers were in float32: all
+	// of them unless run.dtype was bfloat16.
 	Sublayers        int  `json:"sublayers"`
 	Float32Sublayers int  `json:"float32_sublayers"`
 	Pass             bool `json:"pass"`
-	// Beyond says which errors are larger than they may be, and by how much.
+	// Beyond lists the errors that exceed their limits, and by how much.
 	Beyond string `json:"beyond,omitempty"`
 	Error  string `json:"error,omitempty"`
 }
 
-// Files lists the fixtures of a path: itself, or a folder's *.safetensors.
+// Files lists the fixtures at a path: the file itself, or a folder's *.safetensors.
 func Files(path string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -74,8 +74,8 @@ func Files(path string) ([]string, error) {
 	return files, err
 }
 
-// Run checks one fixture on a device that was opened for run. What can't be checked is a
-// Report that doesn't pass and says why.
+// Run checks one fixture on a device that was opened for run. If it can't be checked, the Report
+// doesn't pass and says why.
 func Run(dev graph.Device, file string, run recipes.Run) Report {
 	r := Report{File: file}
 	f, err := open(file)
@@ -87,7 +87,7 @@ func Run(dev graph.Device, file string, run recipes.Run) Report {
 		err = r.finite()
 	}
 	if err != nil {
-		// The report names the file already.
+		// The report already names the file.
 		return Report{File: file, Error: strings.ReplaceAll(err.Error(), file+": ", "")}
 	}
 	r.Beyond = r.beyond(tolerances(run.DType))
@@ -116,7 +116,7 @@ func (r *Report) measures(tol Tolerances) []measure {
 		{"gradient norms", r.GradNorms, tol.GradNorms}, {"parameters", r.Parameters, tol.Parameters}}
 }
 
-// beyond names the errors that are larger than they may be, and says by how much.
+// beyond lists the errors that exceed their limits, and by how much.
 func (r *Report) beyond(tol Tolerances) string {
 	var list []string
 	for _, m := range r.measures(tol) {
@@ -127,8 +127,7 @@ func (r *Report) beyond(tol Tolerances) string {
 	return strings.Join(list, "; ")
 }
 
-// finite makes an infinite error, and NaN, an error in words: JSON has no numbers
-// for them.
+// finite turns an infinite or NaN error into an error message, since JSON has no numbers for them.
 func (r *Report) finite() error {
 	for _, m := range r.measures(Tolerances{}) {
 		if math.IsNaN(m.value) || math.IsInf(m.value, 0) {
@@ -223,7 +222,7 @@ func (r *Report) steps(f *fixture, e *train.Engine) error {
 	return err
 }
 
-// compare returns the largest error of a region's tensors, and whose it is.
+// compare returns the largest error of a region's tensors, and the name of the tensor.
 func (f *fixture) compare(e *train.Engine, r graph.Region, prefix string, measure func(a, b []float32) float64) (worst float64, name string, err error) {
 	params := e.Params()
 	wants, top := make([][]float32, len(params)), 0.0
@@ -240,7 +239,8 @@ func (f *fixture) compare(e *train.Engine, r graph.Region, prefix string, measur
 		}
 		d := measure(got, want)
 		if largest(want) == 0 {
-			// As of queries that see one key: against the largest element of all tensors.
+			// For example with queries that see one key: compare with the largest element of all
+			// tensors.
 			d = largest(got) / top
 		}
 		if math.IsNaN(d) {
@@ -253,7 +253,7 @@ func (f *fixture) compare(e *train.Engine, r graph.Region, prefix string, measur
 	return worst, name, nil
 }
 
-// largest is max|a|; NaN where there is one.
+// largest returns max|a|, or NaN if there is one.
 func largest(a []float32) float64 {
 	top := 0.0
 	for _, x := range a {
@@ -262,7 +262,7 @@ func largest(a []float32) float64 {
 	return top
 }
 
-// byLargest is max|a-b| / max|b|; NaN where either holds one.
+// byLargest returns max|a-b| / max|b|, or NaN if either contains one.
 func byLargest(a, b []float32) float64 {
 	worst, scale := 0.0, 0.0
 	for i := range a {
@@ -279,7 +279,7 @@ func byLargest(a, b []float32) float64 {
 	return worst / scale
 }
 
-// byNorms is ||a-b|| / ||b||; NaN where either holds one.
+// byNorms returns ||a-b|| / ||b||, or NaN if either contains one.
 func byNorms(a, b []float32) float64 {
 	diff, scale := 0.0, 0.0
 	for i := range a {

@@ -26,14 +26,14 @@ func device(t *testing.T, threads int) graph.Device {
 	return dev
 }
 
-// in is the run section of a recipe with that dtype.
+// in returns the run section of a recipe with that dtype.
 func in(dtype string) recipes.Run {
 	run := recipes.Defaults().Run
 	run.Device, run.DType = recipes.Auto, dtype
 	return run
 }
 
-// TestFixtures holds this build to every fixture.
+// TestFixtures checks this build against every fixture.
 func TestFixtures(t *testing.T) {
 	files, err := Files("testdata")
 	if err != nil {
@@ -50,7 +50,7 @@ func TestFixtures(t *testing.T) {
 			if !r.Pass {
 				t.Errorf("fails: %+v", r)
 			}
-			// What is not measured has an error of exactly 0.
+			// Something that is not measured has an error of exactly 0.
 			if r.Logits == 0 || r.Gradients == 0 || r.GradNorms == 0 || r.Parameters == 0 {
 				t.Errorf("something was not compared: %+v", r)
 			}
@@ -58,9 +58,9 @@ func TestFixtures(t *testing.T) {
 	}
 }
 
-// TestFixturesInBFloat16 holds bfloat16 to every fixture: on the CPU, which rounds the
-// factors of products, and as a GPU rounds. With no sublayer in float32, some are further
-// off than the tolerances (docs/LOG.md).
+// TestFixturesInBFloat16 checks bfloat16 against every fixture: on the CPU, which rounds the
+// operands of products, and with the roundings of a GPU. With no sublayer in float32, some exceed
+// the tolerances (docs/LOG.md).
 func TestFixturesInBFloat16(t *testing.T) {
 	files, err := Files("testdata")
 	if err != nil {
@@ -99,7 +99,7 @@ func TestFixturesInBFloat16(t *testing.T) {
 	}
 }
 
-// TestTooManyInFloat32: a model has no more sublayers than it has.
+// TestTooManyInFloat32: there can't be more float32 sublayers than sublayers.
 func TestTooManyInFloat32(t *testing.T) {
 	run := in(recipes.BFloat16)
 	run.Float32Sublayers = 9
@@ -108,8 +108,8 @@ func TestTooManyInFloat32(t *testing.T) {
 	}
 }
 
-// TestChangedFixtureFails changes one thing of a fixture that passes, by little
-// more than the tolerance allows. Each must be found by the check that it concerns.
+// TestChangedFixtureFails makes one change to a fixture that passes, slightly larger than the
+// tolerance allows. Each change must be found by the corresponding check.
 func TestChangedFixtureFails(t *testing.T) {
 	const (
 		logits = 1 << iota
@@ -161,7 +161,7 @@ func TestChangedFixtureFails(t *testing.T) {
 				{"parameters", parameters, r.Parameters > Float32.Parameters, false},
 			} {
 				want := test.found&check.bit != 0
-				// A parameter may or may not move the mean loss enough.
+				// A parameter may or may not change the mean loss enough.
 				if check.too != want && (want || check.exactly) {
 					t.Errorf("%s too large: %v, want %v (%+v)", check.name, check.too, want, r)
 				}
@@ -170,7 +170,7 @@ func TestChangedFixtureFails(t *testing.T) {
 	}
 }
 
-// TestChangedSettingsFail changes a hyper-parameter that is in the metadata alone.
+// TestChangedSettingsFail changes a hyperparameter that is only in the metadata.
 func TestChangedSettingsFail(t *testing.T) {
 	dev := device(t, 1)
 	for _, test := range []struct {
@@ -198,13 +198,13 @@ func TestChangedSettingsFail(t *testing.T) {
 	}
 }
 
-// TestBadFixture gives what is no fixture, or a damaged one.
+// TestBadFixture tries files that are not fixtures, or damaged ones.
 func TestBadFixture(t *testing.T) {
 	nan := float32(math.NaN())
 	for _, test := range []struct {
 		name   string
 		change func(t *testing.T, c *content)
-		want   string // a part of the error
+		want   string // a substring of the error
 	}{
 		{"foreign metadata", func(_ *testing.T, c *content) { c.metadata = map[string]string{"format": "pt"} }, `"pt", want "sambatrain-fixture-1"`},
 		{"no metadata", func(_ *testing.T, c *content) { c.metadata = nil }, "`format` is"},
@@ -286,7 +286,7 @@ func TestBadFixture(t *testing.T) {
 	}
 }
 
-// TestNotAFixture gives files that are no safetensors at all.
+// TestNotAFixture tries files that are not safetensors at all.
 func TestNotAFixture(t *testing.T) {
 	dir := t.TempDir()
 	whole, err := os.ReadFile("testdata/llama.safetensors")
@@ -311,7 +311,7 @@ func TestNotAFixture(t *testing.T) {
 	}
 }
 
-// TestFiles lists a folder's fixtures, and a file as itself.
+// TestFiles lists a folder's fixtures; a file is listed as itself.
 func TestFiles(t *testing.T) {
 	dir := t.TempDir()
 	if _, err := Files(dir); err == nil || !strings.Contains(err.Error(), dir) {
@@ -368,8 +368,8 @@ func TestThreads(t *testing.T) {
 	}
 }
 
-// TestOddSizes: windows of 1 and windows that divide nothing, one key head for three
-// wide ones, other taps and states, per-place settings, and every mixer in one pattern.
+// TestOddSizes: windows of 1 and windows that don't divide anything, one key head for three wide
+// heads, other numbers of taps and states, per-place settings, and every mixer in one pattern.
 func TestOddSizes(t *testing.T) {
 	files, err := Files(filepath.Join("testdata", "odd"))
 	if err != nil {

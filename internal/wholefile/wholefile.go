@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// Write puts content into the file at path: beside its place, flushed to the disk, and then
-// renamed, so that whoever reads the path finds what was there before, or all of content.
+// Write writes content to the file at path. It is written to a temporary file, flushed to disk, and
+// then renamed, so that readers of the path find either the previous content or all of the new one.
 func Write(path string, content []byte) error {
 	beside := path + ".tmp"
 	f, err := os.Create(beside)

@@ -20,7 +20,7 @@ func TestWrite(t *testing.T) {
 	alone(t, dir, "result.json")
 }
 
-// A folder stands in the way of the last rename.
+// A folder is in the way of the final rename.
 func TestWriteFails(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "result.json")
@@ -36,7 +36,7 @@ func TestWriteFails(t *testing.T) {
 	}
 }
 
-// alone fails unless name is all that dir holds.
+// alone fails unless dir contains nothing but name.
 func alone(t *testing.T, dir, name string) {
 	t.Helper()
 	list, err := os.ReadDir(dir)

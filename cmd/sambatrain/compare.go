@@ -62,7 +62,7 @@ again, so some recipes may be trained on another device beforehand.`,
 				return err
 			}
 			defer tidy()
-			ctx, stop := untilSignal(c.Context())
+			ctx, stop := untilSignal(c.Context(), nil)
 			defer stop()
 			result, err := train.Compare(ctx, list, o)
 			if err != nil {

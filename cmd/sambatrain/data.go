@@ -43,7 +43,7 @@ unfinished one is completed.`,
 			}
 			started := time.Now()
 			last := started
-			ctx, stop := untilSignal(c.Context())
+			ctx, stop := untilSignal(c.Context(), nil)
 			defer stop()
 			written := int64(0) // bytes of text, by this process
 			m, err := data.Prepare(ctx, config, func(p data.Progress) {

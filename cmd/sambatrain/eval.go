@@ -84,7 +84,7 @@ func (f *evalFlags) measure(c *cobra.Command, a *app, run, name string, measure 
 		return err
 	}
 	defer tidy()
-	ctx, stop := untilSignal(c.Context())
+	ctx, stop := untilSignal(c.Context(), nil)
 	defer stop()
 	report, err := measure(ctx, m, dir)
 	var stopped *evaluate.Stopped

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
 
 	"github.com/sambatrain/sambatrain/internal/dist"
@@ -66,12 +65,4 @@ func report(err error) int {
 		return exitUsage
 	}
 	return exitFailure
-}
-
-// untilSignal is a context that ends with the first of stopSignals, for commands that
-// have something to finish. The second signal ends the process as signals do.
-func untilSignal(parent context.Context) (context.Context, context.CancelFunc) {
-	ctx, stop := signal.NotifyContext(parent, stopSignals...)
-	context.AfterFunc(ctx, stop)
-	return ctx, stop
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"reflect"
 	"regexp"
 	"slices"
@@ -53,7 +54,15 @@ type openaiStream struct {
 // serving starts `sambatrain serve` for a test, and returns the address of its API.
 func serving(t *testing.T, dir string, args ...string) string {
 	t.Helper()
-	c := program(dir, nil, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
+	c, url := startServer(t, dir, args...)
+	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+	return url
+}
+
+// startServer is serving for who ends the server.
+func startServer(t *testing.T, dir string, args ...string) (c *exec.Cmd, url string) {
+	t.Helper()
+	c = program(dir, nil, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)
 	stderr, err := c.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -61,16 +70,17 @@ func serving(t *testing.T, dir string, args ...string) string {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
 	var log []string
 	for lines := bufio.NewScanner(stderr); lines.Scan(); {
 		if url := regexp.MustCompile(`url=(\S+)`).FindStringSubmatch(lines.Text()); url != nil {
-			return url[1]
+			return c, url[1]
 		}
 		log = append(log, lines.Text())
 	}
+	c.Process.Kill()
+	c.Wait()
 	t.Fatalf("the server did not start:\n%s", strings.Join(log, "\n"))
-	return ""
+	return nil, ""
 }
 
 // TestOpenAIClient: OpenAI's own client completes, streams, counts and refuses with this

@@ -35,7 +35,7 @@ the run.`,
 			}
 			if resume {
 				return a.train(c, processes, r.Run.Device, output, func(o train.Options) (*train.Result, error) {
-					ctx, stop := untilSignal(c.Context())
+					ctx, stop := untilSignal(c.Context(), o.Log)
 					defer stop()
 					return train.Finish(ctx, r, o)
 				})
@@ -53,7 +53,7 @@ the run.`,
 // pretrain does a recipe's run.
 func (a *app) pretrain(c *cobra.Command, r *recipes.Recipe, processes processFlags, output outputForm) error {
 	return a.train(c, processes, r.Run.Device, output, func(o train.Options) (*train.Result, error) {
-		ctx, stop := untilSignal(c.Context())
+		ctx, stop := untilSignal(c.Context(), o.Log)
 		defer stop()
 		return train.Pretrain(ctx, r, o)
 	})

@@ -32,7 +32,7 @@ the new data has at this step, so some rows may be repeated or left out.`,
 				return err
 			}
 			return a.train(c, processes, r.Run.Device, output, func(o train.Options) (*train.Result, error) {
-				ctx, stop := untilSignal(c.Context())
+				ctx, stop := untilSignal(c.Context(), o.Log)
 				defer stop()
 				o.AllowDataChange = allowDataChange
 				return train.Resume(ctx, args[0], o, sets...)

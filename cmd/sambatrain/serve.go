@@ -74,7 +74,7 @@ func (a *app) serve(c *cobra.Command, run, listen string, f modelFlags, o serve.
 		return err
 	}
 	o.Log, o.Arrival = log, time.Minute
-	ctx, stop := untilSignal(c.Context())
+	ctx, stop := untilSignal(c.Context(), nil)
 	defer stop()
 	m, err := f.load(a, run)
 	if err != nil {

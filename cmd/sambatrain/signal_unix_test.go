@@ -9,10 +9,12 @@ import (
 	"io"
 	"io/fs"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -261,6 +263,44 @@ func TestPrepareSignalled(t *testing.T) {
 	}
 }
 
+// TestSignalledTwice: a signal that comes twice at once is one; another one later ends a program that is still busy.
+func TestSignalledTwice(t *testing.T) {
+	dir := workspace(t, 2, 2)
+	reference(t, dir)
+	c, url := startServer(t, dir, "ref", "--grace", "1m")
+	ended := make(chan error, 1)
+	go func() { ended <- c.Wait() }()
+	defer c.Process.Kill()
+	// Who has sent half of a request keeps the server busy.
+	host := strings.Split(strings.TrimPrefix(url, "http://"), "/")[0]
+	client, err := net.Dial("tcp", host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if _, err := fmt.Fprintf(client, "POST /v1/completions HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{", host); err != nil {
+		t.Fatal(err)
+	}
+	for _, wait := range []time.Duration{500 * time.Millisecond, 100 * time.Millisecond, 2 * time.Second} {
+		select {
+		case err := <-ended:
+			t.Fatalf("it has ended: %v", err)
+		case <-time.After(wait):
+		}
+		if err := c.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+	}
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("it does not end")
+	}
+	if status, ok := c.ProcessState.Sys().(syscall.WaitStatus); !ok || status.Signal() != syscall.SIGTERM {
+		t.Errorf("it ends with %v", c.ProcessState)
+	}
+}
+
 // waitForSteps reads a run's log until n training steps were in it.
 func waitForSteps(t *testing.T, c *exec.Cmd, log *bufio.Reader, n int) {
 	t.Helper()
@@ -275,6 +315,9 @@ func waitForSteps(t *testing.T, c *exec.Cmd, log *bufio.Reader, n int) {
 		}
 	}
 }
+
+// stopping is what commands that train say at once when a signal comes.
+var stopping = regexp.MustCompile(`(?m)^.*msg="stopping; another signal ends the process at once" signal=terminated\n`)
 
 // TestSignalledBefore stops programs that wait for their data and have nothing to
 // save yet.
@@ -320,7 +363,8 @@ func TestSignalledBefore(t *testing.T) {
 			t.Fatal(err)
 		}
 		c.Wait()
-		if code := c.ProcessState.ExitCode(); code != test.code || string(rest) != test.want+"\n" {
+		told := stopping.ReplaceAllString(string(rest), "")
+		if code := c.ProcessState.ExitCode(); code != test.code || told != test.want+"\n" || (told == string(rest)) != (test.args[0] == "data") {
 			t.Errorf("%s: exit status %d, %q", test.args[0], code, rest)
 		}
 	}

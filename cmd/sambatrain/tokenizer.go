@@ -64,7 +64,7 @@ libraries read.`,
 			defer tidy()
 			started := time.Now()
 			last := started
-			ctx, stop := untilSignal(c.Context())
+			ctx, stop := untilSignal(c.Context(), nil)
 			defer stop()
 			var read data.Progress
 			files, err := data.TrainTokenizer(ctx, text, vocabSize, func(p data.Progress) {

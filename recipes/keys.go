@@ -94,10 +94,10 @@ func Keys() []string {
 	})
 }
 
-// nearest returns the known key with the smallest edit distance, or "" if more than half of the
-// letters would change. The last part of the path has more weight than the section, which people
-// also get wrong.
-func nearest(key string, known []string) string {
+// Nearest returns the known key, or other name, with the smallest edit distance, or "" if more than
+// half of the letters would change. The last part of a key's path has more weight than the section,
+// which people also get wrong.
+func Nearest(key string, known []string) string {
 	best, distance := "", math.MaxInt
 	last := key[strings.LastIndex(key, ".")+1:]
 	for _, k := range known {
@@ -112,7 +112,7 @@ func nearest(key string, known []string) string {
 
 // unknown returns the message for a key that the section t doesn't have.
 func unknown(section, key string, t reflect.Type, known []string) string {
-	if near := nearest(key, known); near != "" {
+	if near := Nearest(key, known); near != "" {
 		return fmt.Sprintf("unknown key %s; did you mean %s?", oneLine(key), near)
 	}
 	var names []string

@@ -40,7 +40,7 @@ func Names() []string {
 // suggestion returns the hint for a name that no built-in recipe has.
 func suggestion(name string) string {
 	name = strings.TrimSuffix(path.Base(filepath.ToSlash(name)), ".yaml")
-	near := nearest(name, Names())
+	near := Nearest(name, Names())
 	if levenshtein.ComputeDistance(name, near) > 1+len(name)/3 {
 		return "`sambatrain recipes ls` lists them"
 	}

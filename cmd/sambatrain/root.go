@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -73,25 +72,10 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and s
 		if len(args) == 0 {
 			return c.Help()
 		}
-		hint := ""
-		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
-			hint = fmt.Sprintf(" (did you mean %q?)", near[0])
-		}
-		return &usageError{fmt.Errorf("unknown command %q%s; see `sambatrain --help`", args[0], hint)}
+		return unknownCommand(c, args[0])
 	}
 	root.Args = cobra.ArbitraryArgs
-	root.SuggestionsMinimumDistance = 2
 	return root
-}
-
-// wrongFlag is the error of a flag that there isn't, or whose value it can't take.
-func wrongFlag(c *cobra.Command, err error) error {
-	text := err.Error()
-	var number *strconv.NumError
-	if errors.As(err, &number) {
-		text = strings.Replace(text, number.Error(), number.Err.Error(), 1)
-	}
-	return &usageError{fmt.Errorf("%s; see `%s --help`", text, c.CommandPath())}
 }
 
 // helpOnly runs a command that only has others below it.
@@ -123,10 +107,6 @@ func addCobras(root *cobra.Command) {
 			}
 		}
 	}
-}
-
-func unknownCommand(parent *cobra.Command, name string) error {
-	return &usageError{fmt.Errorf("unknown command %q for %q; see `%s --help`", name, parent.CommandPath(), parent.CommandPath())}
 }
 
 // logger writes to standard error.

@@ -13,11 +13,16 @@ import (
 	"github.com/sambatrain/sambatrain/internal/shell"
 )
 
+// benchFlags say what is timed, and how.
+type benchFlags struct {
+	recipe  recipeFlags
+	output  outputForm
+	options bench.Options
+	threads []int // to compare
+}
+
 func newBench(a *app) *cobra.Command {
-	var flags recipeFlags
-	var output outputForm
-	var options bench.Options
-	var threads []int
+	var f benchFlags
 	c := &cobra.Command{
 		Use:   "bench [RECIPE]",
 		Short: "Time a recipe's training step on this machine",
@@ -42,42 +47,47 @@ step, by call and by worker, for ui.perfetto.dev.`,
 			if len(args) == 1 {
 				name = args[0]
 			}
-			if options.Steps < 1 {
-				return &usageError{fmt.Errorf("--runs: must be at least 1, is %d", options.Steps)}
-			}
-			if threads != nil {
-				if err := checkComparison(c, threads); err != nil {
-					return err
-				}
-			}
-			r, err := flags.load(c, name)
-			if err != nil {
-				return err
-			}
-			if options.Log, err = a.logger(); err != nil {
-				return err
-			}
-			if threads != nil {
-				s, err := bench.RunThreads(r, threads, options.Steps, options.Log)
-				if err != nil {
-					return err
-				}
-				return printResult(c, output, s, func(w io.Writer) error { return threadsText(w, s) })
-			}
-			b, err := bench.Run(r, options)
-			if err != nil {
-				return err
-			}
-			return printResult(c, output, b, func(w io.Writer) error { return benchText(w, b) })
+			return a.bench(c, name, f)
 		},
 	}
-	c.Flags().IntVar(&options.Steps, "runs", 10, "number of steps to time")
-	c.Flags().StringVar(&options.Profile, "profile", "", "folder to write "+bench.ProfileFile+" and "+bench.TraceFile+" to")
-	c.Flags().IntSliceVar(&threads, "compare-threads", nil, "time the step with these `numbers` of CPU workers in turn, as in 1,2")
-	flags.add(c)
-	outputFlag(c, &output)
+	c.Flags().IntVar(&f.options.Steps, "runs", 10, "number of steps to time")
+	c.Flags().StringVar(&f.options.Profile, "profile", "", "folder to write "+bench.ProfileFile+" and "+bench.TraceFile+" to")
+	c.Flags().IntSliceVar(&f.threads, "compare-threads", nil, "time the step with these `numbers` of CPU workers in turn, as in 1,2")
+	f.recipe.add(c)
+	outputFlag(c, &f.output)
 	c.AddCommand(newBenchGenerate(a), newBenchCurves())
 	return c
+}
+
+// bench times a recipe's step, once or with several numbers of threads.
+func (a *app) bench(c *cobra.Command, recipe string, f benchFlags) error {
+	if f.options.Steps < 1 {
+		return &usageError{fmt.Errorf("--runs: must be at least 1, is %d", f.options.Steps)}
+	}
+	if f.threads != nil {
+		if err := checkComparison(c, f.threads); err != nil {
+			return err
+		}
+	}
+	r, err := f.recipe.load(c, recipe)
+	if err != nil {
+		return err
+	}
+	if f.options.Log, err = a.logger(); err != nil {
+		return err
+	}
+	if f.threads != nil {
+		s, err := bench.RunThreads(r, f.threads, f.options.Steps, f.options.Log)
+		if err != nil {
+			return err
+		}
+		return printResult(c, f.output, s, func(w io.Writer) error { return threadsText(w, s) })
+	}
+	b, err := bench.Run(r, f.options)
+	if err != nil {
+		return err
+	}
+	return printResult(c, f.output, b, func(w io.Writer) error { return benchText(w, b) })
 }
 
 // checkComparison refuses numbers of threads that make no comparison.

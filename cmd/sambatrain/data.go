@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,48 +29,7 @@ unfinished one is completed.`,
 		Example: `  sambatrain data prepare --text books --include '**/*.txt.gz' --shards shards/books`,
 		Args:    exactArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if config.Text.Path == "" {
-				return &usageError{fmt.Errorf("--text: name the folder of text")}
-			}
-			if config.Shards == "" {
-				return &usageError{fmt.Errorf("--shards: name the folder to write")}
-			}
-			if err := config.Validate(); err != nil {
-				return &usageError{flagNames(err)}
-			}
-			log, err := a.logger()
-			if err != nil {
-				return err
-			}
-			started := time.Now()
-			last := started
-			ctx, stop := untilSignal(c.Context(), nil)
-			defer stop()
-			written := int64(0) // bytes of text, by this process
-			m, err := data.Prepare(ctx, config, func(p data.Progress) {
-				written = p.Bytes - p.Resumed
-				if now := time.Now(); now.Sub(last) > time.Second {
-					last = now
-					log.Info("preparing", "files", p.Files, "of", p.FilesTotal, "mb", p.Bytes>>20,
-						"mb_per_s", fmt.Sprintf("%.1f", float64(written)/1e6/now.Sub(started).Seconds()))
-				}
-			})
-			if errors.Is(err, context.Canceled) {
-				return errGoesOn
-			}
-			if err != nil {
-				return flagNames(err)
-			}
-			mb := float64(m.Train.Bytes+m.Validation.Bytes) / 1e6
-			fmt.Fprintf(c.OutOrStdout(), "%s: %s, %s for training; %s, %s for validation; %.1f MB of text",
-				config.Shards, count(m.Train.Documents, "document"), count(m.Train.Tokens, "token"),
-				count(m.Validation.Documents, "document"), count(m.Validation.Tokens, "token"), mb)
-			if written > 0 {
-				took := time.Since(started).Seconds()
-				fmt.Fprintf(c.OutOrStdout(), ", %.1f MB now in %.1f s, %.1f MB/s", float64(written)/1e6, took, float64(written)/1e6/took)
-			}
-			fmt.Fprintln(c.OutOrStdout())
-			return nil
+			return a.prepareData(c, config)
 		},
 	}
 	f := c.Flags()
@@ -78,6 +38,56 @@ unfinished one is completed.`,
 	f.StringVar(&config.Tokenizer, "tokenizer", config.Tokenizer, "bytes, or the path of a tokenizer.json or tokenizer.model")
 	f.Float64Var(&config.ValidationFraction, "validation-fraction", config.ValidationFraction, "share of documents kept out of training")
 	return c
+}
+
+// prepareData makes token shards as --text and --shards say, and reports what is in them.
+func (a *app) prepareData(c *cobra.Command, config data.Config) error {
+	if config.Text.Path == "" {
+		return &usageError{errors.New("--text: name the folder of text")}
+	}
+	if config.Shards == "" {
+		return &usageError{errors.New("--shards: name the folder to write")}
+	}
+	if err := config.Validate(); err != nil {
+		return &usageError{flagNames(err)}
+	}
+	log, err := a.logger()
+	if err != nil {
+		return err
+	}
+	started := time.Now()
+	ctx, stop := untilSignal(c.Context(), nil)
+	defer stop()
+	written := int64(0) // bytes of text, by this process
+	now := everySecond()
+	m, err := data.Prepare(ctx, config, func(p data.Progress) {
+		written = p.Bytes - p.Resumed
+		if now() {
+			log.Info("preparing", "files", p.Files, "of", p.FilesTotal, "mb", p.Bytes>>20,
+				"mb_per_s", fmt.Sprintf("%.1f", float64(written)/1e6/time.Since(started).Seconds()))
+		}
+	})
+	if errors.Is(err, context.Canceled) {
+		return errGoesOn
+	}
+	if err != nil {
+		return flagNames(err)
+	}
+	return preparedText(c.OutOrStdout(), config.Shards, m, written, time.Since(started))
+}
+
+// preparedText says what shards hold, and how much text was read for them now.
+func preparedText(w io.Writer, shards string, m data.Manifest, written int64, took time.Duration) error {
+	mb := float64(m.Train.Bytes+m.Validation.Bytes) / 1e6
+	text := fmt.Sprintf("%s: %s, %s for training; %s, %s for validation; %.1f MB of text",
+		shards, count(m.Train.Documents, "document"), count(m.Train.Tokens, "token"),
+		count(m.Validation.Documents, "document"), count(m.Validation.Tokens, "token"), mb)
+	if written > 0 {
+		now, seconds := float64(written)/1e6, took.Seconds()
+		text += fmt.Sprintf(", %.1f MB now in %.1f s, %.1f MB/s", now, seconds, now/seconds)
+	}
+	_, err := fmt.Fprintln(w, text)
+	return err
 }
 
 func newDataInspect() *cobra.Command {

@@ -12,6 +12,9 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
+// tasks are what --task can name.
+var tasks = []string{data.TaskPasskey, data.TaskPhonebook}
+
 func newFinetune(a *app) *cobra.Command {
 	var flags recipeFlags
 	var processes processFlags
@@ -42,16 +45,12 @@ with ` + "`sambatrain eval passkey`" + ` and ` + "`sambatrain eval phonebook`" +
 			return nil, cobra.ShellCompDirectiveDefault
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			tasks := []string{data.TaskPasskey, data.TaskPhonebook}
-			if task != "" && !slices.Contains(tasks, task) {
-				return &usageError{fmt.Errorf("--task: must be passkey or phonebook, is %q", task)}
-			}
 			recipe := ""
 			if len(args) == 2 {
 				recipe = args[1]
 			}
-			if task == "" && recipe == "" {
-				return &usageError{errors.New("finetune: name a --task or a RECIPE to train on")}
+			if err := checkTask(task, recipe); err != nil {
+				return err
 			}
 			r, err := flags.loadBy(c, func(sets []string) (*recipes.Recipe, error) {
 				base, err := train.TrainedConfig(args[0])
@@ -67,9 +66,20 @@ with ` + "`sambatrain eval passkey`" + ` and ` + "`sambatrain eval phonebook`" +
 		},
 	}
 	c.Flags().StringVar(&task, "task", "", "task to train on: passkey or phonebook")
-	offer(c, "task", []string{data.TaskPasskey, data.TaskPhonebook})
+	offer(c, "task", tasks)
 	flags.addRun(c)
 	processes.add(c)
 	outputFlag(c, &output)
 	return c
+}
+
+// checkTask refuses a task that there isn't, and to train on nothing else than before.
+func checkTask(task, recipe string) error {
+	switch {
+	case task != "" && !slices.Contains(tasks, task):
+		return &usageError{fmt.Errorf("--task: must be passkey or phonebook, is %q", task)}
+	case task == "" && recipe == "":
+		return &usageError{errors.New("finetune: name a --task or a RECIPE to train on")}
+	}
+	return nil
 }

@@ -65,6 +65,14 @@ modeled and what is not.`,
 			return printResult(c, output, plans, func(w io.Writer) error { return plansText(w, m, r, plans) })
 		},
 	}
+	p.add(c)
+	flags.add(c)
+	flags.addSteps(c)
+	outputFlag(c, &output, outputMarkdown)
+	return c
+}
+
+func (p *planFlags) add(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&p.gpus, "gpus", "1-64", "numbers of GPUs: 8, or 1,8,64, or 1-64 for the powers of two in that range")
 	f.StringVar(&p.gpu, "gpu", "h100", "kind of GPU: "+strings.Join(forecast.GPUs(), ", ")+", or a file such as internal/forecast/h100.yaml")
@@ -81,10 +89,6 @@ modeled and what is not.`,
 	offer(c, "interconnect", forecast.Interconnects())
 	offer(c, "shard", recipes.Shards)
 	f.IntVar(&p.layout.MicroBatch, "micro-batch", 0, "only consider this train.micro_batch")
-	flags.add(c)
-	flags.addSteps(c)
-	outputFlag(c, &output, outputMarkdown)
-	return c
 }
 
 // machine is what the flags describe.

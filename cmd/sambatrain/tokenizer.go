@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -43,57 +44,73 @@ libraries read.`,
 		Example: `  sambatrain tokenizer train --text books --vocab-size 32000 --out tokenizers/books`,
 		Args:    exactArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if text.Path == "" {
-				return &usageError{fmt.Errorf("--text: name the folder of text")}
-			}
-			if out == "" {
-				return &usageError{fmt.Errorf("--out: name the folder to write")}
-			}
-			path := filepath.Join(out, "tokenizer.json")
-			if _, err := os.Stat(path); err == nil {
-				return fmt.Errorf("--out: %s is there already: choose another folder or delete it", path)
-			}
-			log, err := a.logger()
-			if err != nil {
-				return err
-			}
-			tidy, err := makeFolder(out)
-			if err != nil {
-				return err
-			}
-			defer tidy()
-			started := time.Now()
-			last := started
-			ctx, stop := untilSignal(c.Context(), nil)
-			defer stop()
-			var read data.Progress
-			files, err := data.TrainTokenizer(ctx, text, vocabSize, func(p data.Progress) {
-				read = p
-				if now := time.Now(); now.Sub(last) > time.Second {
-					last = now
-					log.Info("counting words", "files", p.Files, "of", p.FilesTotal, "mb", p.Bytes>>20)
-				}
-			})
-			if err != nil {
-				return flagNames(err)
-			}
-			for name, content := range files {
-				if err := wholefile.Write(filepath.Join(out, name), content); err != nil {
-					return fmt.Errorf("--out: %w", err)
-				}
-			}
-			tok, err := data.NewTokenizer(path)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(c.OutOrStdout(), "%s: %d ids from %.1f MB of text in %.1f s\n", path, tok.VocabSize(), float64(read.Bytes)/1e6, time.Since(started).Seconds())
-			return nil
+			return a.trainTokenizer(c, text, vocabSize, out)
 		},
 	}
 	textFlags(c, &text)
 	c.Flags().IntVar(&vocabSize, "vocab-size", 32000, "maximum number of ids of the tokenizer")
 	c.Flags().StringVar(&out, "out", "", "folder to write")
 	return c
+}
+
+// trainTokenizer makes a tokenizer of a folder of text in the folder out, which must not have one.
+func (a *app) trainTokenizer(c *cobra.Command, text data.TextConfig, vocabSize int, out string) error {
+	if text.Path == "" {
+		return &usageError{errors.New("--text: name the folder of text")}
+	}
+	if out == "" {
+		return &usageError{errors.New("--out: name the folder to write")}
+	}
+	path := filepath.Join(out, "tokenizer.json")
+	if _, err := os.Stat(path); err == nil {
+		return fmt.Errorf("--out: %s is there already: choose another folder or delete it", path)
+	}
+	log, err := a.logger()
+	if err != nil {
+		return err
+	}
+	tidy, err := makeFolder(out)
+	if err != nil {
+		return err
+	}
+	defer tidy()
+	started := time.Now()
+	ctx, stop := untilSignal(c.Context(), nil)
+	defer stop()
+	var read data.Progress
+	now := everySecond()
+	files, err := data.TrainTokenizer(ctx, text, vocabSize, func(p data.Progress) {
+		if read = p; now() {
+			log.Info("counting words", "files", p.Files, "of", p.FilesTotal, "mb", p.Bytes>>20)
+		}
+	})
+	if err != nil {
+		return flagNames(err)
+	}
+	for name, content := range files {
+		if err := wholefile.Write(filepath.Join(out, name), content); err != nil {
+			return fmt.Errorf("--out: %w", err)
+		}
+	}
+	tok, err := data.NewTokenizer(path)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.OutOrStdout(), "%s: %d ids from %.1f MB of text in %.1f s\n", path, tok.VocabSize(), float64(read.Bytes)/1e6, time.Since(started).Seconds())
+	return nil
+}
+
+// everySecond returns a function that is true once a second at most, not at once.
+func everySecond() func() bool {
+	last := time.Now()
+	return func() bool {
+		now := time.Now()
+		if now.Sub(last) <= time.Second {
+			return false
+		}
+		last = now
+		return true
+	}
 }
 
 func newTokenizerInspect() *cobra.Command {

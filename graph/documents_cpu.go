@@ -48,63 +48,81 @@ func (o *documentOp) room(list []operand, d Dims) [][]float32 {
 
 // run computes one document. Results that have no buffer in the plan go to outs and grads.
 func (o *documentOp) run(c *CPUCall, at documentAt, outs, grads [][]float32) {
-	one := o.alone(c.Dims, at.to-at.from)
-	part := func(x Buffer, op operand) Buffer {
-		n := at.to - at.from
-		switch {
-		case !op.byToken():
-			return x
-		case len(op.dims) == 2:
-			return Buffer{Rows: 1, Cols: n, Stride: n, F32: x.F32[at.row*x.Stride+at.from:][:n:n]}
-		}
-		first := at.row*c.Dims["T"] + at.from
-		return Buffer{Rows: n, Cols: x.Cols, Stride: x.Stride, F32: x.F32[first*x.Stride:]}
-	}
-	own := func(room []float32, op operand) Buffer {
-		s := shapeOf(op, one)
-		return Buffer{Rows: s.Rows(), Cols: s.Cols(), Stride: s.Cols(), F32: room[:s.Size()]}
-	}
-	call := func(s *Spec, in, out []Buffer) {
-		scratch := 0
-		if s.Workspace != nil {
-			scratch = s.Workspace(one, c.Pool.Workers())
-		}
-		s.CPU(&CPUCall{Dims: one, In: in, Out: out, Pool: c.Pool, Workspace: c.Workspace[:scratch:scratch], Comm: c.Comm, Fail: c.Fail})()
-	}
-	var ins, results []Buffer
+	d := document{c: c, at: at, dims: o.alone(c.Dims, at.to-at.from)}
+	var ins []Buffer
 	for i, op := range o.in {
-		ins = append(ins, part(c.In[i], op))
+		ins = append(ins, d.part(c.In[i], op))
 	}
-	for i, op := range o.out {
-		switch at := o.place(i); {
-		case o.backward == nil && at >= 0:
-			results = append(results, part(c.Out[at], op))
-		case o.backward == nil || o.again():
-			results = append(results, own(outs[i], op))
-		default:
-			results = append(results, Buffer{})
-		}
-	}
+	results := o.results(d, outs)
 	if o.backward == nil || o.again() {
-		call(o.forward, ins, results)
+		d.call(o.forward, ins, results)
 	}
 	if o.backward == nil {
 		return
 	}
 	for _, i := range o.saved {
 		if at := o.place(i); at >= 0 {
-			results[i] = part(c.In[at], o.out[i])
+			results[i] = d.part(c.In[at], o.out[i])
 		}
 		ins = append(ins, results[i])
 	}
-	ins = append(ins, part(c.In[o.gradientAt()], o.out[0]))
+	ins = append(ins, d.part(c.In[o.gradientAt()], o.out[0]))
 	var to []Buffer
 	for i, op := range o.grads {
 		if op.byToken() {
-			to = append(to, part(c.Out[i], op))
+			to = append(to, d.part(c.Out[i], op))
 		} else {
-			to = append(to, own(grads[i], op))
+			to = append(to, d.whole(grads[i], op))
 		}
 	}
-	call(o.backward, ins, to)
+	d.call(o.backward, ins, to)
+}
+
+// results are the buffers of the forward op's results; those that nothing is written to are empty.
+func (o *documentOp) results(d document, outs [][]float32) []Buffer {
+	list := make([]Buffer, len(o.out))
+	for i, op := range o.out {
+		switch at := o.place(i); {
+		case o.backward == nil && at >= 0:
+			list[i] = d.part(d.c.Out[at], op)
+		case o.backward == nil || o.again():
+			list[i] = d.whole(outs[i], op)
+		}
+	}
+	return list
+}
+
+// document is one of the documents of a call.
+type document struct {
+	c    *CPUCall // of all documents
+	at   documentAt
+	dims Dims // of a call for this document alone
+}
+
+// part is what a buffer of all documents has of this one.
+func (d document) part(x Buffer, op operand) Buffer {
+	n := d.at.to - d.at.from
+	switch {
+	case !op.byToken():
+		return x
+	case len(op.dims) == 2:
+		return Buffer{Rows: 1, Cols: n, Stride: n, F32: x.F32[d.at.row*x.Stride+d.at.from:][:n:n]}
+	}
+	first := d.at.row*d.c.Dims["T"] + d.at.from
+	return Buffer{Rows: n, Cols: x.Cols, Stride: x.Stride, F32: x.F32[first*x.Stride:]}
+}
+
+// whole is a buffer of this document in room.
+func (d document) whole(room []float32, op operand) Buffer {
+	s := shapeOf(op, d.dims)
+	return Buffer{Rows: s.Rows(), Cols: s.Cols(), Stride: s.Cols(), F32: room[:s.Size()]}
+}
+
+// call computes an op of this document.
+func (d document) call(s *Spec, in, out []Buffer) {
+	scratch := 0
+	if s.Workspace != nil {
+		scratch = s.Workspace(d.dims, d.c.Pool.Workers())
+	}
+	s.CPU(&CPUCall{Dims: d.dims, In: in, Out: out, Pool: d.c.Pool, Workspace: d.c.Workspace[:scratch:scratch], Comm: d.c.Comm, Fail: d.c.Fail})()
 }

@@ -89,29 +89,10 @@ func encodeHeader(entries []Entry, metadata map[string]string) ([]byte, error) {
 		b.WriteByte(':')
 		writeJSON(&b, metadata)
 	}
-	offset := int64(0)
-	seen := make(map[string]bool, len(entries))
-	for i := range entries {
-		e := &entries[i]
-		switch {
-		case e.Name == metadataKey:
-			return nil, fmt.Errorf("tensor %q: the name is reserved", e.Name)
-		case !utf8.ValidString(e.Name):
-			return nil, fmt.Errorf("tensor %q: the name is not valid UTF-8", e.Name)
-		case seen[e.Name]:
-			return nil, fmt.Errorf("tensor %q: given twice", e.Name)
-		}
-		seen[e.Name] = true
-		size, err := byteSize(e.DType, e.Shape)
-		if err != nil {
-			return nil, fmt.Errorf("tensor %q: %w", e.Name, err)
-		}
-		if size > math.MaxInt64-offset {
-			return nil, fmt.Errorf("tensor %q: the file's size overflows", e.Name)
-		}
-		e.begin, e.end = offset, offset+size
-		offset = e.end
-
+	if err := place(entries); err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
 		if b.Len() > 9 {
 			b.WriteByte(',')
 		}
@@ -136,6 +117,34 @@ func encodeHeader(entries []Entry, metadata map[string]string) ([]byte, error) {
 		header[i] = byte(n >> (8 * i))
 	}
 	return header, nil
+}
+
+// place sets the offsets of entries, one after the other, and checks their names and shapes.
+func place(entries []Entry) error {
+	offset := int64(0)
+	seen := make(map[string]bool, len(entries))
+	for i := range entries {
+		e := &entries[i]
+		switch {
+		case e.Name == metadataKey:
+			return fmt.Errorf("tensor %q: the name is reserved", e.Name)
+		case !utf8.ValidString(e.Name):
+			return fmt.Errorf("tensor %q: the name is not valid UTF-8", e.Name)
+		case seen[e.Name]:
+			return fmt.Errorf("tensor %q: given twice", e.Name)
+		}
+		seen[e.Name] = true
+		size, err := byteSize(e.DType, e.Shape)
+		if err != nil {
+			return fmt.Errorf("tensor %q: %w", e.Name, err)
+		}
+		if size > math.MaxInt64-offset {
+			return fmt.Errorf("tensor %q: the file's size overflows", e.Name)
+		}
+		e.begin, e.end = offset, offset+size
+		offset = e.end
+	}
+	return nil
 }
 
 // writeJSON appends v without encoding/json's escaping for HTML. v must be of a type that always encodes.

@@ -34,7 +34,10 @@ type Imported struct {
 func Open(dir string) (*Imported, error) {
 	text, err := os.ReadFile(filepath.Join(dir, configFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: no model of another program: it has no %s", dir, configFile)
+		if _, err := os.Stat(dir); err != nil {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%s: holds no model of another program: it has no %s", dir, configFile)
 	}
 	if err != nil {
 		return nil, err

@@ -188,7 +188,9 @@ func TestFoldersRefused(t *testing.T) {
 	s, _ := source(t, parse(t, "layers: {pattern: [mamba]}"))
 	dir := exportTo(t, s, options(HF))
 	_, err := Open(t.TempDir())
-	wantError(t, err, "no model of another program: it has no config.json")
+	wantError(t, err, "holds no model of another program: it has no config.json")
+	_, err = Open(filepath.Join(dir, "absent"))
+	wantError(t, err, filepath.Join(dir, "absent"), "no such file or directory")
 	weights := filepath.Join(dir, weightsFile)
 	if err := os.Remove(weights); err != nil {
 		t.Fatal(err)

@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"reflect"
 	"slices"
 	"strconv"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 // decodeObject reads a JSON object into the struct that q points to, by the names of its tags
@@ -45,7 +48,7 @@ func decodeObject(body []byte, q any) error {
 		field, ok := fields[key]
 		switch {
 		case !ok:
-			return bad(key, "this server has no such key")
+			return bad(key, "this server has no such key%s", nearest(key, fields))
 		case seen[key]:
 			return bad(key, "comes twice")
 		}
@@ -63,16 +66,24 @@ func decodeObject(body []byte, q any) error {
 	return nil
 }
 
+// nearest asks whether another key was meant, if one is spelt much the same.
+func nearest(key string, fields map[string]any) string {
+	if near := recipes.Nearest(key, slices.Sorted(maps.Keys(fields))); near != "" {
+		return "; did you mean " + near + "?"
+	}
+	return ""
+}
+
 func wrong(format string, args ...any) error {
 	return &apiError{status: http.StatusBadRequest, Message: fmt.Sprintf(format, args...)}
 }
 
-// broken is the error of a request that is no JSON.
+// broken is the error of a request that is not JSON.
 func broken(err error) error {
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
-	return wrong("the request is no JSON: %v", err)
+	return wrong("the request is not JSON: %v", err)
 }
 
 func decodeValue(key string, value json.RawMessage, field any) error {

@@ -276,7 +276,7 @@ func checkTokens(param string, ids []int32, tok data.Tokenizer) error {
 
 func (s *Server) checkLimits(q *completionRequest) error {
 	if n := len(q.prompts); n > cap(s.jobs) / *q.N {
-		return bad("prompt", "%d prompts with %d completions each are more than the %d that this server takes at once", n, *q.N, cap(s.jobs))
+		return bad("prompt", "%d prompts, times n = %d completions of each, are more than the %d that this server takes at once", n, *q.N, cap(s.jobs))
 	}
 	for _, p := range q.prompts {
 		if n := len(p.given()); n > s.options.Context || *q.MaxTokens > s.options.Context-n {

@@ -18,7 +18,8 @@ func benchTensors() (model, optimizer []Tensor) {
 	return model, optimizer
 }
 
-// BenchmarkSave: with the disk's syncs, and without them, which leaves hashing and copying into the page cache.
+// BenchmarkSave: with and without disk syncs; without them only hashing and copying into the page
+// cache remain.
 func BenchmarkSave(b *testing.B) {
 	for name, fs := range map[string]fileSystem{"disk": osFS{}, "cache": noSyncFS{}} {
 		b.Run(name, func(b *testing.B) {

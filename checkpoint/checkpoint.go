@@ -37,16 +37,18 @@ const (
 	ExpAvgSqPrefix = "exp_avg_sq."
 )
 
-// Tensor names a view into the trainer's own buffers. Data is row-major and is neither copied nor kept.
+// Tensor names a view into the trainer's own buffers. Data is row-major and is neither copied nor
+// retained.
 type Tensor struct {
 	Name  string
 	Shape []int // empty for a scalar
 	Data  []float32
-	// From is where Data begins among the tensor's elements, for WriteShare. Elsewhere Data is all of them.
+	// From is the position of Data among the tensor's elements, for WriteShare. Elsewhere Data is
+	// the whole tensor.
 	From int
 }
 
-// State is what a resumed run needs beside its tensors.
+// State is what a resumed run needs besides its tensors.
 type State struct {
 	Step         int64  // optimizer steps completed
 	Tokens       int64  // tokens trained on so far
@@ -54,16 +56,16 @@ type State struct {
 	CodeVersion  string // version of the program that saves
 	RecipeSHA256 string // of the resolved recipe, from RecipeSHA256
 
-	// Recipe is the resolved recipe's text, which Save puts beside the tensors; nil puts none. Load leaves it nil:
-	// ReadRecipe reads it.
+	// Recipe is the text of the resolved recipe, which Save stores next to the tensors; nil stores
+	// none. Load leaves it nil; ReadRecipe reads it.
 	Recipe []byte
 
-	// Extra holds whatever else the trainer must find again, such as a schedule's or a metrics file's position.
-	// Each value is a JSON document.
+	// Extra holds anything else that the trainer needs to restore, such as the position of a
+	// schedule or a metrics file. Each value is a JSON document.
 	Extra map[string]json.RawMessage
 }
 
-// Checkpoint is a checkpoint folder whose files were found good when it was loaded.
+// Checkpoint is a checkpoint folder whose files were verified when it was loaded.
 type Checkpoint struct {
 	Dir string
 	State
@@ -77,18 +79,18 @@ type Checkpoint struct {
 // Load verifies the checkpoint folder dir and opens it.
 func Load(dir string) (*Checkpoint, error) { return Opener{}.Load(dir) }
 
-// Describe opens the checkpoint folder dir by its manifest, which is compared with its sum. The tensors are not read:
-// they may be damaged.
+// Describe opens the checkpoint folder dir by its manifest, which is compared with its checksum.
+// The tensors are not read, so they may be damaged.
 func Describe(dir string) (*Checkpoint, error) { return Opener{}.Describe(dir) }
 
-// Read fills the Data of every tensor in place, all bits as they were saved. The names and shapes must be exactly
-// those of the checkpoint: a missing, additional or differently shaped tensor is an error that names it, and is found
-// before any Data is touched.
+// Read fills the Data of every tensor in place, bit for bit as it was saved. The names and shapes
+// must be exactly those of the checkpoint: a missing, additional or differently shaped tensor is an
+// error that names it, and is detected before any Data is modified.
 func (c *Checkpoint) Read(model, optimizer []Tensor) error {
 	return c.readAll(map[string][]Tensor{partModel: model, partOptimizer: optimizer})
 }
 
-// ReadModel is Read for the parameters alone, for uses that do not go on training.
+// ReadModel is Read for the parameters only, for uses that do not continue training.
 func (c *Checkpoint) ReadModel(model []Tensor) error {
 	return c.readAll(map[string][]Tensor{partModel: model})
 }
@@ -111,9 +113,9 @@ func (c *Checkpoint) readAll(want map[string][]Tensor) error {
 	})
 }
 
-// ReadEach is Read for who has no room for all, or wants parts: visit gets one tensor after the other, whose Data are
-// not used, and reads what it wants of it, elements from some element on. Without optimizer only the parameters are
-// visited.
+// ReadEach is Read for callers that don't have room for everything, or want only parts: visit is
+// called for one tensor after the other, whose Data are not used, and reads what it wants of it,
+// starting at any element. Without optimizer only the parameters are visited.
 func (c *Checkpoint) ReadEach(model, optimizer []Tensor, visit func(t Tensor, read func(from int, dst []float32) error) error) error {
 	want := map[string][]Tensor{partModel: model}
 	if optimizer != nil {
@@ -132,13 +134,13 @@ func (c *Checkpoint) ReadEach(model, optimizer []Tensor, visit func(t Tensor, re
 	})
 }
 
-// readWatched watches f, which reads of a tensor.
+// readWatched watches f, which reads from a tensor.
 func (c *Checkpoint) readWatched(tensor string, f func() error) error {
 	defer c.watch.reads(tensor + " of " + c.Dir)()
 	return f()
 }
 
-// read opens the parts wanted, compares all with what is wanted, and reads each then.
+// read opens the parts wanted, compares all of them with what is wanted, and then reads each.
 func (c *Checkpoint) read(want map[string][]Tensor, read func(openPart, []Tensor) error) error {
 	var open []openPart
 	for _, part := range []string{partModel, partOptimizer} {
@@ -181,7 +183,7 @@ func (c *Checkpoint) open(part string) (openPart, error) {
 	return openPart{c.Dir, part, t}, err
 }
 
-// ReadRecipe is the text of the run's resolved recipe, nil where the checkpoint has none.
+// ReadRecipe returns the text of the run's resolved recipe, or nil if the checkpoint has none.
 func (c *Checkpoint) ReadRecipe() ([]byte, error) {
 	for _, r := range c.files {
 		if r.Part == partRecipe {
@@ -270,7 +272,7 @@ func checkShape(shape []int) error {
 		if d < 0 {
 			return fmt.Errorf("shape %v has a negative dimension", shape)
 		}
-		// Also beside a zero, as whoever reads the tensor multiplies the others.
+		// Also if another dimension is zero, since whoever reads the tensor multiplies the others.
 		hi, lo := bits.Mul64(n, uint64(max(d, 1)))
 		if hi != 0 || lo > math.MaxInt64/4 {
 			return fmt.Errorf("shape %v overflows", shape)
@@ -287,8 +289,8 @@ type Info struct {
 	Bytes int64 // of all its files
 }
 
-// folder names inside RUN/checkpoints. Names that start with a dot are unfinished work of a writer, which only the
-// holder of the run's lock may touch.
+// Folder names inside RUN/checkpoints. Names that start with a dot are unfinished work of a writer,
+// which only the holder of the run's lock may touch.
 const (
 	checkpointsDir = "checkpoints"
 	stepPrefix     = "step-"
@@ -298,7 +300,7 @@ const (
 	removingPrefix = ".removing-" // being removed
 )
 
-// stepName is the folder of a step; eight digits keep a plain listing in order.
+// stepName returns the folder name of a step; eight digits keep a plain listing in order.
 func stepName(step int64) string { return fmt.Sprintf("%s%08d", stepPrefix, step) }
 
 // parseStep inverts stepName and refuses any other spelling.

@@ -58,7 +58,7 @@ func TestSaveAndResume(t *testing.T) {
 	}
 }
 
-// TestMoved: a checkpoint is good wherever it lies, but not under another step's name.
+// TestMoved: a checkpoint is valid wherever it is, but not under the name of another step.
 func TestMoved(t *testing.T) {
 	dir := t.TempDir()
 	info := save(t, lock(t, dir), 7, 1)

@@ -4,13 +4,14 @@ import "fmt"
 
 // Config is a recipe's checkpoint section.
 type Config struct {
-	// Every is the number of steps between two saves. The last step, and an interrupted one, is saved in any case.
-	// Default 500.
+	// Every is the number of steps between two saves. The last step, and the step at which a run is
+	// interrupted, are always saved. Default 500.
 	Every int `yaml:"every"`
-	// KeepLast is how many of the newest checkpoints are kept. Default 3, so that one bad file or one bad step leaves
-	// something to go back to.
+	// KeepLast is the number of newest checkpoints to keep. The default is 3, so that one bad file
+	// or one bad step leaves something to go back to.
 	KeepLast int `yaml:"keep_last"`
-	// KeepEvery also keeps the checkpoints whose step is a multiple of it, for good. Default 0: none.
+	// KeepEvery also keeps, permanently, the checkpoints whose step is a multiple of it. The
+	// default is 0: none.
 	KeepEvery int `yaml:"keep_every"`
 }
 
@@ -19,7 +20,7 @@ func DefaultConfig() Config {
 	return Config{Every: 500, KeepLast: 3, KeepEvery: 0}
 }
 
-// Validate names the key that is wrong and says what it may be.
+// Validate returns an error that names the wrong key and says what it may be.
 func (c Config) Validate() error {
 	switch {
 	case c.Every < 1:

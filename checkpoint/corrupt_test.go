@@ -113,7 +113,7 @@ func TestDamageFallsBack(t *testing.T) {
 	}
 }
 
-// TestForgedManifest: contents that a sum cannot catch, because the sum was made for them.
+// TestForgedManifest: contents that a checksum cannot catch, because it was computed for them.
 func TestForgedManifest(t *testing.T) {
 	dir := t.TempDir()
 	info := save(t, lock(t, dir), 1, 1)
@@ -159,8 +159,8 @@ func TestForgedManifest(t *testing.T) {
 	}
 }
 
-// TestPartInTwoFiles: a reader of version 1 accepts parts that a later writer spreads over several files, and refuses
-// a tensor that is in two of them.
+// TestPartInTwoFiles: a reader of version 1 accepts parts that a later writer spreads over several
+// files, and rejects a tensor that is in two of them.
 func TestPartInTwoFiles(t *testing.T) {
 	dir := t.TempDir()
 	r := lock(t, dir)
@@ -197,7 +197,7 @@ func TestPartInTwoFiles(t *testing.T) {
 	wantError(t, Verify(first.Dir), "model-2.safetensors too")
 }
 
-// record is the true record of a file, as one of the model's.
+// record returns the correct record of a file, as one of the model's.
 func record(t *testing.T, dir, name string) fileRecord {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(dir, name))

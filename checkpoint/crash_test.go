@@ -12,15 +12,15 @@ import (
 	"testing"
 )
 
-// scenarios are what a save may meet. Each starts from checkpoints of steps 1 and 2 with tensors of seeds 1 and 2, and
-// saves the tensors of seed 3.
+// scenarios are situations in which a save may happen. Each starts from checkpoints of steps 1 and
+// 2 with tensors of seeds 1 and 2, and saves the tensors of seed 3.
 var scenarios = []struct {
 	name string
 	step int64
 }{{"new step", 3}, {"same step", 2}}
 
-// interrupted runs Save with the fault and checks what no fault may break: Newest always gives a complete checkpoint.
-// It says whether the save went through untouched by the fault.
+// interrupted runs Save with the fault and checks what no fault may break: Newest always returns a
+// complete checkpoint. It reports whether the save was not affected by the fault.
 func interrupted(t *testing.T, step int64, fs *faultyFS, after func(*Run, error)) (done bool) {
 	t.Helper()
 	dir := t.TempDir()
@@ -47,8 +47,8 @@ func interrupted(t *testing.T, step int64, fs *faultyFS, after func(*Run, error)
 	t.Logf("fault at operation %d, %s: %v", fs.at, last, saveErr)
 	after(r, saveErr)
 
-	// A reader without the lock may come at any time. Before the next writer has put things in order, it may find the
-	// step before the one being replaced.
+	// A reader without the lock may come at any time. Before the next writer has cleaned up, it may
+	// find the step before the one being replaced.
 	complete(t, dir, step, 1)
 	if err := r.Unlock(); err != nil {
 		t.Fatal(err)
@@ -79,7 +79,8 @@ func interrupted(t *testing.T, step int64, fs *faultyFS, after func(*Run, error)
 	return !fs.hit()
 }
 
-// complete checks that Newest finds a whole checkpoint of at least step oldest: an old one, or the new one of step.
+// complete checks that Newest finds a complete checkpoint of at least step `oldest`: an old one, or
+// the new one of `step`.
 func complete(t *testing.T, dir string, step, oldest int64) {
 	t.Helper()
 	c := newest(t, dir)
@@ -100,7 +101,7 @@ func complete(t *testing.T, dir string, step, oldest int64) {
 	holds(t, c, seed)
 }
 
-// everyFault calls run with the fault at operation 1, 2, ... until a save goes through untouched, and with that.
+// everyFault calls run with the fault at operation 1, 2, ... until a save is not affected by it.
 func everyFault(t *testing.T, run func(t *testing.T, step int64, at int) (done bool)) {
 	for _, s := range scenarios {
 		t.Run(s.name, func(t *testing.T) {
@@ -137,7 +138,7 @@ func TestDiskFullAtEveryOperation(t *testing.T) {
 				t.Errorf("error %v does not wrap ENOSPC", err)
 			}
 			wantError(t, err, fmt.Sprintf("save checkpoint of step %d: ", step), r.Dir())
-			// The writer lives, so it has put things right by itself.
+			// The writer is alive, so it has cleaned up by itself.
 			complete(t, r.Dir(), step, 2)
 			for _, name := range leftovers(t, r.Dir()) {
 				if strings.HasPrefix(filepath.Base(name), savingPrefix) {
@@ -199,7 +200,7 @@ func TestFirstSaveIsDurable(t *testing.T) {
 	}
 }
 
-// traceOfSave is the operations of saving step 2 beside step 1.
+// traceOfSave returns the operations of saving step 2 next to step 1.
 func traceOfSave(t *testing.T) []string {
 	t.Helper()
 	r := lock(t, t.TempDir())
@@ -293,7 +294,7 @@ func TestSIGKILL(t *testing.T) {
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
-		cmd.Wait() // tells that it was killed
+		cmd.Wait() // returns an error because the process was killed
 		complete(t, dir, 2, 1)
 		lock(t, dir)
 		complete(t, dir, 2, 2)

@@ -8,29 +8,29 @@ import (
 	"slices"
 )
 
-// Difference is what two checkpoints do not share.
+// Difference says how two checkpoints differ.
 type Difference struct {
-	// Same: all tensors are equal bit for bit.
+	// Same: all tensors are bitwise equal.
 	Same bool `json:"same"`
-	// Equal is the number of tensors that are.
+	// Equal is the number of equal tensors.
 	Equal int `json:"equal"`
-	// Tensors are the others, by name.
+	// Tensors are the other ones, by name.
 	Tensors []TensorDifference `json:"tensors"`
-	// State are lines on what differs beside tensors.
+	// State are lines about differences other than in tensors.
 	State []string `json:"state"`
 }
 
-// TensorDifference is how far a tensor of one checkpoint is from the other's.
+// TensorDifference says how much a tensor differs between two checkpoints.
 type TensorDifference struct {
 	Name string `json:"name"`
 	// Max is max|a-b|, and Relative ||a-b||/||b||.
 	Max      Float `json:"max"`
 	Relative Float `json:"relative"`
-	// Note says it where the tensors can't be compared.
+	// Note says why the tensors can't be compared.
 	Note string `json:"note,omitempty"`
 }
 
-// Float is a number that JSON may have no number for: NaN and infinities become strings.
+// Float is a number that JSON may not be able to represent: NaN and infinities become strings.
 type Float float64
 
 // MarshalJSON implements json.Marshaler.
@@ -41,8 +41,9 @@ func (f Float) MarshalJSON() ([]byte, error) {
 	return json.Marshal(float64(f))
 }
 
-// Diff compares two checkpoints, parameters and moments. recipes says in which lines two recipes' texts differ; if it is
-// nil, or a checkpoint has no text, their sums stand for them.
+// Diff compares two checkpoints, parameters and moments. recipes returns the lines in which the
+// texts of two recipes differ. If it is nil, or a checkpoint has no text, their checksums are
+// compared.
 func Diff(a, b *Checkpoint, recipes func(a, b []byte) []string) (*Difference, error) {
 	d := &Difference{Tensors: []TensorDifference{}, State: []string{}}
 	for _, part := range []string{partModel, partOptimizer} {

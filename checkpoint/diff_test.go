@@ -56,7 +56,8 @@ func TestDiff(t *testing.T) {
 	}
 }
 
-// TestDiffRecipes: differences of recipes are told in the words of who knows recipes, or else by their sums.
+// TestDiffRecipes: differences between recipes are described by the function that knows recipes, or
+// else by their checksums.
 func TestDiffRecipes(t *testing.T) {
 	model, optimizer := tensors(1)
 	saved := func(recipe string) *Checkpoint {

@@ -7,8 +7,7 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint"
 )
 
-// A run's state is saved under its lock, and read back from the newest checkpoint that is
-// whole.
+// A run's state is saved under its lock, and read back from the newest checkpoint that is complete.
 func Example() {
 	dir, err := os.MkdirTemp("", "run")
 	if err != nil {

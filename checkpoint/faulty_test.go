@@ -12,12 +12,13 @@ import (
 type faultyFS struct {
 	noSyncFS
 	at     int    // the operation that fails, from 1; 0 for none
-	err    error  // what it fails with
+	err    error  // the error it returns
 	killed bool   // all later operations fail too, as if the process had died
 	hook   func() // called before the operation at, if set
 
 	ops []string
-	// What a power failure would take: files written to and names made since they were last synced.
+	// What a power failure would destroy: files written to and names created since they were last
+	// synced.
 	unsyncedFiles, unsyncedNames map[string]bool
 }
 
@@ -90,7 +91,7 @@ func (f *faultyFS) Rename(from, to string) error {
 	return f.noSyncFS.Rename(from, to)
 }
 
-// RemoveAll, when it fails, has removed something already.
+// RemoveAll has already removed something when it fails.
 func (f *faultyFS) RemoveAll(path string) error {
 	if err := f.op("removeall", path); err != nil {
 		if entries, readErr := os.ReadDir(path); readErr == nil && len(entries) > 0 && len(f.ops) == f.at {
@@ -108,8 +109,8 @@ func (f *faultyFS) RemoveAll(path string) error {
 	return f.noSyncFS.RemoveAll(path)
 }
 
-// powerFailure destroys what was not synced. Of the renamed folders the new names survive, which is the worse case for
-// contents that were not synced before.
+// powerFailure destroys everything that was not synced. The new names of renamed folders survive,
+// which is the worse case for contents that were not synced before.
 func (f *faultyFS) powerFailure(t *testing.T) {
 	t.Helper()
 	for path := range f.unsyncedFiles {
@@ -132,7 +133,7 @@ type faultyFile struct {
 	file
 }
 
-// Write, when it fails, has written a half already.
+// Write has already written half of the data when it fails.
 func (f *faultyFile) Write(p []byte) (int, error) {
 	err := f.fs.op("write", f.path)
 	f.fs.unsyncedFiles[f.path] = true

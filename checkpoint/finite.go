@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Finite is an error that names the first of the tensors that holds an infinity or no number, and it. Save does not
-// ask: whether such a state is worth saving is its owner's business.
+// Finite returns an error that names the first of the tensors that contains an infinity or a NaN,
+// and the value. Save does not check this: whether such a state is worth saving is up to the
+// caller.
 func Finite(tensors []Tensor) error {
 	return firstError(tensors, func(t Tensor) error {
 		for _, x := range t.Data {
@@ -22,7 +23,8 @@ func Finite(tensors []Tensor) error {
 	})
 }
 
-// firstError calls check for each of a list, several at once. Its error is that of the first in the list that has one.
+// firstError calls check for each element of a list, several at once, and returns the error of the
+// first one in the list that has one.
 func firstError[T any](list []T, check func(T) error) error {
 	errs := make([]error, len(list))
 	var g errgroup.Group

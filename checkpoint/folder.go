@@ -11,11 +11,11 @@ import (
 // File is one file of a folder that WriteFolder makes.
 type File struct {
 	Name string
-	// Write fills the file. It may ask for much: what it writes is buffered.
+	// Write writes the file. It may write in small pieces: its output is buffered.
 	Write func(w io.Writer) error
 }
 
-// Bytes is a File of known content.
+// Bytes is a File with the given content.
 func Bytes(name string, content []byte) File {
 	return File{name, func(w io.Writer) error {
 		_, err := w.Write(content)
@@ -23,8 +23,8 @@ func Bytes(name string, content []byte) File {
 	}}
 }
 
-// WriteFolder writes files, in their order, into the folder dir, which must be empty or not exist. The folder appears
-// whole and durable, or not at all.
+// WriteFolder writes files, in order, into the folder dir, which must be empty or not exist. The
+// folder appears complete and durable, or not at all.
 func WriteFolder(dir string, files []File) error { return writeFolder(osFS{}, dir, files) }
 
 func writeFolder(fs fileSystem, dir string, files []File) error {
@@ -52,14 +52,15 @@ func writeFolder(fs fileSystem, dir string, files []File) error {
 	if err := os.MkdirAll(parent, 0o777); err != nil {
 		return err
 	}
-	// The process's number keeps two writers apart. A folder of that name is left from a killed one.
+	// The process id keeps two writers apart. A folder of that name is left over from one that was
+	// killed.
 	temp := filepath.Join(parent, fmt.Sprintf(".%s.writing-%d", filepath.Base(out), os.Getpid()))
 	if err := fs.RemoveAll(temp); err != nil {
 		return err
 	}
 	err = fillFolder(fs, temp, files)
 	if err == nil && exists {
-		err = os.Remove(out) // fails, as it should, when the folder has been filled meanwhile
+		err = os.Remove(out) // fails, as it should, if the folder has been filled in the meantime
 	}
 	if err == nil {
 		err = fs.Rename(temp, out)

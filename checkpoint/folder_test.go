@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// folderFiles are what the tests write: a small file and one of several writes.
+// folderFiles returns the files that the tests write: a small one, and one with several writes.
 func folderFiles() []File {
 	return []File{Bytes("config.json", []byte("{}\n")), {"weights", func(w io.Writer) error {
 		for range 3 {
@@ -23,7 +23,7 @@ func folderFiles() []File {
 	}}}
 }
 
-// written checks that dir holds folderFiles and nothing else.
+// written checks that dir contains folderFiles and nothing else.
 func written(t *testing.T, dir string) {
 	t.Helper()
 	for _, f := range folderFiles() {
@@ -85,7 +85,7 @@ func TestWriteFolderRefuses(t *testing.T) {
 	}
 }
 
-// TestWriteFolderDiskFullAtEveryOperation: the folder is there whole or not at all.
+// TestWriteFolderDiskFullAtEveryOperation: the folder is complete or doesn't exist.
 func TestWriteFolderDiskFullAtEveryOperation(t *testing.T) {
 	for at := 1; ; at++ {
 		parent := t.TempDir()

@@ -8,22 +8,23 @@ import (
 	"syscall"
 )
 
-// fileSystem is every operation by which a checkpoint reaches the disk, so that tests can make each of them fail.
+// fileSystem is the set of operations that write a checkpoint to disk, so that tests can make each
+// of them fail.
 type fileSystem interface {
 	Mkdir(path string) error
-	Create(path string) (file, error) // fails when path exists
+	Create(path string) (file, error) // fails if path exists
 	SyncDir(path string) error
 	Rename(from, to string) error
 	RemoveAll(path string) error
 }
 
-// Watch is called before each operation by which a checkpoint reaches the disk or is read, with what is done in words;
-// what it returns is called after it.
+// Watch is called before each operation that writes or reads a checkpoint on disk, with a
+// description of it. The function it returns is called after the operation.
 type Watch func(what string) (done func())
 
 func unwatched(string) func() { return func() {} }
 
-// watchedFS has each operation of fs watched.
+// watchedFS watches each operation of fs.
 type watchedFS struct {
 	fs    fileSystem
 	watch Watch
@@ -93,8 +94,8 @@ func (osFS) Create(path string) (file, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 }
 
-// SyncDir makes the names in a folder durable. Windows has no such operation, and some network file systems refuse it
-// because their names are durable at once.
+// SyncDir makes the names in a folder durable. Windows has no such operation, and some network file
+// systems reject it because their names are durable at once.
 func (osFS) SyncDir(path string) error {
 	if runtime.GOOS == "windows" {
 		return nil

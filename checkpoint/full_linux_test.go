@@ -11,9 +11,10 @@ import (
 
 func init() { helpers["full"] = helpFull }
 
-// helpFull saves where no file can grow as large as the optimizer's, and fails unless Save reports that.
+// helpFull saves under a limit on file sizes that the optimizer's file exceeds, and fails unless
+// Save reports that.
 func helpFull(runDir string) error {
-	// Without this the kernel's signal comes before the error.
+	// Otherwise the kernel's signal would arrive before the error.
 	signal.Ignore(syscall.SIGXFSZ)
 	r, err := Lock(runDir)
 	if err != nil {
@@ -33,7 +34,7 @@ func helpFull(runDir string) error {
 	return err
 }
 
-// TestFileSizeLimit is a disk that really is full, as far as one file goes.
+// TestFileSizeLimit resembles a full disk, as far as a single file is concerned.
 func TestFileSizeLimit(t *testing.T) {
 	dir := t.TempDir()
 	r := lock(t, dir)

@@ -6,8 +6,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// FuzzManifest: whatever the bytes, parsing them does not panic; and what parses names only files inside its folder and
-// survives being written again.
+// FuzzManifest: no input makes parsing panic, and a manifest that parses names only files inside
+// its folder and survives being written again.
 func FuzzManifest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
 		m, err := parseManifest(text)

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// helpers are what this test binary does instead of testing when it is started again as another process, by the value
-// of helperVariable. Each gets the run directory.
+// helpers are what this test binary does instead of testing when it is started as another process,
+// selected by helperVariable. Each gets the run directory.
 var helpers = map[string]func(runDir string) error{
 	"lock": helpLock,
 	"save": helpSave,
@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// helper prepares this test binary as another process.
+// helper prepares a command that runs this test binary as another process.
 func helper(t *testing.T, name, runDir string, env ...string) *exec.Cmd {
 	t.Helper()
 	exe, err := os.Executable()
@@ -55,7 +55,7 @@ func startHelper(t *testing.T, cmd *exec.Cmd) (waiting bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := cmd.StdinPipe(); err != nil { // held open: what the helper waits on
+	if _, err := cmd.StdinPipe(); err != nil { // held open: the helper waits on it
 		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
@@ -74,7 +74,8 @@ func waitForKill() {
 	io.Copy(io.Discard, os.Stdin)
 }
 
-// tensors makes a small model whose values depend on seed, some of them bits that arithmetic would not keep.
+// tensors makes a small model whose values depend on seed, including some bit patterns that
+// arithmetic would not preserve.
 func tensors(seed int) (model, optimizer []Tensor) {
 	odd := []float32{
 		math.Float32frombits(0x7fc01234), math.Float32frombits(0xff800001), float32(math.Copysign(0, -1)),
@@ -103,7 +104,7 @@ func tensors(seed int) (model, optimizer []Tensor) {
 	return model, optimizer
 }
 
-// blank is tensors of the same names and shapes, filled with something else.
+// blank returns tensors with the same names and shapes, filled with something else.
 func blank(like []Tensor) []Tensor {
 	out := make([]Tensor, len(like))
 	for i, t := range like {
@@ -141,7 +142,7 @@ func state(step int64) State {
 	}
 }
 
-// noSyncFS leaves out the waiting for the disk, which most tests have no use for.
+// noSyncFS doesn't wait for the disk, which most tests don't need.
 type noSyncFS struct{ osFS }
 
 func (noSyncFS) SyncDir(string) error { return nil }
@@ -177,7 +178,7 @@ func save(t *testing.T, r *Run, step int64, seed int) Info {
 	return info
 }
 
-// holds checks that c has the tensors of seed.
+// holds checks that c contains the tensors of seed.
 func holds(t *testing.T, c *Checkpoint, seed int) {
 	t.Helper()
 	model, optimizer := tensors(seed)
@@ -189,7 +190,7 @@ func holds(t *testing.T, c *Checkpoint, seed int) {
 	sameBits(t, gotOptimizer, optimizer)
 }
 
-// newest is Newest where a checkpoint must be found and none skipped.
+// newest is Newest, for when a checkpoint must be found and none skipped.
 func newest(t *testing.T, runDir string) *Checkpoint {
 	t.Helper()
 	c, skipped, err := Newest(runDir)
@@ -225,7 +226,7 @@ func leftovers(t *testing.T, runDir string) []string {
 	return names
 }
 
-// wantError checks that err is one line that holds every part.
+// wantError checks that err is one line that contains every part.
 func wantError(t *testing.T, err error, parts ...string) {
 	t.Helper()
 	if err == nil {

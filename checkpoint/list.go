@@ -13,14 +13,14 @@ import (
 // ErrNoCheckpoint is wrapped by Newest's error when no checkpoint of the run verifies.
 var ErrNoCheckpoint = errors.New("no checkpoint to load")
 
-// Skipped is a checkpoint that Newest passed over, and why.
+// Skipped is a checkpoint that Newest skipped, and why.
 type Skipped struct {
 	Info
 	Err error
 }
 
-// List finds the checkpoints of a run, ascending by step, without verifying them. A run that has saved none yet gives
-// an empty list.
+// List returns the checkpoints of a run, ascending by step, without verifying them. The list is
+// empty for a run that has not saved any yet.
 func List(runDir string) ([]Info, error) {
 	if _, err := os.Stat(runDir); err != nil {
 		return nil, err
@@ -51,7 +51,8 @@ func Is(dir string) bool {
 	return err == nil
 }
 
-// inspect sums up a folder. What cannot be read counts nothing; verifying the folder will say why.
+// inspect summarizes a folder. Anything that cannot be read is not counted; verifying the folder
+// will say why.
 func inspect(dir string, step int64) Info {
 	info := Info{Dir: dir, Step: step}
 	files, _ := os.ReadDir(dir)
@@ -63,8 +64,8 @@ func inspect(dir string, step int64) Info {
 	return info
 }
 
-// Verify reads every file of the checkpoint folder dir and compares it with its size, its SHA-256 and its format. The
-// error names the first file that is wrong.
+// Verify reads every file of the checkpoint folder dir and checks its size, its SHA-256 and its
+// format. The error names the first file that is wrong.
 func Verify(dir string) error {
 	_, err := verify(nil, dir)
 	return err
@@ -102,17 +103,18 @@ func checkTensors(w Watch, shapes map[string][]int, paths []string) error {
 	return t.Close()
 }
 
-// verifyFiles compares files with their records, several at once: hashing one takes longer than reading it. The error
-// is that of the first in the list that is wrong.
+// verifyFiles compares files with their records, several at once: hashing a file takes longer than
+// reading it. The error is that of the first file in the list that is wrong.
 func verifyFiles(w Watch, dir string, files []fileRecord) error {
 	return firstError(files, func(r fileRecord) error { return verifyFile(w, dir, r) })
 }
 
-// Newest loads the newest checkpoint of a run that verifies. Every newer one that does not is in the Skipped list,
-// newest first, for the caller to report: its steps are lost. When none verifies the error wraps ErrNoCheckpoint, and
-// an empty Skipped list says that the run never saved any.
+// Newest loads the newest checkpoint of a run that verifies. Every newer one that does not is in
+// the Skipped list, newest first, for the caller to report: its steps are lost. If none verifies
+// the error wraps ErrNoCheckpoint, and an empty Skipped list says that the run never saved any.
 //
-// The run may go on meanwhile, and remove a checkpoint while it is read: then there is a newer one to look for.
+// The run may continue in the meantime and remove a checkpoint while it is being read: then there
+// is a newer one to look for.
 func Newest(runDir string) (*Checkpoint, []Skipped, error) { return Opener{}.Newest(runDir) }
 
 // Newest is the function of that name.
@@ -127,7 +129,7 @@ func (o Opener) Newest(runDir string) (*Checkpoint, []Skipped, error) {
 	return o.look(runDir)
 }
 
-// Gone reports whether a checkpoint's folder is there no more.
+// Gone reports whether a checkpoint's folder no longer exists.
 func Gone(dir string) bool {
 	_, err := os.Stat(dir)
 	return errors.Is(err, os.ErrNotExist)
@@ -152,8 +154,8 @@ func (o Opener) look(runDir string) (*Checkpoint, []Skipped, error) {
 	return nil, nil, fmt.Errorf("%s: %w: the run has saved none yet", runDir, ErrNoCheckpoint)
 }
 
-// RunOf is the run directory of the checkpoint whose folder dir is, and the folder's own name. dir may be a link, or
-// lead there from within the run: then the directory's path is absolute.
+// RunOf returns the run directory of the checkpoint in folder dir, and the folder's own name. dir
+// may be a link, or a path from within the run: then the directory's path is absolute.
 func RunOf(dir string) (run, name string, err error) {
 	dir = filepath.Clean(dir)
 	real, err := filepath.EvalSymlinks(dir)

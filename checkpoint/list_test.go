@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestRunOf: whatever leads to a checkpoint, its run is the folder above its own.
+// TestRunOf: however a checkpoint is reached, its run is the folder above its own.
 func TestRunOf(t *testing.T) {
 	root, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
@@ -40,7 +40,8 @@ func TestRunOf(t *testing.T) {
 	}
 }
 
-// TestNewestWhileARunGoesOn: a checkpoint that is removed while it is read is none that is damaged.
+// TestNewestWhileARunGoesOn: a checkpoint that is removed while it is being read does not count as
+// damaged.
 func TestNewestWhileARunGoesOn(t *testing.T) {
 	dir := t.TempDir()
 	r := lock(t, dir)

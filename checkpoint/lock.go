@@ -16,22 +16,24 @@ import (
 // ErrInUse is wrapped by Lock's error when another process holds the run directory.
 var ErrInUse = errors.New("in use")
 
-// The lock is one file and its holder's name another, because on Windows a locked file cannot be read.
+// The lock is one file and its holder's name another, because a locked file cannot be read on
+// Windows.
 const (
 	lockFile  = "lock"
 	ownerFile = "lock.json"
 )
 
-// owner is lock.json: who holds the lock. It means nothing when the lock is free.
+// owner is lock.json: who holds the lock. It has no meaning while the lock is free.
 type owner struct {
 	PID   int       `json:"pid"`
 	Host  string    `json:"host"`
 	Since time.Time `json:"since"`
 }
 
-// Run is a run directory that this process alone may write. Its methods may be called concurrently.
+// Run is a run directory that only this process may write. Its methods may be called concurrently.
 type Run struct {
-	// Recovered says, a line each, what Lock found left over from a killed writer and what it did about it.
+	// Recovered says, one line each, what Lock found left over from a killed writer and what it did
+	// about it.
 	Recovered []string
 
 	dir   string
@@ -40,15 +42,15 @@ type Run struct {
 	fs    fileSystem
 	now   func() time.Time
 
-	maxFile int64 // bytes of tensors in one file
+	maxFile int64 // bytes of tensors per file
 
 	mu       sync.Mutex
 	verified map[string]string // the stamps of folders known to be good
 }
 
-// Lock takes the existing run directory runDir for this process and removes what a killed writer left in it. The
-// operating system frees the lock when the process ends, however it ends. When another process holds it, the error
-// says which one and wraps ErrInUse.
+// Lock locks the existing run directory runDir for this process and removes what a killed writer
+// left in it. The operating system releases the lock when the process ends, however it ends. If
+// another process holds it, the error says which one and wraps ErrInUse.
 func Lock(runDir string) (*Run, error) {
 	if info, err := os.Stat(runDir); err != nil {
 		return nil, err
@@ -65,7 +67,7 @@ func Lock(runDir string) (*Run, error) {
 	}
 	r := &Run{dir: runDir, lock: l, fs: osFS{}, now: time.Now, maxFile: maxFileBytes, verified: map[string]string{}}
 	if err := r.writeOwner(); err != nil {
-		os.Remove(filepath.Join(runDir, ownerFile)) // a part of it is no name
+		os.Remove(filepath.Join(runDir, ownerFile)) // a partial file contains no name
 		l.Unlock()
 		return nil, err
 	}
@@ -76,17 +78,17 @@ func Lock(runDir string) (*Run, error) {
 	return r, nil
 }
 
-// Watch has w told of what is written from here on.
+// Watch makes w watch everything that is written from now on.
 func (r *Run) Watch(w Watch) { r.fs = watchedFS{r.fs, w} }
 
-// Dir is the run directory as it was given to Lock.
+// Dir returns the run directory as it was given to Lock.
 func (r *Run) Dir() string { return r.dir }
 
-// Unlock frees the run directory for other processes.
+// Unlock releases the run directory for other processes.
 func (r *Run) Unlock() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// The lock file stays: removing it would let two processes each lock a file of that name.
+	// The lock file stays: if it were removed, two processes could each lock a file of that name.
 	if r.locked() == nil {
 		if err := os.Remove(filepath.Join(r.dir, ownerFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			r.lock.Unlock()
@@ -96,9 +98,10 @@ func (r *Run) Unlock() error {
 	return r.lock.Unlock()
 }
 
-// locked is an error when another process may be writing the run: after Unlock, where another process says that it
-// holds the lock, as it can where the lock file was deleted or the file system keeps no locks, and where one may have
-// said so and gone: neither the name nor the file is there as this process left it.
+// locked returns an error if another process may be writing the run: after Unlock; if another
+// process claims the lock, which is possible if the lock file was deleted or the file system
+// doesn't support locks; and if one may have done so and ended, that is, if neither the name nor
+// the file is as this process left it.
 func (r *Run) locked() error {
 	if !r.lock.Locked() {
 		return fmt.Errorf("%s: no longer locked by this process", r.dir)
@@ -134,8 +137,8 @@ func (r *Run) writeOwner() error {
 	return os.WriteFile(filepath.Join(r.dir, ownerFile), r.owner, 0o666)
 }
 
-// inUse is the error that names the lock's holder. The name may be missing or unreadable in the instant in which the
-// holder writes it.
+// inUse returns the error that names the lock's holder. The name may be missing or unreadable at
+// the moment when the holder writes it.
 func inUse(runDir string) error {
 	var o owner
 	text, err := os.ReadFile(filepath.Join(runDir, ownerFile))

@@ -47,7 +47,7 @@ func TestLockRefusesASecondProcess(t *testing.T) {
 		t.Errorf("held since %v", o.Since)
 	}
 
-	// The holder's name may be unreadable for an instant.
+	// The holder's name may be unreadable for a moment.
 	if err := os.WriteFile(filepath.Join(dir, ownerFile), []byte(`{"pi`), 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func TestLockRefusesASecondProcess(t *testing.T) {
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	cmd.Wait() // tells that it was killed
+	cmd.Wait() // returns an error because the process was killed
 	r := lock(t, dir)
 	if err := r.Unlock(); err != nil {
 		t.Fatal(err)
@@ -84,7 +84,7 @@ func TestLockNeedsADirectory(t *testing.T) {
 	wantError(t, err, path, "not a directory")
 }
 
-// TestSecondLockTouchesNothing: the unfinished save that it finds belongs to a living writer.
+// TestSecondLockTouchesNothing: an unfinished save belongs to a writer that is alive.
 func TestSecondLockTouchesNothing(t *testing.T) {
 	dir := t.TempDir()
 	r := lock(t, dir)
@@ -102,8 +102,9 @@ func TestSecondLockTouchesNothing(t *testing.T) {
 	}
 }
 
-// TestLostLock: a process that may not be alone in holding the lock writes no more, and leaves another's name and
-// unfinished save. What is deleted of its own alone is no reason.
+// TestLostLock: a process that may not be the only holder of the lock stops writing, and leaves
+// another process's name and unfinished save alone. It continues if only its own files were
+// deleted.
 func TestLostLock(t *testing.T) {
 	other := func(dir string) error {
 		return os.WriteFile(filepath.Join(dir, ownerFile), []byte(`{"pid": 7, "host": "elsewhere", "since": "2026-01-02T03:04:05Z"}`), 0o666)
@@ -119,7 +120,7 @@ func TestLostLock(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		lose func(dir string) error
-		want string // nothing: it goes on
+		want string // empty: it continues
 	}{
 		"another's too":      {other, "in use by process 7 on host elsewhere since"},
 		"deleted and taken":  {func(dir string) error { return errors.Join(deleted(lockFile)(dir), other(dir)) }, "in use by process 7 on host elsewhere since"},

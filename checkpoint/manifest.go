@@ -31,10 +31,10 @@ const (
 
 const (
 	manifestFormat = "sambatrain-checkpoint"
-	wholeVersion   = 1 // each tensor lies in one file
-	piecesVersion  = 2 // some lie in pieces, by which they are described
+	wholeVersion   = 1 // each tensor is in one file
+	piecesVersion  = 2 // some are in pieces, which the manifest describes
 
-	// maxManifest bounds what is read of a manifest that may be anything.
+	// maxManifest limits what is read of a manifest, which may be anything.
 	maxManifest = 16 << 20
 )
 
@@ -49,11 +49,11 @@ type manifest struct {
 	SavedAt       time.Time                  `json:"saved_at"`
 	RecipeSHA256  string                     `json:"recipe_sha256"`
 	Files         []fileRecord               `json:"files"`
-	Pieces        map[string][]int           `json:"pieces,omitempty"` // shapes of the tensors that lie in pieces
+	Pieces        map[string][]int           `json:"pieces,omitempty"` // shapes of the tensors that are in pieces
 	State         map[string]json.RawMessage `json:"state"`
 }
 
-// fileRecord is what a manifest says about one file beside it.
+// fileRecord is what a manifest says about one file next to it.
 type fileRecord struct {
 	Name   string `json:"name"`
 	Part   string `json:"part"`
@@ -61,7 +61,7 @@ type fileRecord struct {
 	SHA256 string `json:"sha256"`
 }
 
-// RecipeSHA256 is the sum of a resolved recipe's text, as State wants it.
+// RecipeSHA256 returns the checksum of a resolved recipe's text, in the form that State expects.
 func RecipeSHA256(resolved []byte) string {
 	sum := sha256.Sum256(resolved)
 	return hex.EncodeToString(sum[:])
@@ -91,7 +91,7 @@ func (m manifest) state() State {
 	}
 }
 
-// encode gives manifest.json and the line that manifest.json.sha256 holds.
+// encode returns manifest.json and the line for manifest.json.sha256.
 func (m manifest) encode() (text []byte, sumLine string, err error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -106,7 +106,7 @@ func (m manifest) encode() (text []byte, sumLine string, err error) {
 	return b.Bytes(), manifestSumLine(b.Bytes()), nil
 }
 
-// manifestSumLine is the sum of a manifest in the format of sha256sum.
+// manifestSumLine returns the checksum of a manifest in the format of sha256sum.
 func manifestSumLine(text []byte) string {
 	return fmt.Sprintf("%x  %s\n", sha256.Sum256(text), manifestFile)
 }
@@ -117,7 +117,8 @@ func parseManifest(text []byte) (manifest, error) {
 		Format        string `json:"format"`
 		FormatVersion int    `json:"format_version"`
 	}
-	// The version first, so that a later format is named as such and not as an unknown field.
+	// The version is read first, so that a later format is reported as such and not as an unknown
+	// field.
 	if err := json.Unmarshal(text, &version); err != nil {
 		return manifest{}, err
 	}
@@ -134,7 +135,7 @@ func parseManifest(text []byte) (manifest, error) {
 		return manifest{}, err
 	}
 	for k, v := range m.State {
-		// Indenting the manifest indented these too; give them back as plain as a decoder likes.
+		// Indenting the manifest also indented these; restore their compact form.
 		var b bytes.Buffer
 		if err := json.Compact(&b, v); err != nil {
 			return manifest{}, fmt.Errorf("state.%s: %w", k, err)
@@ -151,7 +152,7 @@ func (m manifest) check() error {
 	parts := map[string]bool{}
 	names := map[string]bool{}
 	for _, f := range m.Files {
-		// A name that leads out of the folder would make the reader open whatever it points at.
+		// A name that leads out of the folder would make the reader open whatever it points to.
 		if !isFileName(f.Name) || f.Name == manifestFile || f.Name == manifestSumFile {
 			return fmt.Errorf("files: %q is not a file name allowed here", f.Name)
 		}
@@ -186,7 +187,7 @@ func (m manifest) check() error {
 	return nil
 }
 
-// isFileName tells a plain file name from a path that leads elsewhere.
+// isFileName distinguishes a plain file name from a path that leads elsewhere.
 func isFileName(name string) bool {
 	return name != "." && name == filepath.Base(name) && filepath.IsLocal(name)
 }
@@ -211,7 +212,7 @@ func isSHA256(s string) bool {
 	return err == nil && len(b) == sha256.Size && hex.EncodeToString(b) == s
 }
 
-// readManifest reads dir's manifest and checks it against its own sum.
+// readManifest reads dir's manifest and compares it with its checksum.
 func readManifest(w Watch, dir string) (manifest, error) {
 	defer w.reads("the manifest of " + dir)()
 	path, sumPath := filepath.Join(dir, manifestFile), filepath.Join(dir, manifestSumFile)

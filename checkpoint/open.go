@@ -4,11 +4,12 @@ import "os"
 
 // Opener opens checkpoints as the functions Load, Describe and Newest do.
 type Opener struct {
-	// Watch is told of what is read, of several files at once, also later of a checkpoint's tensors.
+	// Watch is told what is read, from several files at once, including later reads of a
+	// checkpoint's tensors.
 	Watch Watch
 }
 
-// Load is the function of that name.
+// Load is like the function of that name.
 func (o Opener) Load(dir string) (*Checkpoint, error) {
 	m, err := verify(o.Watch, dir)
 	if err != nil {
@@ -17,7 +18,7 @@ func (o Opener) Load(dir string) (*Checkpoint, error) {
 	return o.checkpoint(dir, m), nil
 }
 
-// Describe is the function of that name.
+// Describe is like the function of that name.
 func (o Opener) Describe(dir string) (*Checkpoint, error) {
 	m, err := readManifest(o.Watch, dir)
 	if err != nil {
@@ -30,7 +31,7 @@ func (o Opener) checkpoint(dir string, m manifest) *Checkpoint {
 	return &Checkpoint{Dir: dir, State: m.state(), SavedAt: m.SavedAt, files: m.Files, pieces: m.Pieces, watch: o.Watch}
 }
 
-// reads tells the watch that what is read; nil hears nothing.
+// reads tells the watch what is read; a nil watch ignores it.
 func (w Watch) reads(what string) (done func()) {
 	if w == nil {
 		return func() {}
@@ -38,7 +39,7 @@ func (w Watch) reads(what string) (done func()) {
 	return w("reading " + what)
 }
 
-// watchedReader has each read of a file watched.
+// watchedReader watches each read of a file.
 type watchedReader struct {
 	file  *os.File
 	watch Watch

@@ -10,8 +10,8 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint/safetensors"
 )
 
-// Piece is a run of a tensor's elements, From to To in row-major order, that one of several processes wrote. In its
-// file it is the one-dimensional tensor NAME[FROM:TO].
+// Piece is a run of a tensor's elements, From to To in row-major order, that was written by one of
+// several processes. In its file it is the one-dimensional tensor NAME[FROM:TO].
 type Piece struct {
 	Name  string `json:"name"`
 	Shape []int  `json:"shape"` // of the whole tensor
@@ -21,7 +21,7 @@ type Piece struct {
 
 func pieceName(name string, from, to int) string { return fmt.Sprintf("%s[%d:%d]", name, from, to) }
 
-// parsePiece inverts pieceName and refuses any other spelling.
+// parsePiece inverts pieceName and rejects any other spelling.
 func parsePiece(entry string) (name string, from, to int, ok bool) {
 	at := strings.LastIndexByte(entry, '[')
 	if at < 0 {
@@ -36,7 +36,7 @@ func parsePiece(entry string) (name string, from, to int, ok bool) {
 	return entry[:at], from, to, err == nil && pieceName(entry[:at], from, to) == entry
 }
 
-// elements is the size of a shape.
+// elements returns the number of elements of a shape.
 func elements(shape []int) int {
 	n := 1
 	for _, d := range shape {
@@ -45,8 +45,8 @@ func elements(shape []int) int {
 	return n
 }
 
-// covers sorts the pieces of one tensor of n elements and reports what is wrong with them: each element must be in
-// exactly one.
+// covers sorts the pieces of one tensor of n elements and reports errors in them: each element must
+// be in exactly one piece.
 func covers(list []Piece, n int) error {
 	slices.SortFunc(list, func(a, b Piece) int { return cmp.Or(cmp.Compare(a.From, b.From), cmp.Compare(a.To, b.To)) })
 	at := 0
@@ -67,14 +67,15 @@ func covers(list []Piece, n int) error {
 	return nil
 }
 
-// Tensors reads the tensors of one part of a checkpoint, each of them whole, in whatever files and pieces it lies.
+// Tensors reads the tensors of one part of a checkpoint, each as a whole, whatever files and pieces
+// it is stored in.
 type Tensors struct {
 	set    *safetensors.Set
 	whole  map[string]safetensors.Entry
-	pieces map[string][]Piece // of the tensors that lie in pieces, in order
+	pieces map[string][]Piece // of the tensors that are stored in pieces, in order
 }
 
-// openTensors opens the files at paths. shapes are those of the tensors that lie in pieces.
+// openTensors opens the files at paths. shapes are those of the tensors that are stored in pieces.
 func openTensors(shapes map[string][]int, paths ...string) (*Tensors, error) {
 	set, err := safetensors.OpenSet(paths...)
 	if err != nil {
@@ -127,7 +128,8 @@ func (t *Tensors) Entry(name string) (safetensors.Entry, bool) {
 	return e, ok
 }
 
-// ReadFloat32 fills dst, which must have exactly the tensor's number of elements. All bits are kept.
+// ReadFloat32 fills dst, which must have exactly the tensor's number of elements. It preserves all
+// bits.
 func (t *Tensors) ReadFloat32(name string, dst []float32) error {
 	if e, ok := t.whole[name]; ok && len(dst) != elements(e.Shape) {
 		return fmt.Errorf("tensor %q: shape %v has %d elements, the buffer %d", name, e.Shape, elements(e.Shape), len(dst))
@@ -135,7 +137,8 @@ func (t *Tensors) ReadFloat32(name string, dst []float32) error {
 	return t.ReadRange(name, 0, dst)
 }
 
-// ReadRange fills dst with the tensor's elements from from on, in row-major order. All bits are kept.
+// ReadRange fills dst with the tensor's elements starting at `from`, in row-major order. It
+// preserves all bits.
 func (t *Tensors) ReadRange(name string, from int, dst []float32) error {
 	list, ok := t.pieces[name]
 	if !ok {

@@ -8,9 +8,10 @@ import (
 	"strings"
 )
 
-// Prune removes all checkpoints but the keepLast newest and, if keepEvery is not 0, those whose step is a multiple of
-// keepEvery. It never removes the newest checkpoint that verifies, whatever the numbers say. The removed ones are
-// returned, ascending by step, also when an error stopped it half way.
+// Prune removes all checkpoints except the keepLast newest ones and, if keepEvery is not 0, those
+// whose step is a multiple of keepEvery. It never removes the newest checkpoint that verifies,
+// whatever the numbers. It returns the removed ones, ascending by step, even if an error stopped it
+// halfway.
 func (r *Run) Prune(keepLast, keepEvery int) ([]Info, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -51,7 +52,8 @@ func (r *Run) prune(keepLast, keepEvery int) ([]Info, error) {
 		if info.Dir == good {
 			continue
 		}
-		// Renamed first, so that a kill in the middle leaves nothing that looks like a damaged checkpoint.
+		// Renamed first, so that being killed halfway leaves nothing that looks like a damaged
+		// checkpoint.
 		temp := filepath.Join(root, removingPrefix+filepath.Base(info.Dir))
 		if err := r.fs.Rename(info.Dir, temp); err != nil {
 			return removed, err
@@ -65,8 +67,9 @@ func (r *Run) prune(keepLast, keepEvery int) ([]Info, error) {
 	return removed, r.fs.SyncDir(root)
 }
 
-// newestGood is the folder of the newest checkpoint that verifies. Folders that this process wrote or verified before
-// and whose files have not changed since are not read again: that would double the cost of every save.
+// newestGood returns the folder of the newest checkpoint that verifies. Folders that this process
+// wrote or verified earlier and whose files have not changed since are not read again: that would
+// double the cost of every save.
 func (r *Run) newestGood(infos []Info) (string, error) {
 	var firstErr error
 	for _, info := range slices.Backward(infos) {
@@ -88,7 +91,8 @@ func (r *Run) newestGood(infos []Info) (string, error) {
 	return "", fmt.Errorf("nothing was removed, because no checkpoint verifies: %w", firstErr)
 }
 
-// stampOf lists a folder's files with their sizes and times: equal stamps mean that nothing was written since.
+// stampOf lists a folder's files with their sizes and times: equal stamps mean that nothing was
+// written in between.
 func stampOf(dir string) (string, error) {
 	files, err := os.ReadDir(dir)
 	if err != nil {

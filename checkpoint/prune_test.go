@@ -88,7 +88,8 @@ func TestPruneNeedsAGoodCheckpoint(t *testing.T) {
 	}
 }
 
-// TestPruneVerifiesAfresh: a process that did not write the files reads them; equal sizes do not convince it.
+// TestPruneVerifiesAfresh: a process that did not write the files reads them; equal sizes are not
+// enough.
 func TestPruneVerifiesAfresh(t *testing.T) {
 	dir := t.TempDir()
 	r := lock(t, dir)
@@ -112,7 +113,7 @@ func TestPruneRefuses(t *testing.T) {
 	}
 }
 
-// TestPruneKilledAtEveryOperation: what is half removed never looks like a damaged checkpoint.
+// TestPruneKilledAtEveryOperation: a partly removed checkpoint never looks like a damaged one.
 func TestPruneKilledAtEveryOperation(t *testing.T) {
 	for at := 1; ; at++ {
 		dir := t.TempDir()

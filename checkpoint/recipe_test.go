@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestRecipe: a checkpoint has the recipe that it was trained by, with a sum like all
+// TestRecipe: a checkpoint contains the recipe that it was trained with, with a checksum like all
 // its files.
 func TestRecipe(t *testing.T) {
 	dir := t.TempDir()

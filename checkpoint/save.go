@@ -12,8 +12,9 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint/safetensors"
 )
 
-// Save writes a checkpoint of step s.Step and returns once it is on the disk. It appears under its name whole or not
-// at all. After an error the older checkpoints are as they were and nothing partial is left.
+// Save writes a checkpoint of step s.Step and returns once it is on disk. It appears under its name
+// complete or not at all. After an error the older checkpoints are unchanged and nothing partial is
+// left.
 //
 // The tensors' data must not change until Save returns. A checkpoint of the same step is replaced.
 func (r *Run) Save(s State, model, optimizer []Tensor) (Info, error) {
@@ -43,7 +44,8 @@ func (r *Run) save(s State, model, optimizer []Tensor) (Info, error) {
 	return r.finish(temp, s, []Share{share})
 }
 
-// finish makes the folder temp, which has the files of the shares, the checkpoint of state s.
+// finish turns the folder temp, which contains the files of the shares, into the checkpoint of
+// state s.
 func (r *Run) finish(temp string, s State, shares []Share) (Info, error) {
 	if err := r.describe(temp, s, shares); err != nil {
 		return Info{}, discard(r.fs, temp, err)
@@ -79,7 +81,8 @@ func (r *Run) finish(temp string, s State, shares []Share) (Info, error) {
 	return inspect(final, s.Step), nil
 }
 
-// describe writes what a checkpoint has beside tensors into the folder dir, the manifest last, durably.
+// describe writes everything except tensors into the checkpoint folder dir, the manifest last,
+// durably.
 func (r *Run) describe(dir string, s State, shares []Share) error {
 	var files []fileRecord
 	pieces := map[string][]int{}
@@ -114,11 +117,12 @@ func (r *Run) describe(dir string, s State, shares []Share) error {
 	return r.fs.SyncDir(dir)
 }
 
-// maxFileBytes is the most bytes of tensors in one file: small enough for any file system, and for files to be copied
-// and checked side by side.
+// maxFileBytes is the maximum number of bytes of tensors in one file: small enough for any file
+// system, and for files to be copied and checked in parallel.
 const maxFileBytes = 4 << 30
 
-// shardTensors cuts tensors, in their order, into files of at most limit bytes. A tensor that is larger has its own.
+// shardTensors divides tensors, in order, among files of at most limit bytes. A larger tensor gets
+// its own file.
 func shardTensors(tensors []Tensor, limit int64) [][]Tensor {
 	shards, left := [][]Tensor{nil}, limit
 	for _, t := range tensors {
@@ -133,7 +137,7 @@ func shardTensors(tensors []Tensor, limit int64) [][]Tensor {
 	return shards
 }
 
-// shardName is the name of file i of a part's n.
+// shardName returns the name of file i of a part's n files.
 func shardName(part string, i, n int) string {
 	if n == 1 {
 		return part + ".safetensors"
@@ -168,7 +172,7 @@ func discard(fs fileSystem, temp string, cause error) error {
 	return cause
 }
 
-// recover brings the checkpoints folder back to order after a writer was killed, and says what it did.
+// recover cleans up the checkpoints folder after a writer was killed, and says what it did.
 func (r *Run) recover() ([]string, error) {
 	root := filepath.Join(r.dir, checkpointsDir)
 	entries, err := os.ReadDir(root)

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestSeveralFiles: a part that is larger than a file may be is in several, which are read
-// and verified as one would be.
+// TestSeveralFiles: a part that exceeds the maximum file size is split into several files, which
+// are read and verified like a single one.
 func TestSeveralFiles(t *testing.T) {
 	dir := t.TempDir()
 	r := lock(t, dir)

@@ -10,15 +10,17 @@ import (
 	"time"
 )
 
-// Share is what one of several processes has written of a checkpoint: its files, which are on the disk, and which
-// pieces of tensors they hold. As JSON it goes to the process that finishes the checkpoint.
+// Share is the part of a checkpoint that one of several processes has written: its files, which are
+// on disk, and the pieces of tensors that they contain. It is sent as JSON to the process that
+// finishes the checkpoint.
 type Share struct {
 	Files  []fileRecord `json:"files"`
 	Pieces []Piece      `json:"pieces,omitempty"`
 }
 
-// Begin makes the folder for a checkpoint of step s that several processes write. Each of them calls WriteShare then,
-// and this one Finish. An unfinished checkpoint that was begun before is removed.
+// Begin creates the folder for a checkpoint of step s that several processes write. Each of them
+// then calls WriteShare, and this one Finish. An unfinished checkpoint from an earlier Begin is
+// removed.
 func (r *Run) Begin(step int64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -33,7 +35,7 @@ func saving(step int64, err error) error {
 	return fmt.Errorf("save checkpoint of step %d: %w", step, err)
 }
 
-// begin makes an empty temporary folder.
+// begin creates an empty temporary folder.
 func (r *Run) begin(step int64) (temp string, err error) {
 	if err := r.locked(); err != nil {
 		return "", err
@@ -42,11 +44,11 @@ func (r *Run) begin(step int64) (temp string, err error) {
 	if err := r.fs.Mkdir(root); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", err
 	}
-	// Also when the folder exists: who made it may have been killed before this.
+	// Also if the folder exists: its creator may have been killed before this.
 	if err := r.fs.SyncDir(r.dir); err != nil {
 		return "", err
 	}
-	// A save that failed may not have been able to clean up behind itself.
+	// A save that failed may not have been able to clean up after itself.
 	if _, err := r.recover(); err != nil {
 		return "", err
 	}
@@ -61,8 +63,9 @@ func savingDir(runDir string, step int64) string {
 	return filepath.Join(runDir, checkpointsDir, savingPrefix+stepName(step))
 }
 
-// Finish makes the checkpoint that Begin began of the shares of all processes. It appears under its name whole or not
-// at all. After an error the older checkpoints are as they were and nothing partial is left.
+// Finish makes a checkpoint from the folder created by Begin and the shares of all processes. It
+// appears under its name complete or not at all. After an error the older checkpoints are unchanged
+// and nothing partial is left.
 func (r *Run) Finish(s State, shares []Share) (Info, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -81,7 +84,7 @@ func (r *Run) Finish(s State, shares []Share) (Info, error) {
 	return info, saving(s.Step, err)
 }
 
-// Discard removes the unfinished checkpoint that Begin began.
+// Discard removes the unfinished checkpoint that Begin created.
 func (r *Run) Discard(step int64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -91,7 +94,7 @@ func (r *Run) Discard(step int64) error {
 	return r.fs.RemoveAll(savingDir(r.dir, step))
 }
 
-// checkShares refuses shares that don't make each tensor whole.
+// checkShares rejects shares that don't add up to complete tensors.
 func checkShares(shares []Share) error {
 	pieces := map[string][]Piece{}
 	for _, s := range shares {
@@ -110,12 +113,13 @@ func checkShares(shares []Share) error {
 	return nil
 }
 
-// folderPatience is how long WriteShare waits for the folder, whose name may take a while to get from one machine of a
-// network file system to another.
+// folderPatience is how long WriteShare waits for the folder, whose name may take a while to become
+// visible on other machines of a network file system.
 const folderPatience = time.Minute
 
-// WriteShare writes what process rank of size holds into the folder that Begin made in the run directory, and returns
-// once it is on the disk. Of tensors with From or a shorter Data it holds a piece. w may be nil.
+// WriteShare writes what process rank of size holds into the folder that Begin created in the run
+// directory, and returns once it is on disk. It holds only a piece of tensors with From or a
+// shorter Data. w may be nil.
 func WriteShare(runDir string, step int64, rank, size int, model, optimizer []Tensor, w Watch) (Share, error) {
 	if w == nil {
 		w = unwatched
@@ -141,7 +145,7 @@ func WriteShare(runDir string, step int64, rank, size int, model, optimizer []Te
 	return s, saving(step, err)
 }
 
-// writeShare writes tensors into files of dir, whose names begin with the part and suffix.
+// writeShare writes tensors into files of dir, whose names start with the part and suffix.
 func writeShare(fs fileSystem, dir, suffix string, maxFile int64, model, optimizer []Tensor) (Share, error) {
 	var s Share
 	for _, p := range []struct {
@@ -160,7 +164,7 @@ func writeShare(fs fileSystem, dir, suffix string, maxFile int64, model, optimiz
 			entries[i] = t
 		}
 		if len(entries) == 0 && suffix != "" {
-			continue // another process has all of it
+			continue // other processes have all of it
 		}
 		files := shardTensors(entries, maxFile)
 		for i, tensors := range files {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// share is what process rank of size has of a list of tensors: each size'th run of 4 elements of all of them, laid
-// one behind the other.
+// share returns the share of process rank of size in a list of tensors: of all of them
+// concatenated, every size'th run of 4 elements.
 func share(list []Tensor, rank, size int) []Tensor {
 	const run = 4
 	var own []Tensor
@@ -28,7 +28,7 @@ func share(list []Tensor, rank, size int) []Tensor {
 	return own
 }
 
-// saveShares saves step 1 as size processes do. Those in but leave theirs out.
+// saveShares saves step 1 as size processes do, except those in but.
 func saveShares(t *testing.T, r *Run, size int, but ...int) (Info, error) {
 	t.Helper()
 	if err := r.Begin(1); err != nil {
@@ -57,7 +57,8 @@ func saveShares(t *testing.T, r *Run, size int, but ...int) (Info, error) {
 	return r.Finish(state(1), shares)
 }
 
-// TestShares: what several processes wrote is read as what one wrote, and each of its files counts.
+// TestShares: what several processes wrote is read like what one wrote, and each of its files
+// matters.
 func TestShares(t *testing.T) {
 	for _, size := range []int{1, 2, 3, 5} {
 		dir, other := t.TempDir(), t.TempDir()
@@ -79,13 +80,13 @@ func TestShares(t *testing.T) {
 			wantError(t, Verify(info.Dir), f.Name)
 			flip(t, path, int(f.Size)-1, 2)
 		}
-		// A later save of one process takes its place.
+		// A later save of a single process replaces it.
 		save(t, r, 1, 2)
 		holds(t, newest(t, dir), 2)
 	}
 }
 
-// ranges reads every range of every tensor, in whatever pieces it lies.
+// ranges reads every range of every tensor, whatever pieces it is stored in.
 func ranges(t *testing.T, c *Checkpoint) {
 	t.Helper()
 	model, optimizer := tensors(1)
@@ -109,7 +110,8 @@ func ranges(t *testing.T, c *Checkpoint) {
 	}
 }
 
-// TestSharesIncomplete: a checkpoint to which a process brought nothing, or that nobody finished, is none.
+// TestSharesIncomplete: a checkpoint to which a process contributed nothing, or that nobody
+// finished, doesn't count.
 func TestSharesIncomplete(t *testing.T) {
 	dir := t.TempDir()
 	r := lock(t, dir)
@@ -146,7 +148,7 @@ func TestSharesIncomplete(t *testing.T) {
 	}
 }
 
-// TestPiecesRefused: files whose pieces don't make a tensor.
+// TestPiecesRefused: files whose pieces don't add up to a tensor.
 func TestPiecesRefused(t *testing.T) {
 	whole := Tensor{Name: "a", Shape: []int{2, 3}, Data: make([]float32, 6)}
 	cut := func(from, to int) Tensor {

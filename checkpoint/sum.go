@@ -12,12 +12,12 @@ import (
 	"sync"
 )
 
-// chunk is how much is hashed and written at a time: large against the cost of a write call, small enough that the
-// second reader of it finds it in the cache.
+// chunk is the amount that is hashed and written at a time: large relative to the cost of a write
+// call, small enough for its second reader to find it in the cache.
 const chunk = 1 << 20
 
-// summedWriter hashes what it writes. Hashing and writing each chunk run side by side, because each alone is about as
-// fast as a good disk.
+// summedWriter hashes what it writes. Hashing and writing of each chunk run in parallel, because
+// each alone is about as fast as a good disk.
 type summedWriter struct {
 	w    io.Writer
 	hash hash.Hash
@@ -42,8 +42,8 @@ func (s *summedWriter) Write(p []byte) (int, error) {
 	return written, nil
 }
 
-// writeFile creates dir/name, lets write fill it, and returns its record, which is of no part yet, once the file is on
-// the disk.
+// writeFile creates dir/name, lets write fill it, and returns its record, not yet assigned to a
+// part, once the file is on disk.
 func writeFile(fs fileSystem, dir, name string, write func(io.Writer) error) (record fileRecord, err error) {
 	f, err := fs.Create(filepath.Join(dir, name))
 	if err != nil {
@@ -100,7 +100,7 @@ func verifyFile(w Watch, dir string, want fileRecord) error {
 		return fmt.Errorf("%s: %d bytes, the manifest says %d", path, info.Size(), want.Size)
 	}
 	h := sha256.New()
-	// Not f itself, whose WriteTo would copy through a small buffer of its own.
+	// Not f itself, whose WriteTo would copy through its own small buffer.
 	if _, err := io.CopyBuffer(h, watchedReader{f, w}, make([]byte, max(1, min(chunk, want.Size)))); err != nil {
 		return err
 	}

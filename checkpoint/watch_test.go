@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestWatch: each operation on the disk is told of before it and behind it, one after the other,
-// also one that fails.
+// TestWatch: each operation on the disk is reported before and after it, one after the other, even
+// one that fails.
 func TestWatch(t *testing.T) {
 	for _, at := range []int{0, 1, 4, 9} {
 		dir := t.TempDir()
@@ -42,7 +42,7 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// TestWatchShare: a share of several processes, too.
+// TestWatchShare: the same for a share of several processes.
 func TestWatchShare(t *testing.T) {
 	dir := t.TempDir()
 	r := lock(t, dir)
@@ -59,7 +59,8 @@ func TestWatchShare(t *testing.T) {
 	}
 }
 
-// TestOpenerWatches: each file of a checkpoint that is verified or read is told of, and each tensor.
+// TestOpenerWatches: each file of a checkpoint that is verified or read is reported, and each
+// tensor.
 func TestOpenerWatches(t *testing.T) {
 	dir := t.TempDir()
 	model, optimizer := tensors(1)

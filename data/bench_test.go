@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// benchDataset prepares about 16 MiB of made-up words, two groups of spans.
+// benchDataset prepares about 16 MiB of random words, two groups of spans.
 func benchDataset(b *testing.B, seqLen int) *Dataset {
 	b.Helper()
 	c := testConfig(b, benchText(b))
@@ -42,8 +42,8 @@ func benchText(b *testing.B) string {
 	return writeFiles(b, files)
 }
 
-// BenchmarkLoader streams batches of 16 rows, decoding included, and reports how long Next waits where nothing
-// else is done meanwhile.
+// BenchmarkLoader streams batches of 16 rows, including decoding, and reports how long Next waits
+// if nothing else happens in the meantime.
 func BenchmarkLoader(b *testing.B) {
 	const batch = 16
 	for _, seqLen := range []int{512, 4096} {
@@ -66,8 +66,8 @@ func BenchmarkLoader(b *testing.B) {
 	}
 }
 
-// BenchmarkShareLoader streams the share of one of several processes, of batches of one row each, and reports the
-// tokens of the whole batches.
+// BenchmarkShareLoader streams the share of one of several processes, with batches of one row for
+// each, and reports the tokens of the whole batches.
 func BenchmarkShareLoader(b *testing.B) {
 	for _, seqLen := range []int{512, 4096} {
 		d := benchDataset(b, seqLen)
@@ -91,7 +91,7 @@ func BenchmarkShareLoader(b *testing.B) {
 	}
 }
 
-// BenchmarkRows packs batches from a group that is open already.
+// BenchmarkRows packs batches from a group that is already open.
 func BenchmarkRows(b *testing.B) {
 	d := benchDataset(b, 512)
 	dst := make([]int32, 16*513)

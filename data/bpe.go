@@ -13,11 +13,11 @@ import (
 //
 //	literals before -> normalize -> literals after -> split into words -> symbols -> merges
 //
-// Words are encoded alone, so their ids are kept in a cache.
+// Words are encoded independently of each other, so their ids are cached.
 type bpe struct {
 	vocabulary
 
-	before    literals // found in the text as it is
+	before    literals // found in the unmodified text
 	normalize func(dst, text []byte, first bool) []byte
 	after     literals // found in the normalized text
 	split     splitter
@@ -30,7 +30,8 @@ type bpe struct {
 	scratch sync.Pool
 }
 
-// splitter cuts normalized text into words, which emit gets in order. first says that the text begins the document.
+// splitter splits normalized text into words, which emit receives in order. first says that the
+// text is at the beginning of the document.
 type splitter func(text []byte, first bool, emit func(word []byte))
 
 const (
@@ -95,7 +96,7 @@ func (t *bpe) encodeWord(s *scratch, word []byte) {
 	}
 }
 
-// scratch is what one goroutine encodes with.
+// scratch is the working memory of one goroutine.
 type scratch struct {
 	out    []int32
 	normal []byte
@@ -106,14 +107,14 @@ type scratch struct {
 
 func (s *scratch) put(id int32) { s.out = append(s.out, id) }
 
-// symbol is a part of a word, in a list that is linked in both directions.
+// symbol is a part of a word, in a doubly linked list.
 type symbol struct {
 	id         int32 // none for what has no symbol, and for what was merged into another
 	start      int32 // in the word, in bytes
 	prev, next int32
 }
 
-// symbols makes the list of a word's bytes or characters.
+// symbols builds the list of a word's bytes or characters.
 func (t *bpe) symbols(s *scratch, word []byte) {
 	s.list = s.list[:0]
 	add := func(id int32, start int) {
@@ -140,7 +141,8 @@ func (t *bpe) symbols(s *scratch, word []byte) {
 	}
 }
 
-// merge applies merges until none is left: always the one of the lowest rank, of equals the leftmost.
+// merge applies merges until none is left: always the one of the lowest rank, and among equals the
+// leftmost.
 func (t *bpe) merge(s *scratch) {
 	s.heap = s.heap[:0]
 	suggest := func(left int32) {
@@ -165,7 +167,7 @@ func (t *bpe) merge(s *scratch) {
 		right := &s.list[left.next]
 		m, ok := t.merges.find(left.id, right.id)
 		if !ok || uint64(m.rank) != top>>32 {
-			continue // one of the two has been merged with another since
+			continue // one of the two has been merged with another in the meantime
 		}
 		left.id, right.id = m.id, none
 		left.next = right.next
@@ -237,14 +239,14 @@ func (s *scratch) pop() uint64 {
 	return top
 }
 
-// merged is what two neighbors become, and how early.
+// merged is the result of merging two neighbors, and the rank of the merge.
 type merged struct {
 	rank uint32
 	id   int32
 }
 
-// pairTable maps pairs of symbols to merges: a hash table with open addressing, half full at most. It is read for
-// every pair of neighbors, several times faster than a Go map.
+// pairTable maps pairs of symbols to merges: a hash table with open addressing, at most half full.
+// It is read for every pair of neighbors and is several times faster than a Go map.
 type pairTable struct {
 	keys   []uint64 // left<<32 | right, plus 1 so that 0 is a free place
 	merges []merged
@@ -256,7 +258,7 @@ func newPairTable(n int) pairTable {
 	return pairTable{keys: make([]uint64, 2<<size), merges: make([]merged, 2<<size), shift: 64 - size - 1}
 }
 
-// place is where a key is, or the free place where it belongs.
+// place returns where a key is, or the free place where it belongs.
 func (p *pairTable) place(key uint64) uint64 {
 	mask := uint64(len(p.keys) - 1)
 	i := key * 0x9e3779b97f4a7c15 >> p.shift
@@ -268,7 +270,7 @@ func (p *pairTable) place(key uint64) uint64 {
 
 func pairKey(left, right int32) uint64 { return uint64(uint32(left))<<32 | uint64(uint32(right)) + 1 }
 
-// set replaces what the pair had before.
+// set replaces what was stored for the pair.
 func (p *pairTable) set(left, right int32, m merged) {
 	key := pairKey(left, right)
 	i := p.place(key)
@@ -283,7 +285,7 @@ func (p *pairTable) find(left, right int32) (merged, bool) {
 	return p.merges[i], p.keys[i] != 0
 }
 
-// literals are texts that have an id of their own wherever they occur.
+// literals are texts that have their own id wherever they occur.
 type literals struct {
 	first [256][]literal // by first byte, the longest first
 	any   bool
@@ -314,8 +316,8 @@ func (l *literals) at(text []byte) (literal, bool) {
 	return literal{}, false
 }
 
-// cut hands literals to found and the parts between them, which are not empty, to between. first says that a part
-// begins the text.
+// cut passes literals to found, and the nonempty parts between them to between. first says that a
+// part is at the beginning of the text.
 func (l *literals) cut(text []byte, between func(part []byte, first bool), found func(id int32)) {
 	from := 0
 	if l.any {

@@ -15,13 +15,14 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// TrainTokenizer learns a byte-level BPE from the text that c names, and returns the files of Hugging Face's form: a
-// tokenizer.json whose ids are the 256 bytes, the merges in the order they were found, and the end-of-text token.
-// Words are split as Llama 3 splits them. vocabSize bounds the number of ids; there are fewer where no two pieces are
-// neighbors more than once. Equal text gives equal files.
+// TrainTokenizer learns a byte-level BPE from the text that c names, and returns the files in
+// Hugging Face's format: a tokenizer.json whose ids are the 256 bytes, the merges in the order they
+// were found, and the end-of-text token. Words are split as in Llama 3. vocabSize limits the number
+// of ids; there are fewer if no pair of neighboring pieces occurs more than once. Equal text gives
+// equal files.
 //
-// Memory grows with the number of different words. progress, which may be nil, is called now and then, from one
-// goroutine at a time.
+// Memory grows with the number of different words. progress, which may be nil, is called from time
+// to time, from one goroutine at a time.
 func TrainTokenizer(ctx context.Context, c TextConfig, vocabSize int, progress func(Progress)) (map[string][]byte, error) {
 	if vocabSize < minTrainedVocab || vocabSize > maxTrainedVocab {
 		return nil, fmt.Errorf("vocab_size: must be %d to %d, is %d", minTrainedVocab, maxTrainedVocab, vocabSize)
@@ -47,7 +48,8 @@ func TrainTokenizer(ctx context.Context, c TextConfig, vocabSize int, progress f
 	return t.files(), nil
 }
 
-// Bounds of a trained vocabulary: the bytes, one merge and the end-of-text token; ids that fit in tens of megabytes.
+// Bounds of a trained vocabulary: the bytes, one merge and the end-of-text token; and ids that fit
+// in tens of megabytes.
 const (
 	minTrainedVocab = 258
 	maxTrainedVocab = 1 << 20
@@ -109,9 +111,9 @@ func countWords(ctx context.Context, c TextConfig, progress func(Progress)) (map
 	return all, nil
 }
 
-// countPart counts the words of the chunks that it gets, of files below folder.
+// countPart counts the words of the chunks that it receives, of files below folder.
 func countPart(work <-chan *chunk, folder, jsonlField string, split splitter) (map[string]int64, error) {
-	counts := map[string]*int64{} // by pointer: a word that was seen before needs no string of its own
+	counts := map[string]*int64{} // by pointer: a word that was seen before needs no new string
 	for part := range work {
 		for _, raw := range part.raw {
 			text, err := raw.text(jsonlField)
@@ -135,10 +137,10 @@ func countPart(work <-chan *chunk, folder, jsonlField string, split splitter) (m
 	return total, nil
 }
 
-// bpeTrainer holds the words as they are merged so far, and how often each pair of neighbors occurs.
+// bpeTrainer holds the words as merged so far, and how often each pair of neighbors occurs.
 type bpeTrainer struct {
 	pieces []string         // by id
-	ids    map[string]int32 // of pieces: two pairs may make the same one
+	ids    map[string]int32 // of pieces: two pairs may form the same one
 	merges [][2]int32
 	merged map[[2]int32]bool
 
@@ -154,10 +156,10 @@ type trainedWord struct {
 
 type pairCount struct {
 	count int64
-	words []int32 // that have it, or had it once
+	words []int32 // that contain it, or once did
 }
 
-// candidate is a pair with the count that it had when it was put on the heap.
+// candidate is a pair with its count at the time when it was put on the heap.
 type candidate struct {
 	left, right int32
 	count       int64
@@ -185,7 +187,7 @@ func newBPETrainer(counts map[string]int64) *bpeTrainer {
 	return t
 }
 
-// add makes a piece, or finds the one that there is, and returns its id.
+// add adds a piece, or finds the existing one, and returns its id.
 func (t *bpeTrainer) add(piece string) int32 {
 	id, ok := t.ids[piece]
 	if !ok {
@@ -217,7 +219,7 @@ func (t *bpeTrainer) count(word int32, ids []int32, n int64, grown func(pair [2]
 	}
 }
 
-// best takes the most frequent pair from the heap, of equals the one with the lowest ids.
+// best takes the most frequent pair from the heap, among equals the one with the lowest ids.
 func (t *bpeTrainer) best() (candidate, bool) {
 	for len(t.heap) > 0 {
 		top := heap.Pop(&t.heap).(candidate)
@@ -234,11 +236,12 @@ func (t *bpeTrainer) best() (candidate, bool) {
 	return candidate{}, false
 }
 
-// merge joins the pair wherever it occurs.
+// merge merges the pair wherever it occurs.
 func (t *bpeTrainer) merge(c candidate) {
 	pair := [2]int32{c.left, c.right}
 	id := t.add(t.pieces[c.left] + t.pieces[c.right])
-	// A pair comes back where another merge makes one of its two pieces once more; its rank is that of the first time.
+	// A pair comes back if another merge forms one of its two pieces again; its rank is that of the
+	// first time.
 	if !t.merged[pair] {
 		t.merged[pair] = true
 		t.merges = append(t.merges, pair)
@@ -298,7 +301,7 @@ func (h *pairHeap) Pop() any {
 	return x
 }
 
-// files are the vocabulary as the Hugging Face libraries read it.
+// files returns the vocabulary in the format that the Hugging Face libraries read.
 func (t *bpeTrainer) files() map[string][]byte {
 	chars := byteLevelAlphabet()
 	names := make([]string, len(t.pieces))

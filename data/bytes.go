@@ -12,7 +12,7 @@ import (
 // endOfText is the name of the end-of-text token in exported files.
 const endOfText = "<|endoftext|>"
 
-// byteTokenizer maps each byte to the id of its value. Any bytes are text to it, valid UTF-8 or not.
+// byteTokenizer maps each byte to the id of its value. It accepts any bytes, valid UTF-8 or not.
 type byteTokenizer struct{}
 
 func (byteTokenizer) Name() string   { return "bytes" }
@@ -60,7 +60,7 @@ func (t byteTokenizer) ExportFiles() map[string][]byte {
 	return byteLevelFiles(vocab, []string{}, int(t.EOS()), byteLevel, byteLevel)
 }
 
-// byteLevelFiles are the files of a byte-level BPE whose end-of-text token has the id eos.
+// byteLevelFiles returns the files of a byte-level BPE whose end-of-text token has the id eos.
 func byteLevelFiles(vocab map[string]int, merges []string, eos int, preTokenizer, decoder any) map[string][]byte {
 	tokenizer := tokenizerFile(map[string]any{
 		"added_tokens":  []any{specialToken(eos, endOfText)},
@@ -76,7 +76,8 @@ func byteLevelFiles(vocab map[string]int, merges []string, eos int, preTokenizer
 	return map[string][]byte{tokenizerJSON: tokenizer, tokenizerConfig: mustJSON(config)}
 }
 
-// tokenizerFile is a tokenizer.json of a BPE model; parts and model have what is not null or the same in all.
+// tokenizerFile returns a tokenizer.json of a BPE model; parts and model contain what is neither
+// null nor the same in all of them.
 func tokenizerFile(parts, model map[string]any) []byte {
 	file := map[string]any{"version": "1.0", "truncation": nil, "padding": nil, "normalizer": nil, "pre_tokenizer": nil, "post_processor": nil}
 	maps.Copy(file, parts)
@@ -90,8 +91,8 @@ func specialToken(id int, content string) map[string]any {
 		"single_word": false, "lstrip": false, "rstrip": false, "normalized": false}
 }
 
-// byteLevelAlphabet is the table that GPT-2's bytes_to_unicode makes: bytes that are printable in Latin-1 stand
-// for themselves, the others for the characters from U+0100 on, in order.
+// byteLevelAlphabet is the table made by GPT-2's bytes_to_unicode: bytes that are printable in
+// Latin-1 stand for themselves, the others for the characters from U+0100 on, in order.
 func byteLevelAlphabet() [256]rune {
 	var chars [256]rune
 	next := rune(0x100)
@@ -107,7 +108,7 @@ func byteLevelAlphabet() [256]rune {
 	return chars
 }
 
-// mustJSON encodes a value made of structs, maps, slices and scalars, which cannot fail.
+// mustJSON encodes a value that consists of structs, maps, slices and scalars, so it cannot fail.
 func mustJSON(v any) []byte {
 	var out bytes.Buffer
 	encoder := json.NewEncoder(&out)

@@ -12,19 +12,21 @@ import (
 	"github.com/bmatcuk/doublestar/v4"
 )
 
-// maxSeqLen keeps the window of open blocks (see order) within about a GiB.
+// maxSeqLen keeps the window of open blocks (see order) below about a GiB.
 const maxSeqLen = 1 << 24
 
 // Config is the `data:` section of a recipe.
 type Config struct {
-	// Text is the folder of text that the shards are made from. It may be left out when Shards exists.
+	// Text is the folder of text that the shards are made from. It may be omitted if Shards exists.
 	Text TextConfig `yaml:"text"`
 
-	// Shards is the folder of token shards. Prepare makes it from Text when it is absent, and uses it as it is
-	// when it was made from the same settings. $NAME and ${NAME} are replaced as in TextConfig.Path.
+	// Shards is the folder of token shards. Prepare makes it from Text if it doesn't exist, and
+	// uses it unchanged if it was made from the same settings. $NAME and ${NAME} are replaced as in
+	// TextConfig.Path.
 	Shards string `yaml:"shards"`
 
-	// Mixture has the sources that training rows are drawn from by weight, instead of Text and Shards.
+	// Mixture lists the sources that training rows are drawn from by weight, instead of Text and
+	// Shards.
 	Mixture []WeightedSource `yaml:"mixture"`
 
 	// Tokenizer names the tokenizer, see NewTokenizer. The model's vocab_size must be at least its VocabSize.
@@ -33,43 +35,45 @@ type Config struct {
 	// SeqLen is T, the number of positions in a training row, in tokens.
 	SeqLen int `yaml:"seq_len"`
 
-	// ValidationFraction is the share of documents, in [0, 1), that is kept out of training. A document's side
-	// depends on the hash of its bytes alone, so equal documents stay on one side. 0 keeps nothing out.
+	// ValidationFraction is the fraction of documents, in [0, 1), that is held out of training. The
+	// split of a document depends only on the hash of its bytes, so equal documents are in the same
+	// split. 0 holds nothing out.
 	ValidationFraction float64 `yaml:"validation_fraction"`
 
-	// Seed sets the order of the training blocks, and nothing else.
+	// Seed determines the order of the training blocks, and nothing else.
 	Seed uint64 `yaml:"seed"`
 
-	// Generate makes rows up instead of reading shards.
+	// Generate generates rows instead of reading shards.
 	Generate Generated `yaml:"generate"`
 
-	// ResetState keeps the documents of a row apart: what a model remembers is reset where one ends, so that each is
-	// seen as it would be alone. Without it a token sees what stands before it in the row, other documents included.
+	// ResetState keeps the documents of a row apart: a model's state is reset at the end of each,
+	// so that each is processed as it would be alone. Without it a token sees everything before it
+	// in the row, including other documents.
 	ResetState bool `yaml:"reset_state"`
 
-	// SkipVerify leaves out the checksum of whole shards when a dataset is opened, which reads every byte of
-	// them. Sizes, schemas and counts are checked all the same.
+	// SkipVerify skips the checksums of whole shards when a dataset is opened, which read every
+	// byte of them. Sizes, schemas and counts are checked in any case.
 	SkipVerify bool `yaml:"skip_verify"`
 }
 
 // TextConfig says which files of a folder are read, and how.
 type TextConfig struct {
-	// Path is the folder. $NAME and ${NAME} stand for environment variables; an unset one is an error.
-	// $GOROOT needs no variable where a Go toolchain is installed.
+	// Path is the folder. $NAME and ${NAME} stand for environment variables; an unset one is an
+	// error. $GOROOT needs no variable if a Go toolchain is installed.
 	Path string `yaml:"path"`
 
-	// Include and Exclude are doublestar patterns (`**/*.go`) over paths relative to Path, with slashes.
-	// A file is read when any Include pattern (or none is given) and no Exclude pattern matches its path,
-	// with or without a .gz or .zst suffix.
+	// Include and Exclude are doublestar patterns (`**/*.go`) over paths relative to Path, with
+	// slashes. A file is read if an Include pattern matches its path (or none is given) and no
+	// Exclude pattern does, with or without a .gz or .zst suffix.
 	Include []string `yaml:"include"`
 	Exclude []string `yaml:"exclude"`
 
-	// JSONLField is the field of each line of a .jsonl file that holds the document's text, and the column of each
-	// row of a .parquet file.
+	// JSONLField is the field of each line of a .jsonl file that contains the document's text, and
+	// the column of a .parquet file.
 	JSONLField string `yaml:"jsonl_field"`
 }
 
-// DefaultConfig holds the values of the keys that a recipe may leave out.
+// DefaultConfig returns the values of the keys that a recipe may leave out.
 func DefaultConfig() Config {
 	return Config{
 		Text:               TextConfig{JSONLField: "text"},
@@ -81,7 +85,7 @@ func DefaultConfig() Config {
 	}
 }
 
-// Validate reports the first bad key. It looks at no file.
+// Validate reports the first wrong key. It doesn't access any file.
 func (c Config) Validate() error {
 	if err := c.Generate.validate(); err != nil {
 		return err
@@ -107,7 +111,7 @@ func (c Config) Validate() error {
 	return c.Text.validate()
 }
 
-// validate reports the first bad key. It looks at no file.
+// validate reports the first wrong key. It doesn't access any file.
 func (t TextConfig) validate() error {
 	if t.Path != "" && t.JSONLField == "" {
 		return errors.New("data.text.jsonl_field: is empty: name the field of a JSONL line that holds the text")
@@ -125,7 +129,7 @@ func (t TextConfig) validate() error {
 	return nil
 }
 
-// folder returns Path with its variables replaced, after a look that it is a folder.
+// folder returns Path with its variables replaced, after checking that it is a folder.
 func (t TextConfig) folder() (string, error) {
 	dir, err := expand("data.text.path", t.Path)
 	if err != nil {
@@ -179,7 +183,7 @@ func usesGOROOT(path string) bool {
 	return strings.Contains(path, "$GOROOT") || strings.Contains(path, "${GOROOT}")
 }
 
-// goroot returns the folder of the Go toolchain, "" without one.
+// goroot returns the folder of the Go toolchain, or "".
 func goroot() string {
 	if dir := os.Getenv("GOROOT"); dir != "" {
 		return dir

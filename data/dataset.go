@@ -8,11 +8,11 @@ import (
 	"sync"
 )
 
-// Dataset is the training or the validation split of a Config, as samples: rows of T+1 tokens, see splitReader. With
-// a mixture it has one part for each source. The samples of training are drawn from the parts by weight, those of
-// validation are the blocks of all parts, one part after the other.
+// Dataset is the training or the validation split of a Config, as samples: rows of T+1 tokens, see
+// splitReader. With a mixture it has one part for each source. Training samples are drawn from the
+// parts by weight; validation samples are the blocks of all parts, one part after the other.
 //
-// It is safe for use by several goroutines at once. It keeps no file open.
+// It is safe for concurrent use. It keeps no file open.
 type Dataset struct {
 	tok    Tokenizer
 	seqLen int
@@ -21,14 +21,14 @@ type Dataset struct {
 	mix    mixture
 	print  string
 
-	generated *generator // in place of parts
+	generated *generator // instead of parts
 
 	mu      sync.Mutex
-	windows []window // of Rows, one for each part
+	windows []window // for Rows, one for each part
 }
 
-// Open reads and checks the shards' footers, and unless c.SkipVerify is set their checksums. The training split is
-// shuffled by c.Seed, the validation split is in order.
+// Open reads and checks the shards' footers and, unless c.SkipVerify is set, their checksums. The
+// training split is shuffled by c.Seed, the validation split is in order.
 func Open(ctx context.Context, c Config, split Split) (*Dataset, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -74,24 +74,23 @@ func Open(ctx context.Context, c Config, split Split) (*Dataset, error) {
 	return d, nil
 }
 
-// generate gives the dataset rows that are made up.
+// generate gives the dataset generated rows.
 func (d *Dataset) generate(c Config, split Split) (err error) {
 	if d.generated, err = newGenerator(c, d.tok, split); err != nil {
 		return err
 	}
 	d.print, d.names = d.generated.fingerprint(), []string{""}
-	return d.Rows(0, 1, make([]int32, c.SeqLen+1)) // refuses rows that are too short
+	return d.Rows(0, 1, make([]int32, c.SeqLen+1)) // rejects rows that are too short
 }
 
 // Tokenizer is the tokenizer of the shards.
 func (d *Dataset) Tokenizer() Tokenizer { return d.tok }
 
-// Fingerprint identifies the tokens of all shards, and the weights of a mixture: runs with the same fingerprint,
-// seq_len and seed see the same batches.
+// Fingerprint identifies the tokens of all shards, and the weights of a mixture: runs with the same
+// fingerprint, seq_len and seed see the same batches.
 func (d *Dataset) Fingerprint() string { return d.print }
 
-// UnigramBitsPerByte is that of the manifest, see there; ok is false for a mixture, and for
-// generated rows.
+// UnigramBitsPerByte is that of the manifest; ok is false for a mixture, and for generated rows.
 func (d *Dataset) UnigramBitsPerByte() (bits float64, ok bool) {
 	if len(d.parts) != 1 {
 		return 0, false
@@ -102,10 +101,12 @@ func (d *Dataset) UnigramBitsPerByte() (bits float64, ok bool) {
 // SeqLen is T.
 func (d *Dataset) SeqLen() int { return d.seqLen }
 
-// Tokens is the length of the split's stream, or of all parts' streams, end-of-text tokens included.
+// Tokens returns the length of the split's stream, or of all parts' streams, including end-of-text
+// tokens.
 func (d *Dataset) Tokens() int64 { return d.sum(func(p *splitReader) int64 { return p.tokens }) }
 
-// Blocks is the number of blocks in the split, or in all parts: without a mixture, the rows of an epoch.
+// Blocks returns the number of blocks in the split, or in all parts: without a mixture, the rows of
+// an epoch.
 func (d *Dataset) Blocks() int64 {
 	if d.generated != nil {
 		return generatedRows
@@ -113,7 +114,8 @@ func (d *Dataset) Blocks() int64 {
 	return d.sum(func(p *splitReader) int64 { return p.order.blocks })
 }
 
-// LeftOver is the number of tokens at the end of the streams that are no block's target.
+// LeftOver returns the number of tokens at the end of the streams that are not the target of any
+// block.
 func (d *Dataset) LeftOver() int64 {
 	return d.sum(func(p *splitReader) int64 { return p.tokens - 1 - p.order.blocks*int64(p.seqLen) })
 }
@@ -127,13 +129,14 @@ func (d *Dataset) sum(of func(*splitReader) int64) (n int64) {
 
 // SourceRead says how much of a source has been read.
 type SourceRead struct {
-	Name   string  `json:"name,omitempty"` // none without a mixture
+	Name   string  `json:"name,omitempty"` // empty without a mixture
 	Rows   int64   `json:"rows"`
 	Tokens int64   `json:"tokens"` // of the rows' targets
 	Epochs float64 `json:"epochs"`
 }
 
-// Read counts, for each source, the rows among the first samples of training. It is nil for generated rows.
+// Read counts, for each source, its rows among the first samples of training. It returns nil for
+// generated rows.
 func (d *Dataset) Read(samples int64) []SourceRead {
 	var list []SourceRead
 	for i, p := range d.parts {
@@ -143,8 +146,8 @@ func (d *Dataset) Read(samples int64) []SourceRead {
 	return list
 }
 
-// Batch fills dst, (B, T+1) row-major, with the rows of global batch step: samples step*B to step*B+B-1.
-// The inputs of a row are its first T tokens, the targets its last T.
+// Batch fills dst, (B, T+1) row-major, with the rows of global batch step: samples step*B to
+// step*B+B-1. The inputs of a row are its first T tokens, the targets its last T.
 func (d *Dataset) Batch(step int64, batch int, dst []int32) error {
 	first, err := firstSample(step, batch)
 	if err != nil {
@@ -153,7 +156,7 @@ func (d *Dataset) Batch(step int64, batch int, dst []int32) error {
 	return d.Rows(first, batch, dst)
 }
 
-// firstSample is the first sample of a global batch.
+// firstSample returns the first sample of a global batch.
 func firstSample(step int64, batch int) (int64, error) {
 	if batch < 1 || step < 0 || step > math.MaxInt64/int64(batch) {
 		return 0, fmt.Errorf("data: no batch of %d rows at step %d", batch, step)
@@ -161,9 +164,9 @@ func firstSample(step int64, batch int) (int64, error) {
 	return step * int64(batch), nil
 }
 
-// Rows fills dst, (n, T+1) row-major, with n samples from the sample numbered first. Without a mixture sample g is
-// row g mod Blocks() of epoch g / Blocks(). It is quick where samples are near those of the call before; a Loader
-// reads ahead besides.
+// Rows fills dst, (n, T+1) row-major, with n samples starting at number first. Without a mixture
+// sample g is row g mod Blocks() of epoch g / Blocks(). It is fast if samples are close to those of
+// the previous call; a Loader also reads ahead.
 func (d *Dataset) Rows(first int64, n int, dst []int32) error {
 	if err := d.checkRows(first, n, len(dst)); err != nil {
 		return err

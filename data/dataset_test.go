@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// shuffledDataset is a training split whose order has several groups of several spans.
+// shuffledDataset returns a training split whose order has several groups of several spans.
 func shuffledDataset(t testing.TB, seed uint64) *Dataset {
 	t.Helper()
 	c := testConfig(t, writeFiles(t, corpus(150)))

@@ -16,7 +16,7 @@ func ExampleNewTokenizer() {
 		fmt.Println(err)
 		return
 	}
-	ids, err := tok.Encode([]int32{tok.EOS()}, []byte("Go!")) // a text begins behind an end of text
+	ids, err := tok.Encode([]int32{tok.EOS()}, []byte("Go!")) // a text starts after an end of text
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -59,7 +59,7 @@ func ExampleOpen() {
 	}
 	inputs, targets := make([]int32, c.SeqLen), make([]int32, c.SeqLen)
 	data.SplitRow(batch[:c.SeqLen+1], inputs, targets)
-	fmt.Println(ds.Tokens(), "tokens") // bytes, and an end of text behind each file
+	fmt.Println(ds.Tokens(), "tokens") // bytes, and an end of text after each file
 	fmt.Printf("%q\n%q\n", ds.Tokenizer().Decode(nil, inputs), ds.Tokenizer().Decode(nil, targets))
 	// Output:
 	// 585 tokens

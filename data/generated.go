@@ -7,12 +7,14 @@ import (
 	"strings"
 )
 
-// Generated is the `data.generate:` section: rows that are made up as they are read, without text or shards.
+// Generated is the `data.generate:` section: rows that are generated as they are read, without text
+// or shards.
 type Generated struct {
-	// Task is what a row asks for: passkey or phonebook; empty reads shards.
+	// Task is what a row asks for: passkey or phonebook; empty means that shards are read.
 	Task string `yaml:"task"`
 
-	// Loss is the tokens that count: answer, the answer and the end of text after it, or all of the row.
+	// Loss selects the tokens that count: answer, which is the answer and the end of text after it,
+	// or all of the row.
 	Loss string `yaml:"loss"`
 }
 
@@ -37,22 +39,23 @@ func (g Generated) validate() error {
 // generatedRows is the number of rows in an epoch of generated data: no run sees them all.
 const generatedRows = 1 << 40
 
-// Question is a prompt that one answer is right for.
+// Question is a prompt with one correct answer.
 type Question struct {
-	// Prompt begins with the end-of-text token, as texts do.
+	// Prompt starts with the end-of-text token, as texts do.
 	Prompt []int32
 	Answer string
-	// answer is " " and the answer in tokens.
+	// answer is the tokens of " " followed by the answer.
 	answer []int32
 }
 
 // task makes rows.
 type task interface {
-	// row is a question whose prompt and answer, with an end of text, are at most n tokens.
+	// row returns a question whose prompt and answer, with an end of text, have at most n tokens.
 	row(r *rand.Rand, n int) (Question, error)
 }
 
-// generator makes the rows of a dataset: each is a pure function of the seed, the split and the sample's number.
+// generator generates the rows of a dataset: each is a pure function of the seed, the split and the
+// sample's number.
 type generator struct {
 	task  task
 	tok   Tokenizer
@@ -61,7 +64,7 @@ type generator struct {
 	all   bool // all tokens count
 }
 
-// newGenerator is nil without a task.
+// newGenerator returns nil without a task.
 func newGenerator(c Config, tok Tokenizer, split Split) (*generator, error) {
 	g := &generator{tok: tok, split: split, seed: c.Seed, all: c.Generate.Loss == LossAll}
 	var err error
@@ -76,14 +79,14 @@ func newGenerator(c Config, tok Tokenizer, split Split) (*generator, error) {
 	return g, err
 }
 
-// Versions of the random streams of generated rows; they keep the splits apart.
+// Numbers of the random streams of generated rows; they keep the splits apart.
 const (
 	streamGenerated  = 3
 	streamValidation = 4
 )
 
-// fill makes n rows of T+1 tokens from the sample numbered first. A token that is no target is stored as its
-// complement, ^id.
+// fill generates n rows of T+1 tokens, starting at sample number first. A token that is not a
+// target is stored as its complement, ^id.
 func (g *generator) fill(first int64, n int, dst []int32) error {
 	width := len(dst) / n
 	stream := uint64(streamGenerated)
@@ -110,12 +113,13 @@ func (g *generator) fill(first int64, n int, dst []int32) error {
 	return nil
 }
 
-// fingerprint changes whenever a row would be another one.
+// fingerprint changes whenever any row would be different.
 func (g *generator) fingerprint() string {
 	return checksum(fmt.Appendf(nil, "generated 1 %T %v %d %s", g.task, g.all, g.seed, g.tok.Fingerprint()))
 }
 
-// SplitRow takes a row of T+1 tokens apart into T inputs and T targets. A target that does not count is -1.
+// SplitRow splits a row of T+1 tokens into T inputs and T targets. A target that does not count is
+// -1.
 func SplitRow(row, tokens, targets []int32) {
 	for i := range tokens {
 		tokens[i], targets[i] = row[i], row[i+1]
@@ -128,7 +132,8 @@ func SplitRow(row, tokens, targets []int32) {
 	}
 }
 
-// inside is the tokens of text as they are after before, which the tokens of a whole text may depend on.
+// inside returns the tokens of text when it follows before, since tokens may depend on the text
+// before them.
 func inside(tok Tokenizer, before, text string) ([]int32, error) {
 	head, err := tok.Encode(nil, []byte(before))
 	if err != nil {

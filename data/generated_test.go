@@ -55,8 +55,7 @@ What is the pass key\? The pass key is$`)
 	}
 }
 
-// TestPhonebookText: a line for each entry, two examples, a name; the answer is its
-// number.
+// TestPhonebookText: one line per entry, two examples, a name; the answer is its number.
 func TestPhonebookText(t *testing.T) {
 	tok := byteTokenizer{}
 	p, err := NewPhonebooks(tok)
@@ -108,8 +107,8 @@ func duplicates(list []string) bool {
 	return len(slices.Compact(sorted)) != len(list)
 }
 
-// TestGeneratedRows: a row is a pure function of seed, split and number, whatever the
-// batch, and its targets are the answer and the end of text.
+// TestGeneratedRows: a row is a pure function of seed, split and number, whatever the batch, and
+// its targets are the answer and the end of text.
 func TestGeneratedRows(t *testing.T) {
 	const seqLen = 600
 	for _, task := range []string{TaskPasskey, TaskPhonebook} {
@@ -169,7 +168,7 @@ func TestGeneratedRows(t *testing.T) {
 	}
 }
 
-// answers checks rows of which the answer counts against those of which all tokens do.
+// answers checks rows in which only the answer counts against those in which all tokens do.
 func answers(t *testing.T, all, rows []int32, seqLen int) {
 	t.Helper()
 	tok := byteTokenizer{}

@@ -16,7 +16,8 @@ import (
 // smallLayout gives small texts several row groups, shards and rows per document.
 var smallLayout = layout{RowGroupTokens: 64, ShardTokens: 2000}
 
-// writeFiles makes a folder of files from name -> content. Names that end in .gz or .zst are compressed.
+// writeFiles makes a folder of files from name -> content. Names that end in .gz or .zst are
+// compressed.
 func writeFiles(t testing.TB, files map[string]string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -61,7 +62,7 @@ func compressed(t testing.TB, name, content string) []byte {
 	return out.Bytes()
 }
 
-// corpus is n different documents of different lengths, one of them long.
+// corpus returns n different documents of different lengths, one of them long.
 func corpus(n int) map[string]string {
 	files := map[string]string{}
 	for i := range n {
@@ -112,7 +113,7 @@ func stream(t testing.TB, d *Dataset) []int32 {
 	return tokens
 }
 
-// documents cuts a token stream at its end-of-text tokens and decodes the parts.
+// documents splits a token stream at its end-of-text tokens and decodes the parts.
 func documents(t testing.TB, d *Dataset) []string {
 	t.Helper()
 	var out []string
@@ -131,7 +132,7 @@ func documents(t testing.TB, d *Dataset) []string {
 	return out
 }
 
-// checkError compares an error's text, where DIR stands for dir.
+// checkError compares an error's text, in which DIR stands for dir.
 func checkError(t testing.TB, err error, dir, want string) {
 	t.Helper()
 	if err == nil {
@@ -146,7 +147,7 @@ func checkError(t testing.TB, err error, dir, want string) {
 	}
 }
 
-// verify is the first thing that Verify finds wrong.
+// verify returns the first error that Verify finds.
 func verify(dir string) error {
 	list, err := Verify(context.Background(), dir)
 	for _, v := range list {

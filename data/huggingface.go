@@ -18,8 +18,9 @@ const (
 	tokenizerConfig = "tokenizer_config.json"
 )
 
-// hfTokenizer is what a tokenizer.json says. Parts that are only there to add tokens around a text (post_processor)
-// or to shorten it (truncation, padding) are not read: documents are cut by this package.
+// hfTokenizer is the content of a tokenizer.json. Parts that only add tokens around a text
+// (post_processor) or shorten it (truncation, padding) are not read: documents are split by this
+// package.
 type hfTokenizer struct {
 	AddedTokens  []hfAddedToken `json:"added_tokens"`
 	Normalizer   *hfPart        `json:"normalizer"`
@@ -69,7 +70,8 @@ func (m *hfMerge) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
-// openHuggingFace reads a tokenizer.json, and the end-of-text token from the tokenizer_config.json beside it.
+// openHuggingFace reads a tokenizer.json, and the end-of-text token from the tokenizer_config.json
+// next to it.
 func openHuggingFace(path string) (fileTokenizer, error) {
 	raw, err := os.ReadFile(path)
 	if err != nil {
@@ -133,7 +135,7 @@ func anyCrosses(vocab map[string]int32) bool {
 	return false
 }
 
-// check refuses models that this package has no code for.
+// check rejects models that this package doesn't support.
 func (m hfModel) check() error {
 	given := func(s *string) bool { return s != nil && *s != "" }
 	switch {
@@ -151,8 +153,8 @@ func (m hfModel) check() error {
 	return nil
 }
 
-// maxID bounds the ids of a vocabulary of n tokens, which may leave some out: memory grows
-// with the largest.
+// maxID limits the ids of a vocabulary of n tokens, which may have gaps: memory grows with the
+// largest id.
 func maxID(n int) int { return 2*n + 1<<16 }
 
 // model fills in pieces, symbols and merges.
@@ -204,12 +206,13 @@ func (t *bpe) model(m hfModel, byteLevel bool) error {
 	return nil
 }
 
-// isAddedName allows a vocabulary to hold special tokens' names, which are not written in bytes.
+// isAddedName allows a vocabulary to contain the names of special tokens, which are not written in
+// bytes.
 func isAddedName(piece string) bool {
 	return strings.HasPrefix(piece, "<") && strings.HasSuffix(piece, ">")
 }
 
-// alphabet sets what a word is made of at first.
+// alphabet sets the initial symbols of a word.
 func (t *bpe) alphabet(m hfModel, byteLevel bool) error {
 	for b := range t.bytes {
 		t.bytes[b] = none
@@ -250,7 +253,7 @@ func (t *bpe) alphabet(m hfModel, byteLevel bool) error {
 	return nil
 }
 
-// characterText is the text of a piece of a vocabulary of characters.
+// characterText returns the text of a piece in a vocabulary of characters.
 func characterText(piece string) ([]byte, error) {
 	var b byte
 	if n, err := fmt.Sscanf(piece, "<0x%02X>", &b); err == nil && n == 1 && len(piece) == 6 {
@@ -278,7 +281,7 @@ func byteLevelText() func(piece string) ([]byte, error) {
 	}
 }
 
-// addTokens takes up added tokens. Special ones are never found in a text, see Tokenizer.Encode.
+// addTokens adds the added tokens. Special ones are never found in a text, see Tokenizer.Encode.
 func (t *bpe) addTokens(tokens []hfAddedToken) error {
 	most := maxID(len(t.pieces) + len(tokens))
 	for _, a := range tokens {
@@ -312,7 +315,8 @@ func (t *bpe) addTokens(tokens []hfAddedToken) error {
 	return nil
 }
 
-// endOfTextID finds the end-of-text token: what tokenizer_config.json names, or a token with a well-known name.
+// endOfTextID finds the end-of-text token: the one that tokenizer_config.json names, or a token
+// with a well-known name.
 func endOfTextID(h hfTokenizer, config []byte) (int32, error) {
 	find := func(name string) (int32, bool) {
 		for _, a := range h.AddedTokens {

@@ -33,7 +33,8 @@ type hfPattern struct {
 	Regex  *string
 }
 
-// preTokenizer sets how words are split. byteLevel says that the vocabulary is written in GPT-2's alphabet of bytes.
+// preTokenizer sets how words are split. byteLevel says that the vocabulary is written in GPT-2's
+// alphabet of bytes.
 func (t *bpe) preTokenizer(p *hfPart) (byteLevel bool, err error) {
 	if p == nil {
 		return false, nil
@@ -84,8 +85,8 @@ func (t *bpe) preTokenizer(p *hfPart) (byteLevel bool, err error) {
 	return byteLevel, nil
 }
 
-// splitter makes a Split pre-tokenizer. The matches are the words; of what lies between them there is none with
-// behavior Removed and invert.
+// splitter makes a Split pre-tokenizer. The matches are the words; with behavior Removed and
+// invert, what lies between them is dropped.
 func (p hfPart) splitter() (splitter, error) {
 	removeGaps := p.Behavior == "Removed" && p.Invert
 	if p.Behavior != "Isolated" && !removeGaps {
@@ -135,7 +136,7 @@ func prefixSpace(dst, text []byte, _ bool) []byte {
 	return append(dst, text...)
 }
 
-// normalizer makes the chain of p, and then after, which may be nil.
+// normalizer makes the chain of p followed by after, which may be nil.
 func normalizer(p *hfPart, after func(dst, text []byte, first bool) []byte) (func(dst, text []byte, first bool) []byte, error) {
 	if p == nil {
 		return after, nil

@@ -15,22 +15,22 @@ type Report struct {
 	Train      SplitReport `json:"train"`
 	Validation SplitReport `json:"validation"`
 
-	// UnigramBitsPerByte is Manifest.UnigramBitsPerByte, nil where it cannot be told.
+	// UnigramBitsPerByte is Manifest.UnigramBitsPerByte, nil if it is unknown.
 	UnigramBitsPerByte *float64 `json:"unigram_bits_per_byte"`
 }
 
-// SplitReport holds what the files of a split add to its SplitInfo.
+// SplitReport is what the files of a split add to its SplitInfo.
 type SplitReport struct {
 	Files            int     `json:"files"`
 	FileBytes        int64   `json:"file_bytes"`
 	RowGroups        int     `json:"row_groups"`
 	LargestRowGroup  int64   `json:"largest_row_group"` // in tokens
-	CompressionRatio float64 `json:"compression_ratio"` // bytes of text over FileBytes
+	CompressionRatio float64 `json:"compression_ratio"` // bytes of text divided by FileBytes
 	MeanDocument     float64 `json:"mean_document"`     // in tokens
 	BytesPerToken    float64 `json:"bytes_per_token"`
 }
 
-// Inspect describes a folder of shards. It decodes no tokens, see Verify.
+// Inspect describes a folder of shards. It decodes no tokens; see Verify.
 func Inspect(dir string) (Report, error) {
 	m, err := ReadManifest(dir)
 	if err != nil {
@@ -72,7 +72,7 @@ func inspectSplit(dir string, m Manifest, split Split) (SplitReport, error) {
 	return r, nil
 }
 
-// WriteText writes the report for people to read.
+// WriteText writes the report for people.
 func (r Report) WriteText(w io.Writer) error {
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(format string, args ...any) { fmt.Fprintf(out, format+"\n", args...) }

@@ -80,7 +80,7 @@ single-byte frequencies of train give validation 7.5981 bits per byte
 	}
 }
 
-// foreignFolder is a folder of one training shard, written by another program.
+// foreignFolder returns a folder with one training shard, written by another program.
 func foreignFolder(t testing.TB, documents int64, fill func(*array.RecordBuilder)) Config {
 	t.Helper()
 	raw := foreignShard(t, shardMetadata(), shardFields(arrow.PrimitiveTypes.Int32), compress.Codecs.Zstd, fill)

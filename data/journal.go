@@ -16,8 +16,8 @@ import (
 // journalName is a file in a folder that is being prepared.
 const journalName = "prepare.json"
 
-// journal says how far a prepare has come: what is in whole shards on disk, and where in the text to go on. The
-// result is the same as without a stop.
+// journal says how far a prepare has come: what is in complete shards on disk, and where in the
+// text to continue. The result is the same as without a stop.
 type journal struct {
 	dir   string
 	files []sourceFile
@@ -26,7 +26,7 @@ type journal struct {
 	Settings  Settings `json:"settings"`
 	Tokenizer string   `json:"tokenizer"`
 	Layout    layout   `json:"layout"`
-	// Read identifies the files up to the one of Next by names, sizes and times of change.
+	// Read identifies the files up to the one of Next by names, sizes and modification times.
 	Read       string    `json:"read"`
 	Next       position  `json:"next"`
 	Train      SplitInfo `json:"train"`
@@ -35,8 +35,8 @@ type journal struct {
 	Empty      int64     `json:"empty"`
 }
 
-// resume reads the journal in dir, and removes what is not in it. Where there is none, or one of another job, the
-// folder is made empty.
+// resume reads the journal in dir, and removes what is not in it. If there is none, or one of
+// another job, it empties the folder.
 func (j *journal) resume() error {
 	var saved journal
 	raw, err := os.ReadFile(filepath.Join(j.dir, journalName))
@@ -130,7 +130,7 @@ func (j *journal) clean() error {
 	return nil
 }
 
-// save writes the journal, whole or not at all.
+// save writes the journal, completely or not at all.
 func (j *journal) save() (err error) {
 	if j.Read, err = j.read(); err != nil {
 		return err
@@ -154,7 +154,7 @@ func removeJournal(dir string) error {
 	return nil
 }
 
-// removeUnlessSaved removes a folder that a prepare could not go on from.
+// removeUnlessSaved removes a folder that a prepare could not continue from.
 func removeUnlessSaved(dir string) error {
 	if _, err := os.Stat(filepath.Join(dir, journalName)); err == nil {
 		return nil

@@ -11,17 +11,18 @@ import (
 // readAhead is the number of finished batches that wait for the training thread.
 const readAhead = 4
 
-// Share is the part of each global batch that one of several processes trains on: of B rows those from Rank*B/Size
-// to (Rank+1)*B/Size - 1.
+// Share is the part of each global batch that one of several processes trains on: of B rows those
+// from Rank*B/Size to (Rank+1)*B/Size - 1.
 type Share struct {
 	Rank, Size int
 }
 
-// Loader streams batches in order, decoding and packing them ahead of the training thread: for each part of the
-// dataset one goroutine decodes the next group of spans, while another packs batches from the present ones.
+// Loader streams batches in order, decoding and packing them ahead of the training thread: for each
+// part of the dataset one goroutine decodes the next group of spans, while another packs batches
+// from the current ones.
 type Loader struct {
 	ds   *Dataset
-	rows int   // of a batch, that this process has
+	rows int   // rows of a batch on this process
 	step int64 // samples from a batch's first row here to that of the next batch
 
 	ready chan packed
@@ -30,7 +31,7 @@ type Loader struct {
 	stop  context.CancelFunc
 	work  sync.WaitGroup
 
-	err error // the first from ready; later calls of Next repeat it
+	err error // the first error from ready; later calls of Next repeat it
 }
 
 // packed is a batch, or the error that ended packing.
@@ -86,8 +87,9 @@ func NewShareLoader(ds *Dataset, share Share, batch int, startStep int64) (*Load
 	return l, nil
 }
 
-// Next copies the next batch, or this process's share of it, into dst, (rows, T+1) row-major, and returns how long it
-// waited for it. After an error it returns that error again. It is for use by one goroutine.
+// Next copies the next batch, or this process's share of it, into dst, (rows, T+1) row-major, and
+// returns how long it waited for it. After an error it returns that error again. It must be used by
+// one goroutine only.
 func (l *Loader) Next(dst []int32) (time.Duration, error) {
 	if l.err != nil {
 		return 0, l.err
@@ -129,12 +131,12 @@ type feed struct {
 	spare  chan *blockGroup
 }
 
-// owner tells which samples of a part this process trains on.
+// owner determines which samples of a part this process trains on.
 type owner struct {
 	mix         mixture
 	part        int
 	first       int64 // the first of all samples that it trains on
-	batch, rows int64 // of a whole batch, and those that it has
+	batch, rows int64 // rows of a whole batch, and rows that it has
 	rank        int64
 }
 
@@ -144,7 +146,8 @@ func (o owner) has(local int64) bool {
 	return sample >= o.first && sample%o.batch/o.rows == o.rank
 }
 
-// places are those of a group's blocks that are this process's; whole: all of them may be.
+// places returns the positions of a group's blocks that belong to this process; whole means that
+// all of them may.
 func (f *feed) places(ctx context.Context, id groupID) (list []int64, whole bool) {
 	if f.own.rows == f.own.batch {
 		return nil, true
@@ -160,7 +163,8 @@ func (f *feed) places(ctx context.Context, id groupID) (list []int64, whole bool
 	return list, false
 }
 
-// decode sends the groups that this process has rows of, in order, with the blocks of these rows.
+// decode sends the groups that contain rows of this process, in order, with the blocks of these
+// rows.
 func (f *feed) decode(ctx context.Context) {
 	first := f.own.mix.count(f.own.part, f.own.first)
 	for id, _ := f.split.order.locate(first); ctx.Err() == nil; id = f.split.order.next(id) {
@@ -190,7 +194,7 @@ func (f *feed) decode(ctx context.Context) {
 	}
 }
 
-// load trades the window's group for the one with the id.
+// load exchanges the window's group for the one with the id.
 func (f *feed) load(ctx context.Context, id groupID, old *blockGroup) (*blockGroup, error) {
 	if old != nil {
 		f.spare <- old
@@ -208,7 +212,7 @@ func (f *feed) load(ctx context.Context, id groupID, old *blockGroup) (*blockGro
 	}
 }
 
-// pack sends the batches from the one of the first sample on, in order.
+// pack sends the batches in order, starting at the one with the first sample.
 func (l *Loader) pack(ctx context.Context, first int64, feeds []feed) {
 	for ; ; first += l.step {
 		var p packed

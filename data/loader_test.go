@@ -33,7 +33,7 @@ func TestLoaderEqualsBatch(t *testing.T) {
 	}
 }
 
-// TestLoaderEnds runs in a bubble that fails when a goroutine is left.
+// TestLoaderEnds runs in a bubble that fails if a goroutine is left.
 func TestLoaderEnds(t *testing.T) {
 	d := shuffledDataset(t, 1)
 	dst := make([]int32, 2*17)
@@ -62,7 +62,7 @@ func TestLoaderEnds(t *testing.T) {
 	checkError(t, err, "", "data: the loader is closed")
 }
 
-// decodeOutside makes the decoder that all readers share outside of a bubble.
+// decodeOutside creates the decoder that all readers share outside of a bubble.
 func decodeOutside(t *testing.T, d *Dataset, dst []int32) {
 	t.Helper()
 	if err := d.Batch(0, len(dst)/17, dst); err != nil {

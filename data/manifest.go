@@ -32,12 +32,12 @@ const (
 	Validation Split = "validation"
 )
 
-// Manifest describes a folder of shards. It is the folder's manifest.json, written last, so a folder that has
-// one is complete.
+// Manifest describes a folder of shards. It is the folder's manifest.json, which is written last,
+// so a folder that has one is complete.
 type Manifest struct {
 	Format     int           `json:"format"`
 	Tokenizer  TokenizerInfo `json:"tokenizer"`
-	Source     *Source       `json:"source,omitempty"` // nil when another program wrote the shards
+	Source     *Source       `json:"source,omitempty"` // nil if another program wrote the shards
 	Train      SplitInfo     `json:"train"`
 	Validation SplitInfo     `json:"validation"`
 }
@@ -50,7 +50,7 @@ type TokenizerInfo struct {
 	EOS         int32  `json:"eos_id"`
 }
 
-// Describe says what identifies a tokenizer, as manifests do.
+// Describe returns what identifies a tokenizer, as in manifests.
 func Describe(t Tokenizer) TokenizerInfo {
 	return TokenizerInfo{Name: t.Name(), Fingerprint: t.Fingerprint(), VocabSize: t.VocabSize(), EOS: t.EOS()}
 }
@@ -58,14 +58,15 @@ func Describe(t Tokenizer) TokenizerInfo {
 // Source says what text the shards were made from.
 type Source struct {
 	Settings
-	Folder         string `json:"folder"`          // what Path stood for
-	Files          int    `json:"files"`           // read
+	Folder         string `json:"folder"`          // Path with variables replaced
+	Files          int    `json:"files"`           // files read
 	NotRegular     int    `json:"not_regular"`     // links and special files that matched and were not read
 	EmptyDocuments int64  `json:"empty_documents"` // left out of the shards
 }
 
-// Settings are the keys of a Config that decide what the shards hold, as written there, before variables are
-// replaced: shards stay good when a toolchain moves, or on a machine without the text.
+// Settings are the keys of a Config that determine the contents of the shards, as written there,
+// before variables are replaced: shards stay valid when a toolchain moves, or on a machine without
+// the text.
 type Settings struct {
 	Path               string   `json:"path"`
 	Include            []string `json:"include"`
@@ -111,11 +112,11 @@ type SplitInfo struct {
 	Tokens    int64 `json:"tokens"` // end-of-text tokens included
 	Bytes     int64 `json:"bytes"`  // of text
 
-	// LongestDocument is in tokens, its end-of-text token included.
+	// LongestDocument is in tokens, including its end-of-text token.
 	LongestDocument int64 `json:"longest_document"`
 
-	// ByteCounts is how often each byte value occurs in the text: 256 numbers, or none when another program
-	// wrote the shards without.
+	// ByteCounts is how often each byte value occurs in the text: 256 numbers, or none if another
+	// program wrote the shards without them.
 	ByteCounts []int64 `json:"byte_counts,omitempty"`
 
 	Shards []Shard `json:"shards"`
@@ -139,8 +140,8 @@ func (m Manifest) Split(s Split) SplitInfo {
 	return m.Train
 }
 
-// Fingerprint identifies the tokens of all shards: runs with the same fingerprint, seq_len and seed see the
-// same batches.
+// Fingerprint identifies the tokens of all shards: runs with the same fingerprint, seq_len and seed
+// see the same batches.
 func (m Manifest) Fingerprint() string {
 	var sums strings.Builder
 	for _, split := range []SplitInfo{m.Train, m.Validation} {
@@ -152,9 +153,9 @@ func (m Manifest) Fingerprint() string {
 	return checksum([]byte(sums.String()))
 }
 
-// UnigramBitsPerByte is the cross-entropy of the validation split's bytes under the frequencies of single bytes
-// in the training split, with one added to each count, in bits per byte: what a model has to beat to have
-// learned any context. ok is false where the split or the counts are missing.
+// UnigramBitsPerByte is the cross-entropy of the validation split's bytes under the frequencies of
+// single bytes in the training split, with one added to each count, in bits per byte: what a model
+// must beat to have learned any context. ok is false if the split or the counts are missing.
 func (m Manifest) UnigramBitsPerByte() (bits float64, ok bool) {
 	if m.Validation.Bytes == 0 || m.Train.ByteCounts == nil || m.Validation.ByteCounts == nil {
 		return 0, false
@@ -209,7 +210,7 @@ func parseManifest(raw []byte) (Manifest, error) {
 	return m, m.validate()
 }
 
-// validate checks all that can be seen without the shards.
+// validate checks everything that can be checked without the shards.
 func (m Manifest) validate() error {
 	t := m.Tokenizer
 	if t.VocabSize < 1 || t.VocabSize > math.MaxInt32 || t.EOS < 0 || int(t.EOS) >= t.VocabSize {
@@ -244,7 +245,8 @@ func (m Manifest) validate() error {
 			if sum, err := hex.DecodeString(s.XXH3); err != nil || len(sum) != 8 {
 				return fmt.Errorf("%s: shard %s: xxh3 is %q, want 16 hexadecimal digits", name, s.File, s.XXH3)
 			}
-			// Counting down from the total cannot overflow: every part is checked to be within the rest.
+			// Counting down from the total cannot overflow: every part is checked to be within the
+			// rest.
 			if s.Tokens > tokens || s.Bytes > text {
 				return fmt.Errorf("%s: the shards hold more than tokens %d, bytes %d", name, split.Tokens, split.Bytes)
 			}

@@ -60,7 +60,8 @@ func TestReadManifestNamesFile(t *testing.T) {
 	checkError(t, err, dir, "data.shards: DIR/manifest.json: format is 9, this program reads format 1: "+remedy)
 }
 
-// FuzzManifest parses any bytes as a manifest. One that is accepted says the same after it is written again.
+// FuzzManifest parses any bytes as a manifest. A manifest that is accepted survives being written
+// again.
 func FuzzManifest(f *testing.F) {
 	f.Add([]byte(goodManifest))
 	f.Add([]byte(`{"format": 1}`))

@@ -10,13 +10,14 @@ import (
 
 // WeightedSource is one source of `data.mixture`.
 type WeightedSource struct {
-	// Name is what logs call it.
+	// Name is its name in logs.
 	Name string `yaml:"name"`
 
-	// Weight is the share of training rows that come from it, over the sum of all weights.
+	// Weight, divided by the sum of all weights, is the fraction of training rows that come from
+	// it.
 	Weight float64 `yaml:"weight"`
 
-	// Shards and Text are those of a Config.
+	// Shards and Text are as in a Config.
 	Shards string     `yaml:"shards"`
 	Text   TextConfig `yaml:"text"`
 }
@@ -28,7 +29,7 @@ type namedConfig struct {
 	config Config
 }
 
-// sources are the sources of a mixture, or c alone.
+// sources returns the sources of a mixture, or c alone.
 func (c Config) sources() []namedConfig {
 	if len(c.Mixture) == 0 {
 		return []namedConfig{{weight: 1, config: c}}
@@ -40,15 +41,15 @@ func (c Config) sources() []namedConfig {
 		if one.Text.JSONLField == "" {
 			one.Text.JSONLField = DefaultConfig().Text.JSONLField
 		}
-		// Sources of equal size would else be read in the same order.
+		// Otherwise sources of equal size would be read in the same order.
 		one.Seed = mix64(c.Seed ^ mix64(uint64(i)))
 		list[i] = namedConfig{s.Name, s.Weight, one}
 	}
 	return list
 }
 
-// Holder begins an error about what the shards hold: the key, the folder and "holds", or the key of a mixture and
-// "its sources hold".
+// Holder is the beginning of an error about what the shards hold: the key, the folder and "holds",
+// or the key of a mixture and "its sources hold".
 func (c Config) Holder() string {
 	if len(c.Mixture) > 0 {
 		return "data.mixture: its sources hold"
@@ -92,17 +93,18 @@ func (c Config) validateMixture() error {
 	return nil
 }
 
-// mixture says which part a sample comes from, and which sample of that part it is: a pure function without state.
+// mixture determines which part a sample comes from, and which sample of that part it is: a pure
+// function without state.
 //
-// Parts stand in a chain. Of the samples that reach a link, its part takes those at which its due, a line through the
-// samples with the slope of its share, passes a whole number; the others go on to the next link. So each part's
-// samples come in order, evenly spread, and after n samples their number is within one for each link of n times the
-// part's share.
+// The parts form a chain. Of the samples that reach a link, its part takes those at which its
+// quota, a line through the samples with the slope of its share, passes a whole number; the others
+// go on to the next link. Each part's samples are therefore in order and evenly spread, and after n
+// samples their number is n times the part's share, to within one for each link.
 type mixture struct {
 	links []link
 }
 
-// link takes samples in [0, end), or all where end is 0.
+// link takes samples in [0, end), or all if end is 0.
 type link struct {
 	share, phase uint64 // 1 is whole
 	end          int64
@@ -135,7 +137,7 @@ func inOrder(parts []*splitReader) mixture {
 	return m
 }
 
-// due is how many of the first n samples that reach the link it takes.
+// due returns how many of the first n samples that reach the link it takes.
 func (l link) due(n int64) int64 {
 	if l.share == whole {
 		return n
@@ -173,7 +175,7 @@ func (m mixture) locateInOrder(sample int64) (part int, local int64) {
 	return part, epoch*m.links[part].end + sample
 }
 
-// count is how many of the first n samples come from a part.
+// count returns how many of the first n samples come from a part.
 func (m mixture) count(part int, n int64) int64 {
 	for _, l := range m.links[:part] {
 		n -= l.due(n)
@@ -181,12 +183,13 @@ func (m mixture) count(part int, n int64) int64 {
 	return m.links[part].due(n)
 }
 
-// sample inverts locate, for a mixture by weight: the sample that is so manyth of a part.
+// sample inverts locate, for a mixture by weight: it returns the sample that is number local of a
+// part.
 func (m mixture) sample(part int, local int64) int64 {
 	if len(m.links) == 1 {
 		return local
 	}
-	// The first n samples of which more than local come from the part end with it.
+	// It is the last of the smallest number of samples of which more than local come from the part.
 	end := local + 1
 	for m.count(part, end) <= local {
 		end *= 2

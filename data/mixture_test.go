@@ -38,14 +38,14 @@ func TestMixtureIsExact(t *testing.T) {
 					}
 				}
 			}
-			// Far from the start, and without a step between.
+			// Far from the start, and not reached step by step.
 			part, local := m.locate(math.MaxInt64 - 1)
 			if c := m.count(part, math.MaxInt64-1); c != local {
 				t.Errorf("%v: the last sample is %d of part %d, which had %d before", weights, local, part, c)
 			}
 		}
 	}
-	// A run that resumes under another version must see the same batches.
+	// A run that resumes with another version must see the same batches.
 	m := byWeight([]float64{0.5, 0.3, 0.2}, 3407)
 	var got []string
 	for _, g := range []int64{0, 1, 2, 3, 1_000_000_007} {
@@ -57,7 +57,8 @@ func TestMixtureIsExact(t *testing.T) {
 	}
 }
 
-// mixed is a mixture of three folders, of which the last has no validation split. Row tokens tell the sources apart.
+// mixed is a mixture of three folders, the last of which has no validation split. Row tokens
+// distinguish the sources.
 func mixed(t testing.TB) Config {
 	t.Helper()
 	c := DefaultConfig()
@@ -127,7 +128,7 @@ func TestMixtureBatches(t *testing.T) {
 		if want := float64(e.Rows) / float64(d.parts[i].order.blocks); e.Epochs != want {
 			t.Errorf("source %s: %v epochs, want %v", e.Name, e.Epochs, want)
 		}
-		// Nothing is read once more before all has been read as often.
+		// Nothing is read again before everything has been read equally often.
 		low, high := math.MaxInt, 0
 		for b := range d.parts[i].order.blocks {
 			low, high = min(low, seen[e.Name][b]), max(high, seen[e.Name][b])
@@ -153,8 +154,8 @@ func TestMixtureBatches(t *testing.T) {
 	}
 }
 
-// TestLayouts reads the same global batches in every layout of processes and micro-batches, also after a change of
-// layout at a step.
+// TestLayouts reads the same global batches in every layout of processes and micro-batches, also
+// after a change of layout at some step.
 func TestLayouts(t *testing.T) {
 	const batch, steps = 8, 60
 	for name, d := range map[string]*Dataset{"one source": shuffledDataset(t, 3407), "mixture": mustOpen(t, mixed(t), Train)} {
@@ -171,7 +172,7 @@ func TestLayouts(t *testing.T) {
 					if _, err := l.Next(rows); err != nil {
 						t.Fatal(err)
 					}
-					// As the engine takes them: micro-batch after micro-batch.
+					// In the order in which the engine uses them: one micro-batch after another.
 					at := ((s-from)*batch + int64(rank*batch/processes)) * int64(width)
 					for m := 0; m < len(rows); m += micro * width {
 						copy(out[at+int64(m):], rows[m:m+micro*width])

@@ -2,21 +2,23 @@ package data
 
 import "math/bits"
 
-// Sizes of the window of blocks that are open together. They are part of the order: changing one changes the
-// batch at every step.
+// Sizes of the window of blocks that are open together. They are part of the order: changing one
+// changes the batch at every step.
 const (
-	// spanTokens is the length of the runs of consecutive blocks that are decoded together, in tokens. At four
-	// row groups a span, five are decoded on average.
+	// spanTokens is the length of the runs of consecutive blocks that are decoded together, in
+	// tokens. With four row groups per span, five are decoded on average.
 	spanTokens = 1 << 19
-	// spansPerGroup is how many spans, from anywhere in the split, are open and mixed at once.
+	// spansPerGroup is the number of spans, from anywhere in the split, that are open and mixed at
+	// once.
 	spansPerGroup = 16
 )
 
 // order maps a sample's index to a block of the split, in constant memory.
 //
-// Consecutive blocks form spans of spanBlocks; the last may be short. An epoch is a permutation of the spans;
-// each groupSpans of them in that order form a group, and within each group the blocks are permuted. Every epoch
-// so visits every block once, while only the spans of one group need to be open.
+// Consecutive blocks form spans of spanBlocks; the last may be short. An epoch is a permutation of
+// the spans; each groupSpans of them in that order form a group, and within each group the blocks
+// are permuted. Every epoch therefore visits every block once, while only the spans of one group
+// need to be open.
 type order struct {
 	blocks     int64 // in an epoch
 	spanBlocks int64
@@ -25,7 +27,7 @@ type order struct {
 	seed       uint64
 }
 
-// newOrder is the training order of a split of blocks blocks of seqLen tokens.
+// newOrder is the training order of a split of `blocks` blocks of seqLen tokens.
 func newOrder(blocks int64, seqLen int, seed uint64) order {
 	return order{blocks: blocks, spanBlocks: max(1, spanTokens/int64(seqLen)), groupSpans: spansPerGroup, shuffle: true, seed: seed}
 }
@@ -41,7 +43,7 @@ type groupID struct{ epoch, group int64 }
 func (o order) spans() int64  { return (o.blocks + o.spanBlocks - 1) / o.spanBlocks }
 func (o order) groups() int64 { return (o.spans() + o.groupSpans - 1) / o.groupSpans }
 
-// next is the group after id, into the next epoch after the last.
+// next returns the group after id; after the last one, the first of the next epoch.
 func (o order) next(id groupID) groupID {
 	if id.group+1 < o.groups() {
 		return groupID{id.epoch, id.group + 1}
@@ -54,8 +56,8 @@ func (o order) locate(sample int64) (id groupID, place int64) {
 	id.epoch = sample / o.blocks
 	position := sample % o.blocks
 
-	// All groups before the last have the same number of blocks, but for the one that has the short span: the
-	// positions after it lie shortfall earlier than they would.
+	// All groups before the last have the same number of blocks, except the one with the short
+	// span: the positions after it are `shortfall` lower than they would be.
 	full := o.groupSpans * o.spanBlocks
 	shortGroup := o.spanPlace(id.epoch, o.spans()-1) / o.groupSpans
 	if position >= shortGroup*full+o.groupBlocks(groupID{id.epoch, shortGroup}) {
@@ -69,7 +71,8 @@ func (o order) locate(sample int64) (id groupID, place int64) {
 	return id, place
 }
 
-// first is the first sample of a group. Those after it, as many as the group has blocks, are the group's.
+// first returns the first sample of a group. The group consists of that and the following ones, as
+// many as it has blocks.
 func (o order) first(id groupID) int64 {
 	position := id.group * o.groupSpans * o.spanBlocks
 	if o.spanPlace(id.epoch, o.spans()-1)/o.groupSpans < id.group {
@@ -78,8 +81,8 @@ func (o order) first(id groupID) int64 {
 	return id.epoch*o.blocks + position
 }
 
-// groupSpanList returns the spans of a group. The short span, if among them, is the last, so the block at a place
-// of the group is block place%spanBlocks of the span place/spanBlocks.
+// groupSpanList returns the spans of a group. The short span, if among them, is the last, so the
+// block at a place of the group is block place%spanBlocks of the span place/spanBlocks.
 func (o order) groupSpanList(id groupID) []int64 {
 	last := o.spans() - 1
 	var list []int64
@@ -114,10 +117,10 @@ func (o order) groupBlocks(id groupID) int64 {
 	return n
 }
 
-// shortfall is how many blocks the last span lacks.
+// shortfall returns how many blocks the last span lacks.
 func (o order) shortfall() int64 { return o.spans()*o.spanBlocks - o.blocks }
 
-// spanAt is the span at a place of an epoch, and spanPlace the place of a span.
+// spanAt returns the span at a place of an epoch, and spanPlace the place of a span.
 func (o order) spanAt(epoch, place int64) int64 {
 	if !o.shuffle {
 		return place
@@ -136,7 +139,8 @@ func (o order) spanPermutation(epoch int64) permutation {
 	return newPermutation(uint64(o.spans()), o.seed, streamSpans, uint64(epoch))
 }
 
-// Streams keep what is drawn from the seed apart: the permutations of spans and of blocks, and a mixture's phases.
+// Streams keep the random numbers drawn from the seed apart: the permutations of spans and of
+// blocks, and a mixture's phases.
 const (
 	streamSpans   = 1
 	streamBlocks  = 2

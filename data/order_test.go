@@ -54,7 +54,7 @@ func TestPermutationIsUniform(t *testing.T) {
 	}
 }
 
-// blockOf is the block of a sample, as load and blockGroup.block find it.
+// blockOf returns the block of a sample, as load and blockGroup.block find it.
 func (o order) blockOf(sample int64) int64 {
 	id, place := o.locate(sample)
 	first, n := o.spanRange(o.groupSpanList(id)[place/o.spanBlocks])
@@ -125,7 +125,7 @@ func TestOrderDependsOnSeedAndEpoch(t *testing.T) {
 	}
 }
 
-// TestOrderStays pins the order: a run that resumes under another version must see the same batches.
+// TestOrderStays pins the order: a run that resumes with another version must see the same batches.
 func TestOrderStays(t *testing.T) {
 	o := newOrder(5_000_000, 512, 3407)
 	var got []int64

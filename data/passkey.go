@@ -8,9 +8,9 @@ import (
 	"strconv"
 )
 
-// The passkey task of Mohtashami and Jaggi (arXiv 2305.16300), in the words of their program, with a key of five
-// digits as in Samba (arXiv 2406.07522, section 3.3): five parts with a line break between them, of which the second
-// and the fourth are beginnings of the filler.
+// The passkey task of Mohtashami and Jaggi (arXiv 2305.16300), in the words of their program, with
+// a key of five digits as in Samba (arXiv 2406.07522, section 3.3): five parts separated by line
+// breaks, of which the second and the fourth are prefixes of the filler.
 const (
 	passkeyTask     = "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. I will quiz you about the important information there."
 	passkeyFiller   = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
@@ -18,7 +18,7 @@ const (
 	passkeyQuestion = "What is the pass key? The pass key is"
 )
 
-// Passkeys makes passkey documents. It is for one goroutine.
+// Passkeys generates passkey documents. It must be used by one goroutine only.
 type Passkeys struct {
 	tok      Tokenizer
 	begin    []int32 // end of text, the task and a line break
@@ -26,7 +26,7 @@ type Passkeys struct {
 	question []int32 // a line break and the question
 }
 
-// NewPasskeys makes documents in the tokens of tok.
+// NewPasskeys generates documents in the tokens of tok.
 func NewPasskeys(tok Tokenizer) (*Passkeys, error) {
 	p := &Passkeys{tok: tok}
 	var err error
@@ -37,8 +37,8 @@ func NewPasskeys(tok Tokenizer) (*Passkeys, error) {
 	return p, err
 }
 
-// Question is a document whose prompt has exactly length tokens, with the key at a depth from 0, before all filler,
-// to 1, behind it. The filler is cut between tokens.
+// Question returns a document whose prompt has exactly length tokens, with the key at a depth from
+// 0, before all filler, to 1, after it. The filler is cut between tokens.
 func (p *Passkeys) Question(r *rand.Rand, length int, depth float64) (Question, error) {
 	return p.document(r, length, 0, func(filler int) int { return int(math.Round(depth * float64(filler))) })
 }
@@ -48,8 +48,9 @@ func (p *Passkeys) row(r *rand.Rand, n int) (Question, error) {
 	return p.document(r, n, 1, func(filler int) int { return r.IntN(filler + 1) })
 }
 
-// document is a question of n tokens: its prompt's, or, where end is 1, those of the prompt, the answer and an end
-// of text. before chooses how many tokens of the filler come before the key.
+// document returns a question of n tokens: those of its prompt or, if end is 1, those of the
+// prompt, the answer and an end of text. before chooses how many tokens of the filler come before
+// the key.
 func (p *Passkeys) document(r *rand.Rand, n, end int, before func(filler int) int) (Question, error) {
 	key := 10000 + r.IntN(90000)
 	q := Question{Answer: strconv.Itoa(key)}
@@ -73,7 +74,7 @@ func (p *Passkeys) document(r *rand.Rand, n, end int, before func(filler int) in
 	return q, nil
 }
 
-// grow makes at least n tokens of filler. Sentences are joined by spaces.
+// grow generates at least n tokens of filler. Sentences are joined by spaces.
 func (p *Passkeys) grow(n int) error {
 	if len(p.filler) >= n {
 		return nil

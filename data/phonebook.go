@@ -6,8 +6,9 @@ import (
 	"strings"
 )
 
-// Phonebooks makes phone books and questions about one entry (Jelassi et al., "Repeat After Me", arXiv 2402.01032):
-// a line for each entry, two examples drawn from the book, and a name. It is for one goroutine.
+// Phonebooks generates phone books and questions about one entry (Jelassi et al., "Repeat After
+// Me", arXiv 2402.01032): one line per entry, two examples drawn from the book, and a name. It must
+// be used by one goroutine only.
 type Phonebooks struct {
 	tok Tokenizer
 }
@@ -19,7 +20,7 @@ type entry struct{ name, phone string }
 
 func (e entry) line() string { return e.name + ": " + e.phone }
 
-// draw makes an entry: ten digits, the first 6 to 9.
+// draw returns a random entry: ten digits, the first 6 to 9.
 func draw(r *rand.Rand) entry {
 	var b strings.Builder
 	b.WriteByte(byte('6' + r.IntN(4)))
@@ -29,10 +30,10 @@ func draw(r *rand.Rand) entry {
 	return entry{firstNames[r.IntN(len(firstNames))] + " " + lastNames[r.IntN(len(lastNames))], b.String()}
 }
 
-// MaxEntries is the entries of the largest book: names are distinct.
+// MaxEntries is the number of entries in the largest book: names are distinct.
 var MaxEntries = len(firstNames) * len(lastNames) / 4
 
-// Question is about a book of so many entries, at least three.
+// Question is about a book of that many entries, at least three.
 func (p *Phonebooks) Question(r *rand.Rand, entries int) (Question, error) {
 	if entries < 3 || entries > MaxEntries {
 		return Question{}, fmt.Errorf("a phone book must have 3 to %d entries, not %d", MaxEntries, entries)
@@ -71,7 +72,8 @@ func (p *Phonebooks) ask(r *rand.Rand, book []entry) (Question, error) {
 func (p *Phonebooks) row(r *rand.Rand, n int) (Question, error) {
 	names := map[string]bool{}
 	var book []entry
-	// What isn't the book: examples, question and answer are four lines at most, and two ends of text.
+	// Besides the book: examples, question and answer are at most four lines, and there are two
+	// ends of text.
 	tokens, most := 2, 0
 	for len(book) < MaxEntries {
 		e := draw(r)

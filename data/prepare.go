@@ -15,24 +15,26 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// Progress is how far Prepare has come.
+// Progress says how far Prepare has come.
 type Progress struct {
 	Files, FilesTotal int
 	Documents         int64 // written; empty ones are not counted
 	Bytes             int64 // of text
 	Tokens            int64
-	Resumed           int64 // of Bytes, those of an earlier process
+	Resumed           int64 // the part of Bytes from an earlier process
 }
 
-// Prepare makes the folder of shards that c describes, and returns its manifest. A folder that was made from the
-// same settings is used as it is; one made from others is an error.
+// Prepare makes the folder of shards that c describes, and returns its manifest. A folder that was
+// made from the same settings is used unchanged; one made from others is an error.
 //
-// The folder appears under its name when it is complete. A prepare that was stopped or killed continues where its last
-// whole shards end, if settings, tokenizer and the files up to there are the same. Of two processes that prepare the
-// same folder, one waits for the other (its lock is the file <shards>.lock) and uses the result. Equal text gives
-// equal shards, byte for byte, on any number of cores.
+// The folder appears under its name when it is complete. A prepare that was stopped or killed
+// continues after its last complete shards, if settings, tokenizer and the files up to there are
+// the same. Of two processes that prepare the same folder, one waits for the other (its lock is the
+// file <shards>.lock) and uses the result. Equal text gives equal shards, byte for byte, on any
+// number of cores.
 //
-// progress, which may be nil, is called now and then, from one goroutine at a time, while shards are written.
+// progress, which may be nil, is called from time to time, from one goroutine at a time, while
+// shards are written.
 func Prepare(ctx context.Context, c Config, progress func(Progress)) (Manifest, error) {
 	return prepare(ctx, c, defaultLayout, progress)
 }
@@ -98,14 +100,15 @@ func prepare(ctx context.Context, c Config, l layout, progress func(Progress)) (
 	if err != nil {
 		return Manifest{}, errors.Join(err, removeUnlessSaved(partial))
 	}
-	// The journal goes last: who is killed before can go on.
+	// The journal goes last: a process that is killed before can continue.
 	return m, removeJournal(dir)
 }
 
-// followLink is the folder that dir is a link to, or dir: renaming over a link would replace it.
+// followLink returns the folder that dir is a link to, or dir: renaming over a link would replace
+// it.
 func followLink(dir string) (string, error) {
 	if info, err := os.Lstat(dir); err != nil || info.Mode()&fs.ModeSymlink == 0 {
-		return dir, nil // where dir can't be looked at, what comes next says why
+		return dir, nil // if dir can't be accessed, what follows says why
 	}
 	to, err := filepath.EvalSymlinks(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -117,8 +120,8 @@ func followLink(dir string) (string, error) {
 	return to, nil
 }
 
-// prepared returns the manifest of dir when it holds shards made from c's settings; ok is false when dir is
-// absent or empty.
+// prepared returns the manifest of dir if it contains shards made from c's settings; ok is false if
+// dir is absent or empty.
 func (c Config) prepared(w Watch, dir string) (m Manifest, ok bool, err error) {
 	defer w("reading " + dir)()
 	entries, err := os.ReadDir(dir)
@@ -160,8 +163,8 @@ func (c Config) checkTokenizer(dir string, m Manifest) error {
 	return nil
 }
 
-// writeFolder writes the shards of folder's text and then the manifest into partial, which holds at most what a
-// killed process left there.
+// writeFolder writes the shards of folder's text and then the manifest into partial, which contains
+// at most what a killed process left there.
 func (c Config) writeFolder(ctx context.Context, folder, partial string, l layout, progress func(Progress)) (Manifest, error) {
 	tok, err := NewTokenizer(c.Tokenizer)
 	if err != nil {
@@ -214,7 +217,7 @@ func (c Config) writeFolder(ctx context.Context, folder, partial string, l layou
 	return m, nil
 }
 
-// checkSplits refuses a result that no run could use.
+// checkSplits rejects a result that no run could use.
 func checkSplits(m Manifest, c Config, folder string) error {
 	documents := m.Train.Documents + m.Validation.Documents
 	switch {
@@ -228,13 +231,13 @@ func checkSplits(m Manifest, c Config, folder string) error {
 	return nil
 }
 
-// publish gives the finished folder its name, in one step that outlives a power cut.
+// publish gives the finished folder its name, in one step that survives a power failure.
 func publish(w Watch, partial, dir string) error {
 	defer w("renaming " + partial)()
 	if err := syncDir(partial); err != nil {
 		return fmt.Errorf("data.shards: %w", err)
 	}
-	// An empty folder may stand in the way; some systems do not rename over one.
+	// An empty folder may be in the way; some systems do not rename over one.
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("data.shards: %w", err)
 	}

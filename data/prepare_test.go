@@ -153,7 +153,8 @@ func TestPrepareReuses(t *testing.T) {
 	})
 }
 
-// TestPrepareThroughLink: a folder of shards that is a link to one on another disk is filled there, and stays a link.
+// TestPrepareThroughLink: a folder of shards that is a link to one on another disk is filled there,
+// and remains a link.
 func TestPrepareThroughLink(t *testing.T) {
 	c := testConfig(t, writeFiles(t, corpus(5)))
 	target := t.TempDir()
@@ -209,7 +210,8 @@ func TestPrepareErrors(t *testing.T) {
 	})
 }
 
-// TestPrepareGoesOn stops a prepare at several places, and finds the same shards in the end as without.
+// TestPrepareGoesOn stops a prepare at several places, and gets the same shards as without
+// stopping.
 func TestPrepareGoesOn(t *testing.T) {
 	files := corpus(60)
 	files["b.jsonl.zst"] = strings.Repeat("{\"text\": \"a line of text that is there many times\"}\n", 3000)
@@ -254,7 +256,7 @@ func TestPrepareGoesOn(t *testing.T) {
 	}
 }
 
-// TestPrepareStartsOver where the unfinished work is of other text.
+// TestPrepareStartsOver if the unfinished work is from other text.
 func TestPrepareStartsOver(t *testing.T) {
 	files := corpus(300)
 	stopped := func(t *testing.T) (Config, string) {
@@ -338,7 +340,8 @@ func TestPrepareTwiceAtOnce(t *testing.T) {
 	}
 }
 
-// TestPrepareKilled kills a process that prepares, which is this test run again with the variables set.
+// TestPrepareKilled kills a process that prepares, which is this test run again with the variables
+// set.
 func TestPrepareKilled(t *testing.T) {
 	if text := os.Getenv("DATA_TEST_TEXT"); text != "" {
 		c := testConfig(t, text)

@@ -11,14 +11,16 @@ import (
 	"github.com/dlclark/regexp2"
 )
 
-// Patterns that have a scanner of their own. It gives the same words as the pattern, many times faster.
+// Patterns that have their own scanner, which gives the same words as the pattern, many times
+// faster.
 const (
 	patternGPT2   = `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`
 	patternLlama3 = `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
 	patternQwen2  = `(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`
 )
 
-// class is what the patterns tell characters apart by. Bytes that are not UTF-8 are other, one at a time.
+// class is the classification of characters in the patterns. Bytes that are not UTF-8 are `other`,
+// one at a time.
 type class uint8
 
 const (
@@ -51,7 +53,7 @@ func classify(r rune) class {
 // scanner reads classes of characters.
 type scanner struct {
 	classes *[1 << 16]class
-	digits  int // numbers a word may have
+	digits  int // maximum number of digits in a word
 }
 
 func (s scanner) at(text []byte, i int) (c class, r rune, size int) {
@@ -65,7 +67,7 @@ func (s scanner) at(text []byte, i int) (c class, r rune, size int) {
 	return classify(r), r, size
 }
 
-// run is the end of the run of class want that begins at i, of at most n characters.
+// run returns the end of the run of class want that starts at i, with at most n characters.
 func (s scanner) run(text []byte, i int, want class, n int) int {
 	for ; i < len(text) && n > 0; n-- {
 		c, _, size := s.at(text, i)
@@ -79,7 +81,7 @@ func (s scanner) run(text []byte, i int, want class, n int) int {
 
 const unbounded = int(^uint(0) >> 1)
 
-// contraction is the length of 's, 't, 're, 've, 'm, 'll or 'd at the start of text, 0 without.
+// contraction returns the length of 's, 't, 're, 've, 'm, 'll or 'd at the start of text, or 0.
 func contraction(text []byte, ignoreCase bool) int {
 	if len(text) < 2 || text[0] != '\'' {
 		return 0
@@ -106,8 +108,9 @@ func contraction(text []byte, ignoreCase bool) int {
 	return 0
 }
 
-// spaces is the length of the word at the start of text, which is whitespace: all of it at the text's end, else all
-// but its last character, which belongs to what follows, or stands alone where it is the only one.
+// spaces returns the length of the word at the start of text, which is whitespace: all of it at the
+// text's end, otherwise all but its last character, which belongs to what follows, or is a word of
+// its own if it is the only one.
 func (s scanner) spaces(text []byte) int {
 	last, i := 0, 0
 	for i < len(text) {
@@ -124,7 +127,7 @@ func (s scanner) spaces(text []byte) int {
 	return i
 }
 
-// gpt2 is the length of the first word of text by patternGPT2.
+// gpt2 returns the length of the first word of text according to patternGPT2.
 func (s scanner) gpt2(text []byte) int {
 	if n := contraction(text, false); n > 0 {
 		return n
@@ -139,7 +142,8 @@ func (s scanner) gpt2(text []byte) int {
 	return s.spaces(text)
 }
 
-// llama3 is the length of the first word of text by patternLlama3, or by patternQwen2 where digits is 1.
+// llama3 returns the length of the first word of text according to patternLlama3, or to
+// patternQwen2 if digits is 1.
 func (s scanner) llama3(text []byte) int {
 	if n := contraction(text, true); n > 0 {
 		return n
@@ -173,7 +177,7 @@ func (s scanner) llama3(text []byte) int {
 	return s.spaces(text)
 }
 
-// scan makes a splitter of a function that returns the length of a text's first word.
+// scan makes a splitter from a function that returns the length of a text's first word.
 func scan(next func(text []byte) int) splitter {
 	return func(text []byte, _ bool, emit func([]byte)) {
 		for len(text) > 0 {
@@ -184,8 +188,8 @@ func scan(next func(text []byte) int) splitter {
 	}
 }
 
-// splitPattern cuts at the matches of a regular expression in Oniguruma's notation, and keeps them as words of
-// their own. removeGaps leaves out what is between them.
+// splitPattern splits at the matches of a regular expression in Oniguruma's notation, and keeps the
+// matches as words. removeGaps drops what is between them.
 func splitPattern(pattern string, removeGaps bool) (splitter, error) {
 	s := scanner{classes: bmpClasses(), digits: 3}
 	switch pattern {
@@ -200,11 +204,13 @@ func splitPattern(pattern string, removeGaps bool) (splitter, error) {
 	return splitRegex(pattern, removeGaps, patience{match: 10 * time.Second, character: 100 * time.Microsecond})
 }
 
-// patience is how long a pattern may take: for one match, and, beside that, for each character of a text. Oniguruma's
-// notation allows patterns whose time grows with a power of the text, or worse; others take a microsecond or so.
+// patience is how long a pattern may take: for one match, and additionally for each character of a
+// text. Oniguruma's notation allows patterns whose time grows with a power of the text, or faster;
+// others take about a microsecond.
 type patience struct{ match, character time.Duration }
 
-// slowPattern is what a splitter panics with where a pattern takes too long; Encode makes an error of it.
+// slowPattern is the panic value of a splitter whose pattern takes too long; Encode turns it into
+// an error.
 type slowPattern struct {
 	pattern string
 	took    time.Duration
@@ -244,7 +250,7 @@ func splitRegex(pattern string, removeGaps bool, p patience) (splitter, error) {
 			from = end
 		}
 		if err != nil {
-			panic(slowPattern{pattern, p.match, len(text)}) // the only error of a match
+			panic(slowPattern{pattern, p.match, len(text)}) // a match has no other error
 		}
 		gap(len(text))
 	}, nil
@@ -281,7 +287,7 @@ func splitText(at []byte, removeGaps bool) splitter {
 	}
 }
 
-// splitDigits makes words of numbers: each digit, or each run.
+// splitDigits makes numbers separate words: each digit, or each run.
 func splitDigits(individual bool) splitter {
 	s := scanner{classes: bmpClasses(), digits: unbounded}
 	if individual {
@@ -308,7 +314,7 @@ func splitDigits(individual bool) splitter {
 	}
 }
 
-// inSequence lets b cut the words of a.
+// inSequence makes b split the words of a.
 func inSequence(a, b splitter) splitter {
 	return func(text []byte, first bool, emit func([]byte)) {
 		a(text, first, func(word []byte) {
@@ -320,10 +326,10 @@ func inSequence(a, b splitter) splitter {
 
 func keepWhole(text []byte, _ bool, emit func([]byte)) { emit(text) }
 
-// metaspace stands for a space in the vocabularies of SentencePiece.
+// metaspace stands for a space in SentencePiece vocabularies.
 const metaspace = "▁"
 
-// splitMetaspaces begins a word at each metaspace.
+// splitMetaspaces starts a word at each metaspace.
 func splitMetaspaces(text []byte, _ bool, emit func([]byte)) {
 	for len(text) > 0 {
 		n := bytes.Index(text[1:], []byte(metaspace)) + 1
@@ -335,8 +341,8 @@ func splitMetaspaces(text []byte, _ bool, emit func([]byte)) {
 	}
 }
 
-// splitSpaceRuns begins a word at each run of metaspaces. Where no merge crosses from another character to a
-// metaspace, words encode as they do within the whole text.
+// splitSpaceRuns starts a word at each run of metaspaces. If no merge crosses from another
+// character to a metaspace, words are encoded as they are within the whole text.
 func splitSpaceRuns(text []byte, _ bool, emit func([]byte)) {
 	for len(text) > 0 {
 		i := 0

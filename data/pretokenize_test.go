@@ -11,7 +11,7 @@ import (
 	"github.com/dlclark/regexp2"
 )
 
-// TestScannersEqualPatterns compares the scanners with the expressions that they stand for.
+// TestScannersEqualPatterns compares the scanners with the expressions that they replace.
 func TestScannersEqualPatterns(t *testing.T) {
 	for name, pattern := range map[string]string{"GPT-2": patternGPT2, "Llama 3": patternLlama3, "Qwen 2": patternQwen2} {
 		fast, err := splitPattern(pattern, false)
@@ -23,7 +23,7 @@ func TestScannersEqualPatterns(t *testing.T) {
 			if len(text) > 1<<14 {
 				continue
 			}
-			text = bytes.ReplaceAll(text, []byte("ſ"), nil) // which regexp2 does not take for an s
+			text = bytes.ReplaceAll(text, []byte("ſ"), nil) // regexp2 does not treat it as an s
 			runes, starts := runesOf(text)
 			m, _ := re.FindRunesMatch(runes)
 			fast(text, true, func(word []byte) {
@@ -39,8 +39,8 @@ func TestScannersEqualPatterns(t *testing.T) {
 	}
 }
 
-// TestSlowPattern: a pattern whose time doubles with each character is an error of the text that shows it, and the
-// tokenizer continues to encode others.
+// TestSlowPattern: a pattern whose time doubles with each character causes an error for the text
+// that triggers it, and the tokenizer continues to encode others.
 func TestSlowPattern(t *testing.T) {
 	tok, _ := trained(t, 270, someText)
 	b := tok.(*bpe)
@@ -55,7 +55,7 @@ func TestSlowPattern(t *testing.T) {
 	if ids := mustEncode(t, tok, nil, []byte("aab")); string(tok.Decode(nil, ids)) != "aab" {
 		t.Errorf("aab is %v", ids)
 	}
-	// Each match is quick, and all together take the square of the text.
+	// Each match is quick, but all together take quadratic time.
 	if b.split, err = splitRegex("(?=.*z)a|.", false, soon); err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestSlowPattern(t *testing.T) {
 	}
 }
 
-// TestPreTokenizers: the words of each form that is supported, as Hugging Face's documentation says.
+// TestPreTokenizers: the words of each supported form, according to Hugging Face's documentation.
 func TestPreTokenizers(t *testing.T) {
 	for _, test := range []struct{ part, text, want string }{
 		{`{"type": "Split", "pattern": {"String": "--"}, "behavior": "Isolated"}`, "--a--b----c-", "--|a|--|b|--|--|c-"},
@@ -112,7 +112,7 @@ func TestPreTokenizers(t *testing.T) {
 	}
 }
 
-// TestNormalizers: each form alone, and in a row.
+// TestNormalizers: each form alone, and in sequence.
 func TestNormalizers(t *testing.T) {
 	for _, test := range []struct{ part, text, want string }{
 		{`{"type": "NFC"}`, "e\u0301 ﬁ", "é ﬁ"},

@@ -47,7 +47,7 @@ func newSentencePiece(raw []byte) (fileTokenizer, error) {
 	return newSPBPE(m, v, n), nil
 }
 
-// maxPiece bounds a piece's bytes: the time to find its merges grows with their square.
+// maxPiece limits the number of bytes of a piece: the time to find its merges is quadratic.
 const maxPiece = 1 << 14
 
 func checkSentencePiece(m *sentencepiece.Model) error {
@@ -101,7 +101,7 @@ func checkSentencePiece(m *sentencepiece.Model) error {
 	return nil
 }
 
-// spVocabulary is what the ids of a model stand for.
+// spVocabulary returns what the ids of a model stand for.
 func spVocabulary(m *sentencepiece.Model) vocabulary {
 	v := vocabulary{pieces: make([][]byte, len(m.Pieces)), fuse: true}
 	for b := range v.bytes {
@@ -139,8 +139,8 @@ func newSPBPE(m *sentencepiece.Model, v vocabulary, n *spNormalizer) *bpe {
 	return t
 }
 
-// spSymbols fills in the symbols of characters, and returns the ids of pieces that merges may make. Characters that
-// are no piece of their own but occur in one get numbers above the ids.
+// spSymbols fills in the symbols of characters, and returns the ids of pieces that merges may form.
+// Characters that are not a piece but occur in one get numbers above the ids.
 func (t *bpe) spSymbols(m *sentencepiece.Model) map[string]int32 {
 	ids := map[string]int32{}
 	for i, p := range m.Pieces {
@@ -171,11 +171,12 @@ func (t *bpe) spSymbols(m *sentencepiece.Model) map[string]int32 {
 	return ids
 }
 
-// spMerge is two symbols that SentencePiece joins, and the piece that they make. Lower ranks are joined first.
+// spMerge is two symbols that SentencePiece merges, and the resulting piece. Lower ranks are merged
+// first.
 type spMerge struct{ left, right, id, rank int32 }
 
-// spMerges lists the merges that SentencePiece finds by looking the joined text up: of any two symbols that make a
-// piece, those of the highest score first.
+// spMerges lists the merges that SentencePiece finds by looking up the concatenation: all pairs of
+// symbols that form a piece, those of the highest score first.
 func spMerges(m *sentencepiece.Model, ids map[string]int32) []spMerge {
 	order := make([]int, 0, len(m.Pieces))
 	for i, p := range m.Pieces {

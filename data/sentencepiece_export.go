@@ -6,15 +6,16 @@ import (
 	"github.com/sambatrain/sambatrain/data/sentencepiece"
 )
 
-// hfCanSay reports whether a tokenizer.json gives a model's ids. Hugging Face's libraries normalize text otherwise than
-// SentencePiece does, cut it at user-defined symbols before they put the dummy space in front, and merge only what
-// has an id.
+// hfCanSay reports whether a tokenizer.json can reproduce a model's ids. Hugging Face's libraries
+// normalize text differently from SentencePiece, split it at user-defined symbols before they put
+// the dummy space in front, and only merge pieces that have an id.
 func (t *bpe) hfCanSay(m *sentencepiece.Model, merges []spMerge) bool {
 	return len(m.CharsMap) == 0 && !m.RemoveSpaces && !(m.WhitespaceSuffix && m.DummyPrefix) && !t.after.any &&
 		!slices.ContainsFunc(merges, func(x spMerge) bool { return x.left >= t.internal || x.right >= t.internal })
 }
 
-// hfFiles are a tokenizer.json that gives the ids of a BPE model, and its tokenizer_config.json.
+// hfFiles returns a tokenizer.json that gives the ids of a BPE model, and its
+// tokenizer_config.json.
 func hfFiles(m *sentencepiece.Model, merges []spMerge) map[string][]byte {
 	vocab := map[string]int{}
 	added := []any{}

@@ -11,13 +11,13 @@ import (
 	"github.com/sambatrain/sambatrain/data/sentencepiece"
 )
 
-// spNormalizer is SentencePiece's: characters by a map, spaces to metaspaces.
+// spNormalizer is SentencePiece's normalizer: characters by a map, spaces to metaspaces.
 type spNormalizer struct {
-	chars    *charsMap // nil: as they are
+	chars    *charsMap // nil: unchanged
 	prefix   bool      // a space in front
-	suffix   bool      // a space behind
-	collapse bool      // no spaces at both ends, and one for several
-	keep     literals  // texts that are left as they are
+	suffix   bool      // a space after
+	collapse bool      // no spaces at either end, and one instead of several
+	keep     literals  // texts that are left unchanged
 }
 
 func newSPNormalizer(m *sentencepiece.Model) (*spNormalizer, error) {
@@ -83,7 +83,7 @@ func (n *spNormalizer) append(dst, text []byte, _ bool) []byte {
 	return dst
 }
 
-// next is the normal form of what text begins with, and how many bytes that has.
+// next returns the normal form of the beginning of text, and the number of bytes it replaces.
 func (n *spNormalizer) next(text []byte) (out []byte, size int) {
 	if n.keep.any {
 		if x, ok := n.keep.at(text); ok {
@@ -102,7 +102,8 @@ func (n *spNormalizer) next(text []byte) (out []byte, size int) {
 	return text[:size], size
 }
 
-// charsMap is a precompiled_charsmap: a double-array trie (darts-clone) of what is replaced, and the replacements.
+// charsMap is a precompiled_charsmap: a double-array trie (darts-clone) of what is replaced, and
+// the replacements.
 type charsMap struct {
 	trie   []uint32
 	values []byte // strings that end in a zero byte
@@ -123,7 +124,8 @@ func parseCharsMap(blob []byte) (*charsMap, error) {
 	return c, nil
 }
 
-// longest returns the replacement of the longest prefix of text that has one, and the prefix's length; 0 without.
+// longest returns the replacement of the longest prefix of text that has one, and the prefix's
+// length, or 0.
 func (c *charsMap) longest(text []byte) (out []byte, size int) {
 	offset := func(unit uint32) uint32 { return unit >> 10 << (unit & (1 << 9) >> 6) }
 	at := offset(c.trie[0])

@@ -11,7 +11,7 @@ import (
 	"github.com/sambatrain/sambatrain/data/sentencepiece"
 )
 
-// smallModel has an unknown, two control pieces, and then the given normal ones.
+// smallModel has an unknown piece, two control pieces, and then the given normal ones.
 func smallModel(pieces ...sentencepiece.Piece) *sentencepiece.Model {
 	m := &sentencepiece.Model{Type: sentencepiece.Unigram, EOS: 2, DummyPrefix: true, RemoveSpaces: true, EscapeSpaces: true}
 	m.Pieces = append(m.Pieces, sentencepiece.Piece{Text: "<unk>", Kind: sentencepiece.Unknown},
@@ -34,8 +34,8 @@ func encoder(t *testing.T, m *sentencepiece.Model) func(text string) []int32 {
 	return func(text string) []int32 { return mustEncode(t, tok, nil, []byte(text)) }
 }
 
-// TestUnigramTies: of ways whose sums are near, that which is reached first stays unless the float64 sum of another is
-// above its float32 sum. At 1001 a float32 has steps of 6e-5.
+// TestUnigramTies: among segmentations with close sums, the one reached first stays unless the
+// float64 sum of another is above its float32 sum. At 1001 float32 values are 6e-5 apart.
 func TestUnigramTies(t *testing.T) {
 	for _, test := range []struct {
 		x, xx float32
@@ -112,7 +112,8 @@ func TestSentencePieceRefuses(t *testing.T) {
 	}
 }
 
-// TestLongDocument: ids of a long text are those that a table over the whole text gives, whatever is written early.
+// TestLongDocument: ids of a long text are those that a table over the whole text gives, although
+// parts are written early.
 func TestLongDocument(t *testing.T) {
 	m := smallModel(sentencepiece.Piece{Text: "▁", Score: -2}, sentencepiece.Piece{Text: "a", Score: -3}, sentencepiece.Piece{Text: "b", Score: -3.5},
 		sentencepiece.Piece{Text: "ab", Score: -5}, sentencepiece.Piece{Text: "▁a", Score: -4}, sentencepiece.Piece{Text: "b▁ab", Score: -9})
@@ -157,7 +158,7 @@ func TestLongDocument(t *testing.T) {
 	}
 }
 
-// TestSentencePieceExports: a tokenizer.json is written where it gives the same ids.
+// TestSentencePieceExports: a tokenizer.json is exported if it gives the same ids.
 func TestSentencePieceExports(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(m *sentencepiece.Model)
@@ -197,7 +198,7 @@ func TestSentencePieceExports(t *testing.T) {
 	}
 }
 
-// FuzzSentencePiece: whatever a file holds, it is refused or gives ids of its vocabulary.
+// FuzzSentencePiece: any file is rejected or gives ids of its vocabulary.
 func FuzzSentencePiece(f *testing.F) {
 	m := smallModel(sentencepiece.Piece{Text: "▁"}, sentencepiece.Piece{Text: "▁a", Score: -1}, sentencepiece.Piece{Text: "b", Kind: sentencepiece.UserDefined})
 	f.Add(m.Marshal(), []byte("a  b"))

@@ -46,7 +46,7 @@ const (
 	maxAllocation     = 1 << 28
 )
 
-// remedy ends the errors about a damaged folder.
+// remedy is the end of errors about a damaged folder.
 const remedy = "restore the file, or delete the folder and run `sambatrain data prepare` again"
 
 // rowGroup is what the footer says about one row group.
@@ -54,8 +54,8 @@ type rowGroup struct {
 	rows, tokens int64
 }
 
-// shardReader reads one shard. Arrow's Parquet reader panics on some damaged files; every call into it is made
-// on the caller's goroutine under recoverParquet, so that damage is an error.
+// shardReader reads one shard. Arrow's Parquet reader panics on some damaged files; every call into
+// it is made on the caller's goroutine under recoverParquet, so that damage is an error.
 type shardReader struct {
 	parquet   *file.Reader
 	arrow     *pqarrow.FileReader
@@ -64,8 +64,8 @@ type shardReader struct {
 	vocabSize int
 }
 
-// openShard reads the footer of a shard of size bytes and checks it against what a shard of this tokenizer and
-// split must say.
+// openShard reads the footer of a shard of size bytes and checks it against the requirements of
+// this tokenizer and split.
 func openShard(r io.ReaderAt, size int64, want TokenizerInfo, split Split) (s *shardReader, err error) {
 	defer recoverParquet(&err)
 	if err := checkFooter(r, size); err != nil {
@@ -101,7 +101,7 @@ func openShard(r io.ReaderAt, size int64, want TokenizerInfo, split Split) (s *s
 	return s, nil
 }
 
-// checkFooter bounds the footer before the library makes room for it.
+// checkFooter limits the size of the footer before the library allocates memory for it.
 func checkFooter(r io.ReaderAt, size int64) error {
 	var tail [8]byte
 	if size < int64(len(tail)) {
@@ -150,8 +150,8 @@ func columns(pq *file.Reader) []string {
 	return names
 }
 
-// checkSchema compares names and physical types. Whether a field is nullable is the writer's choice, as many
-// writers cannot choose; a null itself is refused when it is read.
+// checkSchema compares names and physical types. Fields may be nullable, since many writers can't
+// choose; actual nulls are rejected when they are read.
 func checkSchema(pq *file.Reader) error {
 	schema := pq.MetaData().Schema
 	want := map[string]struct {
@@ -185,7 +185,8 @@ func describeColumns(pq *file.Reader) []string {
 	return out
 }
 
-// checkRowGroup reads the counts of a row group, and makes sure that its columns lie within the file.
+// checkRowGroup reads the counts of a row group, and makes sure that its columns lie within the
+// file.
 func checkRowGroup(pq *file.Reader, i, tokensColumn int, size int64) (rowGroup, error) {
 	meta := pq.RowGroup(i).MetaData()
 	for c := range meta.NumColumns() {
@@ -205,8 +206,8 @@ func checkRowGroup(pq *file.Reader, i, tokensColumn int, size int64) (rowGroup, 
 	if err != nil {
 		return rowGroup{}, err
 	}
-	// A list column has a value for every element and for every empty list; as empty lists are refused, this
-	// is the number of tokens.
+	// A list column has a value for every element and for every empty list; as empty lists are
+	// rejected, this is the number of tokens.
 	group := rowGroup{rows: meta.NumRows(), tokens: chunk.NumValues()}
 	if group.rows < 1 || group.tokens < group.rows {
 		return rowGroup{}, fmt.Errorf("%d rows with %d tokens are invalid", group.rows, group.tokens)
@@ -223,7 +224,8 @@ func (s *shardReader) record(ctx context.Context, group int, names ...string) (r
 	fields := make([]arrow.Field, len(names))
 	arrays := make([]arrow.Array, len(names))
 	for i, name := range names {
-		// This call, unlike those for several columns, starts no goroutine, whose panic could not be caught.
+		// Unlike the calls for several columns, this one starts no goroutine, whose panic could not
+		// be caught.
 		column, err := s.arrow.RowGroup(group).Column(s.fields[name]).Read(ctx)
 		if err != nil {
 			return nil, err
@@ -240,8 +242,8 @@ func (s *shardReader) record(ctx context.Context, group int, names ...string) (r
 	return array.NewRecord(arrow.NewSchema(fields, nil), arrays, s.rowGroups[group].rows), nil
 }
 
-// tokens returns the ids of a row group, those of all its rows in order, after a check that each is in the
-// vocabulary.
+// tokens returns the ids of a row group, those of all its rows in order, after checking that each
+// is in the vocabulary.
 func (s *shardReader) tokens(ctx context.Context, group int) ([]int32, error) {
 	rec, err := s.record(ctx, group, columnTokens)
 	if err != nil {
@@ -251,7 +253,7 @@ func (s *shardReader) tokens(ctx context.Context, group int) ([]int32, error) {
 	return ids, err
 }
 
-// tokenList takes the tokens column apart: row r holds ids[offsets[r]:offsets[r+1]].
+// tokenList splits the tokens column: row r is ids[offsets[r]:offsets[r+1]].
 func (s *shardReader) tokenList(column arrow.Array, group int) (offsets, ids []int32, err error) {
 	list, ok := column.(*array.List)
 	if !ok {
@@ -285,8 +287,8 @@ func firstOutside(ids []int32, vocabSize int) (int32, bool) {
 	return 0, false
 }
 
-// boundedAllocator refuses the sizes that only a damaged file asks for. Arrow has no error for this, so it
-// panics, below recoverParquet.
+// boundedAllocator rejects sizes that only a damaged file would request. Arrow has no error for
+// this, so it panics, below recoverParquet.
 type boundedAllocator struct{ memory.Allocator }
 
 func (a boundedAllocator) Allocate(size int) []byte {
@@ -367,8 +369,8 @@ func (s Shard) verify(ctx context.Context, dir string) error {
 	return nil
 }
 
-// openError is why a shard can't be opened, and what to do about it. A run keeps its shards open, which may be
-// more than a process may have.
+// openError says why a shard can't be opened, and what to do about it. A run keeps its shards open,
+// which may be more files than a process is allowed.
 func openError(err error) error {
 	if errors.Is(err, syscall.EMFILE) {
 		return fmt.Errorf("data.shards: %w: raise how many files a process may have open, as in `ulimit -n 65536`, and run the same command again", err)

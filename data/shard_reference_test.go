@@ -13,7 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestDuckDBReadsShards compares what DuckDB finds in shards with what the manifest says and Dataset reads.
+// TestDuckDBReadsShards compares what DuckDB finds in shards with what the manifest says and
+// Dataset reads.
 func TestDuckDBReadsShards(t *testing.T) {
 	dir := reference(t, "@duckdb/node-api")
 	c := testConfig(t, writeFiles(t, corpus(300)))

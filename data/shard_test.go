@@ -29,7 +29,8 @@ func shardMetadata() map[string]string {
 	}
 }
 
-// foreignShard writes a Parquet file of one row group as another program would, with nullable columns.
+// foreignShard writes a Parquet file of one row group as another program would, with nullable
+// columns.
 func foreignShard(t testing.TB, metadata map[string]string, fields []arrow.Field, codec compress.Compression, fill func(*array.RecordBuilder)) []byte {
 	t.Helper()
 	kv := arrow.MetadataFrom(metadata)
@@ -50,7 +51,7 @@ func foreignShard(t testing.TB, metadata map[string]string, fields []arrow.Field
 	return out.Bytes()
 }
 
-// shardFields are a shard's columns, in another order than Prepare's and nullable.
+// shardFields are a shard's columns, in another order than Prepare's, and nullable.
 func shardFields(token arrow.DataType) []arrow.Field {
 	return []arrow.Field{
 		{Name: columnBytes, Type: arrow.PrimitiveTypes.Int64, Nullable: true},
@@ -169,7 +170,7 @@ func TestForeignShardErrors(t *testing.T) {
 	}
 }
 
-// TestOpenError: a file that is there is not to be restored.
+// TestOpenError: the error for a file that exists does not suggest restoring it.
 func TestOpenError(t *testing.T) {
 	for _, test := range []struct {
 		errno syscall.Errno
@@ -230,8 +231,8 @@ func TestDamageIsNamed(t *testing.T) {
 	}
 }
 
-// TestFlippedBytesAreFound flips a bit of every byte of a shard in turn, reads it without its checksum, and accepts an
-// error or the right tokens, but no others.
+// TestFlippedBytesAreFound flips a bit of every byte of a shard in turn and reads it without its
+// checksum. The result must be an error or the correct tokens.
 func TestFlippedBytesAreFound(t *testing.T) {
 	c := testConfig(t, writeFiles(t, corpus(4)))
 	m := mustPrepare(t, c)
@@ -293,7 +294,8 @@ func FuzzOpenShard(f *testing.F) {
 	})
 }
 
-// TestFormatStays reads shards of format 1 that are kept in testdata: a change that cannot needs another format.
+// TestFormatStays reads shards of format 1 that are kept in testdata: a change that can't read them
+// needs a new format.
 func TestFormatStays(t *testing.T) {
 	c := DefaultConfig()
 	c.Shards, c.SeqLen = filepath.Join("testdata", "shards"), 8

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestShareDecodesItsOwn: a process needs no row group that has nothing of its rows, so that all others may be
-// damaged; one that has all rows needs all.
+// TestShareDecodesItsOwn: a process doesn't need row groups without any of its rows, so all of
+// those may be damaged; one that has all rows needs all of them.
 func TestShareDecodesItsOwn(t *testing.T) {
 	const rank, batch, steps = 3, 64, 10
 	d := shuffledDataset(t, 3407)

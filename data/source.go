@@ -19,10 +19,10 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// maxDocument bounds one document's text in bytes: a document is tokenised in memory, whole.
+// maxDocument limits one document's text in bytes: a document is tokenised in memory, as a whole.
 const maxDocument = 1 << 30
 
-// sourceFile is one file of text that the patterns choose.
+// sourceFile is one text file that the patterns select.
 type sourceFile struct {
 	path string // as opened
 	name string // relative to the folder, with slashes, with its compression suffix
@@ -44,9 +44,10 @@ func trimCompression(name string) string {
 	return name
 }
 
-// listFiles returns the files under root that t chooses, sorted by name. Symbolic links are not followed: a link
-// to a file inside the tree would give its text twice, and one that leads out of it would make the result depend
-// on another folder. notRegular counts the links and special files that the patterns match.
+// listFiles returns the files under root that t selects, sorted by name. Symbolic links are not
+// followed: a link to a file inside the tree would duplicate its text, and one that leads out of it
+// would make the result depend on another folder. notRegular counts the links and special files
+// that the patterns match.
 func listFiles(ctx context.Context, root string, t TextConfig) (files []sourceFile, notRegular int, err error) {
 	// The root itself may be a link, as /usr/lib/go is.
 	if root, err = filepath.EvalSymlinks(root); err != nil {
@@ -131,7 +132,7 @@ type readCloser struct {
 
 func (r readCloser) Close() error { return r.close() }
 
-// cutShort turns the EOF of an empty compressed file into the error that it is.
+// cutShort turns the EOF of an empty compressed file into a proper error.
 func cutShort(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
@@ -139,15 +140,16 @@ func cutShort(err error) error {
 	return err
 }
 
-// rawDocument is what is read from disk for one document: its text, or the line of JSON that holds it.
+// rawDocument is what is read from disk for one document: its text, or the line of JSON that
+// contains it.
 type rawDocument struct {
 	name  string // path relative to the folder, and ":line" for a line of JSONL
 	data  []byte
 	jsonl bool
 }
 
-// read calls emit for each document of the file from document skip on, in order. Each gets bytes of its own. field
-// is the column of a Parquet file.
+// read calls emit for each document of the file from document skip on, in order. Each gets its own
+// bytes. field is the column of a Parquet file.
 func (f sourceFile) read(ctx context.Context, field string, skip int64, emit func(rawDocument) error) (err error) {
 	if f.parquet() {
 		return f.readParquet(ctx, field, skip, emit)
@@ -191,8 +193,8 @@ func (f sourceFile) read(ctx context.Context, field string, skip int64, emit fun
 	return nil
 }
 
-// text returns the document's text: the data itself, or the field of the JSON line. A blank line is an empty
-// document.
+// text returns the document's text: the data itself, or the field of the JSON line. A blank line is
+// an empty document.
 func (d rawDocument) text(field string) ([]byte, error) {
 	if !d.jsonl {
 		return d.data, nil
@@ -204,7 +206,7 @@ func jsonText(line []byte, field string) ([]byte, error) {
 	if len(bytes.TrimSpace(line)) == 0 {
 		return nil, nil
 	}
-	// encoding/json would put U+FFFD for what is no text, here and for lone surrogates below.
+	// encoding/json would replace invalid text by U+FFFD, here and for lone surrogates below.
 	if !utf8.Valid(line) {
 		return nil, errors.New("the line is not valid UTF-8: fix it, or leave the file out with data.text.exclude")
 	}

@@ -10,8 +10,8 @@ import (
 	"github.com/apache/arrow/go/v16/parquet/file"
 )
 
-// readParquet emits the text of each row from row skip on: a column of strings or bytes, a page of which is in
-// memory at a time. A null is an empty document.
+// readParquet emits the text of each row from row skip on: a column of strings or bytes, one page
+// of which is in memory at a time. A null is an empty document.
 func (f sourceFile) readParquet(ctx context.Context, field string, skip int64, emit func(rawDocument) error) error {
 	in, err := openWatched(watching(ctx), f.path)
 	if err != nil {
@@ -81,7 +81,7 @@ func openTextColumn(in *watchedFile, field string) (reader *file.Reader, column 
 	return nil, 0, fmt.Errorf("no column %q among %v: set data.text.jsonl_field", field, columns(reader))
 }
 
-// textOfGroup returns a function that gives the next row's text each time.
+// textOfGroup returns a function that returns the next row's text each time.
 func textOfGroup(reader *file.Reader, group, column int) (next func() ([]byte, error), err error) {
 	defer recoverParquet(&err)
 	chunk, err := reader.RowGroup(group).Column(column)
@@ -93,7 +93,8 @@ func textOfGroup(reader *file.Reader, group, column int) (next func() ([]byte, e
 		return nil, errors.New("has a column of another type than the file says")
 	}
 	level := reader.MetaData().Schema.Column(column).MaxDefinitionLevel()
-	// One value at a time: a batch may reach over the end of a page, and the next page takes the memory of the last.
+	// One value at a time: a batch may extend beyond the end of a page, and the next page reuses
+	// the memory of the last.
 	var value [1]parquet.ByteArray
 	var defined [1]int16
 	return func() (text []byte, err error) {

@@ -17,7 +17,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// writeTextParquet writes texts, "" for null, as the column text beside another, in small pages and row groups.
+// writeTextParquet writes texts, "" for null, as the column text next to another one, in small
+// pages and row groups.
 func writeTextParquet(t testing.TB, path string, codec compress.Compression, texts []string) {
 	t.Helper()
 	schema := arrow.NewSchema([]arrow.Field{

@@ -14,11 +14,12 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// splitReader is one split of one folder of shards, as blocks of tokens. The documents, each with its end-of-text
-// token, form one stream; block i is its tokens i*T to i*T+T, T+1 of them. Neighbors share a token, so each
-// token but the stream's first is the target of one position. What is left at the end is in no block.
+// splitReader is one split of one folder of shards, as blocks of tokens. The documents, each with
+// its end-of-text token, form one stream; block i is its tokens i*T to i*T+T, T+1 of them. Adjacent
+// blocks share a token, so each token except the stream's first is the target of one position. The
+// rest at the end is in no block.
 //
-// It is safe for use by several goroutines at once. It keeps no file open.
+// It is safe for concurrent use. It keeps no file open.
 type splitReader struct {
 	dir      string
 	split    Split
@@ -36,8 +37,8 @@ type groupStart struct {
 	rowGroup int32
 }
 
-// openSplit reads and checks the footers of c's folder, and unless c.SkipVerify is set the checksums. It returns nil
-// where the folder has no such split.
+// openSplit reads and checks the footers of c's folder and, unless c.SkipVerify is set, the
+// checksums. It returns nil if the folder has no such split.
 func openSplit(ctx context.Context, c Config, split Split) (*splitReader, error) {
 	dir, err := expand("data.shards", c.Shards)
 	if err != nil {
@@ -104,13 +105,15 @@ func verifyShards(ctx context.Context, dir string, shards []Shard) error {
 	return g.Wait()
 }
 
-// window is the group that rows are copied from. Samples are read in rising order, so one is enough.
+// window is the group that rows are copied from. Samples are read in increasing order, so one is
+// enough.
 type window struct {
 	id    groupID
 	group *blockGroup
 }
 
-// row copies a sample out of the window. Where that is another group, load trades it for the right one.
+// row copies a sample out of the window. If it is in another group, load exchanges the window's
+// group for that.
 func (d *splitReader) row(w *window, load loadGroup, sample int64, dst []int32) error {
 	id, place := d.order.locate(sample)
 	if w.group == nil || w.id != id {
@@ -125,10 +128,10 @@ func (d *splitReader) row(w *window, load loadGroup, sample int64, dst []int32) 
 	return nil
 }
 
-// loadGroup trades a group that is done with, which may be nil, for another.
+// loadGroup exchanges a group that is no longer needed, which may be nil, for another.
 type loadGroup func(id groupID, old *blockGroup) (*blockGroup, error)
 
-// loadNow decodes the group when it is asked for.
+// loadNow decodes the group when it is requested.
 func (d *splitReader) loadNow(id groupID, old *blockGroup) (*blockGroup, error) {
 	if old == nil {
 		old = &blockGroup{}
@@ -136,9 +139,10 @@ func (d *splitReader) loadNow(id groupID, old *blockGroup) (*blockGroup, error) 
 	return old, d.load(context.Background(), id, old)
 }
 
-// blockGroup holds the tokens of a group's spans, one after the other. A span of b blocks takes b*T+1 tokens, and
-// only the last is shorter than the others, so a block's tokens are found by arithmetic. Of a group that was loaded in
-// part, starts has where the blocks begin, by their place, and -1 for those that it lacks.
+// blockGroup holds the tokens of a group's spans, one after the other. A span of b blocks takes
+// b*T+1 tokens, and only the last is shorter than the others, so the position of a block's tokens
+// can be computed. For a group that was loaded in part, starts holds where the blocks begin, by
+// their place, and -1 for missing ones.
 type blockGroup struct {
 	tokens []int32
 	starts []int
@@ -169,7 +173,8 @@ func (d *splitReader) load(ctx context.Context, id groupID, dst *blockGroup) err
 	return nil
 }
 
-// loadPlaces is load for the blocks at some places alone: row groups that have nothing of them are not decoded.
+// loadPlaces is load for only the blocks at some places: row groups that contain nothing of them
+// are not decoded.
 func (d *splitReader) loadPlaces(ctx context.Context, id groupID, places []int64, dst *blockGroup) error {
 	files := openShards{split: d}
 	defer files.close()
@@ -178,7 +183,7 @@ func (d *splitReader) loadPlaces(ctx context.Context, id groupID, places []int64
 		first, _ := d.order.spanRange(spans[place/d.order.spanBlocks])
 		return (first + place%d.order.spanBlocks) * int64(d.seqLen)
 	}
-	// In the stream's order each row group is decoded once.
+	// In stream order each row group is decoded once.
 	slices.SortFunc(places, func(a, b int64) int { return cmp.Compare(from(a), from(b)) })
 	width := d.seqLen + 1
 	dst.tokens = slices.Grow(dst.tokens[:0], len(places)*width)
@@ -216,13 +221,13 @@ func (d *splitReader) appendTokens(ctx context.Context, files *openShards, dst [
 	return dst, nil
 }
 
-// openShards keeps the shards of one group of spans open. Between groups none are: their parsed footers would take
-// memory that grows with the data.
+// openShards keeps the shards of one group of spans open. Between groups none are open: their
+// parsed footers would take memory that grows with the data.
 type openShards struct {
 	split   *splitReader
 	files   []*os.File
 	readers map[int32]*shardReader
-	last    []int32 // the tokens of row group lastOf of the index, which the next ones asked for may be in, too
+	last    []int32 // the tokens of row group lastOf of the index, which may also contain the next ones requested
 	lastOf  int
 }
 
@@ -272,7 +277,7 @@ func (o *openShards) close() {
 	}
 }
 
-// groupEnd is where row group i of the index ends in the token stream.
+// groupEnd returns where row group i of the index ends in the token stream.
 func (d *splitReader) groupEnd(i int) int64 {
 	if i+1 < len(d.index) {
 		return d.index[i+1].token

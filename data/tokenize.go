@@ -11,18 +11,19 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-// Bounds of the text in flight between the readers and the writer. A document larger than all of textInFlight
-// travels alone.
+// Bounds of the text in flight between the readers and the writer. A document larger than
+// textInFlight is processed alone.
 const (
 	chunkBytes     = 1 << 20
 	chunkDocuments = 1 << 10
 	textInFlight   = 32 << 20
-	// readersAhead is the number of chunks that a reader has ready while others' files are written.
+	// readersAhead is the number of chunks that a reader has ready while the files of others are
+	// being written.
 	readersAhead = 2
 )
 
-// preparer runs text through the tokenizer into the two splits: one goroutine on every core reads files, one on
-// every core tokenises, and one writes the results in the order of the files.
+// preparer runs text through the tokenizer into the two splits: one goroutine per core reads files,
+// one per core tokenises, and one writes the results in the order of the files.
 type preparer struct {
 	config            Config
 	folder            string
@@ -30,7 +31,7 @@ type preparer struct {
 	layout            layout
 	train, validation *splitWriter
 	progress          func(Progress)
-	// save is called where all that has been written is in whole shards.
+	// save is called when everything that has been written is in complete shards.
 	save func(next position) error
 
 	done  Progress
@@ -47,7 +48,7 @@ type position struct {
 type chunk struct {
 	raw   []rawDocument
 	bytes int64 // of raw text, as accounted for by the semaphore
-	files int   // that end in this chunk
+	files int   // files that end in this chunk
 	next  position
 
 	// Set by the tokenising goroutine before it closes done.
@@ -55,7 +56,7 @@ type chunk struct {
 	documents  []document
 	empty      int64
 	byteCounts map[Split]*[256]int64
-	err        error // also that of reading
+	err        error // including read errors
 }
 
 // document is one tokenised document.
@@ -117,8 +118,8 @@ func (p *preparer) run(ctx context.Context, files []sourceFile, from position) e
 	return g.Wait()
 }
 
-// readChunks reads the files from a position on, several at once, and emits their documents in order, a chunk at a
-// time. A chunk holds documents of one file.
+// readChunks reads the files from a position on, several at once, and emits their documents in
+// order, a chunk at a time. A chunk contains documents of one file.
 func readChunks(ctx context.Context, files []sourceFile, field string, from position, emit func(*chunk) error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	// In order: a reader starts when there is room for its stream.
@@ -159,8 +160,8 @@ func readChunks(ctx context.Context, files []sourceFile, field string, from posi
 	return g.Wait()
 }
 
-// stream sends the file's documents from a position on. An error goes the same way, so that what comes after it in
-// order is not written.
+// stream sends the file's documents from a position on. An error is sent the same way, so that what
+// comes after it in order is not written.
 func (f sourceFile) stream(ctx context.Context, field string, at position, out chan<- *chunk) error {
 	fresh := func() *chunk { return &chunk{done: make(chan struct{})} }
 	send := func(c *chunk) error {
@@ -219,7 +220,7 @@ func (p *preparer) tokenize(c *chunk) {
 	c.raw = nil
 }
 
-// splitOf says which side of the split a document falls on, by the hash of its text alone.
+// splitOf returns the split of a document, determined only by the hash of its text.
 func splitOf(text []byte, validationFraction float64) Split {
 	// The upper 53 bits as a fraction in [0, 1).
 	if float64(xxh3.Hash(text)>>11)/(1<<53) < validationFraction {
@@ -263,7 +264,7 @@ func (p *preparer) write(c *chunk) error {
 	return nil
 }
 
-// endShards ends the shards of both splits, so that work can go on from here.
+// endShards ends the shards of both splits, so that work can continue from here.
 func (p *preparer) endShards(next position) error {
 	for _, w := range []*splitWriter{p.train, p.validation} {
 		if err := w.endShard(); err != nil {

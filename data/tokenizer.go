@@ -16,7 +16,7 @@ import (
 
 // Tokenizer turns text into token ids and back. It is safe for use by several goroutines at once.
 type Tokenizer interface {
-	// Name is the spec that NewTokenizer makes it from.
+	// Name is the spec from which NewTokenizer makes it.
 	Name() string
 
 	// VocabSize is the number of ids: every id is in [0, VocabSize). A model's vocabulary must be at least as
@@ -26,8 +26,9 @@ type Tokenizer interface {
 	// EOS is the id of the end-of-text token, which follows every document.
 	EOS() int32
 
-	// Encode appends the ids of text to dst. It never yields EOS: text that spells a special token's name is
-	// ordinary text. The error is that of a pre-tokenizer's regular expression that takes too long.
+	// Encode appends the ids of text to dst. It never yields EOS: text that spells a special
+	// token's name is ordinary text. The error is for a pre-tokenizer's regular expression that
+	// takes too long.
 	Encode(dst []int32, text []byte) ([]int32, error)
 
 	// Decode appends the text of ids to dst. Special tokens are left out.
@@ -36,17 +37,18 @@ type Tokenizer interface {
 	// TokenBytes is the number of bytes of text that id stands for, 0 for a special token.
 	TokenBytes(id int32) int
 
-	// Fingerprint changes whenever some text would get other ids.
+	// Fingerprint changes whenever some text would get different ids.
 	Fingerprint() string
 
-	// ExportFiles are the files, by name, with which other programs load the same tokenizer: tokenizer.json where the
-	// Hugging Face libraries can have the same ids, and tokenizer.model for SentencePiece's own package.
+	// ExportFiles returns the files, by name, with which other programs load the same tokenizer:
+	// tokenizer.json if the Hugging Face libraries can produce the same ids, and tokenizer.model
+	// for SentencePiece's own package.
 	ExportFiles() map[string][]byte
 }
 
-// NewTokenizer makes the tokenizer that spec names: "bytes", whose ids 0..255 are the bytes and 256 the end of
-// text; or a file, Hugging Face's tokenizer.json or SentencePiece's tokenizer.model. In a file's path $NAME and
-// ${NAME} are replaced.
+// NewTokenizer makes the tokenizer that spec names: "bytes", whose ids 0..255 are the bytes and 256
+// the end of text; or a file, Hugging Face's tokenizer.json or SentencePiece's tokenizer.model. In
+// a file's path $NAME and ${NAME} are replaced.
 func NewTokenizer(spec string) (Tokenizer, error) {
 	open, err := tokenizerOpener(spec)
 	if err != nil {
@@ -62,13 +64,14 @@ func NewTokenizer(spec string) (Tokenizer, error) {
 	return opened.get(path, open, spec)
 }
 
-// fileTokenizer is a Tokenizer of a file, which is named after it is opened.
+// fileTokenizer is a Tokenizer from a file, which is named after it is opened.
 type fileTokenizer interface {
 	Tokenizer
 	rename(name string)
 }
 
-// tokenizerOpener is what reads the file that spec names; nil for bytes, which has none.
+// tokenizerOpener returns the function that reads the file that spec names; nil for bytes, which
+// has none.
 func tokenizerOpener(spec string) (func(path string) (fileTokenizer, error), error) {
 	switch {
 	case spec == "bytes":
@@ -81,7 +84,8 @@ func tokenizerOpener(spec string) (func(path string) (fileTokenizer, error), err
 	return nil, fmt.Errorf("no tokenizer %q: use bytes, or the path of a tokenizer.json or tokenizer.model", spec)
 }
 
-// opened keeps the tokenizers of files, as reading one takes up to a second and a run asks for it several times.
+// opened caches the tokenizers of files, since reading one takes up to a second and a run needs it
+// several times.
 var opened tokenizerCache
 
 type tokenizerCache struct {
@@ -136,9 +140,9 @@ func TextBytes(tok Tokenizer, ids []int32) int64 {
 	return n
 }
 
-// BitsPerByte is the total cross-entropy of the targets in bits, over the bytes of text they stand for:
-// nats / (ln 2 * bytes). The nats of end-of-text targets count, their bytes are 0, so the figure covers where
-// documents end as well, and can be compared between tokenizers.
+// BitsPerByte is the total cross-entropy of the targets in bits, divided by the bytes of text they
+// stand for: nats / (ln 2 * bytes). The nats of end-of-text targets count, and their bytes are 0,
+// so the figure also covers where documents end, and can be compared between tokenizers.
 func BitsPerByte(nats float64, bytes int64) float64 {
 	return nats / (math.Ln2 * float64(bytes))
 }

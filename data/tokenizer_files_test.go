@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// trained is a small tokenizer of text in a folder of its own, and that folder.
+// trained returns a small tokenizer of text in its own folder, and that folder.
 func trained(t testing.TB, vocabSize int, texts ...string) (Tokenizer, string) {
 	t.Helper()
 	files := map[string]string{}
@@ -40,7 +40,8 @@ func trained(t testing.TB, vocabSize int, texts ...string) (Tokenizer, string) {
 const someText = "the cat sat on the mat, the hat and the bat. That is 2024's 'text': it isn't long, 日本語もある。\n\n\tfor i := range 10 {}\n"
 
 func TestTrainTokenizer(t *testing.T) {
-	// Word counts: low 5, lower 2, newest 6, widest 3. Sennrich, Haddow and Birch, 2016, have this example.
+	// Word counts: low 5, lower 2, newest 6, widest 3. The example is from Sennrich, Haddow and
+	// Birch, 2016.
 	text := strings.TrimSpace(strings.Repeat("low\n", 5) + strings.Repeat("lower\n", 2) + strings.Repeat("newest\n", 6) + strings.Repeat("widest\n", 3))
 	tok, dir := trained(t, 256+4+1, text)
 	var file hfTokenizer
@@ -51,7 +52,7 @@ func TestTrainTokenizer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// e+s and s+t are both 9 times there; the lower id goes first.
+	// e+s and s+t both occur 9 times; the lower id goes first.
 	if got, want := fmt.Sprint(file.Model.Merges), "[[e s] [es t] [l o] [lo w]]"; got != want {
 		t.Errorf("merges are %s, want %s", got, want)
 	}
@@ -62,7 +63,7 @@ func TestTrainTokenizer(t *testing.T) {
 		t.Errorf("lowest is %v, want %v", got, want)
 	}
 
-	// No pair is there twice: training ends early.
+	// No pair occurs twice: training ends early.
 	if tok, _ := trained(t, 1000, "abcdefg"); tok.VocabSize() != 257 {
 		t.Errorf("VocabSize %d, want 257", tok.VocabSize())
 	}
@@ -81,7 +82,8 @@ func TestTrainTokenizer(t *testing.T) {
 	}
 }
 
-// TestTrainedRanks: encoding merges in the order of training, also where two pairs make the same piece.
+// TestTrainedRanks: encoding merges in the order of training, even if two pairs form the same
+// piece.
 func TestTrainedRanks(t *testing.T) {
 	text := strings.Repeat("abc abcd bcd bc ab aab aaab aaaa aabc ", 20) + strings.Repeat(someText, 10)
 	tok, dir := trained(t, 400, text)
@@ -157,7 +159,7 @@ func TestByteLevelRoundTrip(t *testing.T) {
 	}
 }
 
-// edited is a valid tokenizer.json with one part replaced; the path is that of keys.
+// edited returns a valid tokenizer.json with one part, at a path of keys, replaced.
 func edited(t *testing.T, value any, path ...string) []byte {
 	t.Helper()
 	tok, _ := trained(t, 270, someText)
@@ -222,7 +224,7 @@ func TestHuggingFaceRefuses(t *testing.T) {
 	checkError(t, err, dir, "stat DIR/missing.json: no such file or directory")
 }
 
-// FuzzHuggingFace: whatever a file holds, it is refused or gives ids of its vocabulary.
+// FuzzHuggingFace: any file is rejected or gives ids of its vocabulary.
 func FuzzHuggingFace(f *testing.F) {
 	const end = `{"id": 4, "content": "</s>", "special": true}`
 	f.Add([]byte(`{"added_tokens": [`+end+`, {"id": 5, "content": "x", "normalized": true}], "normalizer": {"type": "Replace", "pattern": {"String": "y"}, "content": "z"},
@@ -247,7 +249,8 @@ func FuzzHuggingFace(f *testing.F) {
 	})
 }
 
-// TestAddedTokens: special ones are ordinary text, others are found, and the file says which ends a document.
+// TestAddedTokens: special ones are ordinary text, others are found, and the file says which one
+// ends a document.
 func TestAddedTokens(t *testing.T) {
 	raw := edited(t, []any{
 		map[string]any{"id": 270, "content": "<|end|>", "special": true},
@@ -270,7 +273,8 @@ func TestAddedTokens(t *testing.T) {
 	}
 }
 
-// TestMetaspace compares ids of a small vocabulary with those worked out by hand, for each way to prepend.
+// TestMetaspace compares ids of a small vocabulary with those worked out by hand, for each way to
+// prepend.
 func TestMetaspace(t *testing.T) {
 	vocab := map[string]int{"<unk>": 0, "▁": 1, "a": 2, "b": 3, "▁a": 4, "▁▁": 5, "ab": 6, "▁ab": 7}
 	for b := range 256 {
@@ -334,7 +338,8 @@ func TestTrainedIDsElsewhere(t *testing.T) {
 	}
 }
 
-// TestSpecialNeverWhole: a text that is a special token's name is ordinary text also where words are looked up whole.
+// TestSpecialNeverWhole: a text that is a special token's name is ordinary text even where words
+// are looked up as a whole.
 func TestSpecialNeverWhole(t *testing.T) {
 	tok, _ := trained(t, 270, someText)
 	var file map[string]any

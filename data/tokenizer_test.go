@@ -43,14 +43,15 @@ func TestBytesRoundTrip(t *testing.T) {
 	if tok.EOS() != 256 || tok.VocabSize() != 257 || tok.Name() != "bytes" {
 		t.Errorf("EOS %d, VocabSize %d, Name %q", tok.EOS(), tok.VocabSize(), tok.Name())
 	}
-	// Shards in use carry it: a change would refuse them.
+	// Existing shards contain it: a change would make them be refused.
 	if got, want := tok.Fingerprint(), "sha256:929db798f82c4668f7272a58c2412484"; got != want {
 		t.Errorf("fingerprint is %s, want %s", got, want)
 	}
 }
 
 func TestBitsPerByte(t *testing.T) {
-	// 8 targets with a uniform choice among 256 each, one of them an end of text: 8 bits each over 7 bytes.
+	// 8 targets with a uniform choice among 256 each, one of them an end of text: 8 bits each over
+	// 7 bytes.
 	if got, want := BitsPerByte(8*math.Log(256), 7), 64.0/7; math.Abs(got-want) > 1e-12 {
 		t.Errorf("got %v, want %v", got, want)
 	}

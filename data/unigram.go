@@ -8,32 +8,33 @@ import (
 	"github.com/sambatrain/sambatrain/data/sentencepiece"
 )
 
-// unigram is SentencePiece's unigram language model (Kudo, arXiv 1804.10959): of all ways to cut a text into pieces,
-// the one whose scores have the largest sum. Sums begin at the text's first byte, and are rounded and compared as in
-// the reference (EncodeOptimized of unigram_model.cc): near ties are decided by rounding.
+// unigram is SentencePiece's unigram language model (Kudo, arXiv 1804.10959): of all segmentations
+// of a text into pieces, it chooses the one with the largest sum of scores. Sums start at the
+// text's first byte, and are rounded and compared as in the reference (EncodeOptimized of
+// unigram_model.cc): near ties are decided by rounding.
 type unigram struct {
 	vocabulary
 	normalize *spNormalizer
 
-	next         pairTable // (node, byte) -> the node that follows, of a trie of the pieces
-	ids          []int32   // of the piece that ends at a node; none without
+	next         pairTable // (node, byte) -> the next node, of a trie of the pieces
+	ids          []int32   // of the piece that ends at a node, or none
 	scores       []float64 // by id
-	unknownScore float32   // of a character that is no piece
+	unknownScore float32   // of a character that is not a piece
 
 	scratch sync.Pool
 }
 
 const (
-	// unknownPenalty is how much less than the worst piece a character scores that is none.
+	// unknownPenalty is how far below the worst piece a character scores that is not a piece.
 	unknownPenalty = 10
-	// userPenalty is what a user-defined symbol costs, so little that it is always taken.
+	// userPenalty is the cost of a user-defined symbol, so small that it is always chosen.
 	userPenalty = 0.1
 )
 
 func newUnigram(m *sentencepiece.Model, v vocabulary, n *spNormalizer) *unigram {
 	t := &unigram{vocabulary: v, normalize: n, ids: []int32{none}, scores: make([]float64, len(m.Pieces))}
 	bytes := 0
-	// The reference begins the search for the best score at the smallest positive number.
+	// The reference starts the search for the best score at the smallest positive number.
 	worst, best := float32(math.MaxFloat32), float32(0x1p-126)
 	for _, p := range m.Pieces {
 		bytes += len(p.Text)
@@ -57,7 +58,7 @@ func newUnigram(m *sentencepiece.Model, v vocabulary, n *spNormalizer) *unigram 
 	return t
 }
 
-// add puts a piece into the trie.
+// add adds a piece to the trie.
 func (t *unigram) add(text string, id int32) {
 	node := int32(0)
 	for i := range len(text) {
@@ -72,18 +73,18 @@ func (t *unigram) add(text string, id int32) {
 	t.ids[node] = id
 }
 
-// unigramScratch is what one goroutine encodes with.
+// unigramScratch is the working memory of one goroutine.
 type unigramScratch struct {
 	normal []byte
 	ends   []pathEnd
 	path   []int
 }
 
-// pathEnd is the best way to cut the text up to some byte.
+// pathEnd is the best segmentation of the text up to some byte.
 type pathEnd struct {
 	score float32 // of the whole text up to there
-	start int32   // of the last piece; none where no way leads there
-	id    int32   // of the last piece; none for a character that is no piece
+	start int32   // of the last piece; none if no segmentation ends there
+	id    int32   // of the last piece; none for a character that is not a piece
 }
 
 func (t *unigram) Encode(dst []int32, text []byte) ([]int32, error) {
@@ -94,8 +95,8 @@ func (t *unigram) Encode(dst []int32, text []byte) ([]int32, error) {
 	defer t.scratch.Put(s)
 	s.normal = t.normalize.append(s.normal[:0], text, true)
 	text = s.normal
-	// s.ends has the ends of ways through text[base:]. Where no piece continues beyond a place, all ways lead
-	// through it, so that what is before can be written.
+	// s.ends holds the ends of segmentations of text[base:]. If no piece continues beyond a place,
+	// all segmentations go through it, so that what is before it can be written.
 	s.ends = append(s.ends[:0], pathEnd{})
 	base, afterUnknown := 0, false
 	for from := 0; from < len(text); {
@@ -113,7 +114,7 @@ func (t *unigram) Encode(dst []int32, text []byte) ([]int32, error) {
 	return dst, nil
 }
 
-// extend tries all pieces that begin at from, where a character of size bytes is.
+// extend tries all pieces that start at from, where there is a character of size bytes.
 func (t *unigram) extend(s *unigramScratch, text []byte, base, from, size int) {
 	before := s.ends[from-base].score
 	known := false
@@ -135,7 +136,8 @@ func (t *unigram) extend(s *unigramScratch, text []byte, base, from, size int) {
 	}
 }
 
-// reach keeps the way to end whose last piece begins at start, if it is better than the one before it.
+// reach keeps the segmentation up to end whose last piece begins at start, if it is better than the
+// previous one.
 func (s *unigramScratch) reach(end, start int, id int32, score float64) {
 	for len(s.ends) <= end {
 		s.ends = append(s.ends, pathEnd{start: none})
@@ -145,7 +147,7 @@ func (s *unigramScratch) reach(end, start int, id int32, score float64) {
 	}
 }
 
-// appendPath appends the ids of the best way through part, which s.ends describes.
+// appendPath appends the ids of the best segmentation of part, which s.ends describes.
 func (t *unigram) appendPath(dst []int32, s *unigramScratch, part []byte, afterUnknown bool) ([]int32, bool) {
 	s.path = s.path[:0]
 	for at := len(part); at > 0; at = int(s.ends[at].start) {
@@ -161,7 +163,7 @@ func (t *unigram) appendPath(dst []int32, s *unigramScratch, part []byte, afterU
 	return dst, afterUnknown
 }
 
-// leadLength is the length of a character in UTF-8 by its first byte.
+// leadLength returns the length of a UTF-8 character from its first byte.
 func leadLength(b byte) int {
 	switch {
 	case b < 0xc0:

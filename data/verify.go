@@ -10,19 +10,20 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Verified is what Verify found of one shard.
+// Verified is the result of Verify for one shard.
 type Verified struct {
 	Split     Split  `json:"split"`
 	File      string `json:"file"` // its path
 	Documents int64  `json:"documents"`
 	Tokens    int64  `json:"tokens"`
-	// Err is what is wrong with it, nil where nothing is.
+	// Err is what is wrong with it, or nil.
 	Err error `json:"-"`
 }
 
-// Verify reads every shard of a folder whole, several at once: its checksum, and its rows against the format and
-// against the counts of the manifest. There is one Verified for each shard, in the manifest's order. The error is about
-// the folder: its manifest can't be read, or counts other documents than good shards hold.
+// Verify reads every shard of a folder completely, several at once: its checksum, and its rows
+// against the format and against the counts of the manifest. There is one Verified for each shard,
+// in the manifest's order. The error is about the folder: its manifest can't be read, or counts
+// different documents than the good shards contain.
 func Verify(ctx context.Context, dir string) ([]Verified, error) {
 	m, err := ReadManifest(dir)
 	if err != nil {
@@ -93,7 +94,7 @@ func (s Shard) verifyRows(ctx context.Context, dir string, want TokenizerInfo, s
 	return c.documents, nil
 }
 
-// rowChecker follows the documents through a shard's rows.
+// rowChecker tracks the documents through a shard's rows.
 type rowChecker struct {
 	eos       int32
 	documents int64 // that have ended

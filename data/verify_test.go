@@ -8,7 +8,7 @@ import (
 	"github.com/apache/arrow/go/v16/arrow/array"
 )
 
-// TestVerifyNamesEach damages two shards of several: the others are counted all the same.
+// TestVerifyNamesEach damages two shards of several: the others are still counted.
 func TestVerifyNamesEach(t *testing.T) {
 	c := testConfig(t, writeFiles(t, corpus(200)))
 	m := mustPrepare(t, c)

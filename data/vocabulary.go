@@ -1,13 +1,14 @@
 package data
 
-// vocabulary is what an id stands for, and what stands for text that no piece has. Tokenizers of files embed it.
+// vocabulary says what an id stands for, and which ids represent text that no piece has. Tokenizers
+// from files embed it.
 type vocabulary struct {
 	info    TokenizerInfo
 	pieces  [][]byte // the text of each id; nil for special tokens
 	exports map[string][]byte
 
-	bytes   [256]int32 // id of each byte, in a byte-level vocabulary or as byte fallback; none without
-	unknown int32      // stands for characters that have neither symbol nor bytes; none without
+	bytes   [256]int32 // id of each byte, in a byte-level vocabulary or as byte fallback; or none
+	unknown int32      // stands for characters that have neither symbol nor bytes; or none
 	fuse    bool       // one unknown for a run of such characters
 }
 
@@ -37,8 +38,9 @@ func (v *vocabulary) TokenBytes(id int32) int {
 	return 0
 }
 
-// appendUnknown appends the ids of text that no piece has: those of its bytes where all have one, else the unknown.
-// afterUnknown says that the id before stands for such text, too; so does the result, of the id appended last.
+// appendUnknown appends the ids of text that no piece has: those of its bytes if all have one,
+// otherwise the unknown. afterUnknown says that the previous id also stands for such text; the
+// result says the same of the last appended id.
 func (v *vocabulary) appendUnknown(dst []int32, text []byte, afterUnknown bool) ([]int32, bool) {
 	if v.hasBytes(text) {
 		for _, b := range text {

@@ -5,14 +5,14 @@ import (
 	"os"
 )
 
-// Watch is called before each operation on a disk, with what is done in words; what it returns is called after it.
-// Several may be under way at once.
+// Watch is called before each disk operation, with a description of it; the function it returns is
+// called after the operation. Several may be in progress at once.
 type Watch func(what string) (done func())
 
 type watchKey struct{}
 
-// WithWatch is a context in which Prepare and Open tell w of their operations on the disk. Waiting for another process
-// that prepares the same shards is none.
+// WithWatch returns a context in which Prepare and Open report their disk operations to w. Waiting
+// for another process that prepares the same shards is not one.
 func WithWatch(ctx context.Context, w Watch) context.Context {
 	return context.WithValue(ctx, watchKey{}, w)
 }
@@ -25,7 +25,7 @@ func watching(ctx context.Context) Watch {
 	return func(string) func() { return func() {} }
 }
 
-// watchedFile has each operation on a file watched.
+// watchedFile watches each operation on a file.
 type watchedFile struct {
 	file  *os.File
 	watch Watch

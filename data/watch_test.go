@@ -26,7 +26,8 @@ func (r *recorded) watch(what string) func() {
 	}
 }
 
-// TestWatch: a prepare, one that goes on with it, and what opens its shards tell of each file that they read or write.
+// TestWatch: a prepare, one that continues it, and opening its shards report each file that they
+// read or write.
 func TestWatch(t *testing.T) {
 	folder := writeFiles(t, map[string]string{
 		"a.txt": strings.Repeat("text ", 900), "b.jsonl.zst": `{"text": "a line"}`, "c.txt.gz": "more text"})

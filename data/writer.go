@@ -15,16 +15,17 @@ import (
 	"github.com/zeebo/xxh3"
 )
 
-// layout sizes what Prepare writes.
+// layout determines the sizes of what Prepare writes.
 type layout struct {
-	// RowGroupTokens bounds a row, and the rows of a row group together, in tokens: the unit of decoding.
+	// RowGroupTokens limits a row, and the rows of a row group together, in tokens: the unit of
+	// decoding.
 	RowGroupTokens int `json:"row_group_tokens"`
-	// ShardTokens is where the files of both splits end, in tokens of training: at the next end of a chunk.
+	// ShardTokens is the number of training tokens at which the files of both splits end: at the
+	// next end of a chunk.
 	ShardTokens int64 `json:"shard_tokens"`
 }
 
-// defaultLayout gives row groups of 512 KiB before compression and files of 256 MiB, of which zstd leaves a
-// fraction.
+// defaultLayout gives row groups of 512 KiB and files of 256 MiB before compression with zstd.
 var defaultLayout = layout{RowGroupTokens: 1 << 17, ShardTokens: 1 << 26}
 
 // row is one row of a shard: a document with its end-of-text token, or a piece of a long one.
@@ -34,7 +35,7 @@ type row struct {
 	bytes    int64
 }
 
-// rows cuts a document's tokens into rows.
+// rows splits a document's tokens into rows.
 func (l layout) rows(tok Tokenizer, name string, tokens []int32) []row {
 	var out []row
 	for len(tokens) > 0 {
@@ -127,8 +128,8 @@ func (w *splitWriter) beginShard() error {
 	}
 	w.file, w.shard = file, Shard{File: name}
 	w.out = &countingWriter{file: file, hash: xxh3.New()}
-	// Plain pages of 4-byte ids compress better than bit-packed ones: zstd matches whole ids. The statistics of
-	// a column of ids say nothing.
+	// Plain pages of 4-byte ids compress better than bit-packed ones: zstd matches whole ids.
+	// Statistics of a column of ids are useless.
 	properties := parquet.NewWriterProperties(
 		parquet.WithCompression(compress.Codecs.Zstd),
 		parquet.WithDictionaryDefault(false),
@@ -182,7 +183,7 @@ func (w *splitWriter) finish() (SplitInfo, error) {
 	return w.info, err
 }
 
-// abandon lets go of an unfinished shard, after an error elsewhere.
+// abandon gives up an unfinished shard, after an error elsewhere.
 func (w *splitWriter) abandon() {
 	if w.file != nil {
 		w.file.Close()
@@ -190,8 +191,9 @@ func (w *splitWriter) abandon() {
 	}
 }
 
-// countingWriter writes to a file, and hashes and counts what it writes. It hides from the Parquet writer the file's
-// Close, as it would close it before it is synced, and errors, as it panics at some of them: failure has them.
+// countingWriter writes to a file, and hashes and counts what it writes. It hides two things from
+// the Parquet writer: the file's Close, since it would close the file before it is synced, and
+// errors, since it panics on some of them; failure returns them.
 type countingWriter struct {
 	file io.Writer
 	hash *xxh3.Hasher
@@ -209,7 +211,7 @@ func (w *countingWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// failure is the first error of a write, or err of the Parquet writer.
+// failure returns the first write error, or err of the Parquet writer.
 func (w *countingWriter) failure(err error) error {
 	if w.err != nil {
 		return w.err

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// fills is a disk that has room for so many bytes.
+// fills is a disk that has room for a limited number of bytes.
 type fills struct{ left int }
 
 func (f *fills) Write(p []byte) (int, error) {
@@ -21,7 +21,8 @@ func (f *fills) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// TestFullDisk: wherever the disk is full, that is the error, though the Parquet writer panics at some writes that fail.
+// TestFullDisk: wherever the disk becomes full, that is the error, although the Parquet writer
+// panics on some failed writes.
 func TestFullDisk(t *testing.T) {
 	tok, err := NewTokenizer("bytes")
 	if err != nil {

@@ -7,8 +7,9 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// Arrow's own codec makes an encoder, with tables of megabytes, for every page, and lets a page decompress to any
-// size. This one keeps one encoder, and never writes past the size that the page's header declares.
+// Arrow's own codec creates an encoder, with tables of megabytes, for every page, and lets a page
+// decompress to any size. This one keeps one encoder, and never writes beyond the size that the
+// page's header declares.
 func init() {
 	arrow, err := compress.GetCodec(compress.Codecs.Zstd)
 	if err != nil {

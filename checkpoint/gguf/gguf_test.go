@@ -12,7 +12,7 @@ import (
 	"github.com/x448/float16"
 )
 
-// content is a tensor's Write of known bytes.
+// content returns a tensor's Write that writes known bytes.
 func content(b []byte) func(io.Writer) error {
 	return func(w io.Writer) error {
 		_, err := w.Write(b)
@@ -20,7 +20,7 @@ func content(b []byte) func(io.Writer) error {
 	}
 }
 
-// TestLayout holds a small file to the format, byte by byte.
+// TestLayout checks a small file against the format, byte by byte.
 func TestLayout(t *testing.T) {
 	var got bytes.Buffer
 	err := Write(&got, []Pair{{"a", uint32(7)}, {"b", []string{"x", ""}}, {"c", true}, {"d", float32(1.5)}, {"e", []int32{-1}}},
@@ -43,7 +43,7 @@ func TestLayout(t *testing.T) {
 	put(uint32(3), uint64(2), uint64(5))
 	put("a", uint32(4), uint32(7), "b", uint32(9), uint32(8), uint64(2), "x", "", "c", uint32(7), true,
 		"d", uint32(6), float32(1.5), "e", uint32(9), uint32(5), uint64(1), int32(-1))
-	// Dimensions are reversed, and every tensor begins at a multiple of 32.
+	// Dimensions are reversed, and every tensor starts at a multiple of 32.
 	put("w", uint32(2), uint64(3), uint64(2), uint32(1), uint64(0), "v", uint32(1), uint64(1), uint32(0), uint64(32))
 	for want.Len()%32 != 0 {
 		want.WriteByte(0)
@@ -73,14 +73,14 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
-// TestQ8_0: what is read back is within half a step of each block's scale.
+// TestQ8_0: values that are read back are within half a step of each block's scale.
 func TestQ8_0(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	x := make([]float32, 4*BlockSize)
 	for i := range x[:3*BlockSize] {
 		x[i] = float32(rng.NormFloat64() * math.Pow(10, float64(i/BlockSize)))
 	}
-	x[5] = -40 // the largest of its block, negative
+	x[5] = -40 // the largest magnitude of its block, negative
 	b := AppendQ8_0(nil, x)
 	if int64(len(b)) != Q8_0.size(int64(len(x))) {
 		t.Fatalf("%d bytes", len(b))

@@ -7,8 +7,8 @@ import (
 	"github.com/x448/float16"
 )
 
-// AppendQ8_0 appends x, whole blocks, as Q8_0: each block is divided by a scale that takes
-// its largest magnitude to 127, and rounded.
+// AppendQ8_0 appends x, in complete blocks, as Q8_0: each block is divided by a scale that maps its
+// largest magnitude to 127, and rounded.
 func AppendQ8_0(b []byte, x []float32) []byte {
 	for ; len(x) > 0; x = x[BlockSize:] {
 		largest := float32(0)

@@ -1,5 +1,5 @@
-// Package gguf writes GGUF, the format of llama.cpp's models: a header of keys and
-// values, a list of tensors, and their data, each at a multiple of 32 bytes.
+// Package gguf writes GGUF, the format of llama.cpp's models: a header of keys and values, a list
+// of tensors, and their data, each at a multiple of 32 bytes.
 //
 // The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 package gguf
@@ -21,7 +21,7 @@ const (
 // Type is the type of a tensor's elements, by ggml's number.
 type Type uint32
 
-// The types that are written.
+// The types that can be written.
 const (
 	F32  Type = 0
 	F16  Type = 1
@@ -29,10 +29,10 @@ const (
 	BF16 Type = 30
 )
 
-// BlockSize is the elements of a block of Q8_0, which divides a row.
+// BlockSize is the number of elements in a block of Q8_0; rows consist of complete blocks.
 const BlockSize = 32
 
-// size is what n elements take.
+// size returns the number of bytes of n elements.
 func (t Type) size(n int64) int64 {
 	switch t {
 	case F32:
@@ -46,10 +46,10 @@ func (t Type) size(n int64) int64 {
 // Tensor is one tensor of a file.
 type Tensor struct {
 	Name string
-	// Shape is as elsewhere in this program, the rows' width last. A file has it reversed.
+	// Shape is as elsewhere in this program, with the width of rows last. In a file it is reversed.
 	Shape []int
 	Type  Type
-	// Write writes the elements, row after row.
+	// Write writes the elements, row by row.
 	Write func(w io.Writer) error
 }
 
@@ -68,7 +68,7 @@ type Pair struct {
 	Value any
 }
 
-// Write writes a whole file.
+// Write writes a complete file.
 func Write(w io.Writer, header []Pair, tensors []Tensor) error {
 	b := append([]byte(nil), magic...)
 	b = binary.LittleEndian.AppendUint32(b, version)
@@ -132,7 +132,7 @@ func appendString(b []byte, s string) []byte {
 	return append(b, s...)
 }
 
-// The format's numbers of types of values.
+// The format's numbers for value types.
 const (
 	typeUint32  = 4
 	typeInt32   = 5
@@ -142,7 +142,7 @@ const (
 	typeArray   = 9
 )
 
-// appendValue appends a value behind the number of its type.
+// appendValue appends the number of a value's type, and the value.
 func appendValue(b []byte, v any) ([]byte, error) {
 	word := binary.LittleEndian.AppendUint32
 	switch x := v.(type) {

@@ -6,7 +6,8 @@ import (
 	"unsafe"
 )
 
-// littleEndian tells whether this machine stores numbers as the format does, so that tensors need no conversion.
+// littleEndian reports whether this machine stores numbers as the format does, so that tensors need
+// no conversion.
 var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
 
 // bytesOf views s as bytes in the machine's own order, without a copy.

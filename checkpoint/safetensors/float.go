@@ -8,8 +8,9 @@ import (
 	"github.com/x448/float16"
 )
 
-// AppendFloats appends src as little-endian elements of dtype F32, BF16 or F16 to dst, each rounded to nearest even.
-// A finite number that is too large for the type is an error: it would become infinite.
+// AppendFloats appends src to dst as little-endian elements of dtype F32, BF16 or F16, each rounded
+// to nearest even. A finite number that is too large for the type is an error: it would become
+// infinite.
 func AppendFloats(dst []byte, d DType, src []float32) ([]byte, error) {
 	switch d {
 	case F32:

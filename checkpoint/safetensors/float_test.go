@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestFloats: numbers in fewer bits are the nearest ones, ties to even, and are read back
+// TestFloats: numbers with fewer bits are the nearest ones, ties to even, and are read back
 // exactly.
 func TestFloats(t *testing.T) {
 	inf, nan := float32(math.Inf(1)), float32(math.NaN())
@@ -41,7 +41,7 @@ func TestFloats(t *testing.T) {
 	}
 }
 
-// readBack puts one element into a file and reads it.
+// readBack writes one element to a file and reads it.
 func readBack(t *testing.T, d DType, raw []byte) float32 {
 	t.Helper()
 	var b bytes.Buffer

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// FuzzSafetensors: whatever the bytes, opening them does not panic; and a file that opens can be read whole and
+// FuzzSafetensors: no input makes opening panic, and a file that opens can be read completely and
 // written again as an equal one.
 func FuzzSafetensors(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {

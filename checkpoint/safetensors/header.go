@@ -1,5 +1,5 @@
-// Package safetensors reads and writes the safetensors format: named tensors of plain numbers in one file, which
-// cannot carry code.
+// Package safetensors reads and writes the safetensors format: named tensors of plain numbers in
+// one file, which cannot contain code.
 //
 // A file is an 8-byte little-endian header length, a JSON header, and the tensors' bytes, little-endian and row-major.
 // The format: https://huggingface.co/docs/safetensors.
@@ -23,7 +23,7 @@ const (
 	// maxHeader is the format's own limit on the JSON header's length in bytes.
 	maxHeader = 100_000_000
 
-	// metadataKey is the header's one key that names no tensor.
+	// metadataKey is the only key of the header that doesn't name a tensor.
 	metadataKey = "__metadata__"
 )
 
@@ -36,7 +36,7 @@ type Entry struct {
 	begin, end int64 // bytes within the data section
 }
 
-// Bytes is the size of the tensor's data, 0 where type or shape make no sense.
+// Bytes returns the size of the tensor's data, or 0 if type or shape make no sense.
 func (e Entry) Bytes() int64 {
 	n, err := byteSize(e.DType, e.Shape)
 	if err != nil {
@@ -51,7 +51,8 @@ func byteSize(d DType, shape []int) (int64, error) {
 	if size == 0 {
 		return 0, fmt.Errorf("unknown dtype %q", string(d))
 	}
-	// A zero does not excuse the other dimensions from fitting: their products are the strides of whoever loads this.
+	// With a zero dimension the others must fit as well: their products are the strides of whoever
+	// loads this.
 	empty := false
 	for _, n := range shape {
 		if n < 0 {
@@ -73,8 +74,8 @@ func byteSize(d DType, shape []int) (int64, error) {
 	return int64(size), nil
 }
 
-// encodeHeader lays out the entries in the order given, setting their offsets, and returns the length prefix and the
-// header, padded with spaces so that the data starts at a multiple of 8.
+// encodeHeader lays out the entries in the given order, sets their offsets, and returns the length
+// prefix and the header, padded with spaces so that the data starts at a multiple of 8.
 func encodeHeader(entries []Entry, metadata map[string]string) ([]byte, error) {
 	var b bytes.Buffer
 	b.Write(make([]byte, 8))
@@ -147,7 +148,8 @@ func place(entries []Entry) error {
 	return nil
 }
 
-// writeJSON appends v without encoding/json's escaping for HTML. v must be of a type that always encodes.
+// writeJSON appends v without encoding/json's escaping for HTML. v must be of a type that can
+// always be encoded.
 func writeJSON(b *bytes.Buffer, v any) {
 	enc := json.NewEncoder(b)
 	enc.SetEscapeHTML(false)
@@ -157,8 +159,9 @@ func writeJSON(b *bytes.Buffer, v any) {
 	b.Truncate(b.Len() - 1) // the newline that Encode adds
 }
 
-// parseHeader decodes the JSON header of a file whose data section holds dataSize bytes, and checks that the tensors
-// fill the data section without overlap or hole. The entries come back in the order of their data.
+// parseHeader decodes the JSON header of a file whose data section has dataSize bytes, and checks
+// that the tensors fill the data section without overlaps or gaps. It returns the entries in the
+// order of their data.
 func parseHeader(header []byte, dataSize int64) ([]Entry, map[string]string, error) {
 	if len(header) == 0 || header[0] != '{' {
 		return nil, nil, errors.New("header does not start with '{'")
@@ -196,7 +199,7 @@ func parseHeader(header []byte, dataSize int64) ([]Entry, map[string]string, err
 		return nil, nil, fmt.Errorf("header: %w", err)
 	}
 
-	// Empty tensors take no room and sort before the tensor that starts where they lie.
+	// Empty tensors take no space and sort before the tensor that starts at the same offset.
 	slices.SortFunc(entries, func(a, b Entry) int {
 		return cmp.Or(cmp.Compare(a.begin, b.begin), cmp.Compare(a.end, b.end), strings.Compare(a.Name, b.Name))
 	})

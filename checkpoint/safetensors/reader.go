@@ -9,7 +9,8 @@ import (
 	"slices"
 )
 
-// File is an open safetensors file whose header has been checked whole. Its methods may be called concurrently.
+// File is an open safetensors file whose header has been checked completely. Its methods may be
+// called concurrently.
 type File struct {
 	name     string
 	r        io.ReaderAt
@@ -44,8 +45,8 @@ func Open(path string) (*File, error) {
 	return file, nil
 }
 
-// NewFile reads a safetensors file of size bytes from r; name stands for it in errors. What is allocated for the
-// header is bounded by size.
+// NewFile reads a safetensors file of size bytes from r; errors use name for it. The memory
+// allocated for the header is limited by size.
 func NewFile(r io.ReaderAt, size int64, name string) (*File, error) {
 	if size < 8 {
 		return nil, fmt.Errorf("%s: %d bytes is too short for a safetensors file", name, size)
@@ -80,7 +81,8 @@ func NewFile(r io.ReaderAt, size int64, name string) (*File, error) {
 	}, nil
 }
 
-// readAt fills dst from offset off; a full read that also meets the end of the file is a success.
+// readAt fills dst from offset off; a complete read that also reaches the end of the file is a
+// success.
 func readAt(r io.ReaderAt, dst []byte, off int64) error {
 	n, err := r.ReadAt(dst, off)
 	switch {
@@ -108,10 +110,10 @@ func (f *File) Entry(name string) (Entry, bool) {
 	return f.entries[i], true
 }
 
-// Metadata is the header's __metadata__ map, nil when it has none.
+// Metadata returns the header's __metadata__ map, or nil if it has none.
 func (f *File) Metadata() map[string]string { return maps.Clone(f.metadata) }
 
-// Raw gives a tensor's bytes as they lie in the file.
+// Raw returns a tensor's bytes as stored in the file.
 func (f *File) Raw(name string) (*io.SectionReader, error) {
 	e, ok := f.Entry(name)
 	if !ok {
@@ -120,7 +122,7 @@ func (f *File) Raw(name string) (*io.SectionReader, error) {
 	return io.NewSectionReader(f.r, f.data+e.begin, e.Bytes()), nil
 }
 
-// Read fills dst, which must have exactly the tensor's size, with its bytes as they lie in the file.
+// Read fills dst, which must have exactly the tensor's size, with its bytes as stored in the file.
 func (f *File) Read(name string, dst []byte) error {
 	e, ok := f.Entry(name)
 	if !ok {
@@ -132,7 +134,7 @@ func (f *File) Read(name string, dst []byte) error {
 	return f.part(e, 0, dst)
 }
 
-// part fills dst with a tensor's bytes from from on.
+// part fills dst with a tensor's bytes, starting at offset `from`.
 func (f *File) part(e Entry, from int64, dst []byte) error {
 	if err := readAt(f.r, dst, f.data+e.begin+from); err != nil {
 		return fmt.Errorf("%s: tensor %q: %w", f.name, e.Name, err)
@@ -140,13 +142,14 @@ func (f *File) part(e Entry, from int64, dst []byte) error {
 	return nil
 }
 
-// ReadFloat32 fills dst, which must have exactly the tensor's number of elements, from a tensor of dtype F32. All bits
-// are kept, those of NaNs too.
+// ReadFloat32 fills dst, which must have exactly the tensor's number of elements, from a tensor of
+// dtype F32. It preserves all bits, including those of NaNs.
 func (f *File) ReadFloat32(name string, dst []float32) error {
 	return f.read4(name, F32, bytesOf(dst))
 }
 
-// ReadFloat32Range fills dst with elements from from on, in row-major order, of a tensor of dtype F32. All bits are kept.
+// ReadFloat32Range fills dst with elements starting at `from`, in row-major order, of a tensor of
+// dtype F32. It preserves all bits.
 func (f *File) ReadFloat32Range(name string, from int, dst []float32) error {
 	e, ok := f.Entry(name)
 	switch {

@@ -24,7 +24,7 @@ func open(b []byte) (*File, error) {
 	return NewFile(bytes.NewReader(b), int64(len(b)), "x.safetensors")
 }
 
-// oddFloats are bit patterns that arithmetic or a conversion would not keep.
+// oddFloats are bit patterns that arithmetic or a conversion would not preserve.
 var oddFloats = []float32{
 	math.Float32frombits(0x7fc00001), // a quiet NaN with a payload
 	math.Float32frombits(0x7f800001), // a signalling NaN
@@ -156,8 +156,8 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// TestOtherByteOrder plays a machine of the other byte order: there the bytes of a number lie the other way round in
-// memory than in the file.
+// TestOtherByteOrder simulates a machine of the other byte order: there the bytes of a number are
+// reversed in memory compared with the file.
 func TestOtherByteOrder(t *testing.T) {
 	littleEndian = !littleEndian
 	defer func() { littleEndian = !littleEndian }()
@@ -295,7 +295,7 @@ func TestReadRefuses(t *testing.T) {
 	}
 }
 
-// TestShrunk covers a file that loses its end after it was opened.
+// TestShrunk covers a file that is truncated after it was opened.
 func TestShrunk(t *testing.T) {
 	b := file(`{"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}}`, "xxxx")
 	f, err := NewFile(bytes.NewReader(b[:len(b)-1]), int64(len(b)), "x")

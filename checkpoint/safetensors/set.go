@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// Set is the tensors of several open files, among which no name may appear twice.
+// Set is the tensors of several open files, in which no name may appear twice.
 type Set struct {
 	files []*File
 	in    map[string]*File // by tensor name
@@ -61,7 +61,7 @@ func (s *Set) Entry(name string) (Entry, bool) {
 	return f.Entry(name)
 }
 
-// ReadFloat32Range is File.ReadFloat32Range.
+// ReadFloat32Range is like File.ReadFloat32Range.
 func (s *Set) ReadFloat32Range(name string, from int, dst []float32) error {
 	f := s.in[name]
 	if f == nil {
@@ -70,8 +70,8 @@ func (s *Set) ReadFloat32Range(name string, from int, dst []float32) error {
 	return f.ReadFloat32Range(name, from, dst)
 }
 
-// ReadAsFloat32 fills dst, which must have exactly the tensor's number of elements, from a tensor of dtype F32, BF16
-// or F16. All values are kept exactly, and those of dtype F32 bit for bit.
+// ReadAsFloat32 fills dst, which must have exactly the tensor's number of elements, from a tensor
+// of dtype F32, BF16 or F16. It preserves all values exactly, and those of dtype F32 bit for bit.
 func (s *Set) ReadAsFloat32(name string, dst []float32) error {
 	f := s.in[name]
 	if f == nil {

@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// Writer writes a safetensors file as a stream: the header first, then each tensor's data in the order of Entries.
-// It buffers nothing, so give it a buffered writer when there are many small tensors.
+// Writer writes a safetensors file as a stream: the header first, then each tensor's data in the
+// order of Entries. It doesn't buffer, so give it a buffered writer if there are many small
+// tensors.
 type Writer struct {
 	w       io.Writer
 	entries []Entry
@@ -37,8 +38,8 @@ func NewWriter(w io.Writer, entries []Entry, metadata map[string]string) (*Write
 // Entries lists the tensors in the order in which their data must be written.
 func (w *Writer) Entries() []Entry { return slices.Clone(w.entries) }
 
-// Write appends p, the next little-endian bytes of the named tensor. A tensor may come in several pieces; the next
-// one starts when it is full.
+// Write appends p, the next little-endian bytes of the named tensor. A tensor may come in several
+// pieces; the next one starts when it is complete.
 func (w *Writer) Write(name string, p []byte) error {
 	w.skipFull(name)
 	if w.next == len(w.entries) {
@@ -59,7 +60,7 @@ func (w *Writer) Write(name string, p []byte) error {
 	return nil
 }
 
-// WriteFloat32 is Write for a tensor of dtype F32. All bits are kept, those of NaNs too.
+// WriteFloat32 is Write for a tensor of dtype F32. It preserves all bits, including those of NaNs.
 func (w *Writer) WriteFloat32(name string, data []float32) error {
 	return w.write4(name, F32, bytesOf(data))
 }
@@ -96,7 +97,8 @@ func (w *Writer) Finish() error {
 	return nil
 }
 
-// skipFull moves on from tensors that are full, up to the one named: empty tensors are full from the start.
+// skipFull skips tensors that are complete, up to the named one: empty tensors are complete from
+// the start.
 func (w *Writer) skipFull(upTo string) {
 	for w.next < len(w.entries) {
 		e := w.entries[w.next]

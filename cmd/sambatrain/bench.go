@@ -59,7 +59,7 @@ step, by call and by worker, for ui.perfetto.dev.`,
 	return c
 }
 
-// bench times a recipe's step, once or with several numbers of threads.
+// bench times a recipe's training step, once or with several numbers of threads.
 func (a *app) bench(c *cobra.Command, recipe string, f benchFlags) error {
 	if f.options.Steps < 1 {
 		return &usageError{fmt.Errorf("--runs: must be at least 1, is %d", f.options.Steps)}
@@ -90,7 +90,7 @@ func (a *app) bench(c *cobra.Command, recipe string, f benchFlags) error {
 	return printResult(c, f.output, b, func(w io.Writer) error { return benchText(w, b) })
 }
 
-// checkComparison refuses numbers of threads that make no comparison.
+// checkComparison rejects numbers of threads that don't make a comparison.
 func checkComparison(c *cobra.Command, threads []int) error {
 	for _, flag := range []string{"threads", "profile"} {
 		if c.Flags().Changed(flag) {
@@ -134,7 +134,8 @@ func benchText(w io.Writer, b *bench.Result) error {
 	return err
 }
 
-// opsText writes a table of ops, with their part of the machine's limits where these are known.
+// opsText writes a table of ops, with the fraction of the machine's limits that they reach, if
+// these are known.
 func opsText(w io.Writer, ops []bench.Op, limits bool) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(t, "op\tcalls\tms\tshare\tGFLOP/s\tGB/s\t")
@@ -152,14 +153,14 @@ func opsText(w io.Writer, ops []bench.Op, limits bool) error {
 	return t.Flush()
 }
 
-// stepTime is a step's median and spread.
+// stepTime returns a step's median and spread.
 func stepTime(s bench.Step) string {
 	return fmt.Sprintf("%.1f ms (median of %d; %.1f to %.1f)", s.StepMS, s.Steps, s.MinStepMS, s.MaxStepMS)
 }
 
 func threadsText(w io.Writer, s *bench.Scaling) error {
 	first := s.Threads[0]
-	device := strings.Replace(first.Device, fmt.Sprintf("%d threads, ", first.Threads), "", 1) // those are the table's
+	device := strings.Replace(first.Device, fmt.Sprintf("%d threads, ", first.Threads), "", 1) // the number of threads is in the table
 	fmt.Fprintf(w, "%s on %s: %d rows of %d tokens\n\n", s.Name, device, first.Rows, first.SeqLen)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "threads\tstep\ttokens/s\tspeed-up (median of rounds)\t")

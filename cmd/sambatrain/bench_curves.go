@@ -74,24 +74,24 @@ func readGeneration(path string) (g bench.Generation, err error) {
 	return g, nil
 }
 
-// speedTable is the speeds of some models, one picture and one table.
+// speedTable holds the speeds of some models, for one picture and one table.
 type speedTable struct {
-	file, x string   // the picture's name, and what x counts
-	of      []string // what each model's columns hold
+	file, x string   // the picture's name, and the label of its x axis
+	of      []string // the columns of each model
 	models  []modelSpeeds
 }
 
-// modelSpeeds are a model's, by length.
+// modelSpeeds are the speeds of a model, by length.
 type modelSpeeds struct {
 	name    string
 	from    string // the file
 	lengths []int
 	perS    []float64  // tokens per second, as drawn
-	cells   [][]string // of each length, by column
+	cells   [][]string // for each length, by column
 }
 
-// speedTables are that of prompts, and for each number of rows that of decoding. files are those
-// of the list.
+// speedTables returns a table for prompts, and one for decoding with each number of rows. files are
+// the files of the list.
 func speedTables(list []bench.Generation, files []string) []speedTable {
 	percent := func(share float64) string { return fmt.Sprintf("%.1f%%", 100*share) }
 	prompts := speedTable{file: "prompts", x: "prompt, tokens", of: []string{"tokens/s", "of compute limit"}}
@@ -109,7 +109,7 @@ func speedTables(list []bench.Generation, files []string) []speedTable {
 		rows := 0
 		for _, d := range g.Decode {
 			if rows = d.Rows; d.Position == 0 {
-				continue // nothing is generated yet
+				continue // nothing has been generated yet
 			}
 			m.lengths, m.perS = append(m.lengths, d.Position), append(m.perS, d.Until)
 			m.cells = append(m.cells, []string{fmt.Sprintf("%.0f", d.Until), fmt.Sprintf("%.3f", d.StepMS), percent(d.Share)})
@@ -136,7 +136,7 @@ func speedTables(list []bench.Generation, files []string) []speedTable {
 	return all
 }
 
-// distinguish calls models of the same name by their files.
+// distinguish names models of the same name after their files.
 func (t speedTable) distinguish() {
 	var names, files []string
 	for _, m := range t.models {
@@ -147,7 +147,7 @@ func (t speedTable) distinguish() {
 	}
 }
 
-// lengths are those of all models.
+// lengths returns the lengths of all models.
 func (t speedTable) lengths() []int {
 	var all []int
 	for _, m := range t.models {
@@ -157,7 +157,7 @@ func (t speedTable) lengths() []int {
 	return slices.Compact(all)
 }
 
-// draw makes the picture's file.
+// draw writes the picture.
 func (t speedTable) draw(folder string) (string, error) {
 	o := plot.Options{XLabel: t.x, YLabel: "tokens per second", FromZero: true}
 	_, o.XMarks = logLengths(t.lengths())

@@ -64,7 +64,7 @@ The limits of a CPU are measured, those of a known GPU come from its data sheet;
 	return c
 }
 
-// benchGenerateOptions reads what the flags say as texts, and refuses what they can't mean.
+// benchGenerateOptions parses flags that are given as text, and rejects impossible values.
 func benchGenerateOptions(c *cobra.Command, o *bench.GenerateOptions, prompts, positions []string) (err error) {
 	if o.Prompts, err = parseLengths("--prompts", prompts, 1); err != nil {
 		return err

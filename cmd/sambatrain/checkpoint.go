@@ -109,7 +109,7 @@ SHA-256 and format. Exit status 1 if one is damaged.`,
 				for _, info := range infos {
 					loaded, err := checkpoint.Load(info.Dir)
 					if err != nil && checkpoint.Gone(info.Dir) {
-						continue // removed meanwhile by the run, which goes on
+						continue // removed in the meantime by the run, which is still in progress
 					}
 					if err != nil {
 						damaged++
@@ -137,7 +137,7 @@ SHA-256 and format. Exit status 1 if one is damaged.`,
 	return c
 }
 
-// checkpointsIn are those of a run directory, or dir itself where it is a checkpoint.
+// checkpointsIn returns the checkpoints of a run directory, or dir itself if it is a checkpoint.
 func checkpointsIn(dir string) ([]checkpoint.Info, error) {
 	if _, err := os.Stat(filepath.Join(dir, train.ConfigFile)); err == nil {
 		infos, err := checkpoint.List(dir)
@@ -152,8 +152,8 @@ func checkpointsIn(dir string) ([]checkpoint.Info, error) {
 	return []checkpoint.Info{{Dir: dir}}, nil
 }
 
-// checkpointFolder says what dir is that is neither a run nor a checkpoint. A damaged
-// checkpoint is known by its name.
+// checkpointFolder says what dir is if it is neither a run nor a checkpoint. A damaged checkpoint
+// is recognized by its name.
 func checkpointFolder(dir string) error {
 	if checkpoint.Is(dir) || strings.HasPrefix(filepath.Base(dir), "step-") {
 		return nil
@@ -242,7 +242,7 @@ tensors are bit-identical, 1 if not.`,
 	return c
 }
 
-// oneCheckpoint is dir, or the newest good checkpoint of the run in dir.
+// oneCheckpoint returns dir, or the newest good checkpoint of the run in dir.
 func oneCheckpoint(dir string) (*checkpoint.Checkpoint, error) {
 	if _, err := os.Stat(filepath.Join(dir, train.ConfigFile)); err == nil {
 		c, _, err := checkpoint.Newest(dir)

@@ -19,7 +19,7 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// Files of a comparison, beside its runs. The picture has two forms.
+// Files of a comparison, besides its runs. The picture has two formats.
 const (
 	comparisonFile    = "compare.json"
 	comparisonPicture = "compare"
@@ -84,7 +84,7 @@ again, so some recipes may be trained on another device beforehand.`,
 	return c
 }
 
-// comparedRecipes are the recipes that args name, with run directories in out.
+// comparedRecipes returns the recipes that args name, with run directories in out.
 func comparedRecipes(c *cobra.Command, flags recipeFlags, lengths []int, out string, args []string) ([]*recipes.Recipe, error) {
 	text, err := json.Marshal(lengths)
 	if err != nil {
@@ -109,8 +109,8 @@ func comparedRecipes(c *cobra.Command, flags recipeFlags, lengths []int, out str
 	return list, nil
 }
 
-// matchingRecipes are the built-in recipes that a pattern such as ablation-* matches; a
-// name without a * stands for itself.
+// matchingRecipes returns the built-in recipes that match a pattern such as ablation-*; a name
+// without a * stands for itself.
 func matchingRecipes(name string) ([]string, error) {
 	if !strings.Contains(name, "*") {
 		return []string{name}, nil
@@ -128,8 +128,8 @@ func matchingRecipes(name string) ([]string, error) {
 	return list, nil
 }
 
-// writeComparison writes the results and the picture. Without any finished run there is
-// nothing to draw.
+// writeComparison writes the results and the picture. If no run is finished there is nothing to
+// draw.
 func writeComparison(dir string, result *train.Comparison) error {
 	text, err := plainjson.Indented(result)
 	if err != nil {
@@ -151,8 +151,8 @@ func writeComparison(dir string, result *train.Comparison) error {
 	return nil
 }
 
-// validationCurves is the validation loss of each run over the tokens that it was
-// trained on, the lowest last loss first.
+// validationCurves returns the validation loss of each run over the tokens that it was trained on,
+// the lowest final loss first.
 func validationCurves(result *train.Comparison) ([]plot.Series, error) {
 	var series []plot.Series
 	perStep := float64(result.Tokens) / float64(result.Steps)
@@ -181,7 +181,7 @@ func validationCurves(result *train.Comparison) ([]plot.Series, error) {
 	return series, nil
 }
 
-// failedRuns is an error where some recipe has no results; the log has told each.
+// failedRuns returns an error if some recipe has no results; the log has reported each.
 func failedRuns(result *train.Comparison) error {
 	var names []string
 	for _, r := range result.Runs {
@@ -228,8 +228,8 @@ func comparisonMarkdown(w io.Writer, result *train.Comparison) error {
 	return nil
 }
 
-// comparisonTable has a head and a row for each recipe. Where not all computed on one
-// device, their speeds say on which.
+// comparisonTable has a header and a row for each recipe. If they were computed on different
+// devices, the speeds say on which.
 func comparisonTable(result *train.Comparison) [][]string {
 	var measured []train.Measured
 	devices := map[string]bool{}

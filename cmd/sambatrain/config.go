@@ -49,7 +49,8 @@ func newConfig() *cobra.Command {
 	return c
 }
 
-// fitsTokenizer compares a recipe's model with its tokenizer. note says it where that is not here.
+// fitsTokenizer compares a recipe's model with its tokenizer. note says so if the tokenizer doesn't
+// exist here.
 func fitsTokenizer(r *recipes.Recipe) (note string, err error) {
 	tok, err := data.NewTokenizer(r.Data.Tokenizer)
 	switch {

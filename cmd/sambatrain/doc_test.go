@@ -18,7 +18,7 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// commandLine splits a line as shells do, up to what ends a command there.
+// commandLine splits a line as shells do, up to the end of the command.
 func commandLine(line string) []string {
 	var words []string
 	word, quote, open := "", rune(0), false
@@ -49,7 +49,7 @@ func commandLine(line string) []string {
 	return words
 }
 
-// checkCommand parses a command line without running it. Parts of one may lack arguments.
+// checkCommand parses a command line without running it. Partial ones may lack arguments.
 func checkCommand(args []string, whole bool) error {
 	c, rest, err := newRoot().Find(args)
 	if err != nil {
@@ -67,7 +67,7 @@ func checkCommand(args []string, whole bool) error {
 	return nil
 }
 
-// documents are the pages of the repository, by path.
+// documents returns the pages of the repository, by path.
 func documents(t *testing.T) map[string]string {
 	t.Helper()
 	pages := map[string]string{}
@@ -86,14 +86,13 @@ func documents(t *testing.T) map[string]string {
 	return pages
 }
 
-// TestDocumentedCommands: the command lines in the documentation are ones that this program
-// takes.
+// TestDocumentedCommands: this program accepts the command lines in the documentation.
 func TestDocumentedCommands(t *testing.T) {
 	lines := regexp.MustCompile(`(?m)^(?: {4}|\t|  )(?:.*[ /(])?sambatrain +(\S.*)$`)
 	parts := regexp.MustCompile("`sambatrain ([^`]+)`")
 	found := 0
 	for path, text := range documents(t) {
-		if filepath.Base(path) == "LOG.md" { // of what was
+		if filepath.Base(path) == "LOG.md" { // it describes the past
 			continue
 		}
 		joined := strings.ReplaceAll(text, "\\\n", " ")
@@ -111,7 +110,7 @@ func TestDocumentedCommands(t *testing.T) {
 	}
 }
 
-// TestDocumentedFiles: what the documentation links to is there.
+// TestDocumentedFiles: the targets of links in the documentation exist.
 func TestDocumentedFiles(t *testing.T) {
 	links := regexp.MustCompile(`\]\(([^)\s#]+)[^)\s]*\)`)
 	for path, text := range documents(t) {
@@ -133,7 +132,7 @@ func TestReadmeModels(t *testing.T) {
 	if len(rows) < 6 {
 		t.Fatalf("%d models", len(rows))
 	}
-	near := func(text string, unit, want float64) bool { // to the digits that are written
+	near := func(text string, unit, want float64) bool { // to the precision that is written
 		x, err := strconv.ParseFloat(text, 64)
 		_, decimals, _ := strings.Cut(text, ".")
 		return err == nil && math.Abs(x-want/unit) <= 0.5*math.Pow(10, -float64(len(decimals)))+1e-9
@@ -158,7 +157,7 @@ func TestReadmeModels(t *testing.T) {
 func TestReadmeCommands(t *testing.T) {
 	_, table, _ := strings.Cut(string(read(t, filepath.Join("..", "..", "README.md"))), "## Commands")
 	table, _, _ = strings.Cut(table, "\n## ")
-	var named []string // `eval ppl`, or `ppl` behind one that began with its parent
+	var named []string // `eval ppl`, or `ppl` after one that began with its parent
 	parent := ""
 	for _, m := range regexp.MustCompile("`([a-z]+)( [a-z]+)?[^`]*`").FindAllStringSubmatch(table, -1) {
 		if m[2] != "" {

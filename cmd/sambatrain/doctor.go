@@ -52,9 +52,9 @@ the rank are contradictory; a machine without a GPU is healthy.`,
 type checkup struct {
 	build
 	Process processPlace `json:"process"`
-	// Libraries are those that were found, or why not, in a line each.
+	// Libraries lists those that were found, or why not, one per line.
 	Libraries []string `json:"libraries"`
-	// NoGPU is why there is none, where there is none.
+	// NoGPU says why there is no GPU, if there is none.
 	NoGPU string `json:"no_gpu,omitempty"`
 	// Searched is where libraries were looked for, if one is missing.
 	Searched string          `json:"searched,omitempty"`
@@ -63,7 +63,7 @@ type checkup struct {
 	w io.Writer // gets a line as soon as something is found
 }
 
-// processPlace is which process of a run this one would be, or why that makes no sense.
+// processPlace says which process of a run this one would be, or why that makes no sense.
 type processPlace struct {
 	Rank      int    `json:"rank"`
 	WorldSize int    `json:"world_size"`
@@ -72,7 +72,7 @@ type processPlace struct {
 	Error     string `json:"error,omitempty"`
 }
 
-// checkedDevice is the test of a device with one type of numbers.
+// checkedDevice is the test of a device with one number format.
 type checkedDevice struct {
 	Device  string  `json:"device"`
 	DType   string  `json:"dtype"`
@@ -81,7 +81,7 @@ type checkedDevice struct {
 	Seconds float64 `json:"seconds"`
 }
 
-// run looks at everything. Its error is errReported where the report says it.
+// run checks everything. It returns errReported if the report contains the error.
 func (d *checkup) run(flags processFlags) error {
 	fmt.Fprintf(d.w, "sambatrain %s, %s/%s\n", version(), runtime.GOOS, runtime.GOARCH)
 	place, placeErr := flags.place()
@@ -119,7 +119,7 @@ func (d *checkup) run(flags processFlags) error {
 	return nil
 }
 
-// brief is an error without the places where a library was looked for, which are reported once
+// brief returns an error without the places where a library was looked for, which are reported once
 // for all.
 func (d *checkup) brief(err error) string {
 	var missing *dylib.Missing
@@ -138,7 +138,8 @@ func (d *checkup) found(lines []string) {
 	d.Libraries = append(d.Libraries, lines...)
 }
 
-// testDevices reports what each device is and whether its results are correct, and whether all are.
+// testDevices reports what each device is and whether its results are correct, and returns whether
+// all are.
 func (d *checkup) testDevices() (correct bool, err error) {
 	dev, err := cpu.New(0)
 	if err != nil {
@@ -163,7 +164,7 @@ func (d *checkup) testDevices() (correct bool, err error) {
 	return correct, nil
 }
 
-// test reports a device, and whether its results are correct.
+// test reports a device, and returns whether its results are correct.
 func (d *checkup) test(dev graph.Device, dtype string) bool {
 	started := time.Now()
 	run := recipes.Defaults().Run

@@ -32,7 +32,7 @@ func newEval(a *app) *cobra.Command {
 	return c
 }
 
-// evalFlags are what all measurements share.
+// evalFlags are the flags that all measurements share.
 type evalFlags struct {
 	model       modelFlags
 	lengths     []string
@@ -67,8 +67,8 @@ func (f *evalFlags) check() ([]int, error) {
 	return lengths, err
 }
 
-// measure loads a run's model, makes the folder for what is measured of it, and measures it
-// until a signal comes. What was measured by then is reported, too.
+// measure loads a run's model, makes the folder for the results, and measures the model until a
+// signal arrives. Partial results are reported as well.
 func (f *evalFlags) measure(c *cobra.Command, a *app, run, name string, measure func(ctx context.Context, m *train.Model, dir string) (report func() error, err error)) error {
 	m, err := f.model.load(a, run)
 	if err != nil {
@@ -94,7 +94,7 @@ func (f *evalFlags) measure(c *cobra.Command, a *app, run, name string, measure 
 	return errors.Join(report(), err)
 }
 
-// retrievalFlags are what measurements of recall share.
+// retrievalFlags are the flags that measurements of recall share.
 type retrievalFlags struct {
 	samples int
 	seed    uint64
@@ -114,7 +114,7 @@ func (f *retrievalFlags) options(e *evalFlags) (evaluate.RetrievalOptions, error
 	return o, nil
 }
 
-// parseLength reads a number of tokens: 3000, 4k or 1m.
+// parseLength parses a number of tokens: 3000, 4k or 1m.
 func parseLength(s string) (int, error) {
 	digits, unit := s, 1
 	switch {
@@ -130,7 +130,7 @@ func parseLength(s string) (int, error) {
 	return n * unit, nil
 }
 
-// parseLengths reads numbers of tokens that rise, the first at least least.
+// parseLengths parses increasing numbers of tokens, the first of which must be at least `least`.
 func parseLengths(flag string, names []string, least int) ([]int, error) {
 	var list []int
 	for _, s := range names {
@@ -149,7 +149,7 @@ func parseLengths(flag string, names []string, least int) ([]int, error) {
 	return list, nil
 }
 
-// lengthName writes a number of tokens as parseLength reads it.
+// lengthName writes a number of tokens in the form that parseLength reads.
 func lengthName(n int) string {
 	switch {
 	case n == 0:
@@ -162,8 +162,8 @@ func lengthName(n int) string {
 	return strconv.Itoa(n)
 }
 
-// folder is the folder for results: a run's, which of one of its checkpoints has the
-// checkpoint's name, too.
+// folder returns the folder for results: that of a run. For one of its checkpoints it also contains
+// the checkpoint's name.
 func (f *evalFlags) folder(run, name string) (string, error) {
 	dir := f.out
 	if dir == "" {
@@ -192,10 +192,11 @@ func writeTable(path string, rows [][]string) error {
 	return wholefile.Write(path, text.Bytes())
 }
 
-// number is a figure of a table.
+// number formats a number for a table.
 func number(x float64) string { return strconv.FormatFloat(x, 'g', 6, 64) }
 
-// logLengths are lengths as a picture's axis has them, a doubling a step, and its marks.
+// logLengths returns lengths as positions on a picture's axis, one step per doubling, and its
+// marks.
 func logLengths(lengths []int) (x []float64, marks []plot.Mark) {
 	for _, n := range lengths {
 		x = append(x, math.Log2(float64(n)))
@@ -208,7 +209,7 @@ func logLengths(lengths []int) (x []float64, marks []plot.Mark) {
 	return x, marks
 }
 
-// progress logs how far a measurement is, every few seconds.
+// progress logs the progress of a measurement every few seconds.
 func progress(what string) func(done, total int64) {
 	started := time.Now()
 	last := started

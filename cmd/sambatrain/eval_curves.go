@@ -60,8 +60,8 @@ their recipes, or with their folders where two have the same recipe.`,
 	return c
 }
 
-// distinct are names of which no two are the same: those that are become their places, such as
-// folders.
+// distinct makes names distinct: those that occur several times are replaced by their places, such
+// as folders.
 func distinct(names, places []string) []string {
 	times := map[string]int{}
 	for _, name := range names {
@@ -76,7 +76,7 @@ func distinct(names, places []string) []string {
 	return list
 }
 
-// lengthCurve is a run's figures by context length.
+// lengthCurve holds a run's results by context length.
 type lengthCurve struct {
 	name    string
 	lengths []int
@@ -112,7 +112,7 @@ func readCurve(run, name string) (lengthCurve, error) {
 	return c, nil
 }
 
-// union is all lengths of all curves.
+// union returns all lengths of all curves.
 func union(curves []lengthCurve) []int {
 	var all []int
 	for _, c := range curves {

@@ -67,7 +67,7 @@ func (f *evalFlags) reportPasskey(c *cobra.Command, name, dir string, depths []f
 		heat.Rows = append(heat.Rows, number(math.Round(100*d)/100))
 	}
 	var lengths []int
-	for i := 0; i+len(depths) <= len(r.Cells); i += len(depths) { // whole columns, where it was stopped
+	for i := 0; i+len(depths) <= len(r.Cells); i += len(depths) { // only complete columns, if it was stopped
 		lengths = append(lengths, r.Cells[i].Length)
 		heat.Columns = append(heat.Columns, lengthName(r.Cells[i].Length))
 		for j, cell := range r.Cells[i : i+len(depths)] {

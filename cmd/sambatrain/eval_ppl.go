@@ -62,7 +62,8 @@ Texts are taken from the run's validation split, as one stream of documents, or 
 	return c
 }
 
-// pplCorpus is at most so many texts of the files or, without any, of the validation split.
+// pplCorpus returns at most `texts` texts from the files or, if there are none, from the validation
+// split.
 func pplCorpus(ctx context.Context, m *train.Model, files []string, texts, length int) (*evaluate.Corpus, error) {
 	if len(files) == 0 {
 		return evaluate.Split(ctx, m.Recipe.Data, data.Validation, texts, length)

@@ -13,8 +13,8 @@ import (
 	"github.com/sambatrain/sambatrain/data"
 )
 
-// TestExportRoundTrip: an exported model holds the checkpoint's tensors, bit for bit,
-// and the tokenizer's files.
+// TestExportRoundTrip: an exported model contains the checkpoint's tensors, bit for bit, and the
+// tokenizer's files.
 func TestExportRoundTrip(t *testing.T) {
 	dir := workspace(t, 4, 2)
 	reference(t, dir)
@@ -31,7 +31,7 @@ func TestExportRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// ReadModel refuses a missing tensor, an additional one and another shape.
+	// ReadModel rejects missing tensors, additional ones and different shapes.
 	var saved []checkpoint.Tensor
 	for _, e := range exported.Entries() {
 		saved = append(saved, checkpoint.Tensor{Name: e.Name, Shape: e.Shape, Data: make([]float32, e.Bytes()/4)})

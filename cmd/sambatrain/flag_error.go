@@ -2,7 +2,7 @@ package main
 
 import "strings"
 
-// flagError is an error about a recipe's key, put in terms of a command's flags.
+// flagError is an error about a recipe's key, expressed in terms of a command's flags.
 type flagError struct {
 	text string
 	error
@@ -11,8 +11,7 @@ type flagError struct {
 func (e *flagError) Error() string { return e.text }
 func (e *flagError) Unwrap() error { return e.error }
 
-// flagNames puts flags for the keys of a recipe in an error of a command that takes
-// no recipe.
+// flagNames replaces the keys of a recipe by flags in an error of a command that takes no recipe.
 func flagNames(err error) error {
 	text := strings.NewReplacer(
 		"--set data.text.path=", "--text ", "data.text.path", "--text", "data.text.include", "--include",

@@ -6,8 +6,8 @@ import (
 	"path/filepath"
 )
 
-// makeFolder makes the folder that --out names, and those above it, before what is long is done for
-// it. The function tidy removes those of them that stayed empty.
+// makeFolder makes the folder that --out names, and its parents, before a long computation starts.
+// The function tidy removes those that stayed empty.
 func makeFolder(path string) (tidy func(), err error) {
 	var made []string // the innermost first
 	for dir := filepath.Clean(path); ; dir = filepath.Dir(dir) {
@@ -18,7 +18,7 @@ func makeFolder(path string) (tidy func(), err error) {
 	}
 	tidy = func() {
 		for _, dir := range made {
-			if os.Remove(dir) != nil { // there is something in it, and so in those above
+			if os.Remove(dir) != nil { // it contains something, and so do those above
 				return
 			}
 		}

@@ -6,11 +6,11 @@ import (
 	"testing"
 )
 
-// TestMakeFolder: of the folders that were made, those that stayed empty go, and no other.
+// TestMakeFolder: of the folders that were made, only those that stayed empty are removed.
 func TestMakeFolder(t *testing.T) {
 	for _, test := range []struct {
 		name, before, file string
-		want               string // the outermost that is gone, of a/b/c
+		want               string // the outermost of a/b/c that is removed
 	}{
 		{"all are new and empty", "", "", "a"},
 		{"the outermost was there", "a", "", "a/b"},

@@ -27,16 +27,16 @@ type generateOptions struct {
 	sampler      generate.SamplerConfig
 }
 
-// generatedText is one prompt's result.
+// generatedText is the result for one prompt.
 type generatedText struct {
 	Prompt string `json:"prompt"`
-	// Text is what was generated, without the prompt.
+	// Text is the generated text, without the prompt.
 	Text string `json:"text"`
-	// PromptTokens are those of the prompt, without the end of text before it.
+	// PromptTokens counts the tokens of the prompt, without the end of text before it.
 	PromptTokens int `json:"prompt_tokens"`
 	Tokens       int `json:"tokens"`
-	// TokenIDs are those tokens, a --stop string's among them. They hold the bytes that are no
-	// characters, which JSON can't.
+	// TokenIDs are those tokens, including those of a --stop string. They preserve bytes that are
+	// not characters, which JSON can't represent.
 	TokenIDs     []int32 `json:"token_ids"`
 	FinishReason string  `json:"finish_reason"`
 
@@ -148,7 +148,7 @@ func (o *generateOptions) check() error {
 	return nil
 }
 
-// read collects the prompts: those of the command line, then those of files.
+// read collects the prompts: those on the command line, then those in files.
 func (o *generateOptions) read(stdin io.Reader) ([]string, error) {
 	prompts, piped := o.prompts, false
 	for _, file := range o.files {
@@ -174,7 +174,7 @@ func (o *generateOptions) read(stdin io.Reader) ([]string, error) {
 	return prompts, nil
 }
 
-// request is prompt i, whose continuation goes to text.
+// request returns the request for prompt i, whose continuation goes to text.
 func (o *generateOptions) request(m *train.Model, i int, ids []int32, text *generatedText, out *textWriter) (generate.Request, error) {
 	s := o.sampler
 	s.Vocab, s.Seed = m.Tokenizer.VocabSize(), s.Seed+uint64(i)
@@ -199,8 +199,8 @@ func (o *generateOptions) request(m *train.Model, i int, ids []int32, text *gene
 	}, err
 }
 
-// textWriter writes texts in the order of their prompts: the first that hasn't ended as
-// it comes, those behind it when their turn is there.
+// textWriter writes texts in the order of their prompts: the first unfinished one as it arrives,
+// the later ones in their turn.
 type textWriter struct {
 	w       io.Writer
 	echo    bool
@@ -208,7 +208,7 @@ type textWriter struct {
 	texts   []*generatedText
 	begun   bool
 	turn    int
-	written int // bytes of the text whose turn it is
+	written int // bytes of the current text
 	err     error
 }
 
@@ -218,13 +218,13 @@ func (t *textWriter) add(prompt string, tokens int) *generatedText {
 	return g
 }
 
-// onScreen reports whether there is text on a terminal, where a progress bar would be drawn over it.
+// onScreen reports whether text is shown on a terminal, where a progress bar would overwrite it.
 func (t *textWriter) onScreen() bool {
 	_, terminal := t.w.(shown)
 	return terminal && t.begun
 }
 
-// start writes what comes before the text whose turn it is.
+// start writes what comes before the current text.
 func (t *textWriter) start() {
 	g := t.texts[t.turn]
 	if len(t.texts) > 1 {
@@ -241,7 +241,7 @@ func (t *textWriter) print(s string) {
 	}
 }
 
-// write takes more of a text.
+// write adds to a text.
 func (t *textWriter) write(g *generatedText, more []byte) {
 	g.Text += string(more)
 	if !t.begun && t.output == outputText {
@@ -267,7 +267,7 @@ func (t *textWriter) write(g *generatedText, more []byte) {
 	}
 }
 
-// finish writes JSON, when all texts are there.
+// finish writes JSON, once all texts are complete.
 func (t *textWriter) finish() error {
 	if t.err == nil && t.output == outputJSON {
 		t.err = writeJSON(t.w, t.texts)

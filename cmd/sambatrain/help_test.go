@@ -9,8 +9,8 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// TestHelp: each command says what it does and shows its use, and each of its flags says
-// what it means.
+// TestHelp: each command says what it does and shows its usage, and each of its flags says what it
+// means.
 func TestHelp(t *testing.T) {
 	var check func(c *cobra.Command)
 	check = func(c *cobra.Command) {

@@ -68,13 +68,13 @@ func inspectText(w io.Writer, in *train.Inspection) error {
 	return err
 }
 
-// memoryText is a step's memory, in parts.
+// memoryText describes a step's memory, by part.
 func memoryText(m train.Bytes) string {
 	return fmt.Sprintf("%sB per step: parameters %sB, gradients %sB, optimizer %sB, activations %sB", metric(float64(m.Total)),
 		metric(float64(m.Parameters)), metric(float64(m.Gradients)), metric(float64(m.Optimizer)), metric(float64(m.Activations)))
 }
 
-// metric writes x with four digits and the prefix of a unit that comes next.
+// metric writes x with four digits, followed by the prefix of a unit.
 func metric(x float64) string {
 	prefixes := []string{"", "k", "M", "G", "T", "P", "E"}
 	i := 0

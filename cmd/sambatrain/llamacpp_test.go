@@ -15,11 +15,11 @@ import (
 	"github.com/sambatrain/sambatrain/internal/train"
 )
 
-// references names the folder of npm packages that .ci/run installs: other programs to
-// open our files with.
+// references names the folder of npm packages that .ci/run installs: other programs that open our
+// files.
 const references = "SAMBATRAIN_REFERENCES"
 
-// testdata is absolute, for tests that change their folder.
+// testdata is absolute, for tests that change their working directory.
 var testdata = func() string {
 	path, err := filepath.Abs("testdata")
 	if err != nil {
@@ -28,7 +28,7 @@ var testdata = func() string {
 	return path
 }()
 
-// nodeScript is a script of testdata with its arguments, beside the packages it needs.
+// nodeScript returns a command that runs a script of testdata next to the packages it needs.
 func nodeScript(t *testing.T, packages []string, script string, args ...string) *exec.Cmd {
 	t.Helper()
 	modules, err := filepath.Abs(filepath.Join(os.Getenv(references), "node_modules"))
@@ -49,18 +49,18 @@ func nodeScript(t *testing.T, packages []string, script string, args ...string) 
 	return exec.Command("node", append([]string{path}, args...)...)
 }
 
-// foreignModel is an exported model, and what another program should make of it.
+// foreignModel is an exported model, and what another program should compute with it.
 type foreignModel struct {
 	Path   string  `json:"path"`
 	Prompt []int32 `json:"prompt"`
 
 	run, arch, dtype string
-	continued        []int32 // the prompt, with the likeliest tokens
+	continued        []int32 // the prompt, followed by the likeliest tokens
 	tokens           []int32 // of a text
 }
 
-// expect fills in what this program makes of a run: a continuation of prompt by n tokens,
-// and the tokens of text.
+// expect fills in what this program computes with a run: a continuation of prompt by n tokens, and
+// the tokens of text.
 func (f *foreignModel) expect(t *testing.T, run, prompt, text string, n int) {
 	t.Helper()
 	log, err := runlog.NewLogger(os.Stderr, "error", "text")
@@ -101,9 +101,9 @@ func must(t *testing.T, dir string, args ...string) {
 	}
 }
 
-// TestLlamaCpp: llama.cpp loads what was exported, reads a text as the same tokens, and
-// continues it as this program does, token for token. With weights in q8_0 it rounds what
-// they are multiplied with too, so that of these it is only asked that they run.
+// TestLlamaCpp: llama.cpp loads exported models, tokenizes a text identically, and continues it
+// like this program, token for token. With q8_0 weights it also rounds what they are multiplied
+// with, so these models only have to run.
 func TestLlamaCpp(t *testing.T) {
 	const count, prompt, text = 40, "7 g", "tab\té \"x\"\n<|no|> 12 green  bottles, it's 345"
 	dir := workspace(t, 300, 1000)
@@ -153,7 +153,7 @@ func TestLlamaCpp(t *testing.T) {
 		if !slices.Equal(r.Tokens, f.tokens) || r.Text != text {
 			t.Errorf("%s: the text became %v, and %q, here %v", name, r.Tokens, r.Text, f.tokens)
 		}
-		// GGML's numbers of types.
+		// GGML's type numbers.
 		kind := map[string]int{"float32": 0, "float16": 1, "bfloat16": 30, "q8_0": 8}[f.dtype]
 		if r.Types["token_embd.weight"] != kind || r.Types["output_norm.weight"] != 0 {
 			t.Errorf("%s: types %v", name, r.Types)
@@ -161,7 +161,7 @@ func TestLlamaCpp(t *testing.T) {
 	}
 }
 
-// trainSentencePiece makes dir/name.model, of BPE as Llama-2 has it, from the workspace's text.
+// trainSentencePiece makes dir/name.model, with BPE as in Llama-2, from the workspace's text.
 func trainSentencePiece(t *testing.T, dir, name string) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "text", "*"))
@@ -175,11 +175,11 @@ func trainSentencePiece(t *testing.T, dir, name string) {
 	}
 }
 
-// foreignResult is what another program made of a model.
+// foreignResult is what another program computed with a model.
 type foreignResult struct {
 	Continued, Tokens  []int32
 	Text, Architecture string
-	Types              map[string]int // by a tensor's name
+	Types              map[string]int // by tensor name
 }
 
 func runLlamaCpp(t *testing.T, models []foreignModel, count int, text string) []foreignResult {

@@ -66,7 +66,7 @@ logits at each to a safetensors file: tokens [T], logits [T V].` + olderCheckpoi
 	return c
 }
 
-// writeLogits writes a file that is there whole, or not.
+// writeLogits writes a file that is either complete or absent.
 func writeLogits(path string, tokens []int32, logits []float32) error {
 	f, err := os.Create(path)
 	if err != nil {

@@ -16,9 +16,9 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint"
 )
 
-// launched is several processes of one command under Open MPI. Each runs in a shell that
-// notes its number and its exit code, and stays when it is gone: what the others notice is
-// none of mpirun's doing.
+// launched is several processes of one command under Open MPI. Each runs in a shell that records
+// its pid and its exit code, and stays after it has ended: what the others detect is not mpirun's
+// doing.
 type launched struct {
 	dir string
 	cmd *exec.Cmd
@@ -51,7 +51,7 @@ func launch(t *testing.T, dir string, n int, args ...string) *launched {
 	return l
 }
 
-// number waits for what a process's shell notes.
+// number waits for a number that a process's shell records.
 func (l *launched) number(t *testing.T, what string, rank int) int {
 	t.Helper()
 	path := filepath.Join(l.dir, fmt.Sprintf("%s.%d", what, rank))
@@ -63,12 +63,12 @@ func (l *launched) number(t *testing.T, what string, rank int) int {
 	return n
 }
 
-// finish lets the shells go.
+// finish lets the shells end.
 func (l *launched) finish(t *testing.T) string {
 	t.Helper()
 	if l.cmd.ProcessState == nil {
 		write(t, filepath.Join(l.dir, "over"), "")
-		_ = l.cmd.Wait() // the processes' own exit codes tell more
+		_ = l.cmd.Wait() // the processes' own exit codes are more informative
 	}
 	return l.out.String()
 }
@@ -82,8 +82,8 @@ func until(t *testing.T, patience time.Duration, what string, f func() bool) {
 	}
 }
 
-// TestLost kills, or stops, one of several processes: the others notice, end with their
-// own exit code, and leave good checkpoints, from which the run continues.
+// TestLost kills, or suspends, one of several processes: the others detect this, end with their own
+// exit code, and leave good checkpoints, from which the run continues.
 func TestLost(t *testing.T) {
 	const steps, every = 300, 20
 	for _, c := range []struct {
@@ -143,8 +143,8 @@ func TestLost(t *testing.T) {
 	}
 }
 
-// TestSuspended: a run that is suspended as a whole for longer than run.timeout, as Slurm does it and as it is on a
-// machine that is paused, continues as if nothing had been.
+// TestSuspended: a run that is suspended as a whole for longer than run.timeout, as by Slurm or on
+// a machine that is paused, continues as if nothing had happened.
 func TestSuspended(t *testing.T) {
 	dir := workspace(t, 300, 20)
 	run := filepath.Join(dir, "run")
@@ -171,9 +171,9 @@ func TestSuspended(t *testing.T) {
 	}
 }
 
-// TestKilledTogether kills one of two processes again and again, in the middle of saves and
-// beside them, and compares the run's end, to the bit, with that of one that went through.
-// Its checkpoints, of pieces, are read as those of one process are.
+// TestKilledTogether kills one of two processes again and again, during saves and between them, and
+// compares the final result, bit for bit, with that of an uninterrupted run. Its checkpoints, which
+// consist of pieces, are read like those of a single process.
 func TestKilledTogether(t *testing.T) {
 	const steps, kills = 120, 4
 	dir := workspace(t, steps, 2)
@@ -238,12 +238,12 @@ func TestKilledTogether(t *testing.T) {
 	}
 }
 
-// TestFullDiskTogether: where one process can't write its share, all end, the first one
-// says why, and nothing of that checkpoint is left.
+// TestFullDiskTogether: if one process can't write its share, all of them end, the first one says
+// why, and nothing of that checkpoint is left.
 func TestFullDiskTogether(t *testing.T) {
 	dir := workspace(t, 100, 2)
 	t.Setenv("TEST_LIMITED", "1")
-	t.Setenv("OMPI_MCA_btl", "self,tcp") // its shared memory is files, too
+	t.Setenv("OMPI_MCA_btl", "self,tcp") // its shared memory consists of files, too
 	l := launch(t, dir, 2, "pretrain", "tiny.yaml", "--set", "run.shard=optimizer")
 	for rank := range 2 {
 		if code := l.number(t, "code", rank); code != exitFailure {
@@ -262,7 +262,7 @@ func TestFullDiskTogether(t *testing.T) {
 	}
 }
 
-// TestSignalledTogether: a signal to any process stops all behind the same step, saved.
+// TestSignalledTogether: a signal to any process stops all of them after the same step, saved.
 func TestSignalledTogether(t *testing.T) {
 	dir := workspace(t, 5000, 10000)
 	run := filepath.Join(dir, "run")

@@ -18,8 +18,8 @@ const (
 	exitOK      = 0
 	exitFailure = 1
 	exitUsage   = 2
-	// exitStopped: a signal came, the run was saved and can be resumed. It is
-	// sysexits' EX_TEMPFAIL, which schedulers take as "run me again".
+	// exitStopped: a signal arrived, the run was saved and can be resumed. It is sysexits'
+	// EX_TEMPFAIL, which schedulers interpret as "run me again".
 	exitStopped = 75
 	// exitLost: another process of the run died or hung. The last checkpoint is good.
 	exitLost = 76
@@ -27,7 +27,8 @@ const (
 
 func main() { os.Exit(run(os.Args[1:])) }
 
-// errGoesOn ends a command that a signal stopped and that continues from what it has done.
+// errGoesOn ends a command that was stopped by a signal and that can continue from what it has
+// done.
 var errGoesOn = errors.New("stopped by a signal; the same command continues from here")
 
 // run is main with an exit code, so that tests can call it as a program.
@@ -37,7 +38,7 @@ func run(args []string) int {
 	return report(root.Execute())
 }
 
-// report says why a command failed, and is its exit code.
+// report says why a command failed, and returns its exit code.
 func report(err error) int {
 	if err == nil {
 		return exitOK
@@ -46,7 +47,7 @@ func report(err error) int {
 		err = errors.New("stopped by a signal before there was anything to save; run the same command again")
 	}
 	if !errors.Is(err, errReported) {
-		// Joined errors have a line each.
+		// Joined errors have one line each.
 		fmt.Fprintln(os.Stderr, "sambatrain:", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	var stopped *train.Stopped

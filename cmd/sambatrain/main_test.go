@@ -13,8 +13,8 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// asProgram makes this test binary behave as sambatrain, so that tests can start it,
-// signal it and kill it.
+// asProgram makes this test binary behave as sambatrain, so that tests can start it, signal it and
+// kill it.
 const asProgram = "SAMBATRAIN_TEST_AS_PROGRAM"
 
 // fileLimit is the size in bytes that no file of the program may exceed.
@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// program is sambatrain with arguments, in dir, with variables added to its
+// program returns a command that runs sambatrain with arguments in dir, with variables added to its
 // environment.
 func program(dir string, env []string, args ...string) *exec.Cmd {
 	c := exec.Command(os.Args[0], args...)
@@ -44,7 +44,7 @@ func program(dir string, env []string, args ...string) *exec.Cmd {
 	return c
 }
 
-// ended is how a program ended.
+// ended says how a program ended.
 type ended struct {
 	code           int
 	stdout, stderr string
@@ -68,15 +68,15 @@ func finish(t *testing.T, c *exec.Cmd) ended {
 	return ended{c.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// complaint is the program's own message: the last line of standard error. What
-// comes before is the log.
+// complaint returns the program's own message: the last line of standard error. What comes before
+// is the log.
 func (e ended) complaint() string {
 	lines := strings.Split(strings.TrimSuffix(e.stderr, "\n"), "\n")
 	return lines[len(lines)-1]
 }
 
-// tiny is a recipe whose whole run takes a fraction of a second: every mixer, and
-// two micro-batches a step.
+// tiny is a recipe whose whole run takes a fraction of a second: every mixer, and two micro-batches
+// per step.
 const tiny = `# Every mixer, in a fraction of a second.
 name: tiny
 model:
@@ -98,8 +98,7 @@ sample: {prompt: "one", tokens: 10}
 run: {out: run, threads: 1, log_every: 1}
 `
 
-// workspace is a folder with a recipe, tiny.yaml, and shards that are prepared for
-// it.
+// workspace returns a folder with a recipe, tiny.yaml, and shards that are prepared for it.
 func workspace(t *testing.T, steps, every int) string {
 	t.Helper()
 	dir := t.TempDir()

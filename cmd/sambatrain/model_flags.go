@@ -27,7 +27,7 @@ func (f *modelFlags) add(c *cobra.Command) {
 	offer(c, "dtype", recipes.DTypes)
 }
 
-// check refuses what the flags can't mean, whatever the run.
+// check rejects impossible flag values, whatever the run.
 func (f *modelFlags) check() error {
 	r := recipes.Defaults().Run
 	r.Threads, r.Device = f.threads, recipes.Auto
@@ -43,8 +43,8 @@ func (f *modelFlags) check() error {
 	return nil
 }
 
-// load loads a run's newest good checkpoint, or the one whose folder run is. Close the model
-// when done.
+// load loads a run's newest good checkpoint, or the checkpoint in folder run. The model must be
+// closed afterwards.
 func (f *modelFlags) load(a *app, run string) (*train.Model, error) {
 	if err := f.check(); err != nil {
 		return nil, err

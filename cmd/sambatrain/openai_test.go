@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// openaiCompletion is an answer of the API, as OpenAI's client has it.
+// openaiCompletion is an answer of the API, in the form of OpenAI's client.
 type openaiCompletion struct {
 	ID, Object, Model string
 	Choices           []struct {
@@ -44,7 +44,7 @@ func (c openaiCompletion) texts() []string {
 	return list
 }
 
-// openaiStream is a streamed answer, put together.
+// openaiStream is a streamed answer, reassembled.
 type openaiStream struct {
 	Texts, Reasons []string
 	Usage          openaiUsage
@@ -83,7 +83,7 @@ func startServer(t *testing.T, dir string, args ...string) (c *exec.Cmd, url str
 	return nil, ""
 }
 
-// TestOpenAIClient: OpenAI's own client completes, streams, counts and refuses with this
+// TestOpenAIClient: OpenAI's own client completes, streams, counts and reports errors with this
 // server as with theirs.
 func TestOpenAIClient(t *testing.T) {
 	dir := workspace(t, 60, 1000)

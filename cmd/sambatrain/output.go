@@ -27,7 +27,7 @@ type outputValue struct {
 	all  []string
 }
 
-// outputFlag adds --output: text, json, and what other forms the command has.
+// outputFlag adds --output: text, json, and the command's other forms.
 func outputFlag(c *cobra.Command, form *outputForm, others ...outputForm) {
 	*form = outputText
 	v := outputValue{form, []string{string(outputText), string(outputJSON)}}
@@ -44,7 +44,7 @@ func (v outputValue) names() string {
 }
 
 func (v outputValue) String() string {
-	if v.form == nil { // pflag's own look at the zero value
+	if v.form == nil { // pflag looks at the zero value
 		return ""
 	}
 	return string(*v.form)
@@ -69,11 +69,11 @@ func offer(c *cobra.Command, flag string, values []string) {
 
 func complete(c *cobra.Command, flag string, by cobra.CompletionFunc) {
 	if err := c.RegisterFlagCompletionFunc(flag, by); err != nil {
-		panic(err) // the flag is not there, or has completions
+		panic(err) // the flag doesn't exist, or already has completions
 	}
 }
 
-// printResult writes v as JSON, or calls text, as --output says.
+// printResult writes v as JSON, or calls text, depending on --output.
 func printResult(c *cobra.Command, output outputForm, v any, text func(w io.Writer) error) error {
 	if output == outputText {
 		return text(c.OutOrStdout())
@@ -90,7 +90,7 @@ func writeJSON(w io.Writer, v any) error {
 	return err
 }
 
-// count is a number of things: 1 document, 2 documents.
+// count formats a number of things: 1 document, 2 documents.
 func count(n int64, thing string) string {
 	if n != 1 {
 		thing += "s"

@@ -91,7 +91,7 @@ func (p *planFlags) add(c *cobra.Command) {
 	f.IntVar(&p.layout.MicroBatch, "micro-batch", 0, "only consider this train.micro_batch")
 }
 
-// machine is what the flags describe.
+// machine returns what the flags describe.
 func (p *planFlags) machine(c *cobra.Command) (*forecast.Machine, error) {
 	cal, err := forecast.LoadCalibration(p.gpu)
 	if err != nil {
@@ -134,7 +134,7 @@ func (p *planFlags) machine(c *cobra.Command) (*forecast.Machine, error) {
 	return &forecast.Machine{Calibration: cal, Interconnect: net, Contention: p.contention}, net.Validate()
 }
 
-// scalePlan is what is planned for a number of GPUs.
+// scalePlan is the plan for a number of GPUs.
 type scalePlan struct {
 	GPUs int `json:"gpus"`
 	// Layouts that fit, the fastest first.
@@ -143,7 +143,7 @@ type scalePlan struct {
 	Refused string `json:"refused,omitempty"`
 }
 
-// choosePlans plans each number of GPUs. It fails where none has a layout.
+// choosePlans plans for each number of GPUs. It fails if none has a layout.
 func choosePlans(m *forecast.Machine, r *recipes.Recipe, counts []int, l forecast.Layout) ([]scalePlan, error) {
 	var plans []scalePlan
 	var first error
@@ -202,7 +202,7 @@ func plansText(w io.Writer, m *forecast.Machine, r *recipes.Recipe, plans []scal
 	return guessedText(w, guessed)
 }
 
-// plansMarkdown is a row for the fastest layout of each number of GPUs.
+// plansMarkdown writes a row for the fastest layout of each number of GPUs.
 func plansMarkdown(w io.Writer, plans []scalePlan) error {
 	fmt.Fprintln(w, "| GPUs | run.shard | micro-batch | memory per GPU | step, ms | waits, ms | tokens/s | per GPU | MFU | days | cost, $ |")
 	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|---|---|")
@@ -222,7 +222,7 @@ func plansMarkdown(w io.Writer, plans []scalePlan) error {
 	return nil
 }
 
-// few writes a decimal of a number of few digits.
+// few writes one decimal if the number has few digits.
 func few(x float64) string {
 	if x < 100 {
 		return fmt.Sprintf("%.1f", x)

@@ -52,7 +52,7 @@ extension. A run in progress is drawn up to its last step.`,
 	return c
 }
 
-// metricsOf are a run's recipe and records. Half a line at their end is told of on w.
+// metricsOf returns a run's recipe and records. An incomplete last line is reported on w.
 func metricsOf(w io.Writer, dir string) (*recipes.Recipe, []runlog.Record, error) {
 	r, err := train.LoadConfig(dir)
 	if err != nil {
@@ -65,7 +65,7 @@ func metricsOf(w io.Writer, dir string) (*recipes.Recipe, []runlog.Record, error
 	return r, records, err
 }
 
-// runCurves are those of the one run in dirs.
+// runCurves returns the curves of the single run in dirs.
 func runCurves(w io.Writer, dirs []string) (plot.Options, []plot.Series, error) {
 	r, records, err := metricsOf(w, dirs[0])
 	if err != nil {
@@ -76,7 +76,7 @@ func runCurves(w io.Writer, dirs []string) (plot.Options, []plot.Series, error) 
 	if series == nil {
 		return o, nil, fmt.Errorf("%s: no training steps yet, nothing to draw", filepath.Join(dirs[0], train.MetricsFile))
 	}
-	// The shards may have stayed on another machine; then there is no line to compare with.
+	// The shards may be on another machine; then there is no line to compare with.
 	if m, err := data.ReadManifest(r.Data.Shards); err == nil {
 		if bits, ok := m.UnigramBitsPerByte(); ok {
 			o.References = []plot.Reference{{Label: "byte unigram", Y: bits}}
@@ -85,7 +85,7 @@ func runCurves(w io.Writer, dirs []string) (plot.Options, []plot.Series, error) 
 	return o, series, nil
 }
 
-// severalCurves are the validation losses of the runs in dirs, each called by its folder.
+// severalCurves returns the validation losses of the runs in dirs, each named after its folder.
 func severalCurves(w io.Writer, dirs []string) (plot.Options, []plot.Series, error) {
 	o := plot.Options{Title: "Validation loss", XLabel: "tokens", YLabel: "bits per byte", CutTop: true}
 	var series []plot.Series
@@ -112,11 +112,11 @@ func severalCurves(w io.Writer, dirs []string) (plot.Options, []plot.Series, err
 	return o, series, nil
 }
 
-// lossCurves are the training loss and the validation losses, one for each row length,
-// over the steps; nil before the first step.
+// lossCurves returns the training loss and the validation losses, one for each row length, over the
+// steps; nil before the first step.
 func lossCurves(records []runlog.Record) []plot.Series {
 	trained := plot.Series{Name: "training", Style: plot.Line}
-	var validated []plot.Series // by rising row length
+	var validated []plot.Series // by increasing row length
 	add := func(times, step int, bitsPerByte float64) {
 		name := "validation"
 		if times > 1 {

@@ -50,7 +50,7 @@ the run.`,
 	return c
 }
 
-// pretrain does a recipe's run.
+// pretrain executes a recipe's run.
 func (a *app) pretrain(c *cobra.Command, r *recipes.Recipe, processes processFlags, output outputForm) error {
 	return a.train(c, processes, r.Run.Device, output, func(o train.Options) (*train.Result, error) {
 		ctx, stop := untilSignal(c.Context(), o.Log)
@@ -59,7 +59,7 @@ func (a *app) pretrain(c *cobra.Command, r *recipes.Recipe, processes processFla
 	})
 }
 
-// printRun prints a run's result. Of several processes the first has one.
+// printRun prints a run's result. Of several processes only the first has one.
 func printRun(c *cobra.Command, output outputForm, r *train.Result) error {
 	if r == nil {
 		return nil

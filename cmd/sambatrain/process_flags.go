@@ -18,7 +18,7 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// processFlags say which process of a run this one is, or have it start them.
+// processFlags say which process of a run this one is, or make it start the processes.
 type processFlags struct{ dist.Flags }
 
 func (f *processFlags) add(c *cobra.Command) {
@@ -33,7 +33,7 @@ func (f *processFlags) add(c *cobra.Command) {
 	}
 }
 
-// place is which process of a run this one is.
+// place returns which process of a run this one is.
 func (f *processFlags) place() (dist.Topology, error) {
 	place, err := dist.Detect(f.Flags, os.LookupEnv, cuda.Count())
 	var wrong *dist.FlagError
@@ -43,11 +43,10 @@ func (f *processFlags) place() (dist.Topology, error) {
 	return place, err
 }
 
-// childGrace is how long processes may take to end when one of them has failed.
+// childGrace is how long processes may take to end after one of them has failed.
 const childGrace = 20 * time.Second
 
-// train runs f as one process of a run on the given device, or starts the processes
-// that do.
+// train runs f as one process of a run on the given device, or starts the processes that do.
 func (a *app) train(c *cobra.Command, flags processFlags, device string, output outputForm, f func(train.Options) (*train.Result, error)) error {
 	place, err := flags.place()
 	if err != nil {
@@ -67,7 +66,7 @@ func (a *app) train(c *cobra.Command, flags processFlags, device string, output 
 	return printRun(c, output, result)
 }
 
-// launchedOptions are those of a command that leaves processes to a launcher.
+// launchedOptions returns the options of a command that leaves starting processes to a launcher.
 func (a *app) launchedOptions() (train.Options, error) {
 	place, err := dist.Detect(dist.NoFlags(), os.LookupEnv, cuda.Count())
 	if err == nil && place.Spawn > 0 {
@@ -81,7 +80,7 @@ func (a *app) launchedOptions() (train.Options, error) {
 
 func (a *app) trainOptions(place dist.Topology) (train.Options, error) {
 	if place.Rank > 0 && a.logLevel == "info" {
-		a.logLevel = "warn" // the first process speaks for all
+		a.logLevel = "warn" // the first process logs for all
 	}
 	lines := runlog.NewLogWriter(os.Stderr)
 	log, err := a.loggerTo(lines)
@@ -98,7 +97,7 @@ func (a *app) trainOptions(place dist.Topology) (train.Options, error) {
 	}, err
 }
 
-// spawn starts this machine's processes with this one's own command line.
+// spawn starts this machine's processes with the command line of this one.
 func spawn(place dist.Topology, gpus int, device string) error {
 	switch {
 	case gpus == 0 || device == recipes.CPU:
@@ -114,8 +113,8 @@ func spawn(place dist.Topology, gpus int, device string) error {
 	return spawnCommand(place, func() *exec.Cmd { return exec.Command(self, os.Args[1:]...) })
 }
 
-// spawnCommand passes signals on, and ends with the processes' own exit code. A stopped
-// one has said so itself.
+// spawnCommand forwards signals, and ends with the processes' own exit code. A stopped process has
+// already said so itself.
 func spawnCommand(place dist.Topology, command func() *exec.Cmd) error {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, stopSignals...)

@@ -8,8 +8,8 @@ import (
 	"github.com/sambatrain/sambatrain/internal/dist"
 )
 
-// TestSpawnExit: a started process's own exit code is that of the run, and only one that
-// did not stop by itself is reported again.
+// TestSpawnExit: the exit code of a started process is that of the run, and is reported again only
+// if the process did not stop by itself.
 func TestSpawnExit(t *testing.T) {
 	for script, want := range map[string]struct {
 		code     int
@@ -28,7 +28,7 @@ func TestSpawnExit(t *testing.T) {
 	}
 }
 
-// TestSpawnRefused: what has no GPU of its own is not started.
+// TestSpawnRefused: processes that would not have their own GPU are not started.
 func TestSpawnRefused(t *testing.T) {
 	for _, c := range []struct {
 		gpus   int

@@ -13,10 +13,10 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint"
 )
 
-// nobody is a user that file permissions hold for, unlike root.
+// nobody is a user that file permissions apply to, unlike root.
 const nobody = 65534
 
-// TestReadOnly resumes runs in folders that may not be written.
+// TestReadOnly resumes runs in folders that are not writable.
 func TestReadOnly(t *testing.T) {
 	dir := workspace(t, 12, 2)
 	want := reference(t, dir)
@@ -51,13 +51,13 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
-// resumeReadOnly resumes dir/run as a user who may write all of it but folder.
+// resumeReadOnly resumes dir/run as a user who may write all of it except folder.
 func resumeReadOnly(t *testing.T, dir, folder string) ended {
 	t.Helper()
 	c := program(dir, nil, "resume", "run")
 	if os.Getuid() == 0 {
 		asNobody(t, dir)
-		// The test's binary lies where nobody may not look.
+		// The test binary is in a place that nobody can't read.
 		binary := filepath.Join(dir, "program")
 		text := read(t, os.Args[0])
 		if err := os.WriteFile(binary, text, 0o755); err != nil {
@@ -73,7 +73,7 @@ func resumeReadOnly(t *testing.T, dir, folder string) ended {
 	return finish(t, c)
 }
 
-// asNobody gives a folder and all in it to nobody, and lets nobody reach it.
+// asNobody gives a folder and its contents to nobody, and makes it accessible.
 func asNobody(t *testing.T, dir string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {

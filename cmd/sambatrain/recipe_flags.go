@@ -9,9 +9,9 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// recipeFlags are the flags that change a recipe: named ones for what is changed
-// most, and --set for every key. A named flag wins over --set, --set over the
-// recipe, and the recipe over the defaults.
+// recipeFlags are the flags that change a recipe: named ones for the most common changes, and --set
+// for every key. Named flags take precedence over --set, --set over the recipe, and the recipe over
+// the defaults.
 type recipeFlags struct {
 	sets  []string
 	named []namedFlag
@@ -28,7 +28,7 @@ func (f *recipeFlags) addRun(c *cobra.Command) {
 	f.name(c, "out", "run.out", "run directory", false)
 }
 
-// addSteps adds the flag of how long to train, for commands that do or count it.
+// addSteps adds the flag for the length of training, for commands that execute or count it.
 func (f *recipeFlags) addSteps(c *cobra.Command) {
 	f.name(c, "steps", "train.steps", "number of optimizer steps", true)
 }
@@ -54,7 +54,7 @@ func (f *recipeFlags) name(c *cobra.Command, flag, key, usage string, number boo
 	f.named = append(f.named, namedFlag{flag, key})
 }
 
-// assignments are all changes in the order in which they apply.
+// assignments returns all changes in the order in which they apply.
 func (f *recipeFlags) assignments(c *cobra.Command) []string {
 	list := f.sets
 	for _, n := range f.named {
@@ -69,7 +69,7 @@ func (f *recipeFlags) load(c *cobra.Command, name string) (*recipes.Recipe, erro
 	return f.loadBy(c, func(sets []string) (*recipes.Recipe, error) { return recipes.Load(name, sets...) })
 }
 
-// loadBy has a recipe made with the flags' changes. Errors are in terms of the flags.
+// loadBy loads a recipe with the flags' changes. Errors are expressed in terms of the flags.
 func (f *recipeFlags) loadBy(c *cobra.Command, load func(sets []string) (*recipes.Recipe, error)) (*recipes.Recipe, error) {
 	for _, n := range f.named {
 		if flag := c.Flags().Lookup(n.flag); flag.Changed && flag.Value.String() == "" {
@@ -87,7 +87,7 @@ func (f *recipeFlags) loadBy(c *cobra.Command, load func(sets []string) (*recipe
 	return r, nil
 }
 
-// flagNames puts the named flags that were given in an error about their keys.
+// flagNames replaces keys by the named flags that were given, in an error about them.
 func (f *recipeFlags) flagNames(c *cobra.Command, err error) error {
 	for _, n := range f.named {
 		text, ok := strings.CutPrefix(err.Error(), "--set "+n.key+": "+n.key)
@@ -95,7 +95,7 @@ func (f *recipeFlags) flagNames(c *cobra.Command, err error) error {
 			return &usageError{&flagError{"--" + n.flag + text, err}}
 		}
 	}
-	// The key stands in the flag and in what is wrong with its value.
+	// The key is in the flag and in the error about its value.
 	for _, s := range f.sets {
 		key, _, _ := strings.Cut(s, "=")
 		for _, end := range []string{": ", " "} { // not those of a part of its value
@@ -107,8 +107,8 @@ func (f *recipeFlags) flagNames(c *cobra.Command, err error) error {
 	return err
 }
 
-// checkSets tells an assignment that no recipe could take, which is a wrong command
-// line, from one that doesn't suit the recipe.
+// checkSets distinguishes an assignment that no recipe could accept, which is a usage error, from
+// one that doesn't suit the recipe.
 func checkSets(sets []string) error {
 	r := recipes.Defaults()
 	for _, s := range sets {

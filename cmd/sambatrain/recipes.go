@@ -66,7 +66,7 @@ func newRecipesList() *cobra.Command {
 	return c
 }
 
-// headComment is the comment that a recipe begins with, on one line.
+// headComment returns the comment at the start of a recipe, on one line.
 func headComment(text string) string {
 	var words []string
 	for line := range strings.Lines(text) {

@@ -10,8 +10,8 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint"
 )
 
-// TestDamagedCheckpoint damages the newest checkpoints of a run that has 8, 10 and
-// 12. The one before must be used, loudly, and the end be the same.
+// TestDamagedCheckpoint damages the newest checkpoints of a run that has 8, 10 and 12. The previous
+// one must be used, with a warning, and the final result be the same.
 func TestDamagedCheckpoint(t *testing.T) {
 	dir := workspace(t, 12, 2)
 	want := reference(t, dir)
@@ -73,7 +73,7 @@ func TestDamagedCheckpoint(t *testing.T) {
 	}
 }
 
-// TestDamagedModel: what only reads a run passes over a damaged checkpoint as loudly.
+// TestDamagedModel: commands that only read a run skip a damaged checkpoint with the same warning.
 func TestDamagedModel(t *testing.T) {
 	dir := workspace(t, 6, 2)
 	reference(t, dir)
@@ -102,7 +102,7 @@ func TestDamagedModel(t *testing.T) {
 	}
 }
 
-// TestFullDisk lets no file grow beyond what a checkpoint takes.
+// TestFullDisk limits the size of files to less than a checkpoint needs.
 func TestFullDisk(t *testing.T) {
 	if !canLimitFiles {
 		t.Skip("files are limited on Linux only")
@@ -145,7 +145,7 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// TestInUse: a run directory has one process at a time.
+// TestInUse: only one process at a time may use a run directory.
 func TestInUse(t *testing.T) {
 	dir := workspace(t, 4, 2)
 	reference(t, dir)
@@ -159,7 +159,7 @@ func TestInUse(t *testing.T) {
 	if e := start(t, dir, "resume", "ref"); e.code != exitFailure || !strings.HasPrefix(e.stderr, want) || strings.Count(e.stderr, "\n") != 1 {
 		t.Errorf("resume: %+v", e)
 	}
-	// What only reads may.
+	// Commands that only read may run.
 	if e := start(t, dir, "generate", "ref", "--tokens", "1"); e.code != exitOK {
 		t.Errorf("generate: %+v", e)
 	}

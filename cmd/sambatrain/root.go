@@ -14,13 +14,12 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// usageError is a command line that makes no sense, as opposed to a command that
-// failed.
+// usageError is an invalid command line, as opposed to a command that failed.
 type usageError struct{ error }
 
 func (e *usageError) Unwrap() error { return e.error }
 
-// errReported is a failure whose report is the command's output already.
+// errReported is a failure that the command's output already reports.
 var errReported = errors.New("failed")
 
 // app is what all commands share.
@@ -64,7 +63,7 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and s
 	addCobras(root)
 	for _, c := range root.Commands() {
 		if c.HasSubCommands() && c.RunE == nil {
-			c.Args = cobra.ArbitraryArgs // RunE knows what is wrong with them
+			c.Args = cobra.ArbitraryArgs // RunE reports what is wrong with them
 			c.RunE = helpOnly
 		}
 	}
@@ -78,7 +77,7 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and s
 	return root
 }
 
-// helpOnly runs a command that only has others below it.
+// helpOnly runs a command that only has subcommands.
 func helpOnly(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return c.Help()
@@ -86,7 +85,8 @@ func helpOnly(c *cobra.Command, args []string) error {
 	return unknownCommand(c, args[0])
 }
 
-// addCobras adds the library's own commands, help and completion, which refuse what they don't know.
+// addCobras adds the library's own commands, help and completion, and makes them reject unknown
+// arguments.
 func addCobras(root *cobra.Command) {
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
@@ -120,7 +120,7 @@ func (a *app) loggerTo(w io.Writer) (*slog.Logger, error) {
 	return l, nil
 }
 
-// exactArgs is cobra.ExactArgs with an error that says what is wanted.
+// exactArgs is cobra.ExactArgs with an error that says what is expected.
 func exactArgs(names ...string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(names) == 0 && len(args) > 0 {
@@ -133,7 +133,7 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 	}
 }
 
-// atLeastOneArg is cobra.MinimumNArgs(1) with an error that says what is wanted.
+// atLeastOneArg is cobra.MinimumNArgs(1) with an error that says what is expected.
 func atLeastOneArg(name string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) == 0 {
@@ -143,7 +143,7 @@ func atLeastOneArg(name string) cobra.PositionalArgs {
 	}
 }
 
-// checkThreads refuses what a --threads flag can't mean.
+// checkThreads rejects impossible values of a --threads flag.
 func checkThreads(n int) error {
 	r := recipes.Defaults().Run
 	r.Threads = n

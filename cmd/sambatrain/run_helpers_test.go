@@ -12,8 +12,7 @@ import (
 	"github.com/sambatrain/sambatrain/internal/train"
 )
 
-// outcome is everything of a finished run that must not depend on how often it was
-// stopped.
+// outcome is everything of a finished run that must not depend on how often it was stopped.
 type outcome struct {
 	step             int64
 	model, optimizer []byte   // the final checkpoint's files
@@ -45,7 +44,7 @@ func read(t *testing.T, path string) []byte {
 	return text
 }
 
-// records are those of a run's metrics, of which none may be torn.
+// records returns the records of a run's metrics, none of which may be incomplete.
 func records(t *testing.T, dir string) []runlog.Record {
 	t.Helper()
 	list, torn, err := runlog.Read(filepath.Join(dir, train.MetricsFile))
@@ -66,7 +65,7 @@ func computed(t *testing.T, dir string) []string {
 	return list
 }
 
-// lastStep is the last training step on record.
+// lastStep returns the last recorded training step.
 func lastStep(t *testing.T, dir string) int {
 	t.Helper()
 	for _, r := range slices.Backward(records(t, dir)) {
@@ -77,7 +76,7 @@ func lastStep(t *testing.T, dir string) int {
 	return 0
 }
 
-// mustEqual compares a run with one that was never stopped.
+// mustEqual compares a run with an uninterrupted one.
 func mustEqual(t *testing.T, got, want outcome) {
 	t.Helper()
 	if got.step != want.step {
@@ -103,7 +102,7 @@ func mustEqual(t *testing.T, got, want outcome) {
 	}
 }
 
-// reference is a run in dir/ref that is never stopped.
+// reference makes an uninterrupted run in dir/ref.
 func reference(t *testing.T, dir string, args ...string) outcome {
 	t.Helper()
 	e := start(t, dir, slices.Concat([]string{"pretrain", "tiny.yaml", "--out", "ref"}, args)...)
@@ -111,7 +110,7 @@ func reference(t *testing.T, dir string, args ...string) outcome {
 		t.Fatalf("%+v", e)
 	}
 	want := outcomeOf(t, filepath.Join(dir, "ref"))
-	// What is compared must be there to differ.
+	// What is compared must not be empty.
 	if len(want.computed) < int(want.step) || len(want.model) == 0 || len(want.optimizer) < len(want.model) {
 		t.Fatalf("the reference has %d records and %d + %d bytes", len(want.computed), len(want.model), len(want.optimizer))
 	}
@@ -126,7 +125,7 @@ func copyRun(t *testing.T, from, to string) {
 	}
 }
 
-// unfinished are the traces of a save or a removal that was under way.
+// unfinished returns the traces of a save or removal in progress.
 func unfinished(t *testing.T, dir string) []string {
 	t.Helper()
 	list, err := filepath.Glob(filepath.Join(dir, "checkpoints", ".*"))

@@ -15,8 +15,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestScripts runs testdata/script: one theme a file. Beside testscript's own
-// commands there are
+// TestScripts runs testdata/script: one topic per file. Besides testscript's own commands there are
 //
 //	code N COMMAND...       run a command that must exit with status N
 //	oneline                 standard error is one line that begins with "sambatrain: "

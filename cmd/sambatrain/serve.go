@@ -51,7 +51,7 @@ this machine. SIGINT or SIGTERM finishes the running requests first.` + olderChe
 	return c
 }
 
-// checkServe refuses what the flags can't mean.
+// checkServe rejects impossible flag values.
 func checkServe(o serve.Options) error {
 	for _, n := range []struct {
 		flag  string
@@ -67,7 +67,7 @@ func checkServe(o serve.Options) error {
 	return nil
 }
 
-// serve answers requests with a run's model until a signal comes.
+// serve answers requests with a run's model until a signal arrives.
 func (a *app) serve(c *cobra.Command, run, listen string, f modelFlags, o serve.Options) error {
 	log, err := a.logger()
 	if err != nil {

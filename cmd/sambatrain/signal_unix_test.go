@@ -26,9 +26,9 @@ import (
 	"github.com/sambatrain/sambatrain/internal/runlog"
 )
 
-// TestKilled kills a run again and again, at any moment and in the middle of saves,
-// resumes it each time, and compares its end with that of a run that was never
-// stopped. Its guard leaves steps out, the same ones in both.
+// TestKilled kills a run again and again, at any moment and during saves, resumes it each time, and
+// compares its final result with that of an uninterrupted run. Its guard skips steps, the same ones
+// in both.
 func TestKilled(t *testing.T) {
 	const steps, every, kills = 500, 2, 50
 	dir := workspace(t, steps, every)
@@ -47,7 +47,7 @@ func TestKilled(t *testing.T) {
 	run := filepath.Join(dir, "run")
 	rng := rand.New(rand.NewPCG(2024, 6))
 
-	// Until its config is there, a folder holds no run that could be resumed.
+	// Until its config exists, a folder contains no run that could be resumed.
 	args := func(set ...string) []string {
 		if _, err := os.Stat(filepath.Join(run, "config.resolved.yaml")); errors.Is(err, fs.ErrNotExist) {
 			return append([]string{"pretrain", "tiny.yaml"}, guard...)
@@ -67,7 +67,7 @@ func TestKilled(t *testing.T) {
 		log := bufio.NewScanner(stderr)
 		var text []string
 		switch attempt % 3 {
-		case 0: // at any time, the start included; which one decides no result
+		case 0: // at any time, including startup; the time doesn't affect results
 			time.AfterFunc(time.Duration(rng.Int64N(int64(startup+whole/20))), func() { c.Process.Kill() })
 		case 1: // after some lines of its log
 			for n := 1 + rng.IntN(20); n > 0 && log.Scan(); n-- {
@@ -81,7 +81,7 @@ func TestKilled(t *testing.T) {
 			text = append(text, log.Text())
 		}
 		if err := c.Wait(); err == nil {
-			// The run came to its end before it was killed: the next one starts over.
+			// The run ended before it was killed: the next one starts over.
 			mustEqual(t, outcomeOf(t, run), want)
 			if err := os.RemoveAll(run); err != nil {
 				t.Fatal(err)
@@ -126,7 +126,7 @@ func TestKilled(t *testing.T) {
 	}
 }
 
-// skips are the steps that a run's guard left out.
+// skips returns the number of steps that a run's guard skipped.
 func skips(t *testing.T, dir string) int {
 	t.Helper()
 	n := 0
@@ -138,7 +138,7 @@ func skips(t *testing.T, dir string) int {
 	return n
 }
 
-// killInSave kills a program when it sees it save for the nth time.
+// killInSave kills a program when it saves for the nth time.
 func killInSave(c *exec.Cmd, run string, nth int) {
 	seen := map[string]bool{}
 	for c.Process.Signal(syscall.Signal(0)) == nil {
@@ -153,9 +153,10 @@ func killInSave(c *exec.Cmd, run string, nth int) {
 	}
 }
 
-// TestSignalled stops a run with SIGTERM and, resumed, with each other signal that stops one.
+// TestSignalled stops a run with SIGTERM and, after resuming it, with each other signal that stops
+// one.
 func TestSignalled(t *testing.T) {
-	// More steps than a pipe holds lines for: the run can't end before it is read.
+	// More steps than a pipe can buffer lines for: the run can't end before it is read.
 	args := []string{"--steps", "1500", "--set", "eval.every=500", "--set", "checkpoint.every=1000"}
 	dir := workspace(t, 1, 1)
 	want := reference(t, dir, args...)
@@ -170,7 +171,7 @@ func TestSignalled(t *testing.T) {
 		{syscall.SIGUSR1, []string{"resume", "run"}},
 		{syscall.SIGHUP, []string{"resume", "run"}},
 	} {
-		if signal.Ignored(stop.signal) { // by nohup, and so by what it starts
+		if signal.Ignored(stop.signal) { // by nohup, and therefore by what it starts
 			continue
 		}
 		c := program(dir, nil, stop.args...)
@@ -183,8 +184,8 @@ func TestSignalled(t *testing.T) {
 		}
 		log := bufio.NewReader(stderr)
 		waitForSteps(t, c, log, 5)
-		// While one process works on the run, another is refused. On a busy machine the first
-		// would come to its end meanwhile.
+		// While one process works on the run, another is refused. On a busy machine the first one
+		// would end in the meantime, so suspend it.
 		if err := c.Process.Signal(syscall.SIGSTOP); err != nil {
 			t.Fatal(err)
 		}
@@ -222,7 +223,7 @@ func TestSignalled(t *testing.T) {
 	mustEqual(t, outcomeOf(t, run), want)
 }
 
-// TestPrepareSignalled: shards that were being made are continued.
+// TestPrepareSignalled: preparation of shards continues after a stop.
 func TestPrepareSignalled(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.Mkdir(filepath.Join(dir, "text"), 0o777); err != nil {
@@ -263,7 +264,8 @@ func TestPrepareSignalled(t *testing.T) {
 	}
 }
 
-// TestSignalledTwice: a signal that comes twice at once is one; another one later ends a program that is still busy.
+// TestSignalledTwice: a signal that comes twice within a second counts once; a later one ends a
+// program that is still busy.
 func TestSignalledTwice(t *testing.T) {
 	dir := workspace(t, 2, 2)
 	reference(t, dir)
@@ -271,7 +273,7 @@ func TestSignalledTwice(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- c.Wait() }()
 	defer c.Process.Kill()
-	// Who has sent half of a request keeps the server busy.
+	// A client that has sent half of a request keeps the server busy.
 	host := strings.Split(strings.TrimPrefix(url, "http://"), "/")[0]
 	client, err := net.Dial("tcp", host)
 	if err != nil {
@@ -301,7 +303,7 @@ func TestSignalledTwice(t *testing.T) {
 	}
 }
 
-// waitForSteps reads a run's log until n training steps were in it.
+// waitForSteps reads a run's log until it has shown n training steps.
 func waitForSteps(t *testing.T, c *exec.Cmd, log *bufio.Reader, n int) {
 	t.Helper()
 	for n > 0 {
@@ -316,11 +318,10 @@ func waitForSteps(t *testing.T, c *exec.Cmd, log *bufio.Reader, n int) {
 	}
 }
 
-// stopping is what commands that train say at once when a signal comes.
+// stopping matches what commands that train log at once when a signal comes.
 var stopping = regexp.MustCompile(`(?m)^.*msg="stopping; another signal ends the process at once" signal=terminated\n`)
 
-// TestSignalledBefore stops programs that wait for their data and have nothing to
-// save yet.
+// TestSignalledBefore stops programs that wait for their data and have nothing to save yet.
 func TestSignalledBefore(t *testing.T) {
 	dir := workspace(t, 4, 2)
 	reference(t, dir)

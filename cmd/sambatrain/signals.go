@@ -8,13 +8,14 @@ import (
 	"time"
 )
 
-// echo is how long another signal is taken for the first one again. A shell that ends with its
-// terminal sends SIGHUP a second time, and launchers pass on what the terminal has sent to all.
+// echo is the time within which another signal counts as a repetition of the first one. A shell
+// that ends with its terminal sends SIGHUP a second time, and launchers forward signals that the
+// terminal has already sent to every process.
 const echo = time.Second
 
-// untilSignal is a context that ends with the first of stopSignals, for commands that
-// have something to finish; log, unless nil, is told. A later signal ends the process as
-// signals do.
+// untilSignal returns a context that ends with the first of stopSignals, for commands that have
+// something to finish. The signal is logged unless log is nil. A later signal ends the process as
+// signals normally do.
 func untilSignal(parent context.Context, log *slog.Logger) (context.Context, context.CancelFunc) {
 	ctx, stop := context.WithCancel(parent)
 	signals := make(chan os.Signal, 1)

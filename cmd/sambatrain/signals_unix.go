@@ -8,9 +8,9 @@ import (
 	"syscall"
 )
 
-// stopSignals ask a command to finish. SIGUSR1 is the one that Slurm sends ahead of a
-// time limit where a batch script asks for it (--signal=USR1@120). SIGHUP says that the terminal
-// is gone; nohup has it ignored.
+// stopSignals ask a command to finish. SIGUSR1 is sent by Slurm ahead of a time limit if a batch
+// script asks for it (--signal=USR1@120). SIGHUP says that the terminal is gone; nohup makes
+// programs ignore it.
 var stopSignals = func() []os.Signal {
 	list := []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGUSR1}
 	if !signal.Ignored(syscall.SIGHUP) {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestTorchrunOnCPU: torchrun's processes are of no use to Open MPI, and are told what to
-// start them with.
+// TestTorchrunOnCPU: Open MPI can't use torchrun's processes; an error says how to start them
+// instead.
 func TestTorchrunOnCPU(t *testing.T) {
 	if _, err := exec.LookPath("mpirun"); err != nil {
 		t.Skip("no mpirun: install Open MPI 4 (openmpi-bin)")

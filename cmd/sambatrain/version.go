@@ -27,11 +27,11 @@ func newVersion() *cobra.Command {
 	return c
 }
 
-// build is what the program was made of, and for what.
+// build describes the program's build and platform.
 type build struct {
-	// Version is the module's.
+	// Version is the version of the module.
 	Version string `json:"version"`
-	// Commit is that of the checkout it was built from, where it was.
+	// Commit is that of the checkout it was built from, if any.
 	Commit string `json:"commit,omitempty"`
 	Go     string `json:"go"`
 	OS     string `json:"os"`
@@ -56,7 +56,7 @@ func thisBuild() build {
 	return b
 }
 
-// version is the module's version, the commit of a build from a checkout, and Go's version.
+// version returns the module's version, the commit of a build from a checkout, and Go's version.
 func version() string {
 	b := thisBuild()
 	if len(b.Commit) >= 12 {

@@ -10,16 +10,16 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Model is a ModelProto, with TrainerSpec's and NormalizerSpec's fields beside each other.
+// Model is a ModelProto, including the fields of TrainerSpec and NormalizerSpec.
 type Model struct {
 	Pieces []Piece // by id
 
 	Type             Type
-	WhitespaceSuffix bool // treat_whitespace_as_suffix: the dummy space is behind the text
+	WhitespaceSuffix bool // treat_whitespace_as_suffix: the dummy space comes after the text
 	ByteFallback     bool
 	EOS              int // id of the end-of-text piece; -1 for none
 
-	CharsMap     []byte // precompiled_charsmap; empty: characters stay as they are
+	CharsMap     []byte // precompiled_charsmap; if empty, characters are unchanged
 	DummyPrefix  bool   // add_dummy_prefix
 	RemoveSpaces bool   // remove_extra_whitespaces
 	EscapeSpaces bool   // escape_whitespaces: spaces become U+2581
@@ -32,7 +32,7 @@ type Piece struct {
 	Kind  Kind
 }
 
-// Type is the algorithm that cuts a text into pieces.
+// Type is the algorithm that splits a text into pieces.
 type Type int
 
 const (
@@ -49,7 +49,7 @@ func (t Type) String() string {
 	return fmt.Sprint(int(t))
 }
 
-// Kind is what a piece is for.
+// Kind is the purpose of a piece.
 type Kind int32
 
 const (
@@ -82,7 +82,7 @@ const (
 	normalizerEscapeSpaces = 5
 )
 
-// Parse reads a file's content. Fields that are not there have the format's defaults.
+// Parse reads a file's content. Missing fields have the format's defaults.
 func Parse(raw []byte) (*Model, error) {
 	m := &Model{Type: Unigram, EOS: 2, DummyPrefix: true, RemoveSpaces: true, EscapeSpaces: true}
 	err := eachField(raw, func(field protowire.Number, _ uint64, part []byte) error {
@@ -148,7 +148,8 @@ func (m *Model) normalizer(field protowire.Number, n uint64, part []byte) error 
 	return nil
 }
 
-// eachField calls f for the fields of a message: n is the value of a number, part of anything longer.
+// eachField calls f for the fields of a message: n is the value of a number, part of anything
+// longer.
 func eachField(raw []byte, f func(field protowire.Number, n uint64, part []byte) error) error {
 	for len(raw) > 0 {
 		field, kind, size := protowire.ConsumeTag(raw)

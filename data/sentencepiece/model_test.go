@@ -16,7 +16,7 @@ func TestParse(t *testing.T) {
 		t.Errorf("got %+v, %v, want %+v", got, err, m)
 	}
 
-	// One piece with a text and nothing else, and a field that nothing reads.
+	// One piece with only a text, and a field that is ignored.
 	got, err = Parse([]byte("\x0a\x03\x0a\x01x\x29\x01\x02\x03\x04\x05\x06\x07\x08"))
 	want := &Model{Pieces: []Piece{{"x", 0, Normal}}, Type: Unigram, EOS: 2, DummyPrefix: true, RemoveSpaces: true, EscapeSpaces: true}
 	if err != nil || !reflect.DeepEqual(got, want) {

@@ -13,7 +13,7 @@ func checkRoot(root, size int) error {
 	return nil
 }
 
-// checkPiece refuses a piece that is not one of size equal ones of whole.
+// checkPiece rejects a piece that is not one of size equal pieces of whole.
 func checkPiece(whole, piece graph.Vector, size int) error {
 	if piece.Elements*size != whole.Elements || piece.DType != whole.DType {
 		return fmt.Errorf("dist: %d elements of %v are no piece of %d of %v among %d processes", piece.Elements, piece.DType, whole.Elements, whole.DType, size)

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// firstHost is the first name of a Slurm host list such as gpu[003-007,012],login.
+// firstHost returns the first name of a Slurm host list such as gpu[003-007,012],login.
 func firstHost(list string) (string, error) {
 	var host strings.Builder
 	inside, taken := false, false // of brackets, and of the first number there

@@ -1,6 +1,6 @@
 package dist
 
-// Library is one that moves numbers between processes.
+// Library is a library that moves numbers between processes.
 type Library struct {
 	Use     string // what it connects
 	Version string // and where it was found

@@ -8,7 +8,7 @@ import (
 	"github.com/ebitengine/purego"
 )
 
-// Libraries are the one that connects CPUs and the one that connects GPUs.
+// Libraries returns the library that connects CPUs and the one that connects GPUs.
 func Libraries() []Library {
 	cpus, gpus := Library{Use: "between CPUs"}, Library{Use: "between GPUs"}
 	cpus.Version, cpus.Err = openMPIVersion()

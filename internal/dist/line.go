@@ -12,15 +12,14 @@ import (
 	"time"
 )
 
-// Line connects the processes of a run beside the library that moves their numbers: each
-// of them with process 0. It notices a process that dies or hangs, which that library
-// would wait for without end, and carries small messages. A nil Line is that of a run of
-// one process.
+// Line connects the processes of a run, in addition to the library that moves their numbers: each
+// of them with process 0. It detects a process that dies or hangs, which that library would wait
+// for forever, and carries small messages. A nil Line is that of a run of one process.
 type Line struct {
 	rank, size int
 	timeout    time.Duration
 
-	peers map[int]*peer // by rank; of processes other than 0, process 0 alone
+	peers map[int]*peer // by rank; processes other than 0 only have process 0
 	lost  chan struct{} // closed with the first loss
 	done  chan struct{} // closed by Close
 
@@ -37,8 +36,8 @@ type peer struct {
 	messages chan []byte // values and shares, in order
 }
 
-// Lost is the error of a run of which a process died or hung. Rank is negative where nobody
-// knows which.
+// Lost is the error of a run in which a process died or hung. Rank is negative if it is unknown
+// which one.
 type Lost struct {
 	Rank int
 	Why  string
@@ -51,11 +50,11 @@ func (e *Lost) Error() string {
 	return fmt.Sprintf("process %d is lost: %s; go on from the last checkpoint with resume", e.Rank, e.Why)
 }
 
-// Failed is the error of a run of which another process failed, and said so.
+// Failed is the error of a run in which another process failed and said so.
 type Failed struct {
 	Rank int
 	Why  string
-	// Stopped: a signal made it end before there was anything to save.
+	// Stopped: a signal ended it before there was anything to save.
 	Stopped bool
 }
 
@@ -67,12 +66,12 @@ const (
 	frameMessage
 	frameFailed // a notice
 	frameLost   // a notice
-	frameBye    // the process comes to its end in agreement with the others
+	frameBye    // the process ends in agreement with the others
 
 	maxFrame = 256 << 20
 )
 
-// notice is what a process tells of one that is no longer there.
+// notice is a message about a process that is gone.
 type notice struct {
 	Rank    int    `json:"rank"`
 	Why     string `json:"why"`
@@ -83,10 +82,10 @@ func newLine(t Topology, timeout time.Duration) *Line {
 	return &Line{rank: t.Rank, size: t.Size, timeout: timeout, peers: map[int]*peer{}, lost: make(chan struct{}), done: make(chan struct{})}
 }
 
-// beat is how often a process shows that it lives: often enough that a few may be late.
+// beat is the interval of heartbeats: short enough that a few may be late.
 func (l *Line) beat() time.Duration { return min(l.timeout/5, 5*time.Second) }
 
-// add begins to talk to a process.
+// add starts the communication with a process.
 func (l *Line) add(rank int, c net.Conn, r io.Reader) {
 	p := &peer{rank: rank, conn: c, messages: make(chan []byte, 16)}
 	l.mu.Lock()
@@ -106,7 +105,7 @@ func (l *Line) keepBeating(p *peer) {
 		case <-l.lost:
 			return
 		case <-tick.C:
-			_ = l.send(p, frameBeat, nil) // whoever does not hear it notices itself
+			_ = l.send(p, frameBeat, nil) // whoever does not hear it will detect that itself
 		}
 	}
 }
@@ -122,7 +121,7 @@ func (l *Line) send(p *peer, kind byte, content []byte) error {
 	return err
 }
 
-// listen takes what a process says until it is done or lost.
+// listen receives what a process sends until it is done or lost.
 func (l *Line) listen(p *peer, r io.Reader) {
 	for {
 		kind, content, err := receive(r)
@@ -178,7 +177,7 @@ func why(err error, timeout time.Duration) string {
 	return err.Error()
 }
 
-// GiveUp tells all that the run has come to a halt, as Lost and Err do then.
+// GiveUp tells all processes that the run has come to a halt, which Lost and Err then report.
 func (l *Line) GiveUp(why string) {
 	cause := &Lost{-1, why}
 	if l.rank > 0 {
@@ -187,7 +186,7 @@ func (l *Line) GiveUp(why string) {
 	l.lose(cause)
 }
 
-// lose notes the first loss, of which process 0 tells all others.
+// lose records the first loss, which process 0 passes on to all others.
 func (l *Line) lose(cause error) {
 	l.mu.Lock()
 	if l.closed || l.cause != nil {
@@ -213,7 +212,7 @@ func (l *Line) lose(cause error) {
 	close(l.lost)
 }
 
-// tell sends a notice to all at once: one that hangs must not keep it from the others.
+// tell sends a notice to all at once: a process that hangs must not keep it from the others.
 func (l *Line) tell(peers []*peer, kind byte, n notice) {
 	content, err := json.Marshal(n)
 	if err != nil {
@@ -233,7 +232,7 @@ func (l *Line) tell(peers []*peer, kind byte, n notice) {
 	}
 }
 
-// Lost is closed when another process died, hung or failed. Err says which then.
+// Lost is closed when another process has died, hung or failed. Err then says which.
 func (l *Line) Lost() <-chan struct{} {
 	if l == nil {
 		return nil
@@ -241,15 +240,15 @@ func (l *Line) Lost() <-chan struct{} {
 	return l.lost
 }
 
-// Err is a *Lost or a *Failed once Lost is closed.
+// Err returns a *Lost or a *Failed once Lost is closed.
 func (l *Line) Err() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.cause
 }
 
-// Fail tells the others that this process has failed and ends, or that a signal made it
-// end before there was anything to save.
+// Fail tells the others that this process has failed and ends, or that a signal ended it before
+// there was anything to save.
 func (l *Line) Fail(reason string, stopped bool) {
 	if l == nil {
 		return
@@ -267,7 +266,7 @@ func (l *Line) Fail(reason string, stopped bool) {
 	l.Close()
 }
 
-// Close ends the line in agreement: the others do not take it for a death.
+// Close closes the line by agreement: the others do not take it for a death.
 func (l *Line) Close() {
 	if l == nil {
 		return
@@ -286,7 +285,7 @@ func (l *Line) Close() {
 	}
 }
 
-// Share gives all processes process 0's value. All must ask.
+// Share gives all processes the value of process 0. All must call it.
 func (l *Line) Share(value []byte) ([]byte, error) {
 	if l == nil {
 		return value, nil
@@ -302,8 +301,8 @@ func (l *Line) Share(value []byte) ([]byte, error) {
 	return value, nil
 }
 
-// Gather brings the values of all processes to process 0, in order of rank; the others get
-// nil as soon as theirs is sent. All must ask, as often as each other.
+// Gather collects the values of all processes in process 0, in rank order; the others get nil as
+// soon as theirs is sent. All must call it the same number of times.
 func (l *Line) Gather(value []byte) ([][]byte, error) {
 	if l == nil {
 		return [][]byte{value}, nil
@@ -322,7 +321,7 @@ func (l *Line) Gather(value []byte) ([][]byte, error) {
 	return all, nil
 }
 
-// next is a process's next message.
+// next returns a process's next message.
 func (l *Line) next(p *peer) ([]byte, error) {
 	select {
 	case m := <-p.messages:
@@ -334,7 +333,7 @@ func (l *Line) next(p *peer) ([]byte, error) {
 	}
 }
 
-// explain prefers the news of a loss to the error that it caused.
+// explain prefers news of a loss to the error that it caused.
 func (l *Line) explain(err error) error {
 	if err == nil {
 		return nil

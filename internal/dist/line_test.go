@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// freeAddress is a loopback address that nothing listens at.
+// freeAddress returns a loopback address that nothing listens on.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -23,7 +23,7 @@ func freeAddress(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// meet connects size processes in this one.
+// meet connects size processes within this one.
 func meet(t *testing.T, size int, timeout time.Duration) []*Line {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -35,7 +35,7 @@ func meet(t *testing.T, size int, timeout time.Duration) []*Line {
 		wait.Go(func() {
 			place := top
 			if place.Rank = rank; rank == 0 {
-				time.Sleep(20 * time.Millisecond) // the others come before it listens
+				time.Sleep(20 * time.Millisecond) // the others arrive before it listens
 			}
 			var err error
 			if lines[rank], err = Meet(ctx, place, "run", timeout); err != nil {
@@ -68,7 +68,7 @@ func TestLineMessages(t *testing.T) {
 	t.Parallel()
 	secret := bytes.Repeat([]byte{0, 'x', '\n', 255}, 32)
 	lines := meet(t, 4, 1500*time.Millisecond)
-	time.Sleep(2 * time.Second) // silence is no loss: there are beats
+	time.Sleep(2 * time.Second) // silence is not a loss: there are heartbeats
 	inAll(lines, func(rank int, l *Line) {
 		value := make([]byte, len(secret))
 		if rank == 0 {
@@ -103,7 +103,7 @@ func TestLineLoss(t *testing.T) {
 	const timeout = time.Second
 	die := func(l *Line) {
 		l.mu.Lock()
-		l.closed = true // the dead tell nobody of the connections that end with them
+		l.closed = true // the dead don't tell anybody about the connections that end with them
 		l.mu.Unlock()
 		close(l.done)
 		for _, p := range l.peers {
@@ -112,7 +112,7 @@ func TestLineLoss(t *testing.T) {
 	}
 	hang := func(l *Line) {
 		for _, p := range l.peers {
-			p.writing.Lock() // no beat comes out any more
+			p.writing.Lock() // no more heartbeats are sent
 		}
 	}
 	for _, c := range []struct {
@@ -160,8 +160,8 @@ func TestLineLoss(t *testing.T) {
 	}
 }
 
-// TestMeetRefuses: a stranger, a process of another run and one too many are told so,
-// and don't keep the run from starting.
+// TestMeetRefuses: a stranger, a process of another run and one too many get an error, and don't
+// keep the run from starting.
 func TestMeetRefuses(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -219,7 +219,7 @@ func TestMeetTimesOut(t *testing.T) {
 	}
 }
 
-// TestMeetLoses: a process that dies before all are there ends the meeting.
+// TestMeetLoses: a process that dies before all have arrived ends the meeting.
 func TestMeetLoses(t *testing.T) {
 	top := Topology{Size: 3, Master: freeAddress(t), Source: "test"}
 	first := make(chan error)
@@ -240,7 +240,7 @@ func TestMeetLoses(t *testing.T) {
 	}
 }
 
-// TestSilentStrangers: who connects and says nothing keeps nobody waiting.
+// TestSilentStrangers: a client that connects and says nothing doesn't keep anybody waiting.
 func TestSilentStrangers(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience/2)
 	defer cancel()
@@ -269,11 +269,11 @@ func TestSilentStrangers(t *testing.T) {
 	}
 }
 
-// TestOwnAddress: process 0 listens where it is named, and everywhere where it can't tell.
+// TestOwnAddress: process 0 listens on the named address, or on all of them if it can't tell.
 func TestOwnAddress(t *testing.T) {
 	want := map[string]string{
 		"127.0.0.1": "127.0.0.1", "::1": "::1", "localhost": "localhost",
-		"203.0.113.7": "", "no-such-host.invalid": "", // of documents, and of nobody
+		"203.0.113.7": "", "no-such-host.invalid": "", // reserved for documentation, and nonexistent
 	}
 	for _, ip := range localAddresses() {
 		want[ip.String()] = ip.String()

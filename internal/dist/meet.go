@@ -18,9 +18,9 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// Meet connects the processes of a run at t.Master, where process 0 listens. token is the
-// same in all of them and in no other run; processes that disagree are told so. A process
-// that is not heard of for timeout is lost. The meeting takes as long as ctx allows.
+// Meet connects the processes of a run at t.Master, where process 0 listens. token is the same in
+// all of them and in no other run; processes with a different one get an error. A process that is
+// not heard from for timeout is lost. The meeting takes as long as ctx allows.
 func Meet(ctx context.Context, t Topology, token string, timeout time.Duration) (*Line, error) {
 	if t.Single() {
 		return nil, nil
@@ -42,9 +42,10 @@ func Meet(ctx context.Context, t Topology, token string, timeout time.Duration) 
 	return serve(ctx, t, token, timeout, l)
 }
 
-// ownAddress is the address of this host that a name or an address stands for, empty for all of
-// them where that can't be told: the others may know this host by an address that it has not
-// itself, behind a translation, and a host may know its own name as a loopback address.
+// ownAddress returns the address of this host that a name or an address stands for, or "" (all
+// addresses) if that can't be determined: the others may know this host by an address that it
+// doesn't have itself, because of address translation, and a host may know its own name as a
+// loopback address.
 func ownAddress(ctx context.Context, host string) string {
 	if ip, err := netip.ParseAddr(host); host == "localhost" || err == nil && ip.IsLoopback() {
 		return host
@@ -54,7 +55,7 @@ func ownAddress(ctx context.Context, host string) string {
 		return ""
 	}
 	local := localAddresses()
-	// As those who ask will find one: IPv4 first.
+	// In the order in which clients will find one: IPv4 first.
 	slices.SortStableFunc(list, func(a, b netip.Addr) int { return a.Unmap().BitLen() - b.Unmap().BitLen() })
 	for _, ip := range list {
 		if slices.Contains(local, ip.Unmap()) {
@@ -64,7 +65,7 @@ func ownAddress(ctx context.Context, host string) string {
 	return ""
 }
 
-// localAddresses are this host's, by which others may reach it.
+// localAddresses returns this host's addresses at which others may reach it.
 func localAddresses() []netip.Addr {
 	var list []netip.Addr
 	all, _ := net.InterfaceAddrs()
@@ -77,9 +78,9 @@ func localAddresses() []netip.Addr {
 	return list
 }
 
-// MeetOver is Meet for processes that a library of numbers in the host's memory has
-// connected already: process 0 listens at a free port, and tells the others where, and a secret
-// that makes the token theirs alone. Processes of one host meet at its loopback address.
+// MeetOver is Meet for processes that are already connected by a library for numbers in host
+// memory: process 0 listens on a free port, and tells the others where, along with a secret that
+// makes the token unique to them. Processes on one host meet at its loopback address.
 func MeetOver(ctx context.Context, c graph.Comm, t Topology, token string, timeout time.Duration) (*Line, error) {
 	const room = 2048
 	at := ":0"
@@ -128,7 +129,7 @@ func broadcast(c graph.Comm, text string, room int) (string, error) {
 	return string(all), nil
 }
 
-// oneHost reports whether all processes are on one host, by its name, where that is one's own.
+// oneHost reports whether all processes are on one host, judging by its name, if that is its own.
 func oneHost(c graph.Comm, room int) (bool, error) {
 	host, err := os.Hostname()
 	known := err == nil && len(host) <= room && host != "localhost"
@@ -147,8 +148,8 @@ func oneHost(c graph.Comm, room int) (bool, error) {
 	return elsewhere[0] == 0, err
 }
 
-// addresses are this host's name, and where others may reach a listener, with spaces
-// between them, in at most room bytes.
+// addresses returns this host's name, and the addresses at which others may reach a listener,
+// separated by spaces, in at most room bytes.
 func addresses(l net.Listener, room int) string {
 	host, _ := os.Hostname()
 	listens, port, _ := net.SplitHostPort(l.Addr().String())
@@ -164,7 +165,7 @@ func addresses(l net.Listener, room int) string {
 	return text
 }
 
-// candidates are the addresses of process 0 to try here: the loopback one on its own host,
+// candidates returns the addresses of process 0 to try here: the loopback address on its own host,
 // the others elsewhere.
 func candidates(text string) []string {
 	host, _ := os.Hostname()
@@ -183,8 +184,8 @@ const greeting = "sambatrain"
 // patience is how long one connection may take.
 const patience = 10 * time.Second
 
-// serve waits for every other process. Strangers, and processes of other runs, are
-// answered with an error and don't count; who says nothing keeps nobody waiting.
+// serve waits for all other processes. Strangers, and processes of other runs, get an error and
+// don't count; a silent client doesn't keep anybody waiting.
 func serve(ctx context.Context, t Topology, token string, timeout time.Duration, l net.Listener) (*Line, error) {
 	line := newLine(t, timeout)
 	met := make(chan struct{})
@@ -221,14 +222,14 @@ func serve(ctx context.Context, t Topology, token string, timeout time.Duration,
 	return line, nil
 }
 
-// guest is who has connected and said a line.
+// guest is a client that has connected and sent a line.
 type guest struct {
 	conn  net.Conn
 	rest  *bufio.Reader
 	words []string
 }
 
-// greet hears what who has connected says, and hands it on until all have met.
+// greet receives what a new client says, and passes it on until all have met.
 func greet(c net.Conn, greeted chan<- guest, met <-chan struct{}) {
 	g := guest{conn: c, rest: bufio.NewReader(c)}
 	err := c.SetDeadline(time.Now().Add(patience))
@@ -245,7 +246,7 @@ func greet(c net.Conn, greeted chan<- guest, met <-chan struct{}) {
 	c.Close()
 }
 
-// admit adds a guest who belongs to the run, and answers others with the reason.
+// admit adds a guest that belongs to the run, and tells others the reason why not.
 func (l *Line) admit(g guest, token string) error {
 	refuse := func(format string, args ...any) error {
 		err := fmt.Errorf(format, args...)
@@ -274,7 +275,7 @@ func (l *Line) admit(g guest, token string) error {
 	return nil
 }
 
-// readLine reads a line of words from who may be a stranger.
+// readLine reads a line of words from a possible stranger.
 func readLine(r *bufio.Reader) ([]string, error) {
 	var line []byte
 	for len(line) < 4096 {
@@ -290,7 +291,7 @@ func readLine(r *bufio.Reader) ([]string, error) {
 	return nil, errors.New("a line without an end")
 }
 
-// ask tries process 0's addresses until it listens at one.
+// ask tries process 0's addresses until it listens at one of them.
 func ask(ctx context.Context, t Topology, token string, timeout time.Duration, at []string) (*Line, error) {
 	err := error(nil)
 	for {
@@ -309,7 +310,7 @@ func ask(ctx context.Context, t Topology, token string, timeout time.Duration, a
 	}
 }
 
-// refusal is what process 0 answers to a process that it does not know.
+// refusal is process 0's answer to a process that it does not know.
 type refusal struct{ text string }
 
 func (r *refusal) Error() string { return "process 0 answers: " + r.text }

@@ -13,11 +13,11 @@ import (
 	"github.com/sambatrain/sambatrain/internal/dylib"
 )
 
-// mpi is Open MPI. Its handles are the addresses of variables of the library.
+// mpi is Open MPI. Its handles are the addresses of variables in the library.
 type mpi struct {
 	lib        *dylib.Library
 	rank, size int
-	scratch    []float32 // what ReduceScatter receives into
+	scratch    []float32 // the receive buffer of ReduceScatter
 	most       int       // mpiMost; less in tests
 
 	initThread, finalize, commRank, commSize, setErrorHandler, errorString uintptr
@@ -29,7 +29,7 @@ const (
 	mpiInPlace = 1
 	// mpiSerialized: any thread may call, one at a time.
 	mpiSerialized = 2
-	// mpiMost is the most elements of one call, which counts in 32 bits.
+	// mpiMost is the maximum number of elements in one call, which counts in 32 bits.
 	mpiMost = 1 << 30
 )
 
@@ -51,8 +51,7 @@ var openMPILibrary = sync.OnceValues(func() (*mpi, error) {
 	return m, err
 })
 
-// NewMPI joins the processes that mpirun or srun started. It can be called once a
-// process.
+// NewMPI joins the processes that mpirun or srun started. It can be called once per process.
 func NewMPI() (graph.Comm, error) {
 	m, err := openMPILibrary()
 	if err != nil {
@@ -94,11 +93,10 @@ func (m *mpi) Rank() int { return m.rank }
 
 func (m *mpi) Size() int { return m.size }
 
-// words are how many of MPI_FLOAT a vector is, for calls that only move bits.
+// words returns the number of MPI_FLOATs in a vector, for calls that only move bits.
 func words(x graph.Vector) int { return x.Elements * x.DType.Size() / 4 }
 
-// inParts makes a call for each part [at, at+n) of so many words: Open MPI counts in 32
-// bits.
+// inParts makes a call for each part [at, at+n) of `words` words: Open MPI counts in 32 bits.
 func (m *mpi) inParts(words int, call func(at, n int) error) error {
 	for at := 0; at < words; at += m.most {
 		if err := call(at, min(m.most, words-at)); err != nil {
@@ -110,7 +108,7 @@ func (m *mpi) inParts(words int, call func(at, n int) error) error {
 
 func address(x graph.Vector, word int) uintptr { return uintptr(x.Address) + uintptr(4*word) }
 
-// summable refuses what Open MPI has no sum for.
+// summable rejects types that Open MPI can't sum.
 func summable(x graph.Vector) error {
 	if x.DType != graph.Float32 {
 		return fmt.Errorf("Open MPI: no sum of %v; set run.reduce_dtype to float32", x.DType)
@@ -138,7 +136,7 @@ func (m *mpi) ReduceScatter(from, to graph.Vector) error {
 	if err := errors.Join(summable(from), checkPiece(from, to, m.size)); err != nil || to.Elements == 0 {
 		return err
 	}
-	// Open MPI does not let a process receive into what it sends.
+	// Open MPI does not let a process receive into its send buffer.
 	if n := min(to.Elements, m.most); len(m.scratch) < n {
 		m.scratch = make([]float32, n)
 	}
@@ -151,7 +149,7 @@ func (m *mpi) ReduceScatter(from, to graph.Vector) error {
 	return err
 }
 
-// reducePieces is ReduceScatter for pieces that one call can't count.
+// reducePieces is ReduceScatter for pieces too large for one call to count.
 func (m *mpi) reducePieces(from, to graph.Vector) error {
 	own := unsafe.Slice((*float32)(to.Address), to.Elements)
 	for root := range m.size {
@@ -189,7 +187,7 @@ func (m *mpi) AllGather(from, to graph.Vector) error {
 	return err
 }
 
-// broadcastPieces is AllGather for pieces that one call can't count.
+// broadcastPieces is AllGather for pieces too large for one call to count.
 func (m *mpi) broadcastPieces(from, to graph.Vector) error {
 	bytes := from.Elements * from.DType.Size()
 	own := to.Part(m.rank*from.Elements, from.Elements)

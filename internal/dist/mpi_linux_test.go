@@ -68,7 +68,7 @@ func calls(c graph.Comm) error {
 			return fmt.Errorf("all-gather: element %d is %v in place and %v elsewhere, want %v", i, v, gathered[i], want)
 		}
 	}
-	// What only moves bits takes other types too.
+	// Calls that only move bits also accept other types.
 	halves := graph.Vector{Address: graph.VectorOf(x).Address, Elements: 2 * n, DType: graph.BFloat16}
 	if err := c.AllGather(halves.Part(2*r, 2), halves); err != nil {
 		return err
@@ -102,7 +102,7 @@ func collectives() error {
 	if c.Rank() != top.Rank || c.Size() != top.Size || top.Size < 2 {
 		return fmt.Errorf("rank %d of %d; the launcher says %v", c.Rank(), c.Size(), top)
 	}
-	// The same with calls that count no more than some elements of a piece.
+	// The same with calls that count no more than a few elements.
 	for _, most := range []int{mpiMost, 4, 1} {
 		c.(*mpi).most = most
 		if err := calls(c); err != nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/sambatrain/sambatrain/internal/dylib"
 )
 
-// nccl is NVIDIA's library of collectives. Its calls are put on a GPU's stream and
-// return before they are done.
+// nccl is NVIDIA's library of collectives. Its calls are enqueued on a GPU's stream and return
+// before they are done.
 type nccl struct {
 	lib        *dylib.Library
 	rank, size int
@@ -25,11 +25,11 @@ type nccl struct {
 
 const ncclSum = 0
 
-// ncclTypes are ncclDataType_t's numbers.
+// ncclTypes are the values of ncclDataType_t.
 var ncclTypes = map[graph.DType]uintptr{graph.Int32: 2, graph.Float32: 7, graph.BFloat16: 9}
 
-// NewNCCL joins the processes that a line connects, each with the GPU whose context is
-// current for the calling thread.
+// NewNCCL joins the processes that a line connects, each with the GPU whose context is current for
+// the calling thread.
 func NewNCCL(t Topology, line *Line) (graph.StreamComm, error) {
 	n, err := openNCCL("libnccl.so.2")
 	if err != nil {
@@ -76,8 +76,8 @@ func (n *nccl) newID() (*uniqueID, error) {
 	return id, n.call("ncclGetUniqueId", n.uniqueID, uintptr(unsafe.Pointer(id)))
 }
 
-// init passes the id by value: on amd64 that is 16 words on the stack, behind the six
-// that go in registers, and on arm64 its address.
+// init passes the id by value: on amd64 that is 16 words on the stack, after the six that go in
+// registers, and on arm64 its address.
 func (n *nccl) init(id *uniqueID) error {
 	const name = "ncclCommInitRank"
 	if runtime.GOARCH == "amd64" {

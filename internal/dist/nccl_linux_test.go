@@ -9,8 +9,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// TestNCCLCalls makes every call to a library of our own in C, which checks what arrives:
-// above all the id of 128 bytes, which is passed by value.
+// TestNCCLCalls makes every call to our own C library, which checks what arrives: above all the id
+// of 128 bytes, which is passed by value.
 func TestNCCLCalls(t *testing.T) {
 	gcc, err := exec.LookPath("gcc")
 	if err != nil {

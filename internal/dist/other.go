@@ -8,15 +8,15 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// NewMPI fails: Open MPI is reached on Linux only.
+// NewMPI fails: Open MPI is supported only on Linux.
 func NewMPI() (graph.Comm, error) {
 	return nil, errors.New("Open MPI: this build reaches it on Linux only")
 }
 
-// NewNCCL fails: NCCL is reached on Linux only.
+// NewNCCL fails: NCCL is supported only on Linux.
 func NewNCCL(Topology, *Line) (graph.StreamComm, error) {
 	return nil, errors.New("NCCL: this build reaches it on Linux only")
 }
 
-// Libraries is empty: they are reached on Linux only.
+// Libraries is empty: they are supported only on Linux.
 func Libraries() []Library { return nil }

@@ -7,11 +7,12 @@ import (
 	"time"
 )
 
-// waits are the parts in which a peer's silence is measured. When this process, or the whole machine, stands still, as a
-// virtual one may, one part passes at most, however long that takes: what the peer could not send is no silence.
+// waits is the number of parts in which a peer's silence is measured. When this process or the
+// whole machine stands still, as a virtual one may, only one part can pass, however long that
+// takes: what the peer could not send in that time doesn't count as silence.
 const waits = 5
 
-// hearing reads from a connection. It fails when nothing was heard for the time-out.
+// hearing reads from a connection. It fails if nothing was heard for the timeout.
 type hearing struct {
 	conn    net.Conn
 	r       io.Reader // of conn

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// scripted is a connection whose reads are those of a script.
+// scripted is a connection whose reads follow a script.
 type scripted struct {
 	net.Conn
 	reads []func(deadline time.Time) (int, error)
@@ -23,8 +23,8 @@ func (s *scripted) Read(p []byte) (int, error) {
 	return next(s.until)
 }
 
-// TestStandstill: a machine that stands still for longer than the time-out hears what arrives afterwards; real
-// silence lasts as long as the time-out.
+// TestStandstill: a machine that stands still for longer than the timeout hears what arrives
+// afterwards; real silence lasts as long as the timeout.
 func TestStandstill(t *testing.T) {
 	const timeout = 100 * time.Millisecond
 	silent := func(until time.Time) (int, error) { time.Sleep(time.Until(until)); return 0, os.ErrDeadlineExceeded }

@@ -13,21 +13,21 @@ import (
 
 // Spawner starts the processes of one machine, and stays until all have ended.
 type Spawner struct {
-	// Command makes a process. Its environment gets its place.
+	// Command makes a process. Its place is added to its environment.
 	Command func() *exec.Cmd
-	// Signals are passed on to all.
+	// Signals are forwarded to all.
 	Signals <-chan os.Signal
-	// Stopped is the exit code of a process that all agreed to stop: the others are left
-	// to save.
+	// Stopped is the exit code of a process when all have agreed to stop: the others are left to
+	// save.
 	Stopped int
 	// Lost is the exit code for a process that a signal killed.
 	Lost int
-	// Grace is how long the others may take to end when one has failed otherwise. They
-	// are killed then: they wait for it inside a library that does not give up.
+	// Grace is how long the others may take to end when one has failed otherwise. Then they are
+	// killed, because they wait for it inside a library that does not give up.
 	Grace time.Duration
 }
 
-// ChildError is the first process that did not end well.
+// ChildError is the first process that did not end normally.
 type ChildError struct {
 	Rank, Code int
 	State      string
@@ -35,12 +35,12 @@ type ChildError struct {
 
 func (e *ChildError) Error() string { return fmt.Sprintf("process %d ended: %s", e.Rank, e.State) }
 
-// spawned marks the processes that a Spawner starts: their place is in SAMBATRAIN_*,
-// whatever the flags say that they share with the process that started them.
+// spawned marks the processes that a Spawner starts: their place is in SAMBATRAIN_*, whatever the
+// flags say, which they share with the process that started them.
 const spawned = "SAMBATRAIN_SPAWNED"
 
-// Run starts t.Spawn processes, the first with t's place. Its error is a *ChildError
-// where one of them failed or stopped.
+// Run starts t.Spawn processes, the first with t's place. It returns a *ChildError if one of them
+// failed or stopped.
 func (s *Spawner) Run(t Topology) error {
 	if err := t.findMaster(); err != nil {
 		return err
@@ -48,7 +48,7 @@ func (s *Spawner) Run(t Topology) error {
 	if t.Size == t.Spawn && t.Secret == "" {
 		t.Secret = rand.Text()
 	}
-	// The kernel ends children with the thread that started them.
+	// The kernel ends children together with the thread that started them.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	running := map[int]*exec.Cmd{}
@@ -64,7 +64,7 @@ func (s *Spawner) Run(t Topology) error {
 		}
 		running[i] = c
 		go func() {
-			_ = c.Wait() // its state says it all
+			_ = c.Wait() // its state says everything
 			ended <- i
 		}()
 	}
@@ -104,7 +104,7 @@ func kill(running map[int]*exec.Cmd) {
 	}
 }
 
-// findMaster names a free port where this machine has all processes.
+// findMaster picks a free port if this machine has all processes.
 func (t *Topology) findMaster() error {
 	switch {
 	case t.Master != "":
@@ -120,7 +120,7 @@ func (t *Topology) findMaster() error {
 	return l.Close()
 }
 
-// child is the place of the i-th process here, as variables.
+// child returns the place of the i-th process here, as variables.
 func (t *Topology) child(i int) []string {
 	list := []string{
 		"SAMBATRAIN_RANK=" + strconv.Itoa(t.Rank+i), "SAMBATRAIN_WORLD_SIZE=" + strconv.Itoa(t.Size),
@@ -132,7 +132,7 @@ func (t *Topology) child(i int) []string {
 	return list
 }
 
-// node is a machine's place that starts f.PerNode processes: the launcher counts
+// node returns the place of a machine that starts f.PerNode processes: the launcher counts
 // machines.
 func (f Flags) node(e Environment, gpus int) (Topology, error) {
 	each, err := strconv.Atoi(f.PerNode)
@@ -147,7 +147,7 @@ func (f Flags) node(e Environment, gpus int) (Topology, error) {
 	f.PerNode = ""
 	t, err := Detect(f, func(name string) (string, bool) {
 		if name == "PET_NPROC_PER_NODE" {
-			return "", false // the flag wins
+			return "", false // the flag takes precedence
 		}
 		return e(name)
 	}, 0)

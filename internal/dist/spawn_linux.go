@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// setAttributes gives a process a group of its own, so that a signal to the group of the
-// one that started it, as from a terminal, comes once; and stops it when that one dies.
+// setAttributes puts a process in its own group, so that a signal to the group of its parent, as
+// from a terminal, arrives once; and stops it when the parent dies.
 func setAttributes(c *exec.Cmd) {
 	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 }

@@ -26,8 +26,8 @@ func TestSpawn(t *testing.T) {
 	node := Topology{Rank: 2, Size: 4, Spawn: 2, Master: "h:1", Source: "test"}
 	for _, c := range []struct {
 		role   string
-		node   Topology // node, where it is none
-		signal bool     // once both processes are there
+		node   Topology // `node` if this is zero
+		signal bool     // once both processes exist
 		want   *ChildError
 	}{
 		{role: "content"},
@@ -73,11 +73,12 @@ func entries(dir string) []string {
 	return list
 }
 
-// spawnedProcess is one that TestSpawn starts.
+// spawnedProcess is a process that TestSpawn starts.
 func spawnedProcess() error {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM)
-	// The flags are those of the parent, which asks for processes: the child's place wins.
+	// The flags are those of the parent, which asks for processes: the child's place takes
+	// precedence.
 	f := NoFlags()
 	f.PerNode = "2"
 	top, err := Detect(f, os.LookupEnv, 2)
@@ -119,8 +120,8 @@ func spawnedProcess() error {
 	return nil
 }
 
-// TestSpawnWithoutMaster: processes of several machines must be told where to meet;
-// those of one meet at a free port.
+// TestSpawnWithoutMaster: processes on several machines must be told where to meet; those on one
+// machine meet at a free port.
 func TestSpawnWithoutMaster(t *testing.T) {
 	s := Spawner{}
 	if err := s.Run(Topology{Size: 4, Spawn: 2, Source: "test"}); err == nil || !strings.Contains(err.Error(), "set SAMBATRAIN_MASTER") {

@@ -8,18 +8,18 @@ import (
 
 // Topology is one process's place among those of a run.
 type Topology struct {
-	// Rank counts the run's processes from 0; there are Size.
+	// Rank counts the run's processes from 0; there are Size of them.
 	Rank, Size int
-	// LocalRank counts those on this machine; it picks the GPU.
+	// LocalRank counts the processes on this machine; it selects the GPU.
 	LocalRank int
-	// Spawn is how many processes the one that asked must start here, the first of them
-	// with Rank; 0: it is one of them itself.
+	// Spawn is the number of processes that this one must start here, the first of them with Rank;
+	// 0 means that it is one of them itself.
 	Spawn int
-	// Master is host:port, where rank 0 listens; empty where nothing says.
+	// Master is host:port, where rank 0 listens; empty if unknown.
 	Master string
-	// Secret is what all processes of the run know and others don't; empty where nothing says.
+	// Secret is known to all processes of the run and to no others; empty if there is none.
 	Secret string
-	// Source is what said so.
+	// Source says where this information comes from.
 	Source string
 }
 
@@ -39,32 +39,31 @@ const secretVariable = "SAMBATRAIN_SECRET"
 // Environment looks up a variable, as os.LookupEnv does.
 type Environment func(name string) (string, bool)
 
-// Flags are what a command line says of the processes. Negative numbers and empty text
-// are not given.
+// Flags are what a command line says about the processes. Negative numbers and empty text mean that
+// a flag is not given.
 type Flags struct {
 	Rank, WorldSize, LocalRank int
 	Master                     string
-	// PerNode asks this process to start others: a number, or auto for one per GPU.
+	// PerNode makes this process start others: a number, or auto for one per GPU.
 	PerNode string
 }
 
-// FlagError is a command line that makes no sense.
+// FlagError is for an invalid command line.
 type FlagError struct{ text string }
 
 func (e *FlagError) Error() string { return e.text }
 
 func flagError(format string, args ...any) error { return &FlagError{fmt.Sprintf(format, args...)} }
 
-// NoFlags is a command line that says nothing.
+// NoFlags returns flags that are not given.
 func NoFlags() Flags { return Flags{Rank: -1, WorldSize: -1, LocalRank: -1} }
 
-// source is one way in which a launcher says who is who. ok is false where it says
-// nothing.
+// source is one way in which a launcher assigns ranks. ok is false if it says nothing.
 type source func(e Environment, gpus int) (t Topology, ok bool, err error)
 
-// Detect finds this process's place: flags win over SAMBATRAIN_*, then come torchrun,
-// Open MPI, Slurm, Kubeflow's PET_* and an indexed Job of Kubernetes. Where none says
-// anything, the run is one process. gpus is how many GPUs this machine shows.
+// Detect finds this process's place: flags take precedence over SAMBATRAIN_*, followed by torchrun,
+// Open MPI, Slurm, Kubeflow's PET_* and an indexed Job of Kubernetes. If none says anything, the
+// run is one process. gpus is the number of GPUs that this machine shows.
 func Detect(f Flags, e Environment, gpus int) (Topology, error) {
 	if _, ok := e(spawned); ok {
 		f = NoFlags()
@@ -115,13 +114,13 @@ func (f Flags) source(Environment, int) (Topology, bool, error) {
 	return Topology{Rank: f.Rank, Size: f.WorldSize, LocalRank: max(f.LocalRank, 0), Master: f.Master, Source: "flags"}, true, nil
 }
 
-// own is what this program tells the processes that it starts itself.
+// own reads what this program tells the processes that it starts itself.
 func own(e Environment, _ int) (Topology, bool, error) {
 	return numbered(e, "SAMBATRAIN_*", "SAMBATRAIN_RANK", "SAMBATRAIN_WORLD_SIZE", "SAMBATRAIN_LOCAL_RANK")
 }
 
-// torchrun sets LOCAL_RANK too. Without it RANK and WORLD_SIZE are PyTorchJob's, which
-// counts nodes; that is the same thing only where a node is one process.
+// torchrun also sets LOCAL_RANK. Without it RANK and WORLD_SIZE are PyTorchJob's, which counts
+// nodes; that is only the same if a node is one process.
 func torchrun(e Environment, gpus int) (Topology, bool, error) {
 	const name = "torchrun's variables"
 	if _, ok := e("WORLD_SIZE"); !ok {
@@ -134,7 +133,7 @@ func torchrun(e Environment, gpus int) (Topology, bool, error) {
 	if err != nil || !ok {
 		return t, ok, err
 	}
-	// MASTER_PORT itself is taken, by torchrun's own store.
+	// MASTER_PORT itself is used by torchrun's own store.
 	t.Master, err = beside(e, "MASTER_ADDR", "MASTER_PORT", 1)
 	return t, true, err
 }
@@ -143,7 +142,7 @@ func openMPI(e Environment, _ int) (Topology, bool, error) {
 	return numbered(e, "Open MPI", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK")
 }
 
-// slurm speaks only to what srun started: a batch script has SLURM_PROCID too.
+// slurm applies only to what srun started: a batch script has SLURM_PROCID too.
 func slurm(e Environment, _ int) (Topology, bool, error) {
 	const name = "Slurm"
 	tasks, err := optional(e, name, "SLURM_NTASKS")
@@ -169,14 +168,14 @@ func slurm(e Environment, _ int) (Topology, bool, error) {
 	if err != nil {
 		return t, false, fmt.Errorf("%s: SLURM_STEP_NODELIST: %w", name, err)
 	}
-	// Jobs that share a node get ports of their own, as good as always.
+	// Jobs that share a node almost always get different ports.
 	const firstPort, ports = 20000, 10000
 	t.Master = net.JoinHostPort(host, strconv.Itoa(firstPort+max(job, 0)%ports))
 	return t, true, nil
 }
 
-// kubeflow is Kubeflow Trainer's torch runtime. It counts nodes; PET_NPROC_PER_NODE
-// says how many processes each of them starts.
+// kubeflow is Kubeflow Trainer's torch runtime. It counts nodes; PET_NPROC_PER_NODE says how many
+// processes each of them starts.
 func kubeflow(e Environment, gpus int) (Topology, bool, error) {
 	const name = "Kubeflow's PET_*"
 	if _, ok := e("PET_NNODES"); !ok {
@@ -201,8 +200,8 @@ func kubeflow(e Environment, gpus int) (Topology, bool, error) {
 	return t.times(each), true, nil
 }
 
-// indexedJob is a Kubernetes Job with completionMode Indexed. The index alone does
-// not say that the pods are one run: SAMBATRAIN_NNODES does.
+// indexedJob is a Kubernetes Job with completionMode Indexed. The index alone does not say that the
+// pods form one run: SAMBATRAIN_NNODES does.
 func indexedJob(e Environment, _ int) (Topology, bool, error) {
 	const name = "JOB_COMPLETION_INDEX"
 	if _, ok := e("SAMBATRAIN_NNODES"); !ok {
@@ -211,7 +210,7 @@ func indexedJob(e Environment, _ int) (Topology, bool, error) {
 	return numbered(e, name, "JOB_COMPLETION_INDEX", "SAMBATRAIN_NNODES", "")
 }
 
-// times is a node's place as that of the first of its processes.
+// times converts a node's place to that of the first of its processes.
 func (t Topology) times(each int) Topology {
 	if each > 1 {
 		t.Rank, t.Size, t.Spawn = t.Rank*each, t.Size*each, each
@@ -249,7 +248,7 @@ func numbered(e Environment, name, rank, size, local string) (Topology, bool, er
 	return t, true, nil
 }
 
-// optional is a variable's number, -1 where it is not set.
+// optional returns a variable's number, -1 if it is not set.
 func optional(e Environment, name, variable string) (int, error) {
 	text, ok := e(variable)
 	if !ok {
@@ -266,7 +265,7 @@ func number(name, variable, text string) (int, error) {
 	return n, nil
 }
 
-// beside is an address, with a port so many above the one that is given.
+// beside returns an address with a port that is `above` higher than the given one.
 func beside(e Environment, addr, port string, above int) (string, error) {
 	host, ok := e(addr)
 	text, okPort := e(port)

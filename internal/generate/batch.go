@@ -13,45 +13,48 @@ import (
 	"github.com/sambatrain/sambatrain/layers"
 )
 
-// Request is a text to be continued.
+// Request is a sequence to be continued.
 type Request struct {
-	// Prompt is the text's first tokens, at least one.
+	// Prompt is the sequence's first tokens, at least one.
 	Prompt []int32
-	// Tokens is how many more are wanted at most.
+	// Tokens is the maximum number of new tokens.
 	Tokens int
-	// EOS ends the text; it is not handed to Emit. Below 0 nothing does.
+	// EOS ends the sequence; it is not passed to Emit. If it is negative, no token ends it.
 	EOS int32
-	// Sampler draws the tokens. Texts of a batch may share one of temperature 0, and no other.
+	// Sampler draws the tokens. Sequences of a batch may share a sampler of temperature 0, but no
+	// other.
 	Sampler *Sampler
-	// Emit gets each new token. False ends the text.
+	// Emit receives each new token. Returning false ends the sequence.
 	Emit func(token int32, scores []float32) bool
 	// EndOfText, if not nil, is called when an EOS is drawn.
 	EndOfText func(scores []float32)
-	// Scores says that Emit and EndOfText get the scores that the token was drawn from, valid until they
-	// return; otherwise they get nil. With Scores the host draws the tokens instead of the device.
+	// Scores says that Emit and EndOfText receive the logits that the token was drawn from, valid
+	// until they return; otherwise they receive nil. With Scores the host draws the tokens instead
+	// of the device.
 	Scores bool
-	// End, where not nil, is called when the text has ended.
+	// End, if not nil, is called when the sequence has ended.
 	End func()
-	// Fail, where not nil, is called instead where the text ends because the device has no
-	// memory for more of it. Where it is nil, that ends the batch.
+	// Fail, if not nil, is called instead if the sequence ends because the device has no memory to
+	// continue it. If it is nil, that ends the batch.
 	Fail func(err error)
-	// Read, where not nil, gets the scores of what follows tokens [at, at+n) of the prompt
-	// [n V], as they are computed. It costs the prompt's product with the vocabulary.
+	// Read, if not nil, receives the logits of what follows tokens [at, at+n) of the prompt [n V],
+	// as they are computed. It costs the prompt's product with the vocabulary.
 	Read func(at, n int, scores []float32) error
-	// Progress, where not nil, gets how many tokens of the prompt are read: 0 first, all of them last.
+	// Progress, if not nil, receives the number of prompt tokens that have been read: 0 first, all
+	// of them last.
 	Progress func(done int)
 }
 
-// Batch continues several texts together, each from its own beginning to its own end.
-// It is for one goroutine.
+// Batch continues several sequences together, each from its own beginning to its own end. It must
+// be used by one goroutine only.
 type Batch struct {
-	prompts, texts *Engine // the same where there is one row
+	prompts, texts *Engine // the same if there is one row
 	rows           []*row
 	next, drawn    []int32
 	vocab          int
 }
 
-// row is a text that continues, and the token that it takes next.
+// row is a sequence being continued, and its next input token.
 type row struct {
 	Request
 	left int
@@ -63,7 +66,7 @@ func (r *row) end() {
 	}
 }
 
-// NewBatch makes a batch of up to c.Rows texts.
+// NewBatch makes a batch of up to c.Rows sequences.
 func NewBatch(dev graph.Device, mem graph.Memory, m *layers.Model, c Config) (*Batch, error) {
 	c, err := c.resolved()
 	if err != nil {
@@ -96,7 +99,7 @@ func (b *Batch) Close() error {
 	return err
 }
 
-// Active is how many texts go on.
+// Active returns the number of active sequences.
 func (b *Batch) Active() int {
 	n := 0
 	for _, r := range b.rows {
@@ -107,16 +110,16 @@ func (b *Batch) Active() int {
 	return n
 }
 
-// Free reports whether there is a row for one more text.
+// Free reports whether there is a row for another sequence.
 func (b *Batch) Free() bool { return b.Active() < len(b.rows) }
 
-// Add reads a prompt and draws the first token of its continuation. There must be a free
-// row. It ends early, without an error of the batch, when ctx does. So it does with a
-// graph.MemoryError where the device has no memory for the text.
+// Add reads a prompt and draws the first token of its continuation. There must be a free row. The
+// sequence ends early, without an error of the batch, when ctx does; and with a graph.MemoryError
+// if the device has no memory for it.
 func (b *Batch) Add(ctx context.Context, q Request) error {
 	err := b.add(ctx, q)
 	if noMemory(err) {
-		// Others may want the room that this one leaves.
+		// Others may need the memory that this one releases.
 		if _, broken := b.prompts.forget(); broken != nil {
 			return fmt.Errorf("%v, and then: %v", err, broken)
 		}
@@ -161,7 +164,7 @@ func (b *Batch) add(ctx context.Context, q Request) error {
 	return nil
 }
 
-// read takes a prompt, and returns the scores of what follows it.
+// read processes a prompt and returns the logits of what follows it.
 func (b *Batch) read(ctx context.Context, q Request) (scores []float32, err error) {
 	for at := 0; at < len(q.Prompt); at += b.prompts.Chunk {
 		if err := ctx.Err(); err != nil {
@@ -189,7 +192,7 @@ func (b *Batch) read(ctx context.Context, q Request) (scores []float32, err erro
 	return scores, nil
 }
 
-// advance gives a text its next token, and reports whether the text continues after it.
+// advance gives a sequence its next token, and reports whether it continues.
 func (b *Batch) advance(at int, r *row, token int32, scores []float32) bool {
 	r.left--
 	if token == r.EOS {
@@ -205,13 +208,14 @@ func (b *Batch) advance(at int, r *row, token int32, scores []float32) bool {
 	return true
 }
 
-// drawing is what one step draws: a token for each row [Rows], and the scores [Rows V] if the host has drawn it.
+// drawing is what one step draws: a token for each row [Rows], and the logits [Rows V] if the host
+// has drawn the tokens.
 type drawing struct {
 	tokens []int32
 	scores []float32
 }
 
-// Step draws one more token for each text. A text that ends leaves its row.
+// Step draws one more token for each sequence. A sequence that ends leaves its row.
 func (b *Batch) Step() error {
 	if b.Active() == 0 {
 		return nil
@@ -243,8 +247,8 @@ func (b *Batch) once() (drawing, error) {
 	return drawing{b.drawn, scores}, err
 }
 
-// onDevice reports whether the device can draw the next tokens, and whether any of them is sampled. It can if no text
-// needs scores and all have the same vocabulary.
+// onDevice reports whether the device can draw the next tokens, and whether any of them is sampled.
+// It can if no sequence needs logits and all have the same vocabulary.
 func (b *Batch) onDevice() (vocab int, sampled, ok bool) {
 	for _, r := range b.rows {
 		if r == nil {
@@ -292,9 +296,9 @@ func (b *Batch) handOn(d drawing) {
 	}
 }
 
-// withoutRoom is a step for which the device had no memory: what the last prompt took is given
-// back, and if that does not suffice, the texts end that are too long. Nothing is drawn where none is
-// left.
+// withoutRoom retries a step for which the device had no memory. It releases the memory of the last
+// prompt, and if that is not enough, ends the sequences that are too long. Nothing is drawn if none
+// is left.
 func (b *Batch) withoutRoom(cause error) (d drawing, err error) {
 	if b.prompts != b.texts {
 		if freed, err := b.prompts.forget(); err != nil {
@@ -331,11 +335,12 @@ func (b *Batch) leave(row int) {
 	b.texts.Park(row)
 }
 
-// Tokens are drawn on several threads, one for drawScores of all scores: others wake late, when
-// one has gone through a few rows.
+// Tokens are drawn on several threads, one per drawScores logits: more threads would wake up after
+// one has already processed a few rows.
 const drawThreads, drawScores = 8, 1 << 16
 
-// draw draws a token for each text, on several threads: each takes the next row until there are none.
+// draw draws a token for each sequence, on several threads: each takes the next row until there are
+// none left.
 func (b *Batch) draw(scores []float32) {
 	var next atomic.Int32
 	take := func() {
@@ -358,7 +363,7 @@ func (b *Batch) draw(scores []float32) {
 	wait.Wait()
 }
 
-// Run continues all texts, as many together as there are rows, until each has ended.
+// Run continues all sequences, as many at once as there are rows, until each has ended.
 func (b *Batch) Run(ctx context.Context, list []Request) error {
 	for len(list) > 0 || b.Active() > 0 {
 		if err := ctx.Err(); err != nil {

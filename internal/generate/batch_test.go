@@ -23,23 +23,23 @@ func sampler(t testing.TB, c generate.SamplerConfig) *generate.Sampler {
 	return s
 }
 
-// never is no token: a text with this EOS does not end by itself.
+// never is not a token: a sequence with this EOS does not end by itself.
 const never = int32(vocab)
 
-// untied is a model whose texts differ; with a tied head, random weights repeat the last
-// token for ever.
+// untied returns a model whose sequences differ; with a tied head, random weights repeat the last
+// token forever.
 func untied(t testing.TB, rows, seq int) *train.Engine {
 	m := model("mamba", "mlp", "swa", "mlp")
 	m.TieEmbeddings = false
 	return parallel(t, m, rows, seq)
 }
 
-// asynchronous is a device that could do other work while a program runs.
+// asynchronous is a device that reports that it works asynchronously.
 type asynchronous struct{ graph.Device }
 
 func (asynchronous) Asynchronous() bool { return true }
 
-// continued is what follows prompts in batches of so many rows.
+// continued returns the continuations of prompts in batches with this many rows.
 func continued(t *testing.T, e *train.Engine, rows int, list []generate.Request) [][]int32 {
 	t.Helper()
 	return continuedBy(t, e.Device(), e.Memory(), e.Model(), generate.Config{Rows: rows, Chunk: 4}, list)
@@ -69,8 +69,8 @@ func continuedBy(t *testing.T, dev graph.Device, mem graph.Memory, m *layers.Mod
 	return out
 }
 
-// TestBatch: texts that go on together, more of them than there are rows, are those that
-// each gives alone: the likeliest tokens after all that came before.
+// TestBatch: sequences that are continued together, more of them than there are rows, have the same
+// tokens as each alone: the likeliest ones given everything before.
 func TestBatch(t *testing.T) {
 	e := untied(t, 1, 40)
 	greedy := func(prompt []int32, n int) generate.Request {
@@ -111,7 +111,7 @@ func TestBatch(t *testing.T) {
 	}
 }
 
-// TestEnds: by EOS, by the receiver, by the count.
+// TestEnds: by EOS, by the receiver, by the number of tokens.
 func TestEnds(t *testing.T) {
 	e := untied(t, 1, 8)
 	prompt := text(9, 5)
@@ -139,7 +139,7 @@ func TestEnds(t *testing.T) {
 	}
 }
 
-// TestRead: the prompt's scores are handed on, how far it is read is said, and cancelling ends a prompt.
+// TestRead: the prompt's logits are passed on, progress is reported, and cancelling ends a prompt.
 func TestRead(t *testing.T) {
 	e := untied(t, 1, 10)
 	prompt := text(9, 10)
@@ -184,7 +184,7 @@ func TestRead(t *testing.T) {
 	}
 }
 
-// TestSameSeedSameText on batches of their own; another seed gives another text.
+// TestSameSeedSameText uses separate batches; another seed gives another sequence.
 func TestSameSeedSameText(t *testing.T) {
 	e := untied(t, 1, 8)
 	sampled := func(seed uint64) string {

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestDraw: tokens that are drawn on several threads are those that each row's sampler draws alone,
-// and rows without a text draw none.
+// TestDraw: tokens drawn on several threads are those that each row's sampler draws alone, and rows
+// without a sequence draw none.
 func TestDraw(t *testing.T) {
 	const rows, vocab, empty = 9, 1 << 16, 4
 	batch := func() *Batch {

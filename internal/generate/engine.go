@@ -1,7 +1,7 @@
-// Package generate runs trained models over texts of any length. A call continues the
-// texts of the call before: recurrent states, the tails of convolutions and the windows
-// of attention are carried along, so that a token costs the same at any position, and
-// memory does not grow; only full attention keeps the keys and values of the whole text.
+// Package generate runs trained models over sequences of any length. A call continues the sequences
+// of the previous call: recurrent states, the tails of convolutions and the windows of attention
+// are carried along, so that a token costs the same at any position, and memory does not grow. Only
+// full attention keeps the keys and values of the whole sequence.
 package generate
 
 import (
@@ -17,28 +17,28 @@ import (
 )
 
 const (
-	// DefaultChunk is the tokens of a row in one call.
+	// DefaultChunk is the number of tokens per row in one call.
 	DefaultChunk = 512
-	// MaxPositions is the tokens of the longest text: positions are int32.
+	// MaxPositions is the length of the longest sequence in tokens: positions are int32.
 	MaxPositions = math.MaxInt32
-	// firstRoom is the positions for which caches of full attention have room at first.
+	// firstRoom is the initial capacity, in positions, of the caches of full attention.
 	firstRoom = 1024
 )
 
-// Config says what an engine is made for.
+// Config describes the use of an engine.
 type Config struct {
-	// Rows is how many texts go on together, 0 is one.
+	// Rows is the number of sequences that are continued together; 0 means one.
 	Rows int
-	// Chunk is how many tokens of each text one call takes at most; 0 is DefaultChunk.
-	// A text may be cut anywhere: results differ by rounding alone.
+	// Chunk is the maximum number of tokens per sequence in one call; 0 means DefaultChunk. A
+	// sequence may be split anywhere: results differ only by rounding.
 	Chunk int
-	// Positions bounds a text's length in tokens; 0 is MaxPositions. Caches of full
+	// Positions limits the length of a sequence in tokens; 0 means MaxPositions. Caches of full
 	// attention grow up to it.
 	Positions int
-	// Room is the positions for which caches of full attention have room at first; 0 is a
-	// thousand or so.
+	// Room is the initial capacity, in positions, of the caches of full attention; 0 means about a
+	// thousand.
 	Room int
-	// Precision is what programs compute in.
+	// Precision is the precision of the programs.
 	Precision layers.Precision
 }
 
@@ -63,7 +63,7 @@ func (c Config) resolved() (Config, error) {
 	return c, nil
 }
 
-// Engine continues a fixed number of texts. It is for one goroutine.
+// Engine continues a fixed number of sequences. It must be used by one goroutine only.
 type Engine struct {
 	Config
 	programs  programs
@@ -75,7 +75,7 @@ type Engine struct {
 	ahead     shape      // the program that has started before Draw's next call; zero if none has
 }
 
-// New makes an engine over parameters in mem.
+// New makes an engine that uses the parameters in mem.
 func New(dev graph.Device, mem graph.Memory, m *layers.Model, c Config) (*Engine, error) {
 	c, err := c.resolved()
 	if err != nil {
@@ -98,14 +98,14 @@ func New(dev graph.Device, mem graph.Memory, m *layers.Model, c Config) (*Engine
 // Close frees the engine's memory.
 func (e *Engine) Close() error { return e.programs.close() }
 
-// Position is how many tokens of a row's text were taken.
+// Position returns the number of tokens that a row's sequence has read.
 func (e *Engine) Position(row int) int { return int(e.positions[row]) }
 
-// StateBytes is the memory that the texts' states take.
+// StateBytes returns the memory of the sequences' states.
 func (e *Engine) StateBytes() int64 { return 4 * int64(e.programs.base.Plan().Sizes[graph.States]) }
 
-// HeldBytes is the part of StateBytes that the texts have filled: of the keys and values
-// of attention, those of tokens that were taken.
+// HeldBytes returns the part of StateBytes that the sequences have filled: of attention's keys and
+// values, those of tokens that were read.
 func (e *Engine) HeldBytes() int64 {
 	n := int64(0)
 	for name, s := range e.programs.base.Plan().States {
@@ -119,7 +119,7 @@ func (e *Engine) HeldBytes() int64 {
 	return n
 }
 
-// Reset begins a new text in every row.
+// Reset starts a new sequence in every row.
 func (e *Engine) Reset() error {
 	clear(e.positions)
 	clear(e.parked)
@@ -127,8 +127,8 @@ func (e *Engine) Reset() error {
 	return e.programs.base.ResetStates()
 }
 
-// Skip moves all texts n tokens on without reading any, for measuring speed at a position:
-// what the states hold stays, and what was skipped counts as held.
+// Skip advances all sequences by n tokens without reading any, for measuring speed at a position:
+// the contents of the states stay, and what was skipped counts as held.
 func (e *Engine) Skip(n int) error {
 	if err := e.makeRoom(n); err != nil {
 		return err
@@ -139,12 +139,11 @@ func (e *Engine) Skip(n int) error {
 	return nil
 }
 
-// Park leaves a row out: it has no text until Take gives it one. Its tokens in a call
-// mean nothing, and its results neither.
+// Park leaves a row unused: it has no sequence until Take gives it one. Its tokens in a call, and
+// its results, are meaningless.
 func (e *Engine) Park(row int) { e.parked[row], e.positions[row] = true, 0 }
 
-// Take moves the text of a row of another engine of the same model to a row of this
-// one.
+// Take moves the sequence in a row of another engine of the same model to a row of this one.
 func (e *Engine) Take(row int, from *Engine, fromRow int) error {
 	if err := e.roomFor(from.Position(fromRow)); err != nil {
 		return err
@@ -156,8 +155,8 @@ func (e *Engine) Take(row int, from *Engine, fromRow int) error {
 	return nil
 }
 
-// Next takes the next tokens [Rows T] of all texts, any number of them, and returns the
-// scores of what follows each text [Rows V]. They are good until the next call.
+// Next reads the next tokens [Rows T] of all sequences, any number of them, and returns the logits
+// of what follows each sequence [Rows V]. They are valid until the next call.
 func (e *Engine) Next(tokens []int32) ([]float32, error) {
 	var last []float32
 	err := e.each(wantLast, tokens, nil, func(_, _ int, scores []float32) error {
@@ -167,13 +166,15 @@ func (e *Engine) Next(tokens []int32) ([]float32, error) {
 	return last, err
 }
 
-// Draw takes one token of each text [Rows] and draws the next one, among the first vocab tokens of the vocabulary. It
-// returns the drawn tokens [Rows], valid until the next call. settings gives the sampling settings of each row and is called
-// once for each token; if it is nil, the most likely token is taken, the first if several are equal.
+// Draw reads one token of each sequence [Rows] and draws the next one, among the first vocab tokens
+// of the vocabulary. It returns the drawn tokens [Rows], valid until the next call. settings gives
+// the sampling settings of each row and is called once for each token; if it is nil, the most
+// likely token is taken, the first if several are equal.
 //
-// more says that the next call will be Draw with the tokens that this one returns, except in rows that are parked by
-// then. An asynchronous device then starts the next call's work at once, with these settings, and the next call
-// ignores its tokens. Until the next call, or Settle, the texts can't be used in another way.
+// more says that the next call will be Draw with the tokens that this one returns, except in rows
+// that are parked by then. An asynchronous device then starts the next call's work at once, with
+// these settings, and the next call ignores its tokens. Until the next call, or Settle, the
+// sequences can't be used in another way.
 func (e *Engine) Draw(tokens []int32, vocab int, settings func(row int) sample.Settings, more bool) ([]int32, error) {
 	s := shape{want: wantDrawn, tokens: 1, vocab: vocab, sampled: settings != nil}
 	now := e.ahead
@@ -200,7 +201,8 @@ func (e *Engine) Draw(tokens []int32, vocab int, settings func(row int) sample.S
 	return p.Ints(resultDrawn, back)
 }
 
-// draw starts a run that draws what follows tokens. A token below 0 stands for the one that was drawn before.
+// draw starts a run that draws what follows tokens. A token below 0 stands for the one that was
+// drawn before.
 func (e *Engine) draw(s shape, tokens []int32, settings func(row int) sample.Settings) error {
 	if s.sampled {
 		for row := range e.Rows {
@@ -211,7 +213,8 @@ func (e *Engine) draw(s shape, tokens []int32, settings func(row int) sample.Set
 	return err
 }
 
-// Settle returns the tokens of the work that Draw has started for its next call, nil if there is none.
+// Settle returns the tokens of the work that Draw has started for its next call, or nil if there is
+// none.
 func (e *Engine) Settle() ([]int32, error) {
 	if e.ahead == (shape{}) {
 		return nil, nil
@@ -226,15 +229,15 @@ func (e *Engine) notAhead() error {
 	return nil
 }
 
-// Logits takes the next tokens [Rows T] of all texts, and hands on the scores of the
+// Logits reads the next tokens [Rows T] of all sequences, and passes on the logits of the
 // successors of tokens [at, at+n) of each row [Rows n V], as they are computed.
 func (e *Engine) Logits(tokens []int32, each func(at, n int, scores []float32) error) error {
 	return e.each(wantAll, tokens, nil, each)
 }
 
-// NLL takes the next tokens [Rows T] of all texts, and hands on the cross-entropy, in
-// nats, of the successors of tokens [at, at+n) of each row [Rows n], as they are
-// computed. A target below 0 is ignored, and its cross-entropy 0.
+// NLL reads the next tokens [Rows T] of all sequences, and passes on the cross-entropy, in nats, of
+// the successors of tokens [at, at+n) of each row [Rows n], as they are computed. A target below 0
+// is ignored, and its cross-entropy is 0.
 func (e *Engine) NLL(tokens, targets []int32, each func(at, n int, nll []float32) error) error {
 	if len(targets) != len(tokens) {
 		return fmt.Errorf("generate: %d tokens and %d targets", len(tokens), len(targets))
@@ -242,7 +245,7 @@ func (e *Engine) NLL(tokens, targets []int32, each func(at, n int, nll []float32
 	return e.each(wantNLL, tokens, targets, each)
 }
 
-// each runs pieces of the texts, largest first.
+// each runs pieces of the sequences, largest first.
 func (e *Engine) each(w want, tokens, targets []int32, each func(at, n int, out []float32) error) error {
 	t := len(tokens) / e.Rows
 	if t < 1 || t*e.Rows != len(tokens) {
@@ -256,7 +259,8 @@ func (e *Engine) each(w want, tokens, targets []int32, each func(at, n int, out 
 		for n > t-at {
 			n = (n + 3) / 4
 		}
-		// Whole texts have faster kernels than texts that go on; one token is too few for them.
+		// Sequences that start here have faster kernels than continued ones, unless there is only
+		// one token.
 		p, err := e.run(shape{want: w, tokens: n, begins: n > 1 && e.begin()}, tokens, targets, at, t)
 		if err != nil {
 			return err
@@ -276,7 +280,7 @@ func (e *Engine) each(w want, tokens, targets []int32, each func(at, n int, out 
 	return nil
 }
 
-// begin reports whether all texts begin.
+// begin reports whether all sequences start with this call.
 func (e *Engine) begin() bool {
 	return !slices.Contains(e.parked, true) && slices.Max(e.positions) == 0
 }
@@ -323,15 +327,14 @@ func (e *Engine) run(s shape, tokens, targets []int32, at, t int) (graph.Program
 	return p, nil
 }
 
-// makeRoom grows the caches of full attention where n more tokens of each text want it.
+// makeRoom grows the caches of full attention if n more tokens of each sequence need it.
 func (e *Engine) makeRoom(n int) error {
 	return e.roomFor(int(slices.Max(e.positions)) + n)
 }
 
-// roomFor grows the caches of full attention where a text of so many tokens wants it. They
-// double, so that a text's keys and values are moved a few times at most, or grow by as much as
-// they begin with where there is no memory for that. Where there is none for this either, all is
-// as it was.
+// roomFor grows the caches of full attention if a sequence of `need` tokens needs it. They double,
+// so that a sequence's keys and values are moved only a few times, or grow by their initial size if
+// there is no memory for that. If there is no memory for this either, nothing changes.
 func (e *Engine) roomFor(need int) error {
 	if need > e.Positions {
 		return fmt.Errorf("generate: the text is longer than the %d tokens that there is room for", e.Positions)
@@ -347,19 +350,19 @@ func (e *Engine) roomFor(need int) error {
 	return err
 }
 
-// fits reports whether there is room for n more tokens of each text.
+// fits reports whether there is room for n more tokens of each sequence.
 func (e *Engine) fits(n int) bool {
 	need := int(slices.Max(e.positions)) + n
 	return need <= e.Positions && (need <= e.programs.positions || !e.programs.model.CacheGrows())
 }
 
-// full reports whether a row's next token wants more room than there is.
+// full reports whether a row's next token needs more room than there is.
 func (e *Engine) full(row int) bool {
 	return e.programs.model.CacheGrows() && e.Position(row) >= e.programs.positions
 }
 
-// forget gives back what the caches of full attention have grown by, and with it all texts.
-// It reports whether they had grown.
+// forget releases the memory by which the caches of full attention have grown, and drops all
+// sequences. It reports whether they had grown.
 func (e *Engine) forget() (bool, error) {
 	grown := e.programs.positions > e.Room
 	if grown {

@@ -39,9 +39,9 @@ var combinations = []struct {
 	{"full attention and windows", []string{"attn", "mamba", "swa"}, func(m *layers.Model) {}},
 }
 
-// TestAnySplit: whatever pieces texts are fed in and whatever the chunk, scores and
-// cross-entropies are those of the parallel forward pass. Twice, so that a text leaves
-// nothing behind for the next.
+// TestAnySplit: however the sequences are split, and whatever the chunk, logits and cross-entropies
+// are those of the parallel forward pass. It runs twice, to check that a sequence leaves nothing
+// behind for the next one.
 func TestAnySplit(t *testing.T) {
 	const rows, seq = 2, 24
 	for _, c := range combinations {
@@ -76,7 +76,7 @@ func TestAnySplit(t *testing.T) {
 					}
 				}
 			}
-			// The comparison can fail only where the scores depend on what came before.
+			// The comparison is only meaningful if the logits depend on what came before.
 			other := slices.Clone(tokens)
 			other[seq-2] = (other[seq-2] + 1) % vocab
 			changed, err := e.Logits(other)
@@ -135,8 +135,8 @@ func compare(t *testing.T, g *generate.Engine, tokens, targets []int32, want, wa
 	}
 }
 
-// TestTextsOfTheirOwn: texts of different lengths go on together, each as if it were
-// alone, in rows that had other texts before.
+// TestTextsOfTheirOwn: sequences of different lengths are continued together, each as if it were
+// alone, in rows that had other sequences before.
 func TestTextsOfTheirOwn(t *testing.T) {
 	const seq = 24
 	lengths := []int{17, 3, 9, 1}
@@ -196,8 +196,8 @@ func TestTextsOfTheirOwn(t *testing.T) {
 	}
 }
 
-// TestLongText feeds far more tokens than the window holds, and than caches have room
-// for at first: rings wrap many times, and caches grow.
+// TestLongText feeds far more tokens than the window holds and than the caches initially have room
+// for: rings wrap around many times, and caches grow.
 func TestLongText(t *testing.T) {
 	const seq = 3000
 	for _, mixers := range [][]string{{"mamba", "mlp", "swa", "mlp"}, {"attn", "mlp"}} {
@@ -226,8 +226,8 @@ func TestLongText(t *testing.T) {
 	}
 }
 
-// TestFarPositions: at a million tokens the positions are still exact. Attention sees
-// distances alone, so a text that begins there scores as one that begins at 0.
+// TestFarPositions: at a million tokens the positions are still exact. Attention only sees
+// distances, so a sequence that starts there has the same logits as one that starts at 0.
 func TestFarPositions(t *testing.T) {
 	m := model("swa", "mlp")
 	e := parallel(t, m, 1, 24)
@@ -244,7 +244,7 @@ func TestFarPositions(t *testing.T) {
 	if g.Position(0) != far {
 		t.Fatalf("at %d, want %d", g.Position(0), far)
 	}
-	// The window holds the padding until the text has filled it, so compare its end.
+	// The window contains the padding until the sequence has filled it, so compare its end.
 	got, err := g.Next(tokens)
 	if err != nil {
 		t.Fatal(err)
@@ -254,7 +254,7 @@ func TestFarPositions(t *testing.T) {
 	}
 }
 
-// TestNextAllocatesNothing, whatever the model, and sampling neither.
+// TestNextAllocatesNothing, whatever the model; nor does sampling.
 func TestNextAllocatesNothing(t *testing.T) {
 	for _, mixers := range [][]string{{"mamba", "mlp", "swa", "mlp"}, {"attn", "mlp"}, {"mega", "mlp"}} {
 		g := engine(t, parallel(t, model(mixers...), 1, 8), generate.Config{})
@@ -274,7 +274,7 @@ func TestNextAllocatesNothing(t *testing.T) {
 	}
 }
 
-// TestMemory: only full attention takes memory for a long text.
+// TestMemory: only full attention needs memory for a long sequence.
 func TestMemory(t *testing.T) {
 	for _, c := range combinations {
 		m := model(c.mixers...)

@@ -26,8 +26,8 @@ func gpu(t *testing.T) *cuda.Device {
 	return dev
 }
 
-// wide is a combination's model at widths that GPUs have kernels of their own for: tensor
-// cores' heads, and joined products of few rows.
+// wide returns a combination's model with widths for which GPUs have special kernels: heads for
+// tensor cores, and fused products of few rows.
 func wide(mixers []string, change func(m *layers.Model)) *layers.Model {
 	m := model(mixers...)
 	m.DModel, m.MLP.DFF, m.Attention.HeadDim, m.Attention.KVHeads = 128, 192, 64, 2
@@ -69,7 +69,7 @@ func toGPU(t *testing.T, dev graph.Device, e *train.Engine, mixed bool) *onGPU {
 	return g
 }
 
-// run runs what was built once, over tokens if there are any, and reads its scores.
+// run builds and runs a graph once, on tokens if there are any, and reads its logits.
 func (g *onGPU) run(t *testing.T, b *graph.Builder, tokens []int32, scores []float32) {
 	t.Helper()
 	plan, err := b.Compile()
@@ -96,7 +96,7 @@ func (g *onGPU) run(t *testing.T, b *graph.Builder, tokens []int32, scores []flo
 	}
 }
 
-// whole are the scores [rows T V] of one pass over whole texts.
+// whole returns the logits [rows T V] of one pass over whole sequences.
 func (g *onGPU) whole(t *testing.T, tokens []int32, rows int) []float32 {
 	t.Helper()
 	b := layers.NewBuilder(g.precision)
@@ -106,10 +106,11 @@ func (g *onGPU) whole(t *testing.T, tokens []int32, rows int) []float32 {
 	return scores
 }
 
-// cut is a way to feed texts: pieces of random lengths to `most` tokens, in calls of `chunk` at most.
+// cut is a way to feed sequences: pieces of random lengths of up to `most` tokens, in calls of at
+// most `chunk`.
 type cut struct{ chunk, most int }
 
-// carried are the same scores of texts that come in pieces.
+// carried returns the same logits for sequences that come in pieces.
 func (g *onGPU) carried(t *testing.T, tokens []int32, rows int, c cut) []float32 {
 	t.Helper()
 	e, err := generate.New(g.dev, g.mem, g.model, generate.Config{Rows: rows, Chunk: c.chunk, Precision: g.precision})
@@ -155,18 +156,19 @@ func rms(a, b []float32) float64 {
 	return math.Sqrt(d / n)
 }
 
-// roundings are what a GPU computes in, and how far its scores may be from a CPU's in float32.
+// roundings are the precisions of a GPU, and how far its logits may be from a CPU's in float32.
 var roundings = []struct {
 	name        string
 	mixed, tf32 bool
 	limit       float64
 }{{"float32", false, false, 1e-5}, {"tf32", false, true, 1e-3}, {"bfloat16", true, false, 1e-2}}
 
-// TestAnySplitOnGPU: whatever pieces texts are fed to a GPU in, token by token too, scores are those
-// of its own pass over whole texts and those of the CPU. In float32 that holds to 1e-5; where factors are
-// rounded, pieces must be as near to the CPU's scores as the pass over whole texts is.
+// TestAnySplitOnGPU: however sequences are split on a GPU, even token by token, logits are those of
+// its own pass over whole sequences and those of the CPU. In float32 that holds to 1e-5; where
+// operands are rounded, pieces must be as close to the CPU's logits as the pass over whole
+// sequences is.
 func TestAnySplitOnGPU(t *testing.T) {
-	const rows, seq = 2, 200 // more than scans take in one segment
+	const rows, seq = 2, 200 // more than scans process in one segment
 	for _, p := range roundings {
 		dev := gpu(t)
 		if p.tf32 {
@@ -203,8 +205,8 @@ func TestAnySplitOnGPU(t *testing.T) {
 	}
 }
 
-// TestFewRowsOnGPU: in bfloat16 plans of few rows have joined ops and kernels of their own. Tokens that
-// are decoded with them are as near to the CPU's as those of plans of more rows.
+// TestFewRowsOnGPU: in bfloat16, plans with few rows have fused ops and special kernels. Tokens
+// decoded with them are as close to the CPU's as those of plans with more rows.
 func TestFewRowsOnGPU(t *testing.T) {
 	const rows, seq = graph.FewRows + 1, 20
 	dev := gpu(t)
@@ -235,7 +237,7 @@ func TestFewRowsOnGPU(t *testing.T) {
 	}
 }
 
-// steps is how many calls a token of each row takes.
+// steps returns the number of calls for one token of each row.
 func steps(t *testing.T, g *onGPU, rows int) int {
 	t.Helper()
 	p, err := generate.Plan(g.model, rows, 1, 1, g.precision)

@@ -39,7 +39,7 @@ func device(t testing.TB) graph.Device {
 	return dev
 }
 
-// parallel is a model with drawn weights that runs over rows of seq tokens at once.
+// parallel returns a model with random weights that runs over rows of seq tokens at once.
 func parallel(t testing.TB, m *layers.Model, rows, seq int) *train.Engine {
 	t.Helper()
 	e, err := train.NewEngine(device(t), m, optim.DefaultAdamW(), train.EngineConfig{MicroBatch: rows, SeqLen: seq})
@@ -49,8 +49,8 @@ func parallel(t testing.TB, m *layers.Model, rows, seq int) *train.Engine {
 	if err := e.Init(3); err != nil {
 		t.Fatal(err)
 	}
-	// Initial weights barely let tokens see each other. These do: sharp attention, and
-	// time steps long enough that the state matters.
+	// With initial weights tokens hardly see each other. With these they do: sharp attention, and
+	// time steps long enough for the state to matter.
 	rng := rand.New(rand.NewPCG(1, 2))
 	for _, p := range e.Params() {
 		w := make([]float32, p.Shape.Size())
@@ -105,7 +105,7 @@ func engine(t testing.TB, e *train.Engine, c generate.Config) *generate.Engine {
 	return g
 }
 
-// piece is tokens [from, to) of rows of seq.
+// piece returns tokens [from, to) of rows of seq tokens.
 func piece(tokens []int32, rows, from, to int) []int32 {
 	var out []int32
 	seq := len(tokens) / rows

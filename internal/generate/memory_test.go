@@ -12,7 +12,7 @@ import (
 	"github.com/sambatrain/sambatrain/internal/train"
 )
 
-// scarce is a device that has memory for so many elements of a program's states.
+// scarce is a device with memory for a limited number of elements of a program's states.
 type scarce struct {
 	graph.Device
 	states int
@@ -25,8 +25,8 @@ func (d scarce) Load(p *graph.Plan, m graph.Memory) (graph.Program, error) {
 	return d.Device.Load(p, m)
 }
 
-// TestNoMemory: where the caches of full attention can't grow, the text that is too long ends, and
-// the others have the tokens that they have alone.
+// TestNoMemory: if the caches of full attention can't grow, the sequence that is too long ends, and
+// the others get the same tokens as alone.
 func TestNoMemory(t *testing.T) {
 	m := model("attn", "mlp")
 	m.TieEmbeddings = false
@@ -79,7 +79,7 @@ func noMemory(t *testing.T, e *train.Engine, dev graph.Device, rows int, greedy 
 			t.Fatal(err)
 		}
 	}
-	// The first token is drawn before one is taken.
+	// The first token is drawn before one is read.
 	if !isMemory(failed) || len(got[0]) != 49 {
 		t.Errorf("the long text ends after %d tokens, want 49: %v", len(got[0]), failed)
 	}

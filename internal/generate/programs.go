@@ -19,18 +19,18 @@ const (
 	resultDrawn   = "drawn"
 )
 
-// want is what a program computes of the tokens that it is given.
+// want is what a program computes from its tokens.
 type want uint8
 
 const (
-	wantLast  want = iota // scores of the last token's successors [B V]
+	wantLast  want = iota // logits of the last token's successor [B V]
 	wantAll               // of every token's [B T V]
 	wantNLL               // the cross-entropy of given successors [B T]
 	wantDrawn             // a successor of one token, among the first vocab tokens [B 1]
 )
 
-// shape is a program's purpose and the tokens of a row that it takes. begins: the texts
-// begin with them. vocab and sampled are for wantDrawn alone: without sampled it takes the most likely token.
+// shape is a program's purpose and its number of tokens per row. begins: the sequences start with
+// them. vocab and sampled are for wantDrawn only: without sampled it takes the most likely token.
 type shape struct {
 	want    want
 	tokens  int
@@ -39,14 +39,14 @@ type shape struct {
 	sampled bool
 }
 
-// Plan is one call of a model that carries its state: b texts, t tokens each.
-// positions bounds the length of a text where the model has full attention.
+// Plan is one call of a model that carries its state: b sequences, t tokens each. positions limits
+// the length of a sequence if the model has full attention.
 func Plan(m *layers.Model, b, t, positions int, p layers.Precision) (*graph.Plan, error) {
 	return plan(m, b, shape{want: wantLast, tokens: t}, positions, p)
 }
 
-// MostStateBytes is the memory of the states of c.Rows texts that have c.Positions tokens each:
-// with full attention far more than they begin with.
+// MostStateBytes returns the memory of the states of c.Rows sequences with c.Positions tokens each:
+// with full attention far more than the initial size.
 func MostStateBytes(m *layers.Model, c Config) (int64, error) {
 	p, err := Plan(m, c.Rows, 1, c.Positions, c.Precision)
 	if err != nil {
@@ -79,21 +79,20 @@ func plan(m *layers.Model, b int, s shape, positions int, p layers.Precision) (*
 	return g.Compile()
 }
 
-// programs are an engine's, made when they are first wanted. All have the states of
-// base.
+// programs are an engine's programs, made on first use. All share the states of base.
 type programs struct {
 	dev       graph.Device
 	mem       graph.Memory
 	model     *layers.Model
 	rows      int
 	precision layers.Precision
-	positions int // that the caches of full attention hold
+	positions int // capacity of the caches of full attention
 	baseShape shape
 	base      graph.Program
 	loaded    map[shape]graph.Program
 }
 
-// open loads the base, the program of the largest arena.
+// open loads the base, the program with the largest arena.
 func (p *programs) open() error {
 	plan, err := plan(p.model, p.rows, p.baseShape, p.positions, p.precision)
 	if err != nil {
@@ -122,8 +121,8 @@ func (p *programs) get(s shape) (graph.Program, error) {
 	return prog, nil
 }
 
-// grow gives the caches room for more positions: programs with larger states, to which
-// the texts move.
+// grow gives the caches room for more positions: it loads programs with larger states and moves the
+// sequences to them.
 func (p *programs) grow(positions int) error {
 	larger := *p
 	larger.positions = positions
@@ -142,7 +141,7 @@ func (p *programs) grow(positions int) error {
 	return nil
 }
 
-// close frees the programs, the base last: the others have its states.
+// close frees the programs, the base last: the others use its states.
 func (p *programs) close() error {
 	for s, prog := range p.loaded {
 		if s == p.baseShape {

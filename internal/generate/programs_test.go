@@ -8,9 +8,8 @@ import (
 	"github.com/sambatrain/sambatrain/layers"
 )
 
-// TestProgramsShareStates: all programs of an engine have the same states, in any
-// precision, and mixed precision keeps attention's caches in bfloat16, but of sublayers in
-// float32.
+// TestProgramsShareStates: all programs of an engine have the same states, in any precision, and
+// mixed precision keeps attention's caches in bfloat16, except in float32 sublayers.
 func TestProgramsShareStates(t *testing.T) {
 	m := layers.Defaults()
 	m.VocabSize, m.DModel = 64, 32
@@ -46,8 +45,8 @@ func TestProgramsShareStates(t *testing.T) {
 	}
 }
 
-// TestTailOfLastToken: behind the last sublayer that mixes tokens, a program that wants the last
-// token's scores computes nothing of the others.
+// TestTailOfLastToken: after the last sublayer that mixes tokens, a program that only needs the
+// last token's logits computes nothing for the others.
 func TestTailOfLastToken(t *testing.T) {
 	m := layers.Defaults()
 	m.VocabSize, m.DModel, m.MLP.DFF, m.Attention.Window = 64, 32, 48, 8

@@ -10,21 +10,21 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/sample"
 )
 
-// SamplerConfig says how a token is drawn from its scores.
+// SamplerConfig says how a token is drawn from its logits.
 type SamplerConfig struct {
-	// Temperature divides the scores; 0 takes the highest one.
+	// Temperature divides the logits; 0 takes the largest one.
 	Temperature float64
-	// TopK keeps the k highest scores; 0 keeps all.
+	// TopK keeps the k largest logits; 0 keeps all.
 	TopK int
 	// TopP keeps the fewest tokens whose probabilities sum to at least p
 	// (arXiv 1904.09751); 1 keeps all.
 	TopP float64
-	// Vocab is how many of the scores are tokens; the rest pad the vocabulary.
+	// Vocab is the number of logits that are tokens; the rest pads the vocabulary.
 	Vocab int
 	Seed  uint64
 }
 
-// Sampler draws tokens. The same seed and scores give the same tokens.
+// Sampler draws tokens. The same seed and logits give the same tokens.
 type Sampler struct {
 	config SamplerConfig
 	rng    *rand.Rand
@@ -46,7 +46,7 @@ func NewSampler(c SamplerConfig) (*Sampler, error) {
 	return &Sampler{config: c, rng: rand.New(rand.NewPCG(c.Seed, 0))}, nil
 }
 
-// Next draws one token. logits has at least Vocab scores.
+// Next draws one token. logits has at least Vocab elements.
 func (s *Sampler) Next(logits []float32) int32 {
 	return s.drawer.Draw(logits[:s.config.Vocab], s.settings())
 }
@@ -60,5 +60,5 @@ func (s *Sampler) settings() sample.Settings {
 	return c
 }
 
-// Best is the first of the tokens with the highest score.
+// Best returns the first of the tokens with the largest logit.
 func Best(logits []float32) int32 { return int32(simd.ArgMax(logits)) }

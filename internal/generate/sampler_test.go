@@ -12,7 +12,7 @@ import (
 	"github.com/sambatrain/sambatrain/internal/generate"
 )
 
-// scores are log-probabilities of tokens in no order of their ids.
+// scores returns log-probabilities of tokens, not sorted by id.
 func scores(p ...float64) []float32 {
 	x := make([]float32, len(p))
 	for i := range p {
@@ -21,8 +21,8 @@ func scores(p ...float64) []float32 {
 	return x
 }
 
-// TestSamplerFrequencies draws often: each token must come as often as its
-// probability says, within five standard deviations, and no other at all.
+// TestSamplerFrequencies draws many times: each token must occur as often as its probability says,
+// within five standard deviations, and no other token may occur.
 func TestSamplerFrequencies(t *testing.T) {
 	logits := scores(0.1, 0.4, 0.05, 0.25, 0.2)
 	for _, test := range []struct {
@@ -34,10 +34,10 @@ func TestSamplerFrequencies(t *testing.T) {
 		{"top-k of 2", generate.SamplerConfig{Temperature: 1, TopK: 2, TopP: 1}, []float64{0, 0.4 / 0.65, 0, 0.25 / 0.65, 0}},
 		{"top-k of 1", generate.SamplerConfig{Temperature: 1, TopK: 1, TopP: 1}, []float64{0, 1, 0, 0, 0}},
 		{"top-k beyond the vocabulary", generate.SamplerConfig{Temperature: 1, TopK: 99, TopP: 1}, []float64{0.1, 0.4, 0.05, 0.25, 0.2}},
-		// 0.4 + 0.25 are less than 0.7, so the third is needed too.
+		// 0.4 + 0.25 is less than 0.7, so the third is needed too.
 		{"top-p", generate.SamplerConfig{Temperature: 1, TopP: 0.7}, []float64{0, 0.4 / 0.85, 0, 0.25 / 0.85, 0.2 / 0.85}},
 		{"top-p of almost nothing", generate.SamplerConfig{Temperature: 1, TopP: 1e-9}, []float64{0, 1, 0, 0, 0}},
-		// Of 0.4, 0.25 and 0.2, which sum to 0.85, the first two are 0.76.
+		// Of 0.4, 0.25 and 0.2, which sum to 0.85, the first two are a fraction of 0.76.
 		{"top-k, then top-p", generate.SamplerConfig{Temperature: 1, TopK: 3, TopP: 0.75}, []float64{0, 0.4 / 0.65, 0, 0.25 / 0.65, 0}},
 		{"a half of the temperature squares", generate.SamplerConfig{Temperature: 0.5, TopP: 1}, []float64{0.01 / 0.275, 0.16 / 0.275, 0.0025 / 0.275, 0.0625 / 0.275, 0.04 / 0.275}},
 		{"temperature 0", generate.SamplerConfig{Temperature: 0, TopP: 1}, []float64{0, 1, 0, 0, 0}},
@@ -65,13 +65,13 @@ func TestSamplerFrequencies(t *testing.T) {
 	}
 }
 
-// TestSamplerTies: of equal scores, temperature 0 takes the lowest id.
+// TestSamplerTies: among equal logits, temperature 0 takes the lowest id.
 func TestSamplerTies(t *testing.T) {
 	s := sampler(t, generate.SamplerConfig{TopP: 1, Vocab: 4})
 	if got := s.Next([]float32{1, 3, 3, 2}); got != 1 {
 		t.Errorf("token %d, want 1", got)
 	}
-	// Many equal scores: an unstable sort would shuffle them.
+	// Many equal logits: an unstable sort would shuffle them.
 	logits := make([]float32, 300)
 	for i := range logits {
 		logits[i] = float32(i % 3)
@@ -84,8 +84,8 @@ func TestSamplerTies(t *testing.T) {
 	}
 }
 
-// TestSamplerDraws: with a vocabulary of many blocks, tokens are those that all weights in
-// float64 give: in the tokens' order, or among the likeliest in theirs.
+// TestSamplerDraws: with a vocabulary of many blocks, tokens are those that the weights in float64
+// give: in token order, or among the likeliest in order of likelihood.
 func TestSamplerDraws(t *testing.T) {
 	const vocab, draws, padding = 3001, 100, 7
 	rng := rand.New(rand.NewPCG(8, 9))
@@ -108,7 +108,7 @@ func TestSamplerDraws(t *testing.T) {
 	}
 }
 
-// drawn is the token that a sampler should draw, all of them sorted.
+// drawn returns the token that a sampler should draw, computed by sorting all of them.
 func drawn(logits []float32, c generate.SamplerConfig, uniform *rand.Rand) int32 {
 	var order []int32
 	for i := range logits {
@@ -150,7 +150,7 @@ func drawn(logits []float32, c generate.SamplerConfig, uniform *rand.Rand) int32
 	return order[len(order)-1]
 }
 
-// TestBestOfOddScores: those that are no numbers are not likely.
+// TestBestOfOddScores: NaNs are not likely.
 func TestBestOfOddScores(t *testing.T) {
 	nan, inf := float32(math.NaN()), float32(math.Inf(1))
 	for _, c := range []struct {

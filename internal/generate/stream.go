@@ -5,12 +5,12 @@ import (
 	"unicode/utf8"
 )
 
-// contextTokens is how many tokens before a new one are decoded with it: what a token
-// spells can depend on them (a space before a word that begins a text is left out).
+// contextTokens is the number of preceding tokens that are decoded with a new one: the spelling of
+// a token can depend on them (a space before the first word of a text is left out).
 const contextTokens = 8
 
-// Stream makes text of tokens as they come. It holds back the beginning of a character
-// whose other bytes are still to come, and what may become a stop string.
+// Stream turns tokens into text as they arrive. It holds back incomplete characters, and text that
+// may become a stop string.
 type Stream struct {
 	decode func(dst []byte, ids []int32) []byte
 	stops  [][]byte
@@ -32,9 +32,8 @@ func NewStream(decode func(dst []byte, ids []int32) []byte, prompt []int32, stop
 	return s
 }
 
-// Push takes the next token and returns the text that is certain now, which is good
-// until the next call, and whether a stop string ends it. The stop string itself is left
-// out.
+// Push adds the next token and returns the text that is now certain, valid until the next call, and
+// whether a stop string ends it. The stop string itself is left out.
 func (s *Stream) Push(token int32) (text []byte, stopped bool) {
 	if s.ended {
 		return nil, true
@@ -54,7 +53,7 @@ func (s *Stream) Push(token int32) (text []byte, stopped bool) {
 	return text, s.ended
 }
 
-// Rest is what was held back, when no more tokens come.
+// Rest returns what was held back, once no more tokens come.
 func (s *Stream) Rest() []byte {
 	if s.ended {
 		return nil
@@ -63,7 +62,7 @@ func (s *Stream) Rest() []byte {
 	return s.held
 }
 
-// spell is the text that a token adds.
+// spell returns the text that a token adds.
 func (s *Stream) spell(token int32) []byte {
 	s.recent = append(s.recent, token)
 	all := s.decode(nil, s.recent)
@@ -76,7 +75,7 @@ func (s *Stream) spell(token int32) []byte {
 	return added
 }
 
-// overlap is how many bytes at the end of text begin stop.
+// overlap returns the number of bytes at the end of text that are a prefix of stop.
 func overlap(text, stop []byte) int {
 	for n := min(len(text), len(stop)-1); n > 0; n-- {
 		if bytes.HasPrefix(stop, text[len(text)-n:]) {
@@ -86,8 +85,8 @@ func overlap(text, stop []byte) int {
 	return 0
 }
 
-// incomplete is how many bytes at the end of text may begin a character whose other
-// bytes are missing.
+// incomplete returns the number of bytes at the end of text that may be the start of an incomplete
+// character.
 func incomplete(text []byte) int {
 	for n := 1; n <= min(utf8.UTFMax-1, len(text)); n++ {
 		tail := text[len(text)-n:]

@@ -73,7 +73,7 @@ func TestStream(t *testing.T) {
 	}
 }
 
-// TestStreamContext: what a token spells depends on those before it, the prompt's too.
+// TestStreamContext: the spelling of a token depends on those before it, including the prompt's.
 func TestStreamContext(t *testing.T) {
 	for _, c := range []struct {
 		prompt []int32

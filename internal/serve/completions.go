@@ -33,16 +33,16 @@ type usage struct {
 	TotalTokens      int `json:"total_tokens"`
 }
 
-// text is one continuation of a prompt under way. The worker writes it, and the handler
-// reads it when it is done; of a streamed answer it takes parts.
+// text is one continuation of a prompt in progress. The worker writes it, and the handler reads it
+// when it is done; for a streamed answer it takes parts.
 type text struct {
 	index  int
 	prompt prompt
-	first  bool // of the prompt's continuations
+	first  bool // the first of the prompt's continuations
 	max    int
 	stream *generate.Stream
-	scores *recorder // nil where no log-probabilities are wanted
-	parts  *parts    // nil where the answer is not streamed
+	scores *recorder // nil if no log-probabilities are requested
+	parts  *parts    // nil if the answer is not streamed
 	done   chan struct{}
 
 	begun  bool
@@ -74,7 +74,7 @@ func (s *Server) completions(w http.ResponseWriter, r *http.Request) {
 	// Texts that nobody waits for end with the request.
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	defer http.NewResponseController(w).SetWriteDeadline(time.Time{}) // the connection may have further requests
+	defer http.NewResponseController(w).SetWriteDeadline(time.Time{}) // the connection may carry further requests
 	texts, err := s.start(ctx, q)
 	if err != nil {
 		fail(w, err)
@@ -115,7 +115,7 @@ func used(texts []*text) *usage {
 	return u
 }
 
-// start hands a request's prompts to the worker, each as often as it is to be continued.
+// start passes a request's prompts to the worker, each as often as it is to be continued.
 func (s *Server) start(ctx context.Context, q *completionRequest) ([]*text, error) {
 	tok := s.model.Tokenizer
 	var texts []*text
@@ -147,7 +147,7 @@ func (s *Server) start(ctx context.Context, q *completionRequest) ([]*text, erro
 	return texts, nil
 }
 
-// request is what the worker does.
+// request returns the work for the worker.
 func (t *text) request(ctx context.Context, s *Server, q *completionRequest, sampler *generate.Sampler) generate.Request {
 	r := generate.Request{
 		Prompt: t.prompt.ids, Tokens: t.max, EOS: s.model.Tokenizer.EOS(), Sampler: sampler,
@@ -177,7 +177,7 @@ func (t *text) request(ctx context.Context, s *Server, q *completionRequest, sam
 	}
 	if t.scores != nil {
 		r.Scores = true
-		// An end of text is a new token, too: harnesses that ask for one leave the last out.
+		// An end of text is a new token, too: harnesses that request one leave out the last one.
 		r.EndOfText = func(scores []float32) { t.begin(); t.scores.add(r.EOS, scores) }
 	}
 	if q.Echo && t.scores != nil {
@@ -194,7 +194,7 @@ func (t *text) request(ctx context.Context, s *Server, q *completionRequest, sam
 	return r
 }
 
-// begin puts an echo of the prompt before what follows it.
+// begin puts an echo of the prompt before its continuation.
 func (t *text) begin() {
 	if !t.begun {
 		t.begun = true
@@ -227,5 +227,5 @@ func (t *text) fail(err error) {
 	t.end()
 }
 
-// valid is text for JSON: each byte that is no character's becomes U+FFFD.
+// valid returns text for JSON: each byte that is not part of a character becomes U+FFFD.
 func valid(text []byte) string { return string([]rune(string(text))) }

@@ -15,7 +15,7 @@ import (
 	"github.com/sambatrain/sambatrain/internal/train"
 )
 
-// ask sends a request of any path, and decodes the answer, which must be good, into v.
+// ask sends a request to any path, and decodes the answer, which must be successful, into v.
 func ask(t *testing.T, method, url, body string, v any) {
 	t.Helper()
 	r, err := http.NewRequest(method, url, strings.NewReader(body))
@@ -33,8 +33,8 @@ func ask(t *testing.T, method, url, body string, v any) {
 	}
 }
 
-// conditionals are the log-probabilities of ids[1:], and what the likeliest successor of
-// each of ids is.
+// conditionals returns the log-probabilities of ids[1:], and the likeliest successor of each of
+// ids.
 func conditionals(t *testing.T, m *train.Model, ids []int32) (logprobs []float64, best []int32) {
 	t.Helper()
 	e, err := generate.New(m.Device, m.Memory, m.Model, generate.Config{})
@@ -62,9 +62,9 @@ func conditionals(t *testing.T, m *train.Model, ids []int32) (logprobs []float64
 	return logprobs, best
 }
 
-// harness scores continuations of contexts as lm-evaluation-harness's local-completions
-// does: token ids with the continuation's at the end, one new token, whose entry it leaves
-// out, and sums from the context's length on.
+// harness scores continuations of contexts like lm-evaluation-harness's local-completions: token
+// ids with the continuation's at the end, one new token, whose entry it leaves out, and sums
+// starting at the context's length.
 func harness(t *testing.T, url string, prompts any, contexts []int) (sums []float64, greedy []bool) {
 	t.Helper()
 	text, err := json.Marshal(map[string]any{"model": "tiny", "prompt": prompts, "temperature": 0, "max_tokens": 1, "logprobs": 1, "seed": 1234, "echo": true})
@@ -99,7 +99,7 @@ func harness(t *testing.T, url string, prompts any, contexts []int) (sums []floa
 	return sums, greedy
 }
 
-// TestHarness: the sums that a harness makes of answers are the model's, for token ids with
+// TestHarness: the sums that a harness computes from answers are the model's, for token ids with
 // and without an end of text before them, for texts, and for the likeliest continuation.
 func TestHarness(t *testing.T) {
 	m := model(t)
@@ -131,12 +131,12 @@ func TestHarness(t *testing.T) {
 			}
 		}
 	}
-	// Texts, as with tokenized_requests=False: a context, and none but the end of text's name,
-	// which is what /detokenize makes of its id.
+	// Texts, as with tokenized_requests=False: a context, and no context except the name of the end
+	// of text, which is what /detokenize returns for its id.
 	logprobs, _ := conditionals(t, m, encode([]int32{256}, "hello, world"))
 	for _, c := range []struct {
 		text           string
-		context, first int // of what the harness counts, and of what the model says
+		context, first int // as the harness counts, and as the model does
 	}{{"hello, world", 5, 5}, {"<|endoftext|>hello, world", 1, 0}} {
 		want := 0.0
 		for _, x := range logprobs[c.first:] {
@@ -148,8 +148,8 @@ func TestHarness(t *testing.T) {
 	}
 }
 
-// TestFirstTokenHasNoLogprob: nothing stands before it, where the client sent ids; a text
-// stands behind an end of text.
+// TestFirstTokenHasNoLogprob: nothing comes before it if the client sent ids; a text comes after an
+// end of text.
 func TestFirstTokenHasNoLogprob(t *testing.T) {
 	url, _ := running(t, model(t), nil)
 	l := complete(t, url, `{"prompt": [97, 98], "max_tokens": 0, "echo": true, "logprobs": 1}`).Choices[0].Logprobs
@@ -162,7 +162,8 @@ func TestFirstTokenHasNoLogprob(t *testing.T) {
 	}
 }
 
-// TestTextOffsets: they count characters of the text, those of a character's later bytes too.
+// TestTextOffsets: they count characters of the text, including for tokens that are later bytes of
+// a character.
 func TestTextOffsets(t *testing.T) {
 	url, _ := running(t, model(t), nil)
 	c := complete(t, url, `{"prompt": [256, 97, 195, 169, 98, 226, 130, 99], "max_tokens": 0, "echo": true, "logprobs": 0}`).Choices[0]
@@ -174,7 +175,7 @@ func TestTextOffsets(t *testing.T) {
 	}
 }
 
-// TestTokenizerPaths: a harness can count tokens by the server, and find the end of text.
+// TestTokenizerPaths: a harness can count tokens with the server, and find the end of text.
 func TestTokenizerPaths(t *testing.T) {
 	url, _ := running(t, model(t), nil)
 	var info struct {
@@ -218,7 +219,7 @@ func TestTokenizerPaths(t *testing.T) {
 	}
 }
 
-// TestNoNumbers: the scores of a model that went to NaN are an error of the server.
+// TestNoNumbers: NaN logits of a broken model are an error of the server.
 func TestNoNumbers(t *testing.T) {
 	m := model(t)
 	if err := m.Memory.Write(graph.Params, 0, slices.Repeat([]float32{float32(math.NaN())}, 16*272)); err != nil {

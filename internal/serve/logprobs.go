@@ -10,12 +10,12 @@ import (
 	"github.com/sambatrain/sambatrain/data"
 )
 
-// endOfText is how this API spells the end-of-text token of any tokenizer.
+// endOfText is this API's spelling of the end-of-text token of any tokenizer.
 const endOfText = "<|endoftext|>"
 
-// logprobs are the API's log-probabilities, in nats, of the prompt's tokens where it is
-// echoed, and of the new ones. A token that nothing stands before has none: null. The likeliest
-// tokens have the token itself beside them.
+// logprobs are the API's log-probabilities, in nats, of the prompt's tokens if it is echoed, and of
+// the new ones. A token with nothing before it has none: null. The likeliest tokens are listed
+// along with the token itself.
 type logprobs struct {
 	Tokens        []string             `json:"tokens"`
 	TokenLogprobs []*float64           `json:"token_logprobs"`
@@ -27,19 +27,19 @@ func newLogprobs() *logprobs {
 	return &logprobs{Tokens: []string{}, TokenLogprobs: []*float64{}, TopLogprobs: []map[string]float64{}, TextOffset: []int{}}
 }
 
-// recorder collects the log-probabilities of a text's tokens as they come. A nil one
+// recorder collects the log-probabilities of a text's tokens as they arrive. A nil recorder
 // collects none.
 type recorder struct {
 	tok    data.Tokenizer
-	most   int // of the likeliest tokens
+	most   int // number of likeliest tokens
 	got    *logprobs
-	recent []int32 // the tokens before, on whose end a token's spelling depends
+	recent []int32 // the previous tokens, whose end a token's spelling depends on
 
 	characters int    // before part
-	part       []byte // of a character that is not complete
+	part       []byte // of an incomplete character
 }
 
-// newRecorder records a prompt's continuation, and the prompt where it is echoed.
+// newRecorder records a prompt's continuation, and the prompt if it is echoed.
 func newRecorder(tok data.Tokenizer, most int, p prompt, echo bool) *recorder {
 	r := &recorder{tok: tok, most: most, got: newLogprobs()}
 	switch {
@@ -53,10 +53,11 @@ func newRecorder(tok data.Tokenizer, most int, p prompt, echo bool) *recorder {
 	return r
 }
 
-// contextTokens is how many tokens are decoded before one, to see what it spells there.
+// contextTokens is the number of tokens that are decoded before one, to determine its spelling
+// there.
 const contextTokens = 8
 
-// add takes a token and the scores that it is one of.
+// add adds a token and the logits that it was chosen from.
 func (r *recorder) add(token int32, scores []float32) {
 	if r == nil {
 		return
@@ -71,7 +72,7 @@ func (r *recorder) add(token int32, scores []float32) {
 	own := float64(scores[token]) - lse
 	top := map[string]float64{}
 	for _, id := range append(likeliest(scores, r.most), token) {
-		// Of tokens that are spelt alike, the likeliest counts.
+		// Of tokens with the same spelling, the likeliest counts.
 		name := r.name(id)
 		if _, ok := top[name]; !ok {
 			top[name] = float64(scores[id]) - lse
@@ -92,7 +93,8 @@ func (r *recorder) append(token int32, own *float64, top map[string]float64) {
 	}
 }
 
-// place is where text begins, in characters: in the middle of one, where that one does.
+// place returns where text starts, in characters: if it starts within a character, where that one
+// does.
 func (r *recorder) place(text []byte) int {
 	at, begin := r.characters, len(r.part)
 	r.part = append(r.part, text...)
@@ -107,7 +109,7 @@ func (r *recorder) place(text []byte) int {
 	return at
 }
 
-// take returns what came since the last call.
+// take returns what was added since the last call.
 func (r *recorder) take() *logprobs {
 	if r == nil {
 		return nil
@@ -117,7 +119,7 @@ func (r *recorder) take() *logprobs {
 	return got
 }
 
-// likeliest are the n highest scores' ids, the highest first.
+// likeliest returns the ids of the n largest logits, the largest first.
 func likeliest(scores []float32, n int) []int32 {
 	var list []int32
 	for i, x := range scores {
@@ -134,14 +136,14 @@ func likeliest(scores []float32, n int) []int32 {
 	return list
 }
 
-// spell is the text that a token adds to those before it.
+// spell returns the text that a token adds to those before it.
 func (r *recorder) spell(id int32) []byte {
 	before := r.recent[max(0, len(r.recent)-contextTokens):]
 	all := spelt(r.tok, append(slices.Clone(before), id))
 	return all[min(len(spelt(r.tok, before)), len(all)):]
 }
 
-// spelt is the text of tokens, an end of text by its name.
+// spelt returns the text of tokens, with an end of text by its name.
 func spelt(tok data.Tokenizer, ids []int32) []byte {
 	var text []byte
 	for {
@@ -154,7 +156,7 @@ func spelt(tok data.Tokenizer, ids []int32) []byte {
 	}
 }
 
-// name is a token as the API has it: its text, or its bytes where these are no
+// name returns a token as the API represents it: its text, or its bytes if these are not
 // characters.
 func (r *recorder) name(id int32) string {
 	text := r.spell(id)

@@ -11,7 +11,7 @@ import (
 	"github.com/sambatrain/sambatrain/internal/generate"
 )
 
-// scarce is a device that has memory for so many elements of a program's states.
+// scarce is a device with memory for a limited number of elements of a program's states.
 type scarce struct {
 	graph.Device
 	states int
@@ -24,8 +24,8 @@ func (d scarce) Load(p *graph.Plan, m graph.Memory) (graph.Program, error) {
 	return d.Device.Load(p, m)
 }
 
-// TestNoMemory: a text for which the device has no memory, be it the prompt or what follows it,
-// fails alone. The others, and those that come after, are answered.
+// TestNoMemory: a text for which the device has no memory, for the prompt or for its continuation,
+// fails alone. The others, and later ones, are answered.
 func TestNoMemory(t *testing.T) {
 	m := model(t)
 	m.Model.Layers.Pattern[2].Mixer = "attn"

@@ -17,8 +17,8 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// decodeObject reads a JSON object into the struct that q points to, by the names of its tags
-// alone: keys that it lacks, and keys that come twice, are errors.
+// decodeObject reads a JSON object into the struct that q points to, by the names in its tags only:
+// unknown and duplicate keys are errors.
 func decodeObject(body []byte, q any) error {
 	if err := checkText(body); err != nil {
 		return err
@@ -78,7 +78,7 @@ func wrong(format string, args ...any) error {
 	return &apiError{status: http.StatusBadRequest, Message: fmt.Sprintf(format, args...)}
 }
 
-// broken is the error of a request that is not JSON.
+// broken returns the error for a request that is not JSON.
 func broken(err error) error {
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
@@ -99,7 +99,7 @@ func decodeValue(key string, value json.RawMessage, field any) error {
 	return bad(key, "must be %s, is %s", wanted(reflect.TypeOf(field).Elem()), value)
 }
 
-// wanted says what a key of a type takes.
+// wanted says what a key of a type accepts.
 func wanted(t reflect.Type) string {
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
@@ -117,8 +117,8 @@ func wanted(t reflect.Type) string {
 	return "an object with no other keys than " + t.Field(0).Tag.Get("json")
 }
 
-// checkText refuses what is no text, which encoding/json would read as U+FFFD: bytes that are
-// not UTF-8, and half of a pair of surrogates, as in "\ud83d".
+// checkText rejects what is not text, which encoding/json would read as U+FFFD: bytes that are not
+// UTF-8, and half of a surrogate pair, as in "\ud83d".
 func checkText(body []byte) error {
 	if !utf8.Valid(body) {
 		return wrong("the request is not UTF-8; bytes that are no characters can be sent as token ids")
@@ -127,7 +127,7 @@ func checkText(body []byte) error {
 		if at+6 > len(body) || body[at] != '\\' || body[at+1] != 'u' {
 			return 0
 		}
-		u, _ := strconv.ParseUint(string(body[at+2:at+6]), 16, 16) // an error is the JSON's
+		u, _ := strconv.ParseUint(string(body[at+2:at+6]), 16, 16) // errors are reported by the JSON decoder
 		return rune(u)
 	}
 	for at := 0; at < len(body); at++ {
@@ -136,7 +136,7 @@ func checkText(body []byte) error {
 		}
 		switch u := unit(at); {
 		case !utf16.IsSurrogate(u):
-			at++ // what is escaped
+			at++ // the escaped character
 		case utf16.DecodeRune(u, unit(at+6)) == utf8.RuneError:
 			return wrong(`the request has half of a character, \u%04x; surrogates come in pairs`, u)
 		default:

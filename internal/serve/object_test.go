@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// FuzzDecodeObject: whatever the body, it is refused as the client's fault or means what
-// encoding/json makes of it.
+// FuzzDecodeObject: any body is rejected as the client's fault or means what encoding/json decodes
+// from it.
 func FuzzDecodeObject(f *testing.F) {
 	for _, body := range []string{
 		``, `{}`, `{"prompt": "a😀\n", "max_tokens": 3, "temperature": 0.5, "stop": ["x"], "stream": true}`,

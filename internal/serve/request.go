@@ -37,9 +37,9 @@ type completionRequest struct {
 	Logprobs *int   `json:"logprobs"`
 	Echo     bool   `json:"echo"`
 	N        *int   `json:"n"`
-	User     string `json:"user"` // says who asks; nothing depends on it
+	User     string `json:"user"` // says who asks; it has no effect
 
-	// What this server does not do.
+	// What this server does not support.
 	BestOf           *int            `json:"best_of"`
 	Suffix           *string         `json:"suffix"`
 	PresencePenalty  *float64        `json:"presence_penalty"`
@@ -50,13 +50,13 @@ type completionRequest struct {
 	stops   []string
 }
 
-// prompt is the tokens that a text begins with.
+// prompt is the tokens that a text starts with.
 type prompt struct {
 	ids   []int32
-	begun bool // by an end of text that the client did not send
+	begun bool // with an end of text that the client did not send
 }
 
-// given is what the client sent.
+// given returns what the client sent.
 func (p prompt) given() []int32 {
 	if p.begun {
 		return p.ids[1:]
@@ -85,8 +85,8 @@ func (s *Server) read(w http.ResponseWriter, r *http.Request) (*completionReques
 	return q, s.checkLimits(q)
 }
 
-// decode reads a request's body into q, which must have all its keys, and checks the model
-// that it names.
+// decode reads a request's body into q, which must have all its keys, and checks the model that it
+// names.
 func (s *Server) decode(w http.ResponseWriter, r *http.Request, q any, model *string) error {
 	body, err := s.body(w, r)
 	if err != nil {
@@ -98,7 +98,7 @@ func (s *Server) decode(w http.ResponseWriter, r *http.Request, q any, model *st
 	return s.known(*model)
 }
 
-// body reads a request's body, which has a time to arrive.
+// body reads a request's body, which must arrive within a time limit.
 func (s *Server) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	c := http.NewResponseController(w)
 	c.SetReadDeadline(time.Now().Add(s.options.Arrival))
@@ -113,11 +113,11 @@ func (s *Server) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	case err != nil:
 		return nil, wrong("the request did not arrive whole")
 	}
-	c.SetReadDeadline(time.Time{}) // one that stayed would end the texts of this request
+	c.SetReadDeadline(time.Time{}) // otherwise it would end the texts of this request
 	return body, nil
 }
 
-// known refuses the name of another model.
+// known rejects the name of another model.
 func (s *Server) known(model string) error {
 	if model == "" || model == s.name {
 		return nil
@@ -142,7 +142,7 @@ func (q *completionRequest) unsupported() error {
 	return nil
 }
 
-// defaults fills in the API's, and checks numbers.
+// defaults fills in the API's defaults, and checks numbers.
 func (q *completionRequest) defaults() error {
 	if q.MaxTokens == nil {
 		q.MaxTokens = new(int)
@@ -202,9 +202,9 @@ func (q *completionRequest) readStops() error {
 	return nil
 }
 
-// readPrompts takes a string, a list of strings, a list of token ids or a list of such
-// lists. A prompt of text begins as documents do in training, behind an end of text; token
-// ids are taken as they are, so that a client can put one there or not.
+// readPrompts accepts a string, a list of strings, a list of token ids or a list of such lists. A
+// text prompt starts like documents in training, after an end of text; token ids are used as they
+// are, so that a client can decide whether there is one.
 func (q *completionRequest) readPrompts(tok data.Tokenizer) error {
 	texts, ids, err := q.promptLists()
 	if err != nil {
@@ -234,7 +234,7 @@ func (q *completionRequest) readPrompts(tok data.Tokenizer) error {
 
 func (q *completionRequest) promptLists() (texts []string, ids [][]int32, err error) {
 	var one string
-	if len(q.Prompt) == 0 || json.Unmarshal(q.Prompt, &one) == nil { // a null, too, is an empty text
+	if len(q.Prompt) == 0 || json.Unmarshal(q.Prompt, &one) == nil { // null also means an empty text
 		return []string{one}, nil, nil
 	}
 	if texts, err := listOf[string](q.Prompt); err == nil {
@@ -254,8 +254,8 @@ func (q *completionRequest) promptLists() (texts []string, ids [][]int32, err er
 	return nil, ids, err
 }
 
-// textPrompt is a text behind an end of text, which the client may have sent by its name: it
-// is then the client's.
+// textPrompt is a text after an end of text. The client may also have sent that by its name, in
+// which case it is part of the client's prompt.
 func textPrompt(tok data.Tokenizer, text string) (prompt, error) {
 	rest, sent := strings.CutPrefix(text, endOfText)
 	ids, err := tok.Encode([]int32{tok.EOS()}, []byte(rest))

@@ -73,7 +73,7 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
-// TestSlowBody: a client that doesn't send what it announced doesn't hold the server.
+// TestSlowBody: a client that doesn't send what it announced doesn't block the server.
 func TestSlowBody(t *testing.T) {
 	url, _ := running(t, model(t), func(o *Options) { o.Arrival = 50 * time.Millisecond })
 	c, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
@@ -87,5 +87,5 @@ func TestSlowBody(t *testing.T) {
 	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 408 Request Timeout") {
 		t.Errorf("%v %s", err, answer)
 	}
-	complete(t, url, `{"prompt": "x", "max_tokens": 50}`) // the deadline is the body's alone
+	complete(t, url, `{"prompt": "x", "max_tokens": 50}`) // the deadline applies only to the body
 }

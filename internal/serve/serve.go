@@ -20,26 +20,27 @@ import (
 	"github.com/sambatrain/sambatrain/internal/train"
 )
 
-// MaxOption is the most that a number in Options may be: of Context, one position is kept for
+// MaxOption is the largest value of a number in Options: for Context, one position is reserved for
 // the end of text before a prompt.
 const MaxOption = generate.MaxPositions - 1
 
 // Options are a server's limits.
 type Options struct {
-	// Name is what clients call the model.
+	// Name is the name of the model for clients.
 	Name string
-	// Rows is how many prompts go on together, and Chunk the tokens of a prompt in one call.
+	// Rows is the number of prompts that are continued together, and Chunk the number of tokens of
+	// a prompt in one call.
 	Rows, Chunk int
-	// Queue is how many prompts may wait beside those; more are refused with 429.
+	// Queue is the number of further prompts that may wait; more are refused with 429.
 	Queue int
-	// Context is the tokens of a prompt and its continuation at most.
+	// Context is the maximum number of tokens of a prompt and its continuation.
 	Context int
-	// Body is the bytes of a request at most.
+	// Body is the maximum number of bytes of a request.
 	Body int64
-	// Arrival is how long a request's body may take to arrive, and a client to take an answer
-	// or a part of it: one that takes nothing keeps others from their turn.
+	// Arrival is how long a request's body may take to arrive, and a client may take to accept an
+	// answer or a part of it: one that doesn't would block others.
 	Arrival time.Duration
-	// Grace is how long requests under way may take when the server is to stop.
+	// Grace is how long requests in progress may take when the server is stopped.
 	Grace time.Duration
 	Log   *slog.Logger
 }
@@ -60,8 +61,8 @@ func New(m *train.Model, o Options) *Server {
 	return &Server{model: m, options: o, name: o.Name, created: time.Now().Unix(), jobs: make(chan *job, o.Rows+o.Queue)}
 }
 
-// Serve answers on a listener until ctx ends; then it takes no new request, finishes
-// those under way, at most for the time of grace, and returns nil.
+// Serve answers on a listener until ctx ends; then it accepts no new requests, finishes those in
+// progress, at most for the grace period, and returns nil.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	c := generate.Config{
 		Rows: s.options.Rows, Chunk: s.options.Chunk, Positions: s.options.Context + 1, Precision: s.model.Precision} // 1 for an end of text before
@@ -101,8 +102,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return result
 }
 
-// room is an error where there is none for texts as long as clients are promised: one that grew
-// too long would end all.
+// room returns an error if there is no memory for texts as long as clients are promised: one that
+// grew too long would end all of them.
 func (s *Server) room(c generate.Config) error {
 	free, err := s.model.Device.FreeMemory()
 	if err != nil {
@@ -178,8 +179,8 @@ func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
 	answer(w, map[string]string{"status": "ok"})
 }
 
-// work continues texts until ctx ends: prompts join those under way as soon as there is
-// a row for them.
+// work continues texts until ctx ends: prompts join those in progress as soon as there is a row for
+// them.
 func (s *Server) work(ctx context.Context, b *generate.Batch) error {
 	for {
 		if b.Active() == 0 {
@@ -219,7 +220,7 @@ type job struct {
 	failed  func(error)
 }
 
-// add begins a job. Its own errors are its own; only those of the device end the work.
+// add starts a job. Its own errors affect only the job; only those of the device end the work.
 func (j *job) add(b *generate.Batch) error {
 	err := b.Add(j.ctx, j.request)
 	if err == nil {
@@ -237,14 +238,14 @@ func (j *job) add(b *generate.Batch) error {
 	return err
 }
 
-// noMemory is what a client is told of a text that the device has no memory for: full attention
-// keeps all of it.
+// noMemory is the error for a text that the device has no memory for: full attention keeps all of
+// it.
 func noMemory(err error) error {
 	code := "insufficient_memory"
 	return &apiError{status: http.StatusInsufficientStorage, Code: &code, Message: fmt.Sprintf("the server has no memory for a text of this length beside the others; send a shorter one, or try again later: %v", err)}
 }
 
-// answer writes v. What JSON can't say, as the scores of a model with NaN in it, is an error.
+// answer writes v. Values that JSON can't represent, such as NaN logits, are an error.
 func answer(w http.ResponseWriter, v any) {
 	text, err := plainjson.Line(v)
 	if err != nil {
@@ -272,7 +273,8 @@ type apiError struct {
 
 func (e *apiError) Error() string { return e.Message }
 
-// errorBody is the API's form of any error. Those that are no apiError are the server's own.
+// errorBody returns the API's form of any error. Those that are not an apiError are the server's
+// own.
 func errorBody(err error) map[string]*apiError {
 	e := &apiError{status: http.StatusInternalServerError, Message: err.Error()}
 	errors.As(err, &e)
@@ -291,7 +293,7 @@ func fail(w http.ResponseWriter, err error) {
 	body := errorBody(err)
 	text, err := plainjson.Line(body)
 	if err != nil {
-		text = nil // an apiError is all strings
+		text = nil // an apiError consists of strings
 	}
 	write(w, body["error"].status, text)
 }

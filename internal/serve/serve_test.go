@@ -27,8 +27,7 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// model is an untrained model. Its head is untied: a tied one would repeat a token for
-// ever.
+// model returns an untrained model. Its head is untied: a tied one would repeat a token forever.
 func model(t testing.TB) *train.Model {
 	t.Helper()
 	r := recipes.Defaults()
@@ -58,7 +57,7 @@ func model(t testing.TB) *train.Model {
 	return &train.Model{Recipe: &r, Checkpoint: &checkpoint.Checkpoint{}, Model: m, Tokenizer: tok, Device: dev, Memory: e.Memory()}
 }
 
-// TestRoom: what clients are promised must be there.
+// TestRoom: there must be memory for what clients are promised.
 func TestRoom(t *testing.T) {
 	m := model(t)
 	if free, err := m.Device.FreeMemory(); err != nil || free == 0 {
@@ -73,7 +72,8 @@ func TestRoom(t *testing.T) {
 	}
 }
 
-// running starts a server and returns its address, and what stops it and gives its error.
+// running starts a server and returns its address, and a function that stops it and returns its
+// error.
 func running(t testing.TB, m *train.Model, change func(o *Options)) (url string, stop func() error) {
 	t.Helper()
 	_, url, stop = serving(t, m, change)
@@ -123,7 +123,7 @@ func complete(t testing.TB, url, body string) completion {
 	return c
 }
 
-// encoded is a text's ids behind those of begin.
+// encoded returns a text's ids after those of begin.
 func encoded(t testing.TB, m *train.Model, begin []int32, text string) []int32 {
 	t.Helper()
 	ids, err := m.Tokenizer.Encode(begin, []byte(text))
@@ -133,7 +133,7 @@ func encoded(t testing.TB, m *train.Model, begin []int32, text string) []int32 {
 	return ids
 }
 
-// alone is what the model makes of a prompt by itself.
+// alone returns what the model generates from a prompt by itself.
 func alone(t testing.TB, m *train.Model, prompt string, n int) string {
 	t.Helper()
 	b, err := generate.NewBatch(m.Device, m.Memory, m.Model, generate.Config{})
@@ -207,8 +207,8 @@ func TestCompletions(t *testing.T) {
 	}
 }
 
-// TestLogprobs: those of an echoed prompt are the model's, which is what evaluation
-// harnesses add up.
+// TestLogprobs: those of an echoed prompt are the model's, which is what evaluation harnesses add
+// up.
 func TestLogprobs(t *testing.T) {
 	m := model(t)
 	url, _ := running(t, m, nil)
@@ -225,7 +225,7 @@ func TestLogprobs(t *testing.T) {
 			if math.Abs(*l.TokenLogprobs[i]-want[i]) > 1e-4 {
 				t.Errorf("token %d: %v, want %v", i, *l.TokenLogprobs[i], want[i])
 			}
-			// The likeliest, and the token itself where that is another.
+			// The likeliest, and the token itself if that is another one.
 			own, top := *l.TokenLogprobs[i], slices.Sorted(maps.Values(l.TopLogprobs[i]))
 			if top[0] != own || (len(top) == 1) != (likeliest[i] == ids[i+1]) || len(top) > 2 {
 				t.Errorf("token %d: %v, the likeliest %v", i, own, top)
@@ -237,7 +237,7 @@ func TestLogprobs(t *testing.T) {
 	}
 }
 
-// TestEndOfTextHasALogprob: it is the last of the new tokens, though it has no text.
+// TestEndOfTextHasALogprob: it is the last of the new tokens, although it has no text.
 func TestEndOfTextHasALogprob(t *testing.T) {
 	url, _ := running(t, model(t), nil)
 	for seed := range 40 {
@@ -286,7 +286,7 @@ func TestOtherPaths(t *testing.T) {
 	}
 }
 
-// TestQueueIsBounded: what does not fit is refused at once, and a client that goes away
+// TestQueueIsBounded: prompts that do not fit are refused at once, and a client that disconnects
 // makes room.
 func TestQueueIsBounded(t *testing.T) {
 	s, url, _ := serving(t, model(t), func(o *Options) { o.Rows, o.Queue, o.Context = 1, 1, 1<<20 })
@@ -321,7 +321,7 @@ func TestQueueIsBounded(t *testing.T) {
 	}
 }
 
-// TestStop: a request under way is finished, and no new one taken.
+// TestStop: a request in progress is finished, and no new one is accepted.
 func TestStop(t *testing.T) {
 	m := model(t)
 	url, stop := running(t, m, nil)
@@ -329,7 +329,7 @@ func TestStop(t *testing.T) {
 	stopped := make(chan error, 1)
 	text := ""
 	events(t, url, `{"prompt": "abc", "max_tokens": 300, "temperature": 0, "stream": true}`, func(i int, c completion) {
-		if i == 0 { // now it is under way
+		if i == 0 { // now it is in progress
 			go func() { stopped <- stop() }()
 		}
 		text += c.Choices[0].Text

@@ -9,8 +9,8 @@ import (
 	"github.com/sambatrain/sambatrain/internal/plainjson"
 )
 
-// parts are what a streamed answer is still to send. The worker never waits for a client
-// to take them.
+// parts are the parts of a streamed answer that are still to be sent. The worker never waits for a
+// client to accept them.
 type parts struct {
 	more chan struct{} // there is something to take
 
@@ -50,8 +50,8 @@ func (p *parts) take() ([]choice, error) {
 	return list, p.err
 }
 
-// streamed sends texts as they come, in server-sent events. Those of several texts take
-// turns, each with its index.
+// streamed sends texts as they are generated, as server-sent events. Several texts are interleaved,
+// each with its index.
 func (s *Server) streamed(w http.ResponseWriter, r *http.Request, q *completionRequest, c completion, texts []*text) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.Header().Set("Cache-Control", "no-cache")

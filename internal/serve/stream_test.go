@@ -12,14 +12,14 @@ import (
 	"time"
 )
 
-// stream posts a request and returns what its events say.
+// stream posts a request and returns the contents of its events.
 func stream(t *testing.T, url, body string) (all []completion) {
 	t.Helper()
 	events(t, url, body, func(_ int, c completion) { all = append(all, c) })
 	return all
 }
 
-// events posts a request and calls f with each of its events as it comes.
+// events posts a request and calls f with each of its events as it arrives.
 func events(t *testing.T, url, body string, f func(i int, c completion)) {
 	t.Helper()
 	r, err := http.Post(url+"/v1/completions", "application/json", strings.NewReader(body))
@@ -49,8 +49,8 @@ func events(t *testing.T, url, body string, f func(i int, c completion)) {
 	t.Fatalf("no [DONE] after %d events", n)
 }
 
-// TestStream: the parts of each text are what an answer in one piece has, and the tokens
-// are counted at the end.
+// TestStream: the parts of each text add up to the unstreamed answer, and the tokens are counted at
+// the end.
 func TestStream(t *testing.T) {
 	url, _ := running(t, model(t), nil)
 	for name, options := range map[string]string{
@@ -108,7 +108,7 @@ func TestStream(t *testing.T) {
 	}
 }
 
-// TestStalledClient: one that takes nothing of its answer makes room for others.
+// TestStalledClient: a client that doesn't accept its answer makes room for others.
 func TestStalledClient(t *testing.T) {
 	s, url, _ := serving(t, model(t), func(o *Options) { o.Rows, o.Queue, o.Context, o.Arrival = 1, 0, 1<<20, 200*time.Millisecond })
 	c, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))

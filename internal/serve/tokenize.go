@@ -5,15 +5,15 @@ import (
 	"net/http"
 )
 
-// tokenizerInfo says what a tokenizer's special tokens are called.
+// tokenizerInfo returns the names of a tokenizer's special tokens.
 func (s *Server) tokenizerInfo(w http.ResponseWriter, _ *http.Request) {
 	answer(w, map[string]any{
 		"vocab_size": s.model.Tokenizer.VocabSize(), "bos_token": nil, "eos_token": endOfText, "pad_token": nil,
 	})
 }
 
-// tokenize gives the ids of a text. As in a completion's prompt, they stand behind an end of
-// text, which the text may name; where add_special_tokens is false, only if it does.
+// tokenize returns the ids of a text. As in a completion's prompt, they come after an end of text,
+// which the text may name; if add_special_tokens is false, only if it does.
 func (s *Server) tokenize(w http.ResponseWriter, r *http.Request) {
 	q := struct {
 		Model   string  `json:"model"`
@@ -40,7 +40,7 @@ func (s *Server) tokenize(w http.ResponseWriter, r *http.Request) {
 	answer(w, map[string]any{"count": len(ids), "max_model_len": s.options.Context, "tokens": ids})
 }
 
-// detokenize gives the text of ids, an end of text by its name.
+// detokenize returns the text of ids, with an end of text by its name.
 func (s *Server) detokenize(w http.ResponseWriter, r *http.Request) {
 	q := struct {
 		Model  string          `json:"model"`

@@ -17,8 +17,8 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// Begin makes the recipe's run directory with a checkpoint of step 0, whose parameters
-// fill writes. Resume trains on from there.
+// Begin creates the recipe's run directory with a checkpoint of step 0, whose parameters fill
+// writes. Resume continues training from there.
 func Begin(r *recipes.Recipe, o Options, fill func(parameters []checkpoint.Tensor) error) error {
 	plan, err := generate.Plan(&r.Model, 1, 1, 1, layers.Precision{})
 	if err != nil {
@@ -52,11 +52,11 @@ func Begin(r *recipes.Recipe, o Options, fill func(parameters []checkpoint.Tenso
 	if err := keepTokenizer(r.Run.Out, r.Data.Tokenizer); err != nil {
 		return err
 	}
-	// The config comes last: a folder that has one holds a run.
+	// The config comes last: a folder that has one contains a run.
 	return wholefile.Write(filepath.Join(r.Run.Out, ConfigFile), resolved)
 }
 
-// claim makes and locks a run directory that must not hold a run already.
+// claim creates and locks a run directory that must not contain a run yet.
 func claim(dir string) (*checkpoint.Run, error) {
 	if err := checkVacant(dir); err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func claim(dir string) (*checkpoint.Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Again, because another process may have begun a run before the lock was taken.
+	// Checked again, because another process may have started a run before the lock was taken.
 	if err := checkVacant(dir); err != nil {
 		lock.Unlock()
 		return nil, err
@@ -76,12 +76,12 @@ func claim(dir string) (*checkpoint.Run, error) {
 	return lock, nil
 }
 
-// createMetrics starts the metrics of a run that has no config yet.
+// createMetrics creates the metrics of a run that has no config yet.
 func createMetrics(dir string) (*runlog.Metrics, error) {
 	path := filepath.Join(dir, MetricsFile)
 	m, err := runlog.Create(path)
 	if errors.Is(err, fs.ErrExist) {
-		// Left by a process that died before its run began.
+		// Left over from a process that died before its run began.
 		if err = os.Remove(path); err == nil {
 			m, err = runlog.Create(path)
 		}
@@ -89,7 +89,7 @@ func createMetrics(dir string) (*runlog.Metrics, error) {
 	return m, err
 }
 
-// checkVacant refuses a folder that holds a run.
+// checkVacant rejects a folder that contains a run.
 func checkVacant(dir string) error {
 	_, err := os.Stat(filepath.Join(dir, ConfigFile))
 	switch {

@@ -9,9 +9,9 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// TestBFloat16OnCPU: with run.dtype bfloat16 the CPU trains to losses near those of
-// float32 but not the same, with the same bits for any number of threads, and with no
-// rounded copy of the weights. With sublayers in float32 they are others again.
+// TestBFloat16OnCPU: with run.dtype bfloat16 the CPU trains to losses close to those of float32 but
+// not the same, with the same bits for any number of threads, and without a rounded copy of the
+// weights. With float32 sublayers the losses differ again.
 func TestBFloat16OnCPU(t *testing.T) {
 	const rows, seq, steps = 2, 40, 4
 	losses := func(dtype string, sublayers, threads int) []float64 {

@@ -7,15 +7,15 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// idle are keys of a recipe that change no bit of what a run computes; here also says where it
-// happens.
+// idle are the keys of a recipe that don't change any bit of a run's results; `here` also contains
+// the keys that say where it runs.
 var (
 	idle = []string{"run.out", "run.threads", "run.log_every", "run.memory_budget", "run.timeout", "run.tune_products"}
 	here = append(slices.Clone(idle), "run.device")
 )
 
-// changes are the keys of a recipe that differ from those of a checkpoint's, or why that
-// can't be said.
+// changes returns the keys in which a recipe differs from that of a checkpoint, or why they can't
+// be determined.
 func changes(is *recipes.Recipe, was []byte) []string {
 	before, err := parseWritten(was, "its recipe")
 	if err != nil {
@@ -24,8 +24,8 @@ func changes(is *recipes.Recipe, was []byte) []string {
 	return differences(is, before, here, func(d recipes.Difference) string { return fmt.Sprintf("%s: %s (was %s)", d.Key, d.A, d.B) })
 }
 
-// RecipeDifferences are the keys in which the recipes of two checkpoints differ, or why that can't
-// be said, a line each. Keys that change no result are left out.
+// RecipeDifferences returns the keys in which the recipes of two checkpoints differ, or why they
+// can't be determined, one per line. Keys that don't change results are left out.
 func RecipeDifferences(a, b []byte) []string {
 	var both [2]*recipes.Recipe
 	for i, text := range [][]byte{a, b} {
@@ -37,7 +37,7 @@ func RecipeDifferences(a, b []byte) []string {
 	return differences(both[0], both[1], idle, recipes.Difference.String)
 }
 
-// differences describes the keys in which a and b differ, without those of except.
+// differences describes the keys in which a and b differ, except those in `except`.
 func differences(a, b *recipes.Recipe, except []string, describe func(recipes.Difference) string) []string {
 	all, err := recipes.Differences(a, b)
 	if err != nil {

@@ -43,8 +43,8 @@ func TestChanges(t *testing.T) {
 	}
 }
 
-// TestChangedConfig: a recipe that is not the one of the checkpoint, be it by a flipped
-// bit, is told of.
+// TestChangedConfig: a recipe that differs from the checkpoint's, even by a flipped bit, is
+// reported.
 func TestChangedConfig(t *testing.T) {
 	r := recipe(t)
 	if _, err := Pretrain(t.Context(), r, quiet()); err != nil {
@@ -73,8 +73,8 @@ func TestChangedConfig(t *testing.T) {
 	}
 }
 
-// TestConfigBeforeFloat32Sublayers: a run in bfloat16 that began when there was no such key
-// continues with no sublayer in float32; others keep what auto stood for.
+// TestConfigBeforeFloat32Sublayers: a bfloat16 run that began before this key existed continues
+// without float32 sublayers; others keep the value that auto stood for.
 func TestConfigBeforeFloat32Sublayers(t *testing.T) {
 	r := recipe(t)
 	if err := errors.Join(r.Set("run.dtype=bfloat16"), r.Validate()); err != nil {
@@ -103,7 +103,7 @@ func TestConfigBeforeFloat32Sublayers(t *testing.T) {
 	}
 }
 
-// TestRecipeDifferences: keys that change no result are left out, a device is not.
+// TestRecipeDifferences: keys that don't change results are left out, a device is not.
 func TestRecipeDifferences(t *testing.T) {
 	r := recipe(t)
 	text := func(sets ...string) []byte {

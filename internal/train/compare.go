@@ -17,7 +17,7 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// Comparison is what several recipes made of the same tokens.
+// Comparison holds the results of several recipes on the same tokens.
 type Comparison struct {
 	Steps  int64      `json:"steps"`
 	Tokens int64      `json:"tokens"`
@@ -30,30 +30,30 @@ type Compared struct {
 	Name       string `json:"name"`
 	Run        string `json:"run"`
 	Parameters int64  `json:"parameters"`
-	// NonEmbedding leaves out the embedding and an untied head.
+	// NonEmbedding excludes the embedding and an untied head.
 	NonEmbedding int64  `json:"non_embedding"`
 	Device       string `json:"device,omitempty"`
 	// TokensPerSecond is the median of all training steps.
 	TokensPerSecond float64 `json:"tokens_per_s,omitempty"`
-	// Validation is one measurement for each of eval.lengths.
+	// Validation has one measurement for each of eval.lengths.
 	Validation []Measured `json:"validation,omitempty"`
-	// Error is why there are no results.
+	// Error says why there are no results.
 	Error string `json:"error,omitempty"`
 }
 
 // Measured is a validation on rows of Length tokens.
 type Measured struct {
-	Times       int     `json:"times"` // Length over the training's
+	Times       int     `json:"times"` // Length relative to that of training
 	Length      int     `json:"length"`
 	Loss        float64 `json:"loss"` // nats per token
 	Perplexity  float64 `json:"perplexity"`
 	BitsPerByte float64 `json:"bits_per_byte"`
 }
 
-// Compare trains each recipe in its own run directory, one after the other, and gathers
-// the results. A run that is finished is not trained again, and one that was stopped is
-// resumed. When one fails, the others are trained all the same, and its error stands
-// where its results would. Stopped is the error when ctx ends.
+// Compare trains each recipe in its own run directory, one after the other, and collects the
+// results. A finished run is not trained again, and a stopped one is resumed. If one fails, the
+// others are still trained, and its error takes the place of its results. The error is Stopped if
+// ctx ends.
 func Compare(ctx context.Context, list []*recipes.Recipe, o Options) (*Comparison, error) {
 	if !o.Place.Single() {
 		return nil, fmt.Errorf("compare: trains in one process, this is %v", o.Place)
@@ -88,11 +88,12 @@ func Compare(ctx context.Context, list []*recipes.Recipe, o Options) (*Compariso
 	return c, nil
 }
 
-// sameTask are the sections and keys in which compared recipes must agree. Of data, one
-// may check its shards' bytes where another does not.
+// sameTask are the sections and keys in which compared recipes must agree. In data, only the check
+// of the shards' bytes may differ.
 var sameTask = []string{"data.", "train.steps", "train.batch_size", "train.seed", "eval.rows", "eval.lengths"}
 
-// sameTokens refuses recipes that would not see the same tokens, or be measured alike.
+// sameTokens rejects recipes that would not see the same tokens, or not be measured in the same
+// way.
 func sameTokens(list []*recipes.Recipe) error {
 	names := map[string]bool{}
 	for _, r := range list {
@@ -113,7 +114,7 @@ func sameTokens(list []*recipes.Recipe) error {
 	return nil
 }
 
-// describe is what is known of a recipe before it is trained.
+// describe returns what is known about a recipe before it is trained.
 func describe(r *recipes.Recipe) (Compared, error) {
 	stack, err := r.Model.Sublayers()
 	if err != nil {
@@ -128,8 +129,8 @@ func describe(r *recipes.Recipe) (Compared, error) {
 	return Compared{Name: r.Name, Run: r.Run.Out, Parameters: n.Total, NonEmbedding: n.NonEmbedding}, nil
 }
 
-// Finish brings a recipe's run to its end from wherever it is: it begins it, or continues
-// it, or finds it finished.
+// Finish completes a recipe's run whatever its state: it starts it, continues it, or finds it
+// finished.
 func Finish(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error) {
 	dir := r.Run.Out
 	if _, err := os.Stat(filepath.Join(dir, ConfigFile)); errors.Is(err, fs.ErrNotExist) {
@@ -145,7 +146,7 @@ func Finish(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error) 
 	}
 	var sets []string
 	for _, d := range different {
-		// Where it computes may change between a stop and going on.
+		// The place of computation may change between stopping and continuing.
 		if !strings.HasPrefix(d.Key, "run.") {
 			return nil, fmt.Errorf("%s: holds a run of another recipe (%v); choose another folder with --out, or delete it", dir, d)
 		}
@@ -165,8 +166,7 @@ func Finish(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error) 
 	return Resume(ctx, dir, o, sets...)
 }
 
-// ReadResult is the result of a run that has done all its steps; fs.ErrNotExist where it
-// has not.
+// ReadResult returns the result of a run that has done all its steps, or fs.ErrNotExist.
 func ReadResult(dir string) (*Result, error) {
 	path := filepath.Join(dir, ResultFile)
 	text, err := os.ReadFile(path)

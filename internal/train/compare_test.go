@@ -14,7 +14,7 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// pair are two recipes on the same tokens, in folders of their own.
+// pair returns two recipes on the same tokens, in separate folders.
 func pair(t *testing.T, sets ...string) []*recipes.Recipe {
 	t.Helper()
 	a := recipe(t, append(sets, "eval.lengths=[1, 2]")...)
@@ -58,7 +58,7 @@ func TestCompare(t *testing.T) {
 			t.Errorf("%s: %+v, want %+v", row.Name, row.Validation, want)
 		}
 	}
-	// A process that died before it could report is asked to report again.
+	// A process that died before it could report must report again.
 	if err := os.Remove(filepath.Join(list[1].Run.Out, ResultFile)); err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func TestCompare(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(reported, c) {
 		t.Errorf("reported again: %+v, %v; was %+v", reported, err, c)
 	}
-	// What is finished is not trained again, on whatever device it would be.
+	// A finished run is not trained again, whatever its device would be.
 	before := records(t, list[0].Run.Out)
 	list[0].Run.Threads = 2
 	again, err := Compare(t.Context(), list, quiet())
@@ -99,11 +99,11 @@ func TestCompareStopped(t *testing.T) {
 	if !errors.As(err, &stopped) || stopped.Run != list[1].Run.Out || stopped.Step != 3 || !strings.Contains(err.Error(), "/other after step 3 and saved; continue with the same command") {
 		t.Fatalf("%v", err)
 	}
-	// Before it continues, too.
+	// Also when stopped before it continues.
 	if _, err := Compare(ctx, list, o); !errors.As(err, &stopped) || stopped.Step != -1 || !strings.Contains(err.Error(), "nothing is lost; continue with the same command") {
 		t.Fatalf("%v", err)
 	}
-	// On other workers and in less memory than before.
+	// With other workers and less memory than before.
 	list[1].Run.Threads, list[1].Run.MemoryBudget = 2, 1<<30
 	c, err := Compare(t.Context(), list, quiet())
 	if err != nil {
@@ -119,7 +119,7 @@ func TestCompareStopped(t *testing.T) {
 	}
 }
 
-// TestCompareGoesOn: a recipe that fails is told, and the others have results.
+// TestCompareGoesOn: a recipe that fails is reported, and the others have results.
 func TestCompareGoesOn(t *testing.T) {
 	list := pair(t)
 	list[0].Run.Device = "cuda"
@@ -133,7 +133,7 @@ func TestCompareGoesOn(t *testing.T) {
 	if !strings.Contains(c.Runs[0].Error, "run.device") || len(c.Runs[0].Validation) != 0 || c.Runs[1].Error != "" {
 		t.Errorf("%+v", c)
 	}
-	// On the CPU, it is done alone.
+	// On the CPU only this one is trained.
 	list[0].Run.Device = "cpu"
 	if c, err = Compare(t.Context(), list, quiet()); err != nil || c.Runs[0].Error != "" || len(c.Runs[0].Validation) != 2 {
 		t.Errorf("%+v, %v", c, err)
@@ -163,7 +163,7 @@ func TestCompareRefuses(t *testing.T) {
 			t.Errorf("%s: a run was begun", test.want)
 		}
 	}
-	// A folder with the run of another recipe is left as it is.
+	// A folder with the run of another recipe is left unchanged.
 	list := pair(t)
 	if _, err := Compare(t.Context(), list[:1], quiet()); err != nil {
 		t.Fatal(err)
@@ -175,7 +175,8 @@ func TestCompareRefuses(t *testing.T) {
 	}
 }
 
-// TestLossThatIsNoNumber: what has diverged unseen by the training loss has no result.
+// TestLossThatIsNoNumber: a model that has diverged without the training loss showing it has no
+// result.
 func TestLossThatIsNoNumber(t *testing.T) {
 	s := &session{recipe: recipe(t, "eval.lengths=[1, 2]"), step: 6}
 	if err := s.checkFinite([]score{{Loss: 1}, {Loss: 2}}); err != nil {

@@ -11,14 +11,14 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// NewDevice opens the device that a recipe's run section names. auto is the GPU
-// where there is one; log hears which it became.
+// NewDevice opens the device that a recipe's run section names. auto means the GPU if there is one;
+// log is told which device it is.
 func NewDevice(r recipes.Run, log *slog.Logger) (graph.Device, error) {
 	return newDevice(r, 0, log)
 }
 
-// newDevice is NewDevice for one of several processes of this machine, each with a GPU
-// of its own. A launcher may show each process its own GPU alone.
+// newDevice is NewDevice for one of several processes on this machine, each with its own GPU. A
+// launcher may show each process only its own GPU.
 func newDevice(r recipes.Run, localRank int, log *slog.Logger) (graph.Device, error) {
 	if r.Device != recipes.CPU {
 		ordinal := localRank
@@ -44,7 +44,7 @@ func newDevice(r recipes.Run, localRank int, log *slog.Logger) (graph.Device, er
 	}
 	dev, err := cpu.New(r.Threads)
 	if err != nil {
-		return nil, err // not dev, a nil pointer that would be no nil device
+		return nil, err // not dev: a nil pointer in an interface would not be a nil device
 	}
 	if r.Mixed() {
 		dev.RoundFactors()
@@ -52,7 +52,7 @@ func newDevice(r recipes.Run, localRank int, log *slog.Logger) (graph.Device, er
 	return dev, nil
 }
 
-// logTuned says where the algorithms of a GPU's products are from, if that is new.
+// logTuned logs where the algorithms of a GPU's products come from, if that is new.
 func logTuned(dev graph.Device, log *slog.Logger) {
 	gpu, ok := dev.(*cuda.Device)
 	if !ok {
@@ -63,8 +63,8 @@ func logTuned(dev graph.Device, log *slog.Logger) {
 	}
 }
 
-// mixedPlan reports whether a run of that precision keeps tensors in bfloat16. On the
-// CPU it doesn't: there, products round their factors (docs/adr/0006).
+// mixedPlan reports whether a run of that precision keeps tensors in bfloat16. On the CPU it
+// doesn't: there, products round their operands (docs/adr/0006).
 func mixedPlan(dev graph.Device, bfloat16 bool) bool {
 	_, onHost := dev.(*cpu.Device)
 	return bfloat16 && !onHost

@@ -8,8 +8,8 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// TestNewDevice holds on machines with a GPU and without: there is a device, or an
-// error that names the key.
+// TestNewDevice works on machines with and without a GPU: the result is a device, or an error that
+// names the key.
 func TestNewDevice(t *testing.T) {
 	for _, run := range []recipes.Run{
 		{Device: recipes.CPU, DType: recipes.Float32, Threads: 1},

@@ -12,8 +12,9 @@ import (
 	"github.com/sambatrain/sambatrain/optim"
 )
 
-// TestResetState: with the documents of rows kept apart, each token's logits are those of a row that holds its
-// document alone, for every mixer; and the gradients are the sums of the documents' own.
+// TestResetState: if the documents of rows are kept apart, each token's logits are those of a row
+// that contains only its document, for every mixer; and the gradients are the sums of those of the
+// documents.
 func TestResetState(t *testing.T) {
 	const rows, width, eos = 2, 40, 3
 	for _, mixers := range [][]string{{"mamba", "mlp", "swa", "mlp"}, {"attn"}, {"gla"}, {"retention", "swa"}, {"mega", "mlp"}, {"mlp"}} {
@@ -115,7 +116,8 @@ func TestResetState(t *testing.T) {
 	}
 }
 
-// TestResetStateRun: a run keeps documents apart where its recipe says so, and learns something else.
+// TestResetStateRun: a run keeps documents apart if its recipe says so, and then learns something
+// different.
 func TestResetStateRun(t *testing.T) {
 	whole, err := Pretrain(t.Context(), recipe(t), quiet())
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package train is the training loop: a model's programs on a device, the run
-// directory around them, and everything between two steps.
+// Package train contains the training loop: a model's programs on a device, the run directory
+// around them, and everything between two steps.
 package train
 
 import (
@@ -19,16 +19,15 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// What Step refuses.
+// The errors of Step for bad arguments.
 const (
 	noMicroBatch   = "train: %d rows of %d tokens do not divide into micro-batches of %d"
 	noAccumulation = "train: a step of %d micro-batches wants an engine made with Accumulate"
 	wantedTargets  = "train: %d tokens and %d targets for rows of %d"
 )
 
-// Engine is one model on one device: its parameters and moments, and the
-// programs that train and evaluate it. Its programs take rows of T tokens,
-// MicroBatch at a time.
+// Engine is one model on one device: its parameters and moments, and the programs that train and
+// evaluate it. Its programs process rows of T tokens, MicroBatch rows at a time.
 type Engine struct {
 	MicroBatch, SeqLen int
 
@@ -38,17 +37,17 @@ type Engine struct {
 	mem    graph.Memory
 	model  *layers.Model
 	optim  *optim.Optimizer
-	train  graph.Program // of a step's last micro-batch
-	more   graph.Program // of those before it
-	cast   graph.Program // weights to bfloat16, in mixed precision
+	train  graph.Program // for a step's last micro-batch
+	more   graph.Program // for the micro-batches before it
+	cast   graph.Program // rounds weights to bfloat16, in mixed precision
 	loss   [1]float32
-	count  [2]int32                  // what weigh tells
-	judge  func(loss float64) string // why an update should be left out; nil: none is
+	count  [2]int32                  // written by weigh
+	judge  func(loss float64) string // returns why an update should be skipped; nil: never
 	params []graph.ParamSlot
 	floats int // the length of Params and Grads
 
 	config EngineConfig
-	starts []int32 // of the documents in a micro-batch; nil where they are not kept apart
+	starts []int32 // of the documents in a micro-batch; nil if they are not kept apart
 
 	comm     graph.Comm
 	shard    optim.Shard
@@ -56,50 +55,50 @@ type Engine struct {
 	sent     []float32     // its input and result
 }
 
-// EngineConfig says what an engine is made for.
+// EngineConfig describes the use of an engine.
 type EngineConfig struct {
-	// MicroBatch is the rows, and SeqLen the tokens of a row, of one pass.
+	// MicroBatch is the number of rows, and SeqLen the number of tokens per row, of one pass.
 	MicroBatch, SeqLen int
 	// Accumulate: a step has several micro-batches, whose gradients are summed.
 	Accumulate bool
-	// Unequal: rows may have different numbers of targets. The micro-batches and processes of
-	// a step then weigh by theirs, so that how a batch is cut decides nothing.
+	// Unequal: rows may have different numbers of targets. The micro-batches and processes of a
+	// step are then weighted by their targets, so that the result doesn't depend on how a batch is
+	// divided.
 	Unequal bool
-	// Precision is what programs compute in. NewEngine makes of Mixed what it is on the
-	// device.
+	// Precision is the precision of the programs. NewEngine sets Mixed to its value on the device.
 	layers.Precision
-	// MemoryBudget is the bytes that parameters, gradients, moments and activations may
-	// take together: where they would take more, the backward pass computes activations
-	// again, which changes no bit. 0 is what the device has free.
+	// MemoryBudget is the number of bytes that parameters, gradients, moments and activations may
+	// take together. If they would take more, the backward pass recomputes activations, which
+	// changes no bits. 0 means the free memory of the device.
 	MemoryBudget int64
-	// Comm joins the processes of a data-parallel run, each with rows of its own; nil is
-	// a run of one process.
+	// Comm connects the processes of a data-parallel run, each with its own rows; nil means a run
+	// of one process.
 	Comm graph.Comm
-	// Shard is what each process keeps a part of, as in recipes.Run; empty is none.
+	// Shard says what is sharded over the processes, as in recipes.Run; empty means nothing.
 	Shard string
 	// ReduceBFloat16 sums gradients over processes in bfloat16. Only GPUs can.
 	ReduceBFloat16 bool
 
-	// ResetState keeps the documents of a row apart: no token sees another document.
-	// Each ends with the token EOS.
+	// ResetState keeps the documents of a row apart: no token sees another document. Each document
+	// ends with the token EOS.
 	ResetState bool
 	EOS        int32
 
-	bucket int   // elements; 0 is bucketElements
-	free   int64 // bytes of the device's memory; 0 is what it says
-	// copyOnDevice: the memory that MemoryBudget is of also holds what checkpoints are
+	bucket int   // elements; 0 means bucketElements
+	free   int64 // bytes of the device's memory; 0 means what it reports
+	// copyOnDevice: the memory that MemoryBudget refers to also holds the copy that checkpoints are
 	// written from.
 	copyOnDevice bool
 }
 
-// ConfigOf is what a recipe's training is made for.
+// ConfigOf returns the configuration for a recipe's training.
 func ConfigOf(r *recipes.Recipe) EngineConfig {
 	return EngineConfig{MicroBatch: r.Train.MicroBatch, SeqLen: r.Data.SeqLen, Accumulate: r.Train.MicroBatch < r.Train.BatchSize,
 		Precision: r.Precision(), MemoryBudget: int64(r.Run.MemoryBudget), ResetState: r.Data.ResetState,
 		Unequal: r.Data.Generate.Task != ""}
 }
 
-// NewEngine compiles the programs of m and allocates all memory that training takes.
+// NewEngine compiles the programs of m and allocates all memory that training needs.
 func NewEngine(dev graph.Device, m *layers.Model, o optim.AdamW, c EngineConfig) (*Engine, error) {
 	c.Mixed = mixedPlan(dev, c.Mixed)
 	if c.ReduceBFloat16 && !c.Mixed {
@@ -157,7 +156,7 @@ func NewEngine(dev graph.Device, m *layers.Model, o optim.AdamW, c EngineConfig)
 	return e, nil
 }
 
-// loadCast is the program that rounds all of Params to Shadow.
+// loadCast loads the program that rounds all of Params to Shadow.
 func loadCast(dev graph.Device, mem graph.Memory, n int) (graph.Program, error) {
 	g := layers.NewBuilder(layers.Precision{})
 	cast_weights.Apply(g, g.Whole(graph.Shadow, n/2), g.Whole(graph.Params, n))
@@ -168,8 +167,8 @@ func loadCast(dev graph.Device, mem graph.Memory, n int) (graph.Program, error) 
 	return dev.Load(plan, mem)
 }
 
-// WeightsWritten must follow any write to the parameters from outside: mixed
-// precision has a copy of them.
+// WeightsWritten must be called after any write to the parameters from outside: mixed precision has
+// a copy of them.
 func (e *Engine) WeightsWritten() error {
 	if e.cast == nil {
 		return nil
@@ -177,8 +176,8 @@ func (e *Engine) WeightsWritten() error {
 	return e.cast.Run()
 }
 
-// Init draws all parameters, several at a time. A parameter's values depend on the seed,
-// its name and its shape alone.
+// Init draws all parameters, several at a time. A parameter's values depend only on the seed, its
+// name and its shape.
 func (e *Engine) Init(seed uint64) error {
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
@@ -197,9 +196,8 @@ func (e *Engine) Init(seed uint64) error {
 	return e.WeightsWritten()
 }
 
-// Step does one optimizer step on tokens and targets, each rows x T, and returns
-// the mean loss in nats and the norm of the gradient before clipping. step counts
-// from 0. It allocates nothing.
+// Step does one optimizer step on tokens and targets, each rows x T, and returns the mean loss in
+// nats and the norm of the gradient before clipping. step counts from 0. It does not allocate.
 func (e *Engine) Step(step, total int64, tokens, targets []int32) (loss, norm float64, err error) {
 	n := e.MicroBatch * e.SeqLen
 	if len(tokens) != len(targets) || len(tokens) == 0 {
@@ -238,8 +236,8 @@ func (e *Engine) Step(step, total int64, tokens, targets []int32) (loss, norm fl
 	return loss, norm, err
 }
 
-// weigh tells the programs of a step how many targets its passes have together, in all
-// processes, where passes may differ in that.
+// weigh tells the programs of a step the total number of targets in its passes, over all processes,
+// if passes may differ in this.
 func (e *Engine) weigh(micro int, targets []int32) error {
 	if !e.config.weighs() {
 		return nil
@@ -258,7 +256,7 @@ func (e *Engine) weigh(micro int, targets []int32) error {
 	return e.train.WriteInts(inputCount, e.count[:])
 }
 
-// clearGradients makes room for a sum of gradients.
+// clearGradients zeroes gradients that will be accumulated.
 func (e *Engine) clearGradients() error {
 	if !e.accumulate {
 		return nil
@@ -266,7 +264,7 @@ func (e *Engine) clearGradients() error {
 	return e.mem.Clear(graph.Grads)
 }
 
-// run does one program on one micro-batch of rows of t tokens and reads its loss.
+// run runs one program on one micro-batch of rows of t tokens and reads its loss.
 func (e *Engine) run(p graph.Program, t int, tokens, targets []int32) error {
 	if err := p.WriteInts(inputTokens, tokens); err != nil {
 		return err
@@ -283,7 +281,7 @@ func (e *Engine) run(p graph.Program, t int, tokens, targets []int32) error {
 	return p.Read(resultLoss, e.loss[:])
 }
 
-// writeStarts says where documents start in rows of t tokens, if that is asked for.
+// writeStarts writes where documents start in rows of t tokens, if that is needed.
 func (e *Engine) writeStarts(p graph.Program, t int, tokens []int32) error {
 	if e.starts == nil {
 		return nil
@@ -305,12 +303,12 @@ func (e *Engine) writeStarts(p graph.Program, t int, tokens []int32) error {
 	return p.WriteInts(inputStarts, starts)
 }
 
-// Logits are the scores [B T V] of one micro-batch, where parameters are not sharded.
+// Logits returns the logits [B T V] of one micro-batch. Parameters must not be sharded.
 func (e *Engine) Logits(tokens []int32) ([]float32, error) {
 	return runLogits(e.dev, e.mem, e.model, e.MicroBatch, tokens, e.config.Precision)
 }
 
-// runLogits computes the scores of b rows of tokens once.
+// runLogits computes the logits of b rows of tokens once.
 func runLogits(dev graph.Device, mem graph.Memory, m *layers.Model, b int, tokens []int32, precision layers.Precision) ([]float32, error) {
 	plan, err := logitsPlan(m, b, len(tokens)/b, precision)
 	if err != nil {
@@ -330,8 +328,8 @@ func runLogits(dev graph.Device, mem graph.Memory, m *layers.Model, b int, token
 	return out, p.Read(resultLogits, out)
 }
 
-// Forward does the forward and backward pass of one micro-batch, without an
-// optimizer step, and returns the loss. The gradients are in region Grads.
+// Forward does the forward and backward pass of one micro-batch, without an optimizer step, and
+// returns the loss. The gradients are in region Grads.
 func (e *Engine) Forward(tokens, targets []int32) (float64, error) {
 	if err := e.weigh(1, targets); err != nil {
 		return 0, err
@@ -349,20 +347,19 @@ func (e *Engine) Device() graph.Device { return e.dev }
 // Memory holds the parameters, or this process's pieces of them.
 func (e *Engine) Memory() graph.Memory { return e.mem }
 
-// Model is what the engine trains.
+// Model returns the model that the engine trains.
 func (e *Engine) Model() *layers.Model { return e.model }
 
-// Plans are a step's: of its last micro-batch, of those before it, and of the update.
+// Plans returns a step's plans: of its last micro-batch, of those before it, and of the update.
 func (e *Engine) Plans() (last, more, update *graph.Plan) {
 	return e.train.Plan(), e.more.Plan(), e.optim.Plan()
 }
 
-// Precision is what the engine's programs compute in: Mixed where they keep tensors in
-// bfloat16.
+// Precision returns the precision of the engine's programs: Mixed if they keep tensors in bfloat16.
 func (e *Engine) Precision() layers.Precision { return e.config.Precision }
 
-// Params are the parameters' names and places.
+// Params returns the names and positions of the parameters.
 func (e *Engine) Params() []graph.ParamSlot { return e.params }
 
-// CountSkipped tells AdamW's bias correction how many updates were left out so far.
+// CountSkipped tells AdamW's bias correction how many updates have been skipped so far.
 func (e *Engine) CountSkipped(n int64) { e.optim.Skipped = n }

@@ -19,8 +19,8 @@ func wide() *layers.Model {
 	return m
 }
 
-// TestThreads trains on 1, 2 and 3 workers: every bit of the parameters, moments,
-// losses and norms must agree.
+// TestThreads trains with 1, 2 and 3 workers: every bit of the parameters, moments, losses and
+// norms must agree.
 func TestThreads(t *testing.T) {
 	const rows, seq = 4, 48
 	type outcome struct {
@@ -61,7 +61,7 @@ func TestThreads(t *testing.T) {
 // TestAccumulation trains on 8 rows at once and on 4 micro-batches of 2.
 func TestAccumulation(t *testing.T) {
 	const rows, seq, steps = 8, 24, 3
-	// A large eps keeps a gradient that is only rounding from becoming a whole step.
+	// With a large eps a gradient that is only rounding error doesn't become a full step.
 	o := adamw()
 	o.Eps = 1e-2
 	dev := device(t, 2)
@@ -137,8 +137,7 @@ func TestStepAllocatesNothing(t *testing.T) {
 	}
 }
 
-// TestInit: a parameter depends on the seed, its name and its shape, and on nothing
-// else of the run.
+// TestInit: a parameter depends only on the seed, its name and its shape.
 func TestInit(t *testing.T) {
 	draw := func(threads int, m *layers.Model, b, seq int, seed uint64) map[string][]float32 {
 		e, err := NewEngine(device(t, threads), m, adamw(), EngineConfig{MicroBatch: b, SeqLen: seq})
@@ -166,8 +165,8 @@ func TestInit(t *testing.T) {
 	if slices.Equal(want["model.layers.1.mixer.up_proj.weight"], want["model.layers.3.mixer.up_proj.weight"]) {
 		t.Error("two layers' up_proj hold the same numbers")
 	}
-	// Another model: what comes before and after a parameter must not matter. Output
-	// projections are left out, whose spread depends on the number of sublayers.
+	// Another model: what comes before and after a parameter must not matter. Output projections
+	// are excluded, because their spread depends on the number of sublayers.
 	longer := samba()
 	longer.Layers.Pattern = pattern("mamba", "mlp", "mlp", "mlp", "attn", "mlp", "mamba")
 	got := draw(1, longer, 1, 8, 7)
@@ -178,7 +177,7 @@ func TestInit(t *testing.T) {
 	}
 }
 
-// TestStepRefuses: what is not whole micro-batches is an error, and changes nothing.
+// TestStepRefuses: anything but complete micro-batches is an error, and changes nothing.
 func TestStepRefuses(t *testing.T) {
 	e := engine(t, device(t, 1), samba(), adamw(), 2, 8, false)
 	before := region(t, e, graph.Params)
@@ -192,14 +191,14 @@ func TestStepRefuses(t *testing.T) {
 	if diff := sameBits(region(t, e, graph.Params), before); diff != "" {
 		t.Error(diff)
 	}
-	// Without room for a sum, several micro-batches are an error too.
+	// Without memory for a sum, several micro-batches are an error too.
 	tokens, targets := batch(1, 4, 8, 61)
 	if _, _, err := e.Step(0, 1, tokens, targets); err == nil || !strings.Contains(err.Error(), "Accumulate") {
 		t.Errorf("two micro-batches without accumulation: %v", err)
 	}
 }
 
-// TestRestore puts a snapshot into another engine: both must go on alike.
+// TestRestore restores a snapshot in another engine: both must continue identically.
 func TestRestore(t *testing.T) {
 	const rows, seq = 2, 16
 	dir := t.TempDir()
@@ -246,7 +245,7 @@ func TestRestore(t *testing.T) {
 			t.Errorf("%v: %s", r, diff)
 		}
 	}
-	// Another model must not take it.
+	// Another model must not accept it.
 	narrow := samba()
 	narrow.MLP.DFF = 40
 	e := engine(t, dev, narrow, adamw(), rows, seq, false)
@@ -255,8 +254,8 @@ func TestRestore(t *testing.T) {
 	}
 }
 
-// TestLogits: the parallel logits' cross-entropy is the loss that training and
-// evaluation report.
+// TestLogits: the cross-entropy of the parallel logits is the loss that training and evaluation
+// report.
 func TestLogits(t *testing.T) {
 	const rows, seq = 2, 16
 	e := engine(t, device(t, 1), samba(), adamw(), rows, seq, false)

@@ -13,8 +13,8 @@ type validation struct {
 	set             *data.Dataset
 	eval            *Evaluator
 	rows            int
-	lengths         []int   // multiples of unit, rising from 1
-	unit            int     // the training's row length T
+	lengths         []int   // multiples of unit, increasing from 1
+	unit            int     // the row length T in training
 	buf             []int32 // (eval.Rows, eval.SeqLen+1)
 	tokens, targets []int32
 }
@@ -26,7 +26,7 @@ type score struct {
 	Tokens      int64
 }
 
-// newValidation is for rows of lengths times the engine's row length; set has blocks of
+// newValidation uses rows whose lengths are multiples of the engine's row length; set has blocks of
 // the longest.
 func newValidation(e *Engine, set *data.Dataset, rows int, lengths []int) (*validation, error) {
 	rows = int(min(int64(rows), set.Blocks()))
@@ -43,17 +43,17 @@ func newValidation(e *Engine, set *data.Dataset, rows int, lengths []int) (*vali
 		buf: make([]int32, n+eval.Rows), tokens: make([]int32, n), targets: make([]int32, n)}, nil
 }
 
-// run measures the loss on rows that are spread evenly over the split, the same ones
-// each time: one score for each length, of the first tokens of each row. No token sees a
-// later one, so one pass over the longest rows gives them all. Each pass is done by watch.
+// run measures the loss on rows spread evenly over the split, always the same ones: one score for
+// each length, on the first tokens of each row. No token sees a later one, so one pass over the
+// longest rows gives all of them. Each pass is executed by watch.
 func (v *validation) run(watch func(pass func() error) error) ([]score, error) {
 	sums := make([]sum, len(v.lengths))
-	// Each process has every so manyth pass.
+	// The passes are distributed over the processes in turn.
 	for first := 0; first < v.rows; first += v.eval.Rows * v.engine.Processes() {
 		row := first + v.eval.Rows*v.engine.rank()
 		n := max(0, min(v.eval.Rows, v.rows-row))
 		if n == 0 && !v.engine.sharded(graph.Params) {
-			continue // but where processes need each other's parameters, all must pass
+			continue // where processes need each other's parameters, all must do the pass
 		}
 		if err := watch(func() error { return v.pass(row, n, sums) }); err != nil {
 			return nil, err
@@ -69,8 +69,8 @@ func (v *validation) run(watch func(pass func() error) error) ([]score, error) {
 	return scores, nil
 }
 
-// pass adds n rows, from the one numbered row on, to the sums. Rows that fill up the pass don't
-// count: their targets are -1.
+// pass adds n rows, starting at `row`, to the sums. Rows that only fill up the pass don't count:
+// their targets are -1.
 func (v *validation) pass(row, n int, sums []sum) error {
 	long := v.eval.SeqLen
 	for i := range n {
@@ -96,18 +96,18 @@ func (v *validation) pass(row, n int, sums []sum) error {
 	return nil
 }
 
-// rowsLost is the error of rows that can't be read.
+// rowsLost is the error for rows that can't be read.
 type rowsLost struct{ error }
 
 func (e *rowsLost) Unwrap() error { return e.error }
 
-// sum is what a score is made from.
+// sum holds the sums from which a score is computed.
 type sum struct {
 	nats          float64
 	tokens, bytes int64
 }
 
-// overProcesses adds the sums of all processes.
+// overProcesses adds up the sums of all processes.
 func (s *sum) overProcesses(e *Engine) error {
 	x := [exchanged]float64{s.nats, float64(s.tokens), float64(s.bytes)}
 	err := e.sums(&x)
@@ -123,7 +123,7 @@ func (s *sum) add(nll []float32, targets []int32, bytes int64) {
 	s.bytes += bytes
 }
 
-// splitRows takes rows of T+1 tokens apart into inputs and targets.
+// splitRows splits rows of T+1 tokens into inputs and targets.
 func splitRows(rows, tokens, targets []int32, t int) {
 	for i := range len(tokens) / t {
 		row := rows[i*(t+1) : (i+1)*(t+1)]
@@ -131,7 +131,7 @@ func splitRows(rows, tokens, targets []int32, t int) {
 	}
 }
 
-// counted is how many targets count.
+// counted returns how many targets count.
 func counted(targets []int32) int {
 	n := 0
 	for _, id := range targets {

@@ -7,8 +7,8 @@ import (
 	"github.com/sambatrain/sambatrain/data"
 )
 
-// TestValidation: the score of some rows doesn't depend on how many go through
-// the model at once, although the last micro-batch is then filled up.
+// TestValidation: the score of some rows doesn't depend on how many go through the model at once,
+// although the last micro-batch is then padded.
 func TestValidation(t *testing.T) {
 	const seq = 16
 	c := shards(t)
@@ -39,7 +39,7 @@ func TestValidation(t *testing.T) {
 			if want.Tokens != int64(v.rows)*seq || !(want.Loss > 0) {
 				t.Fatalf("%+v, want %d tokens", want, v.rows*seq)
 			}
-			// Some targets are ends of text, which are no byte.
+			// Some targets are ends of text, which have no bytes.
 			if bits := want.Loss / math.Ln2; !(want.BitsPerByte > bits) {
 				t.Errorf("%v bits per byte of %v bits per token", want.BitsPerByte, bits)
 			}
@@ -51,8 +51,8 @@ func TestValidation(t *testing.T) {
 	}
 }
 
-// TestValidationLengths: one pass over long rows gives what passes over their first
-// tokens alone give.
+// TestValidationLengths: one pass over long rows gives the same as passes over only their first
+// tokens.
 func TestValidationLengths(t *testing.T) {
 	const seq = 16
 	lengths := []int{1, 2, 3}
@@ -98,7 +98,7 @@ func TestValidationLengths(t *testing.T) {
 	}
 }
 
-// TestValidationBounds: more rows than there are means all of them.
+// TestValidationBounds: asking for more rows than there are means all of them.
 func TestValidationBounds(t *testing.T) {
 	m := samba()
 	m.VocabSize = 272

@@ -4,8 +4,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// Evaluator measures losses with an engine's parameters as they stand. Its rows may
-// be of another length than those of training.
+// Evaluator measures losses with an engine's current parameters. Its rows may have another length
+// than those of training.
 type Evaluator struct {
 	Rows, SeqLen int
 
@@ -27,8 +27,8 @@ func (e *Engine) NewEvaluator(b, t int) (*Evaluator, error) {
 	return &Evaluator{Rows: b, SeqLen: t, engine: e, program: p, nll: make([]float32, b*t)}, nil
 }
 
-// Run returns each token's cross-entropy in nats, Rows x SeqLen. The slice is good
-// until the next call.
+// Run returns each token's cross-entropy in nats, Rows x SeqLen. The slice is valid until the next
+// call.
 func (v *Evaluator) Run(tokens, targets []int32) ([]float32, error) {
 	if err := v.engine.run(v.program, v.SeqLen, tokens, targets); err != nil {
 		return nil, err

@@ -10,7 +10,7 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// begin gives the parameters of step 0: drawn, or those of the newest good checkpoint of
+// begin sets the parameters of step 0: random ones, or those of the newest good checkpoint of
 // train.from, with moments of zero.
 func (s *session) begin() error {
 	from := s.recipe.Train.From
@@ -41,8 +41,8 @@ func (s *session) begin() error {
 	return nil
 }
 
-// sameTokenizer is an error unless this recipe's tokenizer gives the ids of the one that a
-// run was trained with.
+// sameTokenizer returns an error unless this recipe's tokenizer gives the same ids as the one that
+// a run was trained with.
 func (s *session) sameTokenizer(run string, r *recipes.Recipe) error {
 	was, err := TokenizerOf(run, r)
 	if err != nil {
@@ -55,7 +55,7 @@ func (s *session) sameTokenizer(run string, r *recipes.Recipe) error {
 	return err
 }
 
-// sameJSON is an error unless a and b are the same as JSON.
+// sameJSON returns an error unless a and b are the same as JSON.
 func sameJSON(a, b any) error {
 	x, err := json.Marshal(a)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/sambatrain/sambatrain/internal/dist/disttest"
 )
 
-// TestFrom: a run that begins with another one's parameters has them at step 0, and moments of
-// zero; a damaged checkpoint is passed over, and a single one may be named.
+// TestFrom: a run that starts from another run's parameters has them at step 0, and moments of
+// zero; a damaged checkpoint is skipped, and a single one may be named.
 func TestFrom(t *testing.T) {
 	base := recipe(t)
 	if _, err := Pretrain(t.Context(), base, quiet()); err != nil {
@@ -73,8 +73,8 @@ func TestFrom(t *testing.T) {
 	}
 }
 
-// TestDamagedTogether: the first of several processes finds the checkpoint to go on from for
-// all, and passes over a damaged one.
+// TestDamagedTogether: the first of several processes finds the checkpoint to continue from for all
+// of them, and skips a damaged one.
 func TestDamagedTogether(t *testing.T) {
 	r := recipe(t, "train.batch_size=8", "train.micro_batch=2")
 	text, err := r.YAML()

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// TestFullDiskSaysWhatToDo: a run that began can go on where there is room again.
+// TestFullDiskSaysWhatToDo: a run that has begun can continue once there is space again.
 func TestFullDiskSaysWhatToDo(t *testing.T) {
 	for _, cause := range []error{syscall.ENOSPC, syscall.EDQUOT} {
 		full := fmt.Errorf("write runs/x/optimizer.safetensors: %w", cause)

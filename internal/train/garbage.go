@@ -6,13 +6,13 @@ import (
 	"runtime/debug"
 )
 
-// garbage is how much may pile up before it is collected, in bytes.
+// garbage is the amount that may accumulate before it is collected, in bytes.
 const garbage = 128 << 20
 
-// boundGarbage is called when a run's memory has been allocated. By default Go lets as
-// much garbage pile up as there is memory in use, and on a CPU that is the whole model:
-// the process would become twice as large. To collect it more often costs nothing, as
-// a model's memory holds no pointers. GOGC in the environment goes before.
+// boundGarbage is called after a run's memory has been allocated. By default Go lets as much
+// garbage accumulate as there is memory in use, and on a CPU that is the whole model: the process
+// would double in size. Collecting more often costs nothing, because a model's memory contains no
+// pointers. GOGC in the environment takes precedence.
 func boundGarbage() {
 	if os.Getenv("GOGC") != "" {
 		return
@@ -22,6 +22,6 @@ func boundGarbage() {
 	debug.SetGCPercent(gcPercent(m.HeapAlloc))
 }
 
-// gcPercent is the GOGC that bounds garbage where so many bytes are in use; that of a
-// small heap is Go's default.
+// gcPercent returns the GOGC that limits garbage when inUse bytes are in use; for a small heap it
+// is Go's default.
 func gcPercent(inUse uint64) int { return int(min(max(100*garbage/max(inUse, 1), 1), 100)) }

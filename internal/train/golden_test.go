@@ -15,9 +15,9 @@ import (
 
 var update = flag.Bool("update", false, "write the golden loss curves again, after a change of numerics")
 
-// TestLossCurve holds the first losses of the quickstart's model to the bit, on
-// every instruction set that the machine has. A refactor leaves them as they are; a
-// change of numerics updates them with -update and says why.
+// TestLossCurve checks the first losses of the quickstart's model bit for bit, on every instruction
+// set of this machine. A refactoring leaves them unchanged; a change of numerics updates them with
+// -update and explains why.
 func TestLossCurve(t *testing.T) {
 	r, err := recipes.Load("quickstart")
 	if err != nil {

@@ -12,25 +12,26 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// errSkipped is what Engine.Step returns where the guard left the update out.
+// errSkipped is returned by Engine.Step if the guard skipped the update.
 var errSkipped = errors.New("the update was left out")
 
-// guard decides which updates are left out, by train.guard. What it remembers is a
-// function of the losses alone, and is part of a checkpoint's state.
+// guard decides which updates are skipped, according to train.guard. Its memory depends only on the
+// losses and is part of a checkpoint's state.
 type guard struct {
 	recipes.Guard
 	guardState
 }
 
 type guardState struct {
-	// Skipped is the updates left out so far, and InARow the last of them in a row.
+	// Skipped is the number of updates skipped so far, and InARow how many of the most recent ones
+	// in a row.
 	Skipped int64 `json:"skipped"`
 	InARow  int   `json:"in_a_row"`
 	// Losses are those of the last updates that were done, oldest first.
 	Losses []float64 `json:"losses"`
 }
 
-// objection says why a loss should not be trained on; empty where nothing speaks against it.
+// objection says why a loss should not be trained on; empty if there is no reason.
 func (g *guard) objection(loss float64) string {
 	if g.SkipNonFinite && (math.IsNaN(loss) || math.IsInf(loss, 0)) {
 		return fmt.Sprintf("the loss is %v", loss)
@@ -38,7 +39,7 @@ func (g *guard) objection(loss float64) string {
 	if g.MaxZ == 0 || len(g.Losses) < g.Window {
 		return ""
 	}
-	mean, deviation := meanDeviation(g.Losses[len(g.Losses)-g.Window:]) // more, where the window was longer once
+	mean, deviation := meanDeviation(g.Losses[len(g.Losses)-g.Window:]) // more losses, if the window was longer before
 	if z := (loss - mean) / deviation; z > g.MaxZ {
 		return fmt.Sprintf("the loss %.4f is %.1f standard deviations above the last %d", loss, z, g.Window)
 	}
@@ -55,8 +56,8 @@ func meanDeviation(list []float64) (mean, deviation float64) {
 	return mean, math.Sqrt(deviation)
 }
 
-// verdict says why step's update was left out, from what Engine.Step returned; empty where
-// it was done. err is what ends the run.
+// verdict says why the update of a step was skipped, given the result of Engine.Step; empty if it
+// was done. err ends the run.
 func (g *guard) verdict(loss, norm float64, stepErr error) (skipped string, err error) {
 	switch {
 	case errors.Is(stepErr, errSkipped):
@@ -69,10 +70,10 @@ func (g *guard) verdict(loss, norm float64, stepErr error) (skipped string, err 
 	return "", stepErr
 }
 
-// errDiverged is a loss or a gradient that isn't finite, without a guard.
+// errDiverged is for a loss or gradient that isn't finite, without a guard.
 var errDiverged = errors.New("training has diverged")
 
-// count remembers a step.
+// count records a step.
 func (g *guard) count(loss float64, skipped bool) {
 	if skipped {
 		g.Skipped++
@@ -86,7 +87,7 @@ func (g *guard) count(loss float64, skipped bool) {
 	}
 }
 
-// abortion is the error of too many skips in a row, nil where there were fewer.
+// abortion returns the error for too many skips in a row, or nil.
 func (s *session) abortion(reason string) error {
 	g := &s.guard
 	if g.AbortAfter == 0 || g.InARow < g.AbortAfter {

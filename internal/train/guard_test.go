@@ -17,7 +17,7 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// state is all that training has learned.
+// state returns everything that training has learned.
 func state(t *testing.T, e *Engine) []checkpoint.Tensor {
 	t.Helper()
 	model, moments, err := e.Snapshot()
@@ -33,8 +33,8 @@ func equal(a, b []checkpoint.Tensor) bool {
 	})
 }
 
-// TestSkippedUpdate: a step that the guard objects to touches neither parameters nor
-// moments, and what follows is as if its batch had never been there.
+// TestSkippedUpdate: a step that the guard rejects changes neither parameters nor moments, and
+// training continues as if its batch had never existed.
 func TestSkippedUpdate(t *testing.T) {
 	const rows, seq = 2, 16
 	dev := device(t, 1)
@@ -66,7 +66,7 @@ func TestSkippedUpdate(t *testing.T) {
 	}
 }
 
-// TestNonFinite: a loss or gradient that isn't finite touches nothing either.
+// TestNonFinite: a loss or gradient that isn't finite changes nothing either.
 func TestNonFinite(t *testing.T) {
 	dev := device(t, 1)
 	e := engine(t, dev, samba(), adamw(), 2, 16, false)
@@ -114,8 +114,8 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// TestSpikes: only losses far above the last ones are objected to, once there are enough,
-// and those that were skipped are not among them.
+// TestSpikes: only losses far above the last ones are rejected, once there are enough of them, and
+// skipped ones are not counted among them.
 func TestSpikes(t *testing.T) {
 	g := guard{Guard: recipes.Guard{MaxZ: 3, Window: 4}}
 	var skipped []int
@@ -132,15 +132,15 @@ func TestSpikes(t *testing.T) {
 	if want := []float64{1, 1, 2, 0.1}; !slices.Equal(g.Losses, want) {
 		t.Errorf("remembers %v, want %v", g.Losses, want)
 	}
-	// A run that continues with a shorter window looks at the last losses alone.
+	// A run that continues with a shorter window only considers the last losses.
 	g = guard{Guard: recipes.Guard{MaxZ: 3, Window: 2}, guardState: guardState{Losses: []float64{40, 1, 2}}}
 	if want := "the loss 9.0000 is 15.0 standard deviations above the last 2"; g.objection(9) != want {
 		t.Errorf("objects %q, want %q", g.objection(9), want)
 	}
 }
 
-// TestAbort: a run that only skips ends with the last good checkpoint's name, and has each
-// skip on record.
+// TestAbort: a run that only skips ends with the name of the last good checkpoint, and every skip
+// is recorded.
 func TestAbort(t *testing.T) {
 	r := recipe(t, "train.steps=40", "optim.lr=1e25", "train.guard.skip_non_finite=true", "train.guard.abort_after=3", "eval.every=0", "checkpoint.every=1")
 	_, err := Pretrain(t.Context(), r, quiet())
@@ -175,8 +175,8 @@ func TestWithoutGuard(t *testing.T) {
 	}
 }
 
-// TestSaves: training waits for a copy in memory only, and for the save before where that
-// isn't done, and says so.
+// TestSaves: training only waits for a copy in memory, and for the previous save if it isn't
+// finished, and reports this.
 func TestSaves(t *testing.T) {
 	r := recipe(t, "train.steps=3")
 	lock, err := claim(r.Run.Out)
@@ -212,7 +212,7 @@ func TestSaves(t *testing.T) {
 	if _, ok := s.saver.ended(false); ok || s.saver.underway == nil {
 		t.Fatal("the save did not go on in the background")
 	}
-	// The snapshot is the save's own: what training does meanwhile is not in it.
+	// The snapshot belongs to the save: training in the meantime doesn't change it.
 	if err := s.engine.Init(99); err != nil {
 		t.Fatal(err)
 	}

@@ -6,39 +6,38 @@ import (
 	"time"
 )
 
-// halt notices that a run has come to a halt: a process that runs but comes no further, a
-// network that moves nothing, or a disk that does not answer, is waited for without end. What
-// is watched are spells: what a run does again and again, and what takes about as long each
-// time.
+// halt detects that a run no longer makes progress: otherwise a process that runs but gets nowhere,
+// a network that transfers nothing, or a disk that does not answer would be waited for forever. It
+// watches spells: activities that a run repeats and that take about the same time each time.
 type halt struct {
 	timeout time.Duration
 
 	mu       sync.Mutex
 	underway map[*spell]bool
-	longest  [spellKinds]time.Duration // that have ended
+	longest  [spellKinds]time.Duration // of the spells that have ended
 }
 
-// spell is one time that something watched is done.
+// spell is one occurrence of a watched activity.
 type spell struct {
 	kind  spellKind
 	what  string
 	since time.Time
 }
 
-// spellKind is what a spell is of.
+// spellKind is the kind of activity.
 type spellKind int
 
 const (
-	stepping   spellKind = iota // a step, with its wait for rows
+	stepping   spellKind = iota // a step, including the wait for its rows
 	validating                  // one pass of a validation, or the sum over the processes
-	onDisk                      // one operation on the disk, or a copy from the device
+	onDisk                      // one disk operation, or a copy from the device
 	spellKinds
 )
 
-// A spell may take several times as long as the longest one before it. The time-out must pass
-// twice: after once of it a process that died is known by its silence, which says more than a
-// halt. The first spell may take as long as kernels take to be loaded, and a library to connect;
-// one on the disk always may, as a sync takes as long as what was written before.
+// A spell may take several times as long as the longest one before it. The timeout must pass twice:
+// after the first one a process that died is recognized by its silence, which is more informative
+// than a halt. The first spell may take as long as loading kernels and connecting a library. A disk
+// operation always may, since a sync takes as long as everything that was written before.
 const (
 	slower    = 10
 	timeouts  = 2
@@ -70,13 +69,13 @@ func (h *halt) during(kind spellKind, what string, f func() error) error {
 	return f()
 }
 
-// disk watches an operation on the disk, which ends when what is returned is called.
+// disk watches a disk operation, which ends when the returned function is called.
 func (h *halt) disk(what string) (done func()) {
 	s := h.begins(onDisk, what, time.Now())
 	return func() { h.ends(s, time.Now()) }
 }
 
-// noticed says what is wrong, if something is: of several, what has lasted longest.
+// noticed says what is wrong, if anything: if several spells are too long, it names the longest.
 func (h *halt) noticed(now time.Time) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -93,8 +92,8 @@ func (h *halt) noticed(now time.Time) string {
 		worst.what, now.Sub(worst.since).Round(time.Second), h.longest[worst.kind].Round(time.Millisecond))
 }
 
-// stoodStill takes a time in which this process did not run at all, as on a virtual machine that is paused, out of the
-// spells under way.
+// stoodStill excludes from the current spells a time in which this process did not run at all, as
+// on a virtual machine that is paused.
 func (h *halt) stoodStill(d time.Duration) {
 	if d < h.timeout/2 {
 		return
@@ -106,7 +105,7 @@ func (h *halt) stoodStill(d time.Duration) {
 	}
 }
 
-// patience is how long a spell may last.
+// patience returns how long a spell may take.
 func (h *halt) patience(kind spellKind) time.Duration {
 	longest, least := h.longest[kind], timeouts*h.timeout
 	if longest == 0 || kind == onDisk {

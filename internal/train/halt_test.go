@@ -45,7 +45,7 @@ func TestHalt(t *testing.T) {
 	}
 }
 
-// TestHaltAmongOthers: of several spells under way, each is watched, and the longest is named.
+// TestHaltAmongOthers: of several concurrent spells, each is watched, and the longest is named.
 func TestHaltAmongOthers(t *testing.T) {
 	now := time.Now()
 	at := func(d time.Duration) time.Time { return now.Add(d) }
@@ -70,7 +70,7 @@ func TestHaltAmongOthers(t *testing.T) {
 	check(time.Hour, "")
 }
 
-// TestHaltAfterStandstill: the time in which the machine stands still counts for nothing.
+// TestHaltAfterStandstill: time in which the machine stands still doesn't count.
 func TestHaltAfterStandstill(t *testing.T) {
 	now := time.Now()
 	h := halt{timeout: time.Minute}
@@ -89,14 +89,14 @@ func TestHaltAfterStandstill(t *testing.T) {
 	}
 }
 
-// How the halt begins that TestHalted waits for, and the time-out by which it is noticed. That of
-// heartbeats is longer: a process that a busy machine lets wait is not lost for it.
+// How the halt that TestHalted waits for is caused, and the timeout by which it is detected. The
+// timeout of heartbeats is longer: a process that has to wait on a busy machine is not lost.
 const (
 	haltedAt    = "TRAIN_TEST_HALT"
 	haltedAfter = "TRAIN_TEST_HALT_AFTER"
 )
 
-// TestHalted: process 0 runs, and shows it, but comes no further after its second step: the other
+// TestHalted: process 0 runs and shows it, but makes no progress after its second step. The other
 // one waits for it in the next step, or in a validation. Both processes end.
 func TestHalted(t *testing.T) {
 	for _, c := range []struct{ name, want string }{
@@ -109,7 +109,8 @@ func TestHalted(t *testing.T) {
 	}
 }
 
-// haltsWith runs the recipe in two processes, both of which end with an error that begins as wanted.
+// haltsWith runs the recipe in two processes, both of which must end with an error that starts as
+// given.
 func haltsWith(t *testing.T, r *recipes.Recipe, after time.Duration, want string) {
 	t.Helper()
 	text, err := r.YAML()
@@ -122,7 +123,7 @@ func haltsWith(t *testing.T, r *recipes.Recipe, after time.Duration, want string
 	disttest.RunAborted(t, 2, "halt")
 }
 
-// stuck is a console that shows two steps and no more.
+// stuck is a console that shows two steps and then blocks.
 type stuck struct{ runlog.Console }
 
 func (s stuck) Step(r runlog.Record) {

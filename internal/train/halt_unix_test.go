@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// TestHaltedBeforeSteps: a disk that does not answer, which a pipe that nobody writes to stands for, is noticed while
-// data are prepared and while a checkpoint is read.
+// TestHaltedBeforeSteps: a disk that does not answer (simulated by a pipe that nobody writes to) is
+// detected while data are prepared and while a checkpoint is read.
 func TestHaltedBeforeSteps(t *testing.T) {
 	silence := func(path string) {
 		if err := os.Remove(path); err != nil {
@@ -21,7 +21,7 @@ func TestHaltedBeforeSteps(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const after = 300 * time.Millisecond // ten times for a disk
+	const after = 300 * time.Millisecond // ten times as long for a disk
 	t.Run("data", func(t *testing.T) {
 		r := recipe(t, "train.batch_size=8")
 		silence(filepath.Join(r.Data.Shards, "manifest.json"))

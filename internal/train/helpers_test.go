@@ -30,8 +30,7 @@ func device(t testing.TB, threads int) graph.Device {
 	return dev
 }
 
-// samba is one block of every mixer, with grouped heads and a window shorter than
-// the rows.
+// samba is one block of every mixer, with grouped heads and a window shorter than the rows.
 func samba() *layers.Model {
 	m := layers.Defaults()
 	m.VocabSize, m.DModel = 61, 32
@@ -61,7 +60,7 @@ func engine(t testing.TB, dev graph.Device, m *layers.Model, o optim.AdamW, b, s
 	return e
 }
 
-// adamw has a rate from the first step on, unlike the default's warm-up.
+// adamw has a nonzero rate from the first step on, unlike the default with its warm-up.
 func adamw() optim.AdamW {
 	o := optim.DefaultAdamW()
 	none := int64(0)
@@ -69,7 +68,7 @@ func adamw() optim.AdamW {
 	return o
 }
 
-// batch draws rows of tokens with their successors.
+// batch returns random rows of tokens with their successors.
 func batch(seed uint64, rows, seq, vocab int) (tokens, targets []int32) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	tokens, targets = make([]int32, rows*seq), make([]int32, rows*seq)
@@ -84,7 +83,7 @@ func batch(seed uint64, rows, seq, vocab int) (tokens, targets []int32) {
 	return tokens, targets
 }
 
-// region is a copy of a region's tensors by name.
+// region returns a copy of a region's tensors by name.
 func region(t testing.TB, e *Engine, r graph.Region) map[string][]float32 {
 	t.Helper()
 	m := map[string][]float32{}
@@ -97,7 +96,7 @@ func region(t testing.TB, e *Engine, r graph.Region) map[string][]float32 {
 	return m
 }
 
-// sameBits says where two sets of tensors differ, "" where they don't.
+// sameBits says where two sets of tensors differ, or "".
 func sameBits(a, b map[string][]float32) string {
 	if len(a) != len(b) {
 		return fmt.Sprintf("%d and %d tensors", len(a), len(b))
@@ -116,7 +115,7 @@ func sameBits(a, b map[string][]float32) string {
 	return ""
 }
 
-// furthest is the largest max|a-b| / max|b| of all tensors, and whose it is.
+// furthest returns the largest max|a-b| / max|b| of all tensors, and the name of the tensor.
 func furthest(a, b map[string][]float32) (worst float64, name string) {
 	for _, n := range sortedNames(a) {
 		d, top := 0.0, 0.0
@@ -163,7 +162,7 @@ func writeText(t *testing.T, dir, things string) {
 	}
 }
 
-// recipe is a whole run of a second's part in a folder of its own.
+// recipe returns a complete run that takes a fraction of a second, in its own folder.
 func recipe(t *testing.T, sets ...string) *recipes.Recipe {
 	t.Helper()
 	c := shards(t)

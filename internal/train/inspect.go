@@ -9,34 +9,34 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// Inspection is what a recipe's model takes, without running it.
+// Inspection says what a recipe's model requires, without running it.
 type Inspection struct {
 	Name      string `json:"name"`
 	Sublayers int    `json:"sublayers"`
-	// Precision is run.dtype, and which sublayers are left out of bfloat16.
+	// Precision is run.dtype, and which sublayers are exempt from bfloat16.
 	Precision  string     `json:"precision"`
 	Parameters Parameters `json:"parameters"`
-	// FLOPsPerToken is the work of forward and backward pass: 6 a weight of a matrix
-	// product, and 12 d a visible pair of an attention layer of width d.
+	// FLOPsPerToken is the work of the forward and backward pass: 6 per weight of a matrix product,
+	// and 12 d per visible pair in an attention layer of width d.
 	FLOPsPerToken float64 `json:"flops_per_token"`
 	TokensPerStep int64   `json:"tokens_per_step"`
 	Steps         int64   `json:"steps"`
 	Memory        Bytes   `json:"memory_bytes"`
-	// Recomputed is how many kernel calls the backward pass repeats so that the memory
-	// budget is kept, and RecomputedOps, of which ops.
+	// Recomputed is the number of kernel calls that the backward pass repeats to stay within the
+	// memory budget, and RecomputedOps counts them by op.
 	Recomputed    int            `json:"recomputed_calls"`
 	RecomputedOps map[string]int `json:"recomputed_ops,omitempty"`
 }
 
-// Parameters counts trained numbers.
+// Parameters counts trained parameters.
 type Parameters struct {
 	Total int64 `json:"total"`
-	// NonEmbedding leaves out the embedding and an untied head.
+	// NonEmbedding excludes the embedding and an untied head.
 	NonEmbedding int64  `json:"non_embedding"`
 	Parts        []Part `json:"parts"`
 }
 
-// Part is one kind of sublayer, or what stands beside them.
+// Part is one kind of sublayer, or something outside the sublayers.
 type Part struct {
 	Name       string `json:"name"`
 	Count      int    `json:"count"`
@@ -52,14 +52,13 @@ type Bytes struct {
 	// Activations is the arena of one micro-batch.
 	Activations int64 `json:"activations"`
 	Total       int64 `json:"total"`
-	// CheckpointCopy is what a run takes of the host's memory beside that, from its first
-	// checkpoint on: the copy of parameters and moments that is written while training
-	// continues. Several processes have a part of it each.
+	// CheckpointCopy is the additional host memory that a run needs from its first checkpoint on:
+	// the copy of parameters and moments that is written while training continues. Each of several
+	// processes has a part of it.
 	CheckpointCopy int64 `json:"checkpoint_copy"`
 }
 
-// Inspect compiles a recipe's model and counts. It allocates none of the memory
-// that it counts.
+// Inspect compiles a recipe's model and counts. It allocates none of the memory that it counts.
 func Inspect(r *recipes.Recipe) (*Inspection, error) {
 	plan, err := TrainPlan(&r.Model, ConfigOf(r))
 	if err != nil {
@@ -68,7 +67,7 @@ func Inspect(r *recipes.Recipe) (*Inspection, error) {
 	return InspectPlan(r, plan)
 }
 
-// InspectPlan counts a recipe's model whose pass over a micro-batch is plan.
+// InspectPlan counts a recipe's model, given the plan of its pass over a micro-batch.
 func InspectPlan(r *recipes.Recipe, plan *graph.Plan) (*Inspection, error) {
 	t := r.Data.SeqLen
 	stack, err := r.Model.Sublayers()
@@ -141,9 +140,9 @@ func partOf(param string, stack []layers.Sublayer) string {
 	return "final norm"
 }
 
-// FLOPsPerToken is the model's work per token, forward and backward, in rows of t
-// tokens. Convolution, scan, norms and activation functions don't count, nor does
-// an embedding that is only looked up.
+// FLOPsPerToken returns the model's work per token, forward and backward, in rows of t tokens.
+// Convolution, scan, norms and activation functions don't count, nor does an embedding that is only
+// looked up.
 func FLOPsPerToken(m *layers.Model, params []graph.ParamSlot, stack []layers.Sublayer, t int) float64 {
 	flops := 0.0
 	for _, p := range params {
@@ -152,7 +151,7 @@ func FLOPsPerToken(m *layers.Model, params []graph.ParamSlot, stack []layers.Sub
 			flops += 6 * float64(p.Shape.Size())
 		}
 	}
-	// A pair of tokens costs 6 a channel of the query and 6 a channel of the value.
+	// A pair of tokens costs 6 per channel of the query and 6 per channel of the value.
 	for _, s := range stack {
 		switch mixer := s.Mixer.(type) {
 		case layers.Attention:
@@ -170,6 +169,6 @@ func FLOPsPerToken(m *layers.Model, params []graph.ParamSlot, stack []layers.Sub
 	return flops
 }
 
-// pairsUpTo is the pairs of a token and one that it sees among n tokens that see all
+// pairsUpTo returns the number of pairs of a token and a visible one among n tokens that see all
 // before them.
 func pairsUpTo(n int) float64 { return float64(n) * float64(n+1) / 2 }

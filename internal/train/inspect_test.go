@@ -10,9 +10,9 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// TestInspect counts the models of Samba's paper and code (arXiv 2406.07522, Tables
-// 3, 11 and 12; microsoft/Samba, lit_gpt/config.py). The numbers are those of a
-// count by hand from these settings.
+// TestInspect counts the models of Samba's paper and code (arXiv 2406.07522, Tables 3, 11 and 12;
+// microsoft/Samba, lit_gpt/config.py). The expected numbers were counted by hand from these
+// settings.
 func TestInspect(t *testing.T) {
 	const (
 		at421M = "vocab_size: 32000\n  d_model: 1536\n  attention: {heads: 12, window: 2048}\n  mlp: {d_ff: 4096}\n"
@@ -27,7 +27,7 @@ func TestInspect(t *testing.T) {
 		name, model, pattern string
 		repeat               int
 		total, nonEmbedding  int64
-		gflops               float64 // a token in rows of 4096, 0 is not compared
+		gflops               float64 // per token in rows of 4096; 0 is not compared
 	}{
 		{"Samba 421M", at421M, hybrid, 6, 421_793_280, 372_641_280, 2.698},
 		{"Samba-NoPE 421M", strings.Replace(at421M, "window", "rope_base: 0, window", 1), hybrid, 6, 421_793_280, 372_641_280, 2.698},
@@ -76,12 +76,12 @@ func TestInspect(t *testing.T) {
 			if in.TokensPerStep != 512*4096 || in.Steps != 9536 {
 				t.Errorf("%d steps of %d tokens", in.Steps, in.TokensPerStep)
 			}
-			// Regions are padded between parameters, by less than a percent.
+			// There is padding between parameters in the regions, less than 1%.
 			m := in.Memory
 			if m.Parameters < 4*test.total || float64(m.Parameters) > 4.04*float64(test.total) {
 				t.Errorf("%d bytes of parameters for %d of them", m.Parameters, test.total)
 			}
-			// The gradients of 512 micro-batches are summed where they are computed.
+			// The gradients of 512 micro-batches are accumulated where they are computed.
 			if m.Gradients != m.Parameters || m.Optimizer != 2*m.Parameters || m.Activations <= 0 ||
 				m.Total != m.Parameters+m.Gradients+m.Optimizer+m.Activations || m.CheckpointCopy != 12*test.total {
 				t.Errorf("memory: %+v", m)
@@ -147,8 +147,8 @@ train: {steps: 1, batch_size: 2}
 	}
 }
 
-// TestFLOPsByWindow: a window that covers the rows costs what full attention does,
-// a shorter one less.
+// TestFLOPsByWindow: a window that covers the rows costs the same as full attention, a shorter one
+// less.
 func TestFLOPsByWindow(t *testing.T) {
 	flops := func(pattern string, window int) float64 {
 		r, err := recipes.Parse(fmt.Appendf(nil, `

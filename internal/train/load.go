@@ -14,7 +14,7 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// Model is a trained model, loaded to be used and not to be trained on.
+// Model is a trained model, loaded for use and not for further training.
 type Model struct {
 	Recipe     *recipes.Recipe
 	Checkpoint *checkpoint.Checkpoint
@@ -23,15 +23,15 @@ type Model struct {
 	Device     graph.Device
 	Memory     graph.Memory
 	Params     []graph.ParamSlot
-	// Precision is what programs of the model compute in, the same as in training.
+	// Precision is the precision of the model's programs, the same as in training.
 	Precision layers.Precision
 }
 
 // Close frees the device.
 func (m *Model) Close() error { return m.Device.Close() }
 
-// Newest is a run's recipe and its newest good checkpoint; of a checkpoint's own folder,
-// its recipe and itself. Damaged newer ones are reported to log. sets change keys of the
+// Newest returns a run's recipe and its newest good checkpoint or, given a checkpoint's folder, its
+// recipe and the checkpoint itself. Damaged newer ones are reported to log. sets change keys of the
 // recipe.
 func Newest(dir string, log *slog.Logger, sets ...string) (*recipes.Recipe, *checkpoint.Checkpoint, error) {
 	return newestOpened(checkpoint.Opener{}, dir, log, sets...)
@@ -53,9 +53,8 @@ func newestOpened(o checkpoint.Opener, dir string, log *slog.Logger, sets ...str
 	return r, c, err
 }
 
-// parseWritten reads the recipe that a run or a checkpoint was written with, where all keys
-// are told. If run.float32_sublayers is not, no sublayer was in float32: there was no such
-// key.
+// parseWritten reads the recipe that a run or checkpoint was written with, in which all keys are
+// given. If run.float32_sublayers is missing, no sublayer was in float32: the key did not exist.
 func parseWritten(text []byte, name string, sets ...string) (*recipes.Recipe, error) {
 	if !bytes.Contains(text, []byte("float32_sublayers:")) {
 		sets = append([]string{"run.float32_sublayers=0"}, sets...)
@@ -63,7 +62,7 @@ func parseWritten(text []byte, name string, sets ...string) (*recipes.Recipe, er
 	return recipes.Parse(text, name, sets...)
 }
 
-// TrainedConfig is the resolved recipe of a run directory, or of a checkpoint's folder.
+// TrainedConfig returns the resolved recipe of a run directory, or of a checkpoint's folder.
 func TrainedConfig(dir string, sets ...string) (*recipes.Recipe, error) {
 	if !checkpoint.Is(dir) {
 		return LoadConfig(dir, sets...)
@@ -87,20 +86,20 @@ func TrainedConfig(dir string, sets ...string) (*recipes.Recipe, error) {
 	return r, nil
 }
 
-// LoadModel loads a run's newest good checkpoint, or the one whose folder dir is, on its
-// recipe's device. sets change keys of the recipe, such as that device.
+// LoadModel loads a run's newest good checkpoint, or the checkpoint in folder dir, on its recipe's
+// device. sets change keys of the recipe, such as that device.
 func LoadModel(dir string, log *slog.Logger, sets ...string) (*Model, error) {
 	const tries = 10
 	for try := 1; ; try++ {
 		m, c, err := loadNewest(dir, log, sets)
-		// A run that goes on may have removed the checkpoint before it was read.
+		// A run in progress may have removed the checkpoint before it was read.
 		if err == nil || try == tries || c == nil || checkpoint.Is(dir) || !checkpoint.Gone(c.Dir) {
 			return m, err
 		}
 	}
 }
 
-// loadNewest also gives the checkpoint that it has chosen where it can't be loaded.
+// loadNewest also returns the checkpoint that it has chosen if that can't be loaded.
 func loadNewest(dir string, log *slog.Logger, sets []string) (*Model, *checkpoint.Checkpoint, error) {
 	r, c, err := Newest(dir, log, sets...)
 	if err != nil {
@@ -119,7 +118,7 @@ func loadNewest(dir string, log *slog.Logger, sets []string) (*Model, *checkpoin
 	return m, c, nil
 }
 
-// ArbitraryModel has weights that mean nothing, for measurements of speed.
+// ArbitraryModel has meaningless weights, for measurements of speed.
 func ArbitraryModel(r *recipes.Recipe, log *slog.Logger) (*Model, error) {
 	m := &Model{Recipe: r, Checkpoint: &checkpoint.Checkpoint{}, Model: &r.Model}
 	err := m.open(log, func(mem graph.Memory, p *graph.Plan) error {
@@ -141,8 +140,8 @@ func ArbitraryModel(r *recipes.Recipe, log *slog.Logger) (*Model, error) {
 	return m, nil
 }
 
-// open opens the recipe's device and memory, which write fills. After an error the
-// device is closed.
+// open opens the recipe's device and memory, which write fills. After an error the device is
+// closed.
 func (m *Model) open(log *slog.Logger, write func(graph.Memory, *graph.Plan) error) (err error) {
 	if m.Device, err = NewDevice(m.Recipe.Run, log); err != nil {
 		return err
@@ -172,9 +171,9 @@ func parametersOf(c *checkpoint.Checkpoint) func(graph.Memory, *graph.Plan) erro
 	}
 }
 
-// modelMemory is memory with a model's parameters, which write fills, and no moments.
+// modelMemory returns memory with a model's parameters, which write fills, and no moments.
 func modelMemory(dev graph.Device, m *layers.Model, p layers.Precision, write func(graph.Memory, *graph.Plan) error) (graph.Memory, error) {
-	// Any program of the model has the parameters' layout.
+	// Any program of the model has the same parameter layout.
 	plan, err := generate.Plan(m, 1, 1, 1, p)
 	if err != nil {
 		return nil, err
@@ -193,7 +192,7 @@ func modelMemory(dev graph.Device, m *layers.Model, p layers.Precision, write fu
 	return mem, cast.Run()
 }
 
-// Logits are the scores [T V] of each token's successors.
+// Logits returns the logits [T V] of each token's successor.
 func (m *Model) Logits(tokens []int32) ([]float32, error) {
 	return runLogits(m.Device, m.Memory, m.Model, 1, tokens, m.Precision)
 }

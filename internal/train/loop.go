@@ -17,7 +17,7 @@ import (
 	"github.com/sambatrain/sambatrain/internal/wholefile"
 )
 
-// run does the steps that are left, and what ends a run.
+// run does the remaining steps, and what ends a run.
 func (s *session) run(ctx context.Context) (*Result, error) {
 	r := s.recipe
 	var err error
@@ -31,7 +31,7 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 	if s.step > r.Train.Steps {
 		return nil, s.past()
 	}
-	finished := s.step == r.Train.Steps // resumed for what follows the last checkpoint
+	finished := s.step == r.Train.Steps // resumed for what comes after the last checkpoint
 	if finished {
 		s.options.Log.Info("all steps are already done; validating and sampling again, --set train.steps=... trains further", "steps", s.step)
 		if s.loss, err = lastLoss(filepath.Join(s.dir, MetricsFile)); err != nil {
@@ -62,14 +62,14 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 	return s.report(ctx, last, time.Since(started))
 }
 
-// past is the error of a run that has done more steps than it is asked for: they can't be undone.
+// past returns the error of a run that has done more steps than requested: they can't be undone.
 func (s *session) past() error {
 	dir := shell.Quote(s.dir)
 	return fmt.Errorf("train.steps: %d, and %s has done %d steps already; ask for more, or use an earlier checkpoint in place of the run: `sambatrain checkpoint ls %s` lists them",
 		s.recipe.Train.Steps, s.dir, s.step, dir)
 }
 
-// report writes the run's sample and its result, which comes last.
+// report writes the run's sample and its result; the result comes last.
 func (s *session) report(ctx context.Context, last []score, took time.Duration) (*Result, error) {
 	result := &Result{
 		Run: s.dir, Steps: s.step, Tokens: s.tokensAt(s.step), Parameters: s.parameters(),
@@ -96,7 +96,7 @@ func (s *session) report(ctx context.Context, last []score, took time.Duration) 
 	return result, wholefile.Write(filepath.Join(s.dir, ResultFile), text)
 }
 
-// checkFinite refuses a model whose loss is no number, which has no result to report.
+// checkFinite rejects a model whose loss isn't finite: it has no result to report.
 func (s *session) checkFinite(scores []score) error {
 	for i, v := range scores {
 		if math.IsNaN(v.Loss) || math.IsInf(v.Loss, 0) {
@@ -106,10 +106,10 @@ func (s *session) checkFinite(scores []score) error {
 	return nil
 }
 
-// position is the number of rows trained on.
+// position returns the number of rows trained on.
 func (s *session) position() int64 { return s.step * int64(s.recipe.Train.BatchSize) }
 
-// lastLoss is the training loss of the last step on record.
+// lastLoss returns the training loss of the last recorded step.
 func lastLoss(metrics string) (float64, error) {
 	records, _, err := runlog.Read(metrics)
 	if err != nil {
@@ -123,7 +123,7 @@ func lastLoss(metrics string) (float64, error) {
 	return 0, fmt.Errorf("%s: records no training step of a run that did them all; put it back, or delete the last checkpoint to do the steps after the one before again", metrics)
 }
 
-// medianSpeed is the tokens a second of the median training step on record.
+// medianSpeed returns the tokens per second of the median recorded training step.
 func medianSpeed(metrics string) (float64, error) {
 	records, _, err := runlog.Read(metrics)
 	if err != nil {
@@ -146,7 +146,7 @@ func (s *session) tokensAt(step int64) int64 {
 	return step * int64(s.recipe.Train.BatchSize) * int64(s.recipe.Data.SeqLen)
 }
 
-// stepBatch is a step's rows of this process.
+// stepBatch is this process's rows of a step.
 type stepBatch struct {
 	rows            []int32 // of T+1 tokens
 	tokens, targets []int32
@@ -180,8 +180,8 @@ func (s *session) steps(ctx context.Context) error {
 	return nil
 }
 
-// oneStep trains on the next batch and records how it went. stopping: a process of the run
-// was asked to stop.
+// oneStep trains on the next batch and records the result. stopping: a process of the run was asked
+// to stop.
 func (s *session) oneStep(ctx context.Context, loader *data.Loader, b *stepBatch) (stopping bool, err error) {
 	r := s.recipe
 	started := time.Now()
@@ -225,8 +225,8 @@ func (s *session) oneStep(ctx context.Context, loader *data.Loader, b *stepBatch
 	return stopping, s.skip(skipped)
 }
 
-// betweenSteps notes a save that has ended, and validates and saves where that is due. What
-// ends the run does both after the last step.
+// betweenSteps records a save that has ended, and validates and saves when that is due. After the
+// last step the end of the run does both.
 func (s *session) betweenSteps() error {
 	r := s.recipe
 	if v, ok := s.saver.ended(false); ok {
@@ -252,7 +252,7 @@ func (s *session) betweenSteps() error {
 	return nil
 }
 
-// skip counts the step, and tells of it where its update was left out for a reason.
+// skip counts the step, and reports it if its update was skipped.
 func (s *session) skip(reason string) error {
 	s.guard.count(s.loss, reason != "")
 	if reason == "" {
@@ -266,7 +266,7 @@ func (s *session) skip(reason string) error {
 	return s.abortion(reason)
 }
 
-// record writes to every log at once.
+// record writes to all logs.
 func (s *session) record(r runlog.Record) error {
 	if !s.first() {
 		return nil
@@ -284,7 +284,7 @@ func (s *session) validate() ([]score, error) {
 	scores, err := s.val.run(func(f func() error) error { return s.halt.during(validating, what, f) })
 	var lost *rowsLost
 	if errors.As(err, &lost) {
-		// Not saved: the run that goes on would have no record of this validation.
+		// Not saved: the run would continue without a record of this validation.
 		err = s.fromLast(what, err)
 	}
 	return scores, err
@@ -296,7 +296,7 @@ func (s *session) recordValidation(scores []score) error {
 		Loss: scores[0].Loss, BitsPerByte: scores[0].BitsPerByte, Longer: s.longer(scores), Sources: s.sources()}))
 }
 
-// sources are what training has read so far.
+// sources returns what training has read so far.
 func (s *session) sources() []runlog.Source {
 	var list []runlog.Source
 	for _, x := range s.train.Read(s.position()) {
@@ -306,7 +306,7 @@ func (s *session) sources() []runlog.Source {
 	return list
 }
 
-// longer are the scores of rows longer than the training's.
+// longer returns the scores of rows longer than those of training.
 func (s *session) longer(scores []score) []runlog.ValAt {
 	var list []runlog.ValAt
 	for i, v := range scores[1:] {
@@ -315,7 +315,7 @@ func (s *session) longer(scores []score) []runlog.ValAt {
 	return list
 }
 
-// dataLost saves, as the steps done so far are good, and says how to go on.
+// dataLost saves, since the steps done so far are good, and says how to continue.
 func (s *session) dataLost(cause error) error {
 	what := fmt.Sprintf("step %d", s.step+1)
 	if !s.alone() {
@@ -327,7 +327,7 @@ func (s *session) dataLost(cause error) error {
 	return fmt.Errorf("%s: %w; the steps before it are saved, continue with: sambatrain resume %s", what, cause, shell.Quote(s.dir))
 }
 
-// fromLast says why something can't be done, and how to go on.
+// fromLast says why something can't be done, and how to continue.
 func (s *session) fromLast(what string, cause error) error {
 	return fmt.Errorf("%s: %w; continue from the last checkpoint with: sambatrain resume %s", what, cause, shell.Quote(s.dir))
 }

@@ -9,14 +9,14 @@ import (
 )
 
 const (
-	// usable is the part of a device's free memory that a run may plan with: kernels
-	// want workspaces, and other programs a little.
+	// usable is the fraction of a device's free memory that a run may use: kernels need workspaces,
+	// and other programs a little.
 	usable = 0.95
 	budget = "run.memory_budget"
 )
 
-// persistentBytes is what a process keeps between steps for n parameters: weights,
-// gradients, both moments and mixed precision's copy of the weights, or its share of them.
+// persistentBytes returns what a process keeps between steps for n parameters: weights, gradients,
+// both moments and mixed precision's copy of the weights, or its share of them.
 func (c EngineConfig) persistentBytes(n int64) int64 {
 	weights, moments := 8*n, 8*n
 	if c.Mixed {
@@ -46,8 +46,8 @@ func (c EngineConfig) kept() string {
 	return "parameters, gradients and moments"
 }
 
-// limitArena divides a memory budget: what n parameters don't take is for the tensors
-// of a micro-batch.
+// limitArena divides a memory budget: what n parameters don't use is for the tensors of a
+// micro-batch.
 func limitArena(b *graph.Builder, c EngineConfig) error {
 	if c.MemoryBudget == 0 {
 		return nil
@@ -61,7 +61,7 @@ func limitArena(b *graph.Builder, c EngineConfig) error {
 	return nil
 }
 
-// explainLimit says what a plan that does not fit would take.
+// explainLimit says how much a plan that does not fit would take.
 func explainLimit(err error, c EngineConfig) error {
 	var limit *graph.LimitError
 	if !errors.As(err, &limit) {

@@ -9,8 +9,7 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// TestMemory: a model that the machine can't hold is an error, not the end of the
-// program.
+// TestMemory: a model that the machine can't hold is an error, not the end of the program.
 func TestMemory(t *testing.T) {
 	m := samba()
 	m.MLP.DFF = 1 << 30
@@ -24,8 +23,8 @@ func TestMemory(t *testing.T) {
 	}
 }
 
-// TestRepeatedLast: on a GPU, products and what moves memory are computed again before scans
-// and attention, which take longest for what they save.
+// TestRepeatedLast: on a GPU, products and ops limited by memory bandwidth are recomputed before
+// scans and attention, which take longest for the memory they save.
 func TestRepeatedLast(t *testing.T) {
 	r, err := recipes.Load("samba-421m", "train.batch_size=8", "train.micro_batch=8")
 	if err != nil {
@@ -49,8 +48,7 @@ func TestRepeatedLast(t *testing.T) {
 	}
 }
 
-// TestMemoryBudget: a step that computes activations again takes less memory and gives
-// the same bits.
+// TestMemoryBudget: a step that recomputes activations takes less memory and gives the same bits.
 func TestMemoryBudget(t *testing.T) {
 	const rows, seq, steps = 4, 48, 3
 	for _, mixers := range [][]string{

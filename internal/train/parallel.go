@@ -8,8 +8,8 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// bucketElements are the gradients that processes exchange at a time: 64 MB, long
-// enough for a network's full speed, short enough to begin early in the backward pass.
+// bucketElements is the number of gradients that processes exchange at a time: 64 MB, long enough
+// for the full speed of a network, short enough to start early in the backward pass.
 const bucketElements = 16 << 20
 
 func (c EngineConfig) processes() int {
@@ -27,8 +27,8 @@ func (c EngineConfig) buckets(n int) graph.Buckets {
 	return graph.NewBuckets(n, size, c.processes())
 }
 
-// shard leaves a plan's process pieces of the parameters, if that is asked for; train is
-// the training's plan, nil in the making of that.
+// shard leaves a plan's process only pieces of the parameters, if that is configured. train is the
+// training's plan, or nil when making that plan itself.
 func (c EngineConfig) shard(g *graph.Builder, train *graph.Plan) {
 	if c.Comm != nil && c.Shard == recipes.ShardFull {
 		g.SetSharding(optim.Sharding(c.Comm.Size(), c.ReduceBFloat16, train))
@@ -57,9 +57,9 @@ func (e *Engine) join(c EngineConfig, plan *graph.Plan) error {
 	return err
 }
 
-// loadMore is the program of the micro-batches before a step's last one: the same where
-// there is nothing to exchange, and where gradients are reduced after each one: there is no
-// room for all of a process's own.
+// loadMore loads the program for the micro-batches before a step's last one. It is the same program
+// if there is nothing to exchange, and if gradients are reduced after each micro-batch because a
+// process has no memory for all of its own.
 func (e *Engine) loadMore(c EngineConfig) (graph.Program, error) {
 	if !c.Accumulate || c.Comm == nil || c.Shard == recipes.ShardFull {
 		return e.train, nil
@@ -71,7 +71,7 @@ func (e *Engine) loadMore(c EngineConfig) (graph.Program, error) {
 	return e.dev.Load(plan, e.mem)
 }
 
-// Processes is how many processes train together.
+// Processes returns the number of processes that train together.
 func (e *Engine) Processes() int {
 	if e.comm == nil {
 		return 1
@@ -80,15 +80,15 @@ func (e *Engine) Processes() int {
 }
 
 const (
-	// exchanged is how many numbers the processes sum at a time.
+	// exchanged is the number of values that the processes sum at a time.
 	exchanged = 3
-	// float32Parts is how many float32 a float64 is the sum of.
+	// float32Parts is the number of float32 values whose sum represents a float64.
 	float32Parts = 3
 )
 
-// sums replaces x by its sum over the processes, which must all ask: exactly the float64
-// sum in the order of their ranks. What is summed on the device are float32, so each
-// process has places of its own, where the others add zeros.
+// sums replaces x by its sum over the processes, all of which must call it: exactly the float64 sum
+// in rank order. The device sums float32 values, so each process has its own positions, where the
+// others add zeros.
 func (e *Engine) sums(x *[exchanged]float64) error {
 	if e.comm == nil {
 		return nil
@@ -117,14 +117,14 @@ func (e *Engine) sums(x *[exchanged]float64) error {
 	return nil
 }
 
-// putParts writes x as a sum of float32, of which each holds what those before it round
+// putParts writes x as a sum of float32 values, each of which holds what the ones before it round
 // away.
 func putParts(parts []float32, x float64) {
 	for i := range float32Parts {
 		parts[i] = float32(x)
 		x -= float64(parts[i])
 		if math.IsNaN(x) || math.IsInf(x, 0) {
-			return // x is no number, or too large for one
+			return // x is not finite, or too large
 		}
 	}
 }
@@ -144,14 +144,14 @@ func (e *Engine) rank() int {
 	return e.comm.Rank()
 }
 
-// Sum is x summed over the processes, which must all ask.
+// Sum returns x summed over the processes, all of which must call it.
 func (e *Engine) Sum(x float64) (float64, error) {
 	all := [exchanged]float64{x}
 	err := e.sums(&all)
 	return all[0], err
 }
 
-// Mean is x averaged over the processes, which must all ask.
+// Mean returns x averaged over the processes, all of which must call it.
 func (e *Engine) Mean(x float64) (float64, error) {
 	sum, err := e.Sum(x)
 	return sum / float64(e.Processes()), err

@@ -12,7 +12,7 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// gpuAlone is a GPU, joined by NCCL to no other.
+// gpuAlone returns a GPU in an NCCL communicator of its own.
 func gpuAlone(t *testing.T) (*cuda.Device, graph.Comm) {
 	t.Helper()
 	dev, err := cuda.New(0)
@@ -30,9 +30,9 @@ func gpuAlone(t *testing.T) (*cuda.Device, graph.Comm) {
 	return dev, comm
 }
 
-// TestNCCLOfOne trains on a GPU that makes all calls of a run of several, which with one
-// process only copy, and compares with a GPU that makes none. Everything else is as with
-// several: gathers and reductions beside the kernels, in captured graphs.
+// TestNCCLOfOne trains on a GPU that makes all calls of a multi-process run, which with one process
+// only copy, and compares it with a GPU that makes none. Everything else is as with several
+// processes: gathers and reductions concurrent with the kernels, in captured graphs.
 func TestNCCLOfOne(t *testing.T) {
 	for _, mixed := range []bool{false, true} {
 		for _, micro := range []int{8, 2} {
@@ -56,7 +56,7 @@ func TestNCCLOfOne(t *testing.T) {
 					}
 					times := 1.0
 					if mixed {
-						times = 500 // a norm's last bit decides how a weight is rounded to bfloat16
+						times = 500 // the last bit of a norm decides how a weight is rounded to bfloat16
 					}
 					if err := got.near(want, times); err != nil {
 						t.Errorf("shard %s: %v", shard, err)

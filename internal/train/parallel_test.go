@@ -24,15 +24,16 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// TestProcesses trains a model in 2 and 4 processes, with and without a sharded
-// optimizer, and compares it with one process that sees all rows.
+// TestProcesses trains a model in 2 and 4 processes, with and without a sharded optimizer, and
+// compares it with one process that sees all rows.
 func TestProcesses(t *testing.T) {
 	for _, n := range []int{2, 4} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) { disttest.Run(t, n, "steps") })
 	}
 }
 
-// TestSums: numbers beyond float32 are summed exactly, and what is no number is told to all.
+// TestSums: numbers beyond float32 are summed exactly, and all processes learn of a NaN or
+// infinity.
 func TestSums(t *testing.T) { disttest.Run(t, 3, "sums") }
 
 func sumsTogether() error {
@@ -80,14 +81,14 @@ func TestParts(t *testing.T) {
 	}
 }
 
-// trained is what a run of a few steps leaves.
+// trained is the outcome of a few training steps.
 type trained struct {
 	params, moments []checkpoint.Tensor
 	losses, norms   []float64
 	nll             []float32 // of two other rows
 }
 
-// trainRows trains on this process's rows of a batch of 8, so many at a time.
+// trainRows trains on this process's rows of a batch of 8, `micro` at a time.
 func trainRows(comm graph.Comm, shard string, micro int) (*trained, error) {
 	dev, err := cpu.New(1)
 	if err != nil {
@@ -96,8 +97,8 @@ func trainRows(comm graph.Comm, shard string, micro int) (*trained, error) {
 	return trainShare(dev, EngineConfig{MicroBatch: micro, SeqLen: 24, Comm: comm, Shard: shard, bucket: 3000}, optim.DecayAll)
 }
 
-// trainShare is trainRows on a device, with c's micro-batches and decay of all parameters, or
-// of matrices.
+// trainShare is trainRows on a device, with c's micro-batches and weight decay of all parameters,
+// or of matrices.
 func trainShare(dev graph.Device, c EngineConfig, decayed string) (*trained, error) {
 	const rows, steps = 8, 3
 	seq := c.SeqLen
@@ -108,7 +109,7 @@ func trainShare(dev graph.Device, c EngineConfig, decayed string) (*trained, err
 	c.Accumulate = c.MicroBatch < share
 	o := adamw()
 	o.Decayed = decayed
-	o.Eps = 1e-2 // a gradient that is only rounding must not become a whole step
+	o.Eps = 1e-2 // a gradient that is only rounding error must not become a full step
 	e, err := NewEngine(dev, samba(), o, c)
 	if err != nil {
 		return nil, err
@@ -142,7 +143,7 @@ func trainShare(dev graph.Device, c EngineConfig, decayed string) (*trained, err
 	return r, err
 }
 
-// leaveOut leaves each of 8 rows another number of targets, and one row none.
+// leaveOut leaves each of 8 rows a different number of targets, and one row none.
 func leaveOut(targets []int32, seq int) {
 	for row := range len(targets) / seq {
 		for i := range seq * (7 - row) / 7 {
@@ -154,8 +155,8 @@ func leaveOut(targets []int32, seq int) {
 	}
 }
 
-// TestUnequalTargets: how a batch is cut changes neither loss nor gradients, though its rows
-// have different numbers of targets, and no bit where they have the same.
+// TestUnequalTargets: the division of a batch changes neither loss nor gradients, although its rows
+// have different numbers of targets, and no bits if they have the same number.
 func TestUnequalTargets(t *testing.T) {
 	train := func(micro int, unequal bool) *trained {
 		t.Helper()
@@ -256,9 +257,9 @@ func stepsTogether() error {
 	return comm.Close()
 }
 
-// roundedTogether trains with products in bfloat16 but in the first sublayers. Processes
-// begin as one process alone does, which to round everywhere would not; then a norm's last bit
-// decides how a factor is rounded.
+// roundedTogether trains with products in bfloat16 except in the first sublayers. The processes
+// start like a single one, which they would not if rounding were applied everywhere. Later the last
+// bit of a norm decides how an operand is rounded.
 func roundedTogether(comm graph.Comm) error {
 	rounded := func(comm graph.Comm, shard string, sublayers int) (*trained, error) {
 		dev, err := cpu.New(1)
@@ -294,8 +295,8 @@ func roundedTogether(comm graph.Comm) error {
 	return nil
 }
 
-// near compares with float32's rounding, or so many times it. What a process has may be a
-// part of what is wanted.
+// near compares within float32 rounding error, or `times` that. A process may have only a part of
+// what is wanted.
 func (r *trained) near(want *trained, times float64) error {
 	for i := range r.losses {
 		if math.Abs(r.losses[i]-want.losses[i]) > times*1e-6*want.losses[i] || math.Abs(r.norms[i]-want.norms[i]) > times*1e-5*want.norms[i] {
@@ -325,7 +326,7 @@ func (r *trained) near(want *trained, times float64) error {
 	return nil
 }
 
-// same compares to the bit.
+// same compares bit for bit.
 func (r *trained) same(want *trained) error {
 	if !slices.Equal(r.losses, want.losses) || !slices.Equal(r.norms, want.norms) || !slices.Equal(r.nll, want.nll) {
 		return fmt.Errorf("losses %v and norms %v, want %v and %v", r.losses, r.norms, want.losses, want.norms)

@@ -11,21 +11,19 @@ import (
 const (
 	inputTokens  = "tokens"
 	inputTargets = "targets"
-	inputCount   = "count"  // the targets and the passes of a step, see EngineConfig.Unequal
+	inputCount   = "count"  // the number of targets and of passes of a step, see EngineConfig.Unequal
 	inputStarts  = "starts" // of documents, see EngineConfig.ResetState
 	resultLoss   = "loss"
 	resultNLL    = "nll"
 	resultLogits = "logits"
 )
 
-// TrainPlan is the forward and backward pass over a step's last micro-batch, or its
-// only one.
+// TrainPlan is the forward and backward pass over a step's last or only micro-batch.
 func TrainPlan(m *layers.Model, c EngineConfig) (*graph.Plan, error) {
 	return trainPlan(m, c, true)
 }
 
-// trainPlan sums the gradients over the processes of a run where it is the last one of
-// a step.
+// trainPlan sums the gradients over the processes of a run if it is the last one of a step.
 func trainPlan(m *layers.Model, c EngineConfig, last bool) (*graph.Plan, error) {
 	g := layers.NewBuilder(c.Precision)
 	tokens, targets := g.Input(inputTokens, graph.Int32, c.MicroBatch, c.SeqLen), g.Input(inputTargets, graph.Int32, c.MicroBatch, c.SeqLen)
@@ -50,7 +48,8 @@ func trainPlan(m *layers.Model, c EngineConfig, last bool) (*graph.Plan, error) 
 	return plan, explainLimit(err, c)
 }
 
-// loss is what is differentiated: the mean over the targets of a pass, or its part of a step's.
+// loss returns what is differentiated: the mean over the targets of a pass, or its part of a
+// step's.
 func (c EngineConfig) loss(m *layers.Model, g *graph.Builder, tokens, targets graph.Tensor) graph.Tensor {
 	if !c.weighs() {
 		return m.Loss(g, tokens, targets)
@@ -58,7 +57,7 @@ func (c EngineConfig) loss(m *layers.Model, g *graph.Builder, tokens, targets gr
 	return m.PartLoss(g, tokens, targets, g.Input(inputCount, graph.Int32, 2))
 }
 
-// weighs reports whether a step is several passes that may have unequal numbers of targets.
+// weighs reports whether a step has several passes that may have unequal numbers of targets.
 func (c EngineConfig) weighs() bool { return c.Unequal && (c.Accumulate || c.processes() > 1) }
 
 // documents declares where documents start, if they are to be kept apart.
@@ -68,8 +67,8 @@ func (c EngineConfig) documents(g *graph.Builder, b, t int) {
 	}
 }
 
-// evalPlan is the forward pass over b rows of t tokens, in c's form. Where parameters are
-// sharded, they lie as in the training's plan.
+// evalPlan is the forward pass over b rows of t tokens, in c's form. Sharded parameters have the
+// layout of the training's plan.
 func evalPlan(m *layers.Model, c EngineConfig, train *graph.Plan, b, t int) (*graph.Plan, error) {
 	g := layers.NewBuilder(c.Precision)
 	c.shard(g, train)

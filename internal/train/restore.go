@@ -15,7 +15,7 @@ import (
 	"github.com/sambatrain/sambatrain/internal/shell"
 )
 
-// restore loads the newest good checkpoint and takes the metrics back to it.
+// restore loads the newest good checkpoint and truncates the metrics to it.
 func (s *session) restore() error {
 	c, err := s.found(s.dir, s.newest)
 	switch {
@@ -36,10 +36,10 @@ func (s *session) restore() error {
 	return s.together("take the metrics back to that step", s.reopenMetrics)
 }
 
-// opener opens checkpoints of which each read is watched.
+// opener opens checkpoints and watches each read.
 func (s *session) opener() checkpoint.Opener { return checkpoint.Opener{Watch: s.halt.disk} }
 
-// newest is the run's newest good checkpoint, nil where none was saved yet.
+// newest returns the run's newest good checkpoint, or nil if none has been saved yet.
 func (s *session) newest() (*checkpoint.Checkpoint, error) {
 	c, skipped, err := s.opener().Newest(s.dir)
 	for _, bad := range skipped {
@@ -54,8 +54,8 @@ func (s *session) newest() (*checkpoint.Checkpoint, error) {
 	return c, err
 }
 
-// found is a checkpoint below the folder root, or nil, which the first process finds for all:
-// only it reads every file to see that it is good.
+// found returns a checkpoint in folder root, or nil. The first process finds it for all: only that
+// process reads every file to verify it.
 func (s *session) found(root string, find func() (*checkpoint.Checkpoint, error)) (*checkpoint.Checkpoint, error) {
 	if !s.first() {
 		below, err := s.line.Share(nil)
@@ -78,7 +78,7 @@ func (s *session) found(root string, find func() (*checkpoint.Checkpoint, error)
 	return c, err
 }
 
-// reopenMetrics takes the metrics back to the step that the run continues from.
+// reopenMetrics truncates the metrics to the step that the run continues from.
 func (s *session) reopenMetrics() (err error) {
 	metrics := filepath.Join(s.dir, MetricsFile)
 	var cut runlog.Cut
@@ -98,17 +98,17 @@ func (s *session) reopenMetrics() (err error) {
 	return s.metrics.Append(runlog.EventRecord(int(s.step), time.Now(), runlog.EventResumed, s.resumedWith))
 }
 
-// Keys of a checkpoint's state: what identifies the shards, the seed of their order, and
-// what the guard remembers.
+// Keys of a checkpoint's state: what identifies the shards, the seed of their order, and the
+// guard's memory.
 const (
 	dataKey  = "data"
 	seedKey  = "data_seed"
 	guardKey = "guard"
 )
 
-// continueFrom loads a checkpoint. The batches must be those that the run was trained
-// on, unless the options allow others, and the position in them what the recipe gives
-// for the checkpoint's step: otherwise rows would be left out or seen twice.
+// continueFrom loads a checkpoint. The batches must be those that the run was trained on, unless
+// the options allow others, and the position in them must be the one that the recipe gives for the
+// checkpoint's step: otherwise rows would be skipped or seen twice.
 func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
 	s.step, s.saved = c.State.Step, c.Dir
 	if s.step == 0 {
@@ -154,8 +154,7 @@ func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
 	return err
 }
 
-// dataChange says in what the batches that follow a checkpoint are others than those
-// before it; "" where they are the same.
+// dataChange says how the batches after a checkpoint differ from those before it; "" if they don't.
 func (s *session) dataChange(c *checkpoint.Checkpoint) (string, error) {
 	var was string
 	if err := json.Unmarshal(c.State.Extra[dataKey], &was); err != nil {
@@ -166,7 +165,7 @@ func (s *session) dataChange(c *checkpoint.Checkpoint) (string, error) {
 	}
 	text, ok := c.State.Extra[seedKey]
 	if !ok {
-		return "", nil // written before the seed was
+		return "", nil // written before the seed was saved
 	}
 	var seed uint64
 	if err := json.Unmarshal(text, &seed); err != nil {

@@ -16,12 +16,12 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// TestResumeExact: whatever a recipe says, a run that is stopped and resumed, twice, ends with
-// the parameters and moments of one that never stopped, to the bit.
+// TestResumeExact: whatever the recipe, a run that is stopped and resumed, twice, ends with the
+// parameters and moments of an uninterrupted one, bit for bit.
 func TestResumeExact(t *testing.T) {
 	for name, c := range map[string]struct {
 		sets  []string
-		shows func(r *recipes.Recipe) bool // that the run did what it is here for
+		shows func(r *recipes.Recipe) bool // reports whether the run did what this case tests
 	}{
 		"cosine":       {[]string{"optim.schedule=cosine"}, nil},
 		"linear":       {[]string{"optim.schedule=linear"}, nil},
@@ -60,7 +60,7 @@ func TestResumeExact(t *testing.T) {
 				t.Fatal(err)
 			}
 			d, err := checkpoint.Diff(newest(t, parts.Run.Out), newest(t, whole.Run.Out), RecipeDifferences)
-			// Recipes differ in run.out alone.
+			// The recipes differ only in run.out.
 			if err != nil || !d.Same || d.Equal == 0 || len(d.State) > 0 {
 				t.Errorf("%+v, %v", d, err)
 			}
@@ -71,8 +71,8 @@ func TestResumeExact(t *testing.T) {
 	}
 }
 
-// TestLostMetrics: a run continues where its metrics are gone, with new ones, and ends as ever; one that has
-// done all its steps says what it lacks.
+// TestLostMetrics: a run whose metrics are lost continues with new ones and ends normally; if it
+// has done all its steps, it says what is missing.
 func TestLostMetrics(t *testing.T) {
 	r := recipe(t)
 	stopAt(t, 4, func(ctx context.Context, o Options) (*Result, error) { return Pretrain(ctx, r, o) })
@@ -103,7 +103,7 @@ func TestLostMetrics(t *testing.T) {
 	}
 }
 
-// stopAt stops a run behind a step.
+// stopAt stops a run after a step.
 func stopAt(t *testing.T, step int, run func(context.Context, Options) (*Result, error)) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -125,7 +125,7 @@ func newest(t *testing.T, run string) *checkpoint.Checkpoint {
 	return c
 }
 
-// computed is what a run's metrics say of steps and validations, without times.
+// computed returns the steps and validations in a run's metrics, without times.
 func computed(t *testing.T, run string) string {
 	t.Helper()
 	var b strings.Builder

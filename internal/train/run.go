@@ -19,31 +19,31 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// Files of a run directory, beside its checkpoints.
+// Files of a run directory, besides its checkpoints.
 const (
 	ConfigFile  = "config.resolved.yaml"
 	MetricsFile = "metrics.jsonl"
 	SampleFile  = "sample.txt"
-	// ResultFile is the Result of a run that has done all its steps, written last.
+	// ResultFile is the Result of a run that has done all its steps; it is written last.
 	ResultFile = "result.json"
 )
 
-// Options are what a run needs beside its recipe.
+// Options are what a run needs besides its recipe.
 type Options struct {
 	Log *slog.Logger
-	// Console makes what a person watches, once the number of steps is known.
+	// Console makes the console, once the number of steps is known.
 	Console func(runlog.ConsoleOptions) runlog.Console
-	// CodeVersion goes into every checkpoint.
+	// CodeVersion is stored in every checkpoint.
 	CodeVersion string
-	// AllowDataChange lets a resumed run go on with other batches than it began with.
+	// AllowDataChange lets a resumed run continue with other batches than it began with.
 	AllowDataChange bool
-	// Place is this process among those of the run.
+	// Place is this process's place among those of the run.
 	Place dist.Topology
-	// Abort ends a process of several that waits inside a library for another one that is
+	// Abort ends one of several processes while it waits inside a library for another one that is
 	// lost. It does not return.
 	Abort func(cause error)
 
-	haltAfter time.Duration // in place of run.timeout, for a halt; 0 for that
+	haltAfter time.Duration // replaces run.timeout for a halt; 0 means run.timeout
 }
 
 // Result is what a finished run reports.
@@ -55,27 +55,27 @@ type Result struct {
 	TrainLoss      float64 `json:"train_loss"`
 	ValLoss        float64 `json:"val_loss"`
 	ValBitsPerByte float64 `json:"val_bits_per_byte"`
-	// ValLonger is the validation on longer rows, where eval.lengths asks for it.
+	// ValLonger is the validation on longer rows, if eval.lengths asks for it.
 	ValLonger []runlog.ValAt `json:"val_longer,omitempty"`
-	// UnigramBitsPerByte is what a model must beat to have learned any context; 0
-	// where the shards don't say.
+	// UnigramBitsPerByte is what a model must beat to have learned any context; 0 if the shards
+	// don't contain it.
 	UnigramBitsPerByte float64 `json:"unigram_bits_per_byte,omitempty"`
-	// Device is what the run ended on.
+	// Device is the device on which the run ended.
 	Device string `json:"device"`
 	// TokensPerSecond is the median of all steps.
 	TokensPerSecond float64 `json:"tokens_per_s"`
-	// Seconds is the time since this process began to train.
+	// Seconds is the time since this process started training.
 	Seconds float64 `json:"seconds"`
-	// Sources says how often each source was read: one without data.mixture, none of made-up rows.
+	// Sources says how often each source was read: a single one without data.mixture, none with
+	// generated rows.
 	Sources []data.SourceRead `json:"sources,omitempty"`
 	Sample  string            `json:"sample,omitempty"`
 }
 
-// Stopped is the error of a run that was asked to stop: it is saved and can be
-// resumed.
+// Stopped is the error of a run that was asked to stop: it is saved and can be resumed.
 type Stopped struct {
 	Run string
-	// Step is the last step done; -1 where a resumed run was stopped before it went on.
+	// Step is the last step done; -1 if a resumed run was stopped before it continued.
 	Step int64
 	// Compared: it is one run of a comparison.
 	Compared bool
@@ -95,8 +95,8 @@ func (s *Stopped) Error() string {
 	return fmt.Sprintf("stopped after step %d and saved; %s", s.Step, again)
 }
 
-// Pretrain starts the recipe's run in its own directory, which must not hold a
-// run already. Of several processes the first one has the result, and the others nil.
+// Pretrain starts the recipe's run in its own directory, which must not contain a run yet. With
+// several processes the first one returns the result, and the others nil.
 func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (res *Result, err error) {
 	s := newSession(r, o, r.Run.Out)
 	defer func() { err = s.leave(err) }()
@@ -122,7 +122,7 @@ func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (res *Result, e
 		if err := keepTokenizer(s.dir, s.recipe.Data.Tokenizer); err != nil {
 			return err
 		}
-		// The config comes last: a folder that has one holds a run.
+		// The config comes last: a folder that has one contains a run.
 		return wholefile.Write(filepath.Join(s.dir, ConfigFile), s.resolved)
 	})
 	if err != nil {
@@ -131,9 +131,9 @@ func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (res *Result, e
 	return s.run(ctx)
 }
 
-// Resume continues from the newest good checkpoint of a run directory, or from the
-// start where none was saved yet. Of several processes the first one has the result,
-// and the others nil. There may be more or fewer of them than before.
+// Resume continues from the newest good checkpoint of a run directory, or from the start if none
+// has been saved yet. With several processes the first one returns the result, and the others nil.
+// Their number may differ from before.
 func Resume(ctx context.Context, dir string, o Options, sets ...string) (res *Result, err error) {
 	r, err := LoadConfig(dir, sets...)
 	if err != nil {
@@ -163,20 +163,20 @@ func Resume(ctx context.Context, dir string, o Options, sets ...string) (res *Re
 	return s.run(ctx)
 }
 
-// isRun says whether a folder holds a run.
+// isRun reports whether a folder contains a run.
 func isRun(dir string) bool {
 	_, err := os.Stat(filepath.Join(dir, ConfigFile))
 	return err == nil
 }
 
-// LoadConfig reads a run directory's resolved recipe. Errors say what else dir is.
+// LoadConfig reads a run directory's resolved recipe. Errors say what dir is instead.
 func LoadConfig(dir string, sets ...string) (*recipes.Recipe, error) {
 	text, err := os.ReadFile(filepath.Join(dir, ConfigFile))
 	if err != nil {
 		info, statErr := os.Stat(dir)
 		switch {
 		case errors.Is(statErr, fs.ErrNotExist):
-			// Where a recipe without run.out puts its run.
+			// The place where a recipe without run.out puts its run.
 			if near := filepath.Join("runs", dir); isRun(near) {
 				return nil, fmt.Errorf("%s: no such run directory; did you mean %s?", dir, near)
 			}
@@ -202,6 +202,6 @@ func LoadConfig(dir string, sets ...string) (*recipes.Recipe, error) {
 	if r.Run.Out != was.Run.Out {
 		return nil, fmt.Errorf("run.out: a run stays in its folder, %s; copy the folder to continue elsewhere", dir)
 	}
-	r.Run.Out = dir // the folder may have moved
+	r.Run.Out = dir // the folder may have been moved
 	return r, nil
 }

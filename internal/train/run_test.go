@@ -17,10 +17,10 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// These tests are of what a run does in one process. That a run which was killed
-// continues bit for bit is tested on the program, in cmd/sambatrain.
+// These tests cover what a run does in one process. That a killed run continues bit for bit is
+// tested on the program, in cmd/sambatrain.
 
-// TestPretrain checks what a finished run leaves and reports.
+// TestPretrain checks what a finished run leaves behind and reports.
 func TestPretrain(t *testing.T) {
 	r := recipe(t, "sample.tokens=5", "sample.prompt=ab")
 	res, err := Pretrain(t.Context(), r, quiet())
@@ -74,7 +74,7 @@ func TestPretrain(t *testing.T) {
 	if got, _ := loaded.YAML(); string(got) != string(want) {
 		t.Errorf("the run's config reads back as\n%s\nwant\n%s", got, want)
 	}
-	// A second run must not begin in the same folder.
+	// A second run must not start in the same folder.
 	if _, err := Pretrain(t.Context(), r, quiet()); err == nil || !strings.Contains(err.Error(), "sambatrain resume "+r.Run.Out) {
 		t.Errorf("pretrain into a run: %v", err)
 	}
@@ -89,7 +89,7 @@ func TestPretrain(t *testing.T) {
 	}
 }
 
-// TestMicroBatches: a run in micro-batches does what a run in whole batches does.
+// TestMicroBatches: a run in micro-batches does the same as a run in whole batches.
 func TestMicroBatches(t *testing.T) {
 	whole, err := Pretrain(t.Context(), recipe(t, "train.batch_size=4"), quiet())
 	if err != nil {
@@ -104,8 +104,8 @@ func TestMicroBatches(t *testing.T) {
 	}
 }
 
-// TestDiverged: a run whose loss is no number ends, says what to do, and keeps the
-// checkpoint before.
+// TestDiverged: a run whose loss isn't finite ends, says what to do, and keeps the previous
+// checkpoint.
 func TestDiverged(t *testing.T) {
 	r := recipe(t, "optim.lr=1.0e30", "checkpoint.every=1")
 	_, err := Pretrain(t.Context(), r, quiet())
@@ -121,7 +121,7 @@ func TestDiverged(t *testing.T) {
 	if err != nil || len(skipped) != 0 || c.Step != int64(last.Step)-1 {
 		t.Fatalf("newest checkpoint %+v, %v (%v)", c, skipped, err)
 	}
-	// Step 2 is the first whose rate is not 0: its parameters are spoilt already.
+	// Step 2 is the first with a nonzero rate: its parameters are already spoiled.
 	if err := os.RemoveAll(c.Dir); err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestDiverged(t *testing.T) {
 	}
 }
 
-// TestResumeRefuses: what would not go on from where the run was.
+// TestResumeRefuses: anything that would not continue where the run was.
 func TestResumeRefuses(t *testing.T) {
 	r := recipe(t)
 	if _, err := Pretrain(t.Context(), r, quiet()); err != nil {
@@ -156,14 +156,14 @@ func TestResumeRefuses(t *testing.T) {
 	if _, err := Resume(t.Context(), t.TempDir(), quiet()); err == nil || !strings.Contains(err.Error(), "not a run directory") {
 		t.Errorf("an empty folder: %v", err)
 	}
-	// Nothing that was refused has changed the run.
+	// Refused attempts have not changed the run.
 	if n := len(records(t, dir)); n != 6+2+3 {
 		t.Errorf("%d records", n)
 	}
 }
 
-// TestOtherData: shards that are made again go on with the run if they hold the same
-// text, and are refused if they don't.
+// TestOtherData: a run continues with rebuilt shards if they contain the same text, and otherwise
+// refuses them.
 func TestOtherData(t *testing.T) {
 	r := recipe(t)
 	if _, err := Pretrain(t.Context(), r, quiet()); err != nil {
@@ -186,7 +186,8 @@ func TestOtherData(t *testing.T) {
 	}
 }
 
-// TestDataLost: a shard that vanishes stops the run with a checkpoint of the steps done, from which it continues.
+// TestDataLost: a shard that vanishes stops the run with a checkpoint of the steps done, from which
+// it continues.
 func TestDataLost(t *testing.T) {
 	whole := recipe(t)
 	want, err := Pretrain(t.Context(), whole, quiet())
@@ -200,7 +201,7 @@ func TestDataLost(t *testing.T) {
 	train, validation := manifest.Train.Shards[0].File, manifest.Validation.Shards[0].File
 	for _, c := range []struct {
 		shard string
-		every int64 // step of a validation
+		every int64 // steps between validations
 		at    string
 		saved int
 	}{{train, 3, "step ", 1}, {validation, 3, "the validation after step 3: ", 0}, {validation, 0, "the validation after step 6: ", 0}} {
@@ -210,8 +211,8 @@ func TestDataLost(t *testing.T) {
 	}
 }
 
-// loseShard loses a shard when a run like whole begins, which then fails at some point of it, with
-// so many checkpoints.
+// loseShard removes a shard when a run like whole starts, which then fails at a given point, with a
+// given number of checkpoints.
 func loseShard(t *testing.T, whole *recipes.Recipe, want *Result, shard string, every int64, at string, saved int) {
 	r := recipe(t)
 	r.Checkpoint.Every, r.Eval.Every = 1000, every
@@ -272,7 +273,8 @@ func TestMixtureRun(t *testing.T) {
 	}
 }
 
-// TestDataChange: a run continues with other batches only where that is asked for, and the metrics say so.
+// TestDataChange: a run continues with other batches only if that is requested, and the metrics say
+// so.
 func TestDataChange(t *testing.T) {
 	r := recipe(t)
 	if _, err := Pretrain(t.Context(), r, quiet()); err != nil {
@@ -311,14 +313,14 @@ func TestDataChange(t *testing.T) {
 		if !told {
 			t.Errorf("the metrics don't say %q", c.want)
 		}
-		// From here on the new data is the run's own.
+		// From here on the new data belongs to the run.
 		if _, err := Resume(t.Context(), copied, quiet(), append(sets, fmt.Sprintf("train.steps=%d", r.Train.Steps+3))...); err != nil {
 			t.Error(err)
 		}
 	}
 }
 
-// TestAllDamaged: a run without one good checkpoint is not begun again silently.
+// TestAllDamaged: a run without a good checkpoint is not silently restarted.
 func TestAllDamaged(t *testing.T) {
 	r := recipe(t)
 	if _, err := Pretrain(t.Context(), r, quiet()); err != nil {
@@ -339,7 +341,7 @@ func TestAllDamaged(t *testing.T) {
 	}
 }
 
-// TestShorterRun: a run that has done more steps than it is asked for says so, and stays as it is.
+// TestShorterRun: a run that has done more steps than requested says so, and stays unchanged.
 func TestShorterRun(t *testing.T) {
 	r := recipe(t)
 	if _, err := Pretrain(t.Context(), r, quiet()); err != nil {

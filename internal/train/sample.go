@@ -10,8 +10,8 @@ import (
 	"github.com/sambatrain/sambatrain/internal/generate"
 )
 
-// sampleMemory has all parameters. Where this process has its pieces of them alone, they
-// come from the checkpoint that the run ends with.
+// sampleMemory returns memory with all parameters. If this process has only its pieces of them,
+// they come from the final checkpoint.
 func (s *session) sampleMemory() (graph.Memory, error) {
 	e := s.engine
 	if !e.sharded(graph.Params) {
@@ -24,8 +24,8 @@ func (s *session) sampleMemory() (graph.Memory, error) {
 	return modelMemory(s.dev, e.model, e.Precision(), parametersOf(c))
 }
 
-// sample continues the recipe's prompt with the model as it stands. All is saved by then: a
-// run that is told to stop has only this left.
+// sample continues the recipe's prompt with the current model. Everything is saved by then, so a
+// run that is told to stop loses only the sample.
 func (s *session) sample(ctx context.Context) (string, error) {
 	c, tok := s.recipe.Sample, s.train.Tokenizer()
 	prompt, err := tok.Encode([]int32{tok.EOS()}, []byte(c.Prompt))

@@ -11,8 +11,8 @@ import (
 	"github.com/sambatrain/sambatrain/internal/shell"
 )
 
-// save begins to write a checkpoint of the current step. One at a time is written: where
-// the one before isn't whole yet, training waits for it.
+// save starts writing a checkpoint of the current step. Only one is written at a time: if the
+// previous one isn't complete yet, training waits for it.
 func (s *session) save() error {
 	started := time.Now()
 	if s.saver.underway != nil {
@@ -51,7 +51,7 @@ func (s *session) save() error {
 	return nil
 }
 
-// finishSave waits for the save that is under way.
+// finishSave waits for the save in progress.
 func (s *session) finishSave() error {
 	if v, ok := s.saver.ended(true); ok {
 		return s.recordSaved(v)
@@ -59,8 +59,8 @@ func (s *session) finishSave() error {
 	return nil
 }
 
-// lastSave saves before the run ends, unless the step was saved already. All processes wait
-// for it: a launcher may end those that are left when one has.
+// lastSave saves before the run ends, unless the step is already saved. All processes wait for it:
+// a launcher may end the remaining ones when one has ended.
 func (s *session) lastSave() error {
 	if s.saver.step != s.step {
 		if err := s.save(); err != nil {
@@ -75,7 +75,7 @@ func (s *session) lastSave() error {
 	return s.together("save the last checkpoint", s.finishSave)
 }
 
-// recordSaved records how a save ended.
+// recordSaved records the outcome of a save.
 func (s *session) recordSaved(v saved) error {
 	if errors.Is(v.err, errSpoilt) {
 		return fmt.Errorf("step %d: %w: no checkpoint is made of it; continue from the one before with `sambatrain resume %s --set optim.lr=...` and a learning rate below %v", v.step, v.err, shell.Quote(s.dir), s.recipe.Optim.PeakLR)

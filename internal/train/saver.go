@@ -9,27 +9,27 @@ import (
 	"github.com/sambatrain/sambatrain/internal/dist"
 )
 
-// saver writes checkpoints while training continues, one at a time, from a copy of the
-// parameters and moments on the host. Of several processes each writes its share, and the
-// first one makes a checkpoint of the shares.
+// saver writes checkpoints while training continues, one at a time, from a copy of the parameters
+// and moments on the host. Each of several processes writes its share, and the first one makes a
+// checkpoint from the shares.
 type saver struct {
 	dir   string
 	place dist.Topology
 	line  *dist.Line
 	lock  *checkpoint.Run // of the first process
 	keep  checkpoint.Config
-	// sync brings the metrics to the disk. They come before the checkpoint, so that a
-	// resumed run has all of theirs.
+	// sync flushes the metrics to disk. They are written before the checkpoint, so that a resumed
+	// run has all of its metrics.
 	sync func() error
-	// watch is told of each operation on the disk.
+	// watch is told about each disk operation.
 	watch checkpoint.Watch
 
 	snapshot snapshot
-	underway chan saved // gets the save's end; nil while there is none
-	step     int64      // of the last save that was begun; -1 before
+	underway chan saved // receives the outcome of the save; nil if there is none
+	step     int64      // of the last save that was started; -1 before
 }
 
-// saved is how a save ended.
+// saved is the outcome of a save.
 type saved struct {
 	step  int64
 	dir   string
@@ -37,8 +37,8 @@ type saved struct {
 	err   error
 }
 
-// start writes the snapshot as the checkpoint of state in the background. Training waited
-// for stall so far.
+// start writes the snapshot as the checkpoint of state in the background. Training has waited for
+// stall so far.
 func (w *saver) start(state checkpoint.State, stall time.Duration) {
 	end := make(chan saved, 1)
 	w.underway, w.step = end, state.Step
@@ -75,14 +75,14 @@ func (w *saver) synced() error {
 	return w.sync()
 }
 
-// brought is what a process tells the first one of its share.
+// brought is what a process tells the first one about its share.
 type brought struct {
 	Share checkpoint.Share `json:"share"`
 	Error string           `json:"error,omitempty"`
 }
 
-// bring writes this process's share and tells the first process. Whether that went well
-// is for the first process to say, which ends the run where it didn't.
+// bring writes this process's share and tells the first process. The first process decides whether
+// it succeeded, and ends the run if not.
 func (w *saver) bring(step int64) error {
 	var b brought
 	var err error
@@ -104,11 +104,11 @@ func (w *saver) share(step int64) (checkpoint.Share, error) {
 	return checkpoint.WriteShare(w.dir, step, w.place.Rank, w.place.Size, w.snapshot.model, w.snapshot.moments, w.watch)
 }
 
-// collect makes the checkpoint that was begun of the shares of all processes.
+// collect makes the started checkpoint from the shares of all processes.
 func (w *saver) collect(state checkpoint.State) (checkpoint.Info, error) {
 	own, err := w.share(state.Step)
 	shares := []checkpoint.Share{own}
-	// Also after an error: the others bring theirs, and their next ones must not be taken
+	// Also after an error: the others send their shares, and their next ones must not be mistaken
 	// for these.
 	all, lineErr := w.line.Gather(nil)
 	if err == nil {
@@ -130,8 +130,8 @@ func (w *saver) collect(state checkpoint.State) (checkpoint.Info, error) {
 	return w.lock.Finish(state, shares)
 }
 
-// ended is the save that has ended since the last call, if one has; with wait it is the
-// one under way.
+// ended returns the save that has ended since the last call, if any; with wait, the one in
+// progress.
 func (w *saver) ended(wait bool) (saved, bool) {
 	if w == nil || w.underway == nil {
 		return saved{}, false

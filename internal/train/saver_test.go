@@ -10,7 +10,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// TestSpoilt: weights and moments that are no numbers are not saved, and cost no good
+// TestSpoilt: weights and moments that aren't finite are not saved and don't cost a good
 // checkpoint, whatever the run keeps.
 func TestSpoilt(t *testing.T) {
 	r := recipe(t, "checkpoint.keep_last=1")

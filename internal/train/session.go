@@ -34,16 +34,16 @@ type session struct {
 	comm    graph.Comm
 	line    *dist.Line
 	halt    halt
-	resumed bool          // rather than begun
+	resumed bool          // rather than started
 	over    chan struct{} // closed when nothing needs to be ended from outside
 	guard   guard
 	step    int64 // optimizer steps done
 	loss    float64
 	saved   string // folder of the last checkpoint, in the first process
-	// resumedWith is what of the data changed at a resume.
+	// resumedWith says what changed in the data at a resume.
 	resumedWith string
-	// ended: all processes come to their end together. One that leaves without a word to
-	// the others makes their launcher end them.
+	// ended: all processes end together. If one leaves without telling the others, their launcher
+	// ends them.
 	ended bool
 }
 
@@ -54,7 +54,7 @@ func newSession(r *recipes.Recipe, o Options, dir string) *session {
 }
 
 func (s *session) close() {
-	// After an error: what is being written is written to its end.
+	// After an error: a checkpoint that is being written is completed.
 	if v, ok := s.saver.ended(true); ok && v.err != nil {
 		s.options.Log.Error("the checkpoint that was being written failed", "step", v.step, "reason", v.err)
 	}
@@ -77,8 +77,8 @@ func (s *session) close() {
 	}
 }
 
-// open gets engine and data ready: the engine first, so that a model that can't run
-// is refused before hours of text are prepared for it.
+// open prepares engine and data: the engine first, so that a model that can't run is refused before
+// hours of text are prepared for it.
 func (s *session) open(ctx context.Context) (err error) {
 	r, log := s.recipe, s.options.Log
 	if s.resolved, err = r.YAML(); err != nil {
@@ -125,8 +125,7 @@ func (s *session) open(ctx context.Context) (err error) {
 	return nil
 }
 
-// openData prepares the shards where that was not done before, and opens both
-// splits.
+// openData prepares the shards if that has not been done before, and opens both splits.
 func (s *session) openData(ctx context.Context) error {
 	ctx = data.WithWatch(ctx, s.halt.disk)
 	r, log := s.recipe, s.options.Log

@@ -11,7 +11,7 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// ofMany is a process of so many, for plans that nobody runs.
+// ofMany is one of `size` processes, for plans that nobody runs.
 type ofMany struct {
 	graph.Comm
 	size int
@@ -19,10 +19,10 @@ type ofMany struct {
 
 func (c ofMany) Size() int { return c.size }
 
-// TestShardedPlan: a step with sharded parameters gathers each bucket at most twice, in the
-// forward and in the backward pass, and ahead of its use; reduces each once; and lets
-// reductions go on while kernels run. It needs less memory than one that has them all. Of
-// sublayers in float32, no weights are gathered in bfloat16.
+// TestShardedPlan: a step with sharded parameters gathers each bucket at most twice, in the forward
+// and in the backward pass, ahead of its use; reduces each once; and lets reductions run
+// concurrently with kernels. It needs less memory than one that has all parameters. For float32
+// sublayers, no weights are gathered in bfloat16.
 func TestShardedPlan(t *testing.T) {
 	m := samba()
 	m.Layers.Repeat = 3
@@ -53,7 +53,7 @@ func TestShardedPlan(t *testing.T) {
 	}
 }
 
-// roundedBuckets are the buckets that a plan gathers in bfloat16.
+// roundedBuckets returns the number of buckets that a plan gathers in bfloat16.
 func roundedBuckets(p *graph.Plan) int {
 	places := map[int]bool{}
 	for _, s := range p.Steps {
@@ -64,7 +64,7 @@ func roundedBuckets(p *graph.Plan) int {
 	return len(places)
 }
 
-// TestReduceBFloat16: gradients are rounded before they travel, and kept in float32.
+// TestReduceBFloat16: gradients are rounded before they are sent, and kept in float32.
 func TestReduceBFloat16(t *testing.T) {
 	m := samba()
 	m.Layers.Repeat = 3
@@ -142,7 +142,7 @@ func checkGathers(t *testing.T, p *graph.Plan) {
 			continue
 		}
 		count[place{s.In[0].Region, s.In[0].Offset}]++
-		// The kernels between a gather and the first that reads what it brings.
+		// The kernels between a gather and the first one that reads its result.
 		ahead := 0
 		for _, later := range p.Steps[i+1:] {
 			if readsFrom(later, s.Out[0]) {
@@ -161,7 +161,7 @@ func checkGathers(t *testing.T, p *graph.Plan) {
 			t.Errorf("%v from %d on is gathered %d times", from.region, from.offset, n)
 		}
 	}
-	// Only what the step begins with can't come ahead.
+	// Only what the step starts with can't be gathered ahead.
 	if late > 2 {
 		t.Errorf("%d gathers are waited for at once\n%v", late, p)
 	}

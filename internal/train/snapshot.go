@@ -9,40 +9,40 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// savedRegions are what a checkpoint has of an engine's memory, with the prefix of its
-// tensors' names.
+// savedRegions are the regions of an engine's memory in a checkpoint, with the prefixes of their
+// tensor names.
 var savedRegions = []struct {
 	region graph.Region
 	prefix string
 }{{graph.Params, ""}, {graph.ExpAvg, checkpoint.ExpAvgPrefix}, {graph.ExpAvgSq, checkpoint.ExpAvgSqPrefix}}
 
-// snapshot is a copy on the host of what this process writes of a checkpoint: all of it
-// where it trains alone, otherwise its pieces of what is sharded, and its share of the
-// tensors that all processes have.
+// snapshot is a copy on the host of what this process writes of a checkpoint: all of it if it
+// trains alone, otherwise its pieces of what is sharded, and its share of the tensors that all
+// processes have.
 type snapshot struct {
 	model, moments []checkpoint.Tensor
 	copies         []copied
 }
 
-// copied is a run of numbers of a region, and where it goes.
+// copied is a run of numbers in a region, and their destination.
 type copied struct {
 	region graph.Region
 	at     int
 	to     []float32
 }
 
-// Snapshot copies to the host what this process writes of parameters and moments.
+// Snapshot copies to the host the parameters and moments that this process writes.
 func (e *Engine) Snapshot() (model, moments []checkpoint.Tensor, err error) {
 	var s snapshot
 	err = e.snapshotTo(&s)
 	return s.model, s.moments, err
 }
 
-// errSpoilt is a tensor that holds what is no number.
+// errSpoilt is for a tensor that contains a NaN or infinity.
 var errSpoilt = errors.New("training has diverged")
 
-// finite refuses numbers that are infinite or none. A checkpoint of them would be of no use, and
-// good ones would be removed for it.
+// finite rejects NaNs and infinities. A checkpoint of them would be useless, and good ones would be
+// removed for it.
 func (s *snapshot) finite() error {
 	if err := checkpoint.Finite(slices.Concat(s.model, s.moments)); err != nil {
 		return fmt.Errorf("%w, %w", errSpoilt, err)
@@ -50,7 +50,7 @@ func (s *snapshot) finite() error {
 	return nil
 }
 
-// snapshotTo is Snapshot into memory that is made the first time.
+// snapshotTo is Snapshot into memory that is allocated on first use.
 func (e *Engine) snapshotTo(s *snapshot) error {
 	if s.copies == nil {
 		e.layOut(s)
@@ -78,8 +78,8 @@ func (e *Engine) layOut(s *snapshot) {
 	}
 }
 
-// held calls f for what this process writes of region r: n elements of parameter i's
-// tensor, beginning with element from, which lie at at in its memory.
+// held calls f for what this process writes of region r: n elements of the tensor of parameter i,
+// starting with element `from`, which are at `at` in its memory.
 func (e *Engine) held(r graph.Region, f func(i, from, n, at int)) {
 	if e.sharded(r) {
 		e.shard.Pieces(func(at, local, n int) {
@@ -87,7 +87,7 @@ func (e *Engine) held(r graph.Region, f func(i, from, n, at int)) {
 		})
 		return
 	}
-	// Whole tensors, about equally many bytes for each process.
+	// Whole tensors, with about the same number of bytes for each process.
 	total, before := 0, 0
 	for _, p := range e.params {
 		total += p.Shape.Size()
@@ -100,8 +100,8 @@ func (e *Engine) held(r graph.Region, f func(i, from, n, at int)) {
 	}
 }
 
-// overlaps calls f for each parameter of which elements [at, at+n) of the flat layout have
-// a part: n elements from element from on, which begin so many behind at.
+// overlaps calls f for each parameter that overlaps elements [at, at+n) of the flat layout: with n
+// elements starting at element `from`, at an offset of `behind` from at.
 func (e *Engine) overlaps(at, n int, f func(i, from, n, behind int)) {
 	for i, p := range e.params {
 		first, last := max(at, p.Offset), min(at+n, p.Offset+p.Shape.Size())
@@ -117,7 +117,7 @@ func (e *Engine) Restore(c *checkpoint.Checkpoint) error {
 	return e.load(c, described(e.params, ""), slices.Concat(first, second))
 }
 
-// LoadParameters loads parameters alone.
+// LoadParameters loads only the parameters.
 func (e *Engine) LoadParameters(c *checkpoint.Checkpoint) error {
 	return e.load(c, described(e.params, ""), nil)
 }
@@ -151,13 +151,13 @@ func (e *Engine) load(c *checkpoint.Checkpoint, model, moments []checkpoint.Tens
 	return e.WeightsWritten()
 }
 
-// write copies data, which lies at at in the flat layout, to what this process has of it.
+// write copies data, at position `at` of the flat layout, to this process's part of it.
 func (e *Engine) write(r graph.Region, at int, data []float32) error {
 	return e.own(r, at, len(data), func(from, to, n int) error { return e.mem.Write(r, to, data[from:from+n]) })
 }
 
-// own calls f for what this process has of region r's elements [at, at+n) of the flat layout:
-// so many of them from one on, counted from at, and where they lie in its memory.
+// own calls f for this process's part of region r's elements [at, at+n) of the flat layout: n of
+// them starting at `from`, relative to at, and their position in its memory.
 func (e *Engine) own(r graph.Region, at, n int, f func(from, to, n int) error) error {
 	if !e.sharded(r) {
 		return f(0, at, n)
@@ -171,8 +171,7 @@ func (e *Engine) own(r graph.Region, at, n int, f func(from, to, n int) error) e
 	return errors.Join(errs...)
 }
 
-// described are the tensors of all parameters, named prefix and the parameter, without
-// data.
+// described returns the tensors of all parameters, named prefix and the parameter, without data.
 func described(params []graph.ParamSlot, prefix string) []checkpoint.Tensor {
 	list := make([]checkpoint.Tensor, len(params))
 	for i, p := range params {
@@ -181,7 +180,7 @@ func described(params []graph.ParamSlot, prefix string) []checkpoint.Tensor {
 	return list
 }
 
-// hostTensors are described ones with room on the host.
+// hostTensors returns described tensors with memory on the host.
 func hostTensors(params []graph.ParamSlot, prefix string) []checkpoint.Tensor {
 	list := described(params, prefix)
 	for i := range list {

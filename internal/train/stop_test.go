@@ -11,9 +11,9 @@ import (
 	"github.com/sambatrain/sambatrain/internal/runlog"
 )
 
-// TestStop: a run that is told to stop saves the step that it has done, and goes on
-// from there. After step 2 there is a checkpoint already, which is not written twice:
-// who ends a job may not wait for long.
+// TestStop: a run that is told to stop saves the step that it has done, and continues from there.
+// After step 2 there is a checkpoint already, which is not written twice: whoever ends a job may
+// not wait long.
 func TestStop(t *testing.T) {
 	whole, err := Pretrain(t.Context(), recipe(t), quiet())
 	if err != nil {
@@ -42,7 +42,7 @@ func TestStop(t *testing.T) {
 		if want := map[int][]int{1: {1}, 2: {2}, 3: {2, 3}}[after]; !slices.Equal(saves, want) {
 			t.Errorf("after step %d: checkpoints of steps %v, want %v", after, saves, want)
 		}
-		// Told so before it continues, it is still as it was.
+		// If it is told to stop before it continues, it is unchanged.
 		if _, err := Resume(ctx, r.Run.Out, quiet()); !errors.As(err, &stopped) || stopped.Step != -1 || !strings.Contains(err.Error(), "nothing is lost") {
 			t.Errorf("after step %d: %v", after, err)
 		}
@@ -56,8 +56,8 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// TestStopInSample: a run that is told to stop when all its steps are done leaves out its
-// sample, and has that left.
+// TestStopInSample: a run that is told to stop when all its steps are done skips its sample, which
+// remains to be done.
 func TestStopInSample(t *testing.T) {
 	r := recipe(t)
 	r.Sample.Tokens = 5

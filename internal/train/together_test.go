@@ -17,14 +17,14 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// The recipe of the processes that TestTogether starts, and what they shard when they go on.
+// The recipe of the processes that TestTogether starts, and what they shard when they continue.
 const (
 	togetherRecipe = "TRAIN_TEST_RECIPE"
 	togetherShard  = "TRAIN_TEST_SHARD"
 )
 
-// TestTogether begins a run in two processes, one of which is asked to stop, continues in
-// four that share out otherwise, and ends as a run of one process does.
+// TestTogether starts a run in two processes, one of which is asked to stop, continues in four that
+// are sharded differently, and ends like a run of one process.
 func TestTogether(t *testing.T) {
 	alone := recipe(t, "train.batch_size=8", "train.micro_batch=2", "eval.rows=7", "optim.eps=1e-2", "optim.decayed=matrices")
 	want, err := Pretrain(t.Context(), alone, quiet())
@@ -36,7 +36,7 @@ func TestTogether(t *testing.T) {
 	}
 }
 
-// trainTogether compares a run of several processes with one of one.
+// trainTogether compares a run of several processes with one of a single process.
 func trainTogether(t *testing.T, alone *recipes.Recipe, want *Result, shards [2]string) {
 	together := *alone
 	together.Run.Out, together.Run.Shard = filepath.Join(t.TempDir(), "run"), shards[0]
@@ -84,8 +84,8 @@ func trainTogether(t *testing.T, alone *recipes.Recipe, want *Result, shards [2]
 	}
 }
 
-// TestPieces: where all is sharded each process writes its pieces, a run that stopped
-// ends as one that did not, to the bit, and one process reads all of it.
+// TestPieces: if everything is sharded, each process writes its pieces, a stopped run ends like an
+// uninterrupted one, bit for bit, and one process can read all of it.
 func TestPieces(t *testing.T) {
 	t.Setenv(togetherShard, recipes.ShardFull)
 	runs, samples := map[string]*checkpoint.Checkpoint{}, map[string]string{}
@@ -151,7 +151,7 @@ func TestPieces(t *testing.T) {
 	}
 }
 
-// togetherWith gives the processes that a test starts their recipe.
+// togetherWith passes a recipe to the processes that a test starts.
 func togetherWith(t *testing.T, recipe []byte) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "recipe.yaml")
@@ -161,8 +161,8 @@ func togetherWith(t *testing.T, recipe []byte) {
 	t.Setenv(togetherRecipe, file)
 }
 
-// TestSharesRefused: a batch that does not divide among the processes is refused before
-// anything is made.
+// TestSharesRefused: a batch that is not divisible among the processes is refused before anything
+// is created.
 func TestSharesRefused(t *testing.T) {
 	r := recipe(t, "train.batch_size=6", "train.micro_batch=2")
 	for processes, ok := range map[int]bool{1: true, 2: false, 3: true, 4: false, 6: true} {
@@ -190,7 +190,7 @@ func placed() (*recipes.Recipe, Options, error) {
 	return r, o, err
 }
 
-// stopAtModel is a log that ends a context once the model is there.
+// stopAtModel is a log that ends a context once the model exists.
 type stopAtModel struct {
 	slog.Handler
 	cancel context.CancelFunc

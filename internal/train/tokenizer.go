@@ -15,8 +15,8 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// TokenizerDir is the folder of a run that keeps its tokenizer's files, so that its model
-// can be used where the recipe's path leads nowhere.
+// TokenizerDir is the folder of a run that keeps its tokenizer's files, so that its model can be
+// used where the recipe's path doesn't exist.
 const TokenizerDir = "tokenizer"
 
 // keepTokenizer copies a tokenizer's files to a run directory.
@@ -41,7 +41,7 @@ func keepTokenizer(run, spec string) error {
 	return nil
 }
 
-// TokenizerOf is the tokenizer of a run in dir, or of a run's checkpoint there, whose recipe
+// TokenizerOf returns the tokenizer of a run in dir, or of a run's checkpoint there, whose recipe
 // is r: the one that the run keeps, or else the one that the recipe names.
 func TokenizerOf(dir string, r *recipes.Recipe) (data.Tokenizer, error) {
 	if checkpoint.Is(dir) {

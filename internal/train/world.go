@@ -24,8 +24,8 @@ import (
 // meeting is how long the processes of a run wait for each other at the start.
 const meeting = 5 * time.Minute
 
-// joinProcesses connects the processes of a run: NCCL moves the data of GPUs, Open MPI
-// that of CPUs, and a line beside it tells who is still there.
+// joinProcesses connects the processes of a run: NCCL moves the data of GPUs, Open MPI that of
+// CPUs, and a separate line tells which of them are still alive.
 func (s *session) joinProcesses(ctx context.Context) (err error) {
 	place, timeout := s.options.Place, time.Duration(s.recipe.Run.Timeout)
 	if place.Single() {
@@ -33,7 +33,7 @@ func (s *session) joinProcesses(ctx context.Context) (err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, meeting)
 	defer cancel()
-	// A process that begins a run must not meet those that go on with one.
+	// A process that starts a run must not join those that continue one.
 	sum := sha256.Sum256(fmt.Appendf(nil, "%s\nresumed: %v\nsecret: %s\n", s.resolved, s.resumed, place.Secret))
 	token := hex.EncodeToString(sum[:])
 	gpu, ok := s.dev.(*cuda.Device)
@@ -62,8 +62,8 @@ func (s *session) joinProcesses(ctx context.Context) (err error) {
 	})
 }
 
-// watch ends this process when another one is lost: the library that moves the data may
-// wait for that one without end. grace is for an error of the library to end it otherwise.
+// watch ends this process when another one is lost: the library that moves the data might wait for
+// that one forever. grace leaves time for an error of the library to end it instead.
 func (s *session) watch() {
 	const grace = time.Second
 	const often = grace / 2
@@ -92,9 +92,9 @@ func (s *session) watch() {
 	}
 }
 
-// leave ends the line to the other processes: in agreement where all come to their end,
-// and otherwise with the reason. It is the error that the session ends with: where another
-// process is the reason of err, it says so; of a full disk or quota it says what to do.
+// leave closes the line to the other processes: by agreement if all come to their end, and
+// otherwise with the reason. It returns the error that the session ends with: if another process is
+// the cause of err, it says so; for a full disk or quota it says what to do.
 func (s *session) leave(err error) error {
 	if (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) && s.step > 0 {
 		err = fmt.Errorf("%w; free some space and continue with: sambatrain resume %s", err, shell.Quote(s.dir))
@@ -111,14 +111,14 @@ func (s *session) leave(err error) error {
 	case <-s.line.Lost():
 		err = s.lostTo()
 		s.line.Close()
-	case <-time.After(500 * time.Millisecond): // the library's error is quicker than the news
+	case <-time.After(500 * time.Millisecond): // the library's error arrives before the notice
 		var stopped *Stopped
 		s.line.Fail(firstLine(err), errors.As(err, &stopped))
 	}
 	return err
 }
 
-// lostTo is what another process has done to this one: made it stop, too, failed, or died.
+// lostTo says what another process has done to this one: made it stop, failed, or died.
 func (s *session) lostTo() error {
 	err := s.line.Err()
 	var failed *dist.Failed
@@ -136,7 +136,7 @@ func firstLine(err error) string {
 	return text
 }
 
-// checkShares refuses a batch that does not divide among the processes.
+// checkShares rejects a batch that is not divisible among the processes.
 func checkShares(r *recipes.Recipe, processes int) error {
 	share := r.Train.BatchSize / processes
 	switch {
@@ -148,21 +148,21 @@ func checkShares(r *recipes.Recipe, processes int) error {
 	return nil
 }
 
-// processes is how many train together.
+// processes returns the number of processes that train together.
 func (s *session) processes() int { return max(s.options.Place.Size, 1) }
 
 func (s *session) alone() bool { return s.processes() == 1 }
 
-// config is what the engine of this process is made for.
+// config returns the configuration of this process's engine.
 func (s *session) config() (c EngineConfig, err error) {
 	c = ConfigAmong(s.recipe, s.comm)
 	c.free, err = s.leastFree()
 	return c, err
 }
 
-// leastFree is the free memory of the process that has least of it. All plan with the same:
-// what a plan computes again decides which parameters it gathers when, and processes must
-// do that together.
+// leastFree returns the free memory of the process that has least of it. All processes plan with the
+// same number: what a plan recomputes determines which parameters it gathers when, and processes
+// must do that together.
 func (s *session) leastFree() (int64, error) {
 	free, err := s.dev.FreeMemory()
 	if err != nil || s.alone() {
@@ -200,8 +200,8 @@ func (s *session) leastFree() (int64, error) {
 	return least.Free, err
 }
 
-// room is the memory that a process finds free. Processes that name the same machine as
-// Shared find the same memory, each of them all of it.
+// room is the free memory of a process. Processes with the same machine as Shared see the same
+// memory, each of them all of it.
 type room struct {
 	Free   int64  `json:"free"`
 	Shared string `json:"shared,omitempty"`
@@ -214,7 +214,7 @@ func readRoom(text []byte) (r room, err error) {
 	return r, err
 }
 
-// leastRoom is what each of the processes can have.
+// leastRoom returns what each of the processes can have.
 func leastRoom(all []room) int64 {
 	least := int64(math.MaxInt64)
 	for _, r := range all {
@@ -232,7 +232,7 @@ func leastRoom(all []room) int64 {
 	return least
 }
 
-// ConfigAmong is ConfigOf for one of the processes that comm joins; nil is a process alone.
+// ConfigAmong is ConfigOf for one of the processes that comm connects; nil means a single process.
 func ConfigAmong(r *recipes.Recipe, comm graph.Comm) EngineConfig {
 	c := ConfigOf(r)
 	c.Comm = comm
@@ -246,8 +246,8 @@ func ConfigAmong(r *recipes.Recipe, comm graph.Comm) EngineConfig {
 	return c
 }
 
-// exchange sums what a step's record says of its tokens over the processes, and reports
-// whether any of them was asked to stop: all stop behind the same step.
+// exchange sums over the processes what a step's record says about its tokens, and reports whether
+// any of them was asked to stop: all stop after the same step.
 func (s *session) exchange(ctx context.Context, bytes int64, counted int) (allBytes int64, allCounted int, stopping bool, err error) {
 	if s.alone() {
 		return bytes, counted, false, nil
@@ -260,11 +260,11 @@ func (s *session) exchange(ctx context.Context, bytes int64, counted int) (allBy
 	return int64(x[0]), int(x[1]), x[2] > 0, err
 }
 
-// first reports whether this process writes the run's files and speaks for it.
+// first reports whether this process writes the run's files and speaks for the run.
 func (s *session) first() bool { return s.options.Place.Rank == 0 }
 
-// together does what only the first process does, and waits for it in the others. All
-// fail where the first does.
+// together does something that only the first process does, and waits for it in the others. All of
+// them fail if the first does.
 func (s *session) together(what string, f func() error) error {
 	var err error
 	if s.first() {
@@ -284,7 +284,7 @@ func (s *session) together(what string, f func() error) error {
 	return nil
 }
 
-// agree fails where n is not the same in all processes.
+// agree fails if n is not the same in all processes.
 func (s *session) agree(what string, n int64) error {
 	sum, err := s.engine.Sum(float64(n))
 	if err != nil {

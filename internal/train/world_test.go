@@ -2,8 +2,8 @@ package train
 
 import "testing"
 
-// TestLeastRoom: processes of one machine divide what each finds free there; GPUs are not
-// shared.
+// TestLeastRoom: processes on one machine divide the memory that each finds free there; GPUs are
+// not shared.
 func TestLeastRoom(t *testing.T) {
 	for _, c := range []struct {
 		name string

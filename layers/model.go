@@ -92,9 +92,9 @@ func (m *Model) LastLogits(b *graph.Builder, tokens graph.Tensor) graph.Tensor {
 	return linear.ApplyPrecise(b, m.hidden(b, embedding.Apply(b, tokens, m.embeddings(b)), true), m.head(b))
 }
 
-// Draw takes one token of each row, tokens [B 1], and puts the next one into the state next [B 1]: one of the first n
-// of the vocabulary, drawn by settings [B sample.Words], or the most likely one if settings is the zero Tensor. A
-// token below 0 stands for the one in next.
+// Draw reads one token of each row, tokens [B 1], and writes the next one to the state next [B 1]:
+// one of the first n of the vocabulary, drawn according to settings [B sample.Words], or the most
+// likely one if settings is the zero Tensor. A token below 0 stands for the one in next.
 func (m *Model) Draw(b *graph.Builder, tokens, next, settings graph.Tensor, n int) {
 	x := embedding.ApplyNext(b, tokens, next, m.embeddings(b))
 	scores := linear.ApplyPrecise(b, m.hidden(b, x, false), m.head(b))

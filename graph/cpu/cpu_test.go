@@ -367,7 +367,7 @@ func TestClosed(t *testing.T) {
 	}
 }
 
-// TestInts: integers of the last two runs, each as its run left them.
+// TestInts checks the int32 results of the last two runs.
 func TestInts(t *testing.T) {
 	p := rampPlan(t)
 	dev := open(t, 2)

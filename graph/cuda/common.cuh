@@ -141,8 +141,8 @@ __device__ __forceinline__ uint64_t warp_max(uint64_t x) {
   return x;
 }
 
-// key_of combines a score and its number into one integer: a higher score has a larger key, and so has the lower number
-// of two equal scores. NaN has the key 0, and the number of key 0 is 0.
+// key_of packs a logit and its index into one integer: a larger logit has a larger key, and of two
+// equal logits the lower index has. NaN has the key 0, and the index of key 0 is 0.
 __device__ __forceinline__ uint64_t key_of(float score, int number) {
   if (!(score >= -INF)) return 0;
   uint32_t bits = __float_as_uint(score + 0.f); // -0 is 0

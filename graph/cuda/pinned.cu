@@ -1,18 +1,20 @@
 // Transfers between the GPU and pinned host memory: in a chain of kernels, another kernel takes a
 // few microseconds less than a copy.
 
-// take_inputs copies words from the host, from the place whose turn it is, and counts the runs. It has a single block.
+// take_inputs copies words from the host, from the buffer whose turn it is, and counts the runs. It
+// has a single thread block.
 extern "C" __global__ void __launch_bounds__(256) take_inputs(const int *from, int *to, int words, int *runs) {
   int run = *runs;
   for (int i = threadIdx.x; i < words; i += blockDim.x) {
-    int even = from[i], odd = from[words + i]; // both at once: neither load waits for the count
+    int even = from[i], odd = from[words + i]; // loads both, so that neither load waits for the count
     to[i] = run % 2 == 0 ? even : odd;
   }
   __syncthreads();
   if (threadIdx.x == 0) *runs = run + 1;
 }
 
-// give_ints writes n integers to the host, to the place whose turn it is. It has a single block.
+// give_ints writes n integers to the host, to the buffer whose turn it is. It has a single thread
+// block.
 extern "C" __global__ void __launch_bounds__(256) give_ints(const int *from, int *to, int n, const int *runs) {
   begin_early();
   to += (*runs - 1) % 2 * n;

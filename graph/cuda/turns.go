@@ -11,17 +11,19 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// turns let the host start a run while the previous one is still working. There are two places in pinned
-// memory for inputs, and two for each int32 result, and runs use them in turn. The host does not overwrite
-// what a run reads before that run has ended. Programs with large inputs and no int32 results have one place.
+// turns let the host start a run while the previous one is still working: double buffering in
+// pinned memory. There are two buffers ("places") for inputs and two for each int32 result, and
+// runs alternate between them. The host does not overwrite what a run reads before that run has
+// ended. Programs with large inputs and no int32 results have one buffer.
 type turns struct {
 	begun  int        // number of runs so far
-	stale  bool       // the place of the next run still has older inputs than the last run
+	stale  bool       // the next run's buffer still holds older inputs than the last run's
 	ended  [2]uintptr // events that mark the ends of the last two runs
-	length int        // elements of inputs in one place
+	length int        // input elements in one buffer
 }
 
-// placeTurns allocates the places of inputs and int32 results, and makes the kernels that move them.
+// placeTurns allocates the buffers of inputs and int32 results, and makes the kernels that copy
+// them.
 func (p *Program) placeTurns() (err error) {
 	if p.counters, err = p.d.alloc(counterBytes * (len(p.plan.Steps) + 1)); err != nil {
 		return fmt.Errorf("counters: %w", err)
@@ -65,17 +67,17 @@ func (p *Program) placeTurns() (err error) {
 	return err
 }
 
-// pinned is a launch of a kernel of pinned.cu with a single block.
+// pinned returns the launch of a kernel of pinned.cu with a single thread block.
 func pinned(name string, early bool, args ...any) graph.Launch {
 	return graph.Launch{Kernel: name, Defines: map[string]string{"X_T": "float", "WIDTH": "1"}, Block: [3]int{256, 1, 1}, Early: early, Args: args}
 }
 
-// place is where the next run's inputs are.
+// place returns the buffer of the next run's inputs.
 func (p *Program) place() unsafe.Pointer {
 	return unsafe.Add(p.inputs, 4*p.turns.length*(p.turns.begun%2))
 }
 
-// turn copies the last run's inputs to the place of the next run's, as soon as no run reads that place.
+// turn copies the last run's inputs to the next run's buffer, as soon as no run reads that buffer.
 func (p *Program) turn() error {
 	if p.take == nil || !p.turns.stale {
 		return nil
@@ -91,7 +93,7 @@ func (p *Program) turn() error {
 	return nil
 }
 
-// began marks the end of a run on the stream and gives the turn to the next one.
+// began records the end of a run on the stream and switches to the next run's buffers.
 func (p *Program) began() error {
 	if p.take == nil {
 		return nil
@@ -102,7 +104,7 @@ func (p *Program) began() error {
 	return p.d.driver.call("cuEventRecord", p.d.driver.eventRecord, event, p.d.stream)
 }
 
-// await waits until a run, one of the last two, has ended.
+// await waits until a run, which must be one of the last two, has ended.
 func (p *Program) await(run int) error {
 	if run < 0 {
 		return nil

@@ -10,8 +10,9 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/argmax"
 )
 
-// TestTurns: a run's inputs are those of when it was begun, also if the host has written others since, and its
-// integers are there while the next run is under way. What is not written stays.
+// TestTurns: a run reads the inputs that were written before it began, even if the host has written
+// others since, and its int32 results are available while the next run is in progress. Inputs that
+// are not written keep their values.
 func TestTurns(t *testing.T) {
 	d := open(t)
 	const rows, vocab, runs = 3, 40, 200
@@ -34,7 +35,7 @@ func TestTurns(t *testing.T) {
 	scores := make([]float32, rows*vocab)
 	var want [][]int32
 	for i := range runs {
-		if i%3 != 2 { // in every third run the scores stay
+		if i%3 != 2 { // in every third run the scores keep their values
 			clear(scores)
 			var tokens []int32
 			for row := range rows {
@@ -53,7 +54,7 @@ func TestTurns(t *testing.T) {
 		}
 		for back := range min(2, i+1) {
 			if back == 0 && i%5 != 0 {
-				continue // mostly the run goes on meanwhile
+				continue // usually the run continues meanwhile
 			}
 			got, err := p.Ints("token", back)
 			if err != nil {

@@ -279,8 +279,9 @@ func decodeSpeeds(rec *recorder, m *train.Model, o GenerateOptions, gbs float64,
 	return list, ops, err
 }
 
-// greedySteps returns the mean time of a step in seconds, after one step to warm up. A step gives the host the most
-// likely next token of every text, and the next step takes that token. The last tokens replace tokens.
+// greedySteps returns the mean time of a step in seconds, after one warm-up step. A step gives the
+// host the most likely next token of every sequence, and the next step reads that token. The last
+// tokens are written to tokens.
 func greedySteps(e *generate.Engine, tokens []int32, vocab, steps int) (float64, error) {
 	var started time.Time
 	for i := range steps + 1 {

@@ -28,9 +28,10 @@ func Max(x []float32) float32 {
 	return vec().max(x)
 }
 
-// ArgMax returns the first index of the greatest element, 0 where there is none above -Inf. NaNs are passed over.
+// ArgMax returns the first index of the largest element, or 0 if there is none above -Inf. NaNs are
+// ignored.
 func ArgMax(x []float32) int {
-	const block = 256 // elements that one call of Max takes
+	const block = 256 // elements per call of Max
 	top, first := float32(math.Inf(-1)), 0
 	for at := 0; at < len(x); at += block {
 		if y := Max(x[at:min(at+block, len(x))]); y > top {

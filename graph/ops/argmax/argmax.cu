@@ -1,5 +1,6 @@
-// token[b] = the number of the highest of n scores of row b, the lowest number if several are equal. A block finds the
-// highest of PART scores of one row. The block that finishes last finds the highest of each row among the blocks' results.
+// token[b] = the index of the largest of the n logits of row b, the lowest index if several are
+// equal. Each thread block finds the maximum of PART logits of one row. The block that finishes
+// last reduces the blocks' results to the maximum of each row.
 
 constexpr int THREADS = 256, SHARE = PART / THREADS;
 
@@ -15,7 +16,7 @@ argmax(const float *scores, uint64_t *highest, int *token, uint32_t *counter, in
 #pragma unroll
   for (int i = 0; i < SHARE; i += WIDTH) {
     int j = first + i * THREADS + threadIdx.x * WIDTH;
-    if (j < n) load_vector<WIDTH>(scores + j, x + i); // a vector that crosses n still lies in the row
+    if (j < n) load_vector<WIDTH>(scores + j, x + i); // a vector that extends past n is still within the row
   }
   uint64_t best = 0;
 #pragma unroll

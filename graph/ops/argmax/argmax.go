@@ -7,8 +7,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// Apply finds the highest of the first n scores of each row of scores [B 1 V], and puts its number into the
-// state token [B 1] (int32): the lowest number if several are equal, and 0 if all are NaN.
+// Apply finds the largest of the first n logits of each row of scores [B 1 V] and writes its index
+// to the state token [B 1] (int32): the lowest index if several are equal, and 0 if all are NaN.
 func Apply(b *graph.Builder, scores, token graph.Tensor, n int) {
 	b.Apply(Spec(n), scores, token)
 }

@@ -13,7 +13,7 @@ import (
 
 func TestArgmax(t *testing.T) { optest.Run(t, argmax.Cases()) }
 
-// TestToken: the kernel's tokens, of scores without a highest one too.
+// TestToken checks the CPU kernel's tokens, also for logits without a unique maximum and for NaNs.
 func TestToken(t *testing.T) {
 	inf, nan := float32(math.Inf(1)), float32(math.NaN())
 	for _, c := range []struct {

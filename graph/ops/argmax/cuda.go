@@ -10,12 +10,12 @@ import (
 //go:embed argmax.cu
 var source string
 
-// part is the number of scores that one block reads: 4 vectors of 4 for each thread.
+// part is the number of logits that one thread block reads: 4 vectors of 4 per thread.
 const threads, part = 256, 16 * threads
 
 func parts(d graph.Dims) int { return (d["N"] + part - 1) / part }
 
-// workspace is for the key of each part's highest score.
+// workspace holds the key of each part's largest logit.
 func workspace(d graph.Dims) int { return 8 * d["B"] * parts(d) }
 
 func launches(c *graph.CUDACall) ([]graph.Launch, error) {

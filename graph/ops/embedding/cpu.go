@@ -25,7 +25,7 @@ func forward(c *graph.CPUCall) func() {
 	}
 }
 
-// forwardNext runs on one worker: it has only one token for each text.
+// forwardNext runs on one worker: there is only one token per sequence.
 func forwardNext(c *graph.CPUCall) func() {
 	tokens, next, w, x := c.In[0].I32, c.In[1].I32, c.In[2], c.Out[0]
 	return func() {

@@ -14,7 +14,8 @@ func Apply(b *graph.Builder, tokens, w graph.Tensor) graph.Tensor {
 	return b.Apply(Spec(), tokens, w)
 }
 
-// ApplyNext is Apply for one token of each row, tokens [B 1]. A token below 0 stands for the row's token in next [B 1].
+// ApplyNext is Apply for one token per row, tokens [B 1]. A token below 0 stands for the row's
+// token in next [B 1].
 func ApplyNext(b *graph.Builder, tokens, next, w graph.Tensor) graph.Tensor {
 	return b.Apply(nextSpec(), tokens, next, w)
 }

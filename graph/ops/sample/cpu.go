@@ -23,7 +23,7 @@ type Drawer struct {
 	ranking ranking
 }
 
-// Draw returns the token that the op draws from one row's scores.
+// Draw returns the token that the op draws from one row's logits.
 func (d *Drawer) Draw(scores []float32, s Settings) int32 {
 	best := int32(simd.ArgMax(scores))
 	if s.Temperature == 0 {
@@ -36,7 +36,7 @@ func (d *Drawer) Draw(scores []float32, s Settings) int32 {
 	return d.weights.find(scores, s.Uniform*d.weights.sum(scores), best)
 }
 
-// among draws one of the most likely tokens. Tokens are ranked only as far as the draw needs it, so
+// among draws one of the most likely tokens. Tokens are ranked only as far as the draw requires, so
 // that the whole vocabulary is not sorted for each token.
 func (d *Drawer) among(scores []float32, s Settings) int32 {
 	r, w := &d.ranking, &d.weights
@@ -66,14 +66,14 @@ func (d *Drawer) among(scores []float32, s Settings) int32 {
 	return r.at(max(0, kept-1)).token
 }
 
-// block is the number of scores that vector kernels take at once.
+// block is the number of logits that vector kernels process at once.
 const block = 256
 
-// weights are exp((score - best) / temperature).
+// weights are exp((logit - best) / temperature).
 type weights struct {
 	best        float32
 	temperature float64
-	sums        []float64 // of blocks
+	sums        []float64 // of each block
 	room, least [block]float32
 }
 
@@ -84,12 +84,13 @@ func (w *weights) begin(best float32, temperature float64) {
 	}
 }
 
-// of is a score's.
+// of returns the weight of a logit.
 func (w *weights) of(score float32) float64 {
 	return math.Exp((float64(score) - float64(w.best)) / w.temperature)
 }
 
-// ofBlock are those of at most a block of scores, good until the next call, and their sum.
+// ofBlock returns the weights of at most a block of logits, valid until the next call, and their
+// sum.
 func (w *weights) ofBlock(scores []float32) ([]float32, float64) {
 	x := w.room[:len(scores)]
 	simd.Add(x, scores, w.least[:len(scores)])
@@ -97,7 +98,7 @@ func (w *weights) ofBlock(scores []float32) ([]float32, float64) {
 	return x, float64(simd.SoftmaxExp(x, x, 0))
 }
 
-// sum is that of all scores.
+// sum returns the sum over all logits.
 func (w *weights) sum(scores []float32) float64 {
 	w.sums = w.sums[:0]
 	total := 0.0
@@ -109,8 +110,8 @@ func (w *weights) sum(scores []float32) float64 {
 	return total
 }
 
-// find is the token at which the weights of all up to it exceed draw, or best where rounding
-// leaves none. It comes after sum.
+// find returns the first token at which the cumulative weight exceeds draw, or best if rounding
+// leaves none. sum must be called before it.
 func (w *weights) find(scores []float32, draw float64, best int32) int32 {
 	for b, sum := range w.sums {
 		if draw >= sum {

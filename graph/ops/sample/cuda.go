@@ -13,15 +13,15 @@ var source string
 
 const (
 	threads = 1024
-	part    = 4 * threads // scores of one block
-	// mostParts is limited by the shared memory of the kernel that joins the parts of a row.
+	part    = 4 * threads // logits of one thread block
+	// mostParts is limited by the shared memory of the kernel that combines the parts of a row.
 	mostParts = 128
 )
 
 func parts(d graph.Dims) int { return (d["N"] + part - 1) / part }
 
-// workspace is for the sorted keys of all parts, the sums of their weights up to each, and the highest key and the
-// sum of all weights of each part.
+// workspace holds the sorted keys of all parts, the cumulative sums of their weights, and the
+// highest key and total weight of each part.
 func workspace(d graph.Dims) int { return (8+4)*d["B"]*parts(d)*part + (8+4)*d["B"]*parts(d) }
 
 func launches(c *graph.CUDACall) ([]graph.Launch, error) {

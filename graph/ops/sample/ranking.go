@@ -11,25 +11,25 @@ type candidate struct {
 	score float32
 }
 
-// before orders candidates, the likeliest first. Ties go by the ids, so that the draw is
-// the same everywhere.
+// before orders candidates, the most likely first. Ties are broken by token id, so that the draw is
+// the same on every device.
 func (c candidate) before(d candidate) bool {
 	return c.score > d.score || c.score == d.score && c.token < d.token
 }
 
-// ranking orders the tokens by their scores, the likeliest first, as far as it is asked. They
-// come to a heap in a few rounds, each of scores below those of the round before.
+// ranking orders the tokens by their logits, the most likely first, only as far as requested. They
+// enter a heap in a few rounds, each with lower logits than the round before.
 type ranking struct {
 	scores []float32
-	peaks  []float32  // the highest score of each block
-	floors [3]float32 // of the rounds: the least score
-	rounds int        // that were made
+	peaks  []float32  // the largest logit of each block
+	floors [3]float32 // the smallest logit of each round
+	rounds int        // number of rounds made
 	above  float32    // the floor of the last of them
 	heap   []candidate
-	ranked []candidate // what was taken from the heap
+	ranked []candidate // candidates taken from the heap
 }
 
-// begin ranks other scores. The rounds go by their weights at a temperature.
+// begin starts to rank new logits. The rounds are divided by the weights at a temperature.
 func (r *ranking) begin(scores []float32, temperature float64) {
 	r.scores, r.peaks, r.heap, r.ranked = scores, r.peaks[:0], r.heap[:0], r.ranked[:0]
 	best := float32(math.Inf(-1))
@@ -37,12 +37,12 @@ func (r *ranking) begin(scores []float32, temperature float64) {
 		r.peaks = append(r.peaks, simd.Max(scores[at:min(at+block, len(scores))]))
 		best = max(best, r.peaks[len(r.peaks)-1])
 	}
-	// A weight of e^-4 of the best one's, e^-12, or any.
+	// Weights of at least e^-4 of the best one's, at least e^-12, and any.
 	r.floors = [3]float32{best - float32(4*temperature), best - float32(12*temperature), float32(math.Inf(-1))}
 	r.rounds, r.above = 0, float32(math.NaN())
 }
 
-// at is candidate i of all in their order. Those before it were asked for before.
+// at returns candidate i in order. Those before it must have been requested before.
 func (r *ranking) at(i int) candidate {
 	for i == len(r.ranked) {
 		if len(r.heap) == 0 {
@@ -58,7 +58,7 @@ func (r *ranking) at(i int) candidate {
 	return r.ranked[i]
 }
 
-// round fills the heap with the scores of the next round.
+// round fills the heap with the logits of the next round.
 func (r *ranking) round() {
 	floor := r.floors[r.rounds]
 	r.rounds++
@@ -80,7 +80,7 @@ func (r *ranking) round() {
 	}
 }
 
-// sift moves element i of a heap down to where it belongs.
+// sift moves element i of a heap down to its place.
 func sift(heap []candidate, i int) {
 	for {
 		child := 2*i + 1

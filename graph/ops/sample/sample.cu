@@ -1,8 +1,8 @@
-// token[b] = a token drawn from n scores of row b. sample_parts has one block for each part of a row, PART scores. The
-// block finds the highest score and the sum of the weights, exp((score - highest) / temperature). For top-k and
-// top-p it also sorts the part, the most likely token first, and stores the sum of the weights up to each token.
-// sample_rows has one block for each row, which finds the token in the row's PARTS parts. No sum depends on the order
-// in which blocks run.
+// token[b] = a token drawn from the n logits of row b. sample_parts has one thread block per part
+// of a row, PART logits. The block finds the largest logit and the sum of the weights,
+// exp((logit - largest) / temperature). For top-k and top-p it also sorts the part, the most likely
+// token first, and stores the cumulative sum of the weights. sample_rows has one block per row,
+// which finds the token in the row's PARTS parts. No sum depends on the order in which blocks run.
 
 constexpr int THREADS = 1024, WARPS = THREADS / WARP, EACH = PART / THREADS;
 
@@ -18,7 +18,7 @@ struct Settings {
   const float *scores, const Settings *settings, uint64_t *keys, uint64_t *highest, float *sums, float *totals, int *token, int n, \
       int64_t stride
 
-// weight is that of a key's score, relative to the highest score of its part.
+// weight returns the weight of a key's logit, relative to the largest logit of its part.
 __device__ __forceinline__ float weight(uint64_t key, uint64_t highest, float scale) {
   if (key == 0) return 0.f;
   float x = score_of(key), top = score_of(highest);
@@ -32,7 +32,8 @@ __device__ __forceinline__ uint64_t block_highest(uint64_t x, uint64_t *shared) 
   return warp_max(shared[threadIdx.x % WARP]);
 }
 
-// block_before is the sum of x over the threads before this one, in a fixed order.
+// block_before returns the sum of x over the threads before this one (an exclusive prefix sum), in a
+// fixed order.
 __device__ __forceinline__ float block_before(float x, float *shared) {
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
   auto upto = [&](float v) {
@@ -105,14 +106,16 @@ extern "C" __global__ void __launch_bounds__(THREADS) sample_parts(OPERANDS) {
   }
 }
 
-// Search finds how many of a row's most likely tokens are enough for a condition. In each round every warp tries one
-// key, and counts the tokens down to it in all parts, which are sorted.
+// Search finds how many of a row's most likely tokens are enough for a condition, by a search over
+// keys. In each round every warp tries one key and counts the tokens down to it in all parts, which
+// are sorted.
 struct Search {
-  double scale[PARTS]; // makes a part's weights relative to the row's highest score
+  double scale[PARTS]; // makes a part's weights relative to the row's largest logit
   int from[PARTS], to[PARTS], counts[WARPS][PARTS];
   bool enough[WARPS];
 
-  // run returns the key of the last token that is needed; 0 stands for all tokens. mass gets the sum of the weights.
+  // run returns the key of the last token that is needed; 0 stands for all tokens. It sets mass to
+  // the sum of their weights.
   template <typename Enough>
   __device__ __forceinline__ uint64_t run(const uint64_t *keys, const float *sums, uint64_t best, double &mass, Enough is_enough) {
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
@@ -143,7 +146,7 @@ struct Search {
       if (lane == 0) enough[warp] = is_enough(count, sum);
       __syncthreads();
       uint32_t missed = __ballot_sync(FULL, !enough[lane]);
-      int first = missed == 0 ? WARPS : __ffs(missed) - 1; // later warps have higher keys, so fewer tokens
+      int first = missed == 0 ? WARPS : __ffs(missed) - 1; // later warps have higher keys, and so fewer tokens
       for (int p = threadIdx.x; p < PARTS; p += THREADS) {
         if (first < WARPS) from[p] = counts[first][p];
         if (first > 0) to[p] = counts[first - 1][p];

@@ -1,5 +1,5 @@
-// Package sample draws tokens from their scores on the device: from all tokens, from the k most likely ones
-// (top-k), or from the fewest whose probabilities sum to p (top-p, arXiv 1904.09751).
+// Package sample draws tokens from their logits on the device: from all tokens, from the k most
+// likely ones (top-k), or from the fewest whose probabilities sum to p (top-p, arXiv 1904.09751).
 package sample
 
 import (
@@ -13,25 +13,27 @@ import (
 
 // Settings say how one token is drawn.
 type Settings struct {
-	// Temperature divides the scores; 0 takes the highest one, the first if several are equal.
+	// Temperature divides the logits; 0 takes the largest one, the first if several are equal.
 	Temperature float64
-	// TopK keeps the k highest scores; 0 keeps all.
+	// TopK keeps the k largest logits; 0 keeps all.
 	TopK int
-	// TopP keeps the fewest tokens, the most likely first, whose probabilities sum to at least p; 1 keeps all.
+	// TopP keeps the fewest tokens, the most likely first, whose probabilities sum to at least p; 1
+	// keeps all.
 	TopP float64
-	// Uniform is a random number in [0, 1). The tokens that are kept divide [0, 1) by their probabilities, in
-	// their own order if all are kept, and otherwise the most likely first. The token at Uniform is drawn.
+	// Uniform is a random number in [0, 1). The kept tokens divide [0, 1) in proportion to their
+	// probabilities, in order of token id if all are kept, and otherwise the most likely first. The
+	// token at Uniform is drawn.
 	Uniform float64
 }
 
 // ranks reports whether only the most likely of n tokens are kept.
 func (s Settings) ranks(n int) bool { return s.TopP < 1 || s.TopK > 0 && s.TopK < n }
 
-// Words is the number of int32s in a row's settings: the bits of Temperature, TopP and Uniform, and then TopK. Each
-// has 64 bits, the low half first.
+// Words is the number of int32 values in a row's settings: the bits of Temperature, TopP and
+// Uniform, and then TopK. Each has 64 bits, the low half first.
 const Words = 8
 
-// Put writes the settings as the op takes them.
+// Put writes the settings in the format that the op reads.
 func (s Settings) Put(words []int32) {
 	for i, x := range []uint64{math.Float64bits(s.Temperature), math.Float64bits(s.TopP), math.Float64bits(s.Uniform), uint64(s.TopK)} {
 		words[2*i], words[2*i+1] = int32(uint32(x)), int32(uint32(x>>32))
@@ -43,8 +45,8 @@ func settingsOf(words []int32) Settings {
 	return Settings{math.Float64frombits(at(0)), int(at(3)), math.Float64frombits(at(1)), math.Float64frombits(at(2))}
 }
 
-// Apply draws one of the first n tokens for each row of scores [B 1 V], by settings [B Words] (int32), and puts it
-// into the state token [B 1] (int32).
+// Apply draws one of the first n tokens for each row of logits, scores [B 1 V], according to
+// settings [B Words] (int32), and writes it to the state token [B 1] (int32).
 func Apply(b *graph.Builder, scores, settings, token graph.Tensor, n int) {
 	b.Apply(Spec(n), scores, settings, token)
 }
@@ -72,7 +74,7 @@ func Spec(n int) *graph.Spec {
 			}
 		},
 		CPU:       forward,
-		Allocates: true, // room for the tokens that a draw has to rank
+		Allocates: true, // memory for the tokens that a draw has to rank
 		CUDA:      &graph.CUDA{Source: source, Launches: launches, Workspace: workspace},
 		Cost: func(d graph.Dims) graph.Cost {
 			scores := float64(d["B"] * n)

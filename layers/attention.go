@@ -68,8 +68,8 @@ func (a Attention) resolved(d int, sliding bool) (Attention, error) {
 		return a, fmt.Errorf("head_dim: must be 1 to %d, or 0 for d_model / heads, is %d", maxWidth, a.HeadDim)
 	case !(a.RopeBase >= 0) || math.IsInf(a.RopeBase, 0):
 		return a, fmt.Errorf("rope_base: must be positive, or 0 for no positions, is %v", a.RopeBase)
-	case sliding && a.Window < 1:
-		return a, fmt.Errorf("window: swa needs a window of at least 1, is %d", a.Window)
+	case sliding && (a.Window < 1 || a.Window > maxWindow):
+		return a, fmt.Errorf("window: swa needs a window of 1 to %d tokens, is %d", maxWindow, a.Window)
 	}
 	if a.KVHeads == 0 {
 		a.KVHeads = a.Heads

@@ -216,6 +216,7 @@ func override[T any](c *T, p Place) error {
 const (
 	maxVocab     = 1 << 24
 	maxWidth     = 1 << 20 // of the stream, and of a mixer's interior
+	maxWindow    = 1 << 24 // tokens, as many as a row may have
 	maxHidden    = 1 << 40 // of an MLP
 	maxChunk     = 1 << 20 // tokens of attention
 	maxSublayers = 10_000

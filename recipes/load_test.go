@@ -256,6 +256,15 @@ func TestForms(t *testing.T) {
 	}
 }
 
+// TestByteOrderMark: some editors begin a file with one.
+func TestByteOrderMark(t *testing.T) {
+	if r := parse(t, "\ufeffextends: quickstart\ntrain: {steps: 9}\n"); r.Train.Steps != 9 {
+		t.Errorf("%d steps, want 9", r.Train.Steps)
+	}
+	_, err := recipes.Parse([]byte("\ufeffextends: quickstart\ntrian: {steps: 9}\n"), "test.yaml")
+	wantError(t, "a misspelt key", err, "test.yaml:2: unknown key trian; did you mean train?")
+}
+
 func TestExtends(t *testing.T) {
 	dir := t.TempDir()
 	write(t, dir, "base.yaml", "extends: quickstart\nname: base\nmodel: {d_model: 96, layers: {pattern: [mamba, mlp], repeat: 3}}\noptim: {betas: [0.5, 0.6]}\n")

@@ -118,8 +118,8 @@ func (f *evalFlags) reportPPL(c *cobra.Command, m *train.Model, dir string, r *e
 		if err := t.Flush(); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(w, "\n%d texts, %.0f tokens/s, state %.1f MB, peak memory %.0f MB\ntables and pictures: %s\n",
-			r.Texts, r.TokensPerSecond, float64(r.StateBytes)/1e6, float64(r.PeakRSS)/1e6, dir)
+		_, err := fmt.Fprintf(w, "\n%s, %.0f tokens/s, state %.1f MB, peak memory %.0f MB\ntables and pictures: %s\n",
+			count(int64(r.Texts), "text"), r.TokensPerSecond, float64(r.StateBytes)/1e6, float64(r.PeakRSS)/1e6, dir)
 		return err
 	})
 }

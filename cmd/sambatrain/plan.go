@@ -116,12 +116,12 @@ func (p *planFlags) machine(c *cobra.Command) (*forecast.Machine, error) {
 	}
 	if given("memory") {
 		if err := cal.Memory.UnmarshalYAML([]byte(p.memory)); err != nil {
-			return nil, fmt.Errorf("--memory: %w", err)
+			return nil, fmt.Errorf("--memory: must be an amount with its unit, such as 79GB, is %s", p.memory)
 		}
 	}
 	switch {
 	case cal.Memory == 0:
-		return nil, fmt.Errorf("--memory: must be an amount, such as 79GB")
+		return nil, fmt.Errorf("--memory: must be an amount with its unit, such as 79GB, is %s", p.memory)
 	case !(cal.Price >= 0):
 		return nil, fmt.Errorf("--price: must not be below 0, is %v", cal.Price)
 	case !(p.contention >= 0):

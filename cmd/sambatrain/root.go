@@ -127,7 +127,7 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 			return &usageError{fmt.Errorf("%s takes no arguments, got %q; see `%s --help`", c.CommandPath(), args[0], c.CommandPath())}
 		}
 		if len(args) != len(names) {
-			return &usageError{fmt.Errorf("%s needs %s, got %d arguments; see `%s --help`", c.CommandPath(), strings.Join(names, " "), len(args), c.CommandPath())}
+			return &usageError{fmt.Errorf("%s needs %s, got %s; see `%s --help`", c.CommandPath(), strings.Join(names, " "), count(int64(len(args)), "argument"), c.CommandPath())}
 		}
 		return nil
 	}

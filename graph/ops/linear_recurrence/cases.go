@@ -18,6 +18,7 @@ func Cases() []graph.Case {
 		{"small", 2, graph.Dims{"B": 2, "T": 9, "Dk": 8, "Dv": 16}},
 		{"odd", 3, graph.Dims{"B": 2, "T": c + 7, "Dk": 5, "Dv": 7}},
 		{"one token", 2, graph.Dims{"B": 2, "T": 1, "Dk": 3, "Dv": 6}},
+		{"one token, wide", 3, graph.Dims{"B": 3, "T": 1, "Dk": 75, "Dv": 264}},
 		{"two tokens", 1, graph.Dims{"B": 1, "T": 2, "Dk": 4, "Dv": 4}},
 		{"one channel", 1, graph.Dims{"B": 1, "T": 5, "Dk": 1, "Dv": 1}},
 		{"whole chunks", 1, graph.Dims{"B": 1, "T": 3 * c, "Dk": 16, "Dv": 8}},

@@ -14,9 +14,12 @@ var files embed.FS
 
 var source = func() string {
 	var s strings.Builder
-	for _, name := range []string{"chunk", "within", "products", "states", "gradients", "inputs"} {
+	s.WriteString(graph.CUDAFile(files, "chunk"))
+	s.WriteString("#ifdef TOKEN\n" + graph.CUDAFile(files, "token") + "#else\n")
+	for _, name := range []string{"within", "products", "states", "gradients", "inputs"} {
 		s.WriteString(graph.CUDAFile(files, name))
 	}
+	s.WriteString("#endif\n")
 	return s.String()
 }()
 
@@ -188,6 +191,9 @@ func (f *form) cudaForward(form variant) *graph.CUDA {
 			var state uint64
 			if form == carry {
 				state = c.In[len(c.In)-1].Address
+				if l, ok := f.token(c, state); ok {
+					return []graph.Launch{l}, nil
+				}
 			}
 			w := deviceOf(c.Dims, c.Workspace)
 			a := w.forwardArrays()
@@ -200,6 +206,31 @@ func (f *form) cudaForward(form variant) *graph.CUDA {
 			return launches, nil
 		},
 	}
+}
+
+// token is the launch of token.cu, if that can handle the call.
+func (f *form) token(c *graph.CUDACall, state uint64) (graph.Launch, bool) {
+	const threads, columns, vector, mostKeys = 256, 32, 4, 2048
+	q, k, v, g, o, d := c.In[0], c.In[1], c.In[2], f.gate(c.In), c.Out[0], c.Dims
+	if d["T"] > 1 || d["Dk"] > mostKeys {
+		return graph.Launch{}, false
+	}
+	width := 1
+	if d["Dv"]%vector == 0 {
+		width = vector
+	}
+	macros := f.macros(map[string]graph.DeviceBuffer{"Q_T": q, "K_T": k, "V_T": v, "O_T": o})
+	macros["TOKEN"], macros["WIDTH"] = "1", strconv.Itoa(width)
+	return graph.Launch{
+		Kernel:  "linear_recurrence_token",
+		Defines: macros,
+		Grid:    [3]int{parts(d["Dv"], columns*width), d["H"], d["B"]},
+		Block:   [3]int{threads, 1, 1},
+		Shared:  3 * 4 * d["Dk"],
+		Early:   true,
+		Args: []any{q.Address, k.Address, v.Address, g.Address, state, o.Address, int32(d["H"]), int32(d["Dk"]), int32(d["Dv"]),
+			float32(1 / math.Sqrt(float64(d["Dk"]))), uint64(q.Stride), uint64(k.Stride), uint64(v.Stride), uint64(g.Stride), uint64(o.Stride)},
+	}, true
 }
 
 func (f *form) cudaBackward(form variant) *graph.CUDA {

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Mistakes that vet does not see, and functions that neither the program nor a test reaches.
+# Reports mistakes that vet does not find, and functions that neither the program nor a test reaches.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Compares graph/cpu/simd's float32 matrix product with OpenBLAS (Debian: libopenblas-dev) and prints a
-# markdown table: medians and ranges, over rounds in which the two run in turn, of GFLOP/s and of a round's
-# ratio. -c names OpenBLAS's kernel instead of SkylakeX or Haswell; `-c own` leaves it the choice. With /bf16
-# (both factors rounded to bfloat16) or /bf16b (B stored in bfloat16) the peer is our float32 product.
+# markdown table: medians and ranges of GFLOP/s and of the ratio, over interleaved rounds. -c names OpenBLAS's
+# kernel instead of SkylakeX or Haswell; with `-c own` OpenBLAS chooses it. With /bf16 (both factors rounded to
+# bfloat16) or /bf16b (B stored in bfloat16) the comparison is with our own float32 product.
 #
 #   scripts/bench/gemm.sh [-l avx512|avx2] [-c CORE|own] [-r rounds] [MxNxK/NN|NT|TN|TT/threads[/bf16|/bf16b] ...]
 set -euo pipefail
@@ -68,7 +68,7 @@ for ((round = 0; round < rounds; round++)); do
   done
 done >"$work/rates"
 
-# median and range of the numbers on its input, with that many decimals.
+# Prints the median and range of the numbers on standard input, with the given number of decimals.
 median() {
   sort -n | awk -v d="$1" '{x[NR] = $1} END {f = "%." d "f"; printf f " (" f "-" f ")", x[int((NR + 1) / 2)], x[1], x[NR]}'
 }

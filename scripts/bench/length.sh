@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Times a step of the 30M recipe on one row of 1k, 4k, 16k and 64k tokens, in rounds in which the lengths take
-# turns, and prints a markdown table: medians and ranges of the time per token, and memory.
+# Times a step of the 30M recipe on one row of 1k, 4k, 16k and 64k tokens, in rounds that interleave the
+# lengths, and prints a markdown table: medians and ranges of the time per token, and memory.
 #
 #   scripts/bench/length.sh [-r rounds] [-p command put before each run] [tokens ...]
 #
-# 64k tokens with all activations kept would take 23 GB. So each length has a budget of 0.2 GB per 1024 tokens
-# (run.memory_budget), which makes all of them compute about as much again.
+# 64k tokens with all activations kept would take 23 GB. So each length has a memory budget of 0.2 GB per 1024
+# tokens (run.memory_budget), and all lengths recompute about the same share of their activations.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -29,17 +29,17 @@ field() { grep -o "\"$1\": *[0-9.e+-]*" | head -1 | sed 's/.*: *//'; }
 
 for ((round = 0; round < rounds; round++)); do
   for t in "${lengths[@]}"; do
-    # Short rows get more steps: a round times some 16k tokens of each.
+    # Short rows get more steps: a round times about 16k tokens of each length.
     runs=$((t < 16384 ? 16384 / t : 1))
     out=$("${prefix[@]}" "$work/sambatrain" bench samba-30m --set data.seq_len="$t" --set train.batch_size=1 --set train.micro_batch=1 \
       --set run.memory_budget="$((520 + t / 5))MB" --runs "$runs" --output json --log-level error)
-    # The update takes as long for any row: it is named apart.
+    # The optimizer update takes the same time for any length, so it is reported separately.
     update=$(awk '/"op":/ {op = $2} /"ms":/ && op ~ /adamw|grad_norm/ {sum += $2} END {print sum}' <<<"$out")
     echo "$t $(field step_ms <<<"$out") $update $(field activations <<<"$out") $(field peak_rss_bytes <<<"$out") $(field recomputed_calls <<<"$out")"
   done
 done >"$work/rounds"
 
-# median DECIMALS TOKENS EXPRESSION: of a length's columns.
+# median DECIMALS TOKENS EXPRESSION prints the median and range of EXPRESSION over a length's rounds.
 median() {
   awk -v t="$2" "\$1 == t {print $3}" "$work/rounds" | sort -n |
     awk -v d="$1" '{x[NR] = $1} END {f = "%." d "f"; printf f " (" f "-" f ")", x[int((NR + 1) / 2)], x[1], x[NR]}'

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Times ops at real models' shapes and prints a markdown table: medians of rounds, and the range of the share
-# of the tighter limit. Each round measures the machine's limits again, after its first op.
+# Times ops at the shapes of real models and prints a markdown table: medians over rounds, and the range of the
+# share of the tighter limit. Each round measures the machine's limits again, after its first op.
 #
 #   scripts/bench/ops.sh [-r rounds] [-t time of an op in a round] [regular expression for the ops' folders]
 set -euo pipefail
@@ -24,7 +24,7 @@ for ((round = 0; round < rounds; round++)); do
   "$work/ops.test" -test.run '^$' -test.bench "^BenchmarkCPU\$/^($ops)\$" -test.skip 'micro-batch|one_token|decode' -test.benchtime "$time"
 done | sed -n 's,^BenchmarkCPU/[^/]*/,,p' >"$work/lines"
 
-# median and range of the numbers on its input.
+# Prints the median and range of the numbers on standard input.
 awk '
 function sorted(list, n,  i, j, x) {
   for (i = 2; i <= n; i++) { x = list[i]; for (j = i - 1; j > 0 && list[j] > x; j--) list[j+1] = list[j]; list[j+1] = x }

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Times the 30M recipe's training step beside a plain Samba in PyTorch on the CPU (peer_cpu.py says what it
-# needs) and prints a markdown table: medians and ranges, over rounds in which the two run in turn, of tokens/s
-# and peak memory, and of a round's ratio. First both compute the loss of one row with the same weights.
+# Compares the 30M recipe's training step with a plain Samba in PyTorch on the CPU (peer_cpu.py lists its
+# requirements) and prints a markdown table: medians and ranges of tokens/s, peak memory and their ratios, over
+# interleaved rounds. First both compute the loss of one row with the same weights.
 #
 #   scripts/bench/step.sh [-r rounds] [-n steps of a round] [-t threads] [-d] [-p command put before each run]
 #
-# The peer gets OPENBLAS_CORETYPE=SkylakeX, as many threads as we have, and a malloc that keeps its pages. -d
-# also runs it as it comes, once.
+# The peer runs with OPENBLAS_CORETYPE=SkylakeX, the same number of threads, and a malloc that keeps its pages.
+# -d also runs it once with its defaults.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -28,14 +28,14 @@ trap 'echo "step.sh: line $LINENO: $BASH_COMMAND: failed" >&2' ERR
 bin=$work/sambatrain
 go build -o "$bin" ./cmd/sambatrain
 
-# Two texts of 1023 bytes, over and over: with end of text 1024 tokens, so that all rows of a split are the same.
-# Their hashes put them on different sides of the split.
+# Two documents of 1023 bytes, repeated: with the end-of-text token they have 1024 tokens, so all rows of a split
+# are the same. Their hashes put them on different sides of the split.
 mkdir "$work/text"
 for first in 1000 3000; do
   seq $first 9999 | head -c 1023 >"$work/$first.txt" || true # seq's pipe closes early
   for i in {1..64}; do cp "$work/$first.txt" "$work/text/$first-$i.txt"; done
 done
-# The learning rate of the first step is 0: what is exported are the weights that both losses are of.
+# The learning rate of the first step is 0, so the exported weights are those that both losses are computed with.
 "$bin" pretrain samba-30m --log-level error --steps 1 --out "$work/run" --set data.shards="$work/shards" \
   --set data.text.path="$work/text" --set 'data.text.include=["*.txt"]' --set data.validation_fraction=0.5 \
   --set train.batch_size=1 --set train.micro_batch=1 --set eval.rows=1 --set sample.tokens=0 >"$work/log" 2>&1 || { cat "$work/log" >&2 && exit 1; }
@@ -46,10 +46,10 @@ tuned_peer() {
   OPENBLAS_CORETYPE=SkylakeX MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=$((1 << 34)) \
     "${prefix[@]}" scripts/bench/peer_cpu.py "$work/exported" --threads "$threads" --steps "$steps"
 }
-# field NAME: its number in the JSON on standard input.
+# field NAME prints its number from the JSON on standard input.
 field() { grep -o "\"$1\": *[0-9.e+-]*" | sed 's/.*: *//'; }
 
-# Which of the two texts is trained on depends on the hash: one of the peer's losses is ours.
+# The hash decides which of the two documents is for training: one of the peer's losses must equal ours.
 ours=$(head -1 "$work/run/metrics.jsonl" | sed 's/.*"loss":\([0-9.]*\).*/\1/')
 for first in 1000 3000; do
   theirs=$(peer --row "$work/$first.txt" | field loss)
@@ -65,7 +65,7 @@ for ((round = 0; round < rounds; round++)); do
   echo "$(field tokens_per_second <<<"$ours") $(field peak_rss_bytes <<<"$ours") $(field tokens_per_second <<<"$theirs") $(field peak_rss_bytes <<<"$theirs") $(field mfu <<<"$ours")"
 done >"$work/rounds"
 
-# median DECIMALS EXPRESSION: of the rounds' columns.
+# median DECIMALS EXPRESSION prints the median and range of EXPRESSION over the rounds.
 median() {
   awk "{print $2}" "$work/rounds" | sort -n |
     awk -v d="$1" '{x[NR] = $1} END {f = "%." d "f"; printf f " (" f "-" f ")", x[int((NR + 1) / 2)], x[1], x[NR]}'

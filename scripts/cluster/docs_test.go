@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestDocs: docs/cluster.md shows the files as they are run.
+// TestDocs checks that docs/cluster.md shows the files exactly as they are run.
 func TestDocs(t *testing.T) {
 	page, err := os.ReadFile("../../docs/cluster.md")
 	if err != nil {

@@ -1,13 +1,12 @@
 #!/usr/bin/env bash
-# Trains the quickstart model under a Slurm of this one machine: a job of four processes is
-# stopped by a signal, loses a process after that, requeues itself both times, and goes on
-# to the end.
+# Trains the quickstart model under Slurm on this one machine: a job of four processes is first
+# stopped by a signal, then loses a process, requeues itself both times, and continues to the
+# end.
 #
 # usage: scripts/cluster/slurm.sh [SAMBATRAIN]
 #
-# Without SAMBATRAIN the program is built here. It needs root on Debian, installs what is
-# missing, and starts daemons with ports, a key and a state folder of their own, which it
-# ends again.
+# Without SAMBATRAIN it builds the program. It needs root on Debian, installs missing packages,
+# and starts daemons with their own ports, key and state folder, which it stops at the end.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -42,7 +41,7 @@ finish() {
 		timeout 10 scancel --full --signal=KILL "$job" || true
 		sleep 1
 	fi
-	# The last one started ends first.
+	# Stops them in reverse order of their start.
 	for ((i = ${#daemons[@]} - 1; i >= 0; i--)); do
 		kill "${daemons[i]}" 2>/dev/null || true
 		wait "${daemons[i]}" 2>/dev/null || true
@@ -60,7 +59,7 @@ missing=""
 for pair in slurmd:slurmd slurmctld:slurmctld srun:slurm-client munged:munge mpirun:openmpi-bin; do
 	command -v "${pair%:*}" >/dev/null || missing="$missing ${pair#*:}"
 done
-# Debian's srun --mpi=pmix opens libpmix.so, a name that only this package has.
+# Debian's srun --mpi=pmix opens libpmix.so, a file name that only this package provides.
 dpkg-query --show libpmix-dev >/dev/null 2>&1 || missing="$missing libpmix-dev"
 if [ -n "$missing" ]; then
 	apt-get update -qq
@@ -119,7 +118,7 @@ printed() { grep -q "$1" "$out"; }
 job_is() { [ "$(squeue --noheader --job="$job" --states=all --format=%T 2>/dev/null)" = "$1" ]; }
 same() { [ "$2" = "$3" ] || fail "$1 is $2, want $3"; }
 
-# Slurm's processes run as root here, which Open MPI must be told is meant.
+# Slurm's processes run as root here, which Open MPI only accepts with this setting.
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 steps=30
 job=$(sbatch --parsable --output="$out" --ntasks-per-node=4 scripts/cluster/train.sbatch recipes/quickstart.yaml "$run" --steps $steps --set run.log_every=1 \

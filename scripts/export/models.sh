@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains a small model of each family and exports it in format hf, with the scores that it
-# gives a text, for transformers_check.py:
+# Trains a small model of each family and exports it in format hf, with its logits for a text, for
+# transformers_check.py:
 #
 #     scripts/export/models.sh runs/export
 #     python3 scripts/export/transformers_check.py runs/export/models

@@ -9,9 +9,9 @@
 #   CGO_ENABLED=0 go test -c -trimpath -ldflags='-s -w' -o FOLDER/cuda.test ./graph/cuda
 #   CGO_ENABLED=0 go test -c -trimpath -ldflags='-s -w' -o FOLDER/generate.test ./internal/generate
 #
-# Without FOLDER all are built here. PYTHON (python3) with PyTorch times the
-# calibration peer; without PyTorch that part is left out and says so. PARTS names the
-# parts to do, of: ops fixtures pieces training documents steps long peer.
+# Without FOLDER, all are built here. PYTHON (python3) with PyTorch times the calibration peer;
+# without PyTorch that part is skipped with a message. PARTS names the parts to run: ops fixtures
+# pieces training documents steps long peer.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 bin=${1:-}
@@ -34,7 +34,7 @@ block() {
 	[ $rc -eq 0 ] || { failed=1; echo; echo "exit status $rc"; }
 }
 
-# Every op against its float64 reference, in processes side by side: most of the time goes
+# Every op is compared with its float64 reference, in parallel processes: most of the time goes
 # into compiling kernels.
 ops() {
 	section 'Every op against its float64 reference'
@@ -63,7 +63,8 @@ fixtures() {
 	done
 }
 
-# Texts in pieces, and token by token, against whole texts, of every architecture.
+# Sequences read in pieces and token by token are compared with whole sequences, for every
+# architecture.
 pieces() {
 	section 'Texts in pieces, and token by token, against whole texts and the CPU'
 	local logs test passed
@@ -81,8 +82,8 @@ pieces() {
 	rm -rf "$logs"
 }
 
-# The same bits twice and after a kill, the same losses across a move between the CPU and the
-# GPU, and steps that train.guard leaves out.
+# Runs are bit-identical when repeated and after a kill, losses stay the same when a run moves
+# between the CPU and the GPU, and train.guard skips steps.
 training() {
 	section 'Training: twice, after a kill, moved between the CPU and the GPU, and guarded'
 	local text work dtype pid
@@ -163,8 +164,8 @@ training() {
 	rm -rf "$work"
 }
 
-# Documents of a row apart: the same losses on the CPU and on the GPU, and others than with
-# rows as whole texts.
+# With the documents of a row kept apart, losses are the same on the CPU and on the GPU, and differ
+# from those of rows that are read as one document.
 documents() {
 	section 'Documents apart: losses on the CPU, on the GPU, and on the GPU with rows as whole texts'
 	local text work pattern run
@@ -198,7 +199,7 @@ documents() {
 	rm -rf "$work"
 }
 
-# A step of one micro-batch of a recipe, with its optimizer.
+# Times a step of one micro-batch of a recipe, with its optimizer.
 bench() { # RECIPE ROWS STEPS FLAGS...
 	block "$bin/sambatrain" bench "$1" --set "train.batch_size=$2" --set "train.micro_batch=$2" --runs "$3" "${@:4}"
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Trains on one and on several GPUs of this machine, compares losses, bits, speed and
-# memory, kills a process, and prints markdown: docs/bench/h100x2.md and h200x2.md are made of it.
+# Trains on one and on several GPUs of this machine, compares losses, parameters, speed and memory,
+# kills a process, and prints markdown, from which docs/bench/h100x2.md and h200x2.md were made.
 #
 # usage: scripts/gpu/parallel.sh [FOLDER]
 #
@@ -8,11 +8,11 @@
 #
 #   CGO_ENABLED=0 go build -trimpath -ldflags='-s -w' -o FOLDER/sambatrain ./cmd/sambatrain
 #
-# Without FOLDER it is built here. GPUS (2) is how many to use, TEXT a folder of *.py files
-# to train on (Python's own library), WORK a folder for runs and their logs (a temporary
-# one), LIMIT the seconds that a run may take. PARTS names the parts to do, of: agree lost
-# torchrun speed large; DTYPES, SHARDS, MODELS (samba-421m:8, with the rows per GPU), STEPS and
-# ROUNDS what they go through.
+# Without FOLDER it is built here. GPUS (2) is the number of GPUs, TEXT a folder of *.py files to
+# train on (default: Python's own library), WORK a folder for runs and their logs (default: a
+# temporary one), LIMIT the maximum duration of a run in seconds. PARTS names the parts to run:
+# agree lost torchrun speed large. DTYPES, SHARDS, MODELS (samba-421m:8, with the rows per GPU),
+# STEPS and ROUNDS set what they cover.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 bin=${1:-}
@@ -43,12 +43,12 @@ fail() {
 	echo "FAILED: $*"
 }
 
-# The flags that all runs have: Python's own library, a byte a token.
+# The flags of all runs: data from Python's own library, one byte per token.
 data=(--set "data.text.path=$text" --set 'data.text.include=["**/*.py"]' --set data.tokenizer=bytes
 	--set eval.every=0 --set sample.tokens=0 --device cuda --log-level warn)
 
-# spawn GPUS LOGS COMMAND...: in the background, with so many processes, one per GPU; one
-# takes GPU $CARD, or the first. pid is what was started.
+# spawn GPUS LOGS COMMAND... runs COMMAND in the background, with one process per GPU; a single
+# process uses GPU $CARD, or the first one. It sets pid to the started process.
 spawn() {
 	local n=$1 logs=$2
 	shift 2
@@ -60,7 +60,7 @@ spawn() {
 	pid=$!
 }
 
-# end PID: kills a run and waits until its processes are gone.
+# end PID kills a run and waits until its processes are gone.
 end() {
 	local child
 	local children
@@ -72,7 +72,7 @@ end() {
 	done
 }
 
-# within NAME: waits for a run. One that takes too long says where it is, and is killed.
+# within NAME waits for a run. A run that takes too long reports where it is, and is killed.
 within() {
 	local latest=$((SECONDS + ${LIMIT:-90}))
 	while kill -0 "$pid" 2>/dev/null; do
@@ -91,7 +91,7 @@ within() {
 
 small=(quickstart --steps 60 --set "data.shards=$work/small" --set checkpoint.every=1000)
 
-# train NAME GPUS FLAGS...: the small model, to the end.
+# train NAME GPUS FLAGS... trains the small model to the end.
 train() {
 	local name=$1 n=$2 pid
 	shift 2
@@ -99,7 +99,7 @@ train() {
 	within "$name"
 }
 
-# compare NAME WITH: the worst difference of a step's loss, and whether the parameters are
+# compare NAME WITH prints the worst difference of a step's loss, and whether the parameters are
 # the same.
 compare() {
 	"$python" - "$work/$1/metrics.jsonl" "$work/$2/metrics.jsonl" "$1" "$2" <<'PY'
@@ -119,7 +119,7 @@ PY
 	if "$bin/sambatrain" checkpoint diff "$work/$1" "$work/$2" >"$work/$1.diff" 2>&1; then echo " same bits |"; else echo " differ |"; fi
 }
 
-# agree: losses of several GPUs and of one; the same run twice.
+# agree compares losses of several GPUs and of one, and repeats a run.
 agree() {
 	section "The quickstart on 1 and on $gpus GPUs"
 	local dtype shard
@@ -147,7 +147,7 @@ agree() {
 	done
 }
 
-# lost: a process is killed; the others end, and one GPU goes on with the run.
+# lost kills a process; the others end, and one GPU continues the run.
 lost() {
 	section 'A process is killed'
 	local shard pid started
@@ -178,7 +178,7 @@ torchrun() {
 	grep -E 'trained|validation' "$work/torchrun.out"
 }
 
-# idle GPU...: waits until other programs have left them.
+# idle GPU... waits until no other program uses them.
 idle() {
 	local card
 	for card in "$@"; do
@@ -190,7 +190,8 @@ idle() {
 	done
 }
 
-# begin NAME RECIPE ROWS GPUS FLAGS...: in the background, ROWS rows of 4,096 tokens per GPU.
+# begin NAME RECIPE ROWS GPUS FLAGS... starts a run in the background with ROWS rows of 4,096
+# tokens per GPU.
 begin() {
 	local name=$1 recipe=$2 rows=$3 n=$4
 	shift 4
@@ -200,8 +201,8 @@ begin() {
 	echo "$pid" >"$work/$name.pid"
 }
 
-# measure NAME RECIPE ROWS GPUS STEPS WHAT: waits for STEPS steps behind the first WARM (5), and
-# kills the run: its steps, and what a GPU has in use, go to speed.jsonl.
+# measure NAME RECIPE ROWS GPUS STEPS WHAT waits for STEPS steps after the first WARM (5), and kills
+# the run. It appends the steps' times and a GPU's memory in use to speed.jsonl.
 measure() {
 	local name=$1 recipe=$2 rows=$3 n=$4 steps=$5 what=$6 warm=${WARM:-5} pid memory latest=$((SECONDS + ${LIMIT:-90}))
 	pid=$(cat "$work/$name.pid")
@@ -221,7 +222,7 @@ print(json.dumps({"recipe": recipe, "rows": int(rows), "gpus": int(n), "what": w
 PY
 }
 
-# report RECIPE: a table of a model's runs. Those of the same kind are one row.
+# report RECIPE prints a table of a model's runs, with one row per kind of run.
 report() {
 	"$python" - "$work/speed.jsonl" "$1" "$gpus" <<'PY'
 import json, statistics, sys
@@ -247,8 +248,8 @@ for what, runs in kinds.items():
 PY
 }
 
-# beside RECIPE ROWS STEPS NUMBER: on each GPU by itself, all at the same time: what this
-# machine can do at most.
+# beside RECIPE ROWS STEPS NUMBER trains on each GPU separately, all at the same time: the maximum
+# of this machine.
 beside() {
 	local i others
 	for i in $(seq 0 $((gpus - 1))); do
@@ -260,7 +261,7 @@ beside() {
 	done
 }
 
-# speed: a model on each GPU by itself, beside the others, and on all together, in turn.
+# speed trains a model on each GPU separately at the same time, and then on all together, in turn.
 speed() {
 	section 'Speed, bfloat16, rows of 4,096 tokens'
 	local steps=${STEPS:-30} rounds=${ROUNDS:-2} shard model recipe rows round

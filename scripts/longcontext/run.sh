@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The measurements of docs/long-context.md: five models of one size, trained on the same
-# tokens, fine-tuned on passkeys of the training length, and measured far beyond it.
+# Makes the measurements of docs/long-context.md: five models of one size are trained on the same
+# tokens, fine-tuned on passkeys of the training length, and evaluated far beyond it.
 #
 # usage: scripts/longcontext/run.sh STAGE...
 #
@@ -8,27 +8,27 @@
 #   train    train each model
 #   passkey  fine-tune each on passkeys: short documents first, then those of training length
 #   ppl      perplexity of each by length, on the validation split
-#   recall   passkeys of each by length and depth
-#   speed    prompts and decoding of the paper's 1.6B models, arbitrary weights
-#   docs     what speed measured, from OUT into docs/long-context.md and beside it (on a machine
-#            with Go; without OUT/speed, from what lies there)
-#   collect  tables, pictures and logs, small enough to carry away, to OUT
+#   recall   passkey retrieval of each by length and depth
+#   speed    prefill and decoding of the paper's 1.6B models, with arbitrary weights
+#   docs     write the results of speed from OUT into docs/long-context.md and next to it (on a
+#            machine with Go; without OUT/speed, from the files that are already there)
+#   collect  copy tables, pictures and logs, which are small, to OUT
 #
-# Stages and models that are done are passed over, so that a stage that LIMIT seconds cut
-# off (exit status 75) goes on when it is called again. Variables:
+# Finished stages and models are skipped, so a stage that LIMIT cut off (exit status 75) continues
+# when it is called again. Variables:
 #
 #   BIN      the program (./sambatrain; built with `go build -o sambatrain ./cmd/sambatrain`)
 #   RUNS     folder of the runs (runs/longcontext)
-#   OUT      folder of what is collected (RUNS/results)
-#   MODELS   samba samba256 mistral256 mamba llama (mistral is there, too)
-#   STEPS    of training (400, the recipes'); MICRO rows of it at once
-#   SHORT_STEPS, KEY_STEPS  of passkeys, in short rows (200; Mamba, still guessing then, 700)
-#            and in rows of the training length (550)
-#   SAMPLES  passkeys asked at each length and depth
-#   LIMIT    seconds that all stages of this call may take (540)
+#   OUT      folder of the collected results (RUNS/results)
+#   MODELS   samba samba256 mistral256 mamba llama (mistral is also available)
+#   STEPS    training steps (400, as in the recipes); MICRO is the rows of a micro-batch
+#   SHORT_STEPS, KEY_STEPS  fine-tuning steps in short rows (200; for Mamba, which still guesses
+#            after 200, 700) and in rows of the training length (550)
+#   SAMPLES  passkeys per length and depth
+#   LIMIT    maximum seconds for all stages of this call (540)
 #   DEVICE   cuda, with DTYPE bfloat16; DEVICE=cpu DTYPE=float32 for a machine without a GPU
-#   PAGE     that docs writes to (docs/long-context.md)
-#   TINY=1   a minute's worth on a CPU, to try the script: the numbers mean nothing
+#   PAGE     the page that docs writes to (docs/long-context.md)
+#   TINY=1   a test of the script that takes a minute on a CPU: the numbers mean nothing
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 bin=${BIN:-./sambatrain}
@@ -38,16 +38,16 @@ models=${MODELS:-samba samba256 mistral256 mamba llama}
 device=${DEVICE:-cuda} dtype=${DTYPE:-bfloat16}
 limit=${LIMIT:-540}
 
-# Perplexity of many texts up to 32k tokens, and of the few of a million that there are.
+# Perplexity of many documents up to 32k tokens, and of the few that have a million.
 lengths=512,1k,2k,4k,8k,16k,32k texts=64 rows=16
 long_lengths=2k,8k,32k,64k,128k,256k,512k,1m long_texts=3
 keys=1k,2k,4k,8k,16k,32k,64k,128k,256k depths=11 samples=${SAMPLES:-5}
-full_keys=1k,2k,4k,8k,16k,32k # of full attention, whose work grows with the square of the length
+full_keys=1k,2k,4k,8k,16k,32k # for full attention, whose work grows with the square of the length
 chunk=4096 recall_batch=5
-train=() # more flags of training
+train=() # more flags for training
 [ -z "${STEPS:-}" ] || train+=(--steps "$STEPS")
 [ -z "${MICRO:-}" ] || train+=(--set train.micro_batch="$MICRO")
-# Of passkeys: a row has one answer, so that short rows teach what is asked at a quarter of the price.
+# Fine-tuning on passkeys: a row has one answer, so short rows teach the task at a quarter of the cost.
 short_len=512 short_steps=${SHORT_STEPS:-200} mamba_short_steps=${SHORT_STEPS:-700} short_batch=64
 key_len=2048 key_steps=${KEY_STEPS:-550} key_batch=32
 tune=(--set optim.lr=1e-3 --set optim.min_lr=1e-4 --set optim.warmup_steps=50 --set checkpoint.keep_last=1)
@@ -66,8 +66,8 @@ if [ -n "${TINY:-}" ]; then
 fi
 
 started=$SECONDS
-# step NAME MODEL COMMAND... runs a command once; NAME-MODEL.done says that it ran. Where
-# time runs out, the command is told to stop, so that it can save.
+# step NAME MODEL COMMAND... runs a command once; NAME-MODEL.done records that it ran. If the time
+# runs out, the command is told to stop, so that it can save.
 step() {
 	local done="$runs/$1-$2.done" log="$runs/$1-$2.log" rc=0 left=$((limit - SECONDS + started))
 	shift 2
@@ -82,7 +82,7 @@ step() {
 	esac
 }
 
-# begin_or_resume RUN_DIR COMMAND... goes on with a run, or begins it.
+# begin_or_resume RUN_DIR COMMAND... resumes a run, or starts it.
 begin_or_resume() {
 	local run=$1
 	shift
@@ -91,19 +91,19 @@ begin_or_resume() {
 export -f begin_or_resume
 export bin
 
-# finetune STEP FROM RUN STEPS LENGTH BATCH MICRO trains run FROM further, on passkeys.
+# finetune STEP FROM RUN STEPS LENGTH BATCH MICRO fine-tunes run FROM on passkeys.
 finetune() {
 	step "$1" "${3%-*}" bash -c 'begin_or_resume "$@"' - "$runs/$3" "$bin" finetune "$runs/$2" --task passkey --out "$runs/$3" \
 		--steps "$4" --set name="longcontext-$3" --set data.seq_len="$5" --set train.batch_size="$6" --set train.micro_batch="$7" "${tune[@]}"
 }
 
-# speed STEP MODEL FLAG... leaves what `bench generate` says in STEP-MODEL.json.
+# speed STEP MODEL FLAG... writes the output of `bench generate` to STEP-MODEL.json.
 speed() {
 	local to="$runs/$1-$2.json"
 	step "$1" "$2" bash -c '"$@" >"$0"' "$to" "$bin" bench generate "$2" --device "$device" --dtype "$dtype" --output json "${@:3}"
 }
 
-# speed_files FOLDER names what speed left there, as the tables' columns come.
+# speed_files FOLDER lists the files that speed wrote there, in the order of the tables' columns.
 speed_files() {
 	local kind m
 	for kind in speed speed-one; do
@@ -111,7 +111,7 @@ speed_files() {
 	done
 }
 
-# docs writes the page's tables, between two comments, and its pictures.
+# docs writes the page's tables, between two marker comments, and its pictures.
 docs() {
 	local page=${PAGE:-$here/../../docs/long-context.md} work
 	local beside=${page%.md}
@@ -184,7 +184,7 @@ mkdir -p "$runs"
 for s in "$@"; do
 	case $s in
 	data)
-		# The settings are samba.yaml's, the variable as it is written there.
+		# The settings are those of samba.yaml, with the variable as it is written there.
 		"$bin" data prepare --text '$GOROOT/src' --include '**/*.go' --shards runs/data/longcontext --validation-fraction 0.06 \
 			--exclude '**/testdata/**' --exclude 'vendor/**' --exclude 'cmd/vendor/**' --exclude '**/*simd*' --exclude '**/*simd*/**' \
 			--exclude '**/z*.go' --exclude '**/opGen.go' --exclude '**/rewrite*.go' --exclude '**/*table*.go'

@@ -1,5 +1,4 @@
-// Package longcontext_test tries the script that makes the measurements of
-// docs/long-context.md.
+// Package longcontext_test tests the script that makes the measurements of docs/long-context.md.
 package longcontext_test
 
 import (
@@ -10,7 +9,7 @@ import (
 	"testing"
 )
 
-// build makes the program in dir, where there is all that the script needs.
+// build compiles the program into dir, which then has everything that the script needs.
 func build(t *testing.T, dir string) string {
 	t.Helper()
 	for _, program := range []string{"bash", "timeout", "go"} {
@@ -25,8 +24,8 @@ func build(t *testing.T, dir string) string {
 	return bin
 }
 
-// TestRun runs all stages on models of a few thousand parameters, twice: the second time
-// there is nothing left to do.
+// TestRun runs all stages on models of a few thousand parameters, twice: the second time there is
+// nothing left to do.
 func TestRun(t *testing.T) {
 	dir := t.TempDir()
 	bin, runs := build(t, dir), filepath.Join(dir, "runs")
@@ -56,7 +55,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestDocs: the page's tables are those of what was measured, as it lies beside the page.
+// TestDocs checks that the page's tables agree with the measurements stored next to the page.
 func TestDocs(t *testing.T) {
 	page, err := os.ReadFile("../../docs/long-context.md")
 	if err != nil {

@@ -1,19 +1,18 @@
 #!/usr/bin/env bash
-# Brings what sambatrain plan knows of an H100, and the tables of docs/scale.md, up to date.
+# Updates the rates of an H100 that `sambatrain plan` uses, and the tables of docs/scale.md.
 #
 # usage: scripts/scale/update.sh [FILE...]
 #
-# FILES are pages or results with the tables of ops that `sambatrain bench` prints of
-# samba-421m and samba-1.3b; without them the rates stay as they are. What was measured is read
-# from docs/bench/h100.md and h100x2.md. After it, the test of internal/forecast says which
-# forecasts are off: unaligned, call_us, several and variants of h100.yaml
-# were fitted by hand.
+# FILEs are pages or results with the tables of ops that `sambatrain bench` prints for samba-421m
+# and samba-1.3b; without them the rates stay unchanged. Measurements are read from
+# docs/bench/h100.md and h100x2.md. Afterwards the test of internal/forecast reports which forecasts
+# are off: unaligned, call_us, several and variants of h100.yaml were fitted by hand.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 rates=internal/forecast/h100.yaml page=docs/scale.md
 if [ $# -gt 0 ]; then
 	ops=$(go run ./scripts/scale/calibrate "$@")
-	# Ops that are not in the files, such as those of other programs, keep their rates.
+	# Ops that are not in the files, such as those of other models, keep their rates.
 	ops=$({ printf '%s\n' "$ops" | tail -n +2; sed '1,/^ops:$/d' "$rates"; } | sort -s -t: -k1,1 -u)
 	sed -i '/^ops:$/,$d' "$rates"
 	printf 'ops:\n%s\n' "$ops" >>"$rates"
@@ -22,7 +21,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 go build -o "$work/sambatrain" ./cmd/sambatrain
 
-# table RECIPE GPUS MORE: with the recipe's batch, and more of them with one of 4,096 rows.
+# table RECIPE GPUS MORE prints rows for GPUS with the recipe's batch, and for MORE with a batch of 4,096 rows.
 table() {
 	printf '### %s\n\n' "$1"
 	"$work/sambatrain" plan "$1" --gpus "$2" --output markdown

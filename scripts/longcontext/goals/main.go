@@ -1,6 +1,6 @@
-// Command goals holds what `sambatrain bench generate --output json` measured of Samba 1.7B
-// and Llama-3 1.6B against the goals of docs/long-context.md, and prints markdown: the device,
-// which must be one for all, and a table.
+// Command goals compares results of `sambatrain bench generate --output json` for Samba 1.7B and
+// Llama-3 1.6B with the goals of docs/long-context.md, and prints markdown: the device, which must
+// be the same for all, and a table.
 package main
 
 import (
@@ -45,16 +45,16 @@ func run(files []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	of := all[0] // there is one, or there would be no goals
+	of := all[0] // goals has failed if there is none
 	_, err = fmt.Fprintf(out, "Device: %s; limits (%s): %g TFLOP/s and %g GB/s.\n\n| goal | wanted | measured | |\n|---|---|---|---|\n%s\n",
 		of.Device, of.Limits, of.TFLOPs, of.GBs, strings.Join(lines, "\n"))
 	return err
 }
 
-// measured is what was measured, of a model in one file or several.
+// measured is the measurements; those of one model may come from several files.
 type measured []bench.Generation
 
-// goals are the table's rows.
+// goals returns the table's rows.
 func (m measured) goals() ([]string, error) {
 	const long, far, batch, k = 128 << 10, 64 << 10, 16, 1 << 10
 	var rates [2]bench.PromptSpeed
@@ -123,7 +123,7 @@ func (m measured) decode(name string, rows, position int) (bench.DecodeSpeed, er
 	return bench.DecodeSpeed{}, fmt.Errorf("no file has %s decoding %d rows at position %d", name, rows, position)
 }
 
-// slowestPrompt is the one of the smallest share of the limit.
+// slowestPrompt returns the prompt with the smallest share of the limit.
 func (m measured) slowestPrompt(name string) (slowest bench.PromptSpeed) {
 	for _, g := range m {
 		for _, p := range g.Prompts {

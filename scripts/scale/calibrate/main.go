@@ -1,6 +1,6 @@
-// Command calibrate prints the rates of ops for internal/forecast/h100.yaml, or for another
-// GPU's, from the tables of ops that `sambatrain bench` prints on it, or from its JSON: of
-// each op the geometric mean over all tables that have it.
+// Command calibrate prints the rates of ops for internal/forecast/h100.yaml, or for another GPU's
+// file, from the tables of ops that `sambatrain bench` prints on that GPU, or from its JSON output:
+// the geometric mean of each op's rates over all tables that contain it.
 //
 //	go run ./scripts/scale/calibrate docs/bench/h100.md
 //	go run ./scripts/scale/calibrate 421m.json 1.3b.json
@@ -18,13 +18,14 @@ import (
 	"slices"
 )
 
-// callMicros is call_us of the calibration, which is not the rate's.
+// callMicros is call_us of the calibration: the fixed cost of a call, which rates exclude.
 const callMicros = 5
 
-// arithmetic is the operations with each byte from which an op is limited by arithmetic.
+// arithmetic is the arithmetic intensity, in operations per byte, above which an op counts as
+// limited by compute.
 const arithmetic = 100
 
-// result is what is read of a bench's result.
+// result is the part of bench's result that is read.
 type result struct {
 	Ops []op `json:"ops"`
 }
@@ -37,7 +38,7 @@ type op struct {
 	GBs    float64 `json:"gb_per_s"`
 }
 
-// row is one of the table that bench prints: op, calls, ms, share, GFLOP/s, GB/s.
+// row matches a row of the table that bench prints: op, calls, ms, share, GFLOP/s, GB/s.
 var row = regexp.MustCompile(`(?m)^ *(\w+) +(\d+) +([\d.]+) +[\d.]+% +([\d.]+) +([\d.]+) *$`)
 
 // parse reads a result as JSON, or a page with tables.
@@ -96,7 +97,7 @@ func run(w io.Writer, paths []string) error {
 		for _, o := range list {
 			work := o.MS - float64(o.Calls)*callMicros/1e3
 			if work <= 0 || o.GBs <= 0 {
-				continue // too short to tell
+				continue // too short to measure
 			}
 			if ops[o.Op] == nil {
 				ops[o.Op] = &rates{}

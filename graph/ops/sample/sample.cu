@@ -54,6 +54,40 @@ __device__ __forceinline__ float block_before(float x, float *shared) {
   return before + (lane == 0 ? 0.f : own);
 }
 
+// sort puts the block's keys into descending order (bitonic): thread t has those from t EACH on. Threads of one warp
+// exchange keys by shuffles, others by shared memory.
+__device__ __forceinline__ void sort(uint64_t key[EACH], uint64_t *shared) {
+  int first = threadIdx.x * EACH;
+  auto keep = [&](int i, uint64_t other, int size, int gap) {
+    bool before = ((first + i) & gap) == 0, falls = ((first + i) & size) == 0;
+    key[i] = before == falls ? max(key[i], other) : min(key[i], other);
+  };
+  for (int size = 2; size <= PART; size *= 2) {
+    int gap = size / 2;
+    for (; gap >= WARP * EACH; gap /= 2) {
+      __syncthreads();
+#pragma unroll
+      for (int i = 0; i < EACH; i++) shared[i * THREADS + threadIdx.x] = key[i];
+      __syncthreads();
+#pragma unroll
+      for (int i = 0; i < EACH; i++) keep(i, shared[i * THREADS + (threadIdx.x ^ gap / EACH)], size, gap);
+    }
+    for (; gap >= EACH; gap /= 2) {
+#pragma unroll
+      for (int i = 0; i < EACH; i++) keep(i, __shfl_xor_sync(FULL, key[i], gap / EACH), size, gap);
+    }
+#pragma unroll
+    for (int near = EACH / 2; near > 0; near /= 2) {
+      if (near >= size) continue;
+      uint64_t old[EACH];
+#pragma unroll
+      for (int i = 0; i < EACH; i++) old[i] = key[i];
+#pragma unroll
+      for (int i = 0; i < EACH; i++) keep(i, old[i ^ near], size, near);
+    }
+  }
+}
+
 extern "C" __global__ void __launch_bounds__(THREADS) sample_parts(OPERANDS) {
   __shared__ uint64_t own[PART];
   __shared__ uint64_t tops[WARPS];
@@ -67,7 +101,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) sample_parts(OPERANDS) {
   uint64_t key[EACH], top = 0;
 #pragma unroll
   for (int i = 0; i < EACH; i++) {
-    int j = first + i * THREADS + threadIdx.x;
+    int j = first + threadIdx.x * EACH + i;
     key[i] = j < n ? key_of(scores[j], j) : 0;
     top = max(top, key[i]);
   }
@@ -75,24 +109,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) sample_parts(OPERANDS) {
   if (threadIdx.x == 0) highest[at] = top;
   if (s.temperature == 0.) return;
   bool ranks = s.ranks(n);
-  if (ranks) {
-#pragma unroll
-    for (int i = 0; i < EACH; i++) own[i * THREADS + threadIdx.x] = key[i];
-    __syncthreads();
-    for (int size = 2; size <= PART; size *= 2) {
-      for (int gap = size / 2; gap > 0; gap /= 2) {
-#pragma unroll
-        for (int p = threadIdx.x; p < PART / 2; p += THREADS) {
-          int i = 2 * p - (p & (gap - 1));
-          uint64_t a = own[i], b = own[i + gap];
-          if ((a < b) == ((i & size) == 0)) own[i] = b, own[i + gap] = a;
-        }
-        __syncthreads();
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < EACH; i++) key[i] = own[threadIdx.x * EACH + i];
-  }
+  if (ranks) sort(key, own);
   float upto[EACH], sum = 0.f;
 #pragma unroll
   for (int i = 0; i < EACH; i++) upto[i] = sum += weight(key[i], top, scale);
@@ -106,28 +123,53 @@ extern "C" __global__ void __launch_bounds__(THREADS) sample_parts(OPERANDS) {
   }
 }
 
-// Search finds how many of a row's most likely tokens are enough for a condition, by a search over
-// keys. In each round every warp tries one key and counts the tokens down to it in all parts, which
-// are sorted.
+// Search finds how many of a row's most likely tokens are enough for a condition. The tokens [from, to) of each part, which is
+// sorted, are candidates for the last one that is needed. In each round every warp tries one key, and counts the
+// tokens down to it in all parts.
 struct Search {
+  static constexpr uint64_t NONE = ~0ull;
+
   double scale[PARTS]; // makes a part's weights relative to the row's largest logit
   int from[PARTS], to[PARTS], counts[WARPS][PARTS];
+  uint64_t tried[WARPS]; // NONE if a warp had nothing to try
   bool enough[WARPS];
 
-  // run returns the key of the last token that is needed; 0 stands for all tokens. It sets mass to
-  // the sum of their weights.
-  template <typename Enough>
-  __device__ __forceinline__ uint64_t run(const uint64_t *keys, const float *sums, uint64_t best, double &mass, Enough is_enough) {
+  // begin makes all tokens candidates.
+  __device__ __forceinline__ void begin(int n) {
+    for (int p = threadIdx.x; p < PARTS; p += THREADS) to[p] = min(PART, n - p * PART);
+  }
+
+  // mass is the sum of the weights of the first count tokens of a part.
+  __device__ __forceinline__ double mass(const float *sums, int part, int count) const {
+    return count == 0 ? 0. : sums[part * PART + count - 1] * scale[part];
+  }
+
+  // choose returns the key that this warp tries. The warps divide the part that has the most candidates. If none has more than
+  // one, or all warps together can try all that are left, each warp takes its own of all parts.
+  __device__ __forceinline__ uint64_t choose(const uint64_t *keys, bool &all) const {
+    int warp = threadIdx.x / WARP, widest = 0, before = 0;
+    uint64_t own = NONE;
+    for (int p = 0; p < PARTS; p++) {
+      int n = to[p] - from[p];
+      if (n > to[widest] - from[widest]) widest = p;
+      if (warp >= before && warp < before + n) own = keys[p * PART + from[p] + warp - before];
+      before += n;
+    }
+    all = before <= WARPS;
+    int n = to[widest] - from[widest];
+    return all || n == 1 ? own : keys[widest * PART + from[widest] + n * (warp + 1) / (WARPS + 1)];
+  }
+
+  // run returns the key of the last token that is needed, or 0 if all candidates are not enough. Only the tokens up to it stay
+  // candidates. total gets the sum of their weights.
+  template <typename Enough> __device__ __forceinline__ uint64_t run(const uint64_t *keys, const float *sums, double &total, Enough is_enough) {
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-    auto upto = [&](int part, int count) { return count == 0 ? 0. : sums[part * PART + count - 1] * scale[part]; };
-    for (int p = threadIdx.x; p < PARTS; p += THREADS) from[p] = 0, to[p] = PART;
+    for (int p = threadIdx.x; p < PARTS; p += THREADS) from[p] = 0;
     __syncthreads();
-    uint64_t yes = 0, no = best + 1;
-    while (no - yes > 1) {
-      uint64_t step = max((no - yes) / (WARPS + 1), (uint64_t)1);
-      auto tried = [&](int w) { return min(yes + step * (w + 1), no - 1); };
-      uint64_t key = tried(warp);
-      int64_t count = 0;
+    uint64_t last = 0;
+    for (bool all = false; !all;) {
+      uint64_t key = choose(keys, all);
+      int count = 0;
       double sum = 0.;
       for (int p = lane; p < PARTS; p += WARP) {
         int lo = from[p], hi = to[p];
@@ -139,28 +181,27 @@ struct Search {
             hi = middle;
         }
         counts[warp][p] = lo;
-        count += lo, sum += upto(p, lo);
+        count += lo, sum += mass(sums, p, lo);
       }
 #pragma unroll
       for (int d = WARP / 2; d > 0; d /= 2) count += __shfl_xor_sync(FULL, count, d), sum += __shfl_xor_sync(FULL, sum, d);
-      if (lane == 0) enough[warp] = is_enough(count, sum);
+      if (lane == 0) tried[warp] = key, enough[warp] = key != NONE && is_enough(count, sum);
       __syncthreads();
-      uint32_t missed = __ballot_sync(FULL, !enough[lane]);
-      int first = missed == 0 ? WARPS : __ffs(missed) - 1; // later warps have higher keys, and so fewer tokens
+      // The highest key that is enough, and the lowest that is not.
+      bool yes = enough[lane], no = !yes && tried[lane] != NONE;
+      uint64_t high = warp_max(yes ? tried[lane] : 0), low = ~warp_max(no ? ~tried[lane] : 0);
+      uint32_t highs = __ballot_sync(FULL, yes && tried[lane] == high), lows = __ballot_sync(FULL, no && tried[lane] == low);
       for (int p = threadIdx.x; p < PARTS; p += THREADS) {
-        if (first < WARPS) from[p] = counts[first][p];
-        if (first > 0) to[p] = counts[first - 1][p];
+        if (highs != 0) to[p] = counts[__ffs(highs) - 1][p];
+        if (lows != 0) from[p] = min(counts[__ffs(lows) - 1][p], to[p]); // rounding may put low below high
       }
-      uint64_t below = yes;
-      if (first > 0) below = tried(first - 1);
-      if (first < WARPS) no = tried(first);
-      yes = below;
+      if (highs != 0) last = high;
       __syncthreads();
     }
-    mass = 0.;
-    for (int p = 0; p < PARTS; p++) mass += upto(p, to[p]);
+    total = 0.;
+    for (int p = 0; p < PARTS; p++) total += mass(sums, p, to[p]);
     __syncthreads();
-    return yes;
+    return last;
   }
 };
 
@@ -189,15 +230,15 @@ extern "C" __global__ void __launch_bounds__(THREADS) sample_rows(OPERANDS) {
   if (s.ranks(n)) {
     uint64_t last = 0; // the key of the least likely token that is kept
     double mass = all;
-    if (s.top_k > 0 && s.top_k < n) last = search.run(keys, sums, best, mass, [&](int64_t count, double) { return count >= s.top_k; });
+    search.begin(n);
+    if (s.top_k > 0 && s.top_k < n) last = search.run(keys, sums, mass, [&](int count, double) { return count >= s.top_k; });
     if (s.top_p < 1.) {
-      double most = mass;
-      last = max(last, search.run(keys, sums, best, mass, [&](int64_t, double sum) { return sum >= s.top_p * most; }));
-      mass = min(mass, most);
+      double most = s.top_p * mass;
+      last = search.run(keys, sums, mass, [&](int, double sum) { return sum >= most; });
     }
     double draw = s.uniform * mass;
-    last = max(last, search.run(keys, sums, best, mass, [&](int64_t, double sum) { return sum > draw; }));
-    if (threadIdx.x == 0) *token = number_of(last == 0 ? best : last);
+    uint64_t drawn = search.run(keys, sums, mass, [&](int, double sum) { return sum > draw; });
+    if (threadIdx.x == 0) *token = number_of(drawn != 0 ? drawn : last != 0 ? last : best);
     return;
   }
 

@@ -5,6 +5,7 @@
 package generate
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -130,6 +131,9 @@ func (e *Engine) Reset() error {
 // Skip advances all sequences by n tokens without reading any, for measuring speed at a position:
 // the contents of the states stay, and what was skipped counts as held.
 func (e *Engine) Skip(n int) error {
+	if err := e.notAhead(); err != nil {
+		return err
+	}
 	if err := e.makeRoom(n); err != nil {
 		return err
 	}
@@ -145,6 +149,9 @@ func (e *Engine) Park(row int) { e.parked[row], e.positions[row] = true, 0 }
 
 // Take moves the sequence in a row of another engine of the same model to a row of this one.
 func (e *Engine) Take(row int, from *Engine, fromRow int) error {
+	if err := cmp.Or(e.notAhead(), from.notAhead()); err != nil {
+		return err
+	}
 	if err := e.roomFor(from.Position(fromRow)); err != nil {
 		return err
 	}

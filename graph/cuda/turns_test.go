@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/ops/add"
 	"github.com/sambatrain/sambatrain/graph/ops/argmax"
 )
 
@@ -16,7 +17,7 @@ import (
 func TestTurns(t *testing.T) {
 	d := open(t)
 	const rows, vocab, runs = 3, 40, 200
-	b := graph.NewBuilder(nil)
+	b := graph.NewBuilder(add.Spec)
 	token := b.IntState("token", rows, 1)
 	argmax.Apply(b, b.Input("scores", graph.Float32, rows, 1, vocab), token, vocab)
 	b.Result("token", token)

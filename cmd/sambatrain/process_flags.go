@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/sambatrain/sambatrain/graph/cuda"
 	"github.com/sambatrain/sambatrain/internal/dist"
@@ -82,11 +83,15 @@ func (a *app) trainOptions(place dist.Topology) (train.Options, error) {
 	if place.Rank > 0 && a.logLevel == "info" {
 		a.logLevel = "warn" // the first process logs for all
 	}
-	lines := runlog.NewLogWriter(os.Stderr)
+	stderr := whileHeard(os.Stderr)
+	lines := runlog.NewLogWriter(stderr)
 	log, err := a.loggerTo(lines)
-	console := func(o runlog.ConsoleOptions) runlog.Console { return runlog.NewConsole(os.Stderr, o) }
-	if a.logFormat == runlog.JSON {
-		console = func(o runlog.ConsoleOptions) runlog.Console { return runlog.NewJSONLines(os.Stderr, o) }
+	console := func(o runlog.ConsoleOptions) runlog.Console { return runlog.NewLines(stderr, o) }
+	switch {
+	case a.logFormat == runlog.JSON:
+		console = func(o runlog.ConsoleOptions) runlog.Console { return runlog.NewJSONLines(stderr, o) }
+	case term.IsTerminal(int(os.Stderr.Fd())):
+		console = func(o runlog.ConsoleOptions) runlog.Console { return runlog.NewConsole(os.Stderr, o) }
 	}
 	return train.Options{
 		Place:       place,

@@ -303,6 +303,43 @@ func TestSignalledTwice(t *testing.T) {
 	}
 }
 
+// TestUnheard: a run whose log nobody reads any more is stopped as by SIGHUP, and goes on where that
+// is ignored.
+func TestUnheard(t *testing.T) {
+	args := []string{"--steps", "1500", "--set", "eval.every=0", "--set", "checkpoint.every=1000"}
+	for _, c := range []struct {
+		shell      string
+		code, step int // of the end; 0: before the last
+	}{{`exec "$0" "$@"`, exitStopped, 0}, {`trap "" HUP; exec "$0" "$@"`, exitOK, 1500}} {
+		if c.code == exitStopped && signal.Ignored(syscall.SIGHUP) { // by nohup, and so by what it starts
+			continue
+		}
+		dir := workspace(t, 1, 1)
+		run := filepath.Join(dir, "run")
+		cmd := program(dir, nil, append([]string{"pretrain", "tiny.yaml"}, args...)...)
+		cmd.Path, cmd.Args = "/bin/sh", append([]string{"sh", "-c", c.shell}, cmd.Args...)
+		stderr, err := cmd.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		waitForSteps(t, cmd, bufio.NewReader(stderr), 5)
+		if err := stderr.Close(); err != nil {
+			t.Fatal(err)
+		}
+		cmd.Wait()
+		newest, _, err := checkpoint.Newest(run)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if code := cmd.ProcessState.ExitCode(); code != c.code || lastStep(t, run) != int(newest.Step) || (newest.Step == 1500) != (c.step == 1500) {
+			t.Errorf("%s: exit status %d (%v), step %d, saved %d", c.shell, code, cmd.ProcessState, lastStep(t, run), newest.Step)
+		}
+	}
+}
+
 // waitForSteps reads a run's log until it has shown n training steps.
 func waitForSteps(t *testing.T, c *exec.Cmd, log *bufio.Reader, n int) {
 	t.Helper()

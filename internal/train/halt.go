@@ -13,6 +13,7 @@ type halt struct {
 	timeout time.Duration
 
 	mu       sync.Mutex
+	looked   time.Time // the last call of look
 	underway map[*spell]bool
 	longest  [spellKinds]time.Duration // of the spells that have ended
 }
@@ -44,9 +45,13 @@ const (
 	firstSlow = 10
 )
 
+// lookEvery is how often look is called.
+const lookEvery = 500 * time.Millisecond
+
 func (h *halt) begins(kind spellKind, what string, now time.Time) *spell {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.stoodStill(now)
 	if h.underway == nil {
 		h.underway = map[*spell]bool{}
 	}
@@ -58,6 +63,7 @@ func (h *halt) begins(kind spellKind, what string, now time.Time) *spell {
 func (h *halt) ends(s *spell, now time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	h.stoodStill(now)
 	h.longest[s.kind] = max(h.longest[s.kind], now.Sub(s.since))
 	delete(h.underway, s)
 }
@@ -73,6 +79,15 @@ func (h *halt) during(kind spellKind, what string, f func() error) error {
 func (h *halt) disk(what string) (done func()) {
 	s := h.begins(onDisk, what, time.Now())
 	return func() { h.ends(s, time.Now()) }
+}
+
+// look is noticed for who looks every now and then.
+func (h *halt) look(now time.Time) string {
+	h.mu.Lock()
+	h.stoodStill(now)
+	h.looked = now
+	h.mu.Unlock()
+	return h.noticed(now)
 }
 
 // noticed says what is wrong, if anything: if several spells are too long, it names the longest.
@@ -92,16 +107,16 @@ func (h *halt) noticed(now time.Time) string {
 		worst.what, now.Sub(worst.since).Round(time.Second), h.longest[worst.kind].Round(time.Millisecond))
 }
 
-// stoodStill excludes from the current spells a time in which this process did not run at all, as
-// on a virtual machine that is paused.
-func (h *halt) stoodStill(d time.Duration) {
-	if d < h.timeout/2 {
+// stoodStill excludes from the current spells the time in which this process did not run at all, as
+// on a virtual machine that is paused: nobody has looked for much longer than lookEvery.
+func (h *halt) stoodStill(now time.Time) {
+	still := now.Sub(h.looked) - lookEvery
+	if h.looked.IsZero() || still < h.timeout/2 {
 		return
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	h.looked = now
 	for s := range h.underway {
-		s.since = s.since.Add(d)
+		s.since = s.since.Add(still)
 	}
 }
 

@@ -70,22 +70,43 @@ func TestHaltAmongOthers(t *testing.T) {
 	check(time.Hour, "")
 }
 
-// TestHaltAfterStandstill: time in which the machine stands still doesn't count.
+// TestHaltAfterStandstill: time in which the process does not run does not count, neither as part of
+// the current spell nor of how long the longest took, whoever is first to run again.
 func TestHaltAfterStandstill(t *testing.T) {
 	now := time.Now()
-	h := halt{timeout: time.Minute}
-	s := h.begins(validating, "it", now)
-	h.stoodStill(20 * time.Second) // late, as under load
-	h.stoodStill(time.Hour)
-	if got := h.noticed(now.Add(time.Hour + 9*time.Minute)); got != "" {
-		t.Errorf("noticed %q", got)
-	}
-	if got := h.noticed(now.Add(time.Hour + 11*time.Minute)); got == "" {
-		t.Error("nothing was noticed")
-	}
-	h.ends(s, now.Add(time.Hour+time.Second))
-	if h.longest[validating] != time.Second {
-		t.Errorf("it took %v, want 1s", h.longest[validating])
+	at := func(d time.Duration) time.Time { return now.Add(d) }
+	for first, limit := range map[string]time.Duration{ // from when on it is noticed after the hour
+		"look": 9*time.Minute + 40*time.Second, "begin": 9*time.Minute + 40*time.Second, "end": 3*time.Minute + 40*time.Second,
+	} {
+		h := halt{timeout: time.Minute}
+		look := func(d time.Duration, want bool) {
+			t.Helper()
+			if got := h.look(at(d)); (got != "") != want {
+				t.Errorf("%s first: after %v: noticed %q", first, d, got)
+			}
+		}
+		look(0, false)
+		s := h.begins(validating, "it", now)
+		look(lookEvery, false)
+		look(20*time.Second, false) // late, as under load
+		switch first {              // after an hour
+		case "end":
+			h.ends(s, at(time.Hour))
+			if got := h.longest[validating]; got > 21*time.Second {
+				t.Errorf("it took %v, want 20s or little more", got)
+			}
+			s = h.begins(validating, "another", at(time.Hour))
+		case "begin":
+			h.ends(h.begins(onDisk, "a write", at(time.Hour)), at(time.Hour))
+			if got := h.longest[onDisk]; got != 0 {
+				t.Errorf("a write took %v", got)
+			}
+		}
+		look(time.Hour+lookEvery, false)
+		for d := 20 * time.Second; d <= limit; d += 20 * time.Second {
+			look(time.Hour+d, d == limit)
+		}
+		h.ends(s, at(time.Hour+11*time.Minute))
 	}
 }
 

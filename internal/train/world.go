@@ -66,10 +66,9 @@ func (s *session) joinProcesses(ctx context.Context) (err error) {
 // that one forever. grace leaves time for an error of the library to end it instead.
 func (s *session) watch() {
 	const grace = time.Second
-	const often = grace / 2
-	tick := time.NewTicker(often)
+	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
-	looked := time.Now()
+	s.halt.look(time.Now())
 	for lost := false; !lost; {
 		select {
 		case <-s.line.Lost():
@@ -77,10 +76,7 @@ func (s *session) watch() {
 		case <-s.over:
 			return
 		case <-tick.C:
-			now := time.Now()
-			s.halt.stoodStill(now.Sub(looked) - often)
-			looked = now
-			if why := s.halt.noticed(now); why != "" {
+			if why := s.halt.look(time.Now()); why != "" {
 				s.line.GiveUp(why)
 			}
 		}

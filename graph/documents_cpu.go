@@ -37,7 +37,7 @@ func (o *documentOp) bind(c *CPUCall) func() {
 	}
 }
 
-// room is memory for results that have no buffer in the plan.
+// room allocates memory for results that have no buffer in the plan.
 func (o *documentOp) room(list []operand, d Dims) [][]float32 {
 	room := make([][]float32, len(list))
 	for i, op := range list {
@@ -78,7 +78,7 @@ func (o *documentOp) run(c *CPUCall, at documentAt, outs, grads [][]float32) {
 	d.call(o.backward, ins, to)
 }
 
-// results are the buffers of the forward op's results; those that nothing is written to are empty.
+// results returns the buffers of the forward op's results; those that are not written are empty.
 func (o *documentOp) results(d document, outs [][]float32) []Buffer {
 	list := make([]Buffer, len(o.out))
 	for i, op := range o.out {
@@ -99,7 +99,7 @@ type document struct {
 	dims Dims // of a call for this document alone
 }
 
-// part is what a buffer of all documents has of this one.
+// part returns this document's part of a buffer of all documents.
 func (d document) part(x Buffer, op operand) Buffer {
 	n := d.at.to - d.at.from
 	switch {
@@ -112,13 +112,13 @@ func (d document) part(x Buffer, op operand) Buffer {
 	return Buffer{Rows: n, Cols: x.Cols, Stride: x.Stride, F32: x.F32[first*x.Stride:]}
 }
 
-// whole is a buffer of this document in room.
+// whole returns a buffer for this document in room.
 func (d document) whole(room []float32, op operand) Buffer {
 	s := shapeOf(op, d.dims)
 	return Buffer{Rows: s.Rows(), Cols: s.Cols(), Stride: s.Cols(), F32: room[:s.Size()]}
 }
 
-// call computes an op of this document.
+// call computes an op for this document.
 func (d document) call(s *Spec, in, out []Buffer) {
 	scratch := 0
 	if s.Workspace != nil {

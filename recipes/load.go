@@ -296,7 +296,7 @@ func parse(text []byte, from string) (body *ast.MappingNode, err error) {
 	if len(text) > maxRecipe {
 		return nil, fmt.Errorf("%s: more than %d bytes are too long for a recipe", from, maxRecipe)
 	}
-	text = bytes.TrimPrefix(text, []byte("\ufeff")) // as some editors on Windows begin a file
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // some editors on Windows add it
 	if problem, line := badText(string(text)); problem != "" {
 		return nil, fmt.Errorf("%s:%d: %s", from, line, problem)
 	}

@@ -13,12 +13,12 @@ import (
 	"github.com/sambatrain/sambatrain/internal/shell"
 )
 
-// benchFlags say what is timed, and how.
+// benchFlags are the flags of bench.
 type benchFlags struct {
 	recipe  recipeFlags
 	output  outputForm
 	options bench.Options
-	threads []int // to compare
+	threads []int // numbers of threads to compare
 }
 
 func newBench(a *app) *cobra.Command {

@@ -40,7 +40,7 @@ unfinished one is completed.`,
 	return c
 }
 
-// prepareData makes token shards as --text and --shards say, and reports what is in them.
+// prepareData makes token shards according to --text and --shards, and reports their contents.
 func (a *app) prepareData(c *cobra.Command, config data.Config) error {
 	if config.Text.Path == "" {
 		return &usageError{errors.New("--text: name the folder of text")}
@@ -58,7 +58,7 @@ func (a *app) prepareData(c *cobra.Command, config data.Config) error {
 	started := time.Now()
 	ctx, stop := untilSignal(c.Context(), nil)
 	defer stop()
-	written := int64(0) // bytes of text, by this process
+	written := int64(0) // bytes of text written by this process
 	now := everySecond()
 	m, err := data.Prepare(ctx, config, func(p data.Progress) {
 		written = p.Bytes - p.Resumed
@@ -76,7 +76,7 @@ func (a *app) prepareData(c *cobra.Command, config data.Config) error {
 	return preparedText(c.OutOrStdout(), config.Shards, m, written, time.Since(started))
 }
 
-// preparedText says what shards hold, and how much text was read for them now.
+// preparedText reports the contents of shards, and how much text was read for them now.
 func preparedText(w io.Writer, shards string, m data.Manifest, written int64, took time.Duration) error {
 	mb := float64(m.Train.Bytes+m.Validation.Bytes) / 1e6
 	text := fmt.Sprintf("%s: %s, %s for training; %s, %s for validation; %.1f MB of text",

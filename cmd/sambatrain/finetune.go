@@ -12,7 +12,7 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// tasks are what --task can name.
+// tasks are the values of --task.
 var tasks = []string{data.TaskPasskey, data.TaskPhonebook}
 
 func newFinetune(a *app) *cobra.Command {
@@ -73,7 +73,8 @@ with ` + "`sambatrain eval passkey`" + ` and ` + "`sambatrain eval phonebook`" +
 	return c
 }
 
-// checkTask refuses a task that there isn't, and to train on nothing else than before.
+// checkTask rejects an unknown task, and a command with neither task nor recipe, which would train on
+// the same data as before.
 func checkTask(task, recipe string) error {
 	switch {
 	case task != "" && !slices.Contains(tasks, task):

@@ -59,7 +59,7 @@ func serving(t *testing.T, dir string, args ...string) string {
 	return url
 }
 
-// startServer is serving for who ends the server.
+// startServer is serving for tests that stop the server themselves.
 func startServer(t *testing.T, dir string, args ...string) (c *exec.Cmd, url string) {
 	t.Helper()
 	c = program(dir, nil, append([]string{"serve", "--listen", "127.0.0.1:0"}, args...)...)

@@ -53,7 +53,8 @@ libraries read.`,
 	return c
 }
 
-// trainTokenizer makes a tokenizer of a folder of text in the folder out, which must not have one.
+// trainTokenizer trains a tokenizer on a folder of text and writes it to the folder out, which must
+// not contain one.
 func (a *app) trainTokenizer(c *cobra.Command, text data.TextConfig, vocabSize int, out string) error {
 	if text.Path == "" {
 		return &usageError{errors.New("--text: name the folder of text")}
@@ -100,7 +101,8 @@ func (a *app) trainTokenizer(c *cobra.Command, text data.TextConfig, vocabSize i
 	return nil
 }
 
-// everySecond returns a function that is true once a second at most, not at once.
+// everySecond returns a function that returns true at most once per second, and not within the first
+// second.
 func everySecond() func() bool {
 	last := time.Now()
 	return func() bool {

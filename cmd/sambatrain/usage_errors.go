@@ -12,7 +12,7 @@ import (
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
-// wrongFlag is the error of a flag that there isn't, or whose value it can't take.
+// wrongFlag returns the error for a flag that doesn't exist or has an impossible value.
 func wrongFlag(c *cobra.Command, err error) error {
 	text := err.Error()
 	var number *strconv.NumError
@@ -26,11 +26,11 @@ func wrongFlag(c *cobra.Command, err error) error {
 	return &usageError{fmt.Errorf("%s; see `%s --help`", text, c.CommandPath())}
 }
 
-// flagKeys are the flags that many commands have for keys of a recipe.
+// flagKeys maps flags that many commands have to keys of a recipe.
 var flagKeys = map[string]string{"steps": "train.steps", "device": "run.device", "dtype": "run.dtype", "threads": "run.threads"}
 
-// flagHint is what to use in place of a flag that a command does not have: --set for the key of a
-// recipe, or the flag with the nearest name.
+// flagHint suggests what to use instead of a flag that a command does not have: --set with the key
+// of a recipe, or the flag with the nearest name.
 func flagHint(c *cobra.Command, name string) string {
 	if key, ok := flagKeys[name]; ok && c.Flags().Lookup("set") != nil {
 		return fmt.Sprintf(" (use --set %s=...)", key)
@@ -43,7 +43,7 @@ func flagHint(c *cobra.Command, name string) string {
 	return ""
 }
 
-// unknownCommand is the error of a command that parent does not have.
+// unknownCommand returns the error for a command that parent does not have.
 func unknownCommand(parent *cobra.Command, name string) error {
 	hint := ""
 	parent.SuggestionsMinimumDistance = 2

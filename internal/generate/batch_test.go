@@ -199,7 +199,8 @@ func TestSameSeedSameText(t *testing.T) {
 	}
 }
 
-// several are requests of all kinds: the most likely tokens, and drawn ones, with many ends. With scores the host draws.
+// several returns requests of all kinds: with the most likely tokens and with sampled ones, and with
+// various ends. With scores the host draws.
 func several(t *testing.T, n int, sampled, scores bool) (list []generate.Request) {
 	t.Helper()
 	kinds := []generate.SamplerConfig{{TopP: 1}, {Temperature: 0.8, TopP: 1}, {Temperature: 1.5, TopP: 0.7}, {TopP: 1}, {Temperature: 1, TopK: 5, TopP: 0.9}}
@@ -214,8 +215,8 @@ func several(t *testing.T, n int, sampled, scores bool) (list []generate.Request
 	return list
 }
 
-// TestDrawnOnDevice: texts are the same whether the host draws their tokens or the device, and where the device goes on
-// before the host has seen them.
+// TestDrawnOnDevice: sequences are the same whether the host or the device draws their tokens, also
+// if the device continues before the host has seen them.
 func TestDrawnOnDevice(t *testing.T) {
 	e := untied(t, 1, 8)
 	for _, rows := range []int{1, 3, 8} {
@@ -231,8 +232,8 @@ func TestDrawnOnDevice(t *testing.T) {
 	}
 }
 
-// TestAhead: while a device draws ahead, a text can't be used otherwise; Settle ends that, and there is no call ahead
-// that there is no room for.
+// TestAhead: while a device draws ahead, a sequence can't be used in another way; Settle ends that.
+// The device does not draw ahead beyond the capacity of the caches.
 func TestAhead(t *testing.T) {
 	e := untied(t, 1, 8)
 	g, err := generate.New(asynchronous{e.Device()}, e.Memory(), e.Model(), generate.Config{Chunk: 4, Positions: 4})

@@ -247,13 +247,13 @@ func steps(t *testing.T, g *onGPU, rows int) int {
 	return len(p.Steps)
 }
 
-// TestDrawnOnGPU: the tokens that a GPU draws, ahead of the host, are those that the host draws of their scores, in
-// texts that begin and end at different times, some of which are sampled.
+// TestDrawnOnGPU: the tokens that a GPU draws, ahead of the host, are those that the host draws from
+// the same logits, for sequences that start and end at different times, some of them sampled.
 func TestDrawnOnGPU(t *testing.T) {
 	for _, p := range roundings {
 		dev := gpu(t)
 		if p.tf32 {
-			continue // scores are those of float32
+			continue // logits have the same type as in float32
 		}
 		for _, c := range combinations {
 			t.Run(p.name+"/"+c.name, func(t *testing.T) {

@@ -66,7 +66,7 @@ func decodeObject(body []byte, q any) error {
 	return nil
 }
 
-// nearest asks whether another key was meant, if one is spelt much the same.
+// nearest suggests another key with a similar spelling, if there is one.
 func nearest(key string, fields map[string]any) string {
 	if near := recipes.Nearest(key, slices.Sorted(maps.Keys(fields))); near != "" {
 		return "; did you mean " + near + "?"

@@ -208,7 +208,7 @@ func (f *form) cudaForward(form variant) *graph.CUDA {
 	}
 }
 
-// token is the launch of token.cu, if that can handle the call.
+// token returns the launch of token.cu, if that kernel can handle the call.
 func (f *form) token(c *graph.CUDACall, state uint64) (graph.Launch, bool) {
 	const threads, columns, vector, mostKeys = 256, 32, 4, 2048
 	q, k, v, g, o, d := c.In[0], c.In[1], c.In[2], f.gate(c.In), c.Out[0], c.Dims

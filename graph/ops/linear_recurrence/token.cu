@@ -1,9 +1,9 @@
-// One token of each row: the recurrence as it is defined. A block handles WARP * WIDTH columns of a head's state, and each
-// of its warps every WARPS-th row of them. It reads the state before its inputs are ready, since none of the kernels
-// before this one writes it.
+// One token per row: computes the recurrence directly. A thread block handles WARP * WIDTH columns of
+// a head's state, and each of its warps every WARPS-th row of them. It prefetches the state before
+// its inputs are ready, since none of the kernels before this one writes the state.
 
 constexpr int WARPS = 8, THREADS = WARPS * WARP, COLUMNS = WARP * WIDTH;
-constexpr int AHEAD = 8; // rows that a warp loads ahead
+constexpr int AHEAD = 8; // rows that a warp prefetches
 
 extern "C" __global__ void __launch_bounds__(THREADS)
 linear_recurrence_token(const Q_T *q, const K_T *k, const V_T *v, const float *g, float *state, O_T *o, int heads, int keys, int values,

@@ -34,3 +34,18 @@ func (c Config) Validate() error {
 	}
 	return nil
 }
+
+// Room returns how many more checkpoints are on the disk at once, at most, while a run that holds
+// some goes from one step to its last: an old one is removed when a new one is complete.
+func (c Config) Room(held int, step, last int64) int64 {
+	multiples := func(of int) int64 { return last/int64(of) - step/int64(of) }
+	saves := multiples(c.Every)
+	if last%int64(c.Every) != 0 {
+		saves++
+	}
+	kept := int64(c.KeepLast+1) - int64(min(held, c.KeepLast))
+	if c.KeepEvery > 0 {
+		kept += multiples(c.KeepEvery)
+	}
+	return min(saves, kept)
+}

@@ -32,3 +32,27 @@ func TestConfigRefuses(t *testing.T) {
 		wantError(t, c.Validate(), key)
 	}
 }
+
+func TestRoom(t *testing.T) {
+	for _, c := range []struct {
+		config     Config
+		held       int
+		step, last int64
+		want       int64
+	}{
+		{Config{Every: 100, KeepLast: 3}, 0, 0, 1000, 4},
+		{Config{Every: 100, KeepLast: 3}, 0, 0, 250, 3}, // 100, 200, 250
+		{Config{Every: 100, KeepLast: 3}, 0, 0, 200, 2},
+		{Config{Every: 500, KeepLast: 3}, 0, 0, 20, 1},
+		{Config{Every: 100, KeepLast: 3}, 2, 200, 1000, 2},
+		{Config{Every: 100, KeepLast: 3}, 3, 300, 1000, 1},
+		{Config{Every: 100, KeepLast: 3}, 9, 900, 1000, 1},
+		{Config{Every: 100, KeepLast: 3}, 3, 1000, 1000, 0},
+		{Config{Every: 100, KeepLast: 1, KeepEvery: 200}, 0, 0, 1000, 7},
+		{Config{Every: 100, KeepLast: 1, KeepEvery: 200}, 5, 400, 1000, 4},
+	} {
+		if got := c.config.Room(c.held, c.step, c.last); got != c.want {
+			t.Errorf("%+v, %d held, step %d of %d: %d, want %d", c.config, c.held, c.step, c.last, got, c.want)
+		}
+	}
+}

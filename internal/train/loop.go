@@ -25,6 +25,11 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 		if s.events, err = runlog.CreateEvents(s.dir, int(s.step)+1); err != nil {
 			return nil, err
 		}
+		if free, known := freeDisk(s.dir); known {
+			if err := s.warnOfDisk(free); err != nil {
+				return nil, err
+			}
+		}
 		s.console = s.options.Console(runlog.ConsoleOptions{Total: int(r.Train.Steps), LogEvery: int(r.Run.LogEvery)})
 	}
 	started := time.Now()

@@ -7,5 +7,5 @@ import (
 	"os"
 )
 
-// whileHeard is f: there is no SIGHUP here.
+// whileHeard returns f: this system has no SIGHUP.
 func whileHeard(f *os.File) io.Writer { return f }

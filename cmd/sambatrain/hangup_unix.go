@@ -11,9 +11,9 @@ import (
 	"syscall"
 )
 
-// whileHeard makes a pipe that nobody reads any more, as when the program behind it or a connection
-// has ended, the same as a terminal that is gone: SIGHUP. By itself the system would end the
-// process in the middle of a step.
+// whileHeard returns a writer to f that sends this process SIGHUP, as when a terminal is gone, once f
+// is a pipe that nobody reads any more, for example because the reading program or a connection has
+// ended. Otherwise the system would end the process in the middle of a step.
 func whileHeard(f *os.File) io.Writer {
 	signal.Ignore(syscall.SIGPIPE)
 	return &heard{file: f}

@@ -303,7 +303,7 @@ func TestSignalledTwice(t *testing.T) {
 	}
 }
 
-// TestUnheard: a run whose log nobody reads any more is stopped as by SIGHUP, and goes on where that
+// TestUnheard: a run whose log nobody reads any more is stopped as by SIGHUP, and continues if SIGHUP
 // is ignored.
 func TestUnheard(t *testing.T) {
 	args := []string{"--steps", "1500", "--set", "eval.every=0", "--set", "checkpoint.every=1000"}

@@ -81,7 +81,7 @@ func (h *halt) disk(what string) (done func()) {
 	return func() { h.ends(s, time.Now()) }
 }
 
-// look is noticed for who looks every now and then.
+// look is noticed for a caller that looks regularly, every lookEvery.
 func (h *halt) look(now time.Time) string {
 	h.mu.Lock()
 	h.stoodStill(now)
@@ -107,8 +107,8 @@ func (h *halt) noticed(now time.Time) string {
 		worst.what, now.Sub(worst.since).Round(time.Second), h.longest[worst.kind].Round(time.Millisecond))
 }
 
-// stoodStill excludes from the current spells the time in which this process did not run at all, as
-// on a virtual machine that is paused: nobody has looked for much longer than lookEvery.
+// stoodStill excludes from the current spells the time in which this process did not run at all, for
+// example on a paused virtual machine: look was not called for much longer than lookEvery.
 func (h *halt) stoodStill(now time.Time) {
 	still := now.Sub(h.looked) - lookEvery
 	if h.looked.IsZero() || still < h.timeout/2 {

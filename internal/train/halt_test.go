@@ -70,8 +70,8 @@ func TestHaltAmongOthers(t *testing.T) {
 	check(time.Hour, "")
 }
 
-// TestHaltAfterStandstill: time in which the process does not run does not count, neither as part of
-// the current spell nor of how long the longest took, whoever is first to run again.
+// TestHaltAfterStandstill: time in which the process does not run counts neither as part of the
+// current spell nor of the longest one, whichever goroutine runs first afterwards.
 func TestHaltAfterStandstill(t *testing.T) {
 	now := time.Now()
 	at := func(d time.Duration) time.Time { return now.Add(d) }

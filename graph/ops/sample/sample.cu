@@ -54,8 +54,8 @@ __device__ __forceinline__ float block_before(float x, float *shared) {
   return before + (lane == 0 ? 0.f : own);
 }
 
-// sort puts the block's keys into descending order (bitonic): thread t has those from t EACH on. Threads of one warp
-// exchange keys by shuffles, others by shared memory.
+// sort sorts the block's keys in descending order (bitonic sort); thread t holds keys [t * EACH,
+// (t + 1) * EACH). Threads of the same warp exchange keys by shuffles, others through shared memory.
 __device__ __forceinline__ void sort(uint64_t key[EACH], uint64_t *shared) {
   int first = threadIdx.x * EACH;
   auto keep = [&](int i, uint64_t other, int size, int gap) {
@@ -123,9 +123,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) sample_parts(OPERANDS) {
   }
 }
 
-// Search finds how many of a row's most likely tokens are enough for a condition. The tokens [from, to) of each part, which is
-// sorted, are candidates for the last one that is needed. In each round every warp tries one key, and counts the
-// tokens down to it in all parts.
+// Search finds how many of a row's most likely tokens are enough for a condition. Parts are sorted;
+// the tokens [from, to) of each part are the candidates for the last token that is needed. In each
+// round every warp tries one key, and counts the tokens down to it in all parts.
 struct Search {
   static constexpr uint64_t NONE = ~0ull;
 
@@ -139,13 +139,14 @@ struct Search {
     for (int p = threadIdx.x; p < PARTS; p += THREADS) to[p] = min(PART, n - p * PART);
   }
 
-  // mass is the sum of the weights of the first count tokens of a part.
+  // mass returns the sum of the weights of the first count tokens of a part.
   __device__ __forceinline__ double mass(const float *sums, int part, int count) const {
     return count == 0 ? 0. : sums[part * PART + count - 1] * scale[part];
   }
 
-  // choose returns the key that this warp tries. The warps divide the part that has the most candidates. If none has more than
-  // one, or all warps together can try all that are left, each warp takes its own of all parts.
+  // choose returns the key that this warp tries. The warps divide the part with the most candidates.
+  // If no part has more than one, or the warps together can try all remaining candidates, each warp
+  // tries its own candidate of all parts.
   __device__ __forceinline__ uint64_t choose(const uint64_t *keys, bool &all) const {
     int warp = threadIdx.x / WARP, widest = 0, before = 0;
     uint64_t own = NONE;
@@ -160,8 +161,8 @@ struct Search {
     return all || n == 1 ? own : keys[widest * PART + from[widest] + n * (warp + 1) / (WARPS + 1)];
   }
 
-  // run returns the key of the last token that is needed, or 0 if all candidates are not enough. Only the tokens up to it stay
-  // candidates. total gets the sum of their weights.
+  // run returns the key of the last token that is needed, or 0 if all candidates together are not
+  // enough. Only the tokens up to it remain candidates. It sets total to the sum of their weights.
   template <typename Enough> __device__ __forceinline__ uint64_t run(const uint64_t *keys, const float *sums, double &total, Enough is_enough) {
     int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     for (int p = threadIdx.x; p < PARTS; p += THREADS) from[p] = 0;

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // ErrNoCheckpoint is wrapped by Newest's error when no checkpoint of the run verifies.
@@ -111,7 +112,8 @@ func verifyFiles(w Watch, dir string, files []fileRecord) error {
 
 // Newest loads the newest checkpoint of a run that verifies. Every newer one that does not is in
 // the Skipped list, newest first, for the caller to report: its steps are lost. If none verifies
-// the error wraps ErrNoCheckpoint, and an empty Skipped list says that the run never saved any.
+// the error wraps ErrNoCheckpoint, and an empty Skipped list says that the run never saved any. One
+// that this process may not read, or for which it has too many files open, is an error.
 //
 // The run may continue in the meantime and remove a checkpoint while it is being read: then there
 // is a newer one to look for.
@@ -146,12 +148,21 @@ func (o Opener) look(runDir string) (*Checkpoint, []Skipped, error) {
 		if err == nil {
 			return c, skipped, nil
 		}
+		if refused(err) {
+			return nil, skipped, fmt.Errorf("%s: can't be read, which does not mean that it is damaged: %w; let it be read, or delete it to use the one before", info.Dir, err)
+		}
 		skipped = append(skipped, Skipped{info, err})
 	}
 	if len(skipped) > 0 {
 		return nil, skipped, fmt.Errorf("%s: %w: none of its %d verifies", runDir, ErrNoCheckpoint, len(skipped))
 	}
 	return nil, nil, fmt.Errorf("%s: %w: the run has saved none yet", runDir, ErrNoCheckpoint)
+}
+
+// refused reports whether an error is about this process rather than about a file: it may not read
+// it, or has too many open.
+func refused(err error) bool {
+	return errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
 }
 
 // RunOf returns the run directory of the checkpoint in folder dir, and the folder's own name. dir

@@ -149,7 +149,7 @@ func (o Opener) look(runDir string) (*Checkpoint, []Skipped, error) {
 			return c, skipped, nil
 		}
 		if refused(err) {
-			return nil, skipped, fmt.Errorf("%s: can't be read, which does not mean that it is damaged: %w; let it be read, or delete it to use the one before", info.Dir, err)
+			return nil, skipped, fmt.Errorf("%s: can't be read, which does not mean that it is damaged: %w; make it readable, or delete it to use the one before", info.Dir, err)
 		}
 		skipped = append(skipped, Skipped{info, err})
 	}

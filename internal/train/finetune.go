@@ -44,6 +44,7 @@ func (s *session) begin() error {
 // sameTokenizer returns an error unless this recipe's tokenizer gives the same ids as the one that
 // a run was trained with.
 func (s *session) sameTokenizer(run string, r *recipes.Recipe) error {
+	defer s.halt.disk("reading the tokenizers of two runs")()
 	was, err := TokenizerOf(run, r)
 	if err != nil {
 		return fmt.Errorf("train.from: %s: %w", run, err)

@@ -81,6 +81,7 @@ func (s *session) found(root string, find func() (*checkpoint.Checkpoint, error)
 // reopenMetrics truncates the metrics to the step that the run continues from.
 func (s *session) reopenMetrics() (err error) {
 	metrics := filepath.Join(s.dir, MetricsFile)
+	defer s.halt.disk("reading and cutting " + metrics)()
 	var cut runlog.Cut
 	s.metrics, cut, err = runlog.Reopen(metrics, int(s.step))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -116,6 +116,7 @@ func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (res *Result, e
 		return nil, err
 	}
 	err = s.together("begin the run", func() (err error) {
+		defer s.halt.disk("writing the first files of " + s.dir)()
 		if s.metrics, err = createMetrics(s.dir); err != nil {
 			return err
 		}

@@ -21,6 +21,8 @@ const (
 	hopper = 90
 	// The sizes of tiles.cu keep a block's shared memory within Hopper's 227 KiB.
 	tile, depth, stages = 128, 64, 4
+	// partRows are the rows of 64 columns, a part, that pass through shared memory at a time.
+	partRows = 8
 	// minRows are the rows from which on tiles.cu has work for all multiprocessors.
 	minRows = 256
 	// minDepth is the K that has time for what is made of a tile, beside the products of the next;
@@ -68,27 +70,29 @@ func fitsTiles(c *graph.CUDACall, least int) bool {
 	return c.Capability == hopper && c.Out[0].Rows >= minRows && c.In[0].Cols >= least
 }
 
-// tiles is a launch of tiles.cu that makes output 0 in tiles of some columns. Behind the factors and
-// the sizes a kernel takes tensors that it reads or writes.
-func tiles(c *graph.CUDACall, kernel string, cols int, defines map[string]string, factors []graph.TensorMap, to ...graph.DeviceBuffer) graph.Launch {
-	const group = 8
+// tiles is a launch of tiles.cu that computes the outputs in tiles of some columns. A kernel takes maps
+// of the products' factors, of other tensors and of the outputs, and the sizes. Each warp has some
+// parts in shared memory, and barriers.
+func tiles(c *graph.CUDACall, kernel string, cols, parts, barriers int, defines map[string]string, factors []graph.TensorMap, others ...graph.DeviceBuffer) graph.Launch {
+	const group, warps = 8, 8
 	y := c.Out[0]
 	l := graph.Launch{
 		Kernel: kernel,
 		Defines: map[string]string{"TILES_CU": "1", "ROWS": strconv.Itoa(tile), "DEPTH": strconv.Itoa(depth),
 			"STAGES": strconv.Itoa(stages), "GROUP": strconv.Itoa(group)},
-		Grid:   [3]int{2 * min(c.Multiprocessors/2, ceilDiv(y.Rows, 2*tile)*ceilDiv(y.Cols, cols)), 1, 1},
-		Block:  [3]int{384, 1, 1},
-		Shared: stages*3*tile*depth*2 + 2*8*stages + 1024, // the stages begin at a multiple of 1024
+		Grid:  [3]int{2 * min(c.Multiprocessors/2, ceilDiv(y.Rows, 2*tile)*ceilDiv(y.Cols, cols)), 1, 1},
+		Block: [3]int{384, 1, 1},
+		// The stages begin at a multiple of 1024.
+		Shared: 1024 + stages*3*tile*depth*2 + warps*parts*partRows*64*2 + 8*(2*stages+warps*barriers),
 	}
 	maps.Copy(l.Defines, defines)
 	for _, m := range factors {
 		l.Args = append(l.Args, m)
 	}
-	l.Args = append(l.Args, int32(y.Rows), int32(y.Cols), int32(c.In[0].Cols))
-	for _, b := range to {
-		l.Args = append(l.Args, b.Address, uint64(b.Stride))
+	for _, t := range append(others, c.Out...) {
+		l.Args = append(l.Args, graph.TensorMap{Matrix: t, Box: partRows})
 	}
+	l.Args = append(l.Args, int32(y.Rows), int32(y.Cols), int32(c.In[0].Cols))
 	return l
 }
 
@@ -97,12 +101,12 @@ func forwardTiles(c *graph.CUDACall, defines map[string]string) graph.Launch {
 	for _, in := range c.In {
 		list = append(list, graph.TensorMap{Matrix: in, Box: tile})
 	}
-	return tiles(c, "linear_swiglu_tiles", tile, defines, list, c.Out...)
+	return tiles(c, "linear_swiglu_tiles", tile, len(c.Out), 0, defines, list)
 }
 
 func backwardTiles(c *graph.CUDACall) graph.Launch {
 	list := []graph.TensorMap{{Matrix: c.In[0], Box: tile}, {Matrix: c.In[1], Box: depth}}
-	return tiles(c, "linear_swiglu_backward_tiles", 2*tile, map[string]string{"BACKWARD": "1"}, list, c.In[2], c.In[3], c.Out[0], c.Out[1])
+	return tiles(c, "linear_swiglu_backward_tiles", 2*tile, 4, 2, map[string]string{"BACKWARD": "1"}, list, c.In[2], c.In[3])
 }
 
 // product is n rows of x, from one on, times w, or its transpose, to the first rows of a tensor.

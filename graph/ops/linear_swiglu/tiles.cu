@@ -1,11 +1,11 @@
 // Products on Hopper's tensor cores with the activation, or its gradient, where the accumulators
 // are: a pass of their own over what they make would take as long as memory does.
 //
-// Two blocks, a cluster, take ROWS rows each of the same WIDE columns of a product. A block copies
-// its own rows of the left operand, and half of the right one for both. One thread of a block
-// copies, DEPTH of K a stage, and two warpgroups multiply, half of the rows each. What is made of a
-// tile is made beside the products of the next one. Of a stage's memory the first third is the left
-// operand, the rest the right one.
+// A cluster of two blocks computes the same WIDE columns of a product, ROWS rows each. Each block
+// copies its own rows of the left operand, and half of the right one for both blocks. One thread of a
+// block begins the copies, DEPTH of K a stage, and two warpgroups multiply, half of the rows each.
+// Outputs are computed from a tile's sums while the next tile is multiplied. The first third of a
+// stage's memory is the left operand, the rest the right one.
 //
 // Macros: ROWS, DEPTH, STAGES, GROUP, and for y KEEP, where gate and up are written too, or
 // BACKWARD.
@@ -85,60 +85,69 @@ struct Work {
   }
 };
 
-// Matrix is a tensor in memory, [rows cols], with rows stride apart.
-struct Matrix {
-  bf16 *at;
-  int64_t stride;
-};
+// A part is 8 rows of 64 columns of a tile. It passes through shared memory, where it is a box of a
+// tensor map: 8 rows of 128 bytes, swizzled. A warp has 16 rows of a tile; the first 8 are in its
+// even parts.
+constexpr int PART = 8 * 64 * 2; // bytes
+constexpr int WARPS = 2 * WARPGROUP / WARP;
 
-// Bounds are the rows and columns of what is made.
-struct Bounds {
-  int rows, cols;
-};
-
-// octet gives each lane the 8 channels of one of four octets of a row, of which lanes have 2
-// channels each.
-__device__ __forceinline__ void octet(uint32_t w[4]) {
-  int part = threadIdx.x % 4;
-  exchange(w[0], w[1], part & 1, 1), exchange(w[2], w[3], part & 1, 1);
-  exchange(w[0], w[2], part & 2, 2), exchange(w[1], w[3], part & 2, 2);
+__device__ __forceinline__ uint32_t load_pair(uint32_t from) {
+  uint32_t pair;
+  asm volatile("ld.shared.b32 %0, [%1];" : "=r"(pair) : "r"(from) : "memory");
+  return pair;
 }
+__device__ __forceinline__ void store_pair(uint32_t to, uint32_t pair) { asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(pair) : "memory"); }
+
+// stored makes what a warp has stored in shared memory visible to copies that its lanes begin.
+__device__ __forceinline__ void stored() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+  __syncwarp();
+}
+// copy_part_out begins to copy a part to column c and row r of a matrix. parts_out ends a group of
+// copies. Later, await_parts_read waits until the thread's groups have read shared memory, and
+// await_parts_out until they are complete.
+__device__ __forceinline__ void copy_part_out(uint32_t from, const TensorMap *to, int c, int r) {
+  asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(to), "r"(from), "r"(c), "r"(r) : "memory");
+}
+__device__ __forceinline__ void parts_out() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+__device__ __forceinline__ void await_parts_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+__device__ __forceinline__ void await_parts_out() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
 __device__ __forceinline__ float low(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ __forceinline__ float high(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 
-// Place is where a lane's octet of a part is: a part is 8 rows of 32 columns of a warp's 16 rows.
-struct Place {
-  int row, col;
-  __device__ __forceinline__ Place(int row_, int col_, int part) {
-    int lane = threadIdx.x % WARP;
-    row = row_ + lane / 4 + 8 * (part % 2), col = col_ + (part / 2 * 4 + lane % 4) * 8;
-  }
-  __device__ __forceinline__ bool within(Bounds b) const { return row < b.rows && col < b.cols; }
-  __device__ __forceinline__ void put(Matrix m, Bounds b, const uint32_t w[4]) const {
-    if (!within(b)) return;
-    bf16 *to = m.at + row * m.stride + col;
-    if (col + 8 <= b.cols) {
-      *(uint4 *)to = make_uint4(w[0], w[1], w[2], w[3]);
-    } else {
-#pragma unroll
-      for (int i = 0; i < 8; i++)
-        if (col + i < b.cols) to[i].bits = (uint16_t)(w[i / 2] >> i % 2 * 16);
-    }
-  }
+// Lane is a lane's place in a part: two channels of each of the 8 octets of one row, as in the
+// accumulators.
+struct Lane {
+  int index;
+  __device__ __forceinline__ Lane() : index(threadIdx.x % WARP) {}
+  __device__ __forceinline__ bool first() const { return index == 0; }
+  // pair is the offset of its two channels of an octet. The 32 lanes' offsets are in different banks.
+  __device__ __forceinline__ uint32_t pair(int octet) const { return index / 4 * 128 + ((index / 4 ^ octet) << 4) + index % 4 * 4; }
 };
 
-// multiply_tiles makes a product's tiles. copy begins the copies of a stage; made takes a
-// tile's sums, and has Made::PARTS parts to make of them.
+// Spot is the first row and column of a warp's share of a tile.
+struct Spot {
+  int row, col;
+  __device__ __forceinline__ int row_of(int part) const { return row + part % 2 * 8; }
+  __device__ __forceinline__ int col_of(int part) const { return col + part / 2 * 64; }
+};
+
+// multiply_tiles computes a product's tiles. copy begins the copies of a stage. made takes a tile's
+// sums, and computes Made::PARTS parts from them, spread evenly over the products of the next tile, so
+// that memory is busy all the time. It has Made::SHARED bytes of shared memory, a multiple of 1024, and
+// Made::BARRIERS barriers.
 template <int Columns, typename Copy, typename Made>
 __device__ __forceinline__ void multiply_tiles(Work work, int k, Copy copy, Made made) {
   extern __shared__ char memory[];
-  uint32_t stages = (shared_address(memory) + 1023) / 1024 * 1024, full = stages + STAGES * STAGE, empty = full + 8 * STAGES;
+  uint32_t stages = (shared_address(memory) + 1023) / 1024 * 1024, parts = stages + STAGES * STAGE;
+  uint32_t full = parts + Made::SHARED, empty = full + 8 * STAGES;
   int block, warpgroup = threadIdx.x / WARPGROUP, thread = threadIdx.x % WARPGROUP, steps = (k + DEPTH - 1) / DEPTH;
   asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(block));
   if (threadIdx.x == 0) {
     // A stage is empty when both warpgroups of both blocks are done with it.
     for (int s = 0; s < STAGES; s++) mbarrier_init(full + 8 * s, 1), mbarrier_init(empty + 8 * s, 4);
+    for (int i = 0; i < Made::BARRIERS; i++) mbarrier_init(empty + 8 * (STAGES + i), 1);
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
   }
   cluster_sync();
@@ -168,6 +177,7 @@ __device__ __forceinline__ void multiply_tiles(Work work, int k, Copy copy, Made
 #pragma unroll
     for (int j = 0; j < SUMS; j++) d[j][0] = d[j][1] = d[j][2] = d[j][3] = 0.f;
     made.take(d);
+    made.start(parts, empty + 8 * STAGES, threadIdx.x / WARP - WARPGROUP / WARP);
     int before = 0;
     auto multiply = [&](bool add) {
       mbarrier_await(full + 8 * stage, phase);
@@ -185,25 +195,28 @@ __device__ __forceinline__ void multiply_tiles(Work work, int k, Copy copy, Made
       next();
     };
     for (int i = blockIdx.x / 2; i < work.total; i += gridDim.x / 2) {
-#pragma unroll
-      for (int s = 0; s < Made::PARTS; s++) {
-        multiply(s > 0);
-        made.put(s);
-        advance(s == 0);
-      }
-#pragma unroll 1
-      for (int s = Made::PARTS; s < steps; s++) {
-        multiply(true);
-        advance(false);
-      }
       work.at(i, block, row, col);
-      made.begin(row + (warpgroup - 1) * 64 + thread / WARP * 16, col);
+      made.next = Spot{row + (warpgroup - 1) * 64 + thread / WARP * 16, col};
+      int s = 0;
+#pragma unroll
+      for (int p = 0; p < Made::PARTS; p++) {
+        multiply(p > 0);
+        made.put(p, false);
+        advance(p == 0);
+#pragma unroll 1
+        for (s++; s < steps * (p + 1) / Made::PARTS; s++) {
+          multiply(true);
+          advance(false);
+        }
+      }
+      made.spot = made.next;
       wgmma_wait<0>();
       release(before);
       made.take(d);
     }
 #pragma unroll
-    for (int s = 0; s < Made::PARTS; s++) made.put(s);
+    for (int p = 0; p < Made::PARTS; p++) made.put(p, true);
+    await_parts_out();
   }
   cluster_sync(); // a block stays while the other may arrive at its barriers
 }
@@ -214,126 +227,152 @@ __device__ __forceinline__ uint32_t gated(uint32_t gate, uint32_t up) {
   return pack_bf16(swiglu_of(low(gate), low(up)), swiglu_of(high(gate), high(up)));
 }
 
-// Activation is what a warpgroup's products made, rounded: half of the columns are gate's, the
-// other half up's.
+// Activation holds the products of a tile, rounded: half of the columns are gate's, the other half
+// up's. A warp has room for one part of each output.
 struct Activation {
-  static constexpr int PARTS = ROWS / 16;
-  Matrix y;
 #ifdef KEEP
-  Matrix kept_gate, kept_up;
+  static constexpr int OUTPUTS = 3;
+  const TensorMap *kept_gate, *kept_up;
+#else
+  static constexpr int OUTPUTS = 1;
 #endif
-  Bounds bounds;
-  int row, col;
-  uint32_t gate[PARTS][4], up[PARTS][4];
+  static constexpr int PARTS = 2 * ROWS / 64, SHARED = WARPS * OUTPUTS * PART, BARRIERS = 0;
+  const TensorMap *y;
+  Spot spot, next; // of this tile and of the one that is being multiplied
+  Lane lane;
+  uint32_t part;
+  uint32_t gate[PARTS][8], up[PARTS][8];
 
-  __device__ __forceinline__ void begin(int row_, int col_) { row = row_, col = col_; }
+  __device__ __forceinline__ void start(uint32_t parts, uint32_t, int warp) { part = parts + warp * OUTPUTS * PART; }
   __device__ __forceinline__ void take(const float d[SUMS][4]) {
 #pragma unroll
     for (int p = 0; p < PARTS; p++) {
-      int half = p % 2, j = p / 2 * 4;
+      int half = p % 2, j = p / 2 * 8;
 #pragma unroll
-      for (int i = 0; i < 4; i++) {
+      for (int i = 0; i < 8; i++) {
         gate[p][i] = pack_bf16(d[j + i][2 * half], d[j + i][2 * half + 1]);
         up[p][i] = pack_bf16(d[SUMS / 2 + j + i][2 * half], d[SUMS / 2 + j + i][2 * half + 1]);
       }
     }
   }
-  __device__ __forceinline__ void put(int p) {
-    Place place(row, col, p);
-    uint32_t w[4];
-#ifdef KEEP
-    octet(gate[p]), octet(up[p]);
-    place.put(kept_gate, bounds, gate[p]), place.put(kept_up, bounds, up[p]);
-#endif
+  __device__ __forceinline__ void put(int p, bool) {
+    await_parts_read();
+    __syncwarp();
 #pragma unroll
-    for (int i = 0; i < 4; i++) w[i] = gated(gate[p][i], up[p][i]);
-#ifndef KEEP
-    octet(w);
+    for (int i = 0; i < 8; i++) {
+      uint32_t at = part + lane.pair(i);
+      store_pair(at, gated(gate[p][i], up[p][i]));
+#ifdef KEEP
+      store_pair(at + PART, gate[p][i]), store_pair(at + 2 * PART, up[p][i]);
 #endif
-    place.put(y, bounds, w);
+    }
+    stored();
+    if (lane.first()) {
+      int r = spot.row_of(p), c = spot.col_of(p);
+      copy_part_out(part, y, c, r);
+#ifdef KEEP
+      copy_part_out(part + PART, kept_gate, c, r), copy_part_out(part + 2 * PART, kept_up, c, r);
+#endif
+      parts_out();
+    }
   }
 };
 
 // linear_swiglu_tiles: y [rows cols] of x [rows k], gate and up [cols k]. One block copies the rows of
 // gate, the other those of up.
 extern "C" __global__ void __attribute__((cluster_dims(2, 1, 1))) __launch_bounds__(3 * WARPGROUP, 1)
-linear_swiglu_tiles(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap gate, const __grid_constant__ TensorMap up, int rows, int cols,
-                    int k, bf16 *y, int64_t stride_y
+linear_swiglu_tiles(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap gate, const __grid_constant__ TensorMap up,
+                    const __grid_constant__ TensorMap y,
 #ifdef KEEP
-                    , bf16 *kept_gate, int64_t stride_gate, bf16 *kept_up, int64_t stride_up
+                    const __grid_constant__ TensorMap kept_gate, const __grid_constant__ TensorMap kept_up,
 #endif
-) {
+                    int rows, int cols, int k) {
   auto copy = [&](uint32_t to, int block, int at, int row, int col, uint32_t barrier) {
     copy_box(to, &x, at, row, barrier);
     copy_box_to_both(to + (1 + block) * TILE, block ? &up : &gate, at, col, barrier);
   };
   Activation made;
-  made.y = Matrix{y, stride_y}, made.bounds = Bounds{rows, cols};
+  made.y = &y;
 #ifdef KEEP
-  made.kept_gate = Matrix{kept_gate, stride_gate}, made.kept_up = Matrix{kept_up, stride_up};
+  made.kept_gate = &kept_gate, made.kept_up = &kept_up;
 #endif
-  made.begin(rows, cols); // nothing yet
+  made.spot = Spot{rows, cols}; // of no tile yet: copies to outside of the matrix do nothing
   multiply_tiles<0>(Work(rows, cols, ROWS), k, copy, made);
 }
 #else
-// Slope is the gradient of y that a warpgroup's products made, rounded, as swiglu_backward takes it.
+// Slope holds the gradient of y of a tile, rounded, which swiglu_backward reads. A warp has room for
+// two parts of gate and up: gradients replace one of them while the next one arrives.
 struct Slope {
-  static constexpr int PARTS = WIDE / 16;
-  Matrix gate, up, dgate, dup;
-  Bounds bounds;
-  int row, col;
-  uint32_t dy[PARTS][4];
-  uint4 next_gate, next_up; // of the part that is next
+  static constexpr int PARTS = 2 * WIDE / 64, SLOTS = 2, SLOT = 2 * PART, SHARED = WARPS * SLOTS * SLOT, BARRIERS = WARPS * SLOTS;
+  const TensorMap *gate, *up, *dgate, *dup;
+  Spot spot, next; // of this tile, and of the one that is being multiplied
+  Lane lane;
+  uint32_t slots, barriers;
+  int phase;
+  uint32_t dy[PARTS][8];
 
-  __device__ __forceinline__ void fetch(int p) {
-    Place place(row, col, p);
-    if (!place.within(bounds)) return;
-    next_gate = *(const uint4 *)(gate.at + place.row * gate.stride + place.col);
-    next_up = *(const uint4 *)(up.at + place.row * up.stride + place.col);
+  // request begins the copies of a part of gate and up.
+  __device__ __forceinline__ void request(Spot from, int p) {
+    uint32_t slot = slots + p % SLOTS * SLOT, barrier = barriers + p % SLOTS * 8;
+    int r = from.row_of(p), c = from.col_of(p);
+    mbarrier_expect(barrier, SLOT);
+    copy_box(slot, gate, c, r, barrier), copy_box(slot + PART, up, c, r, barrier);
   }
-  __device__ __forceinline__ void begin(int row_, int col_) {
-    row = row_, col = col_;
-    fetch(0);
+  __device__ __forceinline__ void start(uint32_t parts, uint32_t first_barrier, int warp) {
+    slots = parts + warp * SLOTS * SLOT, barriers = first_barrier + warp * SLOTS * 8, phase = 0;
+    if (lane.first()) request(spot, 0);
   }
   __device__ __forceinline__ void take(const float d[SUMS][4]) {
 #pragma unroll
     for (int p = 0; p < PARTS; p++) {
-      int half = p % 2, j = p / 2 * 4;
+      int half = p % 2, j = p / 2 * 8;
 #pragma unroll
-      for (int i = 0; i < 4; i++) dy[p][i] = pack_bf16(d[j + i][2 * half], d[j + i][2 * half + 1]);
+      for (int i = 0; i < 8; i++) dy[p][i] = pack_bf16(d[j + i][2 * half], d[j + i][2 * half + 1]);
     }
   }
-  __device__ __forceinline__ void put(int p) {
-    octet(dy[p]);
-    uint32_t g[4] = {next_gate.x, next_gate.y, next_gate.z, next_gate.w}, u[4] = {next_up.x, next_up.y, next_up.z, next_up.w};
-    if (p + 1 < PARTS) fetch(p + 1);
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      float a[2], b[2];
-      swiglu_grad(low(g[i]), low(u[i]), low(dy[p][i]), a[0], b[0]);
-      swiglu_grad(high(g[i]), high(u[i]), high(dy[p][i]), a[1], b[1]);
-      g[i] = pack_bf16(a[0], a[1]), u[i] = pack_bf16(b[0], b[1]);
+  __device__ __forceinline__ void put(int p, bool last) {
+    uint32_t slot = slots + p % SLOTS * SLOT;
+    if (lane.first()) {
+      await_parts_read(); // of the part before, whose slot the next one takes
+      if (p + 1 < PARTS)
+        request(spot, p + 1);
+      else if (!last)
+        request(next, 0);
     }
-    Place place(row, col, p);
-    place.put(dgate, bounds, g), place.put(dup, bounds, u);
+    __syncwarp();
+    mbarrier_await(barriers + p % SLOTS * 8, phase);
+    if (p % SLOTS == SLOTS - 1) phase ^= 1;
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+      uint32_t at = slot + lane.pair(i), g = load_pair(at), u = load_pair(at + PART), d = dy[p][i];
+      float dg[2], du[2];
+      swiglu_grad(low(g), low(u), low(d), dg[0], du[0]);
+      swiglu_grad(high(g), high(u), high(d), dg[1], du[1]);
+      store_pair(at, pack_bf16(dg[0], dg[1])), store_pair(at + PART, pack_bf16(du[0], du[1]));
+    }
+    stored();
+    if (lane.first()) {
+      int r = spot.row_of(p), c = spot.col_of(p);
+      copy_part_out(slot, dgate, c, r), copy_part_out(slot + PART, dup, c, r);
+      parts_out();
+    }
   }
 };
 
 // linear_swiglu_backward_tiles: dgate and dup [rows cols] of dz [rows k], down [k cols], gate and up
 // [rows cols]. Each block copies half of the columns of down.
 extern "C" __global__ void __attribute__((cluster_dims(2, 1, 1))) __launch_bounds__(3 * WARPGROUP, 1)
-linear_swiglu_backward_tiles(const __grid_constant__ TensorMap dz, const __grid_constant__ TensorMap down, int rows, int cols, int k, bf16 *gate,
-                             int64_t stride_gate, bf16 *up, int64_t stride_up, bf16 *dgate, int64_t stride_dgate, bf16 *dup, int64_t stride_dup) {
+linear_swiglu_backward_tiles(const __grid_constant__ TensorMap dz, const __grid_constant__ TensorMap down, const __grid_constant__ TensorMap gate,
+                             const __grid_constant__ TensorMap up, const __grid_constant__ TensorMap dgate, const __grid_constant__ TensorMap dup,
+                             int rows, int cols, int k) {
   auto copy = [&](uint32_t to, int block, int at, int row, int col, uint32_t barrier) {
     copy_box(to, &dz, at, row, barrier);
 #pragma unroll
     for (int i = 0; i < 2; i++) copy_box_to_both(to + TILE + (2 * block + i) * TILE / 2, &down, col + (2 * block + i) * 64, at, barrier);
   };
   Slope made;
-  made.gate = Matrix{gate, stride_gate}, made.up = Matrix{up, stride_up}, made.dgate = Matrix{dgate, stride_dgate}, made.dup = Matrix{dup, stride_dup};
-  made.bounds = Bounds{rows, cols};
-  made.next_gate = made.next_up = make_uint4(0, 0, 0, 0);
-  made.begin(rows, cols); // nothing yet
+  made.gate = &gate, made.up = &up, made.dgate = &dgate, made.dup = &dup;
+  made.spot = Spot{rows, cols}; // of no tile yet: copies from outside of the matrix give zeros, copies to it do nothing
   multiply_tiles<1>(Work(rows, cols, WIDE), k, copy, made);
 }
 #endif

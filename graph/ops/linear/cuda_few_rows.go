@@ -148,10 +148,16 @@ func (p fewRows) oneRow(l *graph.Launch, c *graph.CUDACall) bool {
 	return true
 }
 
-// tileRows reports whether there is room for it. Two blocks fill a multiprocessor, and unless
-// columns are very many, all blocks are at work at once.
+// tileRows reports whether there is room for it. Two blocks fill a multiprocessor. Unless there are very
+// many columns, all blocks run at once.
 func (p fewRows) tileRows(l *graph.Launch, c *graph.CUDACall) bool {
-	const tile, resident, longest, mostTiles = 8, 2, 704, 64
+	const (
+		tile, resident    = 8, 2
+		longest, mostSums = 704, 64            // of K a block has, and tiles
+		loaders           = 8                  // warps that fetch x
+		inFlight          = 36 << 10           // bytes of weights that a multiprocessor asks for at a time
+		most, apart       = 228 << 10, 3 << 10 // of a multiprocessor, and what is a block's besides
+	)
 	k, tiles, move := p.w.Cols, ceil(p.y.Cols, tile), 8
 	if k%8 != 0 {
 		tiles = 2 * ceil(p.y.Cols, 2*tile)
@@ -164,17 +170,17 @@ func (p fewRows) tileRows(l *graph.Launch, c *graph.CUDACall) bool {
 	}
 	whole, room, split, groups := k/8*8, sharedBytes, 1, c.Multiprocessors
 	if c.Capability == hopper {
-		const most, apart = 228 << 10, 3 << 10 // of a multiprocessor, and what is a block's besides
 		room = most/resident - apart
 		for split < 8 && whole > longest*split {
 			split *= 2
 		}
-		// A cluster lies within a part of the GPU. Of an H100's 264 places those of 2, 4 and 8 blocks
-		// find 264, 248 and 240, and those of 8 are fastest in fewer.
-		groups = resident * c.Multiprocessors * map[int]int{1: 11, 2: 11, 4: 10, 8: 8}[split] / 11 / split
+		// All blocks of a cluster lie in one GPC, so clusters do not find every place: of an H100's 264, those of
+		// 2, 4 and 8 blocks find 264, 248 and 240 when the GPU is empty. Fewer are faster, because they also have
+		// to find places between those of the kernel before.
+		groups = c.Multiprocessors * map[int]int{1: 264, 2: 132, 4: 60, 8: 26}[split] / 132
 	}
-	for ceil(tiles, groups)*p.matrices() > mostTiles {
-		groups *= 2 // in turns, where a block had no room for all its sums
+	for ceil(tiles, groups)*p.matrices() > mostSums {
+		groups *= 2 // in turns, where a block has no room for all its sums
 	}
 	groups = max(1, min(groups, tiles))
 	each := ceil(tiles, groups)
@@ -183,29 +189,39 @@ func (p fewRows) tileRows(l *graph.Launch, c *graph.CUDACall) bool {
 		parts *= 2
 	}
 	part := ceil(ceil(whole, split*parts), 32) * 32
-	rounds, warps := 0, 0
+	rounds, workers := 0, 0
 	for _, n := range []int{8, 9, 10, 11, 12, 7, 6, 5, 4} {
-		if r := ceil(each*parts, n); n%parts == 0 && (warps == 0 || r*n < rounds*warps) {
-			rounds, warps = r, n
+		if r := ceil(each*parts, n); n%parts == 0 && (workers == 0 || r*n < rounds*workers) {
+			rounds, workers = r, n
 		}
 	}
 	step := 128
 	if part <= step/2 {
 		step /= 2
 	}
-	stage, shared := warps*tile*step*2, 32*(ceil(part*parts, 64)*64+32)+each*parts*p.matrices()*512
+	// x, the sums of all blocks, what cells get besides, and the norm's gains.
+	shared := 32*(ceil(part*parts, 64)*64+32) + each*parts*p.matrices()*512 + each*512/split
+	if p.gain != 0 {
+		shared += 4 * ceil(part*parts, 64) * 64
+	}
+	stage := workers * tile * step * 2
 	if step > 64 && room-shared < 2*stage {
 		step, stage = step/2, stage/2
 	}
-	ahead := min((room-shared)/stage, rounds*p.matrices()*ceil(part, step), 16)
-	if ahead < 1 {
+	steps := rounds * p.matrices() * ceil(part, step)
+	ahead := min((room-shared)/stage, steps, 16)
+	if ahead < min(2, steps) {
 		return false
 	}
-	set(l, "tile_rows", warps, resident)
+	flight := max(1, (inFlight+resident*stage/2)/(resident*stage))
+	if steps > ahead {
+		flight = min(flight, ahead-1)
+	}
+	set(l, "tile_rows", workers+loaders, resident)
 	if p.toHost {
 		l.Defines["TO_HOST"], l.Defines["ROUNDS"] = "1", strconv.Itoa(rounds)
 	}
-	for name, n := range map[string]int{"STEP": step, "AHEAD": ahead, "EARLY": max(1, ahead*3/4), "SPLIT": split, "PARTS": parts, "X_VECTOR": move} {
+	for name, n := range map[string]int{"STEP": step, "AHEAD": ahead, "FLIGHT": min(flight, ahead), "LOADERS": loaders, "SPLIT": split, "PARTS": parts, "X_VECTOR": move} {
 		l.Defines[name] = strconv.Itoa(n)
 	}
 	l.Grid, l.Shared = [3]int{groups * split, 1, 1}, shared+ahead*stage

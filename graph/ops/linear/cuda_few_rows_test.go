@@ -40,10 +40,10 @@ func TestTileRows(t *testing.T) {
 			}
 			return n
 		}
-		if l.Shared > perBlock || l.Grid[0]%number("SPLIT") != 0 || number("WARPS")%number("PARTS") != 0 {
+		if l.Shared > perBlock || l.Grid[0]%number("SPLIT") != 0 || (number("WARPS")-number("LOADERS"))%number("PARTS") != 0 {
 			t.Errorf("%+v: %+v", c, l)
 		}
-		if steps := c.k / number("SPLIT") / number("PARTS") / number("STEP"); number("AHEAD") < min(2, steps) {
+		if steps := c.k / number("SPLIT") / number("PARTS") / number("STEP"); number("AHEAD") < min(2, steps) || number("FLIGHT") > number("AHEAD") {
 			t.Errorf("%+v copies %d steps ahead", c, number("AHEAD"))
 		}
 	}

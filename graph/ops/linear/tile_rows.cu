@@ -1,17 +1,22 @@
-// 2 to 16 rows, on tensor cores: an mma's A is the rows of x, its B 8 rows of w, which are
-// columns of y: a tile. SPLIT blocks of a cluster make the same tiles, each of its SLICE of K, which
-// PARTS warps share. By itself a warp copies STEP of K at a time to a ring of its own, AHEAD steps
-// before it multiplies them. (Loads to registers would all be waited for with the first.) Of these it
-// asks for EARLY before x and for the others behind it: x comes after all that was asked for before.
-// At the end each block adds up the sums of some rows of y; TO_HOST, where they pass over a slow bus, at the end of
-// each of the ROUNDS in which its warps make a tile each, so that they pass while the next one's weights come.
+// 2 to 16 rows, on tensor cores. In an mma, A holds the 16 rows of x and B holds 8 rows of w, which
+// are 8 columns of y: a tile. The SPLIT blocks of a cluster compute the same tiles, each over its
+// SLICE of K. In a block, PARTS warps share the slice.
 //
-// Which k stands where in an mma does not matter as long as A and B agree, so that a thread takes
-// 8 elements that lie next to each other. Rows of w of K = 8 n + 4 elements begin 8 bytes beside
-// a multiple of 16, every other one, so that a tile is 8 columns of which each is the next but
-// one. Of such rows the first 4 elements are taken by themselves, of others the last.
+// A block has two kinds of warps. Workers copy weights, STEP of K at a time, to rings of AHEAD stages,
+// and multiply them. Loaders fetch x as soon as the kernels before this one are done. Weights depend on
+// no kernel, so until x is there the workers fill their rings. A worker keeps only FLIGHT copies in
+// flight, however large its ring is: more would not make memory faster, but x would wait behind them.
 //
-// Macros: STEP, AHEAD, EARLY, SPLIT, PARTS; X_VECTOR elements of x are loaded at once.
+// At the end each block adds up the sums of some rows of y. With TO_HOST, y lies in the host's memory,
+// behind a slow bus. Workers compute their tiles in ROUNDS then, one each, and a round's results are
+// stored while the next round's weights arrive.
+//
+// Which k stands where in an mma does not matter as long as A and B agree, so each thread takes
+// 8 adjacent elements. If K = 8 n + 4, every other row of w begins 8 bytes past a multiple of 16. A
+// tile then has every second column, so that its rows are aligned alike: of some rows the first 4
+// elements are multiplied separately, of the others the last 4.
+//
+// Macros: STEP, AHEAD, FLIGHT, SPLIT, PARTS, LOADERS (warps), X_VECTOR (elements of x loaded at once).
 
 constexpr int TILE = 8, CHUNK = 8; // elements of 16 bytes
 constexpr bool HALVES = K % CHUNK != 0;
@@ -26,7 +31,7 @@ constexpr int STAGE = TILE * STEP;
 #ifndef TO_HOST
 #define ROUNDS 1
 #endif
-constexpr int ROUND = WARPS / PARTS; // tiles of a round
+constexpr int WORKERS = WARPS - LOADERS, ROUND = WORKERS / PARTS; // tiles of a round
 
 #if SPLIT > 1 && __CUDA_ARCH__ >= 900
 #define CLUSTER __cluster_dims__(SPLIT, 1, 1)
@@ -82,7 +87,7 @@ struct Tiles {
   __device__ __forceinline__ static bool odd(int tile) { return HALVES && tile % 2; }
   // col is column j of a tile; it may be beyond the last.
   __device__ __forceinline__ static int col(int tile, int j) { return HALVES ? tile / 2 * 2 * TILE + tile % 2 + 2 * j : tile * TILE + j; }
-  __device__ __forceinline__ int tile(int s) const { return first + s / STEPS / MATRICES * (WARPS / PARTS) + threadIdx.x / WARP / PARTS; }
+  __device__ __forceinline__ int tile(int s) const { return first + s / STEPS / MATRICES * ROUND + threadIdx.x / WARP / PARTS; }
   // place is where a stage has a chunk of a row: no two of 8 rows' in the same banks.
   __device__ __forceinline__ static int place(int row, int chunk) { return row * STEP + (chunk ^ row % 2 * 4) * CHUNK; }
 
@@ -133,6 +138,73 @@ struct Cells {
   }
 };
 
+constexpr int THREADS_OF_LOADERS = LOADERS * WARP;
+
+#ifdef NORM
+// load_normed puts x times the norm's gains into h [16 APART], and a block's part of each row's sum of
+// squares into squares. 1 over the root mean square, which differs from row to row, scales the sums at the
+// end. All loads are issued before the first is waited for.
+__device__ __forceinline__ void load_normed(const X_T *x, bf16 *h, const float *gains, float (*squares)[OWN], const Sums &sums, int rank, int rows, int64_t stride_x) {
+  constexpr int VECTORS = (SLICE + WARP * 4 - 1) / (WARP * 4), ROWS = (16 + LOADERS - 1) / LOADERS;
+  int first = threadIdx.x / WARP - WORKERS, lane = threadIdx.x % WARP, slice = rank * SLICE;
+  float own[ROWS][VECTORS][4] = {};
+#pragma unroll
+  for (int n = 0; n < ROWS; n++)
+#pragma unroll
+    for (int i = 0; i < VECTORS; i++) {
+      int r = n * LOADERS + first, k = (i * WARP + lane) * 4;
+      if (r < rows && k < SLICE && slice + k < K) load4(x + r * stride_x + slice + k, own[n][i]);
+    }
+#pragma unroll
+  for (int n = 0; n < ROWS; n++) {
+    int r = n * LOADERS + first;
+    float square = 0.f;
+#pragma unroll
+    for (int i = 0; i < VECTORS; i++) {
+      int k = (i * WARP + lane) * 4;
+      if (r >= 16 || k >= SLICE) break;
+      float4 g = *(const float4 *)(gains + k);
+      float *v = own[n][i];
+#pragma unroll
+      for (int e = 0; e < 4; e++) square += v[e] * v[e];
+      v[0] *= g.x, v[1] *= g.y, v[2] *= g.z, v[3] *= g.w;
+      store4(h + r * APART + k, v);
+    }
+    square = warp_sum(square);
+    if (lane == 0 && r < 16) sums.put(&squares[rank][r % OWN], r / OWN, square);
+  }
+}
+#else
+// load_plain puts x into h [16 APART]. All loads are issued before the first is waited for.
+__device__ __forceinline__ void load_plain(const bf16 *x, bf16 *h, int slice, int rows, int64_t stride_x) {
+  constexpr int MOVES = ((HALVES ? SLICE + 4 : SLICE) + X_VECTOR - 1) / X_VECTOR, OWN_MOVES = (16 * MOVES + THREADS_OF_LOADERS - 1) / THREADS_OF_LOADERS;
+  int thread = threadIdx.x - WORKERS * WARP;
+  uint4 own[OWN_MOVES];
+#pragma unroll
+  for (int n = 0; n < OWN_MOVES; n++) {
+    int i = n * THREADS_OF_LOADERS + thread, r = i / MOVES, k = slice + i % MOVES * X_VECTOR;
+    const bf16 *from = x + r * stride_x + k;
+    own[n] = make_uint4(0, 0, 0, 0);
+    if (r >= rows || k + 4 > K) continue;
+    if (X_VECTOR == 8 && k + 8 <= K) {
+      own[n] = *(const uint4 *)from;
+    } else {
+      uint2 v = *(const uint2 *)from;
+      own[n].x = v.x, own[n].y = v.y;
+    }
+  }
+#pragma unroll
+  for (int n = 0; n < OWN_MOVES; n++) {
+    int i = n * THREADS_OF_LOADERS + thread, r = i / MOVES, k = i % MOVES * X_VECTOR;
+    if (r >= 16) continue;
+    if (X_VECTOR == 8)
+      *(uint4 *)(h + r * APART + k) = own[n];
+    else
+      *(uint2 *)(h + r * APART + k) = make_uint2(own[n].x, own[n].y);
+  }
+}
+#endif
+
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) CLUSTER linear_tile_rows(OPERANDS) {
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
   let_next_begin();
@@ -141,79 +213,70 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) CLUSTER linear_til
   int first = (int)((int64_t)all * group / groups), count = (int)((int64_t)all * (group + 1) / groups) - first;
   int part = warp % PARTS, slice = rank * SLICE;
   Tiles own = {w, first, count, cols, slice + part * PART};
-  int steps = (count - warp / PARTS + WARPS / PARTS - 1) / (WARPS / PARTS) * MATRICES * STEPS;
-  bf16 *ring = (bf16 *)memory + warp * AHEAD * STAGE, *h = (bf16 *)memory + WARPS * AHEAD * STAGE;
+  int steps = warp < WORKERS ? max(0, count - warp / PARTS + ROUND - 1) / ROUND * MATRICES * STEPS : 0;
+  bf16 *ring = (bf16 *)memory + warp * AHEAD * STAGE, *h = (bf16 *)memory + WORKERS * AHEAD * STAGE;
   float *parts = (float *)(h + 16 * APART); // [SPLIT PARTS][count][MATRICES][OWN][TILE]
+  float *besides = parts + SPLIT * PARTS * MATRICES * CELLS * count; // [count][OWN][TILE], what cells get besides
   __shared__ uint64_t barriers[ROUNDS];
   __shared__ float squares[SPLIT][OWN];
+  __shared__ volatile int x_is_there; // only a hint: workers stop filling their rings
   Sums sums = {barriers};
 #ifdef NORM
+  float *gains = besides + count * CELLS; // [SLICE]
   sums.begin(SPLIT * PARTS * MATRICES * CELLS * 4, count, sizeof(squares));
 #else
   sums.begin(SPLIT * PARTS * MATRICES * CELLS * 4, count, 0);
 #endif
-
-#pragma unroll
-  for (int i = 0; i < EARLY; i++) {
-    if (i < steps) own.copy(ring + i * STAGE, i);
-    copy_async_commit();
-  }
   Cells cells = {(const bf16 *)x, w, z, rows, cols, first, rank, stride_x, stride_z};
-#ifdef TAPS
-  // What a convolution needs at the end comes to the second-level cache: of the kernels before this one, none writes tails.
-  for (int e = threadIdx.x * TILE; e < count * CELLS; e += THREADS * TILE)
-    if (int c = cells.col(e); cells.is(e) && c < channels) {
-      prefetch(bias + c);
+
+  int issued = 0; // of the warp's steps, also behind the last: a group of copies each
+  if (warp < WORKERS) {
 #pragma unroll
-      for (int j = 0; j < TAPS; j++) {
-        prefetch(taps + c * TAPS + j * TILE);
-        if (j < TAPS - 1) prefetch(tail + ((int64_t)cells.row(e) * (TAPS - 1) + j) * channels + c);
-      }
+    for (; issued < FLIGHT; issued++) {
+      if (issued < steps) own.copy(ring + issued * STAGE, issued);
+      copy_async_commit();
     }
-#endif
-  wait_for_inputs();
-  sums.await_blocks();
+    for (; issued < min(AHEAD, steps) && !__any_sync(FULL, x_is_there); issued++) {
+      copy_async_wait<FLIGHT - 1>();
+      own.copy(ring + issued * STAGE, issued);
+      copy_async_commit();
+    }
+    sums.await_blocks();
+  } else {
+    int thread = threadIdx.x - WORKERS * WARP;
+    if (thread == 0) x_is_there = 0;
 #ifdef NORM
-  // What differs from row to row, 1 over the root mean square, scales the sums at the end.
-#pragma unroll
-  for (int r0 = 0; r0 < 16; r0 += WARPS) {
-    int r = r0 + warp;
-    if (16 % WARPS != 0 && r >= 16) break;
-    float square = 0.f;
-#pragma unroll 8
-    for (int k = lane * 4; k < SLICE; k += WARP * 4) {
-      float v[4] = {}, g[4] = {};
-      if (r < rows && slice + k < K) load4(x + r * stride_x + slice + k, v), load4(gain + slice + k, g);
-#pragma unroll
-      for (int e = 0; e < 4; e++) square += v[e] * v[e], v[e] *= g[e];
-      store4(h + r * APART + k, v);
+    for (int k = thread * 4; k < SLICE; k += THREADS_OF_LOADERS * 4) {
+      float g[4] = {};
+      if (slice + k < K) load4(gain + slice + k, g);
+      *(float4 *)(gains + k) = make_float4(g[0], g[1], g[2], g[3]);
     }
-    square = warp_sum(square);
-    if (lane == 0) sums.put(&squares[rank][r % OWN], r / OWN, square);
-  }
-#else
-  constexpr int MOVES = ((HALVES ? SLICE + 4 : SLICE) + X_VECTOR - 1) / X_VECTOR;
-#pragma unroll 8
-  for (int i = threadIdx.x; i < 16 * MOVES; i += THREADS) {
-    int r = i / MOVES, k = i % MOVES * X_VECTOR;
-    const bf16 *from = x + r * stride_x + slice + k;
-    bf16 *to = h + r * APART + k;
-    int left = r < rows ? K - slice - k : 0;
-    if (X_VECTOR == 8) {
-      uint2 rest = left >= 4 && left < 8 ? *(const uint2 *)from : make_uint2(0, 0);
-      *(uint4 *)to = left >= 8 ? *(const uint4 *)from : make_uint4(rest.x, rest.y, 0, 0);
-    } else {
-      *(uint2 *)to = left >= 4 ? *(const uint2 *)from : make_uint2(0, 0);
-    }
-  }
 #endif
+#ifdef TAPS
+    // What a convolution needs at the end comes to the second-level cache: of the kernels before this one, none writes tails.
+    for (int e = thread * TILE; e < count * CELLS; e += THREADS_OF_LOADERS * TILE)
+      if (int c = cells.col(e); cells.is(e) && c < channels) {
+        prefetch(bias + c);
 #pragma unroll
-  for (int i = EARLY; i < AHEAD; i++) {
-    if (i < steps) own.copy(ring + i * STAGE, i);
-    copy_async_commit();
+        for (int j = 0; j < TAPS; j++) {
+          prefetch(taps + c * TAPS + j * TILE);
+          if (j < TAPS - 1) prefetch(tail + ((int64_t)cells.row(e) * (TAPS - 1) + j) * channels + c);
+        }
+      }
+#endif
+    wait_for_inputs();
+    sums.await_blocks();
+#ifdef NORM
+    asm volatile("bar.sync 1, %0;" ::"n"(THREADS_OF_LOADERS) : "memory"); // gains are there
+    load_normed(x, h, gains, squares, sums, rank, rows, stride_x);
+#else
+    load_plain(x, h, slice, rows, stride_x);
+#endif
+    x_is_there = 1;
   }
-  float beside = threadIdx.x < count * CELLS && cells.is(threadIdx.x) ? cells.beside(threadIdx.x) : 0.f;
   __syncthreads();
+  if (!Sums::BY_ROUND && warp >= WORKERS)
+    for (int e = threadIdx.x - WORKERS * WARP; e < count * CELLS; e += THREADS_OF_LOADERS) besides[e] = cells.is(e) ? cells.beside(e) : 0.f;
 
   // make_cells makes the cells of tiles [from, from + n) of their sums.
   auto make_cells = [&](int from, int n) {
@@ -235,7 +298,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) CLUSTER linear_til
       float scale = rsqrtf(square / K + epsilon);
       total[0] *= scale, total[1] *= scale;
 #endif
-      if (cells.is(e)) store(y + cells.row(e) * stride_y + cells.col(e), RESULT(cells.row(e), cells.col(e), finish(total[0], total[1], e == threadIdx.x ? beside : cells.beside(e))));
+      if (cells.is(e)) store(y + cells.row(e) * stride_y + cells.col(e), RESULT(cells.row(e), cells.col(e), finish(total[0], total[1], Sums::BY_ROUND ? cells.beside(e) : besides[e])));
     }
   };
   int round = 0; // the first that is not finished
@@ -246,41 +309,40 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) CLUSTER linear_til
   };
 
   float sum[4] = {};
-  for (int s0 = 0; s0 < steps; s0 += AHEAD) {
-#pragma unroll
-    for (int i = 0; i < AHEAD; i++) {
-      int s = s0 + i;
-      if (s >= steps) break;
-      copy_async_wait<AHEAD - 1>();
+  for (int s = 0, slot = 0, fill = issued % AHEAD, landed = issued - FLIGHT; s < steps; s++, slot = slot + 1 == AHEAD ? 0 : slot + 1) {
+    // As long as it works through what arrived before x, a worker asks for a new stage at every second step.
+    if (s >= landed || s % 2 != 0 && issued - s < AHEAD) {
+      copy_async_wait<FLIGHT - 1>();
       __syncwarp();
-      int tile = own.tile(s);
-      const bf16 *stage = ring + i * STAGE, *from = h + lane / 4 * APART + part * PART + s % STEPS * STEP + (Tiles::odd(tile) ? 4 : 0);
-#pragma unroll
-      for (int j = 0; j < STEP; j += 32) {
-        if (PART % STEP != 0 && s % STEPS * STEP + j >= PART) break;
-        int chunk = j / CHUNK + lane % 4;
-        uint4 upper = load_x(from + chunk * CHUNK), lower = load_x(from + 8 * APART + chunk * CHUNK);
-        uint4 b = *(const uint4 *)(stage + Tiles::place(lane / 4, chunk));
-        const uint32_t a0[4] = {upper.x, lower.x, upper.y, lower.y}, a1[4] = {upper.z, lower.z, upper.w, lower.w}, b0[2] = {b.x, b.y}, b1[2] = {b.z, b.w};
-        mma_16x8x16(sum, a0, b0);
-        mma_16x8x16(sum, a1, b1);
-      }
-      __syncwarp();
-      if (s + AHEAD < steps) own.copy(ring + i * STAGE, s + AHEAD);
+      if (issued < steps) own.copy(ring + fill * STAGE, issued);
       copy_async_commit();
-      if (s % STEPS < STEPS - 1) continue;
-      int m = s / STEPS % MATRICES, row = lane / 4;
-      float *to = parts + (((rank * PARTS + part) * count + tile - first) * MATRICES + m) * CELLS + lane % 4 * 2;
-      int now = s / STEPS / MATRICES;
-      sums.put(to + row % OWN * TILE, row / OWN, sum[0], sum[1], now);
-      sums.put(to + (row + 8) % OWN * TILE, (row + 8) / OWN, sum[2], sum[3], now);
-      sum[0] = sum[1] = sum[2] = sum[3] = 0.f;
-      if (Sums::BY_ROUND && m == MATRICES - 1 && now > 0) finish_round(); // the one before: its sums have come
+      issued++, landed++, fill = fill + 1 == AHEAD ? 0 : fill + 1;
     }
+    int tile = own.tile(s);
+    const bf16 *stage = ring + slot * STAGE, *from = h + lane / 4 * APART + part * PART + s % STEPS * STEP + (Tiles::odd(tile) ? 4 : 0);
+#pragma unroll
+    for (int j = 0; j < STEP; j += 32) {
+      if (PART % STEP != 0 && s % STEPS * STEP + j >= PART) break;
+      int chunk = j / CHUNK + lane % 4;
+      uint4 upper = load_x(from + chunk * CHUNK), lower = load_x(from + 8 * APART + chunk * CHUNK);
+      uint4 b = *(const uint4 *)(stage + Tiles::place(lane / 4, chunk));
+      const uint32_t a0[4] = {upper.x, lower.x, upper.y, lower.y}, a1[4] = {upper.z, lower.z, upper.w, lower.w}, b0[2] = {b.x, b.y}, b1[2] = {b.z, b.w};
+      mma_16x8x16(sum, a0, b0);
+      mma_16x8x16(sum, a1, b1);
+    }
+    if (s % STEPS < STEPS - 1) continue;
+    int m = s / STEPS % MATRICES, row = lane / 4;
+    float *to = parts + (((rank * PARTS + part) * count + tile - first) * MATRICES + m) * CELLS + lane % 4 * 2;
+    int now = s / STEPS / MATRICES;
+    sums.put(to + row % OWN * TILE, row / OWN, sum[0], sum[1], now);
+    sums.put(to + (row + 8) % OWN * TILE, (row + 8) / OWN, sum[2], sum[3], now);
+    sum[0] = sum[1] = sum[2] = sum[3] = 0.f;
+    if (Sums::BY_ROUND && m == MATRICES - 1 && now > 0) finish_round(); // the one before: its sums have come
   }
   if (Sums::BY_ROUND) {
     while (round * ROUND < count) finish_round();
   } else {
+    __syncthreads();
     sums.await(0);
     make_cells(0, count);
   }

@@ -98,47 +98,70 @@ chunk_attention_dbias(const float *parts, float *dbias, int most, int distances)
 // A text in pieces: the token at position p is in slot p % slots of key and value, and sees the
 // tokens of its chunk from position p - p % slots on.
 
-// chunk_attention_carry_weights computes the weights [B T][slots]; a block handles one token.
-extern "C" __global__ void __launch_bounds__(256)
-chunk_attention_carry_weights(const Q_T *q, const K_T *k, const KEY_T *key, const float *bias, const int *pos, float *weights, int tokens,
-                              int slots, int width, float scale, int64_t stride_q, int64_t stride_k, int64_t stride_key) {
-  __shared__ float shared[33];
-  int row = blockIdx.x, b = row / tokens, start = pos[b], p = start + row % tokens, first = p - p % slots, count = p - first + 1;
-  int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
-  q += row * stride_q;
-  weights += (int64_t)row * slots;
-  for (int j = warp; j < count; j += 8) {
-    const K_T *fresh = k + ((int64_t)b * tokens + first + j - start) * stride_k;
-    const KEY_T *kept = key + ((int64_t)b * slots + j) * stride_key;
-    float dot = 0.f;
-    for (int c = lane; c < width; c += WARP) dot += load(q + c) * (first + j < start ? load(kept + c) : load(fresh + c));
-    dot = warp_sum(dot);
-    if (lane == 0) weights[j] = dot * scale + bias[count - 1 - j];
+constexpr int OWN = 8; // keys whose loads overlap
+
+// Carried is a token and the keys that it sees, those of its chunk. Keys from position start on belong to this call.
+struct Carried {
+  int row, text, start, first, count, tokens, slots;
+  __device__ __forceinline__ Carried(const int *pos, int tokens, int slots) : row(blockIdx.x), text(row / tokens), start(pos[text]), tokens(tokens), slots(slots) {
+    int p = start + row % tokens;
+    first = p - p % slots, count = p - first + 1;
   }
-  __syncthreads();
-  float greatest = -INF, sum = 0.f;
-  for (int j = threadIdx.x; j < count; j += blockDim.x) greatest = fmaxf(greatest, weights[j]);
-  greatest = block_max(greatest, shared);
-  for (int j = threadIdx.x; j < count; j += blockDim.x) sum += weights[j] = expf(weights[j] - greatest);
-  float inverse = 1.f / block_sum(sum, shared);
-  for (int j = threadIdx.x; j < count; j += blockDim.x) weights[j] *= inverse;
+  // at returns channel c of key j, or of its value: from slot j of kept, or from fresh.
+  template <typename Kept, typename Fresh>
+  __device__ __forceinline__ float at(int j, int c, const Kept *kept, int64_t stride_kept, const Fresh *fresh, int64_t stride_fresh) const {
+    if (j >= count) return 0.f;
+    return first + j < start ? load(kept + ((int64_t)text * slots + j) * stride_kept + c)
+                             : load(fresh + ((int64_t)text * tokens + first + j - start) * stride_fresh + c);
+  }
+};
+
+// chunk_attention_carry_scores computes the scores [B T][slots]; a warp handles OWN keys of a token.
+extern "C" __global__ void __launch_bounds__(256)
+chunk_attention_carry_scores(const Q_T *q, const K_T *k, const KEY_T *key, const float *bias, const int *pos, float *scores, int tokens,
+                             int slots, int width, float scale, int64_t stride_q, int64_t stride_k, int64_t stride_key) {
+  begin_early();
+  Carried t(pos, tokens, slots);
+  int lane = threadIdx.x % WARP, j = (blockIdx.y * 8 + threadIdx.x / WARP) * OWN;
+  if (j >= t.count) return;
+  float dot[OWN] = {};
+  for (int c = lane; c < width; c += WARP) {
+    float x = load(q + t.row * stride_q + c);
+#pragma unroll
+    for (int n = 0; n < OWN; n++) dot[n] += x * t.at(j + n, c, key, stride_key, k, stride_k);
+  }
+#pragma unroll
+  for (int n = 0; n < OWN; n++) {
+    float sum = warp_sum(dot[n]);
+    if (lane == 0 && j + n < t.count) scores[(int64_t)t.row * slots + j + n] = sum * scale + bias[t.count - 1 - j - n];
+  }
 }
 
 // chunk_attention_carry: a block handles 32 channels of a token; each warp adds every 8th key.
 extern "C" __global__ void __launch_bounds__(256)
-chunk_attention_carry(const V_T *v, const VALUE_T *value, const float *weights, const int *pos, O_T *o, int tokens, int slots, int channels,
+chunk_attention_carry(const V_T *v, const VALUE_T *value, const float *scores, const int *pos, O_T *o, int tokens, int slots, int channels,
                       int64_t stride_v, int64_t stride_value, int64_t stride_o) {
   __shared__ float shared[256];
-  int row = blockIdx.x, b = row / tokens, start = pos[b], p = start + row % tokens, first = p - p % slots, count = p - first + 1;
+  begin_early();
+  Carried t(pos, tokens, slots);
   int c = blockIdx.y * WARP + threadIdx.x % WARP;
-  weights += (int64_t)row * slots;
-  float sum = 0.f;
-  if (c < channels)
-    for (int j = threadIdx.x / WARP; j < count; j += 8)
-      sum += weights[j] * (first + j < start ? load(value + ((int64_t)b * slots + j) * stride_value + c)
-                                             : load(v + ((int64_t)b * tokens + first + j - start) * stride_v + c));
-  sum = warps_sum(sum, shared);
-  if (threadIdx.x < WARP && c < channels) store(o + row * stride_o + c, sum);
+  scores += (int64_t)t.row * slots;
+  float greatest = -INF;
+  for (int j = threadIdx.x; j < t.count; j += blockDim.x) greatest = fmaxf(greatest, scores[j]);
+  greatest = block_max(greatest, shared);
+  float total = 0.f, sum = 0.f;
+  for (int j0 = threadIdx.x / WARP; j0 < t.count; j0 += 8 * OWN) {
+    float x[OWN];
+#pragma unroll
+    for (int n = 0; n < OWN; n++) x[n] = c < channels ? t.at(j0 + 8 * n, c, value, stride_value, v, stride_v) : 0.f;
+#pragma unroll
+    for (int n = 0; n < OWN; n++) {
+      float weight = j0 + 8 * n < t.count ? expf(scores[j0 + 8 * n] - greatest) : 0.f;
+      total += weight, sum += weight * x[n];
+    }
+  }
+  total = warps_sum(total, shared), sum = warps_sum(sum, shared);
+  if (threadIdx.x < WARP && c < channels) store(o + t.row * stride_o + c, sum / total);
 }
 
 // chunk_attention_keep writes the keys and values of the last `kept` tokens to their slots. A block
@@ -146,6 +169,7 @@ chunk_attention_carry(const V_T *v, const VALUE_T *value, const float *weights, 
 extern "C" __global__ void __launch_bounds__(128)
 chunk_attention_keep(const K_T *k, const V_T *v, KEY_T *key, VALUE_T *value, const int *pos, int tokens, int slots, int kept, int width,
                      int channels, int64_t stride_k, int64_t stride_v, int64_t stride_key, int64_t stride_value) {
+  begin_early();
   int b = blockIdx.x / kept, t = tokens - kept + blockIdx.x % kept;
   int64_t from = (int64_t)b * tokens + t, to = (int64_t)b * slots + (pos[b] + t) % slots;
   for (int c = threadIdx.x; c < width; c += blockDim.x) store(key + to * stride_key + c, load(k + from * stride_k + c));

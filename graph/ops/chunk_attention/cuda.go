@@ -136,6 +136,9 @@ func cudaBackward(c *graph.CUDACall) ([]graph.Launch, error) {
 	}), nil
 }
 
+// keysOfBlock is how many keys a block of chunk_attention_carry_scores takes.
+const keysOfBlock = 64
+
 func carryWorkspaceCUDA(d graph.Dims) int { return 4 * d["B"] * d["T"] * d["W"] }
 
 func cudaCarry(c *graph.CUDACall) ([]graph.Launch, error) {
@@ -144,19 +147,19 @@ func cudaCarry(c *graph.CUDACall) ([]graph.Launch, error) {
 		"KEY_T": key.DType.CType(), "VALUE_T": value.DType.CType(), "O_T": o.DType.CType()}
 	tokens, slots, kept := int32(d["T"]), int32(d["W"]), min(d["T"], d["W"])
 	return []graph.Launch{{
-		Kernel: "chunk_attention_carry_weights", Defines: m,
-		Grid:  [3]int{q.Rows, 1, 1},
+		Kernel: "chunk_attention_carry_scores", Defines: m, Early: true,
+		Grid:  [3]int{q.Rows, ceilDiv(d["W"], keysOfBlock), 1},
 		Block: [3]int{256, 1, 1},
 		Args: []any{q.Address, k.Address, key.Address, bias.Address, position.Address, c.Workspace, tokens, slots, int32(d["D"]), scale(d),
 			uint64(q.Stride), uint64(k.Stride), uint64(key.Stride)},
 	}, {
-		Kernel: "chunk_attention_carry", Defines: m,
+		Kernel: "chunk_attention_carry", Defines: m, Early: true,
 		Grid:  [3]int{q.Rows, ceilDiv(d["C"], 32), 1},
 		Block: [3]int{256, 1, 1},
 		Args: []any{v.Address, value.Address, c.Workspace, position.Address, o.Address, tokens, slots, int32(d["C"]),
 			uint64(v.Stride), uint64(value.Stride), uint64(o.Stride)},
 	}, {
-		Kernel: "chunk_attention_keep", Defines: m,
+		Kernel: "chunk_attention_keep", Defines: m, Early: true,
 		Grid:  [3]int{d["B"] * kept, 1, 1},
 		Block: [3]int{128, 1, 1},
 		Args: []any{k.Address, v.Address, key.Address, value.Address, position.Address, tokens, slots, int32(kept), int32(d["D"]), int32(d["C"]),

@@ -100,6 +100,8 @@ func RotaryCases(rotation, carry func(headDim int) Rotation) []graph.Case {
 		{Name: "rotary token, begin", Spec: token(Config{2, 2, 64, 200}), Dims: graph.Dims{"B": 1, "T": 1, "W": 200}, Fill: within(0, 1)},
 		{Name: "rotary token, wide", Spec: token(Config{2, 1, 128, 0}), Dims: graph.Dims{"B": 3, "T": 1, "W": 1500}, Fill: within(0, 1500)},
 		{Name: "rotary token, 16 texts", Spec: token(Config{32, 4, 64, 100}), Dims: graph.Dims{"B": 16, "T": 1, "W": 100}, Fill: within(0, 250)},
+		{Name: "rotary token, heads of their own", Spec: token(Config{12, 12, 128, 60}), Dims: graph.Dims{"B": 12, "T": 1, "W": 60}, Fill: within(0, 150)},
+		{Name: "rotary token, more heads of their own", Spec: token(Config{25, 25, 128, 0}), Dims: graph.Dims{"B": 11, "T": 1, "W": 100}, Fill: within(0, 100)},
 		{Name: "rotary token, 16 heads share keys", Spec: token(Config{32, 2, 128, 0}), Dims: graph.Dims{"B": 2, "T": 1, "W": 300}, Fill: within(0, 300)},
 		{Name: "rotary token, widest of one key head", Spec: token(Config{12, 1, 256, 90}), Dims: graph.Dims{"B": 2, "T": 1, "W": 90}, Fill: within(0, 200)},
 		{Name: "rotary token, widest", Spec: token(Config{40, 2, 256, 40}), Dims: graph.Dims{"B": 1, "T": 1, "W": 40}, Fill: within(0, 90)},

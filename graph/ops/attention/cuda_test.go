@@ -195,7 +195,7 @@ func TestParts(t *testing.T) {
 	}
 }
 
-// TestToken: one token of each row has a kernel of its own, but where heads are many, or few rows have much to read.
+// TestToken: one token of each row has a kernel of its own, but with long caches where heads are many or few.
 func TestToken(t *testing.T) {
 	const multiprocessors, most = 132, 227 << 10
 	for _, c := range []struct {
@@ -210,7 +210,9 @@ func TestToken(t *testing.T) {
 		{Config{32, 4, 64, 2048}, 16, 2048, tokenTiling{8, 2, 32, 2}, true},
 		{Config{32, 4, 64, 2048}, 20, 2048, tokenTiling{4, 2, 32, 2}, true},
 		{Config{12, 12, 128, 2048}, 1, 2048, tokenTiling{8, 4, 16, 2}, true},
-		{Config{12, 12, 128, 2048}, 16, 2048, tokenTiling{1, 4, 16, 2}, false},
+		{Config{12, 12, 128, 2048}, 16, 2048, tokenTiling{2, 4, 16, 2}, true},
+		{Config{18, 18, 128, 2048}, 16, 2048, tokenTiling{4, 4, 16, 2}, true},
+		{Config{12, 12, 128, 0}, 16, 65536, tokenTiling{2, 4, 16, 2}, false},
 		{Config{16, 1, 256, 2048}, 64, 2048, tokenTiling{8, 1, 16, 2}, true},
 		{Config{32, 4, 64, 0}, 1, 65536, tokenTiling{8, 4, 32, 2}, false},
 		{Config{32, 4, 64, 0}, 2, 65536, tokenTiling{8, 4, 32, 2}, true},

@@ -18,13 +18,19 @@ type tokenTiling struct {
 // tokenTilings are by the width of heads: a block has 64 KB on its way.
 var tokenTilings = map[int]tokenTiling{64: {1, 4, 32, 2}, 128: {1, 4, 16, 2}, 256: {1, 2, 16, 2}}
 
-// tokenTilingOf lets all blocks find a place at once, and reports whether token.cu is the faster kernel: it isn't with more
-// heads, of all rows, than multiprocessors, nor with few that have much to read.
+// tokenTilingOf gives all blocks a place at once, unless heads are very many, and reports whether token.cu is the faster
+// kernel. It is not for long caches if the heads of all rows are few, or more than the multiprocessors.
 func tokenTilingOf(d graph.Dims, multiprocessors int) (tokenTiling, bool) {
 	const most, few, short = 8, 64, 8192
 	t, heads := tokenTilings[d["D"]], d["B"]*d["K"]
 	if heads > multiprocessors {
-		return t, false
+		// A multiprocessor has room for three blocks with 64 KB. If there are more they run in turns, and shorter ones keep
+		// all multiprocessors busy to the end.
+		t.parts = 2
+		if heads*t.parts > 3*multiprocessors {
+			t.parts = 4
+		}
+		return t, d["W"] <= short
 	}
 	if d["W"] <= short {
 		// Small blocks begin beside the last ones of the kernel before.

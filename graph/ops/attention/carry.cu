@@ -118,3 +118,32 @@ attention_carry_keep(const K_T *k, const V_T *v, KEY_T *key, VALUE_T *value, con
     store(value + to * stride_value + c, to_float(v[from * stride_v + c]));
   }
 }
+
+// line_up copies 8 channels of a slot of the ring, and those of the call's tokens that belong in the same slot, to the
+// line. start is the text's position.
+__device__ __forceinline__ void line_up(const bf16 *own, bf16 *ring, bf16 *line, int start, int tokens, int slot, int slots, int cols,
+                                        int64_t stride_own, int64_t stride_ring) {
+  int at = (slot - start % slots + slots) % slots;
+  uint4 x = make_uint4(0, 0, 0, 0);
+  ring += slot * stride_ring;
+  if (start + at >= slots) x = *(const uint4 *)ring;
+  *(uint4 *)(line + (int64_t)at * cols) = x;
+  for (int t = at; t < tokens; t += slots) {
+    x = *(const uint4 *)(own + t * stride_own);
+    *(uint4 *)(line + (int64_t)(slots + t) * cols) = x;
+  }
+  if (at < tokens) *(uint4 *)ring = x;
+}
+
+// attention_carry_line copies the ring's keys and values, in the order of positions, and then the call's own, to lines of
+// slots + tokens a row, with zeros where the text had not begun. It also updates the ring.
+extern "C" __global__ void __launch_bounds__(256)
+attention_carry_line(const bf16 *k, const bf16 *v, bf16 *key, bf16 *value, const int *pos, bf16 *line_key, bf16 *line_value, int rows, int tokens,
+                     int slots, int cols, int64_t stride_k, int64_t stride_v, int64_t stride_key, int64_t stride_value) {
+  int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
+  int c = i % (cols / 8) * 8, slot = i / (cols / 8) % slots, row = i / (cols / 8) / slots;
+  if (row >= rows) return;
+  int64_t own = (int64_t)row * tokens, ring = (int64_t)row * slots, line = (own + ring) * cols + c;
+  line_up(k + own * stride_k + c, key + ring * stride_key + c, line_key + line, pos[row], tokens, slot, slots, cols, stride_k, stride_key);
+  line_up(v + own * stride_v + c, value + ring * stride_value + c, line_value + line, pos[row], tokens, slot, slots, cols, stride_v, stride_value);
+}

@@ -61,6 +61,10 @@ func Cases() []graph.Case {
 		{Name: "wide decode, few keys", Spec: CarrySpec(Config{2, 1, 128, 300}), Dims: graph.Dims{"B": 3, "T": 1, "W": 300}, Fill: within(0, 90)},
 		{Name: "wide chunk", Spec: CarrySpec(Config{4, 2, 64, 100}), Dims: graph.Dims{"B": 1, "T": 150, "W": 100}, Fill: at(1234)},
 		{Name: "wide chunk below window", Spec: CarrySpec(mha(1, 128, 700)), Dims: graph.Dims{"B": 2, "T": 70, "W": 700}, Fill: within(0, 1500)},
+		{Name: "long chunk", Spec: CarrySpec(mha(2, 128, 300)), Dims: graph.Dims{"B": 2, "T": 257, "W": 300}, Fill: within(0, 700)},
+		{Name: "first long chunk", Spec: CarrySpec(Config{2, 1, 64, 200}), Dims: graph.Dims{"B": 1, "T": 260, "W": 200}, Fill: at(0)},
+		{Name: "long chunk, cache", Spec: CarrySpec(Config{4, 1, 64, 0}), Dims: graph.Dims{"B": 2, "T": 270, "W": 400}, Fill: within(0, 130)},
+		{Name: "long chunk, widest", Spec: CarrySpec(Config{3, 1, 256, 90}), Dims: graph.Dims{"B": 1, "T": 256, "W": 90}, Fill: within(0, 200)},
 		{Name: "wide cache", Spec: CarrySpec(Config{4, 1, 64, 0}), Dims: graph.Dims{"B": 2, "T": 33, "W": 320}, Fill: within(0, 287)},
 		{Name: "16 texts", Spec: CarrySpec(Config{32, 4, 64, 100}), Dims: graph.Dims{"B": 16, "T": 1, "W": 100}, Fill: within(0, 250)},
 		{Name: "many texts", Spec: CarrySpec(Config{2, 1, 64, 40}), Dims: graph.Dims{"B": 121, "T": 1, "W": 40}, Fill: within(0, 90)},
@@ -74,6 +78,7 @@ func Cases() []graph.Case {
 		{Name: "3.8b", Spec: Spec(Config{11, 1, 256, 2048}), Dims: graph.Dims{"B": 1, "T": 4096}, Bench: true},
 		{Name: "421m decode", Spec: CarrySpec(mha(12, 128, 2048)), Dims: graph.Dims{"B": 1, "T": 1, "W": 2048}, Fill: at(5000), Bench: true},
 		{Name: "421m chunk", Spec: CarrySpec(mha(12, 128, 2048)), Dims: graph.Dims{"B": 1, "T": 4096, "W": 2048}, Fill: at(5000), Bench: true},
+		{Name: "1.7b chunk", Spec: CarrySpec(Config{32, 4, 64, 2048}), Dims: graph.Dims{"B": 1, "T": 512, "W": 2048}, Fill: at(5000), Bench: true},
 		{Name: "1.7b decode", Spec: CarrySpec(Config{32, 4, 64, 2048}), Dims: graph.Dims{"B": 16, "T": 1, "W": 2048}, Fill: at(5000), Bench: true},
 	}
 }

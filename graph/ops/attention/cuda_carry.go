@@ -16,13 +16,17 @@ func (c Config) carryCUDA() *graph.CUDA {
 			}
 			return c.carryRows(call), nil
 		},
-		// Of each part its greatest score, its sum of weights and its o.
+		// Of each part its greatest score, its sum of weights and its o; or a ticket and the lines of keys and values.
 		Workspace: func(d graph.Dims) int {
 			parts := parts(d)
 			if _, ok := carryTilings[d["D"]]; ok {
 				parts = max(parts, tileParts(d, carryTiling(d)))
 			}
-			return 4 * d["B"] * d["T"] * d["H"] * parts * (2 + d["D"])
+			bytes := 4 * d["B"] * d["T"] * d["H"] * parts * (2 + d["D"])
+			if d["T"] >= fewestCarried {
+				bytes = max(bytes, lineStart+2*lineBytes(d))
+			}
+			return bytes
 		},
 	}
 }
@@ -89,6 +93,9 @@ func (c Config) carryTiles(call *graph.CUDACall, base float64) []graph.Launch {
 	d := call.Dims
 	if l, ok := c.token(call, base); ok {
 		return []graph.Launch{l}
+	}
+	if call.Capability == hopper && d["T"] >= fewestCarried {
+		return c.carryWarpgroups(call)
 	}
 	t := carryTiling(d)
 	n, rows := tileParts(d, t), 16*t.rowTiles*t.warps

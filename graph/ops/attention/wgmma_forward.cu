@@ -7,14 +7,40 @@ constexpr int TURN = 1;               // the numbered barrier at which a warpgro
 
 // Work is a tile of QUERIES queries of a head. Blocks draw them one after another, head after
 // head, and of a head those with the most keys first.
+//
+// With CARRIED the text continues: query i is key before + i. With a window, k and v hold the `window` tokens before the
+// first query and then the call's own; without one, the text from its beginning, with room for `window` tokens. start [B]
+// is then the position of the first query.
 struct Work {
   int first, head, text; // the first query, and the row's first token
+  int keys, before;      // the row's first key, and the number of its keys before the first query's
   int step, last;        // the steps of keys that the queries see
-  __device__ __forceinline__ Work(int i, int heads, const int *start, int tokens, int window) {
-    int tiles = (tokens + QUERIES - 1) / QUERIES;
-    first = (tiles - 1 - i % tiles) * QUERIES, head = i / tiles % heads, text = i / tiles / heads * tokens;
-    step = first_key(start + text, first, tokens, window) / STEP, last = (min(first + QUERIES, tokens) - 1) / STEP;
+  bool fits;             // there is room for all keys
+
+  __device__ __forceinline__ Work(int i, int heads, const int *starts, int tokens, int window, int windowed) : tokens(tokens), window(window) {
+    int tiles = (tokens + QUERIES - 1) / QUERIES, row = i / tiles / heads;
+    first = (tiles - 1 - i % tiles) * QUERIES, head = i / tiles % heads, text = row * tokens;
+#ifdef CARRIED
+    int position = starts[row];
+    before = windowed ? window : position, oldest = windowed ? window - position : 0;
+    keys = row * (windowed ? window + tokens : window), fits = windowed || position + tokens <= window;
+#else
+    start = starts + text, before = 0, keys = text, fits = true;
+#endif
+    step = first_seen(first) / STEP, last = (min(first + QUERIES, tokens) - 1 + before) / STEP;
   }
+  // first_seen is the first key that a query sees.
+  __device__ __forceinline__ int first_seen(int query) const {
+#ifdef CARRIED
+    return max(oldest, query + before - window + 1);
+#else
+    return first_key(start, query, tokens, window);
+#endif
+  }
+
+private:
+  const int *start; // of the row's documents
+  int oldest, tokens, window;
 };
 
 // store_rows writes the accumulators of a warp's 16 rows, of which the first is row first of x.
@@ -47,7 +73,7 @@ extern "C" __global__ void attention_begin(int *ticket, int blocks) { *ticket = 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 attention_warpgroups(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k, const __grid_constant__ TensorMap v, bf16 *o,
                      float *lse, int *ticket, int tiles, int tokens, int heads, int group, int window, float scale, const int *start,
-                     int64_t stride_o, int64_t stride_lse) {
+                     int windowed, int64_t stride_o, int64_t stride_lse) {
   bf16 *queries = memory, *keys = queries + QUERIES * D, *values = keys + STAGES * STEP * D;
   uint64_t *query_came = (uint64_t *)(values + STAGES * STEP * D), *query_left = query_came + 1, *key_came = query_left + 1,
            *key_left = key_came + STAGES, *value_came = key_left + STAGES, *value_left = value_came + STAGES;
@@ -73,11 +99,11 @@ attention_warpgroups(const __grid_constant__ TensorMap q, const __grid_constant_
       *drawn = i;
       if (i >= tiles) break;
       next = atomicAdd(ticket, 1);
-      Work work(i, heads, start, tokens, window);
+      Work work(i, heads, start, tokens, window, windowed);
       auto copy = [&](Ring<STAGES> &ring, bf16 *tiles, const TensorMap *x, int step, uint64_t *came, uint64_t *left) {
         stage_await(left + ring.stage, ring.parity ^ 1);
         stage_expect(came + ring.stage, STEP * D * sizeof(bf16));
-        copy_panels<STEP>(tiles + ring.stage * STEP * D, x, work.head / group * D, work.text + step * STEP, came + ring.stage);
+        copy_panels<STEP>(tiles + ring.stage * STEP * D, x, work.head / group * D, work.keys + step * STEP, came + ring.stage);
         ring.next();
       };
       stage_expect(query_came, QUERIES * D * sizeof(bf16));
@@ -102,9 +128,9 @@ attention_warpgroups(const __grid_constant__ TensorMap q, const __grid_constant_
   for (;; query.next()) {
     stage_await(query_came, query.parity);
     if (*drawn >= tiles) break;
-    Work work(*drawn, heads, start, tokens, window);
+    Work work(*drawn, heads, start, tokens, window, windowed);
     int own = work.first + (warp - 4) * 16;                           // the warp's first query
-    int all = first_key(start + work.text, own + 15, tokens, window); // keys from here on are seen by each of the warp's queries that isn't before them
+    int all = work.first_seen(own + 15);      // keys from here on are seen by each of the warp's queries that isn't before them
     float s[SCORES][4], sum[D / 8][4], shrink[2];
     uint32_t w[STEP / 16][4];
     Weights weights = {{-INF, -INF}, {0.f, 0.f}};
@@ -130,13 +156,13 @@ attention_warpgroups(const __grid_constant__ TensorMap q, const __grid_constant_
       value.next();
     };
     auto weigh = [&](int j0) {
-      if (j0 + STEP - 1 > own || j0 < all) {
+      if (j0 + STEP - 1 > own + work.before || j0 < all) {
 #pragma unroll
         for (int j = 0; j < SCORES; j++) {
 #pragma unroll
           for (int e = 0; e < 4; e++) {
             int query = own + lane / 4 + e / 2 * 8, at = j0 + 8 * j + lane % 4 * 2 + e % 2;
-            if (at > query || at < first_key(start + work.text, query, tokens, window)) s[j][e] = -INF;
+            if (at > query + work.before || at < work.first_seen(query)) s[j][e] = -INF;
           }
         }
       }
@@ -180,10 +206,12 @@ attention_warpgroups(const __grid_constant__ TensorMap q, const __grid_constant_
       float total = weights.sum[half];
       total += __shfl_xor_sync(FULL, total, 1);
       total += __shfl_xor_sync(FULL, total, 2);
-      inverse[half] = 1.f / total;
+      inverse[half] = work.fits ? 1.f / total : INF - INF;
+#ifndef CARRIED
       int query = own + lane / 4 + 8 * half;
       if (lane % 4 == 0 && query < tokens)
         lse[(work.text + query) * stride_lse + work.head] = weights.greatest[half] * (scale / LOG2E) + logf(total);
+#endif
     }
     values_done();
     store_rows(sum, inverse, o + work.text * stride_o + work.head * D, stride_o, own, tokens);

@@ -176,18 +176,29 @@ causal_conv_backward(const X_T *x, const float *w, const float *bias, const DY_T
     if (t >= 0) load_vector<V>(x + (row + t) * x_stride + c, xs[p]);
     else clear_channels(xs[p]);
   }
+  // The next tokens are fetched while these are at work.
+  int last = min(end + PAST, tokens);
+  Channels<X_T> next_x[UNROLL];
+  Channels<DY_T> next_dy[UNROLL];
+  auto fetch_tokens = [&](int t) {
+#pragma unroll
+    for (int i = 0; i < UNROLL; i++) {
+      next_x[i] = {}, next_dy[i] = {};
+      if (t + i < last) {
+        next_x[i] = *(const Channels<X_T> *)(x + (row + t + i) * x_stride + c);
+        next_dy[i] = *(const Channels<DY_T> *)(dy + (row + t + i) * dy_stride + c);
+      }
+    }
+  };
+  fetch_tokens(t0);
   for (int t = t0; t < end + PAST; t += UNROLL) {
 #pragma unroll
     for (int i = 0; i < UNROLL; i++) {
-      bool inside = t + i < min(end + PAST, tokens);
-      clear_channels(xs[PAST + i]);
-      clear_channels(gs[PAST + i]);
-      pasts[PAST + i] = past_of(starts + row, t + i, inside);
-      if (inside) {
-        load_vector<V>(x + (row + t + i) * x_stride + c, xs[PAST + i]);
-        load_vector<V>(dy + (row + t + i) * dy_stride + c, gs[PAST + i]);
-      }
+      load_vector<V>(next_x[i].x, xs[PAST + i]);
+      load_vector<V>(next_dy[i].x, gs[PAST + i]);
+      pasts[PAST + i] = past_of(starts + row, t + i, t + i < last);
     }
+    fetch_tokens(t + UNROLL);
 #pragma unroll
     for (int i = 0; i < UNROLL; i++) {
       float v[V], d[V];

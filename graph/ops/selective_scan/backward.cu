@@ -27,7 +27,7 @@ __device__ __forceinline__ float delta_of(float x) {
 // `length` chunks. du may lie where dy does.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, const float *a_log, const B_T *b,
-                        const C_T *c, const float *d, const Z_T *z, const float *saved, const DY_T *dy,
+                        const C_T *c, const float *d, const Z_T *z, const H_T *saved, const DY_T *dy,
                         const int *documents, const float *lasts, DU_T *du, DDT_T *ddt, DZ_T *dz, float *slices,
                         float *rows, int length, int tokens, int channels, int u_stride, int dt_stride, int b_stride,
                         int c_stride, int z_stride, int dy_stride, int du_stride, int ddt_stride, int dz_stride) {

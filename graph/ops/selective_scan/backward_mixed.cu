@@ -284,11 +284,29 @@ __device__ __forceinline__ void put_slices(const Shared &shared, SLICE_T *slice,
   }
 }
 
+__device__ __forceinline__ float2 load_pair(const float *p) { return *(const float2 *)p; }
+__device__ __forceinline__ float2 load_pair(const bf16 *p) {
+  uint32_t x = *(const uint32_t *)p;
+  return make_float2(half_of(x, 0), half_of(x, 1));
+}
+
+// load_states8 loads the 8 states of a thread whose state 0 is number `number` of channel `channel`, of the i-th
+// [N C]; zeros where there are none.
+template <typename Type>
+__device__ __forceinline__ void load_states8(float h[8], const Type *states, int channels, int channel, int number, int64_t i) {
+  const Type *from = states + (i * N + number) * channels + channel;
+#pragma unroll
+  for (int i = 0; i < 4; i++) { // numbers; a pair of channels at once
+    float2 x = states ? load_pair(from + (i / 2 * 8 + i % 2) * channels) : make_float2(0.f, 0.f);
+    h[i / 2 * 4 + i % 2] = x.x, h[i / 2 * 4 + i % 2 + 2] = x.y;
+  }
+}
+
 // selective_scan_backward: as in backward.cu. Bm and Cm are bfloat16, and octets and 4
 // neighbours of Bm and Cm can be moved at once.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, const float *a_log, const B_T *b,
-                        const C_T *c, const float *d, const Z_T *z, const float *saved, const DY_T *dy,
+                        const C_T *c, const float *d, const Z_T *z, const H_T *saved, const DY_T *dy,
                         const int *documents, const float *lasts, DU_T *du, DDT_T *ddt, DZ_T *dz, SLICE_T *slices,
                         float *rows, int length, int tokens, int channels, int u_stride, int dt_stride, int b_stride,
                         int c_stride, int z_stride, int dy_stride, int du_stride, int ddt_stride, int dz_stride) {
@@ -308,14 +326,6 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
 
   // number and channel are those of the thread's state 0.
   int number = at.part * 2, channel = at.first + (at.warp * COLUMNS + at.lane / LANES) * 2;
-  auto load = [&](float h[8], const float *states, int64_t i) {
-    const float *from = states + (i * N + number) * channels + channel;
-#pragma unroll
-    for (int i = 0; i < 4; i++) { // numbers; a pair of channels at once
-      float2 x = states ? *(const float2 *)(from + (i / 2 * 8 + i % 2) * channels) : make_float2(0.f, 0.f);
-      h[i / 2 * 4 + i % 2] = x.x, h[i / 2 * 4 + i % 2 + 2] = x.y;
-    }
-  };
   Thread thread;
   float natural[8];
 #pragma unroll
@@ -325,7 +335,7 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
   }
   round8(thread.rates, natural);
   thread.identity = at.lane / LANES / 2 == at.part ? (at.lane / LANES % 2 ? ONES & 0xffff0000u : ONES & 0xffffu) : 0;
-  load(thread.dh, lasts, ((int64_t)blockIdx.x * gridDim.z + blockIdx.z) * PIECES + PIECES - 1);
+  load_states8(thread.dh, lasts, channels, channel, number, ((int64_t)blockIdx.x * gridDim.z + blockIdx.z) * PIECES + PIECES - 1);
   __syncthreads();
 
   for (int chunk = seg.to - 1; chunk >= seg.from; chunk--) {
@@ -334,7 +344,7 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
     Octets octets;
     float h[8];
     at.forget();
-    load(h, saved, state);
+    load_states8(h, saved, channels, channel, number, state);
     octets.ask(in, at, t0, count);
     put_steps(shared, octets, at, documents + row, chunk * CHUNK, count);
     shared.rows.load(b, c, t0, b_stride, c_stride, count);

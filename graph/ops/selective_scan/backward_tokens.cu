@@ -52,7 +52,7 @@ __device__ __forceinline__ void prefetch_l2(const void *p) { asm volatile("prefe
 
 // prefetch_chunk has the chunk that begins in row t0, and its states, the i-th, brought to the
 // second-level cache.
-__device__ __forceinline__ void prefetch_chunk(const Operands &in, const Place &at, const float *saved, int64_t i, int t0) {
+__device__ __forceinline__ void prefetch_chunk(const Operands &in, const Place &at, const H_T *saved, int64_t i, int t0) {
 #pragma unroll
   for (int i = 0; i < OCTETS; i++) {
     int t = at.token(i);
@@ -64,9 +64,9 @@ __device__ __forceinline__ void prefetch_chunk(const Operands &in, const Place &
     prefetch_l2(octet_at(in.z, t0 + t, in.z_stride, at.octet()));
 #endif
   }
-  // A line is 32 channels of a state.
-  constexpr int lines = CHANNELS / 32 < 1 ? 1 : CHANNELS / 32;
-  int channel = at.first + at.thread % lines * 32;
+  // A line is some channels of a state.
+  constexpr int line = 128 / sizeof(H_T), lines = CHANNELS / line < 1 ? 1 : CHANNELS / line;
+  int channel = at.first + at.thread % lines * line;
   if (at.thread < N * lines && channel < at.channels) prefetch_l2(saved + (i * N + at.thread / lines) * at.channels + channel);
 }
 

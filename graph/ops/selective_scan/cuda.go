@@ -72,19 +72,20 @@ func (f form) forward() *graph.CUDA {
 			if f.carry && d["T"] == 1 {
 				return []graph.Launch{f.step(c, o)}, nil
 			}
-			var saved, state uint64
+			var saved graph.DeviceBuffer // none
+			var state uint64
 			if f.carry {
 				state = c.In[len(c.In)-1].Address
 			} else if !f.byDocument {
-				saved = c.Out[1].Address
+				saved = c.Out[1]
 			}
 			t := forwardTiling(d)
 			types := o.types()
-			types["Y_T"] = y
+			types["Y_T"], types["H_T"] = y, saved
 			macros := t.macros(d, f, types, o.octets(f, y), []graph.DeviceBuffer{o.bm, o.cm}, "chain", "forward")
 			launches, starts := t.starts(d, macros, o, state, c.Workspace)
 			return append(launches, t.launch("selective_scan", macros, d, t.segments,
-				o.u.Address, o.dt.Address, o.dtBias, o.aLog, o.bm.Address, o.cm.Address, o.skip, o.z.Address, o.documents, starts, saved, state,
+				o.u.Address, o.dt.Address, o.dtBias, o.aLog, o.bm.Address, o.cm.Address, o.skip, o.z.Address, o.documents, starts, saved.Address, state,
 				y.Address, int32(t.length), int32(d["T"]), int32(d["C"]), int32(o.u.Stride), int32(o.dt.Stride), int32(o.bm.Stride),
 				int32(o.cm.Stride), int32(o.z.Stride), int32(y.Stride))), nil
 		},
@@ -133,6 +134,7 @@ func (f form) states(d graph.Dims, o addresses, saved, workspace uint64) []graph
 	t := forwardTiling(d)
 	types := o.types()
 	types["Y_T"] = o.u // of an output that there isn't
+	types["H_T"] = graph.DeviceBuffer{DType: graph.Float32}
 	macros := t.macros(d, f, types, o.octets(f), []graph.DeviceBuffer{o.bm, o.cm}, "chain", "forward", "states")
 	launches, starts := t.starts(d, macros, o, 0, workspace)
 	return append(launches, t.launch("selective_scan_states", macros, d, t.segments,
@@ -171,12 +173,12 @@ func (f form) backward() *graph.CUDA {
 			if d["N"] > mostStates {
 				return nil, fmt.Errorf("%d states a channel; the GPU's backward pass has room for %d", d["N"], mostStates)
 			}
-			saved, dy := c.In[len(c.In)-2].Address, c.In[len(c.In)-1]
+			saved, dy := c.In[len(c.In)-2], c.In[len(c.In)-1]
 			slices := c.Workspace + uint64(f.savedBytes(d))
 			var launches []graph.Launch
 			if f.byDocument {
-				saved, dy = c.Workspace, c.In[len(c.In)-2]
-				launches = f.states(d, o, saved, slices)
+				saved, dy = graph.DeviceBuffer{Address: c.Workspace, DType: graph.Float32}, c.In[len(c.In)-2]
+				launches = f.states(d, o, saved.Address, slices)
 			}
 			du, ddt, dbm, dcm, dz := out[0], out[1], out[4], out[5], out[0]
 			octets := o.octets(f, dy, du, ddt)
@@ -186,7 +188,7 @@ func (f form) backward() *graph.CUDA {
 			}
 			t := backwardTiling(d)
 			types := o.types()
-			for name, b := range map[string]graph.DeviceBuffer{"DY_T": dy, "DU_T": du, "DDT_T": ddt, "DB_T": dbm, "DC_T": dcm, "DZ_T": dz} {
+			for name, b := range map[string]graph.DeviceBuffer{"H_T": saved, "DY_T": dy, "DU_T": du, "DDT_T": ddt, "DB_T": dbm, "DC_T": dcm, "DZ_T": dz} {
 				types[name] = b
 			}
 			macros := t.macros(d, f, types, octets, []graph.DeviceBuffer{o.bm, o.cm}, "chain", "backward_ends", "backward_tokens", "sums")
@@ -212,7 +214,7 @@ func (f form) backward() *graph.CUDA {
 					t.chain(macros, d, lasts, decays, 0, 1))
 			}
 			main := t.launch("selective_scan_backward", macros, d, t.segments,
-				o.u.Address, o.dt.Address, o.dtBias, o.aLog, o.bm.Address, o.cm.Address, o.skip, o.z.Address, saved,
+				o.u.Address, o.dt.Address, o.dtBias, o.aLog, o.bm.Address, o.cm.Address, o.skip, o.z.Address, saved.Address,
 				dy.Address, o.documents, lasts, du.Address, ddt.Address, dz.Address, slices, rows, int32(t.length), int32(d["T"]), int32(d["C"]),
 				int32(o.u.Stride), int32(o.dt.Stride), int32(o.bm.Stride), int32(o.cm.Stride), int32(o.z.Stride), int32(dy.Stride),
 				int32(du.Stride), int32(ddt.Stride), int32(dz.Stride))

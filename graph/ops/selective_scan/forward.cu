@@ -16,7 +16,7 @@ struct Inputs {
 // wanted. Without Outputs it does only that.
 template <bool Outputs>
 __device__ __forceinline__ void scan(const Inputs &in, Place &at, const Segment &seg, float h[TILE][PER],
-                                     float rate[TILE][PER], float total[TILE], float *saved, Y_T *y, int y_stride) {
+                                     float rate[TILE][PER], float total[TILE], H_T *saved, Y_T *y, int y_stride) {
   // steps holds (step, delta u) of each token and channel, and of the tokens done, sum_n Cm h.
   __shared__ __align__(16) float2 steps[CHUNK][CHANNELS];
   __shared__ __align__(16) float bs[CHUNK * STATES], cs[Outputs ? CHUNK * STATES : 4];
@@ -70,7 +70,7 @@ __device__ __forceinline__ void scan(const Inputs &in, Place &at, const Segment 
       for (int c = 0; c < TILE; c++)
 #pragma unroll
         for (int k = 0; k < PER; k++)
-          if (at.has(c, k)) saved[at.state((int64_t)blockIdx.x * chunks + chunk, c, k)] = h[c][k];
+          if (at.has(c, k)) store(saved + at.state((int64_t)blockIdx.x * chunks + chunk, c, k), h[c][k]);
     }
     __syncthreads();
 
@@ -145,7 +145,7 @@ __device__ __forceinline__ void scan(const Inputs &in, Place &at, const Segment 
 // slices of the channels, segments of `length` chunks.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 selective_scan(const U_T *u, const DT_T *dt, const float *dt_bias, const float *a_log, const B_T *b, const C_T *c,
-               const float *d, const Z_T *z, const int *documents, const float *starts, float *saved, float *state,
+               const float *d, const Z_T *z, const int *documents, const float *starts, H_T *saved, float *state,
                Y_T *y, int length,
                int tokens, int channels, int u_stride, int dt_stride, int b_stride, int c_stride, int z_stride,
                int y_stride) {

@@ -39,11 +39,12 @@ var savedOutputs = []int{1}
 //
 // and without z and its factor when not gated. The states before each of the S
 // chunks of simd.ScanChunk tokens are saved for the backward op, channels last as
-// the kernels hold them.
+// the kernels hold them. In mixed precision these are bfloat16, as what the backward op makes of them
+// goes into products.
 func Spec(gated bool) *graph.Spec {
 	return &graph.Spec{
 		Name:      name(gated, ""),
-		Signature: inputs(gated) + " -> y[B T C], h:f32[B S N C]",
+		Signature: inputs(gated) + " -> y[B T C], h[B S N C]",
 		Derive:    deriveChunks,
 		Reference: func(d graph.Dims, in, out []graph.Array) {
 			h := graph.NewArray(graph.Shape{d["B"], d["N"], d["C"]})
@@ -112,7 +113,7 @@ func backwardSpec(gated bool) *graph.Spec {
 	}
 	return &graph.Spec{
 		Name:           name(gated, "_backward"),
-		Signature:      inputs(gated) + ", h:f32[B S N C], dy[B T C] -> " + out,
+		Signature:      inputs(gated) + ", h[B S N C], dy[B T C] -> " + out,
 		Derive:         deriveChunks,
 		Reference:      func(d graph.Dims, in, out []graph.Array) { backwardReference(d, operandsOf(gated, in), in, out) },
 		CPU:            backward(gated),

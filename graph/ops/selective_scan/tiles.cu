@@ -11,7 +11,7 @@
 // WIDE_BC where 4 neighbours of Bm and Cm, can be moved at once; WHOLE where all chunks have
 // CHUNK tokens and all blocks CHANNELS channels; FAST where an operand
 // is bf16; BY_DOCUMENT where states are forgotten before the first token of a document; the
-// types U_T, DT_T, B_T, C_T, Z_T, and Y_T of the forward pass, or DY_T,
+// types H_T of saved states, U_T, DT_T, B_T, C_T, Z_T, and Y_T of the forward pass, or DY_T,
 // DU_T, DDT_T, DB_T, DC_T, DZ_T, and SLICE_T of what slices of the channels add to dBm and dCm, of the
 // backward pass.
 
@@ -193,11 +193,11 @@ struct Place {
     return (i * N + part * PER + k) * channels + first + channel(c);
   }
   // load loads the thread's states of the i-th [N C], zeros where there is none.
-  __device__ __forceinline__ void load(float h[TILE][PER], const float *states, int64_t i) const {
+  template <typename Type> __device__ __forceinline__ void load(float h[TILE][PER], const Type *states, int64_t i) const {
 #pragma unroll
     for (int c = 0; c < TILE; c++)
 #pragma unroll
-      for (int k = 0; k < PER; k++) h[c][k] = states && has(c, k) ? states[state(i, c, k)] : 0.f;
+      for (int k = 0; k < PER; k++) h[c][k] = states && has(c, k) ? ::load(states + state(i, c, k)) : 0.f;
   }
   // rates loads A log2(e), so that exp(delta A) is a power of 2.
   __device__ __forceinline__ void rates(const float *a_log, float rate[TILE][PER]) const {

@@ -133,6 +133,8 @@ func (t DType) CType() string {
 	switch t {
 	case BFloat16:
 		return "bf16"
+	case Float24:
+		return "float24"
 	case Int32:
 		return "int"
 	}

@@ -48,7 +48,7 @@ func (s *storage) root() *storage {
 // place is the storage's offset in its region, in units of 4 bytes.
 func (s *storage) place() int {
 	if s.inside != nil {
-		return s.inside.offset + s.at
+		return s.inside.root().place() + s.at
 	}
 	return s.offset
 }

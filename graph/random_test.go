@@ -169,6 +169,12 @@ func untorn(t *testing.T, p *graph.Plan) {
 	owner := map[int]writer{}  // by half-word of the arena
 	home := map[writer]block{} // the place of what a writer wrote
 	each := func(s graph.Slot, f func(halfword int)) {
+		if s.DType == graph.Float24 { // its rows are dense
+			for j := range (s.Rows*s.Cols*s.DType.Size() + 1) / 2 {
+				f(2*s.Offset + j)
+			}
+			return
+		}
 		size := s.DType.Size() / 2
 		for r := range s.Rows {
 			for j := range s.Cols * size {
@@ -185,7 +191,8 @@ func untorn(t *testing.T, p *graph.Plan) {
 			if !written {
 				t.Fatalf("%s reads what nobody wrote, at %d", what, s.Offset)
 			}
-			if (home[w] != block{s.Offset, s.Stride, s.DType}) {
+			firstPlane := s.DType == graph.BFloat16 && home[w] == block{s.Offset, s.Stride, graph.Float24}
+			if !firstPlane && home[w] != (block{s.Offset, s.Stride, s.DType}) {
 				t.Fatalf("%s reads %+v, a part of which step %d has overwritten", what, s, w.step)
 			}
 		})

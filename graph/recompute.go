@@ -219,6 +219,9 @@ func (c *compiler) fit(limit int64) (int, error) {
 // laidOut is the final list of steps for a given list, laid out in memory, and the arena's length.
 func (c *compiler) laidOut(steps []pending) ([]pending, int, error) {
 	steps, err := c.joinActivations(steps)
+	if err == nil {
+		steps, err = c.narrow(steps)
+	}
 	if err != nil {
 		return nil, 0, err
 	}

@@ -157,6 +157,23 @@ func TestOutputTypes(t *testing.T) {
 	}
 }
 
+// narrowMaker can give its output as a Float24, and narrowReader can take its last input so.
+func narrowMaker() *graph.Spec {
+	s := typed("maker", "", tensorDims, ":f32")
+	s.Rounded = func() *graph.Spec {
+		return &graph.Spec{Name: "maker_rounded", Signature: "x[B T N] -> y:f32[B T N], r[B T N]", Unrounded: narrowMaker}
+	}
+	return s
+}
+
+func narrowReader() *graph.Spec {
+	return &graph.Spec{Name: "both", Signature: "x[B T N], z[B T N] -> y:f32[B T N]", Narrow: []int{1}}
+}
+
+func mul2() *graph.Spec {
+	return &graph.Spec{Name: "mul2", Signature: "x[B T N], z[B T N] -> y[B T N]"}
+}
+
 // TestRoundings: a tensor is rounded once, in the layer and the pass of the op that needed it
 // first, and by the op that computes it if that supports it.
 func TestRoundings(t *testing.T) {
@@ -189,6 +206,23 @@ func TestRoundings(t *testing.T) {
 		}, []string{
 			"maker_rounded: float32 inputs -> float32 arena, bfloat16 arena",
 			"reader: bfloat16 arena -> bfloat16 arena",
+		}},
+		{"by its maker, in the first plane of what another reader takes", func(b *graph.Builder) graph.Tensor {
+			x := b.Apply(narrowMaker(), b.Input("x", graph.Float32, 1, 2, 64))
+			return b.Apply(narrowReader(), b.Apply(reader, x), x)
+		}, []string{
+			"maker: float32 inputs -> float24 arena",
+			"reader: bfloat16 arena -> bfloat16 arena",
+			"both: bfloat16 arena, float24 arena -> float32 arena",
+		}},
+		{"by its maker, beside what another reader takes whole", func(b *graph.Builder) graph.Tensor {
+			x := b.Apply(narrowMaker(), b.Input("x", graph.Float32, 1, 2, 64))
+			return b.Apply(mul2(), b.Apply(narrowReader(), b.Apply(reader, x), x), x)
+		}, []string{
+			"maker_rounded: float32 inputs -> float32 arena, bfloat16 arena",
+			"reader: bfloat16 arena -> bfloat16 arena",
+			"both: bfloat16 arena, float32 arena -> float32 arena",
+			"mul2: float32 arena, float32 arena -> bfloat16 arena",
 		}},
 		{"by its maker, for no one", func(b *graph.Builder) graph.Tensor {
 			x := b.Apply(makes(true), b.Input("x", graph.Float32, 1, 2, 64))

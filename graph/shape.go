@@ -14,12 +14,19 @@ const (
 	Float32 DType = iota
 	Int32
 	BFloat16
+	// Float24 is a float32 without its last 8 bits, in two planes: the bfloat16 of all elements, rounded to nearest
+	// even, and then a signed byte per element, to be added to its bits. Its rows are dense. Only plans in mixed
+	// precision use it; see Spec.Unrounded.
+	Float24
 )
 
 // Size is the size of an element in bytes.
 func (t DType) Size() int {
-	if t == BFloat16 {
+	switch t {
+	case BFloat16:
 		return 2
+	case Float24:
+		return 3
 	}
 	return 4
 }
@@ -32,6 +39,8 @@ func (t DType) String() string {
 		return "int32"
 	case BFloat16:
 		return "bfloat16"
+	case Float24:
+		return "float24"
 	}
 	return fmt.Sprintf("DType(%d)", uint8(t))
 }

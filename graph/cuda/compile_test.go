@@ -42,7 +42,7 @@ func eachLaunch(t *testing.T, g target, cases []graph.Case, f func(r *graph.Reso
 				t.Errorf("%s has no CUDA kernel", r.Spec.Name)
 				continue
 			}
-			variants(func(p precision, pad int) {
+			variants(r, func(p precision, pad int) {
 				if c.Bench && (pad != 0 || !p.mixed) {
 					return
 				}

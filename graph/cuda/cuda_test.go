@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"math"
+	"slices"
 	"testing"
 	"time"
 	"unsafe"
@@ -26,14 +27,17 @@ func open(tb testing.TB) *Device {
 	return d
 }
 
-// precision is float32, or mixed with bfloat16, and the error that it may have.
+// precision is float32, or mixed with bfloat16 and, narrow, Float24, and the error that it may have.
 type precision struct {
-	name  string
-	mixed bool
-	limit float64
+	name          string
+	mixed, narrow bool
+	limit         float64
 }
 
-var precisions = []precision{{"float32", false, 2e-5}, {"mixed", true, 2e-2}}
+var precisions = []precision{{"float32", false, false, 2e-5}, {"mixed", true, false, 2e-2}, {"narrow", true, true, 2e-2}}
+
+// narrowLimit is the error of a Float24: 2^-16 at most, of one element.
+const narrowLimit = 1e-5
 
 var shard = flag.String("shard", "0/1", "i/n: check the i-th of n parts of the ops' cases")
 
@@ -65,7 +69,7 @@ func TestCUDAOps(t *testing.T) {
 				calls = append(calls, w.Calls...)
 			}
 			for _, call := range calls {
-				variants(func(p precision, pad int) {
+				variants(call.Resolved, func(p precision, pad int) {
 					t.Run(fmt.Sprintf("%s/%s/%s/pad %d", call.Spec.Name, c.Name, p.name, pad), func(t *testing.T) {
 						check(t, d, call, p, pad)
 					})
@@ -76,13 +80,19 @@ func TestCUDAOps(t *testing.T) {
 }
 
 // variants are the precisions and the row paddings that a call is checked with.
-func variants(run func(p precision, pad int)) {
+func variants(r *graph.Resolved, run func(p precision, pad int)) {
 	for _, p := range precisions {
+		if p.narrow && len(r.Spec.Narrow) == 0 && !givesNarrow(r.Spec) {
+			continue
+		}
 		for _, pad := range []int{0, 8, 3} {
 			run(p, pad)
 		}
 	}
 }
+
+// givesNarrow reports whether a plan may make output 0 a Float24.
+func givesNarrow(s *graph.Spec) bool { return s.Rounded != nil && s.Rounded().Unrounded != nil }
 
 // loaded is a plan of one call, with a separate place for every operand.
 type loaded struct {
@@ -115,16 +125,25 @@ func planCall(r *graph.Resolved, p precision, pad int) *graph.Plan {
 		plan.Sizes[region] += (s.Rows*s.Stride*s.DType.Size()+63)/64*16 + 16
 		return s
 	}
-	for _, o := range r.In {
+	narrow := func(s *graph.Slot, may bool) {
+		if p.narrow && may {
+			plan.Sizes[s.Region] = s.Offset + (s.Rows*s.Cols*graph.Float24.Size()+63)/64*16 + 16
+			s.DType, s.Stride = graph.Float24, s.Cols
+		}
+	}
+	for k, o := range r.In {
 		// A state that is updated in place is float32 in any precision, except for caches.
 		s := slot(o, graph.Inputs, o.Kind == graph.Precise || o.Updated && o.Kind != graph.Factor || len(o.Shape) < 2)
+		narrow(&s, slices.Contains(r.Spec.Narrow, k))
 		s.Pad = s.Stride - s.Cols
 		wide = wide || (s.DType == graph.Float32 && o.Strided)
 		step.In = append(step.In, s)
 	}
 	for i, o := range r.Out {
 		// An output that isn't an activation is a parameter's gradient.
-		step.Out = append(step.Out, slot(o, graph.Arena, o.Kind == graph.Precise || !o.Strided || i == 0 && r.Spec.Promote && wide))
+		s := slot(o, graph.Arena, o.Kind == graph.Precise || !o.Strided || i == 0 && r.Spec.Promote && wide)
+		narrow(&s, i == 0 && givesNarrow(r.Spec))
+		step.Out = append(step.Out, s)
 	}
 	plan.Steps = []graph.Step{step}
 	return plan
@@ -144,12 +163,53 @@ func (l *loaded) put(s graph.Slot, data []float64) []float64 {
 			b := toBF16(float32(x))
 			unsafe.Slice((*uint16)(at), o+1)[o] = b
 			seen[i] = float64(math.Float32frombits(uint32(b) << 16))
+		case graph.Float24:
+			b, rest := toBF16(float32(x)), int32(math.Float32bits(float32(x))+0x80)
+			rest = min(rest>>8-int32(int16(b))<<8, math.MaxInt8)
+			unsafe.Slice((*uint16)(at), o+1)[o] = b
+			unsafe.Slice((*int8)(unsafe.Add(at, 2*len(data))), o+1)[o] = int8(rest)
+			seen[i] = fromFloat24(b, int8(rest))
 		default:
 			unsafe.Slice((*float32)(at), o+1)[o] = float32(x)
 			seen[i] = float64(float32(x))
 		}
 	}
 	return seen
+}
+
+// fromFloat24 is the number that an element's parts in both planes are.
+func fromFloat24(high uint16, rest int8) float64 {
+	return float64(math.Float32frombits(uint32(int32(high)<<16 + int32(rest)<<8)))
+}
+
+// read copies an output to dst.
+func (l *loaded) read(t *testing.T, s graph.Slot, dst []float32) {
+	t.Helper()
+	if s.DType != graph.Float24 {
+		if err := l.ReadSlot(s, dst); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	raw := l.arena(t)[4*s.Offset:]
+	for i := range dst {
+		dst[i] = float32(fromFloat24(uint16(raw[2*i])|uint16(raw[2*i+1])<<8, int8(raw[2*len(dst)+i])))
+	}
+}
+
+// arena is a copy of the arena.
+func (l *loaded) arena(t *testing.T) []byte {
+	t.Helper()
+	leave, err := l.d.enter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer leave()
+	raw := make([]byte, 4*l.plan.Sizes[graph.Arena])
+	if err := l.d.driver.call("cuMemcpyDtoH", l.d.driver.copyDtoH, uintptr(unsafe.Pointer(&raw[0])), uintptr(l.regions[graph.Arena]), uintptr(len(raw))); err != nil {
+		t.Fatal(err)
+	}
+	return raw
 }
 
 // bf16 is the bfloat16 nearest to x.
@@ -188,12 +248,14 @@ func check(t *testing.T, d *Device, c optest.Call, p precision, pad int) {
 		var got [][]float32
 		for i, o := range c.Resolved.Out {
 			x := make([]float32, o.Shape.Size())
-			if err := l.ReadSlot(l.out[i], x); err != nil {
-				t.Fatal(err)
-			}
+			l.read(t, l.out[i], x)
 			got = append(got, x)
 			if run == 0 {
-				near(t, "output "+o.Name, x, want[i].Data, p)
+				limit := p
+				if l.out[i].DType == graph.Float24 {
+					limit.limit = narrowLimit
+				}
+				near(t, "output "+o.Name, x, want[i].Data, limit)
 			} else if j := differ(first[i], x); j >= 0 {
 				t.Errorf("output %s: element %d is %v in one run and %v in the next", o.Name, j, first[i][j], x[j])
 			}
@@ -247,15 +309,7 @@ func (l *loaded) checkGuards(t *testing.T) {
 	if n == 0 {
 		return
 	}
-	leave, err := l.d.enter()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer leave()
-	raw := make([]byte, n)
-	if err := l.d.driver.call("cuMemcpyDtoH", l.d.driver.copyDtoH, uintptr(unsafe.Pointer(&raw[0])), uintptr(l.regions[graph.Arena]), uintptr(n)); err != nil {
-		t.Fatal(err)
-	}
+	raw := l.arena(t)
 	mine := make([]bool, n)
 	for _, s := range l.out {
 		for i := range s.Rows {

@@ -58,7 +58,7 @@ func TestResults(t *testing.T) {
 			continue
 		}
 		in := optest.Draw(c, r)
-		variants(func(p precision, pad int) {
+		variants(r, func(p precision, pad int) {
 			t.Run(fmt.Sprintf("%s/%s/%s/pad %d", c.Spec.Name, c.Name, p.name, pad), func(t *testing.T) {
 				plan := planCall(r, p, pad)
 				out := plan.Steps[0].Out[0]

@@ -63,17 +63,23 @@ func (m *Memory) Read(s graph.Slot) graph.Array {
 		o := from + i*s.Stride
 		copy(a.Data[i*s.Cols:(i+1)*s.Cols], m[region][o:o+s.Cols])
 	}
-	if s.Region == graph.Shadow {
+	if s.Region == graph.Shadow || s.DType == graph.BFloat16 { // maybe the first plane of a Float24
 		roundAll(a.Data)
 	}
 	return a
 }
 
-// Write fills a slot from dense data, rounded to bfloat16 if that is the slot's type.
+// Write fills a slot from dense data, rounded to the slot's type.
 func (m *Memory) Write(s graph.Slot, data []float64) {
-	if s.DType == graph.BFloat16 {
+	switch s.DType {
+	case graph.BFloat16:
 		data = slices.Clone(data)
 		roundAll(data)
+	case graph.Float24:
+		data = slices.Clone(data)
+		for i, x := range data {
+			data[i] = float64(math.Float32frombits((math.Float32bits(float32(x)) + 0x80) &^ 0xff))
+		}
 	}
 	region, from := place(s)
 	for i := range s.Rows {

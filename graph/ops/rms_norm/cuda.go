@@ -51,7 +51,11 @@ func vectorWidth(buffers ...graph.DeviceBuffer) int {
 	width := 8
 	for _, b := range buffers {
 		fits := func(n int) bool {
-			return b.Cols%n == 0 && b.Stride%n == 0 && b.Address%uint64(min(16, n*b.DType.Size())) == 0
+			size := b.DType.Size()
+			if b.DType == graph.Float24 {
+				size = graph.BFloat16.Size() // of its first plane; the second one begins at a multiple of n
+			}
+			return b.Cols%n == 0 && b.Stride%n == 0 && b.Address%uint64(min(16, n*size)) == 0
 		}
 		for width > 1 && !fits(width) {
 			width = max(1, width/8*4)
@@ -84,7 +88,7 @@ func (f backward) launches(c *graph.CUDACall) ([]graph.Launch, error) {
 	x, w, rstd, dy, dx, dw := c.In[0], c.In[1], c.In[2], c.In[3], c.Out[0], c.Out[1]
 	rows := blockRows(c.Dims, backwardWarps)
 	m := defines(c.Dims, rows)
-	m["X_T"], m["DY_T"] = x.DType.CType(), dy.DType.CType()
+	m["X_T"], m["DY_T"], m["DX_T"] = x.DType.CType(), dy.DType.CType(), dx.DType.CType()
 	args := []any{x.Address, w.Address, rstd.Address, dy.Address, dx.Address, c.Workspace,
 		uint64(x.Stride), uint64(dy.Stride), uint64(dx.Stride), int32(x.Rows)}
 	moved := []graph.DeviceBuffer{x, w, dy, dx}

@@ -62,7 +62,23 @@ rms_norm(const X_T *x, const float *w, Y_T *y, float *rstd, int64_t stride_x, in
 #endif
 
 #ifdef DY_T
-// With Z_T, z is added to dx.
+// float24 is a float without its last 8 bits, in two planes of a tensor: the bfloat16 of all elements, and then, as a byte
+// each, the rests: what is to be added to its bits.
+struct float24 {
+  uint16_t high;
+};
+__device__ constexpr bool is_float24(const float24 *) { return true; }
+template <typename Type> __device__ constexpr bool is_float24(const Type *) { return false; }
+template <typename Type> __device__ __forceinline__ const signed char *rests_of(const Type *p, int64_t rows, int64_t stride) { return (const signed char *)(p + rows * stride); }
+
+// pack_s8 makes bytes of four numbers, a first; those beyond a byte's become the nearest.
+__device__ __forceinline__ uint32_t pack_s8(int a, int b, int c, int d) {
+  uint32_t r;
+  asm("{.reg .b32 t; cvt.pack.sat.s8.s32.b32 t, %4, %3, 0; cvt.pack.sat.s8.s32.b32 %0, %2, %1, t;}" : "=r"(r) : "r"(a), "r"(b), "r"(c), "r"(d));
+  return r;
+}
+
+// With Z_T, z is added to dx. DX_T is float or float24.
 #ifdef Z_T
 #define Z_PARAMETERS , const Z_T *z, int64_t stride_z
 #else
@@ -123,11 +139,57 @@ template <typename Type> struct Share {
   }
 };
 
+// Share of float24 is of the first plane, and Rests of the second.
+struct Rests {
+  static constexpr int WORDS = (WIDTH + 3) / 4;
+  uint32_t words[SHARE / WIDTH][WORDS] = {};
+
+  __device__ __forceinline__ void load(const signed char *row, int thread) {
+#pragma unroll
+    for (int i = 0; i < SHARE / WIDTH; i++) {
+      int j = (i * THREADS + thread) * WIDTH;
+      if (SHARE * THREADS > D && j >= D) continue;
+      if constexpr (WIDTH == 8) {
+        uint2 v = *(const uint2 *)(row + j);
+        words[i][0] = v.x, words[i][1] = v.y;
+      } else if constexpr (WIDTH == 4) {
+        words[i][0] = *(const uint32_t *)(row + j);
+      } else {
+        words[i][0] = (unsigned char)row[j];
+      }
+    }
+  }
+  // add puts byte i, with its sign, behind the bits of a bfloat16 that lies in a float's.
+  __device__ __forceinline__ float add(float high, int i) const {
+    int k = i % WIDTH % 4, rest; // bytes of it: 0, byte k, and its sign twice
+    asm("prmt.b32 %0, %1, 0, %2;" : "=r"(rest) : "r"(words[i / WIDTH][i % WIDTH / 4]), "r"(0x8804 | k << 4 | k << 8 | k << 12));
+    return __int_as_float(__float_as_int(high) + rest);
+  }
+};
+
+// store_rests stores what rounding to bfloat16 leaves of a thread's share of a row.
+__device__ __forceinline__ void store_rests(signed char *row, int thread, const float x[SHARE]) {
+#pragma unroll
+  for (int i = 0; i < SHARE; i += WIDTH) {
+    int j = i * THREADS + thread * WIDTH;
+    if (SHARE * THREADS > D && j >= D) continue;
+    int rest[WIDTH < 4 ? 4 : WIDTH] = {};
+#pragma unroll
+    for (int k = 0; k < WIDTH; k++) rest[k] = (__float_as_int(x[i + k]) - (int)(pack_bf16(0.f, x[i + k])) + 128) >> 8;
+    uint32_t words[(WIDTH + 3) / 4];
+#pragma unroll
+    for (int k = 0; k < WIDTH; k += 4) words[k / 4] = pack_s8(rest[k], rest[k + 1], rest[k + 2], rest[k + 3]);
+    if constexpr (WIDTH == 8) *(uint2 *)(row + j) = make_uint2(words[0], words[1]);
+    else if constexpr (WIDTH == 4) *(uint32_t *)(row + j) = words[0];
+    else row[j] = (signed char)words[0];
+  }
+}
+
 // A block handles every gridDim-th group of ROWS rows, and stores its partial dw in
 // partials[blockIdx]. While a row is processed, the next one is being loaded. dx may be dy or z
 // itself: a row is read before it is written.
 extern "C" __global__ void __launch_bounds__(THREADS *ROWS, BLOCKS)
-rms_norm_backward(const X_T *x, const float *w, const float *rstd, const DY_T *dy, float *dx, float *partials, int64_t stride_x,
+rms_norm_backward(const X_T *x, const float *w, const float *rstd, const DY_T *dy, DX_T *dx, float *partials, int64_t stride_x,
                   int64_t stride_dy, int64_t stride_dx, int rows Z_PARAMETERS ROUNDED_PARAMETERS) {
   // Double-buffered sums: the next row's are written while some threads still read.
   __shared__ float shared[2][ROWS * WARPS];
@@ -151,8 +213,11 @@ rms_norm_backward(const X_T *x, const float *w, const float *rstd, const DY_T *d
   };
 #ifdef Z_T
   Share<Z_T> next_z;
+  Rests next_rests; // of a float24
   auto load_z = [&](int64_t row) {
-    if (row < rows) next_z.load(z + row * stride_z, thread);
+    if (row >= rows) return;
+    next_z.load(z + row * stride_z, thread);
+    if constexpr (is_float24((const Z_T *)0)) next_rests.load(rests_of(z, rows, stride_z) + row * stride_z, thread);
   };
 #endif
   int64_t row = (int64_t)blockIdx.x * ROWS + group, step = (int64_t)gridDim.x * ROWS;
@@ -190,13 +255,19 @@ rms_norm_backward(const X_T *x, const float *w, const float *rstd, const DY_T *d
 #endif
       g[i] = r * (weight[i] * of_dy[i] - n * a);
 #ifdef Z_T
-      g[i] += next_z[i];
+      if constexpr (is_float24((Z_T *)0)) g[i] += next_rests.add(next_z[i], i);
+      else g[i] += next_z[i];
 #endif
     }
 #ifdef Z_T
     load_z(row + step); // only here, so that no second set of registers is needed
 #endif
-    store_share<WIDTH, SHARE>(dx + row * stride_dx, thread, THREADS, D, g);
+    if constexpr (is_float24((DX_T *)0)) {
+      store_share<WIDTH, SHARE>((bf16 *)dx + row * stride_dx, thread, THREADS, D, g);
+      store_rests((signed char *)rests_of(dx, rows, stride_dx) + row * stride_dx, thread, g);
+    } else {
+      store_share<WIDTH, SHARE>(dx + row * stride_dx, thread, THREADS, D, g);
+    }
 #ifdef ROUNDED_T
     store_share<WIDTH, SHARE>(rounded + row * stride_rounded, thread, THREADS, D, g);
 #endif

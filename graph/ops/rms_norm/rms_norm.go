@@ -125,8 +125,15 @@ func (f backward) spec() *graph.Spec {
 	if !f.add && !f.rounded {
 		s.Added = func() *graph.Spec { return backward{fromY: f.fromY, add: true}.spec() }
 	}
-	if !f.rounded {
-		s.Rounded = func() *graph.Spec { return backward{fromY: f.fromY, add: f.add, rounded: true}.spec() }
+	other := f
+	other.rounded = !f.rounded
+	if f.rounded {
+		s.Unrounded = other.spec
+	} else {
+		s.Rounded = other.spec
+	}
+	if f.add {
+		s.Narrow = []int{4}
 	}
 	return s
 }

@@ -100,6 +100,9 @@ func (s *Server) decode(w http.ResponseWriter, r *http.Request, q any, model *st
 
 // body reads a request's body, which must arrive within a time limit.
 func (s *Server) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if encoding := r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+		return nil, &apiError{status: http.StatusUnsupportedMediaType, Message: fmt.Sprintf("the request is encoded as %s; send it as it is", encoding)}
+	}
 	c := http.NewResponseController(w)
 	c.SetReadDeadline(time.Now().Add(s.options.Arrival))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.options.Body))

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -69,6 +70,27 @@ func TestRefuses(t *testing.T) {
 		}
 		if c.param != "" && (e.Error.Param == nil || *e.Error.Param != c.param) {
 			t.Errorf("%.60s: %s, want param %s", c.body, text, c.param)
+		}
+	}
+}
+
+// TestEncodedBody: a body in another form than it is read in is named as such.
+func TestEncodedBody(t *testing.T) {
+	url, _ := running(t, model(t), nil)
+	for encoding, want := range map[string]int{"gzip": 415, "identity": 200} {
+		q, err := http.NewRequest("POST", url+"/v1/completions", strings.NewReader(`{"prompt": "x", "max_tokens": 1}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		q.Header.Set("Content-Encoding", encoding)
+		r, err := http.DefaultClient.Do(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(r.Body)
+		r.Body.Close()
+		if err != nil || r.StatusCode != want || want == 415 && !strings.Contains(string(text), "the request is encoded as gzip; send it as it is") {
+			t.Errorf("%s: %d %s (%v), want %d", encoding, r.StatusCode, text, err, want)
 		}
 	}
 }

@@ -148,7 +148,7 @@ func TestLost(t *testing.T) {
 func TestSuspended(t *testing.T) {
 	dir := workspace(t, 300, 20)
 	run := filepath.Join(dir, "run")
-	l := launch(t, dir, 2, "pretrain", "tiny.yaml", "--set", "run.timeout=2s", "--set", "run.threads=1")
+	l := launch(t, dir, 2, "pretrain", "tiny.yaml", "--set", "run.timeout=4s", "--set", "run.threads=1")
 	until(t, 30*time.Second, "a checkpoint", func() bool {
 		list, err := checkpoint.List(run)
 		return err == nil && len(list) > 0
@@ -161,7 +161,7 @@ func TestSuspended(t *testing.T) {
 			}
 		}
 		if signal == syscall.SIGSTOP {
-			time.Sleep(5 * time.Second)
+			time.Sleep(9 * time.Second)
 		}
 	}
 	for rank := range 2 {

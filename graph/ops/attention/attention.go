@@ -1,7 +1,7 @@
-// Package attention is causal softmax attention, with as many key/value heads as
-// query heads (MHA), fewer (GQA) or one (MQA), over all earlier tokens or a
-// sliding window of them. It is computed a block at a time with an online softmax
-// (Dao et al., FlashAttention, arXiv 2205.14135): no T x T matrix is ever held.
+// Package attention is causal softmax attention, with as many key/value heads as query heads (MHA),
+// fewer (GQA) or one (MQA), over all earlier tokens or a sliding window of them. It is computed
+// block by block with an online softmax (Dao et al., FlashAttention, arXiv 2205.14135): no T x T
+// matrix is ever stored.
 package attention
 
 import (
@@ -10,21 +10,21 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// Config is the attributes of the op.
+// Config holds the attributes of the op.
 type Config struct {
 	// Heads is the number of query heads.
 	Heads int
 	// KVHeads divides Heads. Query head h reads key/value head h / (Heads/KVHeads).
 	KVHeads int
-	// HeadDim is the width of a head. Scores are scaled by 1/sqrt(HeadDim).
+	// HeadDim is the width of a head. The logits q k are scaled by 1/sqrt(HeadDim).
 	HeadDim int
-	// Window is how many tokens a token sees, itself included; 0: all before it.
+	// Window is the number of tokens that a token sees, including itself; 0 means all before it.
 	Window int
 }
 
-// Apply is attention of q [B T H*D] over k and v [B T K*D]: [B T H*D]. In the
-// builder's stateful form it also sees the tokens of the calls before, whose keys
-// and values it keeps in the states "key" and "value" under the builder's scope.
+// Apply is attention of q [B T H*D] over k and v [B T K*D]; the result is [B T H*D]. In the
+// builder's stateful form it also sees the tokens of the previous calls, whose keys and values it
+// keeps in the states "key" and "value" under the builder's scope.
 func Apply(b *graph.Builder, q, k, v graph.Tensor, c Config) graph.Tensor {
 	carry := b.Carries()
 	if carry == nil || len(q.Shape()) != 3 {
@@ -38,7 +38,7 @@ func Apply(b *graph.Builder, q, k, v graph.Tensor, c Config) graph.Tensor {
 	return b.Apply(CarrySpec(c), q, k, v, key, value, b.Position(q.Shape()[0]))
 }
 
-// states are the keys and values of the calls before.
+// states returns the states that hold the keys and values of the previous calls.
 func (c Config) states(b *graph.Builder, q graph.Tensor) (key, value graph.Tensor) {
 	slots := c.Window
 	if slots == 0 {
@@ -48,7 +48,7 @@ func (c Config) states(b *graph.Builder, q graph.Tensor) (key, value graph.Tenso
 	return b.Cache("key", rows, slots, width), b.Cache("value", rows, slots, width)
 }
 
-// savedOutputs are those that the backward op reads.
+// savedOutputs are the outputs that the backward op reads.
 var savedOutputs = []int{0, 1}
 
 // Spec is, for the tokens j that token i sees, i-Window < j <= i,
@@ -83,7 +83,8 @@ func Spec(c Config) *graph.Spec {
 	}
 }
 
-// SpecByDocument is Spec for rows of several documents, of which none sees another; see graph.ByDocument.
+// SpecByDocument is Spec for rows of several documents, none of which sees another; see
+// graph.ByDocument.
 func SpecByDocument(c Config) *graph.Spec {
 	return graph.ByDocument(Spec(c), backwardSpec(c), savedOutputs)
 }
@@ -95,7 +96,7 @@ func SpecByDocument(c Config) *graph.Spec {
 //	dq[i]  = sum_j dS k[j]
 //	dk[j]  = sum_i dS q[i]
 //
-// where dk and dv are sums over the query heads that share them, too.
+// where dk and dv are also sums over the query heads that share the key/value head.
 func backwardSpec(c Config) *graph.Spec {
 	return &graph.Spec{
 		Name: "attention_backward",
@@ -118,10 +119,10 @@ func backwardSpec(c Config) *graph.Spec {
 	}
 }
 
-// CarrySpec is Spec for tokens at positions pos, pos+1, ... of each row's text, whose
-// earlier tokens' keys and values are in key and value, the token of position p
-// in slot p mod W. W is Window; without a window it is the most tokens that a
-// text can have; where pos+T is beyond it, the CPU kernel panics and CUDA gives NaN.
+// CarrySpec is Spec for tokens at positions pos, pos+1, ... of each row's sequence, whose earlier
+// tokens' keys and values are in key and value, the token at position p in slot p mod W. W is
+// Window; without a window it is the maximum length of a sequence. If pos+T exceeds that, the CPU
+// kernel panics and the CUDA kernel returns NaN.
 func CarrySpec(c Config) *graph.Spec {
 	return &graph.Spec{
 		Name:      "attention_carry",
@@ -133,7 +134,7 @@ func CarrySpec(c Config) *graph.Spec {
 		CUDA:      c.carryCUDA(),
 		Workspace: forwardWorkspace,
 		InPlace:   []int{0},
-		// The position isn't known: the cost is that of full states.
+		// The position isn't known, so the cost is that of full states.
 		Cost: func(d graph.Dims) graph.Cost {
 			states := float64(d["B"] * d["W"] * d["K"] * d["D"])
 			return graph.Cost{
@@ -144,8 +145,8 @@ func CarrySpec(c Config) *graph.Spec {
 	}
 }
 
-// KeepSpec is what CarrySpec leaves in key and value after the first T tokens of each
-// row's text. Spec has their attention, with kernels for whole texts.
+// KeepSpec fills key and value as CarrySpec would from the first T tokens of each row's sequence.
+// The attention of these tokens is computed by Spec, whose kernels handle whole sequences.
 func KeepSpec(c Config) *graph.Spec {
 	d := c.dims()
 	delete(d, "H")
@@ -198,7 +199,7 @@ func (c Config) check(graph.Dims) error {
 	return nil
 }
 
-// window is how many tokens a token can see among total ones.
+// window returns how many of `total` tokens a token can see.
 func (c Config) window(total int) int {
 	if c.Window == 0 {
 		return total
@@ -206,7 +207,7 @@ func (c Config) window(total int) int {
 	return min(c.Window, total)
 }
 
-// visible is the number of pairs of a query and a key that it sees, in all heads.
+// visible returns the number of visible pairs of a query and a key, over all heads.
 func (c Config) visible(d graph.Dims) float64 {
 	t := d["T"]
 	w := c.window(t)

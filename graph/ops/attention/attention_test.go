@@ -26,7 +26,7 @@ func TestRotaryAttention(t *testing.T) {
 	}))
 }
 
-// text is a drawn text and its one-shot attention.
+// text is a random sequence and its one-shot attention.
 type text struct {
 	attention.Config
 	rows, tokens int
@@ -46,7 +46,7 @@ func newText(t *testing.T, c attention.Config, rows, tokens int) text {
 	return x
 }
 
-// piece is tokens [from, to) of each row of a.
+// piece returns tokens [from, to) of each row of a.
 func (x text) piece(a graph.Array, from, to int) graph.Array {
 	p := graph.Array{Shape: graph.Shape{x.rows, to - from, a.Shape[2]}}
 	for b := range x.rows {
@@ -55,7 +55,7 @@ func (x text) piece(a graph.Array, from, to int) graph.Array {
 	return p
 }
 
-// slots is the length of the states.
+// slots returns the length of the states.
 func (x text) slots() int {
 	if x.Window == 0 {
 		return x.tokens
@@ -116,7 +116,7 @@ func feed(t *testing.T, x text, pieces []int) {
 	}
 }
 
-// TestApplyCarries decodes a text token by token with the states that Apply makes.
+// TestApplyCarries decodes a sequence token by token with the states that Apply makes.
 func TestApplyCarries(t *testing.T) {
 	device, err := cpu.New(2)
 	if err != nil {
@@ -168,7 +168,7 @@ func TestApplyCarries(t *testing.T) {
 	}
 }
 
-// TestInPlace: o may take over q's buffer.
+// TestInPlace: o may use the same buffer as q.
 func TestInPlace(t *testing.T) {
 	x := newText(t, attention.Config{Heads: 2, KVHeads: 1, HeadDim: 4, Window: 5}, 2, 9)
 	position := graph.Buffer{Rows: 1, Cols: 2, Stride: 2, I32: []int32{0, 0}}
@@ -196,7 +196,7 @@ func TestInPlace(t *testing.T) {
 	}
 }
 
-// TestCacheOverflow: positions beyond the cache are the program's mistake.
+// TestCacheOverflow: positions beyond the cache are a programming error.
 func TestCacheOverflow(t *testing.T) {
 	x := newText(t, attention.Config{Heads: 1, KVHeads: 1, HeadDim: 4}, 1, 6)
 	defer func() {
@@ -217,7 +217,7 @@ func TestCacheOverflow(t *testing.T) {
 	r.Spec.CPU(call)()
 }
 
-// TestNaN: a NaN among the inputs reaches the tokens that see it, and no others.
+// TestNaN: a NaN in the inputs reaches the tokens that see it, and no others.
 func TestNaN(t *testing.T) {
 	x := newText(t, attention.Config{Heads: 1, KVHeads: 1, HeadDim: 4, Window: 3}, 1, 9)
 	x.in[1].Row(4)[2] = math.NaN()

@@ -8,8 +8,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/add"
 )
 
-// BenchmarkAttention times the forward kernel at real models' shapes, and the
-// backward kernel where there is one.
+// BenchmarkAttention times the forward kernel at the shapes of real models, and the backward kernel
+// where there is one.
 func BenchmarkAttention(b *testing.B) {
 	for _, c := range Cases() {
 		if c.Bench {

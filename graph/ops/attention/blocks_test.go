@@ -7,8 +7,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// TestScratch: the products of smaller blocks need no more scratch than those of
-// the largest, which is all that the workspace has.
+// TestScratch: the products of smaller blocks need no more scratch than those of the largest block,
+// for which the workspace is sized.
 func TestScratch(t *testing.T) {
 	for _, level := range simd.Levels() {
 		restore := simd.Force(level)

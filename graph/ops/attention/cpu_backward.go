@@ -8,19 +8,18 @@ import (
 )
 
 const (
-	// gradBlock is the queries and the keys of a task.
+	// gradBlock is the number of queries, and of keys, per task.
 	gradBlock = 256
-	// gradQueries is the queries of a task that are taken at once.
+	// gradQueries is the number of a task's queries that are processed at once.
 	gradQueries = 64
 )
 
-// backwardCPU binds the backward kernel. Cut both queries and keys into blocks:
-// a task is one block of keys with one block of queries, for all query heads that
-// share the keys, and adds to dq, dk and dv. Tasks run a diagonal of blocks after
-// another. Those of one diagonal have no block of queries and no block of keys in
-// common, so that they can run at once, and each sum takes its terms in the order
-// of the diagonals, whatever the number of workers: every product is computed
-// once, without atomics or partial sums.
+// backwardCPU binds the backward kernel. Both queries and keys are cut into blocks. A task handles
+// one block of keys with one block of queries, for all query heads that share the keys, and adds to
+// dq, dk and dv. Tasks run one diagonal of blocks after another. The tasks of a diagonal share no
+// block of queries and no block of keys, so they can run in parallel, and each sum takes its terms
+// in the order of the diagonals, whatever the number of workers. Every product is computed once,
+// without atomics or partial sums.
 func (c Config) backwardCPU(call *graph.CPUCall) func() {
 	d := call.Dims
 	g := newGrads(call, c.window(d["T"]))
@@ -28,8 +27,8 @@ func (c Config) backwardCPU(call *graph.CPUCall) func() {
 	rowsTask := func(i, _ int) { g.prepare(i*gradBlock, min((i+1)*gradBlock, d["B"]*d["T"])) }
 	blocks := (d["T"] + gradBlock - 1) / gradBlock
 	sequences := d["B"] * d["K"]
-	// On diagonal n the nearest query and key are (n-1)*gradBlock + 1 tokens apart,
-	// and a query sees keys less than window tokens away.
+	// On diagonal n the nearest query and key are (n-1)*gradBlock + 1 tokens apart, and a query
+	// sees keys less than window tokens away.
 	diagonals := min(blocks, (g.window+gradBlock-2)/gradBlock+1)
 	diagonal := 0
 	task := func(i, worker int) {
@@ -44,7 +43,7 @@ func (c Config) backwardCPU(call *graph.CPUCall) func() {
 	}
 }
 
-// grads is what all tasks share.
+// grads is the data that all tasks share.
 type grads struct {
 	d                               graph.Dims
 	window, tokens, channels, heads int
@@ -57,8 +56,8 @@ type grads struct {
 // gradWorker is a worker's scratch.
 type gradWorker struct {
 	keys, values []float32 // [gradBlock D], scaled
-	p, ds        []float32 // [gradBlock gradQueries], a row a key
-	scratch      []float32 // of the products
+	p, ds        []float32 // [gradBlock gradQueries], one row per key
+	scratch      []float32 // for the products
 }
 
 func backwardWorkspace(d graph.Dims, workers int) int {
@@ -66,8 +65,8 @@ func backwardWorkspace(d graph.Dims, workers int) int {
 	return 2*d["B"]*d["H"]*d["T"] + workers*pad(2*n*(d["D"]+gradQueries)+backwardScratch(d))
 }
 
-// backwardScratch is what the products of the largest blocks need. Smaller blocks
-// need no more.
+// backwardScratch is the scratch that the products of the largest blocks need. Smaller blocks need
+// no more.
 func backwardScratch(d graph.Dims) int {
 	n := min(gradBlock, d["T"])
 	return max(
@@ -77,17 +76,17 @@ func backwardScratch(d graph.Dims) int {
 	)
 }
 
-// transposedScoresOf is n keys times m queries, added to what is there.
+// transposedScoresOf multiplies n keys by m queries and adds the product to what is there.
 func transposedScoresOf(n, m, channels int) simd.Gemm {
 	return simd.Gemm{M: n, N: m, K: channels, TransB: true, Accumulate: true}
 }
 
-// keyGradOf is the sum over m queries for n keys.
+// keyGradOf sums over m queries, for n keys.
 func keyGradOf(n, m, channels int) simd.Gemm {
 	return simd.Gemm{M: n, N: channels, K: m, Accumulate: true}
 }
 
-// queryGradOf is the sum over n keys for m queries.
+// queryGradOf sums over n keys, for m queries.
 func queryGradOf(n, m, channels int) simd.Gemm {
 	return simd.Gemm{M: m, N: channels, K: n, TransA: true, Accumulate: true}
 }
@@ -120,8 +119,7 @@ func newGradWorkers(call *graph.CPUCall) []gradWorker {
 	return list
 }
 
-// prepare gathers -lse and -delta of rows [lo, hi). dq may lie where o does: o
-// isn't read afterwards.
+// prepare gathers -lse and -delta of rows [lo, hi). dq may overlap o, which isn't read afterwards.
 func (g *grads) prepare(lo, hi int) {
 	for i := lo; i < hi; i++ {
 		lse, do, o := g.lse.Row(i), g.do.Row(i), g.o.Row(i)
@@ -134,11 +132,11 @@ func (g *grads) prepare(lo, hi int) {
 	}
 }
 
-// vectorAt is where the tokens of a head start in negativeLSE and negativeDelta.
+// vectorAt is the index at which the tokens of a head start in negativeLSE and negativeDelta.
 func (g *grads) vectorAt(b, h int) int { return (b*g.heads + h) * g.tokens }
 
-// pair adds what the keys from token k0 on and the queries from token q0 on give
-// one another, in key/value head n of row b.
+// pair adds the contributions of the block of keys starting at token k0 and the block of queries
+// starting at token q0 to each other's gradients, for key/value head n of row b.
 func (g *grads) pair(w *gradWorker, b, n, k0, q0 int) {
 	row := b*g.tokens + k0
 	count := min(gradBlock, g.tokens-k0)
@@ -147,7 +145,7 @@ func (g *grads) pair(w *gradWorker, b, n, k0, q0 int) {
 		simd.Scale(w.keys[r*g.channels:][:g.channels], g.scale, k.from(r).data[:g.channels])
 		simd.Scale(w.values[r*g.channels:][:g.channels], g.scale, v.from(r).data[:g.channels])
 	}
-	if q0 == k0 { // the first diagonal: each block of keys and of queries once
+	if q0 == k0 { // the first diagonal: it visits each block of keys and of queries once
 		g.clear(b, n, k0, count)
 	}
 	for h := n * g.group; h < (n+1)*g.group; h++ {
@@ -165,8 +163,8 @@ func (g *grads) clear(b, n, first, count int) {
 	}
 }
 
-// queries adds what m queries from token t on, in head h, and those of count keys
-// from token k0 on that they see, in head n, give one another.
+// queries adds the contributions of the m queries starting at token t, in head h, and of those of
+// the `count` keys starting at token k0 that they see, in head n, to each other's gradients.
 func (g *grads) queries(w *gradWorker, b, h, n, k0, count, t, m int) {
 	lo, hi := max(0, t-g.window+1-k0), min(count, t+m-k0)
 	if lo >= hi {
@@ -177,7 +175,7 @@ func (g *grads) queries(w *gradWorker, b, h, n, k0, count, t, m int) {
 	row = b*g.tokens + k0 + lo
 	k, dk, dv := at(g.k, g.d, row, n), at(g.dk, g.d, row, n), at(g.dv, g.d, row, n)
 
-	// The products' sums start at -lse and -delta, a row for each key.
+	// The products accumulate onto -lse and -delta, one row per key.
 	for j := range keys {
 		copy(w.p[j*gradQueries:][:m], g.negativeLSE[col:])
 		copy(w.ds[j*gradQueries:][:m], g.negativeDelta[col:])

@@ -6,11 +6,11 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// slotsPerTask is the tokens that a task copies to the states.
+// slotsPerTask is the number of tokens that a task copies to the states.
 const slotsPerTask = 64
 
-// carryCPU binds the stateful kernel: the forward kernel, whose keys come from the
-// states first, and then a copy of the call's last keys and values to the states.
+// carryCPU binds the stateful kernel: the forward kernel, which takes its first keys from the
+// states, followed by a copy of the call's last keys and values to the states.
 func (c Config) carryCPU(call *graph.CPUCall) func() {
 	q, k, v, o, d := call.In[0], call.In[1], call.In[2], call.Out[0], call.Dims
 	key, value, position := call.In[3], call.In[4], call.In[5].I32
@@ -46,8 +46,8 @@ func (c Config) carryCPU(call *graph.CPUCall) func() {
 	}
 }
 
-// keeper copies a call's last keys and values to the ring. Without a position all texts
-// begin at 0.
+// keeper copies a call's last keys and values to the ring. Without a position all sequences start
+// at 0.
 type keeper struct {
 	k, v, key, value    graph.Buffer
 	position            []int32

@@ -8,20 +8,20 @@ import (
 )
 
 const (
-	// queryBlock is a task's queries: enough of them share a copy of each key block
-	// that the copy costs little.
+	// queryBlock is the number of queries per task: enough of them share a copy of each key block
+	// to make the cost of copying small.
 	queryBlock = 256
-	// keyBlock is the keys whose scores are held at once, in the second-level cache:
-	// rows long enough for the vector functions.
+	// keyBlock is the number of keys whose logits are held at once, in the L2 cache. The rows are
+	// long enough for the vector functions.
 	keyBlock = 256
-	// keyStep is the keys of a product. A query block's products leave out the
-	// queries that see none of the keys, so that short steps waste little where a
-	// step is visible in part.
+	// keyStep is the number of keys per product. A query block's products skip the queries that see
+	// none of the keys, so with short steps little work is wasted where a step is only partly
+	// visible.
 	keyStep = 64
 )
 
-// cpu binds the forward kernel. A task is a block of queries in one head of one
-// row; tasks share nothing that they write.
+// cpu binds the forward kernel. A task is a block of queries in one head of one row; no two tasks
+// write the same data.
 func (c Config) cpu(call *graph.CPUCall) func() {
 	q, k, v, o, lse, d := call.In[0], call.In[1], call.In[2], call.Out[0], call.Out[1], call.Dims
 	tokens, window, group := d["T"], c.window(d["T"]), d["H"]/d["K"]
@@ -43,7 +43,7 @@ func (c Config) cpu(call *graph.CPUCall) func() {
 	return func() { call.Pool.Run(tasks.number, task) }
 }
 
-// rows is consecutive rows of some columns: row i starts at data[i*stride].
+// rows is consecutive rows of some columns; row i starts at data[i*stride].
 type rows struct {
 	data   []float32
 	stride int
@@ -51,14 +51,13 @@ type rows struct {
 
 func (r rows) from(i int) rows { return rows{r.data[i*r.stride:], r.stride} }
 
-// at is head h of x from row i on.
+// at returns head h of x from row i on.
 func at(x graph.Buffer, d graph.Dims, i, h int) rows {
 	return rows{x.F32[i*x.Stride+h*d["D"]:], x.Stride}
 }
 
-// queryTasks numbers the blocks of queries of all heads and rows, the last blocks
-// first: without a window they are the longest tasks, which must not be left to
-// the end.
+// queryTasks numbers the blocks of queries of all heads and rows, the last blocks first: without a
+// window they are the longest tasks and must not run at the end.
 type queryTasks struct {
 	tokens, heads, sequences, blocks, number int
 }
@@ -70,15 +69,15 @@ func newQueryTasks(d graph.Dims) queryTasks {
 	return t
 }
 
-// at is task i: n queries from token first on, in head h of row b.
+// at returns task i: n queries starting at token first, in head h of row b.
 func (t queryTasks) at(i int) (b, h, first, n int) {
 	first = (t.blocks - 1 - i/t.sequences) * queryBlock
 	return i % t.sequences / t.heads, i % t.heads, first, min(queryBlock, t.tokens-first)
 }
 
-// softmax is one worker's online softmax over a block of queries: after each
-// block of keys o is the sum of values weighted by exp(score - greatest), sum that
-// of the weights, and greatest the largest score so far.
+// softmax is one worker's online softmax over a block of queries. After each block of keys,
+// greatest is the largest logit so far, o the sum of the values weighted by exp(logit - greatest),
+// and sum the sum of the weights.
 type softmax struct {
 	channels, window int
 	scale            float32
@@ -87,9 +86,9 @@ type softmax struct {
 	scores   []float32 // [queryBlock keyBlock]
 	greatest []float32 // [queryBlock]
 	sum      []float32 // [queryBlock]
-	decay    []float32 // [queryBlock]: the last change of sum's and o's scale
+	decay    []float32 // [queryBlock]: the last factor applied to sum and o
 	lse      []float32 // [queryBlock]: written by finish
-	scratch  []float32 // of the products
+	scratch  []float32 // for the products
 
 	o        rows
 	position int // of the first query
@@ -101,25 +100,25 @@ func forwardWorkspace(d graph.Dims, workers int) int {
 	return workers * pad(m*(d["D"]+keyBlock+4)+forwardScratch(d))
 }
 
-// forwardScratch is what the products of the largest blocks need. Smaller blocks
-// need no more.
+// forwardScratch is the scratch that the products of the largest blocks need. Smaller blocks need
+// no more.
 func forwardScratch(d graph.Dims) int {
 	m := min(queryBlock, d["T"])
 	return max(scoresOf(m, keyStep, d["D"]).Workspace(1), valuesOf(m, keyStep, d["D"]).Workspace(1))
 }
 
-// scoresOf is m queries times n keys; the leading dimensions of the operands are
-// set where they are known.
+// scoresOf multiplies m queries by n keys; the leading dimensions of the operands are set by the
+// caller.
 func scoresOf(m, n, channels int) simd.Gemm {
 	return simd.Gemm{M: m, N: n, K: channels, TransB: true}
 }
 
-// valuesOf is m rows of weights times n values, added to m rows of o.
+// valuesOf multiplies m rows of weights by n values and adds the product to m rows of o.
 func valuesOf(m, n, channels int) simd.Gemm {
 	return simd.Gemm{M: m, N: channels, K: n, Accumulate: true}
 }
 
-// pad keeps the workers' parts on cache lines of their own.
+// pad keeps the workers' parts on separate cache lines.
 func pad(n int) int { return (n + 15) &^ 15 }
 
 func newSoftmaxes(call *graph.CPUCall, window int) []softmax {
@@ -147,8 +146,7 @@ func (c *cutter) next(n int) []float32 {
 	return part
 }
 
-// begin starts a block of n queries, the first of which has this position. o may
-// lie where q does.
+// begin starts a block of n queries, the first of them at the given position. o may overlap q.
 func (s *softmax) begin(q, o rows, position, n int) {
 	s.o, s.position, s.n = o, position, n
 	for r := range n {
@@ -158,8 +156,7 @@ func (s *softmax) begin(q, o rows, position, n int) {
 	}
 }
 
-// attend takes in n <= keyBlock keys and their values, the first of which has this
-// position.
+// attend processes n <= keyBlock keys and their values, the first of them at the given position.
 func (s *softmax) attend(k, v rows, position, n int) {
 	for j := 0; j < n; j += keyStep {
 		s.score(k.from(j), position+j, j, min(keyStep, n-j))
@@ -170,16 +167,17 @@ func (s *softmax) attend(k, v rows, position, n int) {
 	}
 }
 
-// seeing is the queries [lo, hi) that see any of n keys from this position on.
+// seeing returns the range [lo, hi) of queries that see any of n keys starting at the given
+// position.
 func (s *softmax) seeing(position, n int) (lo, hi int) {
 	return max(0, position-s.position), min(s.n, position+n-1+s.window-s.position)
 }
 
-// few is the number of queries up to which dot products beat the matrix product,
+// few is the largest number of queries for which dot products are faster than the matrix product,
 // which copies the keys first.
 const few = 4
 
-// score puts the scores of n keys in column j of scores, and those after it.
+// score writes the logits of n keys to columns j, j+1, ... of scores.
 func (s *softmax) score(k rows, position, j, n int) {
 	lo, hi := s.seeing(position, n)
 	if hi-lo > few {
@@ -196,8 +194,8 @@ func (s *softmax) score(k rows, position, j, n int) {
 	}
 }
 
-// weigh replaces the scores of n keys by their weights, 0 where a query doesn't
-// see a key, and scales what was summed before to the new greatest scores.
+// weigh replaces the logits of n keys by their weights, 0 where a query doesn't see a key, and
+// rescales the earlier sums to the new maximum.
 func (s *softmax) weigh(position, n int) {
 	lo, hi := s.seeing(position, n)
 	for r := lo; r < hi; r++ {
@@ -221,13 +219,13 @@ func (s *softmax) weigh(position, n int) {
 	}
 }
 
-// visible is the range of n keys from this position on that query r sees.
+// visible returns the range of the n keys starting at the given position that query r sees.
 func (s *softmax) visible(r, position, n int) (from, to int) {
 	offset := s.position + r - position
 	return max(0, offset-s.window+1), min(n, offset+1)
 }
 
-// add adds the values of n keys to o, by the weights in column j and after it.
+// add adds to o the values of n keys, weighted by columns j, j+1, ... of scores.
 func (s *softmax) add(v rows, position, j, n int) {
 	lo, hi := s.seeing(position, n)
 	if lo >= hi {
@@ -238,8 +236,7 @@ func (s *softmax) add(v rows, position, j, n int) {
 	g.Serial(s.scores[lo*keyBlock+j:], v.data, s.o.from(lo).data, s.scratch)
 }
 
-// finish divides by the sums and leaves the logarithms of the scores' sums of
-// exponentials in lse.
+// finish divides by the sums and stores the log-sum-exp of the logits in lse.
 func (s *softmax) finish() {
 	for r := range s.n {
 		o := s.o.from(r).data[:s.channels]

@@ -13,7 +13,7 @@ import (
 //go:embed *.cu
 var files embed.FS
 
-// source is all of the kernels' files, each where its macro is defined.
+// source is all of the kernels' files, each enabled by its own macro.
 var source = func() string {
 	var s strings.Builder
 	for _, name := range []string{"visible", "delta", "rows", "rows_forward", "rows_backward", "carry",
@@ -23,13 +23,14 @@ var source = func() string {
 	return s.String()
 }()
 
-// macro is the one that includes a file.
+// macro returns the macro that enables a file.
 func macro(file string) string { return strings.ToUpper(file) + "_CU" }
 
-// operands are buffers by the name that the source has for their type.
+// operands are buffers by the name that the source uses for their type.
 type operands map[string]graph.DeviceBuffer
 
-// macros includes files of the source, with the head width and the operands' types.
+// macros returns the macros that enable the given files, with the head width and the operands'
+// types.
 func (c Config) macros(types operands, files ...string) map[string]string {
 	m := map[string]string{"HEAD_DIM": strconv.Itoa(c.HeadDim)}
 	for name, b := range types {
@@ -45,13 +46,13 @@ const log2e = 1.4426950408889634
 
 func (c Config) scale() float32 { return float32(1 / math.Sqrt(float64(c.HeadDim))) }
 
-// pass is a call, and what its kernels do with a text's documents.
+// pass is a call, with the documents of its sequences.
 type pass struct {
 	*graph.CUDACall
 	start uint64 // where the document of each token begins, int32 [B T]; 0 without documents
 }
 
-// passes takes start, the last input, from calls of the forms by document.
+// passes takes `start`, the last input, from calls of the by-document forms.
 func passes(byDocument bool, launches func(p pass) []graph.Launch) func(call *graph.CUDACall) ([]graph.Launch, error) {
 	return func(call *graph.CUDACall) ([]graph.Launch, error) {
 		p := pass{CUDACall: call}
@@ -92,7 +93,8 @@ func (c Config) backwardCUDA(byDocument bool) *graph.CUDA {
 	}
 }
 
-// backwardLaunches is the backward pass. Warpgroups' kernels turn dq and dk back where base is not 0.
+// backwardLaunches returns the launches of the backward pass. If base is not 0, the warpgroup
+// kernels apply the inverse rotation to dq and dk.
 func (c Config) backwardLaunches(p pass, base float64) []graph.Launch {
 	w := workspaceOf(p.Dims, p.Workspace)
 	list := []graph.Launch{c.delta(p, w, base)}
@@ -108,12 +110,12 @@ func (c Config) backwardLaunches(p pass, base float64) []graph.Launch {
 	return append(list, c.backwardRows(p, w)...)
 }
 
-// backwardOperands are those that kernels for aligned bfloat16 move.
+// backwardOperands are the operands that the kernels for aligned bfloat16 access.
 func backwardOperands(p pass) []graph.DeviceBuffer {
 	return []graph.DeviceBuffer{p.In[0], p.In[1], p.In[2], p.In[5], p.Out[0], p.Out[1], p.Out[2]}
 }
 
-// kernels are the three sets of them.
+// kernels names one of the three sets of kernels.
 type kernels int
 
 const (
@@ -137,9 +139,9 @@ func (c Config) kernels(p pass, operands ...graph.DeviceBuffer) kernels {
 	return onTiles
 }
 
-// workspace is the backward pass's: what attention_delta leaves, float32 [B H padded], delta and, in base 2, the
-// log-sum-exps; and for heads that warpgroups can take, the frequencies of a rotation, the sums, or the parts of them,
-// and the counts.
+// workspace is the layout of the backward workspace: the output of attention_delta, float32 [B H
+// padded], namely delta and the log-sum-exps in base 2; and for head widths that have warpgroup
+// kernels, the frequencies of a rotation, the sums or the partial sums, and the counts.
 type workspace struct {
 	delta, lse2, frequencies, sums, counts, end uint64
 }
@@ -161,14 +163,14 @@ func workspaceOf(d graph.Dims, at uint64) workspace {
 	return w
 }
 
-// padded is T in whole tiles of queries, of any kernel.
+// padded is T rounded up to whole query tiles of any kernel.
 func padded(d graph.Dims) int { return (d["T"] + 127) / 128 * 128 }
 
 func (c Config) delta(call pass, w workspace, base float64) graph.Launch {
 	o, lse, do, d := call.In[3], call.In[4], call.In[5], call.Dims
 	macros := c.macros(operands{"O_T": o, "DO_T": do}, "delta")
 	vector := width(c.HeadDim, o, do)
-	lanes := 1 // of a warp that take a query
+	lanes := 1 // lanes of a warp that share a query
 	for lanes < 32 && lanes*vector < c.HeadDim {
 		lanes *= 2
 	}
@@ -184,8 +186,8 @@ func (c Config) delta(call pass, w workspace, base float64) graph.Launch {
 	}
 }
 
-// width is how many channels of a head can be moved at once: 16 bytes of the widest
-// operand, or 1 where these aren't aligned.
+// width returns how many channels of a head can be accessed at once: 16 bytes of the widest
+// operand, or 1 channel if the operands aren't aligned.
 func width(headDim int, operands ...graph.DeviceBuffer) int {
 	n := 8
 	for _, o := range operands {

@@ -2,23 +2,23 @@ package attention
 
 import "github.com/sambatrain/sambatrain/graph"
 
-// The sizes of wgmma_gradient.cu.
+// The tile sizes of wgmma_gradient.cu.
 const (
 	gradientWidth = 256 // of a head
-	gradientRows  = 128 // of a block
-	gradientStep  = 64  // rows that are taken in at a time
+	gradientRows  = 128 // per block
+	gradientStep  = 64  // rows processed at a time
 	gradientWarps = 12  // 8 multiply, the others copy
 )
 
-// gradientParts is how many parts the query heads that share a key are cut into, for a GPU to have two blocks a
-// multiprocessor for dk, and for dv.
+// gradientParts returns the number of parts that the query heads sharing a key head are cut into,
+// so that a GPU has two blocks per SM for dk, and for dv.
 func gradientParts(d graph.Dims) int {
 	group := d["H"] / d["K"]
-	heads := group * d["B"] * d["K"] * ceil(d["T"], gradientRows) / (2 * 132) // of a part
+	heads := group * d["B"] * d["K"] * ceil(d["T"], gradientRows) / (2 * 132) // per part
 	return ceil(group, max(1, heads))
 }
 
-// gradientBytes is the room for the parts of dk, or of dv.
+// gradientBytes is the size of the partial sums of dk, or of dv.
 func gradientBytes(d graph.Dims) int {
 	n := gradientParts(d)
 	if n == 1 {
@@ -27,7 +27,7 @@ func gradientBytes(d graph.Dims) int {
 	return 4 * n * d["B"] * d["K"] * ceil(d["T"], gradientRows) * gradientRows * d["D"]
 }
 
-// gradientWarpgroups is the backward pass of wide heads after delta.
+// gradientWarpgroups is the backward pass of wide heads, after delta.
 func (c Config) gradientWarpgroups(call pass, w workspace, base float64) []graph.Launch {
 	d, parts := call.Dims, gradientParts(call.Dims)
 	dq, dk, dv := call.Out[0], call.Out[1], call.Out[2]
@@ -37,7 +37,8 @@ func (c Config) gradientWarpgroups(call pass, w workspace, base float64) []graph
 		c.gradient(call, w, base, "QUERIES", dq, d["H"], 1, c.scale(), 2, 3)...)
 }
 
-// gradient is one of dq, dk and dv, whose kernel holds `rows` operands of its block's rows, and `steps` of steps.
+// gradient computes one of dq, dk and dv. Its kernel holds `rows` operands of its block's rows and
+// `steps` operands of steps in shared memory.
 func (c Config) gradient(call pass, w workspace, base float64, of string, dx graph.DeviceBuffer, heads, parts int, scale float32, rows, steps int) []graph.Launch {
 	q, k, v, do, d := call.In[0], call.In[1], call.In[2], call.In[5], call.Dims
 	macros := c.warpgroupMacros("wgmma_gradient", gradientWarps, gradientStep)

@@ -6,10 +6,10 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// rowsPerBlock is the warps of a block of rows.cu, WARPS there.
+// rowsPerBlock is the number of warps per block of rows.cu, called WARPS there.
 const rowsPerBlock = 4
 
-// rowsLaunch is a kernel of which each warp takes one row.
+// rowsLaunch launches a kernel in which each warp handles one row.
 func rowsLaunch(kernel string, macros map[string]string, rows int, args ...any) graph.Launch {
 	return graph.Launch{
 		Kernel:  kernel,

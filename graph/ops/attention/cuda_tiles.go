@@ -6,25 +6,25 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// tiling is how a kernel of tiles.cu cuts up its work.
+// tiling is how a kernel of tiles.cu divides its work.
 type tiling struct {
-	warps    int // of a block
-	rowTiles int // tiles of 16 queries that a warp holds; forward only
-	step     int // keys, or queries, that a block takes in at a time
-	held     int // tiles of step rows in shared memory
-	blocks   int // that a multiprocessor can hold, at least
+	warps    int // per block
+	rowTiles int // tiles of 16 queries per warp; forward only
+	step     int // keys, or queries, that a block processes at a time
+	held     int // tiles of `step` rows in shared memory
+	blocks   int // minimum number of blocks per SM
 }
 
-// The sizes of tiles.cu keep a block's shared memory below the 99 KiB that every GPU
-// with bf16 has, and its accumulators within 255 registers a thread.
+// The sizes of tiles.cu keep a block's shared memory below the 99 KiB that every GPU with bf16 has,
+// and its accumulators within 255 registers per thread.
 var (
 	forwardTiling = map[int]tiling{64: {4, 2, 64, 4, 2}, 128: {4, 2, 64, 4, 2}, 256: {4, 1, 32, 4, 2}}
 	dkvTiling     = map[int]tiling{64: {4, 1, 64, 4, 2}, 128: {4, 1, 64, 4, 2}, 256: {4, 1, 32, 4, 2}}
 	dqTiling      = map[int]tiling{64: {4, 1, 64, 4, 2}, 128: {4, 1, 64, 4, 2}, 256: {4, 1, 16, 4, 2}}
 )
 
-// tilesLaunch is a kernel whose blocks take rows tokens each, and hold ownRows rows
-// of them, the steps' rows and floats float32s in shared memory.
+// tilesLaunch launches a kernel whose blocks handle `rows` tokens each and keep in shared memory
+// ownRows rows of these, the rows of the steps, and `floats` float32s.
 func (c Config) tilesLaunch(kernel, file string, t tiling, d graph.Dims, heads, rows, ownRows, floats int, args ...any) graph.Launch {
 	macros := c.macros(nil, "visible", "tiles", file)
 	macros["WARPS"] = strconv.Itoa(t.warps)

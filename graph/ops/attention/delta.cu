@@ -1,8 +1,8 @@
-// delta[b, h, t] = do o, and the log-sum-exps in base 2, side by side for one head
-// and padded to whole tiles: beyond T a query weighs exp2(s - inf) = 0 and delta is 0.
-// LANES of a warp take one query of one head. The counts that later kernels' blocks share
-// begin as 0. Of a rotation with a base, which is not 0, frequencies [HEAD_DIM / 2] are in
-// turns a token. dq may then take over o's memory.
+// attention_delta computes delta[b, h, t] = do o, and the log-sum-exps in base 2, contiguous for
+// each head and padded to whole tiles: beyond T a query has weight exp2(s - inf) = 0, and delta is
+// 0. LANES lanes of a warp share one query of one head. The kernel also zeroes the counters that
+// the blocks of later kernels share. If base is not 0, it computes the frequencies [HEAD_DIM / 2]
+// of a rotation, in turns per token. Afterwards dq may reuse o's memory.
 extern "C" __global__ void __launch_bounds__(128)
 attention_delta(const O_T *o, const DO_T *dout, const float *lse, float *delta, float *lse2, double *frequencies,
                 uint64_t base_bits, int *counts, int zeros, int rows, int tokens, int padded, int heads, int64_t stride_o,

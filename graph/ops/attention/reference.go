@@ -26,8 +26,7 @@ func (c Config) reference(d graph.Dims, in, out []graph.Array) {
 	}
 }
 
-// attend is softmax attention of one query, and returns the log of the sum of
-// the scores' exponentials.
+// attend computes the softmax attention of one query and returns the log-sum-exp of its logits.
 func attend(q []float64, keys, values [][]float64, o []float64) (lse float64) {
 	scores := make([]float64, len(keys))
 	greatest := math.Inf(-1)
@@ -92,7 +91,7 @@ func (c Config) carryReference(d graph.Dims, in, out []graph.Array) {
 	}
 }
 
-// head is head h of a row.
+// head returns head h of a row.
 func head(d graph.Dims, row []float64, h int) []float64 {
 	return row[h*d["D"] : (h+1)*d["D"]]
 }

@@ -7,16 +7,19 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// Rotation turns the heads of queries and keys by angles that grow with their positions, before they meet.
+// Rotation rotates the heads of queries and keys by angles that grow with their positions, before
+// attention.
 type Rotation struct {
-	// Turn is the op that does it and Back the one of its gradient, both x[B T H*D] -> y[B T H*D], of any number of heads.
+	// Turn is the op that rotates, and Back the op for its gradient; both are x[B T H*D] -> y[B T
+	// H*D], for any number of heads.
 	Turn, Back *graph.Spec
-	// Base is that of the angles: channels i and i + D/2 turn by Base^(-2i/D) a token. Kernels that turn gradients back
-	// themselves go by it.
+	// Base is the base of the angles: channels i and i + D/2 turn by Base^(-2i/D) per token. It is
+	// used by kernels that apply the inverse rotation to gradients themselves.
 	Base float64
 }
 
-// RotarySpec is Spec of q and k that r has turned: qr and kr are saved for the backward op, which turns dq and dk back.
+// RotarySpec is Spec with q and k first rotated by r. The rotated qr and kr are saved for the
+// backward op, which applies the inverse rotation to dq and dk.
 func RotarySpec(c Config, r Rotation) *graph.Spec {
 	s := Spec(c)
 	plain := *s
@@ -55,7 +58,8 @@ func RotarySpec(c Config, r Rotation) *graph.Spec {
 	return s
 }
 
-// rotaryBackwardSpec is backwardSpec of turned q and k, with the gradients of those that were not.
+// rotaryBackwardSpec is backwardSpec for rotated q and k. It returns the gradients of the unrotated
+// ones.
 func rotaryBackwardSpec(c Config, r Rotation) *graph.Spec {
 	s := backwardSpec(c)
 	plain := *s
@@ -85,14 +89,15 @@ func rotaryBackwardSpec(c Config, r Rotation) *graph.Spec {
 	return s
 }
 
-// ApplyRotary is Apply of one token of each row in the builder's stateful form, q and k of which r turns first.
+// ApplyRotary is Apply for one token of each row in the builder's stateful form, with q and k first
+// rotated by r.
 func ApplyRotary(b *graph.Builder, q, k, v graph.Tensor, c Config, r Rotation) graph.Tensor {
 	key, value := c.states(b, q)
 	return b.Apply(RotaryCarrySpec(c, r), q, k, v, key, value, b.Position(q.Shape()[0]))
 }
 
-// RotaryCarrySpec is CarrySpec of q and k of one token of each row, which r has turned. r.Turn takes positions, too, and
-// r.Back is not wanted.
+// RotaryCarrySpec is CarrySpec for one token of each row, with q and k first rotated by r. r.Turn
+// also takes positions; r.Back is not used.
 func RotaryCarrySpec(c Config, r Rotation) *graph.Spec {
 	s := CarrySpec(c)
 	plain := *s
@@ -157,7 +162,7 @@ func RotaryCarrySpec(c Config, r Rotation) *graph.Spec {
 	return s
 }
 
-// heads is a call's sizes as a rotation of the query heads, "H", or of the key heads, "K", has them.
+// heads returns a call's sizes as seen by a rotation of the query heads ("H") or key heads ("K").
 func heads(d graph.Dims, of string) graph.Dims {
 	return graph.Dims{"B": d["B"], "T": d["T"], "H": d[of], "D": d["D"]}
 }
@@ -168,7 +173,7 @@ func (r Rotation) cpu(op *graph.Spec, call *graph.CPUCall, of string, in []graph
 	return op.CPU(&turn)
 }
 
-// cuda is an op of attention's kernels and the rotation's.
+// cuda is an op made of attention's kernels and the rotation's.
 func (r Rotation) cuda(plain *graph.CUDA, launches func(call *graph.CUDACall) ([]graph.Launch, error)) *graph.CUDA {
 	return &graph.CUDA{
 		Source:    source + "#ifdef " + macro("rotation") + "\n" + r.Turn.CUDA.Source + "#endif\n",
@@ -177,7 +182,7 @@ func (r Rotation) cuda(plain *graph.CUDA, launches func(call *graph.CUDACall) ([
 	}
 }
 
-// launches turn q and k.
+// launches returns the launches that rotate q and k.
 func (r Rotation) launches(op *graph.Spec, call *graph.CUDACall, q, qr, k, kr graph.DeviceBuffer) ([]graph.Launch, error) {
 	var list []graph.Launch
 	for _, x := range []struct {
@@ -193,7 +198,7 @@ func (r Rotation) launches(op *graph.Spec, call *graph.CUDACall, q, qr, k, kr gr
 	return list, nil
 }
 
-// launch turns query heads, "H", or key heads, "K".
+// launch returns the launches that rotate the query heads ("H") or key heads ("K").
 func (r Rotation) launch(op *graph.Spec, call *graph.CUDACall, of string, in []graph.DeviceBuffer, y graph.DeviceBuffer) ([]graph.Launch, error) {
 	turn := *call
 	turn.Dims, turn.In, turn.Out = heads(call.Dims, of), in, []graph.DeviceBuffer{y}
@@ -204,7 +209,7 @@ func (r Rotation) launch(op *graph.Spec, call *graph.CUDACall, of string, in []g
 	return list, err
 }
 
-// add is a cost with that of turning q and k.
+// add adds the cost of rotating q and k to a cost.
 func (r Rotation) add(c graph.Cost, d graph.Dims) graph.Cost {
 	for _, of := range []string{"H", "K"} {
 		turn := r.Turn.Cost(heads(d, of))

@@ -1,14 +1,13 @@
-// Attention of any head width and element types, in float: a warp takes one row of
-// queries or of keys, and holds it in registers, its lanes' channels WARP apart. It
-// sees the pairs that are visible and no others. These kernels serve float32, odd
-// head widths, and unaligned operands.
+// Attention for any head width and element type, computed in float. A warp handles one row of
+// queries or of keys and holds it in registers; a lane's channels are WARP apart. It visits only
+// the visible pairs. These kernels serve float32, odd head widths, and unaligned operands.
 
 constexpr int D = HEAD_DIM;
-constexpr int SHARE = (D + WARP - 1) / WARP; // channels of a lane
-constexpr int WARPS = 4;                     // of a block
+constexpr int SHARE = (D + WARP - 1) / WARP; // channels per lane
+constexpr int WARPS = 4;                     // per block
 constexpr int STEP = 4;                      // keys whose loads overlap
 
-// Head is one head of rows of a tensor.
+// Head is one head of the rows of a tensor.
 template <typename Type> struct Head {
   Type *data;
   int64_t stride;
@@ -16,7 +15,7 @@ template <typename Type> struct Head {
   __device__ __forceinline__ Head(Type *x, int64_t stride, int64_t row, int head)
       : data(x + row * stride + head * D), stride(stride) {}
 
-  // load reads this lane's channels of a row; zeros beyond D.
+  // load reads this lane's channels of a row, zeros beyond D.
   __device__ __forceinline__ void load(int64_t row, float x[SHARE]) const {
 #pragma unroll
     for (int i = 0; i < SHARE; i++) {
@@ -44,8 +43,8 @@ __device__ __forceinline__ void add_scaled(float y[SHARE], float a, const float 
   for (int i = 0; i < SHARE; i++) y[i] += a * x[i];
 }
 
-// Softmax is the online softmax of one query (arXiv 2205.14135): o is the sum of the
-// values weighted by exp(score - greatest), sum that of the weights.
+// Softmax is the online softmax of one query (arXiv 2205.14135): o is the sum of the values
+// weighted by exp(logit - greatest), and sum the sum of the weights.
 struct Softmax {
   float q[SHARE], o[SHARE], greatest, sum, scale;
 
@@ -54,7 +53,7 @@ struct Softmax {
     for (int i = 0; i < SHARE; i++) o[i] = 0.f;
   }
 
-  // attend takes in n keys, of rows first, first + 1, ...
+  // attend processes n keys, of rows first, first + 1, ...
   template <typename Key, typename Value>
   __device__ __forceinline__ void attend(const Head<Key> &keys, const Head<Value> &values, int64_t first, int64_t n) {
     int64_t j = first, end = first + n;

@@ -1,4 +1,4 @@
-// A warp of the grid takes one query of one head. delta is [B H padded].
+// Each warp of the grid handles one query of one head. delta is [B H padded].
 extern "C" __global__ void __launch_bounds__(WARPS *WARP)
 attention_dq_rows(const Q_T *q, const K_T *k, const V_T *v, const DO_T *dout, const float *lse, const float *delta, DQ_T *dq,
                   int rows, int tokens, int padded, int heads, int group, int window, float scale, const int *start, int64_t stride_q,
@@ -21,7 +21,7 @@ attention_dq_rows(const Q_T *q, const K_T *k, const V_T *v, const DO_T *dout, co
   Head<DQ_T>(dq, stride_dq, row, h).put(0, dqi, scale);
 }
 
-// A warp of the grid takes one key, and all query heads that share it.
+// Each warp of the grid handles one key, with all query heads that share it.
 extern "C" __global__ void __launch_bounds__(WARPS *WARP)
 attention_dkv_rows(const Q_T *q, const K_T *k, const V_T *v, const DO_T *dout, const float *lse, const float *delta, DK_T *dk,
                    DV_T *dv, int rows, int tokens, int padded, int heads, int group, int window, float scale, const int *start,

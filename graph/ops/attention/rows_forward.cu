@@ -1,4 +1,4 @@
-// A warp of the grid takes one query of one head.
+// Each warp of the grid handles one query of one head.
 extern "C" __global__ void __launch_bounds__(WARPS *WARP)
 attention_rows(const Q_T *q, const K_T *k, const V_T *v, O_T *o, float *lse, int rows, int tokens, int heads, int group,
                int window, float scale, const int *start, int64_t stride_q, int64_t stride_k, int64_t stride_v, int64_t stride_o,

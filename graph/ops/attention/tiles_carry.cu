@@ -1,16 +1,16 @@
-// What carry.cu computes, on tensor cores, with states in bf16. The queries of all heads
-// that share a key are rows of one tile: row r is head r % GROUP of token r / GROUP.
+// Computes what carry.cu does, on tensor cores, with bf16 states. The queries of all heads that
+// share a key head are rows of one tile: row r is head r % GROUP of token r / GROUP.
 
-constexpr int PART = D + 2; // floats of a part's result, as in carry.cu
+constexpr int PART = D + 2; // floats in a part's result, as in carry.cu
 
-// Keys is where a text's keys and values are, by position: those below start in the ring.
+// Keys locates a sequence's keys and values by position: positions below start are in the ring.
 struct Keys {
   const bf16 *k, *v, *key, *value;
   int64_t stride_k, stride_v, stride_key, stride_value;
   int start, end, slots;
 
-  // load begins to copy positions [first, first + STEP) to two tiles: those in the ring (Old)
-  // and the new ones (New); zeros from end on.
+  // load starts copying positions [first, first + STEP) to two tiles: those in the ring (if Old)
+  // and the new ones (if New), with zeros from `end` on.
   template <bool Old, bool New> __device__ __forceinline__ void load(bf16 *keys, bf16 *values, int first) const {
     constexpr int PASS = THREADS / CHUNKS;
     static_assert(STEP % PASS == 0, "a step is not a multiple of the block");
@@ -29,11 +29,11 @@ struct Keys {
   }
 };
 
-// A block takes QUERIES rows of one key head, and one of `splits` parts of the keys that
-// they see. A part's result goes to parts, where attention_carry_join finds it; one part
-// alone is the answer. With KEEP the text's one token also goes to the ring, and with ROTARY q and
-// k are turned first. scale is log2(e) / sqrt(D). What lies in the ring is fetched before the inputs
-// are there: of the kernels before this one, none writes it.
+// A block handles QUERIES rows of one key head and one of `splits` parts of the keys that they see.
+// A part's result goes to `parts`, for attention_carry_join; with a single part it is the final
+// result. With KEEP the sequence's one token is also written to the ring, and with ROTARY q and k
+// are rotated first. scale is log2(e) / sqrt(D). Data in the ring is fetched before the inputs are
+// ready, since no preceding kernel writes it.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 attention_carry_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *key, bf16 *value, const int *pos, bf16 *o, float *parts,
                       uint64_t log2_base, int tokens, int slots, int heads, int splits, int windowed, float scale, int64_t stride_q,
@@ -48,11 +48,11 @@ attention_carry_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *key, bf
   Keys text_keys = {k + text * stride_k + h * D, v + text * stride_v + h * D, key + ring * stride_key + h * D, value + ring * stride_value + h * D,
                     stride_k, stride_v, stride_key, stride_value, start, end, slots};
 
-  // This part's keys: whole steps from the first that any of the block's queries sees.
+  // This part's keys: whole steps, counted from the first key that any of the block's queries sees.
   int from = max(0, start + first / GROUP - slots + 1), steps = (end - from + STEP - 1) / STEP, each = (steps + splits - 1) / splits;
   int step = min(part * each, steps), last = min(step + each, steps);
   if (step == last) {
-    // No keys: nothing but the greatest score is read of such parts, which are behind all others.
+    // No keys. Only the maximum logit of such parts is read; they come after all others.
     wait_for_inputs();
     for (int r = first + threadIdx.x; r < min(first + QUERIES, rows); r += THREADS)
       parts[(((text + r / GROUP) * heads + h * GROUP + r % GROUP) * splits + part) * PART] = -INF;
@@ -84,7 +84,7 @@ attention_carry_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *key, bf
 #endif
   copy_async_commit();
 #ifdef KEEP
-  // The one new key takes the place in the ring of one that its query no longer sees.
+  // The one new key replaces, in the ring, the key that its query no longer sees.
   if (part == 0) {
     __syncthreads();
     for (int c = threadIdx.x; c < CHUNKS; c += THREADS) {
@@ -103,8 +103,8 @@ attention_carry_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *key, bf
   int oldest = start + own / GROUP, newest = start + (own + ROWS - 1) / GROUP; // positions of the warp's queries
 
   for (int stage = 0; step < last; step++, stage ^= 1) {
-    // This step's keys are here, and all warps are done with the step before, whose
-    // place the next keys take.
+    // This step's keys have arrived, and all warps are done with the previous step, whose buffer
+    // the next keys will use.
     copy_async_wait<0>();
     __syncthreads();
     int j0 = from + step * STEP;

@@ -1,12 +1,12 @@
-// The gradients of keys and values. A block takes KEYS keys of one key/value head,
-// and passes over the queries that see them, of all heads that share it, STEP at a
-// time. Scores are transposed, keys by queries: as they come out of one product they
-// go into the next.
+// The gradients of keys and values. A block handles KEYS keys of one key/value head and loops over
+// the queries that see them, in all heads that share the key head, STEP at a time. The logits are
+// computed transposed, keys by queries, so that the accumulators of one product are the operand of
+// the next.
 
-constexpr int PARTS = D > 128 ? D / 128 : 1; // warps that share 16 keys: their sums fill the registers
-constexpr int OWN = D / PARTS;               // channels of dk and dv that a warp sums up
-constexpr int KEYS = 16 * WARPS / PARTS;     // of a block
-constexpr int SCORES = STEP / 8;             // accumulators of STEP queries
+constexpr int PARTS = D > 128 ? D / 128 : 1; // warps that share 16 keys, because the sums fill their registers
+constexpr int OWN = D / PARTS;               // channels of dk and dv that a warp sums
+constexpr int KEYS = 16 * WARPS / PARTS;     // per block
+constexpr int SCORES = STEP / 8;             // accumulators for STEP queries
 
 // scale is 1 / sqrt(D). lse2 and delta are [B H padded].
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
@@ -14,9 +14,9 @@ attention_dkv_tiles(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dou
                     bf16 *dv, int tokens, int padded, int group, int window, float scale, const int *start, int64_t stride_q, int64_t stride_k,
                     int64_t stride_v, int64_t stride_do, int64_t stride_dk, int64_t stride_dv) {
   bf16 *keys = memory, *values = keys + KEYS * D, *queries = values + KEYS * D, *douts = queries + 2 * STEP * D;
-  float *statistics = (float *)(douts + 2 * STEP * D); // of each stage lse2 and delta
+  float *statistics = (float *)(douts + 2 * STEP * D); // lse2 and delta of each stage
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, key_head = blockIdx.y, heads = gridDim.y * group;
-  int first = blockIdx.x * KEYS; // the first keys are seen the most: they begin
+  int first = blockIdx.x * KEYS; // the first keys are seen by the most queries, so they start first
   int row = warp / PARTS * 16, own = first + row, channel = warp % PARTS * OWN;
   int64_t text = (int64_t)blockIdx.z * tokens;
   start += text;
@@ -25,7 +25,7 @@ attention_dkv_tiles(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dou
   v += text * stride_v + key_head * D, dv += text * stride_dv + key_head * D;
 
   int from = first / STEP, to = (query_end(start, first + KEYS - 1, tokens, window) - 1) / STEP;
-  int steps = to - from + 1; // of one head
+  int steps = to - from + 1; // per head
   auto load_step = [&](int i, int stage) {
     int h = key_head * group + i / steps, i0 = (from + i % steps) * STEP;
     load_tile<STEP>(queries + stage * STEP * D, q + h * D, stride_q, i0, tokens);
@@ -113,7 +113,7 @@ attention_dkv_tiles(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dou
     }
   }
 
-  __syncthreads(); // warps that share keys read them to the end
+  __syncthreads(); // warps that share keys have finished reading them
   float scales[2] = {scale, scale}, ones[2] = {1.f, 1.f};
   put_rows<OWN>(dk_sum, scales, keys, row, channel, dk, stride_dk, own, tokens);
   put_rows<OWN>(dv_sum, ones, values, row, channel, dv, stride_dv, own, tokens);

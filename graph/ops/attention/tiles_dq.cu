@@ -1,10 +1,10 @@
-// The gradient of the queries. A block takes QUERIES queries of one head, and passes
-// over the keys that they see, STEP at a time. It computes the scores again that
-// attention_dkv_tiles has: dearer than to add up what that one could give, but no sum
-// depends on the order in which blocks run.
+// The gradient of the queries. A block handles QUERIES queries of one head and loops over the keys
+// that they see, STEP at a time. It recomputes the logits of attention_dkv_tiles. That costs more
+// than adding up partial results from that kernel, but no sum depends on the order in which blocks
+// run.
 
-constexpr int QUERIES = 16 * WARPS; // of a block
-constexpr int SCORES = STEP / 8;    // accumulators of STEP keys
+constexpr int QUERIES = 16 * WARPS; // per block
+constexpr int SCORES = STEP / 8;    // accumulators for STEP keys
 constexpr bool KEEP = D <= 128;     // queries and do fit in registers
 
 // scale is 1 / sqrt(D). lse2 and delta are [B H padded].
@@ -14,13 +14,14 @@ attention_dq_tiles(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dout
                    int64_t stride_v, int64_t stride_do, int64_t stride_dq) {
   bf16 *queries = memory, *douts = queries + QUERIES * D, *keys = douts + QUERIES * D, *values = keys + 2 * STEP * D;
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, h = blockIdx.y;
-  int first = (gridDim.x - 1 - blockIdx.x) * QUERIES; // the last queries see the most keys: they begin
+  int first = (gridDim.x - 1 - blockIdx.x) * QUERIES; // the last queries see the most keys, so they start first
   int row = warp * 16, own = first + row;
   int64_t text = (int64_t)blockIdx.z * tokens, statistics = ((int64_t)blockIdx.z * gridDim.y + h) * padded + own + lane / 4;
   q += text * stride_q + h * D, dout += text * stride_do + h * D, dq += text * stride_dq + h * D;
   k += text * stride_k + h / group * D, v += text * stride_v + h / group * D;
   start += text;
-  // Keys before `some` are seen by none of the warp's queries, from `all` on by each that isn't before them.
+  // Keys before `some` are seen by none of the warp's queries; keys from `all` on by every query
+  // that isn't before them.
   int some = first_key(start, own, tokens, window), all = first_key(start, own + 15, tokens, window);
 
   int step = first_key(start, first, tokens, window) / STEP, last = (min(first + QUERIES, tokens) - 1) / STEP;

@@ -1,17 +1,18 @@
-// A block takes QUERIES queries of one head, and passes over the keys that they see,
-// STEP at a time, while the next ones are on their way. scale is log2(e) / sqrt(D).
+// A block handles QUERIES queries of one head and loops over the keys that they see, STEP at a
+// time, while the next ones are being loaded. scale is log2(e) / sqrt(D).
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
 attention_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float *lse, int tokens, int group, int window, float scale,
                 const int *start, int64_t stride_q, int64_t stride_k, int64_t stride_v, int64_t stride_o, int64_t stride_lse) {
   bf16 *queries = memory, *keys = queries + QUERIES * D, *values = keys + 2 * STEP * D;
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, h = blockIdx.y;
-  int first = (gridDim.x - 1 - blockIdx.x) * QUERIES; // the last queries see the most keys: they begin
+  int first = (gridDim.x - 1 - blockIdx.x) * QUERIES; // the last queries see the most keys, so they start first
   int own = first + warp * ROWS;                      // the warp's first query
   int64_t text = (int64_t)blockIdx.z * tokens;
   q += text * stride_q + h * D, o += text * stride_o + h * D, lse += text * stride_lse + h;
   k += text * stride_k + h / group * D, v += text * stride_v + h / group * D;
   start += text;
-  // Keys before `some` are seen by none of the warp's queries, from `all` on by each that isn't before them.
+  // Keys before `some` are seen by none of the warp's queries; keys from `all` on by every query
+  // that isn't before them.
   int some = first_key(start, own, tokens, window), all = first_key(start, own + ROWS - 1, tokens, window);
 
   int step = first_key(start, first, tokens, window) / STEP, last = (min(first + QUERIES, tokens) - 1) / STEP;
@@ -22,8 +23,8 @@ attention_tiles(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *o, float *lse
 
   Queries mine;
   for (int stage = 0; step <= last; step++, stage ^= 1) {
-    // This step's keys are here, and all warps are done with the step before, whose
-    // place the next keys take.
+    // This step's keys have arrived, and all warps are done with the previous step, whose buffer
+    // the next keys will use.
     copy_async_wait<0>();
     __syncthreads();
     int j0 = step * STEP;

@@ -1,11 +1,10 @@
-// What the kernels share whose blocks hold queries, and pass over keys and values.
+// Shared by the kernels whose blocks hold queries and loop over keys and values.
 
-constexpr int ROWS = 16 * ROW_TILES;  // queries of a warp
-constexpr int QUERIES = WARPS * ROWS; // of a block
-constexpr int SCORES = STEP / 8;      // accumulators of STEP keys
+constexpr int ROWS = 16 * ROW_TILES;  // queries per warp
+constexpr int QUERIES = WARPS * ROWS; // per block
+constexpr int SCORES = STEP / 8;      // accumulators for STEP keys
 
-// Queries is what a warp has of its ROWS queries: their softmax, and the sum of the values
-// that it weighs.
+// Queries is a warp's state for its ROWS queries: their softmax, and the weighted sums of values.
 struct Queries {
   float sum[ROW_TILES][D / 8][4];
   Weights weights[ROW_TILES];
@@ -19,9 +18,9 @@ struct Queries {
     }
   }
 
-  // take takes in STEP keys and values. Of the queries, which are in a tile from row on,
-  // hides(i, j) says that the warp's i-th doesn't see key j; without edge it isn't asked.
-  // scale is log2(e) / sqrt(D).
+  // take processes STEP keys and values. The queries are in a tile, starting at `row`. hides(i, j)
+  // reports that the warp's query i doesn't see key j; it isn't called unless edge is set. scale is
+  // log2(e) / sqrt(D).
   template <typename Hides>
   __device__ __forceinline__ void take(bf16 *queries, int row, bf16 *keys, bf16 *values, float scale, bool edge, Hides hides) {
     int lane = threadIdx.x % WARP;
@@ -77,7 +76,7 @@ struct Queries {
     }
   }
 
-  // total is the sum of weights of rows lane / 4 + 8 half of tile r.
+  // total is the sum of weights of row lane / 4 + 8 half of tile r.
   __device__ __forceinline__ float total(int r, int half) const {
     float x = weights[r].sum[half];
     x += __shfl_xor_sync(FULL, x, 1);

@@ -1,25 +1,28 @@
-// One token of each row, on Hopper: what tiles_carry.cu and attention_carry_join compute, in one
-// kernel. The blocks of a cluster share one head's keys, and each of their warps passes over some of
-// them in a pipeline of its own; what the warps have is put together in shared memory.
+// One token of each row, on Hopper: computes what tiles_carry.cu and attention_carry_join do, in
+// one kernel. The blocks of a cluster share one head's keys. Each warp loops over some of them in
+// its own pipeline; the warps' results are combined in shared memory.
 //
-// The ring is read slot after slot, not position after position: the order of keys makes no
-// difference, and the new token's slot is that of the one that a window has left.
+// The ring is read in slot order rather than position order, since the order of keys makes no
+// difference. The new token's slot is that of the token that has left the window.
 //
-// Macros: PARTS blocks of a cluster; STEP slots of a warp's at a time, STAGES of which are on their way.
+// Macros: PARTS blocks per cluster; STEP slots that a warp processes at a time, with STAGES steps
+// in flight.
 
 constexpr int STAGE = 2 * STEP * D;              // keys, then values
-constexpr int OWN = (GROUP + PARTS - 1) / PARTS; // queries that a block finishes
-// RESULT is the floats of what a warp has of a query: o, the greatest score and the sum of weights. No two of 8 lie in the same banks.
+constexpr int OWN = (GROUP + PARTS - 1) / PARTS; // queries whose results a block finishes
+// RESULT is the number of floats in a warp's result for one query: o, the maximum logit and the sum
+// of weights. It is padded so that 8 consecutive results fall into different banks.
 constexpr int RESULT = D + 8;
 
-// Slots are those of a head's ring that a warp reads: STEP of every WARPS * STEP, from first on.
+// Slots are the slots of a head's ring that a warp reads: STEP of every WARPS * STEP, starting at
+// `first`.
 struct Slots {
   const bf16 *key, *value;
   int64_t stride_key, stride_value;
   int first, used;
 
   __device__ __forceinline__ int slot(int step) const { return first + step * WARPS * STEP; }
-  // copy begins to copy a step's keys and values; zeros where no token has been.
+  // copy starts copying a step's keys and values, with zeros for slots that no token has used.
   __device__ __forceinline__ void copy(bf16 *stage, int step) const {
     constexpr int PASS = WARP / CHUNKS;
     int row = threadIdx.x % WARP / CHUNKS, c = threadIdx.x % CHUNKS, at = slot(step) + row;
@@ -31,8 +34,8 @@ struct Slots {
   }
 };
 
-// With ROTARY q and k are turned first. scale is log2(e) / sqrt(D). What lies in the ring is fetched
-// before the inputs are there: of the kernels before this one, none writes it.
+// With ROTARY q and k are rotated first. scale is log2(e) / sqrt(D). Data in the ring is fetched
+// before the inputs are ready, since no preceding kernel writes it.
 extern "C" __global__ void __launch_bounds__(THREADS) __cluster_dims__(PARTS, 1, 1)
 attention_token(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *key, bf16 *value, const int *pos, bf16 *o, uint64_t log2_base, int slots,
                 int windowed, float scale, int64_t stride_q, int64_t stride_k, int64_t stride_v, int64_t stride_key, int64_t stride_value,
@@ -52,7 +55,7 @@ attention_token(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *key, bf16 *va
   __syncwarp();
   cluster_arrive();
 
-  // A block's slots lie side by side, in whole steps.
+  // A block's slots are contiguous, in whole steps.
   int used = min(start + 1, slots), newest = start % slots, steps = (used + STEP - 1) / STEP, each = (steps + PARTS - 1) / PARTS;
   int first = min(rank * each, steps) + warp, last = min((rank + 1) * each, steps), count = (last - first + WARPS - 1) / WARPS;
   key += (int64_t)blockIdx.z * slots * stride_key + h * D, value += (int64_t)blockIdx.z * slots * stride_value + h * D;
@@ -68,7 +71,7 @@ attention_token(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *key, bf16 *va
   __syncthreads();
 #endif
   wait_for_inputs();
-  // 16 rows of queries, of which those behind the last are zeros, the new key and the new value.
+  // 16 rows of queries (zeros after the last), the new key and the new value.
   constexpr int HALF = CHUNKS / 2;
   q += blockIdx.z * stride_q + h * GROUP * D, k += blockIdx.z * stride_k + h * D, v += blockIdx.z * stride_v + h * D;
   for (int i = threadIdx.x; i < 18 * HALF; i += THREADS) {
@@ -125,7 +128,8 @@ attention_token(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *key, bf16 *va
   }
   mbarrier_await_stores(&barrier);
 
-  // A text that is longer than a cache without a window gives NaN: a kernel can't refuse.
+  // A sequence longer than the cache, without a window, gives NaN, since a kernel can't report an
+  // error.
   bool fits = windowed || start < slots;
   for (int e = threadIdx.x; e < owned * (D / 2); e += THREADS) {
     int row = e / (D / 2), c = e % (D / 2) * 2;
@@ -136,7 +140,7 @@ attention_token(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *key, bf16 *va
 #pragma unroll
     for (int p = 0; p < PARTS * WARPS; p++) {
       const float *part = from + p * OWN * RESULT;
-      float weight = fast_exp2((part[D] - greatest) * scale); // 0 of a part without keys
+      float weight = fast_exp2((part[D] - greatest) * scale); // 0 for a part without keys
       sum += weight * part[D + 1], x += weight * part[c], y += weight * part[c + 1];
     }
     float inverse = fits ? 1.f / sum : INF - INF;

@@ -1,4 +1,5 @@
-// Turning is by the angles of one position; Base^(-2i/D) radians a token turn channels i and i + D/2.
+// Turning rotates by the angles of one position: channels i and i + D/2 turn by Base^(-2i/D)
+// radians per token.
 struct Turning {
   float cosines[D / 2], sines[D / 2];
 
@@ -10,7 +11,7 @@ struct Turning {
       cosines[i] = (float)cos, sines[i] = (float)sin;
     }
   }
-  // turn puts channels c to c + 7 of a head to one place, and those D/2 behind them to another.
+  // turn writes channels c to c + 7 of a head to lower, and the channels D/2 further to upper.
   __device__ __forceinline__ void turn(const bf16 *head, int c, bf16 *lower, bf16 *upper) const {
     float x1[8], x2[8], y1[8], y2[8];
     load8(head + c, x1), load8(head + D / 2 + c, x2);

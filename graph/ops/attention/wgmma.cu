@@ -1,18 +1,17 @@
-// Products of whole warpgroups, 128 threads, which Hopper's tensor cores (sm_90a) need
-// for their full speed. They read shared memory by themselves, asynchronously: their
-// order is wgmma_fence, products, wgmma_commit, and wgmma_wait before the results, or
-// the registers of a left operand, are touched.
+// Products of whole warpgroups (128 threads), which Hopper's tensor cores (sm_90a) need for their
+// full speed. They read shared memory themselves, asynchronously. The order is: wgmma_fence,
+// products, wgmma_commit, and wgmma_wait before touching the results or the registers of a left
+// operand.
 //
-// Lane l of warp w holds, of 64 rows, what it would hold in tiles.cu of rows 16 w to
-// 16 w + 15.
+// Of 64 rows, lane l of warp w holds what it would hold of rows 16 w to 16 w + 15 in tiles.cu.
 
 constexpr int PANEL = 64; // channels
 
-// A tile here is panels of PANEL channels, each of rows of 128 bytes. Chunk c of a
-// panel's row is in place c ^ row % 8: the "128-byte swizzle" that the products expect.
+// Here a tile consists of panels of PANEL channels, each with rows of 128 bytes. Chunk c of a
+// panel's row is stored at position c ^ row % 8: the "128-byte swizzle" that the products expect.
 //
-// load_panels begins to copy Rows rows of x, from row first on, to a tile. All threads of
-// the block do it, or Threads of them, numbered from 0 on.
+// load_panels starts copying Rows rows of x, from row `first` on, to a tile. It is called by all
+// threads of the block, or by Threads of them, numbered from 0.
 template <int Rows, int Threads = THREADS>
 __device__ __forceinline__ void load_panels(bf16 *tile, const bf16 *x, int64_t stride, int first, int tokens, int thread = threadIdx.x) {
   constexpr int PASS = Threads / CHUNKS; // rows that the threads copy at once
@@ -25,15 +24,15 @@ __device__ __forceinline__ void load_panels(bf16 *tile, const bf16 *x, int64_t s
     copy_async16(tile + (row + i) * PANEL + ((c ^ row + i) % 8 << 3), x, first + row + i < tokens);
 }
 
-// describe is a shared memory operand: 8 rows of 128 bytes follow one another, and,
-// where rows are what is summed over, the next panel is leading bytes on. Adding n
-// to it moves it by 16 n bytes.
+// describe returns the descriptor of a shared memory operand: 8 rows of 128 bytes are contiguous,
+// and where the sum runs over rows, the next panel is `leading` bytes further. Adding n to the
+// descriptor moves it by 16 n bytes.
 __device__ __forceinline__ uint64_t describe(const bf16 *tile, int leading = 16) {
   return (shared_address(tile) & 0x3ffff) >> 4 | (uint64_t)(leading >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
 }
 
-// multiply_rows begins x y', of 64 rows of x and Columns rows of y; x and y are in
-// tiles of RowsX and RowsY rows.
+// multiply_rows starts x y', for 64 rows of x and Columns rows of y; x and y are in tiles of RowsX
+// and RowsY rows.
 template <int RowsX, int Columns, int RowsY = Columns>
 __device__ __forceinline__ void multiply_rows(float sum[Columns / 8][4], const bf16 *x, const bf16 *y) {
   uint64_t a = describe(x), b = describe(y);
@@ -45,8 +44,7 @@ __device__ __forceinline__ void multiply_rows(float sum[Columns / 8][4], const b
   }
 }
 
-// settle keeps the compiler from moving what it does with the registers of a product
-// across this point.
+// settle keeps the compiler from moving accesses to the registers of a product across this point.
 template <int Tiles> __device__ __forceinline__ void settle(float x[Tiles][4]) {
 #pragma unroll
   for (int i = 0; i < Tiles; i++) asm volatile("" : "+f"(x[i][0]), "+f"(x[i][1]), "+f"(x[i][2]), "+f"(x[i][3])::"memory");
@@ -56,8 +54,8 @@ template <int Tiles> __device__ __forceinline__ void settle(uint32_t x[Tiles][4]
   for (int i = 0; i < Tiles; i++) asm volatile("" : "+r"(x[i][0]), "+r"(x[i][1]), "+r"(x[i][2]), "+r"(x[i][3])::"memory");
 }
 
-// Kept is 64 rows of a tile of Rows that many products have on the left. Registers have room
-// for rows of 64 channels; wider ones stay in shared memory.
+// Kept is 64 rows of a tile of Rows rows that are the left operand of many products. For heads of
+// 64 channels the rows fit in registers; wider ones stay in shared memory.
 template <int Rows> struct Kept {
 #if HEAD_DIM == 64
   uint32_t x[D / 16][4];
@@ -72,7 +70,7 @@ template <int Rows> struct Kept {
   __device__ __forceinline__ explicit Kept(const bf16 *tile) : x(tile) {}
 #endif
 
-  // multiply begins x y', of Columns rows of y, which are in a tile of RowsY.
+  // multiply starts x y', for Columns rows of y, which are in a tile of RowsY rows.
   template <int Columns, int RowsY> __device__ __forceinline__ void multiply(float sum[Columns / 8][4], const bf16 *y) const {
 #if HEAD_DIM == 64
     uint64_t b = describe(y);
@@ -84,11 +82,11 @@ template <int Rows> struct Kept {
   }
 };
 
-// multiply_weights begins sum += w y: w is 64 rows of Rows columns in registers, y is Rows
-// rows of a tile of Tile rows.
+// multiply_weights starts sum += w y: w is 64 rows of Rows columns in registers, y is Rows rows of
+// a tile of Tile rows.
 template <int Rows, int Tile = Rows>
 __device__ __forceinline__ void multiply_weights(float sum[D / 8][4], const uint32_t w[Rows / 16][4], const bf16 *y) {
-  constexpr int CHANNELS = D == 64 ? 64 : 128; // of a product
+  constexpr int CHANNELS = D == 64 ? 64 : 128; // per product
 #pragma unroll
   for (int c = 0; c < D; c += CHANNELS) {
     uint64_t b = describe(y + c / PANEL * Tile * PANEL, Tile * PANEL * 2);
@@ -100,16 +98,15 @@ __device__ __forceinline__ void multiply_weights(float sum[D / 8][4], const uint
   }
 }
 
-// multiply_columns begins w' y: w is a panel of Rows rows of 64 columns, and y of 64
-// channels.
+// multiply_columns starts w' y: w is a panel of Rows rows of 64 columns, and y one of 64 channels.
 template <int Rows> __device__ __forceinline__ void multiply_columns(float sum[8][4], const bf16 *w, const bf16 *y) {
   uint64_t a = describe(w), b = describe(y);
 #pragma unroll
   for (int j = 0; j < Rows; j += 16) wgmma_64x64_columns(sum, a + j * PANEL / 8, b + j * PANEL / 8, j > 0);
 }
 
-// store_left writes a warp's left operand of 16 rows of Columns columns to a panel, from
-// row on.
+// store_left writes a warp's left operand of 16 rows of Columns columns to a panel, starting at
+// `row`.
 template <int Columns> __device__ __forceinline__ void store_left(bf16 *panel, int row, const uint32_t w[Columns / 16][4]) {
   static_assert(Columns <= PANEL, "wider than a panel");
   int lane = threadIdx.x % WARP, r = lane % 16;
@@ -117,16 +114,16 @@ template <int Columns> __device__ __forceinline__ void store_left(bf16 *panel, i
   for (int j = 0; j < Columns / 16; j++) stmatrix4(panel + (row + r) * PANEL + ((2 * j + lane / 16 ^ r % 8) << 3), w[j]);
 }
 
-// round_weights makes a left operand of the accumulators of Columns columns.
+// round_weights rounds the accumulators of Columns columns to a left operand.
 template <int Columns> __device__ __forceinline__ void round_weights(uint32_t w[Columns / 16][4], const float x[Columns / 8][4]) {
 #pragma unroll
   for (int j = 0; j < Columns / 16; j++) round_left(w[j], x + 2 * j);
 }
 
 #ifdef ROTARY
-// turn_back turns a row of a query's or a key's gradient back by its position: channels i
-// and i + D/2, of which the lane has two next to each other in each of an accumulator's 8.
-// frequencies [D/2] are in turns a token; only the fraction of a turn matters.
+// turn_back applies the inverse rotation to a row of a query's or key's gradient, by its position:
+// to channels i and i + D/2, of which the lane holds two adjacent ones in each accumulator of 8
+// columns. frequencies [D/2] are in turns per token; only the fraction of a turn matters.
 __device__ __forceinline__ void turn_back(float x[D / 8][4], const double *frequencies, int first) {
   int lane = threadIdx.x % WARP;
 #pragma unroll

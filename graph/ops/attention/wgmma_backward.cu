@@ -1,50 +1,50 @@
-// The backward pass. A block takes KEYS keys of one key/value head, and passes over the
-// queries that see them, of all heads that share it, STEP at a time, for dk, dv and dq
-// (FlashAttention-3, arXiv 2407.08608). Scores are transposed, keys by queries: as they
-// come out of one product they go into the next.
+// The backward pass. A block handles KEYS keys of one key/value head and loops over the queries
+// that see them, in all heads that share the key head, STEP at a time, to compute dk, dv and dq
+// (FlashAttention-3, arXiv 2407.08608). The logits are computed transposed, keys by queries, so
+// that the accumulators of one product are the operand of the next.
 //
-// dq is a sum over blocks of keys. Tiles of it, float32, are added up in memory: the block
-// on the diagonal stores, and the ones before it add, the nearest first. The order is
-// always the same, and so are the bits. A block comes to a tile KEYS / STEP steps after
-// the one that it follows there, which has begun earlier: it hardly ever waits.
+// dq is a sum over blocks of keys. Its tiles, float32, are accumulated in global memory: the block
+// on the diagonal stores, and the blocks before it add, the nearest first. The order is always the
+// same, so the result is bitwise reproducible. A block reaches a tile KEYS / STEP steps after the
+// block that it follows there, which has started earlier, so it hardly ever waits.
 //
-// Two warpgroups multiply, 64 keys each with PART queries at a time, and for dq PART
-// queries and channels each: one of STEP and D is twice as much. Of the third, one thread
-// copies queries, and a warp adds tiles of dq.
+// Two warpgroups multiply, with 64 keys each and PART queries at a time; for dq each has PART
+// queries and PART channels (one of STEP and D is twice PART). In the third warpgroup, one thread
+// copies queries, and one warp adds tiles of dq.
 
-constexpr int KEYS = 128;           // of a block
-constexpr int PART = 64;            // queries, and of dq channels
+constexpr int KEYS = 128;           // per block
+constexpr int PART = 64;            // queries, and channels of dq
 constexpr int PARTS = STEP / PART;
-constexpr int SCORES = PART / 8;    // accumulators of PART columns
+constexpr int SCORES = PART / 8;    // accumulators for PART columns
 constexpr int PRODUCTS = 256;       // threads that multiply
 constexpr int TILE = STEP * D;      // of dq
 static_assert(STEP * D == 2 * PART * PART && PARTS * 64 == STEP && WARPS == 12, "the kernel is cut for these");
 
-// The block's numbered barriers.
-constexpr int SUMMED = 1;         // both warpgroups have put down their part of dq
+// The block's named barriers.
+constexpr int SUMMED = 1;         // both warpgroups have written their part of dq
 constexpr int ADDED = SUMMED + 1; // it has been read
 constexpr int DONE = ADDED + 1;   // both are done with keys and values
-constexpr int WEIGHED = DONE + 1; // both have put down ds
+constexpr int WEIGHED = DONE + 1; // both have written ds
 
-// dq_tiles is [pairs group tiles][TILE], a tile in the order of accumulators; done
-// [B H tiles] is how many blocks have added to each tile, ticket how many blocks have
-// begun, 0 at first. Pairs are of a row and a key/value head, from pair0 on. scale is
-// 1 / sqrt(D). lse2 and delta are [B H padded].
+// dq_tiles is [pairs group tiles][TILE], each tile in accumulator order. done [B H tiles] counts
+// the blocks that have added to each tile, and ticket the blocks that have started; both are
+// initially 0. A pair is a row and a key/value head; pair0 is the first. scale is 1 / sqrt(D). lse2
+// and delta are [B H padded].
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 attention_backward_warpgroups(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k, const __grid_constant__ TensorMap v,
                               const __grid_constant__ TensorMap dout, const float *lse2, const float *delta, float *dq_tiles, int *done,
                               int *ticket, bf16 *dk, bf16 *dv, int tokens, int padded, int pair0, int key_heads, int group, int window,
                               float scale, const int *start, const double *frequencies, int64_t stride_dk, int64_t stride_dv) {
   bf16 *keys = memory, *values = keys + KEYS * D, *queries = values + KEYS * D, *douts = queries + STAGES * STEP * D;
-  bf16 *weights = douts + STAGES * STEP * D; // ds of this step and of the one before, [KEYS STEP]
+  bf16 *weights = douts + STAGES * STEP * D; // ds of this step and the previous one, [KEYS STEP]
   float *dq_tile = (float *)(weights + 2 * KEYS * STEP);
-  float *statistics = dq_tile + TILE; // of each stage lse2 and delta
+  float *statistics = dq_tile + TILE; // lse2 and delta of each stage
   uint64_t *own_came = (uint64_t *)(statistics + 2 * STAGES * STEP), *came = own_came + 1, *left = came + STAGES;
   int *drawn = (int *)(left + STAGES);
   int warp = __shfl_sync(FULL, (int)threadIdx.x / WARP, 0), lane = threadIdx.x % WARP;
 
-  // Blocks take their keys in the order in which they begin, a head's last ones first: a
-  // block waits for none that has not begun.
+  // Blocks take their keys in the order in which they start, the last keys of a head first, so that
+  // a block never waits for one that has not started.
   if (threadIdx.x == 0) {
     *drawn = atomicAdd(ticket, 1);
     stage_init(own_came, 1);
@@ -54,9 +54,9 @@ attention_backward_warpgroups(const __grid_constant__ TensorMap q, const __grid_
   __syncthreads();
   int blocks = (tokens + KEYS - 1) / KEYS, block = blocks - 1 - *drawn % blocks, first = block * KEYS;
   int pair = pair0 + *drawn / blocks, key_head = pair % key_heads, text = pair / key_heads * tokens;
-  int64_t head0 = (int64_t)pair * group; // the first query head, of all rows'
+  int64_t head0 = (int64_t)pair * group; // the first query head, counted over all rows
   start += text;
-  int from = first / STEP, steps = (query_end(start, first + KEYS - 1, tokens, window) - 1) / STEP - from + 1; // of one head
+  int from = first / STEP, steps = (query_end(start, first + KEYS - 1, tokens, window) - 1) / STEP - from + 1; // per head
   int tiles = padded / STEP, total = steps * group;
 
   if (warp >= PRODUCTS / WARP) {
@@ -80,7 +80,7 @@ attention_backward_warpgroups(const __grid_constant__ TensorMap q, const __grid_
       }
     } else if (warp == PRODUCTS / WARP + 1) {
       for (int i = 0, step = 0, head = 0; i < total; i++) {
-        int tile = from + step, before = tile * STEP / KEYS - block; // blocks that add to the tile before
+        int tile = from + step, before = tile * STEP / KEYS - block; // blocks that add to the tile earlier than this one does
         int *count = done + (head0 + head) * tiles + tile;
         float *to = dq_tiles + ((head0 - (int64_t)pair0 * group + head) * tiles + tile) * TILE;
         if (lane == 0 && before > 0) {
@@ -119,7 +119,7 @@ attention_backward_warpgroups(const __grid_constant__ TensorMap q, const __grid_
   const Kept<KEYS> key(keys + second * 64 * PANEL), value(values + second * 64 * PANEL);
   float dk_sum[D / 8][4], dv_sum[D / 8][4];
   clear<D / 8>(dk_sum), clear<D / 8>(dv_sum);
-  // weigh makes weights of the scores of PART queries from at0 on.
+  // weigh turns the logits of PART queries, from at0 on, into weights.
   auto weigh = [&](float p[SCORES][4], uint32_t p_left[PART / 16][4], int at0, const float *lse2_i) {
     settle<SCORES>(p);
 #pragma unroll
@@ -140,7 +140,7 @@ attention_backward_warpgroups(const __grid_constant__ TensorMap q, const __grid_
     round_weights<PART>(p_left, p);
     settle<PART / 16>(p_left);
   };
-  // weigh_gradient makes ds of do v and these weights.
+  // weigh_gradient computes ds from do v and these weights.
   auto weigh_gradient = [&](const float p[SCORES][4], float ds[SCORES][4], uint32_t ds_left[PART / 16][4], const float *delta_i) {
     settle<SCORES>(ds);
 #pragma unroll
@@ -156,7 +156,7 @@ attention_backward_warpgroups(const __grid_constant__ TensorMap q, const __grid_
     multiply_columns<KEYS>(dq, weight + (PARTS == 1 ? 0 : second * KEYS * PART), keys + (PARTS == 1 ? second * KEYS * PANEL : 0));
     wgmma_commit();
   };
-  // put_dq puts down a tile's part for the warp that adds it.
+  // put_dq writes this warpgroup's part of a tile, for the warp that adds it.
   auto put_dq = [&](float dq[SCORES][4], bool begins) {
     settle<SCORES>(dq);
     if (!begins) barrier_wait(ADDED, PRODUCTS + WARP);
@@ -206,7 +206,7 @@ attention_backward_warpgroups(const __grid_constant__ TensorMap q, const __grid_
       store_left<PART>(weight + n * KEYS * PART, warp * 16, ds_left[n]);
     }
     fence_async_proxy();
-    barrier_wait(WEIGHED, PRODUCTS); // and with the ds of the step before last both are done
+    barrier_wait(WEIGHED, PRODUCTS); // and both are done with the ds of the step before last
     multiply_dq(dq, weight);
     wgmma_wait<0>();
     settle<D / 8>(dk_sum), settle<D / 8>(dv_sum);
@@ -227,7 +227,8 @@ attention_backward_warpgroups(const __grid_constant__ TensorMap q, const __grid_
   put_rows<D>(dv_sum, ones, values, warp * 16, 0, dv, stride_dv, own, tokens);
 }
 
-// dq in bfloat16, a tile a block, from query head head0 of all rows' on.
+// Converts dq to bfloat16, one tile per block, starting at query head head0 (counted over all
+// rows).
 extern "C" __global__ void __launch_bounds__(2 * STEP)
 attention_dq_round(const float *dq_tiles, bf16 *dq, int tokens, int heads, int head0, float scale, const double *frequencies,
                    int64_t stride_dq) {

@@ -1,5 +1,5 @@
-// Barriers in shared memory, and copies by tensor maps that arrive there. Phases of a barrier
-// alternate in parity, from 0 on.
+// Barriers in shared memory, and tensor-map (TMA) copies that signal them. The phases of a barrier
+// alternate in parity, starting at 0.
 
 __device__ __forceinline__ void stage_init(uint64_t *barrier, int arrivals) { mbarrier_init(shared_address(barrier), arrivals); }
 __device__ __forceinline__ void stage_fence_init() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
@@ -9,7 +9,7 @@ __device__ __forceinline__ void stage_arrive(uint64_t *barrier) {
 }
 __device__ __forceinline__ void stage_await(uint64_t *barrier, int parity) { mbarrier_await(shared_address(barrier), parity); }
 
-// Ring is where a side of a ring of Stages is, and the parity of its phase.
+// Ring is the position of one side of a ring of Stages stages, and the parity of its phase.
 template <int Stages> struct Ring {
   int stage, parity;
   __device__ __forceinline__ void next() {
@@ -17,13 +17,13 @@ template <int Stages> struct Ring {
   }
 };
 
-// copy_panels begins to copy Rows rows and D channels of a matrix to a tile, from row and
-// channel on; the barrier is told.
+// copy_panels starts copying Rows rows and D channels of a matrix to a tile, starting at (row,
+// channel), and signals the barrier on completion.
 template <int Rows> __device__ __forceinline__ void copy_panels(bf16 *tile, const TensorMap *from, int channel, int row, uint64_t *barrier) {
 #pragma unroll
   for (int c = 0; c < D; c += PANEL) copy_box(shared_address(tile + c * Rows), from, channel + c, row, shared_address(barrier));
 }
-// copy_floats begins to copy a multiple of 4 of them.
+// copy_floats starts copying `count` floats, a multiple of 4.
 __device__ __forceinline__ void copy_floats(float *to, const float *from, int count, uint64_t *barrier) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_address(to)), "l"(from),
                "r"(4 * count), "r"(shared_address(barrier))

@@ -1,36 +1,37 @@
-// The backward pass of heads whose dk and dv of 64 keys would fill the registers that
-// wgmma_backward.cu has: a kernel each for dq, dk and dv, which GRADIENT names. A block takes
-// OWN rows, queries for dq and keys for dk and dv, and passes over the rows that they see or
-// that see them, STEP at a time. Scores, or for dq and dk their gradients, come out of products
-// by rows of the block, and go as weights into the product that sums up.
+// The backward pass for heads so wide that dk and dv of 64 keys would fill the registers of
+// wgmma_backward.cu: one kernel each for dq, dk and dv, selected by GRADIENT. A block handles OWN
+// rows (queries for dq, keys for dk and dv) and loops over the rows that they see or that see them,
+// STEP at a time. The logits, and for dq and dk their gradients, are products with the block's
+// rows; as weights they are the operand of the product that accumulates the result.
 //
-// Two warpgroups multiply, 64 of the block's rows each. Of the third, two warps copy the
-// operand of the scores (keys for dq, queries for dk and dv) and two the other one.
+// Two warpgroups multiply, with 64 of the block's rows each. In the third, two warps copy the
+// operand of the logits (keys for dq, queries for dk and dv) and two the other operand.
 
 #define QUERIES 0
 #define KEYS 1
 #define VALUES 2
 
 constexpr bool OF_QUERIES = GRADIENT == QUERIES;
-constexpr int OWN = 128;         // of a block
-constexpr int SCORES = STEP / 8; // accumulators of STEP columns
+constexpr int OWN = 128;         // per block
+constexpr int SCORES = STEP / 8; // accumulators for STEP columns
 constexpr int PRODUCTS = 256;    // threads that multiply
 constexpr int COPIES = 64;       // threads that copy one of the two operands
 static_assert(WARPS == (PRODUCTS + 2 * COPIES) / WARP, "the kernel is cut for these");
 
-// How many steps of each operand are in shared memory. What is summed up is there for longest.
+// Steps of each operand in shared memory. The operand that is summed stays there longest.
 constexpr int FIRST_STAGES = 2, SECOND_STAGES = GRADIENT == VALUES ? 2 : 1;
 
-// The block's barriers.
-constexpr int FIRST_CAME = 1;                               // a step's first operand is here; one for each warpgroup
-constexpr int SECOND_CAME = FIRST_CAME + 2 * FIRST_STAGES;  // the second one
+// The block's named barriers.
+constexpr int FIRST_CAME = 1;                               // a step's first operand has arrived; one for each warpgroup
+constexpr int SECOND_CAME = FIRST_CAME + 2 * FIRST_STAGES;  // the second operand has arrived
 constexpr int FIRST_LEFT = SECOND_CAME + 2 * SECOND_STAGES; // both warpgroups are done with it
 constexpr int SECOND_LEFT = FIRST_LEFT + FIRST_STAGES;
-constexpr int DONE = SECOND_LEFT + SECOND_STAGES; // the block's rows are here, and at the end free
+constexpr int DONE = SECOND_LEFT + SECOND_STAGES; // the block's rows have arrived; at the end, they are free
 static_assert(DONE < 16, "a block has 16 barriers");
 
-// copy_steps is what COPIES threads do: of total / steps heads, D elements apart, steps from
-// row first on, and with each a step of statistics y, whose heads are `padded` apart.
+// copy_steps is run by COPIES threads. It copies the steps of total / steps heads, which are D
+// elements apart, starting at row `first`, and with each a step of the statistics y, whose heads
+// are `padded` apart.
 template <int Stages>
 __device__ __forceinline__ void copy_steps(bf16 *tiles, float *statistics, const bf16 *x, const float *y, int64_t stride, int first,
                                            int steps, int total, int tokens, int padded, int came, int left) {
@@ -50,9 +51,9 @@ __device__ __forceinline__ void copy_steps(bf16 *tiles, float *statistics, const
   }
 }
 
-// Query heads that share a key are cut into parts, for more blocks: with more than one, sums
-// go to partials [parts B K tiles][OWN D], in the order of accumulators. scale is 1 / sqrt(D).
-// lse2 and delta are [B H padded].
+// Query heads that share a key head are cut into parts to get more blocks. With more than one part,
+// sums go to partials [parts B K tiles][OWN D], in accumulator order. scale is 1 / sqrt(D). lse2
+// and delta are [B H padded].
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 attention_gradient(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dout, const float *lse2, const float *delta, bf16 *dx,
                    float *partials, int tokens, int padded, int group, int parts, int window, float scale, const int *start,
@@ -61,7 +62,7 @@ attention_gradient(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dout
   bf16 *firsts = GRADIENT == VALUES ? weighed : weighed + OWN * D, *seconds = firsts + FIRST_STAGES * STEP * D;
   float *lse2_steps = (float *)(seconds + SECOND_STAGES * STEP * D), *delta_steps = lse2_steps + FIRST_STAGES * STEP;
   int warp = __shfl_sync(FULL, (int)threadIdx.x / WARP, 0), lane = threadIdx.x % WARP;
-  int block = OF_QUERIES ? gridDim.x - 1 - blockIdx.x : blockIdx.x, first = block * OWN; // those with the most steps begin
+  int block = OF_QUERIES ? gridDim.x - 1 - blockIdx.x : blockIdx.x, first = block * OWN; // blocks with the most steps start first
   int key_head = OF_QUERIES ? blockIdx.y / group : blockIdx.y / parts, part = OF_QUERIES ? 0 : blockIdx.y % parts;
   int size = (group + parts - 1) / parts, head = OF_QUERIES ? blockIdx.y : key_head * group + part * size;
   int heads = OF_QUERIES ? 1 : min(size, group - part * size), all_heads = OF_QUERIES ? gridDim.y : gridDim.y / parts * group;
@@ -117,7 +118,7 @@ attention_gradient(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dout
     wgmma_fence();
     multiply_rows<OWN, STEP>(p, scored, one);
     wgmma_commit();
-    wgmma_wait<1>(); // the product of the step before is done
+    wgmma_wait<1>(); // the product of the previous step is done
     settle<D / 8>(sum), settle<STEP / 16>(w);
     if (left < total && left > 1) barrier_arrive((GRADIENT == VALUES ? SECOND_LEFT : FIRST_LEFT) + (stage ^ 1), PRODUCTS + COPIES);
     if constexpr (GRADIENT != VALUES) {
@@ -188,7 +189,7 @@ attention_gradient(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dout
   put_rows<D>(sum, scales, memory, warp * 16, 0, dx, stride_dx, own, tokens);
 }
 
-// The sum of parts, a block's rows a block.
+// Sums the parts; each block handles the rows of one block of attention_gradient.
 extern "C" __global__ void __launch_bounds__(PRODUCTS)
 attention_gradient_join(const float *partials, bf16 *dx, int tokens, int parts, float scale, const double *frequencies,
                         int64_t stride_dx) {

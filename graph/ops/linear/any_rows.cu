@@ -1,4 +1,4 @@
-// Any types and strides, slowly: a warp makes an element of y.
+// Any types and strides, slowly: each warp computes one element of y.
 extern "C" __global__ void __launch_bounds__(THREADS) linear_any_rows(OPERANDS) {
   begin_early();
   int lane = threadIdx.x % WARP;

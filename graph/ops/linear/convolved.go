@@ -6,8 +6,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// convolvedSpec is what normedSpec gives of one token of each row, [u z], with conv of u in its
-// place: a Mamba's first product, and the convolution behind it.
+// convolvedSpec is normedSpec for one token of each row, whose result is [u z], with conv applied
+// to u: a Mamba's first product, and the convolution after it.
 func convolvedSpec(n graph.Norm, conv *graph.Spec) *graph.Spec {
 	product := normedSpec(n)
 	return &graph.Spec{
@@ -64,13 +64,13 @@ func convolvedSpec(n graph.Norm, conv *graph.Spec) *graph.Spec {
 	}
 }
 
-// convolved is a convolution of a product's first columns; channels is 0 for none.
+// convolved is a convolution of a product's first columns; channels is 0 if there is none.
 type convolved struct {
 	taps, bias, tail uint64
 	channels, reach  int // C and J
 }
 
-// ConvolvedCases are those of what conv, the op of a convolution that comes in pieces, is joined to.
+// ConvolvedCases are the cases of a product fused with conv, the op of a convolution in pieces.
 func ConvolvedCases(conv *graph.Spec) []graph.Case {
 	s := convolvedSpec(graph.Norm{Epsilon: 1e-5}, conv)
 	return []graph.Case{

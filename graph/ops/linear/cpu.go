@@ -5,8 +5,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// The leading dimensions matter only once the buffers are known; the workspace
-// depends on the sizes alone.
+// The leading dimensions matter only once the buffers are known; the workspace depends only on the
+// sizes.
 
 func forwardWorkspace(d graph.Dims, workers int) int {
 	return simd.Gemm{M: d["B"] * d["T"], N: d["M"], K: d["K"], TransB: true}.WorkspaceEither(workers)
@@ -44,8 +44,8 @@ func dxAdd(c *graph.CPUCall) func() {
 	return from(c, c.In[2], g.Bind(c.Pool, dy.F32, w.F32, dx.F32, c.Workspace))
 }
 
-// from runs a product that adds to output 0, which starts as z. z already lies there
-// where the plan could see to it.
+// from runs a product that adds to output 0, which starts as z. z already is there if the plan
+// could arrange it.
 func from(c *graph.CPUCall, z graph.Buffer, product func()) func() {
 	out := c.Out[0]
 	if &z.F32[0] == &out.F32[0] {

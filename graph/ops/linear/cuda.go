@@ -2,7 +2,7 @@ package linear
 
 import "github.com/sambatrain/sambatrain/graph"
 
-// products is a CUDA of matrix products alone: it has no source to compile.
+// products is a CUDA that consists of one matrix product: it has no source to compile.
 func products(p func(c *graph.CUDACall) graph.Product) *graph.CUDA {
 	return &graph.CUDA{Launches: func(c *graph.CUDACall) ([]graph.Launch, error) {
 		m := p(c)
@@ -30,7 +30,7 @@ func dxProduct(c *graph.CUDACall) graph.Product {
 	}
 }
 
-// added is a product with z, the last input, added.
+// added is a product to which z, the last input, is added.
 func added(product func(*graph.CUDACall) graph.Product) func(*graph.CUDACall) graph.Product {
 	return func(c *graph.CUDACall) graph.Product {
 		p, z := product(&graph.CUDACall{In: c.In[:2], Out: c.Out}), c.In[2]

@@ -12,7 +12,7 @@ import (
 //go:embed *.cu
 var files embed.FS
 
-// source is few_rows.cu and one of the forms, chosen by its macro.
+// source is few_rows.cu and one of the kernels, selected by its macro.
 var source = func() string {
 	var s strings.Builder
 	for _, name := range []string{"few_rows", "any_rows", "one_row", "tile_rows"} {
@@ -29,26 +29,26 @@ var source = func() string {
 	return s.String()
 }()
 
-// fewRows is a product of few rows with what is around it.
+// fewRows is a product of few rows with the ops fused into it.
 type fewRows struct {
 	x, w, y graph.DeviceBuffer
 	gain    uint64 // of the norm before it; 0 for none
 	epsilon float64
 	gated   bool
 	z       graph.DeviceBuffer // added; Address is 0 for none
-	toHost  bool               // y lies in the host's memory
+	toHost  bool               // y is in host memory
 	convolved
 }
 
 const (
-	sharedBytes  = 99 << 10 // the most that a block may have on GPUs of one kind or another
-	hopper       = 90       // from which on there are clusters of blocks
+	sharedBytes  = 99 << 10 // the most that a block can have on every supported GPU
+	hopper       = 90       // the capability from which on there are clusters
 	vectorBytes  = 16
-	fewestInputs = 64 // of a product that is worth a kernel of its own
+	fewestInputs = 64 // the smallest K that is worth a kernel of its own
 )
 
-// fits reports whether a kernel other than linear_any_rows can do it: bfloat16, rows of w
-// one behind the other, and all of them, x's and y's where vectors can be moved.
+// fits reports whether a kernel other than linear_any_rows supports it: bfloat16, contiguous rows
+// of w, and w, x and y aligned for vector accesses.
 func (p fewRows) fits() bool {
 	k, x := p.w.Cols, p.x
 	vector := p.vector()
@@ -67,7 +67,7 @@ func (p fewRows) fits() bool {
 	return p.w.Address%uint64(vector*2) == 0
 }
 
-// vector is how many weights are loaded at once.
+// vector is the number of weights that are loaded at once.
 func (p fewRows) vector() int {
 	if p.w.Cols%8 == 0 {
 		return 8
@@ -75,8 +75,7 @@ func (p fewRows) vector() int {
 	return 4
 }
 
-// launch is the kernel for it on a GPU; slow says that linear_any_rows will do. ok is false
-// where there is none.
+// launch is the kernel for it on a GPU; slow permits linear_any_rows. ok is false if there is none.
 func (p fewRows) launch(c *graph.CUDACall, slow bool) (l graph.Launch, ok bool) {
 	if c.Host.Address != 0 && !p.toHost && p.y.Rows > 1 && p.w.Cols%8 == 0 {
 		q := p
@@ -121,10 +120,10 @@ func (p fewRows) matrices() int {
 	return 1
 }
 
-// oneRow reports whether a column is not too long for a block.
+// oneRow sets up linear_one_row; it returns false if a column is too long for a block.
 func (p fewRows) oneRow(l *graph.Launch, c *graph.CUDACall) bool {
-	// Two blocks fill a multiprocessor: with room for a third, blocks that begin early come
-	// to lie two on one and none on another. Long columns need more registers.
+	// Two blocks fill an SM: with room for a third, the blocks of a kernel that starts early would
+	// be placed two on one SM and none on another. Long columns need more registers.
 	const warps, most = 16, 16
 	resident, loads, k := 2, 4, p.w.Cols
 	pieces := func() int { return (k/8 + 32*loads - 1) / (32 * loads) }
@@ -148,15 +147,15 @@ func (p fewRows) oneRow(l *graph.Launch, c *graph.CUDACall) bool {
 	return true
 }
 
-// tileRows reports whether there is room for it. Two blocks fill a multiprocessor. Unless there are very
-// many columns, all blocks run at once.
+// tileRows sets up linear_tile_rows; it returns false if there is not enough shared memory. Two
+// blocks fill an SM. Unless there are very many columns, all blocks are resident at once.
 func (p fewRows) tileRows(l *graph.Launch, c *graph.CUDACall) bool {
 	const (
 		tile, resident    = 8, 2
-		longest, mostSums = 704, 64            // of K a block has, and tiles
-		loaders           = 8                  // warps that fetch x
-		inFlight          = 36 << 10           // bytes of weights that a multiprocessor asks for at a time
-		most, apart       = 228 << 10, 3 << 10 // of a multiprocessor, and what is a block's besides
+		longest, mostSums = 704, 64            // the most elements of K, and the most tiles, of a block
+		loaders           = 8                  // warps that load x
+		inFlight          = 36 << 10           // bytes of weights that an SM has in flight
+		most, apart       = 228 << 10, 3 << 10 // shared memory of an SM, and what a block needs in addition
 	)
 	k, tiles, move := p.w.Cols, ceil(p.y.Cols, tile), 8
 	if k%8 != 0 {
@@ -174,13 +173,13 @@ func (p fewRows) tileRows(l *graph.Launch, c *graph.CUDACall) bool {
 		for split < 8 && whole > longest*split {
 			split *= 2
 		}
-		// All blocks of a cluster lie in one GPC, so clusters do not find every place: of an H100's 264, those of
-		// 2, 4 and 8 blocks find 264, 248 and 240 when the GPU is empty. Fewer are faster, because they also have
-		// to find places between those of the kernel before.
+		// A cluster must fit within one GPC. With two blocks per SM, an idle H100 has room for 264
+		// blocks; clusters of 2, 4 and 8 can use 264, 248 and 240 of them. Fewer are faster, because
+		// the clusters must also fit next to the blocks of the preceding kernel.
 		groups = c.Multiprocessors * map[int]int{1: 264, 2: 132, 4: 60, 8: 26}[split] / 132
 	}
 	for ceil(tiles, groups)*p.matrices() > mostSums {
-		groups *= 2 // in turns, where a block has no room for all its sums
+		groups *= 2 // in several waves, if a block has no room for all its sums
 	}
 	groups = max(1, min(groups, tiles))
 	each := ceil(tiles, groups)
@@ -199,7 +198,7 @@ func (p fewRows) tileRows(l *graph.Launch, c *graph.CUDACall) bool {
 	if part <= step/2 {
 		step /= 2
 	}
-	// x, the sums of all blocks, what cells get besides, and the norm's gains.
+	// x, the sums of all blocks, the additional terms of cells, and the norm's gains.
 	shared := 32*(ceil(part*parts, 64)*64+32) + each*parts*p.matrices()*512 + each*512/split
 	if p.gain != 0 {
 		shared += 4 * ceil(part*parts, 64) * 64
@@ -236,8 +235,8 @@ func set(l *graph.Launch, form string, warps, blocks int) {
 	l.Defines[strings.ToUpper(form)], l.Defines["WARPS"], l.Defines["BLOCKS"] = "1", strconv.Itoa(warps), strconv.Itoa(blocks)
 }
 
-// forwardCUDA and forwardAddCUDA are a kernel of ours where rows are few, and else a product
-// of cublasLt.
+// forwardCUDA and forwardAddCUDA use a kernel of ours if there are few rows, and otherwise a
+// product of cublasLt.
 var (
 	forwardCUDA = &graph.CUDA{Source: source, Launches: func(c *graph.CUDACall) ([]graph.Launch, error) {
 		return productOr(c, fewRows{x: c.In[0], w: c.In[1], y: c.Out[0]}, forwardProduct), nil
@@ -255,7 +254,7 @@ func productOr(c *graph.CUDACall, p fewRows, product func(*graph.CUDACall) graph
 	return []graph.Launch{{Product: &m}}
 }
 
-// normedCUDA is the form with a norm, and gated or not.
+// normedCUDA is the form with a norm, gated or not.
 func normedCUDA(n graph.Norm, gated bool) *graph.CUDA {
 	return &graph.CUDA{Source: source, Launches: func(c *graph.CUDACall) ([]graph.Launch, error) {
 		p := fewRows{x: c.In[0], gain: c.In[1].Address, w: c.In[2], y: c.Out[0], epsilon: n.Epsilon, gated: gated}
@@ -264,7 +263,8 @@ func normedCUDA(n graph.Norm, gated bool) *graph.CUDA {
 	}}
 }
 
-// fewRowsTake reports whether a fast kernel can have all of x in a block's memory, on any GPU.
+// fewRowsTake reports whether a fast kernel can hold all of x in a block's shared memory, on any
+// GPU.
 func fewRowsTake(d graph.Dims) bool {
 	const most = 64 << 10
 	return d["K"]%8 == 0 && d["K"] >= fewestInputs && 2*d["B"]*d["T"]*d["K"] <= most

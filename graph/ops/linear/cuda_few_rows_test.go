@@ -8,7 +8,7 @@ import (
 )
 
 // TestTileRows: on an H100 there is a fast kernel for the products of models of many sizes, two of
-// its blocks fit on a multiprocessor, and its warps copy ahead of what they multiply.
+// its blocks fit on an SM, and its warps copy ahead of what they multiply.
 func TestTileRows(t *testing.T) {
 	const perBlock = 113 << 10
 	for _, c := range []struct {

@@ -8,8 +8,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// normedSpec is y = h w^T of h = x / sqrt(mean(x^2) + eps) * gain: a sublayer's first
-// product, and the norm before it.
+// normedSpec is y = h w^T of h = x / sqrt(mean(x^2) + eps) * gain: a sublayer's first product, with
+// the norm before it.
 func normedSpec(n graph.Norm) *graph.Spec {
 	return &graph.Spec{
 		Name:      "linear_normed",
@@ -41,8 +41,8 @@ func normedPreciseSpec(n graph.Norm) *graph.Spec {
 	return s
 }
 
-// gatedSpec is y = silu(a) b of the halves [a b] of what normedSpec gives: an MLP's gate and
-// up, and what is done to them.
+// gatedSpec is y = silu(a) b of the halves [a b] of normedSpec's result: an MLP's gate and up, with
+// the activation.
 func gatedSpec(n graph.Norm) *graph.Spec {
 	both := normedSpec(n)
 	return &graph.Spec{
@@ -75,7 +75,7 @@ func gatedSpec(n graph.Norm) *graph.Spec {
 	}
 }
 
-// bothDims are the sizes of the product that gatedSpec's gate is in.
+// bothDims are the sizes of the product of gate and up together.
 func bothDims(d graph.Dims) graph.Dims {
 	return graph.Dims{"B": d["B"], "T": d["T"], "K": d["K"], "M": 2 * d["F"]}
 }
@@ -132,7 +132,7 @@ func gatedForward(n graph.Norm) func(c *graph.CPUCall) func() {
 	}
 }
 
-// fewRowsCases are those of the ops that only plans of few rows have, and of the kernels for
+// fewRowsCases are the cases of the ops that only plans of few rows have, and of the kernels for
 // them.
 func fewRowsCases() []graph.Case {
 	n := graph.Norm{Epsilon: 1e-5}

@@ -3,8 +3,8 @@ package linear
 
 import "github.com/sambatrain/sambatrain/graph"
 
-// Apply is x [B T K] times the transpose of w [M K], as PyTorch stores a
-// Linear's weight: y [B T M].
+// Apply is x [B T K] times the transpose of w [M K], the layout of a Linear's weight in PyTorch: y
+// [B T M].
 func Apply(b *graph.Builder, x, w graph.Tensor) graph.Tensor { return b.Apply(Spec(), x, w) }
 
 // Spec is y = x w^T.
@@ -39,8 +39,8 @@ func Spec() *graph.Spec {
 	}
 }
 
-// ApplyPrecise is Apply with a result that is float32 in any precision, and without a gradient. It is for scores:
-// rounded to bfloat16, many of them would be equal.
+// ApplyPrecise is Apply with a result that is float32 in any precision, and without a gradient. It is
+// for logits, many of which would become equal if they were rounded to bfloat16.
 func ApplyPrecise(b *graph.Builder, x, w graph.Tensor) graph.Tensor {
 	return b.Apply(preciseSpec(), x, w)
 }
@@ -52,7 +52,7 @@ func preciseSpec() *graph.Spec {
 	return s
 }
 
-// addSpec is y = x w^T + z: what a sublayer's last product makes of the stream.
+// addSpec is y = x w^T + z: a sublayer's last product, which adds the stream.
 func addSpec() *graph.Spec {
 	product := Spec().Reference
 	return &graph.Spec{
@@ -101,8 +101,7 @@ func dxSpec() *graph.Spec {
 	}
 }
 
-// dxAddSpec is dx = dy w + z: what gate and up, or q, k and v, make of the tensor
-// that they share.
+// dxAddSpec is dx = dy w + z: the gradient of the tensor that gate and up, or q, k and v, share.
 func dxAddSpec() *graph.Spec {
 	product := dxSpec().Reference
 	return &graph.Spec{

@@ -1,14 +1,15 @@
-// One row. An item is some columns of y, of whose weights each of a block's warps has a piece, all
-// loaded at once; two items of a block are on their way. The first two are its own by its number,
-// others are taken from a counter, in their order: memory serves some multiprocessors faster than
-// others, and so all end together. Rows of w of K = 8 n + 4 elements begin 8 bytes beside a multiple
-// of 16, every other one: of such a row the first 4 elements are taken by themselves, of others the
-// last, and x lies there twice, for both.
+// One row. An item is some columns of y; each warp of a block has a piece of their weights, and
+// loads all of it at once. Two items of a block are in flight. The first two are determined by the
+// block's number; the others are taken from a counter, in order, because memory serves some SMs
+// faster than others, and so all blocks end together. If K = 8 n + 4, every other row of w begins 8
+// bytes after a multiple of 16: of such rows the first 4 elements are handled separately, of the
+// other rows the last 4, and x is stored twice, for both alignments.
 //
-// Macros: LOADS vectors of 16 bytes a piece and thread. WARPS is at least the pieces of a column.
+// Macros: LOADS, the vectors of 16 bytes per piece and thread. WARPS is at least the number of
+// pieces of a column.
 
 constexpr int VECTORS = K / 8, PIECE = WARP * LOADS, PIECES = (VECTORS + PIECE - 1) / PIECE;
-constexpr int SHARES = MATRICES * PIECES, CHUNK = WARPS / SHARES; // pieces of a column, and columns of an item
+constexpr int SHARES = MATRICES * PIECES, CHUNK = WARPS / SHARES; // pieces of an item's column (of both matrices if GATED), and columns of an item
 constexpr int LENGTH = (K + 7) / 8 * 8;
 constexpr bool HALVES = K % 8 != 0;
 static_assert(CHUNK > 0, "a column has more pieces than a block has warps");
@@ -22,12 +23,12 @@ __device__ __forceinline__ float dot(uint32_t a, uint32_t b, float sum) {
   return fmaf(__uint_as_float(a & 0xffff0000u), __uint_as_float(b & 0xffff0000u), sum);
 }
 
-// late reports whether a row's whole vectors begin at element 4, and alone is where the 4 elements
-// are that are in none.
+// late reports whether a row's whole vectors begin at element 4; alone is the position of the 4
+// elements that are in none of them.
 __device__ __forceinline__ bool late(const bf16 *row) { return HALVES && (uint64_t)row % 16 != 0; }
 __device__ __forceinline__ int alone(const bf16 *row) { return late(row) ? 0 : K - 4; }
 
-// Share is a warp's of items.
+// Share is a warp's share of items.
 struct Share {
   const bf16 *w;
   int cols;
@@ -37,7 +38,7 @@ struct Share {
     int warp = threadIdx.x / WARP, half = warp / PIECES % MATRICES;
     return w + (int64_t)(min(item * CHUNK + warp / SHARES, cols - 1) + half * cols) * K;
   }
-  // at is where vector i of a thread begins in the row, counted in vectors.
+  // at is the position in the row of a thread's vector i, in vectors.
   __device__ __forceinline__ static int at(int i) { return threadIdx.x / WARP % PIECES * PIECE + i * WARP + threadIdx.x % WARP; }
   __device__ __forceinline__ static bool has(int i) { return VECTORS % PIECE == 0 || at(i) < VECTORS; }
 
@@ -48,7 +49,7 @@ struct Share {
 #pragma unroll
     for (int i = 0; i < LOADS; i++) p.v[i] = has(i) ? load_once16(from + at(i) * 8) : make_uint4(0, 0, 0, 0);
   }
-  // multiply is the piece's sum, for lane 0; h is x, and shifted x from element 4 on.
+  // multiply is the piece's sum, in lane 0; h is x, and shifted is x from element 4 on.
   __device__ __forceinline__ float multiply(const Piece &p, int item, const bf16 *h, const bf16 *shifted) const {
     const bf16 *from = late(row(item)) ? shifted : h;
     float sum = 0.f;
@@ -62,14 +63,14 @@ struct Share {
   }
 };
 
-// put stores 4 elements of x, at k, in its one or two places.
+// put stores 4 elements of x, at k, in one or both copies.
 __device__ __forceinline__ void put(bf16 *h, bf16 *shifted, int k, uint2 v) {
   *(uint2 *)(h + k) = v;
   if (HALVES && k >= 4) *(uint2 *)(shifted + k - 4) = v;
 }
 
-// counter starts and ends as 0: it counts to the items that are taken from it, and the blocks, each
-// of which asks once in vain.
+// counter is 0 at the start and at the end: it counts the items that are taken from it, and the
+// blocks, each of which asks once without getting an item, and then wraps around.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear_one_row(OPERANDS, unsigned *counter) {
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, blocks = gridDim.x;
   let_next_begin();

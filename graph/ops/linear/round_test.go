@@ -12,9 +12,9 @@ import (
 	"github.com/sambatrain/sambatrain/graph/ops/linear"
 )
 
-// TestRoundFactors: on a device that rounds factors, the product is that of the
-// rounded ones, and not that of the factors themselves, with a sum as well; in a float32
-// block it is that of the factors.
+// TestRoundFactors: on a device that rounds the inputs of products, the product is that of the
+// rounded inputs, and not that of the original ones, also with a sum; in a float32 block it is that
+// of the original ones.
 func TestRoundFactors(t *testing.T) {
 	const n, m, k = 70, 19, 37
 	rng := rand.New(rand.NewPCG(1, 2))

@@ -2,29 +2,30 @@
 // are 8 columns of y: a tile. The SPLIT blocks of a cluster compute the same tiles, each over its
 // SLICE of K. In a block, PARTS warps share the slice.
 //
-// A block has two kinds of warps. Workers copy weights, STEP of K at a time, to rings of AHEAD stages,
-// and multiply them. Loaders fetch x as soon as the kernels before this one are done. Weights depend on
-// no kernel, so until x is there the workers fill their rings. A worker keeps only FLIGHT copies in
-// flight, however large its ring is: more would not make memory faster, but x would wait behind them.
+// The warps of a block are specialized. Workers copy weights, STEP elements of K at a time, to ring
+// buffers of AHEAD stages, and multiply them. Loaders load x as soon as the preceding kernels are
+// done. Weights depend on no kernel, so workers fill their rings until x has arrived. A worker keeps
+// only FLIGHT copies in flight, however large its ring is: more would not increase the memory
+// bandwidth, but x would wait behind them.
 //
-// At the end each block adds up the sums of some rows of y. With TO_HOST, y lies in the host's memory,
-// behind a slow bus. Workers compute their tiles in ROUNDS then, one each, and a round's results are
-// stored while the next round's weights arrive.
+// At the end each block adds the partial sums of some rows of y. With TO_HOST, y is in host memory,
+// behind a slow bus. Workers then compute their tiles in ROUNDS, one tile each per round, and a
+// round's results are stored while the next round's weights arrive.
 //
-// Which k stands where in an mma does not matter as long as A and B agree, so each thread takes
-// 8 adjacent elements. If K = 8 n + 4, every other row of w begins 8 bytes past a multiple of 16. A
-// tile then has every second column, so that its rows are aligned alike: of some rows the first 4
-// elements are multiplied separately, of the others the last 4.
+// The assignment of k to positions in an mma is arbitrary as long as A and B agree, so a thread
+// takes 8 adjacent elements. If K = 8 n + 4, every other row of w begins 8 bytes after a multiple of
+// 16. A tile then has every second column, so that all its rows are aligned in the same way: of some
+// rows the first 4 elements are multiplied separately, of the others the last 4.
 //
-// Macros: STEP, AHEAD, FLIGHT, SPLIT, PARTS, LOADERS (warps), X_VECTOR (elements of x loaded at once).
+// Macros: STEP, AHEAD, FLIGHT, SPLIT, PARTS, LOADERS (warps), X_VECTOR (elements of x per load).
 
-constexpr int TILE = 8, CHUNK = 8; // elements of 16 bytes
+constexpr int TILE = 8, CHUNK = 8; // elements in 16 bytes
 constexpr bool HALVES = K % CHUNK != 0;
-constexpr int WHOLE = K / CHUNK * CHUNK; // of K: what is copied
+constexpr int WHOLE = K / CHUNK * CHUNK; // the part of K that is copied
 constexpr int PART = ((WHOLE + SPLIT * PARTS - 1) / (SPLIT * PARTS) + 31) / 32 * 32, SLICE = PARTS * PART;
 constexpr bool EVEN = PART % STEP == 0 && WHOLE == SLICE * SPLIT;
 constexpr int STEPS = (PART + STEP - 1) / STEP;
-constexpr int APART = (SLICE + 63) / 64 * 64 + 32; // rows of x: no two of 8 in the same banks
+constexpr int APART = (SLICE + 63) / 64 * 64 + 32; // between rows of x: no two of 8 rows use the same banks
 constexpr int OWN = 16 / SPLIT, CELLS = OWN * TILE; // rows of y that a block finishes, and its part of a tile
 constexpr int STAGE = TILE * STEP;
 
@@ -35,12 +36,13 @@ constexpr int WORKERS = WARPS - LOADERS, ROUND = WORKERS / PARTS; // tiles of a 
 
 #if SPLIT > 1 && __CUDA_ARCH__ >= 900
 #define CLUSTER __cluster_dims__(SPLIT, 1, 1)
-// Sums are what the blocks of a cluster make for each other. A barrier counts the bytes that have come, of each round.
+// Sums exchanges partial sums between the blocks of a cluster. A barrier for each round counts the
+// bytes that have arrived.
 struct Sums {
   static constexpr bool BY_ROUND = ROUNDS > 1;
   uint64_t *barriers;
 
-  // begin is told the bytes of a tile, of all tiles, and those that come besides.
+  // begin gets the bytes of a tile, the number of tiles, and the additional bytes.
   __device__ __forceinline__ void begin(int bytes, int tiles, int besides) const {
     if (threadIdx.x == 0) {
 #pragma unroll
@@ -56,9 +58,9 @@ struct Sums {
     __syncwarp();
     cluster_arrive();
   }
-  // await_blocks returns when all blocks have begun.
+  // await_blocks returns when all blocks have started.
   __device__ __forceinline__ void await_blocks() const { cluster_await(); }
-  // put stores to a place in shared memory of one of the cluster's blocks.
+  // put stores to shared memory of one of the cluster's blocks.
   __device__ __forceinline__ void put(float *p, int block, float v) const { store_async(p, barriers, block, v); } // in the first round
   __device__ __forceinline__ void put(float *p, int block, float v0, float v1, int round) const {
     store_async(p, barriers + (BY_ROUND ? round : 0), block, v0, v1);
@@ -78,20 +80,20 @@ struct Sums {
 };
 #endif
 
-// Tiles are those of a cluster.
+// Tiles are the tiles of a cluster.
 struct Tiles {
   const bf16 *w;
   int first, count, cols;
-  int k; // the first that is the warp's
+  int k; // the first k of this warp
 
   __device__ __forceinline__ static bool odd(int tile) { return HALVES && tile % 2; }
   // col is column j of a tile; it may be beyond the last.
   __device__ __forceinline__ static int col(int tile, int j) { return HALVES ? tile / 2 * 2 * TILE + tile % 2 + 2 * j : tile * TILE + j; }
   __device__ __forceinline__ int tile(int s) const { return first + s / STEPS / MATRICES * ROUND + threadIdx.x / WARP / PARTS; }
-  // place is where a stage has a chunk of a row: no two of 8 rows' in the same banks.
+  // place is the position of a chunk of a row in a stage: no two of 8 rows use the same banks.
   __device__ __forceinline__ static int place(int row, int chunk) { return row * STEP + (chunk ^ row % 2 * 4) * CHUNK; }
 
-  // copy begins to copy step s of the warp's to a stage.
+  // copy starts the copy of the warp's step s to a stage.
   __device__ __forceinline__ void copy(bf16 *stage, int s) const {
     constexpr int CHUNKS = STEP / CHUNK;
     int t = tile(s), at = s % STEPS * STEP;
@@ -105,7 +107,7 @@ struct Tiles {
   }
 };
 
-// load_x is 8 elements of x; of HALVES they are aligned to 8 bytes alone.
+// load_x is 8 elements of x; with HALVES they are only aligned to 8 bytes.
 __device__ __forceinline__ uint4 load_x(const bf16 *p) {
   if (!HALVES) return *(const uint4 *)p;
   uint2 a = *(const uint2 *)p, b = *(const uint2 *)(p + 4);
@@ -124,7 +126,7 @@ struct Cells {
   __device__ __forceinline__ int row(int e) const { return rank * OWN + e % CELLS / TILE; }
   __device__ __forceinline__ int col(int e) const { return Tiles::col(first + e / CELLS, e % TILE); }
   __device__ __forceinline__ bool is(int e) const { return row(e) < rows && col(e) < cols; }
-  // beside is what element e gets besides the products of whole chunks.
+  // beside is what is added to element e besides the products of whole chunks.
   __device__ __forceinline__ float beside(int e) const {
     float sum = z ? z[row(e) * stride_z + col(e)] : 0.f;
     if (HALVES) {
@@ -141,9 +143,9 @@ struct Cells {
 constexpr int THREADS_OF_LOADERS = LOADERS * WARP;
 
 #ifdef NORM
-// load_normed puts x times the norm's gains into h [16 APART], and a block's part of each row's sum of
-// squares into squares. 1 over the root mean square, which differs from row to row, scales the sums at the
-// end. All loads are issued before the first is waited for.
+// load_normed stores x times the norm's gains in h [16 APART], and a block's part of each row's sum
+// of squares in squares. The norm's scale (1 over the root mean square), which differs by row, is
+// applied to the sums at the end. All loads are issued before the first is awaited.
 __device__ __forceinline__ void load_normed(const X_T *x, bf16 *h, const float *gains, float (*squares)[OWN], const Sums &sums, int rank, int rows, int64_t stride_x) {
   constexpr int VECTORS = (SLICE + WARP * 4 - 1) / (WARP * 4), ROWS = (16 + LOADERS - 1) / LOADERS;
   int first = threadIdx.x / WARP - WORKERS, lane = threadIdx.x % WARP, slice = rank * SLICE;
@@ -175,7 +177,7 @@ __device__ __forceinline__ void load_normed(const X_T *x, bf16 *h, const float *
   }
 }
 #else
-// load_plain puts x into h [16 APART]. All loads are issued before the first is waited for.
+// load_plain stores x in h [16 APART]. All loads are issued before the first is awaited.
 __device__ __forceinline__ void load_plain(const bf16 *x, bf16 *h, int slice, int rows, int64_t stride_x) {
   constexpr int MOVES = ((HALVES ? SLICE + 4 : SLICE) + X_VECTOR - 1) / X_VECTOR, OWN_MOVES = (16 * MOVES + THREADS_OF_LOADERS - 1) / THREADS_OF_LOADERS;
   int thread = threadIdx.x - WORKERS * WARP;
@@ -216,10 +218,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) CLUSTER linear_til
   int steps = warp < WORKERS ? max(0, count - warp / PARTS + ROUND - 1) / ROUND * MATRICES * STEPS : 0;
   bf16 *ring = (bf16 *)memory + warp * AHEAD * STAGE, *h = (bf16 *)memory + WORKERS * AHEAD * STAGE;
   float *parts = (float *)(h + 16 * APART); // [SPLIT PARTS][count][MATRICES][OWN][TILE]
-  float *besides = parts + SPLIT * PARTS * MATRICES * CELLS * count; // [count][OWN][TILE], what cells get besides
+  float *besides = parts + SPLIT * PARTS * MATRICES * CELLS * count; // [count][OWN][TILE], additional terms of cells
   __shared__ uint64_t barriers[ROUNDS];
   __shared__ float squares[SPLIT][OWN];
-  __shared__ volatile int x_is_there; // only a hint: workers stop filling their rings
+  __shared__ volatile int x_is_there; // only a hint, upon which workers stop filling their rings
   Sums sums = {barriers};
 #ifdef NORM
   float *gains = besides + count * CELLS; // [SLICE]
@@ -229,7 +231,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) CLUSTER linear_til
 #endif
   Cells cells = {(const bf16 *)x, w, z, rows, cols, first, rank, stride_x, stride_z};
 
-  int issued = 0; // of the warp's steps, also behind the last: a group of copies each
+  int issued = 0; // the warp's issued steps, also beyond the last: each is a group of copies
   if (warp < WORKERS) {
 #pragma unroll
     for (; issued < FLIGHT; issued++) {
@@ -253,7 +255,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) CLUSTER linear_til
     }
 #endif
 #ifdef TAPS
-    // What a convolution needs at the end comes to the second-level cache: of the kernels before this one, none writes tails.
+    // Prefetch what a convolution needs at the end into L2: no preceding kernel writes tails.
     for (int e = thread * TILE; e < count * CELLS; e += THREADS_OF_LOADERS * TILE)
       if (int c = cells.col(e); cells.is(e) && c < channels) {
         prefetch(bias + c);
@@ -267,7 +269,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) CLUSTER linear_til
     wait_for_inputs();
     sums.await_blocks();
 #ifdef NORM
-    asm volatile("bar.sync 1, %0;" ::"n"(THREADS_OF_LOADERS) : "memory"); // gains are there
+    asm volatile("bar.sync 1, %0;" ::"n"(THREADS_OF_LOADERS) : "memory"); // gains are stored
     load_normed(x, h, gains, squares, sums, rank, rows, stride_x);
 #else
     load_plain(x, h, slice, rows, stride_x);
@@ -278,11 +280,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) CLUSTER linear_til
   if (!Sums::BY_ROUND && warp >= WORKERS)
     for (int e = threadIdx.x - WORKERS * WARP; e < count * CELLS; e += THREADS_OF_LOADERS) besides[e] = cells.is(e) ? cells.beside(e) : 0.f;
 
-  // make_cells makes the cells of tiles [from, from + n) of their sums.
+  // make_cells computes the cells of tiles [from, from + n) from their sums.
   auto make_cells = [&](int from, int n) {
     for (int i = threadIdx.x; i < n * CELLS; i += THREADS) {
 #ifdef TO_HOST
-      int e = (from + i % (n * TILE) / TILE) * CELLS + i / (n * TILE) * TILE + i % TILE; // a warp's lie side by side in a row
+      int e = (from + i % (n * TILE) / TILE) * CELLS + i / (n * TILE) * TILE + i % TILE; // a warp's cells are adjacent in a row
 #else
       int e = from * CELLS + i;
 #endif
@@ -301,7 +303,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) CLUSTER linear_til
       if (cells.is(e)) store(y + cells.row(e) * stride_y + cells.col(e), RESULT(cells.row(e), cells.col(e), finish(total[0], total[1], Sums::BY_ROUND ? cells.beside(e) : besides[e])));
     }
   };
-  int round = 0; // the first that is not finished
+  int round = 0; // the first unfinished round
   auto finish_round = [&]() {
     sums.await(round);
     make_cells(round * ROUND, min(ROUND, count - round * ROUND));
@@ -310,7 +312,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) CLUSTER linear_til
 
   float sum[4] = {};
   for (int s = 0, slot = 0, fill = issued % AHEAD, landed = issued - FLIGHT; s < steps; s++, slot = slot + 1 == AHEAD ? 0 : slot + 1) {
-    // As long as it works through what arrived before x, a worker asks for a new stage at every second step.
+    // While a worker processes stages that arrived before x, it requests a new stage only at every
+    // second step.
     if (s >= landed || s % 2 != 0 && issued - s < AHEAD) {
       copy_async_wait<FLIGHT - 1>();
       __syncwarp();
@@ -337,7 +340,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) CLUSTER linear_til
     sums.put(to + row % OWN * TILE, row / OWN, sum[0], sum[1], now);
     sums.put(to + (row + 8) % OWN * TILE, (row + 8) / OWN, sum[2], sum[3], now);
     sum[0] = sum[1] = sum[2] = sum[3] = 0.f;
-    if (Sums::BY_ROUND && m == MATRICES - 1 && now > 0) finish_round(); // the one before: its sums have come
+    if (Sums::BY_ROUND && m == MATRICES - 1 && now > 0) finish_round(); // the previous one: its sums have arrived
   }
   if (Sums::BY_ROUND) {
     while (round * ROUND < count) finish_round();

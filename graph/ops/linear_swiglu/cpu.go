@@ -5,10 +5,10 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// rowsPerTask keeps a task long enough to be worth handing out.
+// rowsPerTask makes a task long enough to be worth scheduling.
 const rowsPerTask = 16
 
-// workspace holds x up^T [B T M], and behind it what a product wants.
+// workspace holds x up^T [B T M], followed by what a product needs.
 func workspace(d graph.Dims, workers int) int {
 	return heldSize(d["B"]*d["T"], d["M"]) + keptWorkspace(d, workers)
 }
@@ -17,16 +17,16 @@ func keptWorkspace(d graph.Dims, workers int) int {
 	return simd.Gemm{M: d["B"] * d["T"], N: d["M"], K: d["K"], TransB: true}.WorkspaceEither(workers)
 }
 
-// backwardWorkspace holds dy [B T M], and behind it what a product wants.
+// backwardWorkspace holds dy [B T M], followed by what a product needs.
 func backwardWorkspace(d graph.Dims, workers int) int {
 	rows := d["B"] * d["T"]
 	return heldSize(rows, d["M"]) + simd.Gemm{M: rows, N: d["M"], K: d["K"]}.WorkspaceEither(workers)
 }
 
-// heldSize is the room of a tensor, in whole cache lines.
+// heldSize is the size of a tensor, in whole cache lines.
 func heldSize(rows, cols int) int { return (rows*cols + 15) / 16 * 16 }
 
-// hold is a tensor of y's size in the workspace, and the rest of that.
+// hold is a tensor of y's size in the workspace, and the rest of the workspace.
 func hold(c *graph.CPUCall, y graph.Buffer) (held graph.Buffer, rest []float32) {
 	size := heldSize(y.Rows, y.Cols)
 	return graph.Buffer{Rows: y.Rows, Cols: y.Cols, Stride: y.Cols, F32: c.Workspace[:size]}, c.Workspace[size:]
@@ -39,7 +39,7 @@ func forward(c *graph.CPUCall) func() {
 
 func keptForward(c *graph.CPUCall) func() { return gated(c, c.Out[1], c.Out[2], c.Workspace) }
 
-// gated makes y of what the products make in g and u; g may be y.
+// gated computes y from the products, which it stores in g and u; g may be y.
 func gated(c *graph.CPUCall, g, u graph.Buffer, workspace []float32) func() {
 	x, y := c.In[0], c.Out[0]
 	product := func(w, to graph.Buffer) func() {

@@ -19,16 +19,17 @@ var source = "#ifdef TILES_CU\n#line 1 \"tiles.cu\"\n" + tilesSource + "#else\n#
 const (
 	// hopper is the compute capability, 9.0, that tiles.cu is for.
 	hopper = 90
-	// The sizes of tiles.cu keep a block's shared memory within Hopper's 227 KiB.
+	// With these sizes of tiles.cu a block's shared memory is within Hopper's 227 KiB.
 	tile, depth, stages = 128, 64, 4
-	// partRows are the rows of 64 columns, a part, that pass through shared memory at a time.
+	// partRows is the number of rows of a part: rows of 64 columns that pass through shared memory
+	// together.
 	partRows = 8
-	// minRows are the rows from which on tiles.cu has work for all multiprocessors.
+	// minRows is the number of rows from which tiles.cu has work for all SMs.
 	minRows = 256
-	// minDepth is the K that has time for what is made of a tile, beside the products of the next;
-	// the gradient takes twice as long.
+	// minDepth is the K from which the epilogue of a tile is hidden by the products of the next
+	// one; the gradient's takes twice as long.
 	minDepth = 8 * depth
-	// maxRows are the rows of which products are made at once without tiles.cu.
+	// maxRows is the largest number of rows that are processed at once without tiles.cu.
 	maxRows = 4096
 )
 
@@ -58,7 +59,7 @@ func backwardLaunches(c *graph.CUDACall) ([]graph.Launch, error) {
 	return backwardRows(c), nil
 }
 
-// fitsTiles reports whether tiles.cu takes the call's operands.
+// fitsTiles reports whether tiles.cu supports the call's operands.
 func fitsTiles(c *graph.CUDACall, least int) bool {
 	for _, list := range [][]graph.DeviceBuffer{c.In, c.Out} {
 		for _, b := range list {
@@ -70,9 +71,9 @@ func fitsTiles(c *graph.CUDACall, least int) bool {
 	return c.Capability == hopper && c.Out[0].Rows >= minRows && c.In[0].Cols >= least
 }
 
-// tiles is a launch of tiles.cu that computes the outputs in tiles of some columns. A kernel takes maps
-// of the products' factors, of other tensors and of the outputs, and the sizes. Each warp has some
-// parts in shared memory, and barriers.
+// tiles returns a launch of tiles.cu that computes the outputs in tiles of cols columns. A kernel
+// takes tensor maps of the products' factors, of other tensors and of the outputs, and the sizes.
+// Each warp has `parts` parts and `barriers` barriers in shared memory.
 func tiles(c *graph.CUDACall, kernel string, cols, parts, barriers int, defines map[string]string, factors []graph.TensorMap, others ...graph.DeviceBuffer) graph.Launch {
 	const group, warps = 8, 8
 	y := c.Out[0]
@@ -82,7 +83,7 @@ func tiles(c *graph.CUDACall, kernel string, cols, parts, barriers int, defines 
 			"STAGES": strconv.Itoa(stages), "GROUP": strconv.Itoa(group)},
 		Grid:  [3]int{2 * min(c.Multiprocessors/2, ceilDiv(y.Rows, 2*tile)*ceilDiv(y.Cols, cols)), 1, 1},
 		Block: [3]int{384, 1, 1},
-		// The stages begin at a multiple of 1024.
+		// The stages are aligned to 1024 bytes.
 		Shared: 1024 + stages*3*tile*depth*2 + warps*parts*partRows*64*2 + 8*(2*stages+warps*barriers),
 	}
 	maps.Copy(l.Defines, defines)
@@ -109,7 +110,8 @@ func backwardTiles(c *graph.CUDACall) graph.Launch {
 	return tiles(c, "linear_swiglu_backward_tiles", 2*tile, 4, 2, map[string]string{"BACKWARD": "1"}, list, c.In[2], c.In[3])
 }
 
-// product is n rows of x, from one on, times w, or its transpose, to the first rows of a tensor.
+// product is n rows of x, starting at first, times w, or its transpose, to the first rows of a
+// tensor.
 func product(x, w graph.DeviceBuffer, transposed bool, first, n int, to graph.DeviceBuffer) graph.Launch {
 	cols := w.Cols
 	if transposed {
@@ -127,19 +129,19 @@ func product(x, w graph.DeviceBuffer, transposed bool, first, n int, to graph.De
 	return graph.Launch{Product: p}
 }
 
-// held is a tensor in the workspace, n elements behind its beginning, of some rows at a time.
+// held is a tensor in the workspace, after n others, with some of the rows at a time.
 func held(c *graph.CUDACall, n int, like graph.DeviceBuffer) graph.DeviceBuffer {
 	like.Rows, like.Stride, like.Pad = min(like.Rows, maxRows), ceilDiv(like.Cols, 16)*16, 0
 	like.Address = c.Workspace + uint64(n*like.Rows*like.Stride*like.DType.Size())
 	return like
 }
 
-// workspaceOf is the bytes of n such tensors [B T M] in float32.
+// workspaceOf is the size of n such tensors [B T M] in float32, in bytes.
 func workspaceOf(n int) func(d graph.Dims) int {
 	return func(d graph.Dims) int { return n * 4 * min(d["B"]*d["T"], maxRows) * ceilDiv(d["M"], 16) * 16 }
 }
 
-// rows are products of some rows at a time and what is made of them.
+// rows are the products of some rows at a time, each followed by the activation.
 func rows(c *graph.CUDACall) []graph.Launch {
 	x, y := c.In[0], c.Out[0]
 	var list []graph.Launch
@@ -173,7 +175,7 @@ func gate(g, u, y graph.DeviceBuffer) graph.Launch {
 	return elementwise("linear_swiglu_gate", y.DType, g, u, y)
 }
 
-// elementwise is a launch of rows.cu, for tensors of the rows and columns of the last one.
+// elementwise is a launch of rows.cu, for tensors with the rows and columns of the last one.
 func elementwise(kernel string, t graph.DType, list ...graph.DeviceBuffer) graph.Launch {
 	last := list[len(list)-1]
 	blocks, threads, across := graph.RowTiles(last.Rows, last.Cols)

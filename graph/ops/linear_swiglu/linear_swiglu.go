@@ -1,4 +1,4 @@
-// Package linear_swiglu is an MLP's products with the gated activation between them, or its
+// Package linear_swiglu is an MLP's products fused with the gated activation between them, and the
 // gradient.
 package linear_swiglu
 
@@ -36,8 +36,8 @@ func SpecOf(kept bool) *graph.Spec {
 	return Spec()
 }
 
-// KeptSpec is Spec that also gives what the products make, for BackwardSpec. A plan runs it in place
-// of two of linear and a swiglu.
+// KeptSpec is Spec that also returns the results of the products, for BackwardSpec. A plan uses it
+// instead of two linear ops and a swiglu.
 func KeptSpec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "linear_swiglu_kept",
@@ -53,7 +53,7 @@ func KeptSpec() *graph.Spec {
 	}
 }
 
-// reference makes y, and gives what both products make of it to keep.
+// reference computes y, and passes the results of both products to keep.
 func reference(in []graph.Array, y graph.Array, keep func(i, m int, g, u float64)) {
 	x, gate, up := in[0], in[1], in[2]
 	for i := range y.Shape.Rows() {
@@ -74,7 +74,7 @@ func dot(a, b []float64) (sum float64) {
 
 func sigmoid(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
 
-// takes leaves small sizes to ops of their own.
+// takes leaves small sizes to separate ops.
 func takes(least int) func(d graph.Dims) bool {
 	return func(d graph.Dims) bool { return d["B"]*d["T"] >= minRows && d["K"] >= least }
 }
@@ -92,7 +92,7 @@ func cost(kept float64) func(d graph.Dims) graph.Cost {
 //	dg = dy * u * (s + g s (1-s))
 //	du = dy * g s
 //
-// A plan runs it in place of a linear_dx and a swiglu_backward.
+// A plan uses it instead of a linear_dx and a swiglu_backward.
 func BackwardSpec() *graph.Spec {
 	return &graph.Spec{
 		Name:      "linear_swiglu_backward",
@@ -118,8 +118,8 @@ func BackwardSpec() *graph.Spec {
 		CPU:       backward,
 		Workspace: backwardWorkspace,
 		CUDA:      &graph.CUDA{Source: source, Launches: backwardLaunches, Workspace: workspaceOf(1)},
-		// Both gradients may be columns of one tensor: of other widths the second one's rows begin at no
-		// multiple of 16 bytes.
+		// Both gradients may be columns of one tensor: with other widths the rows of the second one
+		// would not begin at multiples of 16 bytes.
 		Takes: func(d graph.Dims) bool { return d["M"]%8 == 0 && takes(2*minDepth)(d) },
 		Cost: func(d graph.Dims) graph.Cost {
 			n, m, k := float64(d["B"]*d["T"]), float64(d["M"]), float64(d["K"])
@@ -133,7 +133,7 @@ func Cases() []graph.Case {
 	var list []graph.Case
 	for _, op := range []struct {
 		spec  *graph.Spec
-		depth int // from which on its tiles are made by kernels of their own
+		depth int // from which on tiles.cu computes it
 	}{{Spec(), minDepth}, {KeptSpec(), minDepth}, {BackwardSpec(), 2 * minDepth}} {
 		for _, c := range []graph.Case{
 			{Name: "small", Dims: graph.Dims{"B": 2, "T": 5, "M": 8, "K": 16}},

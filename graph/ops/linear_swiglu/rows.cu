@@ -1,6 +1,7 @@
-// y = silu(gate) * up of what the products made, and the gradient, all in one type: tensors
-// [rows cols] with rows their strides apart. A block takes SHARE elements a thread of one row, and
-// `tiles` blocks make a row. Outputs may be inputs: a thread reads all that it overwrites before.
+// y = silu(gate) * up from the products' results, and the gradient, all in one type: tensors [rows
+// cols] with their own row strides. A block handles SHARE elements per thread of one row, and
+// `tiles` blocks handle a row. Outputs may be inputs: a thread reads everything that it overwrites
+// first.
 
 constexpr int SHARE = 8;
 

@@ -1,24 +1,25 @@
-// Products on Hopper's tensor cores with the activation, or its gradient, where the accumulators
-// are: a pass of their own over what they make would take as long as memory does.
+// Products on Hopper's tensor cores, with the activation or its gradient as an epilogue in
+// registers: a separate pass over their results would take as long as its memory traffic.
 //
-// A cluster of two blocks computes the same WIDE columns of a product, ROWS rows each. Each block
-// copies its own rows of the left operand, and half of the right one for both blocks. One thread of a
-// block begins the copies, DEPTH of K a stage, and two warpgroups multiply, half of the rows each.
-// Outputs are computed from a tile's sums while the next tile is multiplied. The first third of a
-// stage's memory is the left operand, the rest the right one.
+// A cluster of two thread blocks computes the same WIDE columns of a product, ROWS rows each. Each
+// block copies its own rows of the left operand, and half of the right one for both blocks. One
+// thread of a block starts the copies, DEPTH of K per stage, and two warpgroups multiply, half of
+// the rows each. The epilogue of a tile computes outputs from its sums while the next tile is
+// multiplied. The first third of a stage's memory is the left operand, the rest the right one.
 //
-// Macros: ROWS, DEPTH, STAGES, GROUP, and for y KEEP, where gate and up are written too, or
-// BACKWARD.
+// Macros: ROWS, DEPTH, STAGES, GROUP, and in the forward pass KEEP, if gate and up are written,
+// too, or BACKWARD.
 
 constexpr int TILE = ROWS * DEPTH * 2; // bytes
 constexpr int STAGE = 3 * TILE;
 constexpr int WARPGROUP = 128;
 constexpr int WIDE = 2 * ROWS;
-constexpr int SUMS = WIDE / 8; // of a thread, four each
+constexpr int SUMS = WIDE / 8; // per thread, four each
 static_assert(ROWS == 128 && DEPTH == 64, "an instruction takes 64 rows and 256 columns, a box 64 of a row");
 
-// mbarrier_arrive arrives at the barrier of one of the cluster's blocks. It orders nothing beyond
-// the thread's own block, for which a fence of the whole GPU would be waited for.
+// mbarrier_arrive arrives at the barrier of one of the cluster's blocks. It orders no memory
+// accesses of other threads: release semantics would compile to a fence of the whole GPU, and wait
+// for it.
 __device__ __forceinline__ void mbarrier_arrive(uint32_t barrier, int block) {
   asm volatile(
       "{\n.reg .b32 at;\nmapa.shared::cluster.u32 at, %0, %1;\n"
@@ -47,7 +48,8 @@ template <int Count> __device__ __forceinline__ void registers_demand() { asm vo
 #define FOUR(x) "+f"((x)[0]), "+f"((x)[1]), "+f"((x)[2]), "+f"((x)[3])
 #define SIXTEEN(x) FOUR((x)[0]), FOUR((x)[1]), FOUR((x)[2]), FOUR((x)[3])
 
-// d = a b' or d += a b': 64 rows of a and 256 of b, of 16. With Columns b is 16 rows of 256: d = a b.
+// d = a b' or d += a b': 64 rows of a and 256 of b, 16 of K. With Columns b is 16 rows of 256: d =
+// a b.
 template <int Columns> __device__ __forceinline__ void wgmma_64x256(float d[32][4], uint64_t a, uint64_t b, bool add) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %130, 0;\n"
@@ -65,15 +67,16 @@ template <int Columns> __device__ __forceinline__ void wgmma_64x256(float d[32][
       : "l"(a), "l"(b), "r"((int)add), "n"(Columns));
 }
 
-// describe is an operand in shared memory: rows of 128 bytes, swizzled, 8 of them 1024 bytes
-// behind the 8 before. Adding 2 to it moves it by 16 of a row. An operand of 64 columns after
-// another has them `leading` bytes behind each other, and adding 128 moves it by 16 rows.
+// describe is the descriptor of an operand in shared memory: rows of 128 bytes, swizzled, each
+// group of 8 rows 1024 bytes after the previous one. Adding 2 to it advances by 16 elements of a
+// row. If an operand consists of several blocks of 64 columns, these are `leading` bytes apart, and
+// adding 128 advances by 16 rows.
 __device__ __forceinline__ uint64_t describe(uint32_t address, int leading = 16) {
   return (address & 0x3ffff) >> 4 | (uint64_t)(leading >> 4) << 16 | (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
 }
 
-// Work is the tiles of a product, in the order that clusters take them: GROUP pairs of tiles below
-// one another, then those to the right of them, so that what they share is in the cache.
+// Work is the tiles of a product, in the order in which clusters take them: GROUP pairs of tiles
+// below one another, then those to the right of them, so that what they share is in L2.
 struct Work {
   int pairs, across, total, step;
   __device__ __forceinline__ Work(int rows, int cols, int step) : step(step) {
@@ -85,9 +88,8 @@ struct Work {
   }
 };
 
-// A part is 8 rows of 64 columns of a tile. It passes through shared memory, where it is a box of a
-// tensor map: 8 rows of 128 bytes, swizzled. A warp has 16 rows of a tile; the first 8 are in its
-// even parts.
+// A part is 8 rows of 64 columns of a tile. It passes through shared memory as a box of a tensor map:
+// 8 rows of 128 bytes, swizzled. A warp has 16 rows of a tile; the first 8 are in its even parts.
 constexpr int PART = 8 * 64 * 2; // bytes
 constexpr int WARPS = 2 * WARPGROUP / WARP;
 
@@ -98,14 +100,14 @@ __device__ __forceinline__ uint32_t load_pair(uint32_t from) {
 }
 __device__ __forceinline__ void store_pair(uint32_t to, uint32_t pair) { asm volatile("st.shared.b32 [%0], %1;" ::"r"(to), "r"(pair) : "memory"); }
 
-// stored makes what a warp has stored in shared memory visible to copies that its lanes begin.
+// stored makes a warp's stores to shared memory visible to copies that its lanes start.
 __device__ __forceinline__ void stored() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   __syncwarp();
 }
-// copy_part_out begins to copy a part to column c and row r of a matrix. parts_out ends a group of
-// copies. Later, await_parts_read waits until the thread's groups have read shared memory, and
-// await_parts_out until they are complete.
+// copy_part_out starts the copy of a part to column c and row r of a matrix. parts_out commits a
+// group of copies. Later, await_parts_read waits until the thread's groups have read shared memory,
+// and await_parts_out until they are complete.
 __device__ __forceinline__ void copy_part_out(uint32_t from, const TensorMap *to, int c, int r) {
   asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [%0, {%2, %3}], [%1];" ::"l"(to), "r"(from), "r"(c), "r"(r) : "memory");
 }
@@ -116,13 +118,14 @@ __device__ __forceinline__ void await_parts_out() { asm volatile("cp.async.bulk.
 __device__ __forceinline__ float low(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ __forceinline__ float high(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 
-// Lane is a lane's place in a part: two channels of each of the 8 octets of one row, as in the
+// Lane is a lane's position in a part: two channels of each of the 8 octets of one row, as in the
 // accumulators.
 struct Lane {
   int index;
   __device__ __forceinline__ Lane() : index(threadIdx.x % WARP) {}
   __device__ __forceinline__ bool first() const { return index == 0; }
-  // pair is the offset of its two channels of an octet. The 32 lanes' offsets are in different banks.
+  // pair is the offset of its two channels of an octet. The offsets of the 32 lanes are in different
+  // banks.
   __device__ __forceinline__ uint32_t pair(int octet) const { return index / 4 * 128 + ((index / 4 ^ octet) << 4) + index % 4 * 4; }
 };
 
@@ -133,10 +136,10 @@ struct Spot {
   __device__ __forceinline__ int col_of(int part) const { return col + part / 2 * 64; }
 };
 
-// multiply_tiles computes a product's tiles. copy begins the copies of a stage. made takes a tile's
-// sums, and computes Made::PARTS parts from them, spread evenly over the products of the next tile, so
-// that memory is busy all the time. It has Made::SHARED bytes of shared memory, a multiple of 1024, and
-// Made::BARRIERS barriers.
+// multiply_tiles computes a product's tiles. copy starts the copies of a stage. made is the epilogue:
+// made.take receives a tile's sums, and made.put computes one of Made::PARTS parts from them, spread
+// evenly over the products of the next tile, so that memory is busy all the time. It has
+// Made::SHARED bytes of shared memory, a multiple of 1024, and Made::BARRIERS barriers.
 template <int Columns, typename Copy, typename Made>
 __device__ __forceinline__ void multiply_tiles(Work work, int k, Copy copy, Made made) {
   extern __shared__ char memory[];
@@ -187,7 +190,7 @@ __device__ __forceinline__ void multiply_tiles(Work work, int k, Copy copy, Made
       for (int c = 0; c < DEPTH / 16; c++) wgmma_64x256<Columns>(d, a + 2 * c, b + (Columns ? 128 : 2) * c, add || c > 0);
       wgmma_commit();
     };
-    // The products before are done, while the last ones go on.
+    // The previous step's products are done, while the last ones continue.
     auto advance = [&](bool first) {
       wgmma_wait<1>();
       if (!first) release(before);
@@ -218,17 +221,17 @@ __device__ __forceinline__ void multiply_tiles(Work work, int k, Copy copy, Made
     for (int p = 0; p < Made::PARTS; p++) made.put(p, true);
     await_parts_out();
   }
-  cluster_sync(); // a block stays while the other may arrive at its barriers
+  cluster_sync(); // a block stays resident while the other may arrive at its barriers
 }
 
 #ifndef BACKWARD
-// gated makes two channels of y, as swiglu does.
+// gated computes two channels of y, as swiglu does.
 __device__ __forceinline__ uint32_t gated(uint32_t gate, uint32_t up) {
   return pack_bf16(swiglu_of(low(gate), low(up)), swiglu_of(high(gate), high(up)));
 }
 
-// Activation holds the products of a tile, rounded: half of the columns are gate's, the other half
-// up's. A warp has room for one part of each output.
+// Activation holds the rounded products of a tile: half of the columns are gate's, the other half
+// up's. A warp has shared memory for one part of each output.
 struct Activation {
 #ifdef KEEP
   static constexpr int OUTPUTS = 3;
@@ -238,7 +241,7 @@ struct Activation {
 #endif
   static constexpr int PARTS = 2 * ROWS / 64, SHARED = WARPS * OUTPUTS * PART, BARRIERS = 0;
   const TensorMap *y;
-  Spot spot, next; // of this tile and of the one that is being multiplied
+  Spot spot, next; // of this tile, and of the one being multiplied
   Lane lane;
   uint32_t part;
   uint32_t gate[PARTS][8], up[PARTS][8];
@@ -278,8 +281,8 @@ struct Activation {
   }
 };
 
-// linear_swiglu_tiles: y [rows cols] of x [rows k], gate and up [cols k]. One block copies the rows of
-// gate, the other those of up.
+// linear_swiglu_tiles: y [rows cols] of x [rows k], gate and up [cols k]. One block copies the rows
+// of gate, the other those of up.
 extern "C" __global__ void __attribute__((cluster_dims(2, 1, 1))) __launch_bounds__(3 * WARPGROUP, 1)
 linear_swiglu_tiles(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap gate, const __grid_constant__ TensorMap up,
                     const __grid_constant__ TensorMap y,
@@ -296,22 +299,22 @@ linear_swiglu_tiles(const __grid_constant__ TensorMap x, const __grid_constant__
 #ifdef KEEP
   made.kept_gate = &kept_gate, made.kept_up = &kept_up;
 #endif
-  made.spot = Spot{rows, cols}; // of no tile yet: copies to outside of the matrix do nothing
+  made.spot = Spot{rows, cols}; // no tile yet: copies to outside of the matrix do nothing
   multiply_tiles<0>(Work(rows, cols, ROWS), k, copy, made);
 }
 #else
-// Slope holds the gradient of y of a tile, rounded, which swiglu_backward reads. A warp has room for
-// two parts of gate and up: gradients replace one of them while the next one arrives.
+// Slope holds a tile of the gradient of y, rounded as in swiglu_backward. A warp has shared memory
+// for two parts of gate and up: gradients replace one of them while the next one arrives.
 struct Slope {
   static constexpr int PARTS = 2 * WIDE / 64, SLOTS = 2, SLOT = 2 * PART, SHARED = WARPS * SLOTS * SLOT, BARRIERS = WARPS * SLOTS;
   const TensorMap *gate, *up, *dgate, *dup;
-  Spot spot, next; // of this tile, and of the one that is being multiplied
+  Spot spot, next; // of this tile, and of the one being multiplied
   Lane lane;
   uint32_t slots, barriers;
   int phase;
   uint32_t dy[PARTS][8];
 
-  // request begins the copies of a part of gate and up.
+  // request starts the copies of a part of gate and up.
   __device__ __forceinline__ void request(Spot from, int p) {
     uint32_t slot = slots + p % SLOTS * SLOT, barrier = barriers + p % SLOTS * 8;
     int r = from.row_of(p), c = from.col_of(p);
@@ -333,7 +336,7 @@ struct Slope {
   __device__ __forceinline__ void put(int p, bool last) {
     uint32_t slot = slots + p % SLOTS * SLOT;
     if (lane.first()) {
-      await_parts_read(); // of the part before, whose slot the next one takes
+      await_parts_read(); // of the previous part, whose slot the next one uses
       if (p + 1 < PARTS)
         request(spot, p + 1);
       else if (!last)
@@ -372,7 +375,7 @@ linear_swiglu_backward_tiles(const __grid_constant__ TensorMap dz, const __grid_
   };
   Slope made;
   made.gate = &gate, made.up = &up, made.dgate = &dgate, made.dup = &dup;
-  made.spot = Spot{rows, cols}; // of no tile yet: copies from outside of the matrix give zeros, copies to it do nothing
+  made.spot = Spot{rows, cols}; // no tile yet: copies from outside of the matrix give zeros, copies to it do nothing
   multiply_tiles<1>(Work(rows, cols, WIDE), k, copy, made);
 }
 #endif

@@ -1,8 +1,9 @@
 #define UNROLL 4 // tokens
 
-// selective_scan_backward_ends: what each piece of all segments but the first sends back to the
-// states before it when nothing comes from after it, and how much of what comes from there it
-// passes on: ends and decays [B][segments PIECES][N][C]. Grid: rows, slices, pieces.
+// selective_scan_backward_ends computes, for each piece of all segments but the first, the gradient
+// that it sends back to the states before it when none comes from after it (ends), and the factor
+// by which it passes on a gradient from after it (decays), both [B][segments PIECES][N][C]. Grid:
+// rows, slices, pieces.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_ENDS)
 selective_scan_backward_ends(const DT_T *dt, const float *dt_bias, const float *a_log, const C_T *c, const Z_T *z,
                              const DY_T *dy, const int *documents, float *ends, float *decays, int length,

@@ -1,6 +1,6 @@
-// selective_scan_chain: for each of `size` states of each row of the batch, with
-// x = first (zero where null), and over `count` of the pieces in order, the last one first where
-// backwards: ends, x = x, ends + decays * x. ends and decays are [B][pieces][size].
+// selective_scan_chain computes, for each of `size` states of each row of the batch, with x = first
+// (null means zero) and over `count` of the pieces in order (from the last one if backwards): ends,
+// x = x, ends + decays * x. ends and decays are [B][pieces][size].
 extern "C" __global__ void selective_scan_chain(float *ends, const float *decays, const float *first, int pieces, int count,
                                                 int size, int backwards) {
   int i = blockIdx.x * blockDim.x + threadIdx.x;

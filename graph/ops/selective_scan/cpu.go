@@ -5,10 +5,10 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// A task is one row of the batch and a slice of the channels, through all tokens.
-// Slices are cut for 16 workers on a single row, within bounds: each has its own
-// part of dBm and dCm, which narrow slices make large beside the work, and wide ones
-// leave workers idle.
+// A task is one row of the batch and one slice of the channels, over all tokens. Slices are sized
+// so that a single row makes work for 16 workers, within bounds: each slice has its own partial dBm
+// and dCm, which are large relative to the work when slices are narrow, while wide slices leave
+// workers idle.
 const (
 	wantSlices = 16
 	minSlice   = 32
@@ -16,7 +16,7 @@ const (
 	lanes      = 16
 )
 
-// slicing is how the channels are cut. It depends on their number alone, so that
+// slicing is how the channels are cut into slices. It depends only on the number of channels, so
 // sums over channels don't depend on the number of workers or on the batch.
 type slicing struct{ channels, width, n int }
 
@@ -28,8 +28,8 @@ func newSlicing(channels int) slicing {
 
 func (s slicing) of(i int) (c0, c1 int) { return i * s.width, min((i+1)*s.width, s.channels) }
 
-// workspace hands out parts of a call's scratch. The workers' parts come first:
-// their sizes keep to whole cache lines.
+// workspace hands out parts of a call's scratch memory. The per-worker parts come first: their
+// sizes are multiples of a cache line.
 type workspace struct{ free []float32 }
 
 func (w *workspace) take(n int) []float32 {
@@ -59,7 +59,7 @@ func decayRates(a []float32, aLog graph.Buffer, cut slicing, slice int) {
 	}
 }
 
-// scanArgs are the operands of row b that both passes have, given A [N C].
+// scanArgs returns the operands of batch row b that both passes share, given A [N C].
 func scanArgs(c *graph.CPUCall, gated bool, b int, a []float32) simd.ScanArgs {
 	tokens := c.Dims["T"]
 	args := simd.ScanArgs{
@@ -74,7 +74,7 @@ func scanArgs(c *graph.CPUCall, gated bool, b int, a []float32) simd.ScanArgs {
 	return args
 }
 
-// rowOf is row b of the batch.
+// rowOf returns row b of the batch.
 func rowOf(x graph.Buffer, b, tokens int) simd.Rows {
 	return simd.Rows{Data: x.F32[b*tokens*x.Stride:], Stride: x.Stride}
 }

@@ -5,8 +5,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// backwardWorkspace is the workers' scratch, A, each row's part of the parameters'
-// gradients, and each slice's part of dBm and dCm.
+// backwardWorkspace has room for the workers' scratch, A, each row's partial parameter gradients,
+// and each slice's partial dBm and dCm.
 func backwardWorkspace(d graph.Dims, workers int) int {
 	cut, size := newSlicing(d["C"]), d["N"]*d["C"]
 	return workers*simd.ScanBackwardScratch(cut.width, d["N"]) + size +
@@ -34,7 +34,7 @@ type backwardKernel struct {
 	args    []simd.ScanArgs
 	grads   []simd.ScanGrads // of row b and slice s at [b*cut.n+s]
 	scratch [][]float32
-	// dbm and dcm are the slices' parts, each [B T N].
+	// dbm and dcm are the slices' partial sums, each [B T N].
 	dbm, dcm [][]float32
 	out      []graph.Buffer
 }
@@ -74,7 +74,7 @@ func bindBackward(c *graph.CPUCall, gated bool) *backwardKernel {
 	return k
 }
 
-// scan computes one row and slice: its part of each sum starts from zero.
+// scan computes one row and slice. Its partial sums start from zero.
 func (k *backwardKernel) scan(i, worker int) {
 	a, g := &k.args[i/k.cut.n], &k.grads[i]
 	c0, c1 := k.cut.of(i % k.cut.n)
@@ -88,8 +88,8 @@ func (k *backwardKernel) scan(i, worker int) {
 	simd.ScanBackward(a, g, c0, c1, k.scratch[worker])
 }
 
-// sumRows adds up the rows' parts of the parameters' gradients, in order, for one
-// slice. Since A = -exp(A_log), dA_log is A dA.
+// sumRows adds up the rows' partial parameter gradients, in order, for one slice. Since A =
+// -exp(A_log), dA_log is A dA.
 func (k *backwardKernel) sumRows(i, _ int) {
 	ddtBias, daLog, dd := k.out[2].F32, k.out[3], k.out[6].F32
 	c0, c1 := k.cut.of(i)
@@ -111,20 +111,19 @@ func (k *backwardKernel) sumRows(i, _ int) {
 	}
 }
 
-// blockTokens is how many tokens' dBm and dCm a task adds up.
+// blockTokens is the number of tokens whose dBm and dCm one task sums.
 const blockTokens = 64
 
 func (k *backwardKernel) blocks() int { return (k.out[4].Rows + blockTokens - 1) / blockTokens }
 
-// sumSlices adds up the slices' parts of dBm and dCm, in order, for one block of
-// tokens.
+// sumSlices adds up the slices' partial dBm and dCm, in order, for one block of tokens.
 func (k *backwardKernel) sumSlices(i, _ int) {
 	from, to := i*blockTokens, min((i+1)*blockTokens, k.out[4].Rows)
 	sumParts(k.out[4], k.dbm, from, to)
 	sumParts(k.out[5], k.dcm, from, to)
 }
 
-// sumParts sets rows [from, to) of dst to the sum of the parts', which it uses up.
+// sumParts sets rows [from, to) of dst to the sum of the parts. It overwrites parts[0].
 func sumParts(dst graph.Buffer, parts [][]float32, from, to int) {
 	sum := parts[0][from*dst.Cols : to*dst.Cols]
 	for _, p := range parts[1:] {

@@ -29,8 +29,8 @@ func forwardCarry(gated bool) func(*graph.CPUCall) func() {
 	}
 }
 
-// bindForward is the kernel of both forms. states adds to the operands of row b
-// what becomes of its states.
+// bindForward makes the kernel of both forms. states sets, in the operands of row b, where the
+// row's states go.
 func bindForward(c *graph.CPUCall, gated bool, states func(a *simd.ScanArgs, b int)) func() {
 	cut := newSlicing(c.Dims["C"])
 	w := workspace{c.Workspace}

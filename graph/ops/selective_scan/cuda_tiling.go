@@ -7,21 +7,22 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// tiling is how a pass cuts its work: what a thread, a block and the grid have.
+// tiling is how a pass divides its work among threads, blocks and the grid.
 type tiling struct {
-	per, lanes       int // states of a channel a thread, and threads a channel
-	tile, channels   int // channels a thread, and a block
-	resident         int // blocks wanted on a multiprocessor
-	slices           int // of the channels
-	segments, length int // of the chunks, and how many one has
-	pieces           int // of a segment, when its end is found
+	per, lanes       int // states of a channel per thread, and threads per channel
+	tile, channels   int // channels per thread, and per block
+	resident         int // blocks wanted per SM
+	slices           int // number of slices of the channels
+	segments, length int // segments of the chunks, and chunks per segment
+	pieces           int // pieces per segment while computing its end states
 }
 
-// mostPieces of a segment keep a GPU busy with what its end takes, which is little a token.
+// mostPieces bounds the pieces of a segment. Computing the end states takes little work per token,
+// and this many pieces keep a GPU busy.
 const mostPieces = 4
 
-// over is the tiling t of the sizes d, with `threads` threads wanted on a multiprocessor and a row
-// in one segment.
+// over returns tiling t for the sizes d, with `threads` threads wanted per SM and each row in one
+// segment.
 func (t tiling) over(d graph.Dims, threads int) tiling {
 	t.resident = max(threads/t.threads(), 1)
 	t.slices = ceilDiv(d["C"], t.channels)
@@ -29,8 +30,8 @@ func (t tiling) over(d graph.Dims, threads int) tiling {
 	return t
 }
 
-// cut cuts a row into so many segments that there are at most about `wanted` blocks. It depends
-// on the sizes alone, so that sums do too.
+// cut splits a row into segments, as many as keep the grid at no more than about `wanted` blocks.
+// It depends only on the sizes, so the order of sums does too.
 func (t tiling) cut(d graph.Dims, wanted int) tiling {
 	const shortest = 4 // chunks of a segment
 	chunks := ceilDiv(d["T"], simd.ScanChunk)
@@ -42,19 +43,19 @@ func (t tiling) cut(d graph.Dims, wanted int) tiling {
 	return t
 }
 
-// fullest is how many channels of rows the fullest of an H100's multiprocessors has.
+// fullest is the largest number of channels (over all rows) that any of an H100's SMs gets.
 func (t tiling) fullest(d graph.Dims) int {
 	const processors = 132
 	return ceilDiv(t.slices*d["B"], processors) * t.channels
 }
 
-// forwardTiling has 4 states of 2 channels a thread where it can, so that one wave of
-// blocks holds the channels of a large batch. Segments cost each exp twice: where there are few
-// channels a thread has one, and only where they are still too few for a GPU are rows cut. One
-// channel a thread takes a tenth more time, and is worth that where smaller blocks fill the
-// multiprocessors more evenly.
+// forwardTiling gives each thread 4 states of 2 channels where possible, so that one wave of blocks
+// covers the channels of a large batch. Segments compute each exp twice. Where there are few
+// channels, a thread therefore takes only one, and rows are cut only where that still makes too few
+// blocks to fill a GPU. One channel per thread takes 10% more time; it is worth that where smaller
+// blocks balance the SMs better.
 func forwardTiling(d graph.Dims) tiling {
-	const threads, more, wanted, few = 512, 768, 1056, 256 // blocks of 128 threads are few, of one or two warps wanted
+	const threads, more, wanted, few = 512, 768, 1056, 256 // fewer than 256 blocks of 128 threads are too few; of blocks of one or two warps, 1056 are wanted
 	per := 4
 	if d["N"] > 32 {
 		per = 8
@@ -76,11 +77,12 @@ func forwardTiling(d graph.Dims) tiling {
 	return t.over(d, threads).cut(d, wanted)
 }
 
-// mostStates of a channel are what the backward pass has registers for.
+// mostStates is the number of states per channel that the backward pass has registers for.
 const mostStates = 64
 
-// backwardTiling keeps a block's shared memory below 99 KB, of up to 16 states three blocks'
-// below 227 KB, and its registers below the 168 of 384 threads.
+// backwardTiling keeps a block's shared memory below 99 KB, three blocks' shared memory below 227
+// KB (up to 16 states), and its registers per thread below the 168 that 384 threads per SM can
+// have.
 func backwardTiling(d graph.Dims) tiling {
 	t, threads := tiling{per: 4, lanes: 4, tile: 2, channels: 64}, 384
 	switch n := d["N"]; {
@@ -92,7 +94,7 @@ func backwardTiling(d graph.Dims) tiling {
 	return t.over(d, threads).cut(d, 396)
 }
 
-// lanesFor is the power of 2 of threads that hold n states, per each.
+// lanesFor returns the number of threads, a power of 2, that hold n states with `per` states each.
 func lanesFor(n, per int) int {
 	lanes := 1
 	for lanes*per < n {
@@ -103,8 +105,8 @@ func lanesFor(n, per int) int {
 
 func (t tiling) threads() int { return t.channels / t.tile * t.lanes }
 
-// residentEnds is how many blocks of a kernel that finds ends are wanted on a multiprocessor:
-// more than of the others, where registers suffice.
+// residentEnds is the number of blocks per SM wanted for a kernel that computes segment ends: more
+// than for the other kernels, where registers suffice.
 func (t tiling) residentEnds() int {
 	const threads = 768
 	if t.per > 4 {
@@ -113,7 +115,7 @@ func (t tiling) residentEnds() int {
 	return max(threads/t.threads(), t.resident)
 }
 
-// group is the tokens whose states the backward pass has in registers at once.
+// group is the number of tokens whose states the backward pass holds in registers at once.
 func (t tiling) group() int {
 	if t.per > 4 {
 		return 2
@@ -121,38 +123,39 @@ func (t tiling) group() int {
 	return 4
 }
 
-// sharedBytes is what a block of the backward pass keeps: four numbers of each token and
-// channel, the states before each group, Bm, Cm, the bias and the skip.
+// sharedBytes is the shared memory of a backward block: four numbers per token and channel, the
+// states before each group, Bm, Cm, the bias and the skip.
 func (t tiling) sharedBytes() int {
 	const chunk = simd.ScanChunk
 	row := t.channels + t.channels/8 + 2
 	return 4 * (4*chunk*row + chunk/t.group()*t.threads()*t.tile*t.per + 2*chunk*t.lanes*t.per + 16 + 2*t.channels)
 }
 
-// mixedKernel reports whether the backward pass is backward_mixed.cu, which takes the shapes that
-// models are trained with.
+// mixedKernel reports whether the backward pass uses backward_mixed.cu, which handles the shapes
+// that models are trained with.
 func mixedKernel(d graph.Dims, macros map[string]string) bool {
 	return d["N"] == 16 && d["C"]%64 == 0 && macros["WIDE"] != "" && macros["WIDE_BC"] != "" &&
 		macros["B_T"] == graph.BFloat16.CType() && macros["C_T"] == graph.BFloat16.CType()
 }
 
-// mixedSharedBytes is what a block of that kernel keeps: bias and skip, Bm and Cm as factors, the
-// states before each group, eight numbers of each token and two channels, and four sums a thread.
-// Three blocks fill the 228 KB of a multiprocessor.
+// mixedSharedBytes is the shared memory of a block of that kernel: bias and skip, Bm and Cm as MMA
+// operands, the states before each group, eight numbers per token and pair of channels, and four
+// sums per thread. Three blocks fill the 228 KB of an SM.
 const mixedSharedBytes = 4 * (2*64 + simd.ScanChunk*(2*2*9+2*2*4) + simd.ScanChunk/4*128*8 + 8*simd.ScanChunk*(64/2+2) + 4*128)
 
-// launch is a kernel over all rows and slices, and so many segments.
+// launch launches a kernel over all rows, slices and `segments` segments.
 func (t tiling) launch(kernel string, macros map[string]string, d graph.Dims, segments int, args ...any) graph.Launch {
 	return graph.Launch{Kernel: kernel, Defines: macros,
 		Grid: [3]int{d["B"], t.slices, segments}, Block: [3]int{t.threads(), 1, 1}, Args: args}
 }
 
-// ends is the kernel that finds what each piece of some segments ends with.
+// ends launches the kernel that computes the end states of each piece, for all segments but one.
 func (t tiling) ends(kernel string, macros map[string]string, d graph.Dims, args ...any) graph.Launch {
 	return t.launch(kernel, macros, d, (t.segments-1)*t.pieces, args...)
 }
 
-// chain is the kernel that makes of the pieces' ends what each begins with.
+// chain launches the kernel that turns the pieces' end states into the states at the start of each
+// piece.
 func (t tiling) chain(macros map[string]string, d graph.Dims, ends, decays, first uint64, backwards int32) graph.Launch {
 	const threads = 128
 	size := d["N"] * d["C"]
@@ -161,7 +164,7 @@ func (t tiling) chain(macros map[string]string, d graph.Dims, ends, decays, firs
 		Args: []any{ends, decays, first, int32(t.segments * t.pieces), int32((t.segments-1)*t.pieces + 1), int32(size), backwards}}
 }
 
-// edgeBytes is the size of the states at the pieces' ends; none where there is one segment.
+// edgeBytes is the size of the states at the ends of the pieces: 0 with one segment.
 func (t tiling) edgeBytes(d graph.Dims) int {
 	if t.segments == 1 {
 		return 0
@@ -169,8 +172,8 @@ func (t tiling) edgeBytes(d graph.Dims) int {
 	return 4 * d["B"] * t.segments * t.pieces * d["N"] * d["C"]
 }
 
-// macros are the source's, given all operands' types, those [B T C] and those [B T N], and the
-// files that are wanted of it.
+// macros returns the macros of the source, given the types of all operands, the operands [B T C]
+// and those [B T N], and the files to enable.
 func (t tiling) macros(d graph.Dims, f form, types map[string]graph.DeviceBuffer, octets, states []graph.DeviceBuffer, files ...string) map[string]string {
 	m := map[string]string{"N": strconv.Itoa(d["N"]), "CHUNK": strconv.Itoa(simd.ScanChunk), "PER": strconv.Itoa(t.per),
 		"LANES": strconv.Itoa(t.lanes), "TILE": strconv.Itoa(t.tile), "CHANNELS": strconv.Itoa(t.channels), "RESIDENT": strconv.Itoa(t.resident),
@@ -193,8 +196,8 @@ func (t tiling) macros(d graph.Dims, f form, types map[string]graph.DeviceBuffer
 	return m
 }
 
-// vectors reports whether the rows of all buffers can be moved n elements, or 16 bytes,
-// at a time.
+// vectors reports whether the rows of all buffers can be accessed n elements, or 16 bytes, at a
+// time.
 func vectors(n int, buffers []graph.DeviceBuffer) bool {
 	for _, b := range buffers {
 		size := b.DType.Size()

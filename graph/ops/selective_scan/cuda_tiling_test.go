@@ -6,8 +6,8 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// TestForwardTiling: blocks are small where large ones would leave multiprocessors with less to do than others, or
-// are too few, and rows are cut only where small ones are too few, too.
+// TestForwardTiling: blocks are small where large ones would balance the SMs worse or would be too
+// few, and rows are cut only where small blocks are too few as well.
 func TestForwardTiling(t *testing.T) {
 	for _, c := range []struct {
 		rows, channels  int

@@ -8,10 +8,11 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// mostProjected is the R up to which projectedSpec has kernels.
+// mostProjected is the largest R that projectedSpec has kernels for.
 const mostProjected = 512
 
-// projectedSpec is CarrySpec of one token of each row, of which it makes the time steps itself: dt = r dt_proj^T.
+// projectedSpec is CarrySpec for one token per row. It computes the time steps itself: dt = r
+// dt_proj^T.
 func projectedSpec(gated bool) *graph.Spec {
 	s := CarrySpec(gated)
 	plain := *s
@@ -76,7 +77,7 @@ func projectedSpec(gated bool) *graph.Spec {
 	return s
 }
 
-// projection is dt's product, without its leading dimensions.
+// projection is the product that computes dt, without its leading dimensions.
 func projection(d graph.Dims) simd.Gemm {
 	return simd.Gemm{M: d["B"], N: d["C"], K: d["R"], TransB: true}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// operands are the inputs that all forms have. z is empty when not gated.
+// operands are the inputs that all forms share. z is empty without a gate.
 type operands struct{ u, dt, dtBias, aLog, bm, cm, d, z graph.Array }
 
 func operandsOf(gated bool, in []graph.Array) operands {
@@ -18,8 +18,8 @@ func operandsOf(gated bool, in []graph.Array) operands {
 	return x
 }
 
-// forwardReference scans from the states h [B N C] and leaves the last ones there.
-// saved, unless empty, gets the states before each chunk.
+// forwardReference scans from the states h [B N C] and leaves the final states there. saved, unless
+// empty, receives the states before each chunk.
 func forwardReference(d graph.Dims, x operands, h, y, saved graph.Array) {
 	tokens, channels, states := d["T"], d["C"], d["N"]
 	for b := range d["B"] {
@@ -41,8 +41,8 @@ func forwardReference(d graph.Dims, x operands, h, y, saved graph.Array) {
 	}
 }
 
-// step takes channel c of row i of [B T] from the states before to after, both
-// [N C], and returns what the gate multiplies.
+// step advances channel c of row i of [B T] from the states `before` to the states `after`, both [N
+// C], and returns the value that the gate multiplies.
 func (x operands) step(i, c int, before, after []float64) float64 {
 	u, delta, channels := x.u.Row(i)[c], softplus(x.dt.Row(i)[c]+x.dtBias.Data[c]), x.u.Shape.Cols()
 	y := x.d.Data[c] * u
@@ -54,8 +54,8 @@ func (x operands) step(i, c int, before, after []float64) float64 {
 	return y
 }
 
-// backwardReference is the chain rule through step, from the last token to the
-// first. in ends in h and dy; out is in the signature's order.
+// backwardReference applies the chain rule to step, from the last token to the first. The last two
+// of `in` are h and dy; out is in the signature's order.
 func backwardReference(d graph.Dims, x operands, in, out []graph.Array) {
 	saved, dy := in[len(in)-2], in[len(in)-1]
 	du, ddt, ddtBias, daLog, dbm, dcm, dd := out[0], out[1], out[2], out[3], out[4], out[5], out[6]
@@ -75,7 +75,7 @@ func backwardReference(d graph.Dims, x operands, in, out []graph.Array) {
 				y[t*channels+c] = x.step(b*tokens+t, c, h, next)
 			}
 		}
-		dh := make([]float64, size) // what later tokens send back to the states after t
+		dh := make([]float64, size) // the gradient that later tokens send back to the states after t
 		for t := tokens - 1; t >= 0; t-- {
 			i := b*tokens + t
 			for c := range channels {

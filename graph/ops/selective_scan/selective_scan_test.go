@@ -15,7 +15,7 @@ import (
 
 func TestSelectiveScan(t *testing.T) { optest.Run(t, selective_scan.Cases()) }
 
-// text is a drawn text, its weights, and what the one-shot form makes of it.
+// text is a random sequence, its weights, and the output of the one-shot form.
 type text struct {
 	dims graph.Dims
 	in   []graph.Array
@@ -35,7 +35,7 @@ func newText(t *testing.T, gated bool, dims graph.Dims) text {
 	return text{dims, in, y}
 }
 
-// piece is tokens [from, to) of an activation, and a parameter whole.
+// piece returns tokens [from, to) of an activation, or a whole parameter.
 func (x text) piece(a graph.Array, from, to int) graph.Array {
 	if len(a.Shape) != 3 {
 		return a
@@ -62,7 +62,7 @@ func TestPiecesGiveTheWholeText(t *testing.T) {
 		h := graph.NewArray(graph.Shape{2, 5, 37})
 		h32 := optest.Buffer(h)
 		from := 0
-		for _, n := range []int{1, 2, 31, 1, 32, 36} { // within, up to and over a chunk
+		for _, n := range []int{1, 2, 31, 1, 32, 36} { // within, up to and across a chunk
 			r, err := selective_scan.CarrySpec(gated).ResolveDims(graph.Dims{"B": 2, "T": n, "C": 37, "N": 5})
 			if err != nil {
 				t.Fatal(err)
@@ -109,7 +109,7 @@ func TestApplyCarriesTheStates(t *testing.T) {
 		}
 		p := optest.Load(t, plan)
 		y := optest.Buffer(graph.NewArray(graph.Shape{2, piece, 6}))
-		for range 2 { // the second text begins with zeros again
+		for range 2 { // the second sequence starts from zeros again
 			for from := 0; from < 2*piece; from += piece {
 				for i, a := range x.pieces(from, from+piece) {
 					if err := p.WriteFloats(fmt.Sprint(i), optest.Buffer(a).F32); err != nil {
@@ -131,7 +131,7 @@ func TestApplyCarriesTheStates(t *testing.T) {
 	}
 }
 
-// TestGradientInPlace gives du the buffer of dy, as a plan may.
+// TestGradientInPlace gives du the same buffer as dy, as a plan may.
 func TestGradientInPlace(t *testing.T) {
 	for _, gated := range []bool{true, false} {
 		x := newText(t, gated, graph.Dims{"B": 2, "T": 70, "C": 75, "N": 5})
@@ -161,7 +161,7 @@ func TestGradientInPlace(t *testing.T) {
 	}
 }
 
-// backwardStep is the op's own step in the backward pass of a plan.
+// backwardStep returns the op's backward step from a plan.
 func backwardStep(t *testing.T, x text, gated bool) graph.Step {
 	t.Helper()
 	b := graph.NewBuilder(add.Spec)

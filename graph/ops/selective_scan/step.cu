@@ -1,8 +1,8 @@
-// One token of each row, as in decoding: a warp has 32 channels, and each of a block's GROUPS
-// warps a part of their states.
-// Macros: N, GROUPS, a divisor of it, GATED and the types, as in forward.cu. Grid: channels, rows.
-// With RANK the kernel makes dt itself, of r [rows RANK] and w [channels RANK]: LANES of a warp
-// take a channel, WIDTH elements at a time.
+// One token of each row, as in decoding. A warp handles 32 channels; each of a block's GROUPS warps
+// handles a part of their states.
+// Macros: N; GROUPS, a divisor of N; GATED and the types, as in forward.cu. Grid: channels, rows.
+// With RANK the kernel computes dt itself, from r [rows RANK] and w [channels RANK]: LANES lanes of
+// a warp share a channel, WIDTH elements at a time.
 #ifdef RANK
 #define PROJECTION , const R_T *r, const W_T *w, int64_t r_stride, int64_t w_stride
 #else
@@ -21,7 +21,7 @@ selective_scan_step(const U_T *u, const DT_T *dt, const float *dt_bias, const fl
 #pragma unroll
   for (int n = 0; n < OWN; n++) rate[n] = own ? expf(a_log[(int64_t)i * N + first + n]) : 0.f;
   float bias = own ? dt_bias[i] : 0.f, skip = own ? d[i] : 0.f;
-  // Of the kernels before this one, none writes the states.
+  // No preceding kernel writes the states.
   state += (row * N + first) * channels + i;
 #pragma unroll
   for (int n = 0; n < OWN; n++) before[n] = own ? state[(int64_t)n * channels] : 0.f;

@@ -1,7 +1,7 @@
-// Sums over threads, of the backward pass. Its LANES is 4.
+// Sums across threads, for the backward pass. LANES is 4.
 
-// mma_16x8x8: D += A B, tf32 with float accumulators, one warp (PTX mma.m16n8k8). Of the
-// factors the low 13 bits don't count.
+// mma_16x8x8: D += A B, tf32 with float accumulators, one warp (PTX mma.m16n8k8). The low 13 bits
+// of the operands are ignored.
 __device__ __forceinline__ void mma_16x8x8(float d[4], const float a[4], const float b[2]) {
   asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
@@ -9,18 +9,18 @@ __device__ __forceinline__ void mma_16x8x8(float d[4], const float a[4], const f
         "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
 }
 
-// sum_over_lanes is the sum of what a channel's lanes have.
+// sum_over_lanes sums x over a channel's lanes.
 __device__ __forceinline__ float sum_over_lanes(float x) {
   x += __shfl_xor_sync(FULL, x, 1);
   return x + __shfl_xor_sync(FULL, x, 2);
 }
 
-// Sums over a channel's states, for each channel c of the thread's: of token i of the group,
-// they are wanted in the lanes of part i. In mixed precision the tensor cores add them up:
-// of each factor 11 bits count.
+// Sums over a channel's states, for each of the thread's channels c. The sum of token i of the
+// group is needed in the lanes of part i. In mixed precision the tensor cores compute the sums,
+// with 11 significant bits per operand.
 
-// sum_products is the sum of x, states of token i, times a row of Bm (matrix 1) or Cm (0).
-// weights are what the lane multiplies: of token lane/8, Bm where lane/4 is odd and else Cm.
+// sum_products computes the sum of x, states of token i, times a row of Bm (matrix 1) or Cm (0).
+// weights is the lane's right operand: of token lane/8, Bm if lane/4 is odd, otherwise Cm.
 __device__ __forceinline__ void sum_products(float sums[TILE], const float x[TILE][PER], const float row[PER],
                                              const float weights[PER], int i, int matrix, int part) {
 #ifdef FAST
@@ -45,10 +45,10 @@ __device__ __forceinline__ void sum_products(float sums[TILE], const float x[TIL
 #endif
 }
 
-// sum_lanes is the sum of what the lanes have of tokens i and i+1, pair[0] and pair[1].
+// sum_lanes sums the lanes' values for tokens i and i+1, pair[0] and pair[1].
 __device__ __forceinline__ void sum_lanes(float sums[TILE], const float pair[2][TILE], int i, int lane) {
 #ifdef FAST
-  // A product with ones in the columns of the tokens.
+  // A product with ones in the columns of these tokens.
   float a[4] = {pair[0][0], pair[0][TILE - 1], pair[1][0], pair[1][TILE - 1]}, d[4] = {};
   float to[2] = {lane / 8 == i ? 1.f : 0.f, lane / 8 == i + 1 ? 1.f : 0.f};
   mma_16x8x8(d, a, to);
@@ -65,11 +65,11 @@ __device__ __forceinline__ void sum_lanes(float sums[TILE], const float pair[2][
 #endif
 }
 
-// column_sums adds x over the warp's columns, which have the same states of other channels.
-// Round r gives each lane one of 32 sums: with q = 2r + lane/16, of x[4q + lane%4] of the lanes
-// of part lane%16/4. room is 256 floats of the warp's.
+// column_sums adds x over the warp's columns, which hold the same states of different channels.
+// Round r gives each lane one of 32 sums: with q = 2r + lane/16, the sum of x[4q + lane%4] over the
+// lanes of part lane%16/4. room is 256 floats per warp.
 __device__ __forceinline__ void column_sums(float *room, const float x[2 * PER], float sums[PER / 4], int lane) {
-  // The upper lanes take columns in another order, so that no banks meet.
+  // The upper lanes read the columns in a different order to avoid bank conflicts.
   const float *even = room + lane / 16 * 144 + lane % 16, *odd = room + lane / 16 * 112 + lane % 16;
 #pragma unroll
   for (int r = 0; r < PER / 4; r++) {

@@ -1,13 +1,12 @@
-// Attention of the tokens at positions pos, pos + 1, ... of each row's text, pos [B],
-// to the ring of the last slots keys and values, token of position p in slot p % slots, and to themselves.
-// A query's keys are cut into `splits` parts, so that decoding, which has few
-// queries, keeps the GPU busy: a warp of the grid takes one part of one query of one
-// head.
+// Attention of the tokens at positions pos, pos + 1, ... of each row's sequence, pos [B], to a ring
+// of the last `slots` keys and values (the token at position p is in slot p % slots) and to
+// themselves. A query's keys are cut into `splits` parts, so that decoding, which has few queries,
+// keeps the GPU busy: each warp of the grid handles one part of one query of one head.
 
-// PART is the floats of a part's result: its greatest score, sum and o.
+// PART is the number of floats in a part's result: its maximum logit, its sum of weights, and o.
 constexpr int PART = D + 2;
 #ifndef JOINERS
-#define JOINERS 1 // of launches without attention_carry_join
+#define JOINERS 1 // for launches without attention_carry_join
 #endif
 
 extern "C" __global__ void __launch_bounds__(WARPS *WARP)
@@ -20,7 +19,7 @@ attention_carry_parts(const Q_T *q, const K_T *k, const V_T *v, const KEY_T *key
   int part = i % splits, h = i / splits % heads, t = i / splits / heads % tokens;
   int64_t row = i / splits / heads, text = row - t, ring = row / tokens * slots;
 
-  // Positions [from, to) are this part's; those below pos are in the ring.
+  // This part has positions [from, to); those below pos are in the ring.
   int start = pos[row / tokens], first = max(0, start + t - slots + 1);
   int size = (start + t + 1 - first + splits - 1) / splits;
   int from = first + min((int64_t)part * size, (int64_t)start + t + 1 - first), to = min(start + t + 1, from + size);
@@ -30,7 +29,7 @@ attention_carry_parts(const Q_T *q, const K_T *k, const V_T *v, const KEY_T *key
   Head<const KEY_T> keys(key, stride_key, ring, h / group);
   Head<const VALUE_T> values(value, stride_value, ring, h / group);
   int j = from;
-  while (j < min(to, start)) { // at most twice: up to the ring's end, and from its start
+  while (j < min(to, start)) { // at most two iterations: up to the ring's end, and from its start
     int slot = j % slots, n = min(min(to, start) - j, slots - slot);
     s.attend(keys, values, slot, n);
     j += n;
@@ -46,19 +45,20 @@ attention_carry_parts(const Q_T *q, const K_T *k, const V_T *v, const KEY_T *key
   }
 }
 
-// attention_carry_join puts a query's parts together, in an order that depends on their number
-// alone: a block has one query of one head, and each of its JOINERS warps some of the parts. A
-// text that is longer than a cache without a window gives NaN: a kernel can't refuse.
+// attention_carry_join combines a query's parts, in an order that depends only on their number. A
+// block handles one query of one head, and each of its JOINERS warps some of the parts. A sequence
+// longer than the cache, without a window, gives NaN, since a kernel can't report an error.
 extern "C" __global__ void __launch_bounds__(JOINERS *WARP)
 attention_carry_join(const float *parts, const int *pos, O_T *o, int tokens, int slots, int heads, int splits, int windowed,
                      int64_t stride_o) {
-  constexpr int OWN = 4; // parts of a warp whose loads overlap
+  constexpr int OWN = 4; // parts per warp whose loads overlap
   begin_early();
   int64_t i = blockIdx.x;
   int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP, used = 0;
   parts += i * splits * PART;
 
-  // Every warp looks at all parts' greatest scores; behind the last that has keys are others without.
+  // Every warp reads the maximum logits of all parts. All parts after the last one that has keys
+  // are empty.
   float greatest = -INF;
   for (int p0 = 0; p0 < splits; p0 += WARP) {
     float most = p0 + lane < splits ? parts[(p0 + lane) * PART] : -INF;
@@ -81,7 +81,7 @@ attention_carry_join(const float *parts, const int *pos, O_T *o, int tokens, int
     }
 #pragma unroll
     for (int k = 0; k < OWN; k++) {
-      float weight = expf(most[k] - greatest); // 0 of a part without keys
+      float weight = expf(most[k] - greatest); // 0 for a part without keys
       sum += weight * part_sum[k];
 #pragma unroll
       for (int n = 0; n < SHARE; n++) x[n] += weight * part[k][n];
@@ -105,8 +105,8 @@ attention_carry_join(const float *parts, const int *pos, O_T *o, int tokens, int
   Head<O_T>(o, stride_o, i / heads, i % heads).put(0, x, fits ? 1.f / sum : INF - INF);
 }
 
-// attention_carry_keep writes the last kept tokens' keys and values to the ring. A
-// block takes one token. Without pos all texts begin at 0.
+// attention_carry_keep writes the keys and values of the last `kept` tokens to the ring, one token
+// per block. Without pos all sequences start at 0.
 extern "C" __global__ void __launch_bounds__(128)
 attention_carry_keep(const K_T *k, const V_T *v, KEY_T *key, VALUE_T *value, const int *pos, int tokens, int slots, int kept,
                      int cols, int64_t stride_k, int64_t stride_v, int64_t stride_key, int64_t stride_value) {
@@ -119,8 +119,8 @@ attention_carry_keep(const K_T *k, const V_T *v, KEY_T *key, VALUE_T *value, con
   }
 }
 
-// line_up copies 8 channels of a slot of the ring, and those of the call's tokens that belong in the same slot, to the
-// line. start is the text's position.
+// line_up copies 8 channels of a slot of the ring, and of those of the call's tokens that belong in
+// the same slot, to the line. start is the sequence's position.
 __device__ __forceinline__ void line_up(const bf16 *own, bf16 *ring, bf16 *line, int start, int tokens, int slot, int slots, int cols,
                                         int64_t stride_own, int64_t stride_ring) {
   int at = (slot - start % slots + slots) % slots;
@@ -135,8 +135,9 @@ __device__ __forceinline__ void line_up(const bf16 *own, bf16 *ring, bf16 *line,
   if (at < tokens) *(uint4 *)ring = x;
 }
 
-// attention_carry_line copies the ring's keys and values, in the order of positions, and then the call's own, to lines of
-// slots + tokens a row, with zeros where the text had not begun. It also updates the ring.
+// attention_carry_line copies the ring's keys and values, in the order of positions, and then the
+// call's own, to lines of slots + tokens per row, with zeros before the start of the sequence. It
+// also updates the ring.
 extern "C" __global__ void __launch_bounds__(256)
 attention_carry_line(const bf16 *k, const bf16 *v, bf16 *key, bf16 *value, const int *pos, bf16 *line_key, bf16 *line_value, int rows, int tokens,
                      int slots, int cols, int64_t stride_k, int64_t stride_v, int64_t stride_key, int64_t stride_value) {

@@ -12,8 +12,8 @@ func Cases() []graph.Case {
 		{Name: "window", Spec: Spec(mha(2, 8, 4)), Dims: graph.Dims{"B": 2, "T": 11}},
 		{Name: "odd", Spec: Spec(Config{6, 3, 5, 7}), Dims: graph.Dims{"B": 1, "T": 23}},
 		{Name: "two tokens", Spec: Spec(mha(1, 3, 0)), Dims: graph.Dims{"B": 1, "T": 2}},
-		// A token that sees itself alone has no gradient in q and k: one channel and
-		// powers of two leave no rounding error, which has no scale to be measured by.
+		// A token that sees only itself has no gradient in q and k. With one channel and powers of
+		// two there is no rounding error, which would have no scale to be compared with.
 		{Name: "one token", Spec: Spec(mha(2, 1, 0)), Dims: graph.Dims{"B": 2, "T": 1}, Fill: powers},
 		{Name: "self only", Spec: Spec(mha(2, 1, 1)), Dims: graph.Dims{"B": 1, "T": 5}, Fill: powers},
 		{Name: "window beyond T", Spec: Spec(mha(1, 8, 100)), Dims: graph.Dims{"B": 1, "T": 6}},
@@ -29,7 +29,7 @@ func Cases() []graph.Case {
 		{Name: "blocks", Spec: Spec(mha(1, 4, 0)), Dims: graph.Dims{"B": 1, "T": queryBlock + keyStep + 1}},
 		{Name: "window over blocks", Spec: Spec(mha(1, 4, queryBlock+2)), Dims: graph.Dims{"B": 1, "T": 2*queryBlock + 3}},
 		{Name: "window within a block", Spec: Spec(Config{2, 1, 4, keyStep - 3}), Dims: graph.Dims{"B": 1, "T": queryBlock + keyStep + 1}},
-		// Heads of 128, which have kernels of their own on some GPUs.
+		// Heads of width 128, for which some GPUs have separate kernels.
 		{Name: "wide over tiles", Spec: Spec(Config{2, 1, 128, 150}), Dims: graph.Dims{"B": 1, "T": 333}},
 		{Name: "wide documents", Spec: SpecByDocument(Config{2, 1, 128, 150}), Dims: graph.Dims{"B": 1, "T": 333},
 			Fill: map[string]graph.Fill{"start": graph.DocumentStarts(250)}},
@@ -56,7 +56,7 @@ func Cases() []graph.Case {
 		{Name: "cache", Spec: KeepSpec(mha(1, 8, 0)), Dims: graph.Dims{"B": 2, "T": slotsPerTask + 3, "W": 2 * slotsPerTask}},
 		{Name: "texts of their own", Spec: CarrySpec(mha(2, 8, 6)), Dims: graph.Dims{"B": 5, "T": 2, "W": 6}, Fill: within(0, 12)},
 		{Name: "caches of their own", Spec: CarrySpec(mha(2, 8, 0)), Dims: graph.Dims{"B": 4, "T": 5, "W": 20}, Fill: within(0, 16)},
-		// Heads of 64 and 128, whose caches have kernels of their own on GPUs.
+		// Heads of width 64 and 128, whose caches have separate kernels on GPUs.
 		{Name: "wide decode", Spec: CarrySpec(Config{8, 2, 64, 600}), Dims: graph.Dims{"B": 2, "T": 1, "W": 600}, Fill: within(0, 1300)},
 		{Name: "wide decode, few keys", Spec: CarrySpec(Config{2, 1, 128, 300}), Dims: graph.Dims{"B": 3, "T": 1, "W": 300}, Fill: within(0, 90)},
 		{Name: "wide chunk", Spec: CarrySpec(Config{4, 2, 64, 100}), Dims: graph.Dims{"B": 1, "T": 150, "W": 100}, Fill: at(1234)},
@@ -83,13 +83,13 @@ func Cases() []graph.Case {
 	}
 }
 
-// within fills the texts' positions with those of [low, high).
+// within fills the positions of the sequences with integers from [low, high).
 func within(low, high int) map[string]graph.Fill {
 	return map[string]graph.Fill{"pos": graph.Integers(low, high)}
 }
 
-// RotaryCases are those of RotarySpec and RotaryCarrySpec, with rotations of heads of each width, of whole texts and from
-// a position on.
+// RotaryCases are the cases of RotarySpec and RotaryCarrySpec: rotations of heads of each width,
+// for whole sequences and from a given position on.
 func RotaryCases(rotation, carry func(headDim int) Rotation) []graph.Case {
 	spec := func(c Config) *graph.Spec { return RotarySpec(c, rotation(c.HeadDim)) }
 	token := func(c Config) *graph.Spec { return RotaryCarrySpec(c, carry(c.HeadDim)) }

@@ -16,7 +16,8 @@ func (c Config) carryCUDA() *graph.CUDA {
 			}
 			return c.carryRows(call), nil
 		},
-		// Of each part its greatest score, its sum of weights and its o; or a ticket and the lines of keys and values.
+		// Per part: the maximum logit, the sum of weights, and o. Or: a ticket and the lines of keys
+		// and values.
 		Workspace: func(d graph.Dims) int {
 			parts := parts(d)
 			if _, ok := carryTilings[d["D"]]; ok {
@@ -31,14 +32,14 @@ func (c Config) carryCUDA() *graph.CUDA {
 	}
 }
 
-// parts is how many parts a query's keys are cut into: enough for decoding to have
-// some thousand warps, none shorter than 32 keys where the ring is full.
+// parts returns the number of parts that a query's keys are cut into: enough for a decode step to
+// have a few thousand warps, but no part shorter than 32 keys when the ring is full.
 func parts(d graph.Dims) int {
 	const warps = 4096
 	return max(1, min(ceil(warps, d["B"]*d["T"]*d["H"]), d["W"]/32))
 }
 
-// carriesOnTiles reports whether tiles_carry.cu can take a call.
+// carriesOnTiles reports whether tiles_carry.cu can handle a call.
 func (c Config) carriesOnTiles(call *graph.CUDACall) bool {
 	operands := append(append([]graph.DeviceBuffer{}, call.In[:5]...), call.Out[0])
 	_, ok := carryTilings[c.HeadDim]
@@ -59,7 +60,7 @@ func (c Config) carryRows(call *graph.CUDACall) []graph.Launch {
 	})
 }
 
-// early lets a single token's kernels begin early.
+// early lets the kernels of a decode step (one token) start early.
 func early(d graph.Dims, list []graph.Launch) []graph.Launch {
 	for i := range list {
 		list[i].Early = d["T"] == 1
@@ -67,11 +68,11 @@ func early(d graph.Dims, list []graph.Launch) []graph.Launch {
 	return list
 }
 
-// carryTilings are by the width of heads.
+// carryTilings are indexed by head width.
 var carryTilings = map[int]tiling{64: {4, 2, 64, 4, 2}, 128: {4, 2, 32, 4, 2}, 256: {4, 1, 32, 4, 2}}
 
-// carryTiling is how tiles_carry.cu cuts up its work: a warp alone where all queries of a
-// key head fit in its tile, as in decoding.
+// carryTiling is the tiling of tiles_carry.cu: a block is a single warp where all queries of a key
+// head fit in the warp's tile, as in decoding.
 func carryTiling(d graph.Dims) tiling {
 	t := carryTilings[d["D"]]
 	if d["T"]*(d["H"]/d["K"]) <= 16 {
@@ -80,14 +81,15 @@ func carryTiling(d graph.Dims) tiling {
 	return t
 }
 
-// tileParts is how many parts keys are cut into, for a GPU to have a few blocks a
-// multiprocessor, all of them at once, none shorter than a step where the ring is full.
+// tileParts returns the number of parts that keys are cut into, so that a GPU has a few blocks per
+// SM, all resident at once, and no part is shorter than a step when the ring is full.
 func tileParts(d graph.Dims, t tiling) int {
 	blocks := ceil(d["T"]*(d["H"]/d["K"]), 16*t.rowTiles*t.warps) * d["K"] * d["B"]
 	return max(1, min(132*t.blocks/blocks, d["W"]/t.step))
 }
 
-// carryTiles has the base of the angles by which q and k of a single token turn first, 0 for none.
+// carryTiles launches the tile kernels. base is the base of the rotation that is applied first to q
+// and k of a single token; 0 means none.
 func (c Config) carryTiles(call *graph.CUDACall, base float64) []graph.Launch {
 	q, k, v, key, value, position, o := call.In[0], call.In[1], call.In[2], call.In[3], call.In[4], call.In[5], call.Out[0]
 	d := call.Dims
@@ -117,10 +119,10 @@ func (c Config) carryTiles(call *graph.CUDACall, base float64) []graph.Launch {
 	return early(d, list)
 }
 
-// joinLaunch puts together the n parts of each query.
+// joinLaunch combines the n parts of each query.
 func (c Config) joinLaunch(call *graph.CUDACall, n int) graph.Launch {
 	d, o := call.Dims, call.Out[0]
-	joiners := 1 // few queries leave warps to share their parts
+	joiners := 1 // with few queries there are warps to spare to share their parts
 	if d["T"] == 1 {
 		joiners = min(16, ceil(n, 4))
 	}
@@ -136,10 +138,10 @@ func (c Config) joinLaunch(call *graph.CUDACall, n int) graph.Launch {
 	}
 }
 
-// windowed is 1 where keys are those of a window.
+// windowed is 1 if there is a window.
 func (c Config) windowed() int32 { return int32(min(c.Window, 1)) }
 
-// keepLaunch writes the last keys and values to the ring; position 0 is none.
+// keepLaunch writes the last keys and values to the ring. A position of 0 means no positions.
 func (c Config) keepLaunch(call *graph.CUDACall, k, v, key, value graph.DeviceBuffer, position uint64) graph.Launch {
 	d := call.Dims
 	kept := min(d["T"], d["W"])

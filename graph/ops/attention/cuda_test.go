@@ -7,8 +7,7 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// call is an op with device buffers of one type that nothing lies in. pad widens the
-// rows.
+// call is an op with device buffers of one type that contain nothing. pad widens the rows.
 func call(t *testing.T, s *graph.Spec, dims graph.Dims, dtype graph.DType, pad int) *graph.CUDACall {
 	t.Helper()
 	r, err := s.ResolveDims(dims)
@@ -31,7 +30,7 @@ func call(t *testing.T, s *graph.Spec, dims graph.Dims, dtype graph.DType, pad i
 	return c
 }
 
-// TestCUDAKernels: tensor cores take what they can, and rows.cu the rest.
+// TestCUDAKernels: tensor-core kernels are used wherever possible, rows.cu otherwise.
 func TestCUDAKernels(t *testing.T) {
 	tiles := []string{"attention_tiles", "attention_delta", "attention_dkv_tiles", "attention_dq_tiles"}
 	warpgroups := []string{"attention_begin", "attention_warpgroups", "attention_delta", "attention_backward_warpgroups", "attention_dq_round"}
@@ -72,7 +71,7 @@ func TestCUDAKernels(t *testing.T) {
 				}
 				for _, l := range launches {
 					got = append(got, l.Kernel)
-					limit := 99 << 10 // of the GPUs with the least
+					limit := 99 << 10 // of the GPUs with the least shared memory
 					if c.capability == 90 {
 						limit = 227 << 10
 					}
@@ -88,7 +87,7 @@ func TestCUDAKernels(t *testing.T) {
 	}
 }
 
-// TestCUDADocuments: the forms by document launch the same kernels, which get the starts.
+// TestCUDADocuments: the by-document forms launch the same kernels and pass them the starts.
 func TestCUDADocuments(t *testing.T) {
 	narrow, wide, dims := Config{Heads: 4, KVHeads: 2, HeadDim: 128, Window: 100}, Config{Heads: 4, KVHeads: 2, HeadDim: 256}, graph.Dims{"B": 2, "T": 300}
 	for _, capability := range []int{80, 90} {
@@ -121,10 +120,10 @@ func TestCUDADocuments(t *testing.T) {
 	}
 }
 
-// TestTilings: the kernels' own demands on the tables' sizes.
+// TestTilings checks the constraints that the kernels place on the sizes in the tables.
 func TestTilings(t *testing.T) {
 	check := func(kernel string, headDim int, s tiling) {
-		rows := 32 * s.warps / (headDim / 8) // that a block copies at once
+		rows := 32 * s.warps / (headDim / 8) // rows that a block copies at once
 		if s.step%16 != 0 || s.step%rows != 0 {
 			t.Errorf("%s, head width %d: a block copies %d rows at once, which don't divide a step of %d", kernel, headDim, rows, s.step)
 		}
@@ -139,7 +138,7 @@ func TestTilings(t *testing.T) {
 	}
 }
 
-// TestSums: batches of pairs have all of them and no more room than there is, or one pair each.
+// TestSums: the batches cover all pairs and fit in the available space, or have one pair each.
 func TestSums(t *testing.T) {
 	for _, c := range []struct {
 		dims                   graph.Dims
@@ -161,7 +160,7 @@ func TestSums(t *testing.T) {
 	}
 }
 
-// TestGradientParts: few key heads that many queries share are cut up, many are not.
+// TestGradientParts: a few key heads shared by many queries are cut up, many key heads are not.
 func TestGradientParts(t *testing.T) {
 	for _, c := range []struct {
 		dims graph.Dims
@@ -195,7 +194,7 @@ func TestParts(t *testing.T) {
 	}
 }
 
-// TestToken: one token of each row has a kernel of its own, but with long caches where heads are many or few.
+// TestToken: a decode step uses token.cu, except with long caches and many or few heads.
 func TestToken(t *testing.T) {
 	const multiprocessors, most = 132, 227 << 10
 	for _, c := range []struct {

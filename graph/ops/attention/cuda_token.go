@@ -7,25 +7,26 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// tokenTiling is how token.cu cuts up its work.
+// tokenTiling is how token.cu divides its work.
 type tokenTiling struct {
 	parts  int // blocks that share a head's keys
-	warps  int // of a block
-	step   int // slots that a warp takes in at a time
-	stages int // steps of a warp that are on their way
+	warps  int // per block
+	step   int // slots that a warp processes at a time
+	stages int // steps in flight per warp
 }
 
-// tokenTilings are by the width of heads: a block has 64 KB on its way.
+// tokenTilings are indexed by head width: a block has 64 KB of loads in flight.
 var tokenTilings = map[int]tokenTiling{64: {1, 4, 32, 2}, 128: {1, 4, 16, 2}, 256: {1, 2, 16, 2}}
 
-// tokenTilingOf gives all blocks a place at once, unless heads are very many, and reports whether token.cu is the faster
-// kernel. It is not for long caches if the heads of all rows are few, or more than the multiprocessors.
+// tokenTilingOf returns a tiling with which all blocks are resident at once, unless there are very
+// many heads, and reports whether token.cu is the faster kernel. It is not for long caches if all
+// rows together have few key heads, or more than there are SMs.
 func tokenTilingOf(d graph.Dims, multiprocessors int) (tokenTiling, bool) {
 	const most, few, short = 8, 64, 8192
 	t, heads := tokenTilings[d["D"]], d["B"]*d["K"]
 	if heads > multiprocessors {
-		// A multiprocessor has room for three blocks with 64 KB. If there are more they run in turns, and shorter ones keep
-		// all multiprocessors busy to the end.
+		// An SM has room for three blocks with 64 KB. If there are more, they run in several waves,
+		// and shorter blocks keep all SMs busy to the end.
 		t.parts = 2
 		if heads*t.parts > 3*multiprocessors {
 			t.parts = 4
@@ -33,7 +34,7 @@ func tokenTilingOf(d graph.Dims, multiprocessors int) (tokenTiling, bool) {
 		return t, d["W"] <= short
 	}
 	if d["W"] <= short {
-		// Small blocks begin beside the last ones of the kernel before.
+		// Small blocks can start while the last blocks of the previous kernel still run.
 		for t.parts < most && heads*t.parts <= 2*multiprocessors {
 			t.parts *= 2
 		}
@@ -45,8 +46,8 @@ func tokenTilingOf(d graph.Dims, multiprocessors int) (tokenTiling, bool) {
 	for t.parts < most && heads*t.parts*11 < multiprocessors*10 {
 		t.parts *= 2
 	}
-	// Clusters of two find a place on every multiprocessor of which each has room for one block, which then has
-	// 192 KB on its way; larger ones don't.
+	// With one block per SM, each with 192 KB of loads in flight, clusters of two can occupy every
+	// SM; larger clusters can't.
 	if t.parts == 2 && heads*t.parts <= multiprocessors {
 		t.warps, t.stages = 2*t.warps, 3
 		if t.shared(d) > 224<<10 {
@@ -56,12 +57,12 @@ func tokenTilingOf(d graph.Dims, multiprocessors int) (tokenTiling, bool) {
 	return t, heads*t.parts >= few
 }
 
-// shared is the bytes of the queries, of the steps on their way, and of the parts of results.
+// shared is the number of bytes of the queries, the steps in flight, and the partial results.
 func (t tokenTiling) shared(d graph.Dims) int {
 	return 2*d["D"]*(16+t.warps*t.stages*2*t.step) + 4*(d["D"]+8)*t.parts*t.warps*ceil(d["H"]/d["K"], t.parts)
 }
 
-// token is the launch of token.cu, of calls that it is for.
+// token returns the launch of token.cu, for the calls that it supports.
 func (c Config) token(call *graph.CUDACall, base float64) (graph.Launch, bool) {
 	q, k, v, key, value, position, o := call.In[0], call.In[1], call.In[2], call.In[3], call.In[4], call.In[5], call.Out[0]
 	d, group := call.Dims, c.Heads/c.KVHeads
@@ -86,7 +87,7 @@ func (c Config) token(call *graph.CUDACall, base float64) (graph.Launch, bool) {
 	}, true
 }
 
-// turning adds to a kernel's macros those of turning.cu, where base is not 0.
+// turning adds the macros of turning.cu to a kernel's macros if base is not 0.
 func turning(macros map[string]string, base float64) map[string]string {
 	if base > 0 {
 		macros["ROTARY"], macros[macro("turning")] = "1", "1"

@@ -6,33 +6,34 @@ import (
 	"github.com/sambatrain/sambatrain/graph"
 )
 
-// hopper is the compute capability, 9.0, of the GPUs that have products of warpgroups.
+// hopper is the compute capability, 9.0, of the GPUs that have warpgroup products (wgmma).
 const hopper = 90
 
-// The sizes of wgmma_forward.cu and wgmma_backward.cu keep a block's shared memory within Hopper's 227 KiB, as do those
-// of wgmma_gradient.cu.
+// The sizes of wgmma_forward.cu and wgmma_backward.cu, like those of wgmma_gradient.cu, keep a
+// block's shared memory within Hopper's 227 KiB.
 const (
 	forwardStages   = 2    // steps of keys, and of values, in shared memory
 	backwardWarps   = 12   // 8 multiply, the others copy
-	backwardKeys    = 128  // of a block
-	backwardTile    = 8192 // elements of dq that it makes at a time
+	backwardKeys    = 128  // per block
+	backwardTile    = 8192 // elements of dq per tile
 	backwardThreads = 32 * backwardWarps
 )
 
-// warpgroupTiling is how the forward kernel cuts up its work.
+// warpgroupTiling is how the forward kernel divides its work.
 type warpgroupTiling struct {
-	groups    int // warpgroups that multiply, 64 queries each
-	step      int // keys that are taken in at a time
-	registers int // of a thread that multiplies
+	groups    int // warpgroups that multiply, with 64 queries each
+	step      int // keys processed at a time
+	registers int // registers per multiplying thread
 }
 
-// forwardWarpgroupTiling is by the width of heads.
+// forwardWarpgroupTiling is indexed by head width.
 var forwardWarpgroupTiling = map[int]warpgroupTiling{64: {3, 128, 160}, 128: {2, 128, 232}, 256: {2, 64, 232}}
 
-// backwardStages are, by the width of heads, how many steps of queries the backward kernel has in shared memory.
+// backwardStages is, by head width, the number of query steps that the backward kernel has in
+// shared memory.
 var backwardStages = map[int]int{64: 2, 128: 3}
 
-// backwardStep is how many queries the backward kernel takes in at a time.
+// backwardStep returns the number of queries that the backward kernel processes at a time.
 func backwardStep(headDim int) int { return backwardTile / headDim }
 
 func (c Config) warpgroupMacros(file string, warps, step int) map[string]string {
@@ -73,13 +74,14 @@ func (c Config) attendWarpgroups(call *graph.CUDACall, k, v, lse graph.DeviceBuf
 	}}
 }
 
-// fewestCarried is the tokens of a row from which on warpgroups are faster for texts that continue: on an H100
-// a call of Samba 1.7B with 512 tokens takes 5.34 ms with them and 5.74 without, one with 128 tokens 3.79 and 3.72.
+// fewestCarried is the number of tokens per row from which warpgroups are faster for sequences that
+// continue: on an H100 a call of Samba 1.7B with 512 tokens takes 5.34 ms with them and 5.74 without,
+// one with 128 tokens 3.79 and 3.72.
 const fewestCarried = 256
 
-// carryWarpgroups is attention_carry for many tokens of each row. With a window, a first kernel copies the ring and the
-// call's keys and values to the workspace in the order of positions (the line), and updates the ring. Without one, the
-// new keys and values are written to the cache first.
+// carryWarpgroups is attention_carry for many tokens per row. With a window, a first kernel copies
+// the ring and the call's keys and values to the workspace in the order of positions (the line), and
+// updates the ring. Without a window, the new keys and values are first written to the cache.
 func (c Config) carryWarpgroups(call *graph.CUDACall) []graph.Launch {
 	k, v, key, value, position, d := call.In[1], call.In[2], call.In[3], call.In[4], call.In[5].Address, call.Dims
 	var list []graph.Launch
@@ -100,10 +102,10 @@ func (c Config) carryWarpgroups(call *graph.CUDACall) []graph.Launch {
 	return list
 }
 
-// lineStart is the offset of the line in the workspace, behind the ticket.
+// lineStart is the offset of the lines in the workspace, after the ticket.
 const lineStart = 128
 
-// lineBytes is the size of the line of keys, and of that of values.
+// lineBytes is the size of the line of keys, and that of the line of values.
 func lineBytes(d graph.Dims) int { return 2 * d["B"] * (d["W"] + d["T"]) * d["K"] * d["D"] }
 
 // lineLaunch copies keys and values to their lines and updates the ring.
@@ -121,14 +123,15 @@ func (c Config) lineLaunch(call *graph.CUDACall, lineKey, lineValue uint64) grap
 	}
 }
 
-// sums are the tiles of dq that blocks add to, in the workspace: of all pairs of a row and a key/value head, or of as
-// many as have room, one batch of pairs after another. Behind them are the counts that blocks share, int32: of each
-// tile of all heads how many have added to it, and of each batch how many have begun.
+// sums describes the dq tiles in the workspace that blocks add to: tiles for all pairs of a row and
+// a key/value head, or for as many pairs as fit, processed batch by batch. They are followed by
+// int32 counters that blocks share: for each tile of all heads, how many blocks have added to it,
+// and for each batch, how many blocks have started.
 type sums struct {
-	group   int // query heads of a pair
-	tiles   int // of a query head
-	step    int // queries of a tile
-	pairs   int // of a batch
+	group   int // query heads per pair
+	tiles   int // per query head
+	step    int // queries per tile
+	pairs   int // per batch
 	batches int
 	heads   int // of all pairs
 }

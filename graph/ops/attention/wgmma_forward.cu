@@ -1,16 +1,16 @@
-constexpr int GROUPS = WARPS / 4 - 1; // warpgroups that multiply; the first one copies
-constexpr int QUERIES = 64 * GROUPS;  // of a tile
-constexpr int SCORES = STEP / 8;      // accumulators of STEP keys
-constexpr int POOL = 65536 / THREADS / 8 * 8 * (GROUPS + 1); // registers of a thread of each warpgroup, together
+constexpr int GROUPS = WARPS / 4 - 1; // warpgroups that multiply; the first warpgroup copies
+constexpr int QUERIES = 64 * GROUPS;  // per tile
+constexpr int SCORES = STEP / 8;      // accumulators for STEP keys
+constexpr int POOL = 65536 / THREADS / 8 * 8 * (GROUPS + 1); // registers per thread, summed over the warpgroups
 static_assert(POOL - GROUPS * REGISTERS >= 24, "too few registers are left to copy with");
-constexpr int TURN = 1;               // the numbered barrier at which a warpgroup waits for its turn; one for each
+constexpr int TURN = 1;               // the named barrier at which a warpgroup waits for its turn; one for each
 
-// Work is a tile of QUERIES queries of a head. Blocks draw them one after another, head after
-// head, and of a head those with the most keys first.
+// Work is a tile of QUERIES queries of a head. Blocks draw tiles one after another, head by head,
+// and within a head those with the most keys first.
 //
-// With CARRIED the text continues: query i is key before + i. With a window, k and v hold the `window` tokens before the
-// first query and then the call's own; without one, the text from its beginning, with room for `window` tokens. start [B]
-// is then the position of the first query.
+// With CARRIED the sequence continues: query i is key before + i. With a window, k and v hold the
+// `window` tokens before the first query and then the call's own; without one, the sequence from its
+// beginning, with room for `window` tokens. start [B] is then the position of the first query.
 struct Work {
   int first, head, text; // the first query, and the row's first token
   int keys, before;      // the row's first key, and the number of its keys before the first query's
@@ -43,9 +43,9 @@ private:
   int oldest, tokens, window;
 };
 
-// store_rows writes the accumulators of a warp's 16 rows, of which the first is row first of x.
-// Lanes that have 2 channels each of four octets of a row get an octet each. scale is of rows
-// lane/4 and lane/4 + 8.
+// store_rows writes the accumulators of a warp's 16 rows to x, starting at row `first`. Lanes that
+// each hold 2 channels of four octets of a row exchange them so that each gets one octet. scale
+// applies to rows lane/4 and lane/4 + 8.
 __device__ __forceinline__ void store_rows(const float sum[D / 8][4], const float scale[2], bf16 *x, int64_t stride, int first, int tokens) {
   int lane = threadIdx.x % WARP, part = lane % 4;
 #pragma unroll
@@ -63,13 +63,13 @@ __device__ __forceinline__ void store_rows(const float sum[D / 8][4], const floa
   }
 }
 
-// The ticket from which on blocks draw their later tiles.
+// Sets the ticket from which blocks draw their later tiles.
 extern "C" __global__ void attention_begin(int *ticket, int blocks) { *ticket = blocks; }
 
-// A block draws tiles of QUERIES queries, and passes over the keys that they see, STEP at a
-// time, each warpgroup with 64 of the queries. One thread draws and copies, ahead of the
-// others. The next scores are multiplied while the weights of these are computed, so that
-// tensor cores work during the softmax. scale is log2(e) / sqrt(D).
+// A block draws tiles of QUERIES queries and loops over the keys that they see, STEP at a time;
+// each warpgroup handles 64 of the queries. One thread draws and copies, ahead of the others. The
+// next logits are multiplied while the weights of the current ones are computed, so that the tensor
+// cores work during the softmax. scale is log2(e) / sqrt(D).
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 attention_warpgroups(const __grid_constant__ TensorMap q, const __grid_constant__ TensorMap k, const __grid_constant__ TensorMap v, bf16 *o,
                      float *lse, int *ticket, int tiles, int tokens, int heads, int group, int window, float scale, const int *start,
@@ -130,7 +130,7 @@ attention_warpgroups(const __grid_constant__ TensorMap q, const __grid_constant_
     if (*drawn >= tiles) break;
     Work work(*drawn, heads, start, tokens, window, windowed);
     int own = work.first + (warp - 4) * 16;                           // the warp's first query
-    int all = work.first_seen(own + 15);      // keys from here on are seen by each of the warp's queries that isn't before them
+    int all = work.first_seen(own + 15);      // from here on, each key is seen by all of the warp's queries from its position on
     float s[SCORES][4], sum[D / 8][4], shrink[2];
     uint32_t w[STEP / 16][4];
     Weights weights = {{-INF, -INF}, {0.f, 0.f}};

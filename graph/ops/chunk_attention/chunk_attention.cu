@@ -95,12 +95,13 @@ chunk_attention_dbias(const float *parts, float *dbias, int most, int distances)
 #endif
 
 #ifdef KEY_T
-// A text in pieces: the token at position p is in slot p % slots of key and value, and sees the
+// A sequence in pieces: the token at position p is in slot p % slots of key and value, and sees the
 // tokens of its chunk from position p - p % slots on.
 
 constexpr int OWN = 8; // keys whose loads overlap
 
-// Carried is a token and the keys that it sees, those of its chunk. Keys from position start on belong to this call.
+// Carried is a token and the keys that it sees, those of its chunk. Keys from position start on
+// belong to this call.
 struct Carried {
   int row, text, start, first, count, tokens, slots;
   __device__ __forceinline__ Carried(const int *pos, int tokens, int slots) : row(blockIdx.x), text(row / tokens), start(pos[text]), tokens(tokens), slots(slots) {
@@ -116,7 +117,7 @@ struct Carried {
   }
 };
 
-// chunk_attention_carry_scores computes the scores [B T][slots]; a warp handles OWN keys of a token.
+// chunk_attention_carry_scores computes the logits [B T][slots]; a warp handles OWN keys of a token.
 extern "C" __global__ void __launch_bounds__(256)
 chunk_attention_carry_scores(const Q_T *q, const K_T *k, const KEY_T *key, const float *bias, const int *pos, float *scores, int tokens,
                              int slots, int width, float scale, int64_t stride_q, int64_t stride_k, int64_t stride_key) {

@@ -136,7 +136,7 @@ func cudaBackward(c *graph.CUDACall) ([]graph.Launch, error) {
 	}), nil
 }
 
-// keysOfBlock is how many keys a block of chunk_attention_carry_scores takes.
+// keysOfBlock is the number of keys per block of chunk_attention_carry_scores.
 const keysOfBlock = 64
 
 func carryWorkspaceCUDA(d graph.Dims) int { return 4 * d["B"] * d["T"] * d["W"] }

@@ -2,9 +2,9 @@ package graph
 
 import "slices"
 
-// narrow makes one Float24 of a float32 output and its rounded copy, where all readers of the float32 accept that. This
-// is the gradient of the residual stream, which norms read and products read rounded. Mixed precision does it, in a
-// final list of steps.
+// narrow replaces a float32 output and its rounded copy by one Float24, where all readers of the
+// float32 output accept that. These are gradients of the residual stream, which norms read, and
+// which products read rounded. It is applied to the final list of steps in mixed precision.
 func (c *compiler) narrow(steps []pending) ([]pending, error) {
 	if c.b.round == nil {
 		return steps, nil

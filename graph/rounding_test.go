@@ -157,7 +157,7 @@ func TestOutputTypes(t *testing.T) {
 	}
 }
 
-// narrowMaker can give its output as a Float24, and narrowReader can take its last input so.
+// narrowMaker can return its output as a Float24, and narrowReader accepts one as its last input.
 func narrowMaker() *graph.Spec {
 	s := typed("maker", "", tensorDims, ":f32")
 	s.Rounded = func() *graph.Spec {

@@ -14,9 +14,9 @@ const (
 	Float32 DType = iota
 	Int32
 	BFloat16
-	// Float24 is a float32 without its last 8 bits, in two planes: the bfloat16 of all elements, rounded to nearest
-	// even, and then a signed byte per element, to be added to its bits. Its rows are dense. Only plans in mixed
-	// precision use it; see Spec.Unrounded.
+	// Float24 is a float32 without its last 8 bits, in two planes: the bfloat16 of all elements,
+	// rounded to nearest even, and then a signed byte per element that is added to its bits. Its
+	// rows are dense. Only plans in mixed precision use it; see Spec.Unrounded.
 	Float24
 )
 

@@ -51,8 +51,9 @@ type Spec struct {
 	// Rounded returns the op that also returns output 0 in bfloat16, as its last output. A plan
 	// uses it in place of this op followed by a rounding. nil: there is none.
 	Rounded func() *Spec
-	// Unrounded returns, for an op that Rounded returned, the op without its last output. A plan uses it where
-	// output 0 can be a Float24, whose first plane is the rounded tensor. nil: it can't.
+	// Unrounded returns, for an op that Rounded returned, the op without its last output. A plan
+	// uses it where output 0 can be a Float24, whose first plane is the rounded tensor. It is nil if
+	// the output can't be one.
 	Unrounded func() *Spec
 	// Narrow lists the inputs that may be Float24.
 	Narrow []int

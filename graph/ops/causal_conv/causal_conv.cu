@@ -176,7 +176,7 @@ causal_conv_backward(const X_T *x, const float *w, const float *bias, const DY_T
     if (t >= 0) load_vector<V>(x + (row + t) * x_stride + c, xs[p]);
     else clear_channels(xs[p]);
   }
-  // The next tokens are fetched while these are at work.
+  // The next tokens are prefetched while the current ones are processed.
   int last = min(end + PAST, tokens);
   Channels<X_T> next_x[UNROLL];
   Channels<DY_T> next_dy[UNROLL];

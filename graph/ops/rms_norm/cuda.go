@@ -53,7 +53,7 @@ func vectorWidth(buffers ...graph.DeviceBuffer) int {
 		fits := func(n int) bool {
 			size := b.DType.Size()
 			if b.DType == graph.Float24 {
-				size = graph.BFloat16.Size() // of its first plane; the second one begins at a multiple of n
+				size = graph.BFloat16.Size() // of its first plane; the second one starts at a multiple of n
 			}
 			return b.Cols%n == 0 && b.Stride%n == 0 && b.Address%uint64(min(16, n*size)) == 0
 		}

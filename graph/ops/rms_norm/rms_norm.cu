@@ -62,8 +62,8 @@ rms_norm(const X_T *x, const float *w, Y_T *y, float *rstd, int64_t stride_x, in
 #endif
 
 #ifdef DY_T
-// float24 is a float without its last 8 bits, in two planes of a tensor: the bfloat16 of all elements, and then, as a byte
-// each, the rests: what is to be added to its bits.
+// float24 is a float without its last 8 bits, in two planes of a tensor: the bfloat16 of all
+// elements, and then the rests, one byte per element that is added to its bits.
 struct float24 {
   uint16_t high;
 };
@@ -71,7 +71,7 @@ __device__ constexpr bool is_float24(const float24 *) { return true; }
 template <typename Type> __device__ constexpr bool is_float24(const Type *) { return false; }
 template <typename Type> __device__ __forceinline__ const signed char *rests_of(const Type *p, int64_t rows, int64_t stride) { return (const signed char *)(p + rows * stride); }
 
-// pack_s8 makes bytes of four numbers, a first; those beyond a byte's become the nearest.
+// pack_s8 packs four numbers into bytes, a first, with saturation.
 __device__ __forceinline__ uint32_t pack_s8(int a, int b, int c, int d) {
   uint32_t r;
   asm("{.reg .b32 t; cvt.pack.sat.s8.s32.b32 t, %4, %3, 0; cvt.pack.sat.s8.s32.b32 %0, %2, %1, t;}" : "=r"(r) : "r"(a), "r"(b), "r"(c), "r"(d));
@@ -159,15 +159,16 @@ struct Rests {
       }
     }
   }
-  // add puts byte i, with its sign, behind the bits of a bfloat16 that lies in a float's.
+  // add adds byte i, sign-extended and shifted left by 8, to the bits of a bfloat16 that was widened
+  // to a float.
   __device__ __forceinline__ float add(float high, int i) const {
-    int k = i % WIDTH % 4, rest; // bytes of it: 0, byte k, and its sign twice
+    int k = i % WIDTH % 4, rest; // its bytes, from the lowest: 0, byte k, and its sign twice
     asm("prmt.b32 %0, %1, 0, %2;" : "=r"(rest) : "r"(words[i / WIDTH][i % WIDTH / 4]), "r"(0x8804 | k << 4 | k << 8 | k << 12));
     return __int_as_float(__float_as_int(high) + rest);
   }
 };
 
-// store_rests stores what rounding to bfloat16 leaves of a thread's share of a row.
+// store_rests stores what rounding a thread's share of a row to bfloat16 leaves.
 __device__ __forceinline__ void store_rests(signed char *row, int thread, const float x[SHARE]) {
 #pragma unroll
   for (int i = 0; i < SHARE; i += WIDTH) {

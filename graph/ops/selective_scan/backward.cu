@@ -1,17 +1,17 @@
-// The backward pass goes through the chunks from the last to the first. From a saved
-// state it walks a chunk and keeps the states before every GROUP tokens, then goes back
-// group by group: it computes the group's states again, in registers, and sweeps back.
-// LANES is 4, as the sums over states on the tensor cores want it.
+// The backward pass goes through the chunks from last to first. Starting from the saved states, it
+// walks a chunk and keeps the states before every GROUP tokens. Then it goes back group by group:
+// it recomputes the group's states in registers and sweeps back over them. LANES is 4, as the
+// tensor-core sums over states require.
 
 #define GROUP (PER > 4 ? 2 : 4)
 #define GROUPS (CHUNK / GROUP)
-#define HISTORY (TILE * PER * WARP) // floats that a warp keeps of a group
-// Rows of steps have an element more after every octet, so that what neighbouring threads'
-// octets have at the same place is in different banks, and two at the end, so that what
-// neighbouring tokens have there is, too.
+#define HISTORY (TILE * PER * WARP) // floats per warp and group
+// Rows of `steps` have one padding element after every octet, so that neighbouring threads access
+// the same position of their octets in different banks, and two at the end, so that neighbouring
+// tokens differ in banks too.
 #define ROW (CHANNELS + CHANNELS / 8 + 2)
 
-// delta_of is the time step of what steps has for a token.
+// delta_of returns the time step stored in `steps` for a token.
 __device__ __forceinline__ float delta_of(float x) {
 #ifdef BY_DOCUMENT
   return fabsf(x);
@@ -20,11 +20,11 @@ __device__ __forceinline__ float delta_of(float x) {
 #endif
 }
 
-// selective_scan_backward: du, ddt and dz [B T C], the block's part of dBm and dCm,
-// slices [slices][B T][2][N], and of dA_log, ddt_bias and dD, rows [B*segments][N+2][C].
-// lasts [B][segments][PIECES][N][C] are what the tokens after a piece of a segment send back to
-// its last states, zeros where null. Grid: rows, slices of the channels, segments of
-// `length` chunks. du may lie where dy does.
+// selective_scan_backward computes du, ddt and dz [B T C], the block's partial dBm and dCm, slices
+// [slices][B T][2][N], and its partial dA_log, ddt_bias and dD, rows [B*segments][N+2][C]. lasts
+// [B][segments][PIECES][N][C] are the gradients that the tokens after a piece of a segment send
+// back to its last states; null means zeros. Grid: rows, slices of the channels, segments of
+// `length` chunks. du may overlap dy.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, const float *a_log, const B_T *b,
                         const C_T *c, const float *d, const Z_T *z, const H_T *saved, const DY_T *dy,
@@ -32,13 +32,14 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
                         float *rows, int length, int tokens, int channels, int u_stride, int dt_stride, int b_stride,
                         int c_stride, int z_stride, int dy_stride, int du_stride, int ddt_stride, int dz_stride) {
   extern __shared__ __align__(128) unsigned char arena[];
-  // steps holds (delta, delta u, g, u) of each token and channel, with a minus before delta
-  // where states are forgotten, and of the tokens done (sum_n Cm h, delta sum_n dh Bm, ddelta,
-  // g). history holds the states before the groups; of the groups done, the warp's parts of
+  // steps holds (delta, delta u, g, u) of each token and channel, with a negative delta where
+  // states are forgotten; for tokens that are done it holds (sum_n Cm h, delta sum_n dh Bm, ddelta,
+  // g). history holds the states before each group; for groups that are done, the warp's partial
   // dBm and dCm, [GROUP][2][STATES].
   float4 *steps = (float4 *)arena;
   float *history = (float *)(steps + CHUNK * ROW);
-  // Half a line between Bm and Cm makes what a quarter of a warp reads of both meet no bank.
+  // 16 floats of padding between Bm and Cm keep the accesses of a quarter warp to both in different
+  // banks.
   float *bs = history + GROUPS * WARPS * HISTORY, *cs = bs + CHUNK * STATES + 16;
   float *bias = cs + CHUNK * STATES, *skip = bias + CHANNELS;
 
@@ -150,14 +151,14 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
           }
         }
       }
-      __syncwarp(); // history has been read, and makes room for sums
+      __syncwarp(); // history has been read; its space is reused for sums
 
       float weights[PER], ch[TILE], db[TILE], wa[TILE], wa_pair[2][TILE], sums[GROUP][PER / 4];
       load_states((at.lane / 4 % 2 ? own_b : own_c) + (j * GROUP + at.lane / 8 % GROUP) * STATES, weights);
 #pragma unroll
       for (int i = GROUP - 1; i >= 0; i--) {
         int t = j * GROUP + i;
-        float bm[PER], cm[PER], x[2 * PER]; // x is the channels' parts of dBm and dCm
+        float bm[PER], cm[PER], x[2 * PER]; // x is the channels' contributions to dBm and dCm
 #ifndef FAST
         load_states(own_b + t * STATES, bm);
 #endif
@@ -208,7 +209,7 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
       }
     }
     at.forget();
-    octets.ask(in, at, t0, count); // before du is stored, which may lie where dy does
+    octets.ask(in, at, t0, count); // before du is stored, which may overlap dy
     __syncthreads();
 
     float sum[16] = {}; // of ddt and of g u, over the thread's tokens

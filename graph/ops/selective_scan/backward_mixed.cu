@@ -1,41 +1,43 @@
-// The backward pass in mixed precision, of 16 states and 64 channels a block. It goes as
-// backward.cu does, but what is multiplied by Bm and Cm, and what is added up over states or
-// channels, the tensor cores multiply and add: factors in bfloat16, sums in float.
+// The mixed-precision backward pass, for 16 states and 64 channels per block. It proceeds like
+// backward.cu, but the tensor cores do the multiplications by Bm and Cm and the sums over states
+// and channels, with bfloat16 operands and float32 sums.
 //
-// A thread has 8 states, as the accumulators of two products of 16x8 lie, whose rows are channels
-// and whose columns are states: state s is of channel s/2%2 of two neighbours, and has number
-// part*2 + s/4*8 + s%2.
+// A thread holds 8 states in the accumulator layout of two 16x8 products whose rows are channels
+// and whose columns are states: element s belongs to channel s/2%2 of two neighbouring channels and
+// is state number part*2 + s/4*8 + s%2.
 
 #define GROUP 4 // tokens whose states are in registers at once
 #define GROUPS (CHUNK / GROUP)
 #define PAIRS (CHANNELS / 2)
-#define ROW (PAIRS + 2)      // of steps and rests: neighbouring tokens' are in different banks
-#define HISTORY (8 * WARP)   // floats that a warp keeps of a group
+#define ROW (PAIRS + 2)      // of steps and rests; neighbouring tokens are in different banks
+#define HISTORY (8 * WARP)   // floats per warp and group
 #define PART (8 * LANES + 8) // floats between the sums of neighbouring tokens
 
-// slot is where a row of steps has a pair of channels: what threads that have neighbouring
-// octets write is in different banks.
+// slot is the position of a pair of channels in a row of steps, chosen so that threads with
+// neighbouring octets write to different banks.
 __device__ __forceinline__ int slot(int pair) { return pair ^ pair / 8 % 4; }
 
-// Shared is a block's memory. What is read of a group in front of the first lies in the array
-// before, and is of no use.
+// Shared is a block's shared memory. Reads for the (nonexistent) group before the first one fall
+// into the array before, and their results are not used.
 struct Shared {
   float bias[CHANNELS], skip[CHANNELS];
   Rows rows;
-  // The states before the groups; of the groups done, the warp's sums over channels: of token t
-  // at t*PART, and there of part p at p*8, those of its 4 states for dCm and then for dBm.
+  // The states before each group; for groups that are done, the warp's sums over channels: token t
+  // starts at t*PART, and within it part p at p*8, the sums of its 4 states for dCm and then for
+  // dBm.
   float history[GROUPS][WARPS][HISTORY];
-  // Of a token and two channels: the time steps, with a minus where states are forgotten, and for
-  // each the pair delta u, g; when the token is done the sums over states of Cm h, and of dh Bm.
+  // Per token and pair of channels: the time steps, negative where states are forgotten, and for
+  // each channel the pair (delta u, g); once the token is done, the sums over states of Cm h and of
+  // dh Bm.
   float4 steps[CHUNK][ROW];
   // The sums over states of w A, and two pairs: the time steps, and sigmoid(z).
   float4 rests[CHUNK][ROW];
-  TokenSums over_tokens[THREADS]; // here, since a register that is put aside for a chunk comes back from afar
+  TokenSums over_tokens[THREADS]; // here, because registers spilled for the length of a chunk would be slow to reload
 };
 
-// Group is where a thread has what it needs of GROUP tokens.
+// Group points to a thread's data for GROUP tokens.
 struct Group {
-  float4 *steps, *rests;     // of the thread's channels; the next token's are ROW further
+  float4 *steps, *rests;     // of the thread's channels; the next token is ROW further
   const uint2 *b, *c, *sums; // rows
   float *history;            // the warp's
 
@@ -43,7 +45,7 @@ struct Group {
     int pair = slot(at.warp * COLUMNS + at.lane / LANES), term = at.part == 0 ? at.lane / LANES : 8;
     steps = shared.steps[0] + pair, rests = shared.rests[0] + pair;
     b = shared.rows.b[0] + term, c = shared.rows.c[0] + term;
-    // A lane has the row of its column of the right factor: Cm and Bm of each token.
+    // Each lane reads the row of its column of the right operand: Cm and Bm of each token.
     sums = shared.rows.sums[at.lane / 8][at.lane / LANES % 2] + at.part;
     history = shared.history[0][at.warp];
   }
@@ -60,11 +62,11 @@ struct Group {
   }
 };
 
-// Token is what becomes of the states at a token.
+// Token is how the states change at one token.
 struct Token {
   float decay[8];
   uint32_t before[4]; // the states before it, rounded
-  uint2 factors;      // of each channel the pair delta u, g
+  uint2 factors;      // the pair (delta u, g) of each channel
 
   __device__ __forceinline__ void load(float4 step, const float rate[8]) {
     float d[2] = {step_of(step.x), step_of(step.y)};
@@ -72,7 +74,7 @@ struct Token {
 #pragma unroll
     for (int s = 0; s < 8; s++) decay[s] = fast_exp2(d[s / 2 % 2] * rate[s]);
   }
-  // advance makes of the states before the token those behind it.
+  // advance turns the states before the token into those after it.
   __device__ __forceinline__ void advance(float h[8], uint2 b) const {
 #pragma unroll
     for (int s = 0; s < 8; s++) h[s] *= decay[s];
@@ -80,14 +82,14 @@ struct Token {
   }
 };
 
-// Sums are over the states (ch, dhb and wa), and over the warp's channels (low of parts 0 and 1,
-// high of 2 and 3). A token's are added in columns of its own, so that in the end the lanes of
-// part i have those of token i.
+// Sums are over the states (ch, dhb and wa) and over the warp's channels (low for parts 0 and 1,
+// high for 2 and 3). Each token is added in its own columns, so that finally the lanes of part i
+// hold the sums of token i.
 struct Sums {
   float ch[4], dhb[4], wa[4], low[4], high[4];
   uint32_t wd[4]; // w delta, over the tokens
 
-  // store leaves them where what they are made of was.
+  // store writes the sums where the values they are made of were.
   __device__ __forceinline__ void store(const Group &group, const Place &at) const {
     float *to = group.history + at.part * PART + at.lane / LANES;
     to[0] = low[0], to[8] = low[2], to[16] = high[0], to[24] = high[2];
@@ -96,14 +98,14 @@ struct Sums {
   }
 };
 
-// Thread has what a thread keeps over all tokens.
+// Thread is the state that a thread keeps over all tokens.
 struct Thread {
   float rate[8], dh[8], da[8]; // rate is A log2(e)
   uint32_t rates[4];           // A, rounded
-  uint32_t identity;           // as a right factor
-  uint32_t last[4];            // the states behind the tokens that are still to do, rounded
+  uint32_t identity;           // as a right operand
+  uint32_t last[4];            // the states after the tokens still to be processed, rounded
 
-  // sweep goes back over token i of a group, whose states behind it are `after`.
+  // sweep goes back over token i of a group. `after` are the states after that token.
   __device__ __forceinline__ void sweep(const Token &token, const uint32_t after[4], const Group &group, int i, uint2 row,
                                         Sums &sums, int lane) {
     uint32_t rounded[4], w[4], terms[4], turned[4], x = token.factors.x, y = token.factors.y;
@@ -114,7 +116,7 @@ struct Thread {
     add_sums(sums.ch, after, column);
     add_sums(sums.dhb, rounded, column);
 
-    // Terms of dCm and dBm, of both channels.
+    // The terms of dCm and dBm, of both channels.
 #pragma unroll
     for (int k = 0; k < 2; k++) {
       terms[k] = fma2(after[2 * k + 1], both<1>(y), mul2(after[2 * k], both<1>(x)));
@@ -135,8 +137,8 @@ struct Thread {
     for (int k = 0; k < 4; k++) sums.wd[k] = fma2(w[k], k % 2 ? both<1>(deltas) : both<0>(deltas), sums.wd[k]);
   }
 
-  // walk goes through a chunk from the states h and keeps those before its groups. What is behind
-  // the segment's last chunk isn't known before.
+  // walk goes through a chunk from the states h and keeps the states before its groups. For the
+  // last chunk of the segment it also computes the states after it, which are not known otherwise.
   __device__ __forceinline__ void walk(Group group, float h[8], const Place &at, bool last_chunk) {
     group.save(h, at.lane);
     int groups = last_chunk ? GROUPS : GROUPS - 1;
@@ -154,8 +156,9 @@ struct Thread {
     if (last_chunk) round8(last, h);
   }
 
-  // back goes back through a chunk that was walked. The states of a group are made while the one
-  // behind it is at work: an exp2 takes 8 cycles of the warp, in which others than exp2 can begin.
+  // back goes back through a chunk after walk. It computes the states of a group while it processes
+  // the group after it: an exp2 keeps its warp from issuing another one for 8 cycles, in which other
+  // instructions can issue.
   __device__ __forceinline__ void back(Group group, const Place &at) {
     Token next[GROUP];
     float h[8];
@@ -176,7 +179,7 @@ struct Thread {
 #pragma unroll
       for (int i = 0; i < GROUP; i++) tokens[i] = next[i];
       uint2 row = *group.sums;
-      __syncwarp(); // history has been read, and makes room
+      __syncwarp(); // history has been read; its space is reused
       front.load(h, at.lane);
       Sums sums = {};
 #pragma unroll
@@ -195,7 +198,7 @@ struct Thread {
   }
 };
 
-// put_steps makes the steps of a chunk.
+// put_steps computes the steps of a chunk.
 __device__ __forceinline__ void put_steps(Shared &shared, const Octets &octets, const Place &at, const int *documents, int first, int count) {
   float shift[8];
   load8(shared.bias + at.column(), shift);
@@ -227,7 +230,7 @@ __device__ __forceinline__ void put_steps(Shared &shared, const Octets &octets, 
   }
 }
 
-// put_gradients makes du, ddt and dz of a chunk that is done.
+// put_gradients computes du, ddt and dz of a chunk that is done.
 __device__ __forceinline__ void put_gradients(const Shared &shared, const Octets &octets, const Place &at, const Gradients &out, int t0, int count,
                                               TokenSums &over_tokens) {
   float weight[8], sum[16] = {}; // of ddt and of g u, over the thread's tokens
@@ -254,7 +257,7 @@ __device__ __forceinline__ void put_gradients(const Shared &shared, const Octets
       g *= gate[k];
 #endif
       out_u[k] = fmaf(weight[k], g, half_of(__float_as_uint(rest.z), k) * dhb);
-      // sigmoid(x) is 1 - exp(-softplus(x)), to 1e-7.
+      // sigmoid(x) is 1 - exp(-softplus(x)), with an error of 1e-7.
       out_dt[k] = fmaf(x[k], dhb, k % 2 ? rest.y : rest.x) * (1.f - fast_exp(-half_of(__float_as_uint(rest.z), k)));
       sum[k] += out_dt[k];
       sum[8 + k] = fmaf(g, x[k], sum[8 + k]);
@@ -264,7 +267,8 @@ __device__ __forceinline__ void put_gradients(const Shared &shared, const Octets
   over_tokens.add(sum, at);
 }
 
-// put_slices adds up what the warps have for dBm and dCm, and rounds it. slice [tokens][2][N] is the chunk's.
+// put_slices adds up the warps' partial dBm and dCm and rounds the result. slice [tokens][2][N] is
+// the chunk's.
 __device__ __forceinline__ void put_slices(const Shared &shared, SLICE_T *slice, int count) {
   int first = threadIdx.x / (2 * LANES), part = threadIdx.x / 2 % LANES, matrix = threadIdx.x % 2;
   const float *from = shared.history[first / GROUP][0] + first % GROUP * PART + part * 8 + matrix * 4;
@@ -290,20 +294,20 @@ __device__ __forceinline__ float2 load_pair(const bf16 *p) {
   return make_float2(half_of(x, 0), half_of(x, 1));
 }
 
-// load_states8 loads the 8 states of a thread whose state 0 is number `number` of channel `channel`, of the i-th
-// [N C]; zeros where there are none.
+// load_states8 loads a thread's 8 states from the i-th [N C], where its state 0 is state `number` of
+// channel `channel`. If states is null they are zero.
 template <typename Type>
 __device__ __forceinline__ void load_states8(float h[8], const Type *states, int channels, int channel, int number, int64_t i) {
   const Type *from = states + (i * N + number) * channels + channel;
 #pragma unroll
-  for (int i = 0; i < 4; i++) { // numbers; a pair of channels at once
+  for (int i = 0; i < 4; i++) { // state numbers; a pair of channels at once
     float2 x = states ? load_pair(from + (i / 2 * 8 + i % 2) * channels) : make_float2(0.f, 0.f);
     h[i / 2 * 4 + i % 2] = x.x, h[i / 2 * 4 + i % 2 + 2] = x.y;
   }
 }
 
-// selective_scan_backward: as in backward.cu. Bm and Cm are bfloat16, and octets and 4
-// neighbours of Bm and Cm can be moved at once.
+// selective_scan_backward: as in backward.cu. Bm and Cm are bfloat16; octets, and 4 neighbours of
+// Bm and Cm, can be accessed at once.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, const float *a_log, const B_T *b,
                         const C_T *c, const float *d, const Z_T *z, const H_T *saved, const DY_T *dy,
@@ -357,7 +361,7 @@ selective_scan_backward(const U_T *u, const DT_T *dt, const float *dt_bias, cons
     thread.walk(group, h, at, chunk == seg.to - 1);
     thread.back(group, at);
     at.forget();
-    octets.ask(in, at, t0, count); // before du is stored, which may lie where dy does
+    octets.ask(in, at, t0, count); // before du is stored, which may overlap dy
     __syncthreads();
     put_slices(shared, slices + ((int64_t)(blockIdx.y * gridDim.x) * tokens + t0) * 2 * N, count);
     put_gradients(shared, octets, at, out, t0, count, over_tokens);

@@ -1,6 +1,6 @@
-// What the kernels of the backward pass do once for a token and channel.
+// What the backward kernels do once per token and channel.
 
-// Operands are the tensors [B T C] that gradients are made of.
+// Operands are the input tensors [B T C].
 struct Operands {
   const U_T *u;
   const DT_T *dt;
@@ -9,13 +9,13 @@ struct Operands {
   int u_stride, dt_stride, dy_stride, z_stride;
 };
 
-// Gradients are those that are made of them.
+// Gradients are the output tensors [B T C].
 struct Gradients {
   DU_T *u;
   DDT_T *dt;
   DZ_T *z;
   int u_stride, dt_stride, z_stride;
-  // put stores an octet's in a row.
+  // put stores an octet of each in a row.
   __device__ __forceinline__ void put(const Place &at, int row, int left, const float du[8], const float ddt[8], const float dz[8]) const {
     ::put(octet_at(u, row, u_stride, at.octet()), du, left);
     ::put(octet_at(dt, row, dt_stride, at.octet()), ddt, left);
@@ -25,7 +25,7 @@ struct Gradients {
   }
 };
 
-// Octets are what a thread has of the operands in a chunk.
+// Octets are a thread's share of the operands in a chunk.
 struct Octets {
   Octet<U_T> u[OCTETS];
   Octet<DT_T> dt[OCTETS];
@@ -33,7 +33,8 @@ struct Octets {
 #ifdef GATED
   Octet<Z_T> z[OCTETS];
 #endif
-  // ask fetches the chunk of `count` tokens that begins in row t0, all at once, before any of it is used.
+  // ask issues all loads of the chunk of `count` tokens that starts at row t0, before any of the
+  // values is used.
   __device__ __forceinline__ void ask(const Operands &in, const Place &at, int t0, int count) {
 #pragma unroll
     for (int i = 0; i < OCTETS; i++) {
@@ -64,13 +65,14 @@ __device__ __forceinline__ void prefetch_chunk(const Operands &in, const Place &
     prefetch_l2(octet_at(in.z, t0 + t, in.z_stride, at.octet()));
 #endif
   }
-  // A line is some channels of a state.
+  // A cache line holds `line` channels of a state.
   constexpr int line = 128 / sizeof(H_T), lines = CHANNELS / line < 1 ? 1 : CHANNELS / line;
   int channel = at.first + at.thread % lines * line;
   if (at.thread < N * lines && channel < at.channels) prefetch_l2(saved + (i * N + at.thread / lines) * at.channels + channel);
 }
 
-// step_of is the step of the states, of a time step that has a minus where they are forgotten.
+// step_of returns the step that the states see, given a time step that is negative where they are
+// forgotten.
 __device__ __forceinline__ float step_of(float x) {
 #ifdef BY_DOCUMENT
   return __float_as_int(x) < 0 ? FORGET : x;
@@ -79,19 +81,20 @@ __device__ __forceinline__ float step_of(float x) {
 #endif
 }
 
-// TokenSums are a thread's parts of the sums over tokens of ddt and of g u.
+// TokenSums are a thread's partial sums over tokens of ddt and of g u.
 struct TokenSums {
   static constexpr int kept = ROW_OCTETS / 2; // after folding
   float sums[kept] = {};
-  // add adds those of one octet's channels, 8 of each, over the tokens of a warp's threads.
+  // add adds the 8 channels of an octet, for both sums, over the tokens of the warp's threads.
   __device__ __forceinline__ void add(float (&x)[16], const Place &at) {
     fold<16, WARP / ROW_OCTETS, ROW_OCTETS>(x, at.lane / ROW_OCTETS);
 #pragma unroll
     for (int i = 0; i < kept; i++) sums[i] += x[i];
   }
-  // store puts the block's into rows N and N+1 of a [N+2][C]. shared has room for 2*CHANNELS*WARPS.
+  // store writes the block's sums to rows N and N+1 of a [N+2][C]. shared has room for
+  // 2*CHANNELS*WARPS floats.
   __device__ __forceinline__ void store(float *rows, float *shared, const Place &at) const {
-    // Lane l of a warp has sums l/ROW_OCTETS*kept on of the 16 of octet l%ROW_OCTETS.
+    // Lane l of a warp has `kept` sums, from l/ROW_OCTETS*kept on, of the 16 of octet l%ROW_OCTETS.
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < kept; i++)

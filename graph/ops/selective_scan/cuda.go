@@ -12,7 +12,7 @@ import (
 //go:embed *.cu
 var files embed.FS
 
-// source is tiles.cu and the other files, each where its macro is defined.
+// source is tiles.cu followed by the other files, each enabled by its own macro.
 var source = func() string {
 	var s strings.Builder
 	for _, name := range []string{"tiles", "chain", "forward", "states", "backward_ends", "backward_tokens", "thread_sums", "backward", "mixed_factors", "backward_mixed", "sums", "step"} {
@@ -25,13 +25,14 @@ var source = func() string {
 	return s.String()
 }()
 
-// macro is the one that includes a file.
+// macro returns the macro that enables a file.
 func macro(file string) string { return strings.ToUpper(file) + "_CU" }
 
 // form is one of the op's forms.
 type form struct{ gated, carry, byDocument bool }
 
-// addresses are the inputs of all passes, and documents, where each token's document begins.
+// addresses holds the inputs of all passes, and documents, the index at which each token's document
+// begins.
 type addresses struct {
 	u, dt, bm, cm, z   graph.DeviceBuffer
 	dtBias, aLog, skip uint64
@@ -50,7 +51,8 @@ func (f form) addresses(c *graph.CUDACall) addresses {
 	return o
 }
 
-// octets are the inputs [B T C], and others, which kernels take 8 channels of at once.
+// octets returns the inputs [B T C] and the others: the tensors that kernels access 8 channels at a
+// time.
 func (o addresses) octets(f form, others ...graph.DeviceBuffer) []graph.DeviceBuffer {
 	if f.gated {
 		others = append(others, o.z)
@@ -58,7 +60,7 @@ func (o addresses) octets(f form, others ...graph.DeviceBuffer) []graph.DeviceBu
 	return append(others, o.u, o.dt)
 }
 
-// types are the macros of the inputs' types.
+// types maps the macros of the inputs' types to the inputs.
 func (o addresses) types() map[string]graph.DeviceBuffer {
 	return map[string]graph.DeviceBuffer{"U_T": o.u, "DT_T": o.dt, "B_T": o.bm, "C_T": o.cm, "Z_T": o.z}
 }
@@ -92,7 +94,7 @@ func (f form) forward() *graph.CUDA {
 	}
 }
 
-// step is the kernel for one token of each row, as in decoding.
+// step launches the kernel for one token of each row, as in decoding.
 func (f form) step(c *graph.CUDACall, o addresses) graph.Launch {
 	d, y, groups := c.Dims, c.Out[0], 4
 	for d["N"]%groups != 0 {
@@ -114,8 +116,8 @@ func (f form) step(c *graph.CUDACall, o addresses) graph.Launch {
 	}
 }
 
-// starts are the launches that find what the segments begin with, given what the first does,
-// and where it lies.
+// starts returns the launches that compute the states at the start of each segment, given those at
+// the start of the first one, and the address where they are stored.
 func (t tiling) starts(d graph.Dims, macros map[string]string, o addresses, first, workspace uint64) ([]graph.Launch, uint64) {
 	if t.segments == 1 {
 		return nil, first
@@ -129,11 +131,11 @@ func (t tiling) starts(d graph.Dims, macros map[string]string, o addresses, firs
 	}, workspace
 }
 
-// states are the launches that save the states before each chunk, as the forward pass does.
+// states returns the launches that save the states before each chunk, as the forward pass does.
 func (f form) states(d graph.Dims, o addresses, saved, workspace uint64) []graph.Launch {
 	t := forwardTiling(d)
 	types := o.types()
-	types["Y_T"] = o.u // of an output that there isn't
+	types["Y_T"] = o.u // a placeholder: this kernel has no output
 	types["H_T"] = graph.DeviceBuffer{DType: graph.Float32}
 	macros := t.macros(d, f, types, o.octets(f), []graph.DeviceBuffer{o.bm, o.cm}, "chain", "forward", "states")
 	launches, starts := t.starts(d, macros, o, 0, workspace)
@@ -142,14 +144,14 @@ func (f form) states(d graph.Dims, o addresses, saved, workspace uint64) []graph
 		int32(d["T"]), int32(d["C"]), int32(o.u.Stride), int32(o.dt.Stride), int32(o.bm.Stride)))
 }
 
-// slicesBytes is the slices' parts of dBm and dCm, which in mixed precision take half of it, and
-// rowsBytes the rows' and segments' parts of the parameters' gradients.
+// slicesBytes is the size of the slices' partial dBm and dCm (mixed precision uses half of it), and
+// rowsBytes that of the partial parameter gradients of each row and segment.
 func (t tiling) slicesBytes(d graph.Dims) int { return 4 * t.slices * d["B"] * d["T"] * 2 * d["N"] }
 
 func (t tiling) rowsBytes(d graph.Dims) int { return 4 * d["B"] * t.segments * (d["N"] + 2) * d["C"] }
 
-// savedBytes is the size of the states that a backward pass by document makes for itself: its
-// forward pass saves none.
+// savedBytes is the size of the states that the by-document backward pass computes for itself,
+// since its forward pass saves none.
 func (f form) savedBytes(d graph.Dims) int {
 	if !f.byDocument {
 		return 0
@@ -224,7 +226,7 @@ func (f form) backward() *graph.CUDA {
 	}
 }
 
-// sums are the launches that add up slices and rows into the gradients out.
+// sums returns the launches that add up slices and rows into the gradients out.
 func (t tiling) sums(d graph.Dims, macros map[string]string, slices, rows uint64, out []graph.DeviceBuffer) []graph.Launch {
 	const threads = 256
 	dbm, dcm := out[4], out[5]

@@ -1,4 +1,4 @@
-// Inputs are the operands of a forward pass, and Strides their rows'.
+// Inputs are the operands of a forward pass and the strides of their rows.
 struct Inputs {
   const U_T *u;
   const DT_T *dt;
@@ -11,9 +11,9 @@ struct Inputs {
   int tokens, channels, u_stride, dt_stride, b_stride, c_stride, z_stride;
 };
 
-// scan walks a segment from the states h and leaves the last ones there. total is the
-// sum of the time steps of the thread's channel. It saves the states before each chunk, where
-// wanted. Without Outputs it does only that.
+// scan walks a segment from the states h and leaves the final states there. total is the sum of the
+// time steps of each of the thread's channels. If saved is not null, it saves the states before
+// each chunk. Without Outputs it does nothing else.
 template <bool Outputs>
 __device__ __forceinline__ void scan(const Inputs &in, Place &at, const Segment &seg, float h[TILE][PER],
                                      float rate[TILE][PER], float total[TILE], H_T *saved, Y_T *y, int y_stride) {
@@ -85,7 +85,7 @@ __device__ __forceinline__ void scan(const Inputs &in, Place &at, const Segment 
       }
     }
 #endif
-    // A batch has as many tokens as a channel has threads: each gets the sum of one.
+    // A batch has as many tokens as a channel has threads: each thread gets the sum of one token.
     for (int t = 0; t < count; t += LANES) {
       float sums[TILE][LANES];
 #pragma unroll
@@ -139,10 +139,10 @@ __device__ __forceinline__ void scan(const Inputs &in, Place &at, const Segment 
   }
 }
 
-// selective_scan: y [B T C], and where wanted the states before each chunk, saved
-// [B][chunks][N][C], and the last states, state [B][N][C]. starts [B][segments][PIECES][N][C]
-// are the states that the segments' pieces begin with, zeros where null. Grid: rows,
-// slices of the channels, segments of `length` chunks.
+// selective_scan computes y [B T C] and, if not null, the states before each chunk, saved
+// [B][chunks][N][C], and the final states, state [B][N][C]. starts [B][segments][PIECES][N][C] are
+// the states at the start of each piece of the segments; null means zeros. Grid: rows, slices of
+// the channels, segments of `length` chunks.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 selective_scan(const U_T *u, const DT_T *dt, const float *dt_bias, const float *a_log, const B_T *b, const C_T *c,
                const float *d, const Z_T *z, const int *documents, const float *starts, H_T *saved, float *state,
@@ -165,9 +165,9 @@ selective_scan(const U_T *u, const DT_T *dt, const float *dt_bias, const float *
   }
 }
 
-// selective_scan_ends: the states that each piece of all segments but the last would end with
-// had it begun with zeros, and what is left of those that it begins with: ends and decays
-// [B][segments][PIECES][N][C]. Grid: rows, slices, pieces.
+// selective_scan_ends computes, for each piece of all segments but the last, the states that it
+// would end with if it started from zeros (ends), and the factor by which it decays its initial
+// states (decays), both [B][segments][PIECES][N][C]. Grid: rows, slices, pieces.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT_ENDS)
 selective_scan_ends(const U_T *u, const DT_T *dt, const float *dt_bias, const float *a_log, const B_T *b,
                     const float *d, const int *documents, float *ends, float *decays, int length, int tokens,

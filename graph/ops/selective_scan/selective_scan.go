@@ -11,11 +11,10 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu/simd"
 )
 
-// Apply scans u [B T C] with time steps dt [B T C], before their bias dtBias [C]
-// and softplus, the logarithm aLog [C N] of the states' decay rates, the input and
-// output matrices bm and cm [B T N] and the skip d [C], and gates the result with
-// silu(z), z [B T C]: y [B T C]. The zero Tensor as z means no gate. In the stateful
-// form the text continues where the call before ended.
+// Apply scans u [B T C]. dt [B T C] are the time steps before their bias dtBias [C] and softplus,
+// aLog [C N] the logarithms of the states' decay rates, bm and cm [B T N] the input and output
+// matrices, and d [C] the skip. The result y [B T C] is gated with silu(z), z [B T C]; the zero
+// Tensor as z means no gate. In the stateful form the scan continues where the previous call ended.
 func Apply(b *graph.Builder, u, dt, dtBias, aLog, bm, cm, d, z graph.Tensor) graph.Tensor {
 	in := []graph.Tensor{u, dt, dtBias, aLog, bm, cm, d}
 	gated := z.Valid()
@@ -29,7 +28,7 @@ func Apply(b *graph.Builder, u, dt, dtBias, aLog, bm, cm, d, z graph.Tensor) gra
 	return b.ApplyByDocument(Spec(gated), backwardSpec(gated), savedOutputs, in...)
 }
 
-// savedOutputs are those that the backward op reads.
+// savedOutputs are the outputs that the backward op reads.
 var savedOutputs = []int{1}
 
 // Spec is, with delta = softplus(dt + dt_bias), A = -exp(A_log) and h[-1] = 0,
@@ -39,8 +38,8 @@ var savedOutputs = []int{1}
 //
 // and without z and its factor when not gated. The states before each of the S
 // chunks of simd.ScanChunk tokens are saved for the backward op, channels last as
-// the kernels hold them. In mixed precision these are bfloat16, as what the backward op makes of them
-// goes into products.
+// the kernels hold them. In mixed precision they are bfloat16, since the backward op uses them as
+// operands of bfloat16 products.
 func Spec(gated bool) *graph.Spec {
 	return &graph.Spec{
 		Name:      name(gated, ""),
@@ -70,8 +69,8 @@ func Spec(gated bool) *graph.Spec {
 	}
 }
 
-// CarrySpec is Spec for a text that comes in pieces: h holds the states before
-// this piece, and afterwards those before the next one. Zeros begin a text.
+// CarrySpec is Spec for a sequence that arrives in pieces: on entry h holds the states before this
+// piece, on return those before the next one. A sequence starts from zeros.
 func CarrySpec(gated bool) *graph.Spec {
 	return &graph.Spec{
 		Name:      name(gated, "_carry"),
@@ -87,8 +86,8 @@ func CarrySpec(gated bool) *graph.Spec {
 	}
 }
 
-// backwardSpec computes the states of each chunk again from the saved ones. With g
-// the gradient of what the gate multiplies and
+// backwardSpec recomputes the states of each chunk from the saved ones. With g the gradient of the
+// value that the gate multiplies and
 //
 //	dh[t,n,c] = g[t,c] * Cm[t,n] + exp(delta[t+1,c] * A[c,n]) * dh[t+1,n,c]
 //	w[t,n,c]  = dh[t,n,c] * exp(delta[t,c] * A[c,n]) * h[t-1,n,c]
@@ -102,11 +101,11 @@ func CarrySpec(gated bool) *graph.Spec {
 //	dBm      = sum_c dh * delta * u
 //	dCm      = sum_c g * h
 //	dD       = sum over rows and t of g * u
-//	dz       = dy * (what the gate multiplies) * silu'(z)
+//
+// dz       = dy * (the value that the gate multiplies) * silu'(z)
 func backwardSpec(gated bool) *graph.Spec {
 	out := "du[B T C], ddt[B T C], ddt_bias:f32[C], dA_log:f32[C N], dBm[B T N], dCm[B T N], dD:f32[C]"
-	// du may take over dy: a block of dy is read for the last time before du is
-	// written there.
+	// du may overwrite dy: a block of dy is read for the last time before du is written there.
 	dy := 8
 	if gated {
 		out, dy = out+", dz[B T C]", 9
@@ -149,9 +148,9 @@ func deriveChunks(d graph.Dims) error {
 	return nil
 }
 
-// forwardCost counts, a state, an exponential and 6 more: the product in its exponent,
-// and five to update the state and add it to y; a channel, an exponential, a logarithm
-// and 6 for softplus, delta * u and D * u; and an exponential and 5 for the gate.
+// forwardCost counts, per state, an exponential and 6 more operations: the product in its exponent,
+// and five to update the state and add it to y; per channel, an exponential, a logarithm and 6 for
+// softplus, delta * u and D * u; and an exponential and 5 for the gate.
 func forwardCost(gated bool, d graph.Dims) graph.Cost {
 	n := float64(d["B"] * d["T"] * d["C"])
 	perChannel, arrays := 6.0+2*graph.ExpFLOPs, 3.0
@@ -164,9 +163,9 @@ func forwardCost(gated bool, d graph.Dims) graph.Cost {
 	}
 }
 
-// backwardCost counts, a state, an exponential and 4 to compute it again and 14 for its
-// gradients (2 for each of dh, dCm, dBm, sum dh*Bm, sum w*A and dA, and 1 for each of w
-// and the step back); gated 2 more for y. A channel has an exponential, a logarithm and
+// backwardCost counts, per state, an exponential and 4 operations to recompute it and 14 for its
+// gradients (2 for each of dh, dCm, dBm, sum dh*Bm, sum w*A and dA, and 1 for each of w and the
+// step back), and 2 more for y when gated. Per channel there are an exponential, a logarithm and
 // 16, and an exponential and 13 for the gate.
 func backwardCost(gated bool, d graph.Dims) graph.Cost {
 	n := float64(d["B"] * d["T"] * d["C"])
@@ -209,17 +208,17 @@ func Cases() []graph.Case {
 		cases = append(cases, graph.Case{Name: "documents", Spec: graph.ByDocument(Spec(gated), backwardSpec(gated), savedOutputs),
 			Fill: documents, Dims: graph.Dims{"B": 2, "T": 3*chunk + 1, "C": 37, "N": 5}})
 	}
-	// Rows so long that a GPU cuts them into segments.
+	// Rows long enough for a GPU to cut them into segments.
 	segments := graph.Dims{"B": 1, "T": 5*chunk + 1, "C": 64, "N": 16}
 	cases = append(cases,
 		graph.Case{Name: "segments", Spec: Spec(true), Fill: trained(), Dims: segments},
 		graph.Case{Name: "segments", Spec: graph.ByDocument(Spec(true), backwardSpec(true), savedOutputs), Fill: documents, Dims: segments})
-	// Rows of so few channels, all told, that a GPU gives a thread one of them.
+	// So few channels in total that a GPU gives each thread one of them.
 	few := graph.Dims{"B": 130, "T": 5, "C": 64, "N": 16}
 	cases = append(cases,
 		graph.Case{Name: "few channels", Spec: CarrySpec(true), Fill: trained(), Dims: few},
 		graph.Case{Name: "few channels", Spec: CarrySpec(false), Fill: trained(), Dims: few})
-	// Steps so long that states are forgotten at once, exp gives 0 and softplus is a line.
+	// Steps so long that the states are forgotten at once: exp gives 0 and softplus is linear.
 	long := trained()
 	long["dt"] = graph.Uniform(-40, 40)
 	for _, gated := range []bool{true, false} {
@@ -229,7 +228,7 @@ func Cases() []graph.Case {
 			graph.Case{Name: "projected, odd", Spec: s, Fill: projected(5), Dims: graph.Dims{"B": 3, "T": 1, "C": 37, "N": 5, "R": 5}},
 			graph.Case{Name: "projected, wide", Spec: s, Fill: projected(296), Dims: graph.Dims{"B": 1, "T": 1, "C": 33, "N": 8, "R": 296}})
 	}
-	// In mixed precision a GPU has a kernel of its own for 16 states, and channels by the 64.
+	// In mixed precision a GPU has a separate kernel for 16 states and a multiple of 64 channels.
 	whole := graph.Dims{"B": 1, "T": 2 * chunk, "C": 64, "N": 16}
 	return append(cases,
 		graph.Case{Name: "whole blocks", Spec: Spec(true), Fill: trained(), Dims: whole},
@@ -243,15 +242,15 @@ func Cases() []graph.Case {
 	)
 }
 
-// projected fills them where dt is a product of rank r.
+// projected fills the operands where dt is a product of rank r.
 func projected(r int) map[string]graph.Fill {
 	fill := trained()
 	fill["dt_proj"] = graph.Uniform(-1/math.Sqrt(float64(r)), 1/math.Sqrt(float64(r)))
 	return fill
 }
 
-// trained fills the operands with a trained model's kind of numbers: time steps of
-// a thousandth to a tenth, and state n decaying at about the rate n+1.
+// trained fills the operands with numbers like those of a trained model: time steps of 0.001 to
+// 0.1, and state n decaying at about the rate n+1.
 func trained() map[string]graph.Fill {
 	return map[string]graph.Fill{
 		"dt": func(r *rand.Rand, a graph.Array) {

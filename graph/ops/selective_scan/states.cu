@@ -1,4 +1,4 @@
-// selective_scan_states: saved of selective_scan, and nothing else of it.
+// selective_scan_states computes only `saved` of selective_scan.
 extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT)
 selective_scan_states(const U_T *u, const DT_T *dt, const float *dt_bias, const float *a_log, const B_T *b,
                       const float *d, const int *documents, const float *starts, H_T *saved, int length, int tokens,

@@ -1,27 +1,24 @@
-// A block has CHANNELS neighbouring channels of one row of the batch, and walks a
-// segment of its tokens in order, CHUNK at a time. LANES threads share a channel: each
-// holds PER of its states, padded with zeros to STATES, and the same ones of TILE
-// channels, so that it reads Bm and Cm once for all of them. What the states have in
-// common (time step, input, gate) is computed once for a chunk, by threads that have 8
-// neighbouring channels of a token: an octet.
+// A block handles CHANNELS neighbouring channels of one row of the batch and walks a segment of its
+// tokens in order, CHUNK at a time. LANES threads share a channel. Each holds PER of its states,
+// padded with zeros to STATES, and the same states of TILE channels, so that it reads Bm and Cm
+// once for all of them. What the states share (time step, input, gate) is computed once per chunk,
+// by threads that handle 8 neighbouring channels of a token: an octet.
 //
-// Macros: N; CHUNK tokens between saved states; PER, LANES, TILE, CHANNELS, and RESIDENT
-// blocks wanted on a multiprocessor, and RESIDENT_ENDS of the kernels that find the ends of
-// PIECES of a segment; GATED where there is a z; WIDE where octets, and
-// WIDE_BC where 4 neighbours of Bm and Cm, can be moved at once; WHOLE where all chunks have
-// CHUNK tokens and all blocks CHANNELS channels; FAST where an operand
-// is bf16; BY_DOCUMENT where states are forgotten before the first token of a document; the
-// types H_T of saved states, U_T, DT_T, B_T, C_T, Z_T, and Y_T of the forward pass, or DY_T,
-// DU_T, DDT_T, DB_T, DC_T, DZ_T, and SLICE_T of what slices of the channels add to dBm and dCm, of the
-// backward pass.
+// Macros: N; CHUNK tokens between saved states; PER, LANES, TILE, CHANNELS; RESIDENT blocks per SM,
+// and RESIDENT_ENDS for the kernels that compute the ends of PIECES of a segment; GATED if there is a
+// z; WIDE if octets, and WIDE_BC if 4 neighbours of Bm and Cm, can be accessed at once; WHOLE if all
+// chunks have CHUNK tokens and all blocks CHANNELS channels; FAST if an operand is bf16; BY_DOCUMENT
+// if states are forgotten before the first token of a document; the types H_T of saved states, U_T,
+// DT_T, B_T, C_T, Z_T, and Y_T of the forward pass, or DY_T, DU_T, DDT_T, DB_T, DC_T, DZ_T, and
+// SLICE_T of the slices' partial dBm and dCm, of the backward pass.
 
 #define STATES (LANES * PER)
-#define COLUMNS (WARP / LANES) // channels that a warp's lanes are next to each other for
+#define COLUMNS (WARP / LANES) // neighbouring channels across a warp's lanes
 #define WARP_CHANNELS (COLUMNS * TILE)
 #define THREADS (CHANNELS / TILE * LANES)
 #define WARPS (THREADS / WARP)
 #define ROW_OCTETS (CHANNELS / 8)
-#define OCTETS ((CHUNK * ROW_OCTETS + THREADS - 1) / THREADS) // of a thread
+#define OCTETS ((CHUNK * ROW_OCTETS + THREADS - 1) / THREADS) // per thread
 
 #define LN2 0.6931471805599453f
 
@@ -30,7 +27,7 @@
 // time_step is softplus.
 __device__ __forceinline__ float time_step(float x) {
 #ifdef FAST
-  // log(1 + e) is e times a polynomial, to 1e-5 of it.
+  // log(1 + e) as e times a polynomial, with a relative error of 1e-5.
   float e = fast_exp(-fabsf(x)), p = fmaf(e, -0.0238691486f, 0.101222277f);
   p = fmaf(p, e, -0.210048682f), p = fmaf(p, e, 0.325206677f), p = fmaf(p, e, -0.499361364f), p = fmaf(p, e, 0.999991598f);
   return fmaf(p, e, fmaxf(x, 0.f));
@@ -47,9 +44,9 @@ __device__ __forceinline__ float scan_sigmoid(float x) {
 #endif
 }
 
-// By document, the step before a document's first token is so long that no state is left of
-// what was before: with at least the slowest of rates, exp is 0. (With slower ones, it is 1
-// for any other step.)
+// By document, the step before a document's first token is so long that nothing remains of the
+// earlier states: with a rate no closer to 0 than `slowest` allows, exp gives 0. (At such a slow
+// rate exp is 1 for any other step.)
 
 #define FORGET 1e37f
 
@@ -61,8 +58,8 @@ __device__ __forceinline__ float slowest(float rate) {
 #endif
 }
 
-// begins reports whether token t of a row, if it is there, is the first of a document, given
-// where the documents of the row's tokens begin.
+// begins reports whether token t of a row exists and is the first of a document. documents[t] is
+// the index at which the document of token t begins.
 __device__ __forceinline__ bool begins(const int *documents, int t, bool there) {
 #ifdef BY_DOCUMENT
   return there && documents[t] == t;
@@ -71,7 +68,7 @@ __device__ __forceinline__ bool begins(const int *documents, int t, bool there) 
 #endif
 }
 
-// tokens_of is how many tokens of a row chunk i has.
+// tokens_of returns the number of tokens in chunk i of a row.
 __device__ __forceinline__ int tokens_of(int i, int tokens) {
 #ifdef WHOLE
   return CHUNK;
@@ -80,7 +77,7 @@ __device__ __forceinline__ int tokens_of(int i, int tokens) {
 #endif
 }
 
-// within reports whether token t of a chunk is one of its `count`.
+// within reports whether token t of a chunk is one of its `count` tokens.
 __device__ __forceinline__ bool within(int t, int count) {
 #ifdef WHOLE
   return OCTETS * THREADS == CHUNK * ROW_OCTETS || t < CHUNK;
@@ -89,7 +86,7 @@ __device__ __forceinline__ bool within(int t, int count) {
 #endif
 }
 
-// Octets. Of 8 channels `left` exist: none where it is 0 or less.
+// Octets. `left` of the 8 channels exist: none if it is 0 or less.
 
 template <typename Type> struct Octet;
 template <> struct Octet<bf16> { uint4 v; };
@@ -132,9 +129,10 @@ __device__ __forceinline__ void fetch(Octet<float> &o, const float *p, int left)
 #endif
 }
 
-// octet_at is element (row, column) of a tensor whose rows are stride elements apart.
+// octet_at returns a pointer to element (row, column) of a tensor with rows `stride` elements
+// apart.
 template <typename Type> __device__ __forceinline__ Type *octet_at(Type *p, int row, int stride, int column) {
-  // Written in C++, the product is one of 64 bits.
+  // In plain C++ this would be a 64-bit multiplication.
   Type *q;
   asm("mad.wide.s32 %0, %1, %2, %3;" : "=l"(q) : "r"(row), "r"(stride * (int)sizeof(Type)), "l"(p + column));
   __builtin_assume(__isGlobal(q));
@@ -151,11 +149,11 @@ template <typename Type> __device__ __forceinline__ void put(Type *p, const floa
 #endif
 }
 
-// Place is where a thread works.
+// Place is the position of a thread's work.
 struct Place {
   int thread, lane, warp;
   int first;    // the block's first channel
-  int own;      // the thread's first channel, of the block's; the next is COLUMNS further
+  int own;      // the thread's first channel within the block; the next is COLUMNS further
   int part;     // its states are part*PER .. part*PER+PER-1
   int channels; // of the tensors
 
@@ -168,8 +166,8 @@ struct Place {
     own = warp * WARP_CHANNELS + lane % COLUMNS, part = lane / COLUMNS;
 #endif
   }
-  // The thread's octet i, of OCTETS: its token of the chunk (CHUNK or more for none),
-  // its first channel of the block's, and how many channels it has left.
+  // The thread's octet i of OCTETS: its token in the chunk (CHUNK or more means none), its first
+  // channel within the block, and how many of its channels exist.
   __device__ __forceinline__ int token(int i) const { return (i * THREADS + (unsigned)thread) / ROW_OCTETS; }
   __device__ __forceinline__ int column() const { return (unsigned)thread % ROW_OCTETS * 8; }
   __device__ __forceinline__ int left() const {
@@ -179,13 +177,13 @@ struct Place {
     return channels - first - column();
 #endif
   }
-  __device__ __forceinline__ int octet() const { return first + column(); } // its first channel of the tensors'
-  // forget makes the compiler compute what follows from thread again, instead of keeping
-  // addresses in registers through the loops over tokens.
+  __device__ __forceinline__ int octet() const { return first + column(); } // its first channel in the tensors
+  // forget makes the compiler recompute what depends on `thread`, instead of keeping addresses in
+  // registers throughout the loops over tokens.
   __device__ __forceinline__ void forget() { asm volatile("" : "+r"(thread)); }
   __device__ __forceinline__ int channel(int c) const { return own + c * COLUMNS; }
-  // state is the index of the thread's state k of its channel c in a [.. N C] whose [N C]
-  // is the i-th.
+  // state is the index of the thread's state k of its channel c in the i-th [N C] of a [.. N C];
+  // has reports whether it exists.
   __device__ __forceinline__ bool has(int c, int k) const {
     return first + channel(c) < channels && part * PER + k < N;
   }
@@ -209,9 +207,9 @@ struct Place {
   }
 };
 
-// Rows of shared memory have 8 bytes a channel. spread is where a token's channel lies in one:
-// what neighbouring threads' octets have at the same place is put in different banks. It is
-// spread(token, first channel of the octet) ^ place.
+// Rows of shared memory have 8 bytes per channel. spread is the position of a token's channel in
+// its row, chosen so that neighbouring threads access the same position of their octets in
+// different banks. Position k of an octet is at spread(token, first channel of the octet) ^ k.
 __device__ __forceinline__ int spread(int token, int channel) {
   return channel ^ ((token * ROW_OCTETS + channel / 8) & 6);
 }
@@ -237,8 +235,8 @@ __device__ __forceinline__ void load_matrix(float *shared, const Type *m, int ro
   }
 }
 
-// time_steps makes the steps of an octet from dt; of a token that isn't there 0, which
-// leaves states as they are.
+// time_steps computes the steps of an octet from dt. A token that does not exist has step 0, which
+// leaves the states unchanged.
 __device__ __forceinline__ void time_steps(float x[8], const float bias[8], bool there) {
 #pragma unroll
   for (int k = 0; k < 8; k++) {
@@ -253,15 +251,15 @@ __device__ __forceinline__ void load_parameter(float *shared, const float *v, co
     shared[i] = at.first + i < at.channels ? v[at.first + i] : 0.f;
 }
 
-// load_states loads PER neighbours of a row of shared memory.
+// load_states loads PER neighbouring elements of a row in shared memory.
 __device__ __forceinline__ void load_states(const float *p, float x[PER]) {
 #pragma unroll
   for (int k = 0; k < PER; k += 4) load4(p + k, x + k);
 }
 
-// fold sums v[0 .. Count-1] over Lanes lanes, Stride apart, and shares the sums out:
-// lane number l of them gets sums l/Again*Own .. +Own-1, as v[0 .. Own-1], with
-// Own = max(1, Count/Lanes) and Again = max(1, Lanes/Count).
+// fold sums v[0 .. Count-1] over Lanes lanes that are Stride apart, and distributes the sums: lane
+// number l gets sums l/Again*Own .. +Own-1, as v[0 .. Own-1], with Own = max(1, Count/Lanes) and
+// Again = max(1, Lanes/Count).
 template <int Count, int Lanes, int Stride> __device__ __forceinline__ void fold(float (&v)[Count], int l) {
 #pragma unroll
   for (int w = Lanes / 2, half = Count / 2; w > 0; w /= 2, half /= 2) {
@@ -280,10 +278,9 @@ template <int Count, int Lanes, int Stride> __device__ __forceinline__ void fold
   }
 }
 
-// Segments: the chunks of a row may be walked by several blocks, where there are too
-// few rows and channels to fill the GPU. Kernels named _ends scan each segment from
-// zero, in PIECES that are walked by a block each; selective_scan_chain makes of that what each
-// starts with.
+// Segments: several blocks may share the chunks of a row where there are too few rows and channels
+// to fill the GPU. Kernels named _ends scan each segment from zero, in PIECES pieces with a block
+// each; selective_scan_chain turns their results into the states at the start of each piece.
 struct Segment {
   int from, to; // chunks
   __device__ __forceinline__ Segment(int i, int length, int tokens) {

@@ -2,6 +2,7 @@ package linear_cross_entropy
 
 import (
 	_ "embed"
+	"strconv"
 
 	"github.com/sambatrain/sambatrain/graph"
 )
@@ -12,11 +13,13 @@ var source string
 const (
 	// A chunk is as many rows as have chunkBytesCUDA of logits in total, within bounds: each chunk
 	// reads and writes dw, so that few large chunks are better.
-	chunkBytesCUDA   = 512 << 20
+	chunkBytesCUDA   = 1 << 30
 	minChunkRowsCUDA = 128
-	maxChunkRowsCUDA = 8192
+	maxChunkRowsCUDA = 16384
 	// shareBytes is the size of the workspace before the logits, which holds 1/n.
 	shareBytes = 256
+	// mostHeldCUDA is the number of vectors of 16 bytes that a thread may keep of a row.
+	mostHeldCUDA = 8
 )
 
 // logitStrideCUDA rounds a row up to whole vectors, and starts each row at a sector.
@@ -59,6 +62,9 @@ func launches(c *graph.CUDACall, logits graph.DType, gradients bool) ([]graph.La
 	}
 	vector := 16 / logits.Size()
 	threads := min(512, (vocab+32*vector-1)/(32*vector)*32)
+	if held := (vocab + threads*vector - 1) / (threads * vector); gradients && held <= mostHeldCUDA {
+		macros["HELD"] = strconv.Itoa(held)
+	}
 	counting := kernel("linear_cross_entropy_count", 1, 1024, targets.Address, share, int32(n))
 	if len(c.In) > partInput {
 		counting = kernel("linear_cross_entropy_part", 1, 32, c.In[partInput].Address, share)

@@ -42,71 +42,102 @@ __device__ __forceinline__ void without_target(float x[WIDE], int first, int tar
   }
 }
 
+// Vectors are a thread's logits of a row. With HELD, so many vectors stay in registers, and the row is read once.
+#ifdef HELD
+constexpr int RESIDENT = 2; // blocks of an SM
+struct Vectors {
+  int own, step, vocab;
+  uint4 held[HELD];
+
+  __device__ __forceinline__ Vectors(const LOGIT_T *row, int vocab) : own(threadIdx.x * WIDE), step(blockDim.x * WIDE), vocab(vocab) {
+#pragma unroll
+    for (int u = 0; u < HELD; u++)
+      if (own + u * step < vocab) held[u] = *(const uint4 *)(row + own + u * step);
+  }
+  // each calls work(x, first) with each vector and its first element's number.
+  template <typename Work> __device__ __forceinline__ void each(Work work) const {
+#pragma unroll
+    for (int u = 0; u < HELD; u++) {
+      if (own + u * step >= vocab) break;
+      float x[WIDE];
+      load_vector<WIDE>((const LOGIT_T *)&held[u], x);
+      work(x, own + u * step);
+    }
+  }
+};
+#else
+constexpr int RESIDENT = 3;
+struct Vectors {
+  const LOGIT_T *row;
+  int vocab;
+
+  __device__ __forceinline__ Vectors(const LOGIT_T *row, int vocab) : row(row), vocab(vocab) {}
+  template <typename Work> __device__ __forceinline__ void each(Work work) const {
+    int step = blockDim.x * WIDE;
+    for (int j = threadIdx.x * WIDE; j < vocab; j += AHEAD * step) {
+      float x[AHEAD][WIDE];
+#pragma unroll
+      for (int u = 0; u < AHEAD; u++)
+        if (j + u * step < vocab) load_vector<WIDE>(row + j + u * step, x[u]);
+#pragma unroll
+      for (int u = 0; u < AHEAD; u++) {
+        if (j + u * step >= vocab) break;
+        work(x[u], j + u * step);
+      }
+    }
+  }
+};
+#endif
+
 // A block handles one row. Rows are padded to whole vectors with data that the products don't read.
 // A target beyond the vocabulary, which the data loader rejects, makes its row NaN, so that it
 // can't go unnoticed.
 //
 // The target's own term is kept separate: 1 - p[target] is the sum of the others' probabilities,
 // which float would lose to rounding where the model is confident.
-extern "C" __global__ void __launch_bounds__(512, 3)
+extern "C" __global__ void __launch_bounds__(512, RESIDENT)
 linear_cross_entropy_rows(LOGIT_T *logits, const int *targets, float *nll, const float *share, int64_t stride, int vocab) {
   __shared__ float shared[33];
   LOGIT_T *row = logits + blockIdx.x * stride;
-  int target = targets[blockIdx.x], step = blockDim.x * WIDE;
+  int target = targets[blockIdx.x];
   if (target < 0) {
     if (threadIdx.x == 0) nll[blockIdx.x] = 0.f;
 #ifdef GRADIENTS
     float zeros[WIDE] = {};
-    for (int j = threadIdx.x * WIDE; j < vocab; j += step) store_vector<WIDE>(row + j, zeros);
+    for (int j = threadIdx.x * WIDE; j < vocab; j += blockDim.x * WIDE) store_vector<WIDE>(row + j, zeros);
 #endif
     return;
   }
   float logit = target < vocab ? load(row + target) : __int_as_float(0x7fffffff);
 
+  Vectors vectors(row, vocab);
   float most = -INF, sum = 0.f; // of exp(x - most)
-  for (int j = threadIdx.x * WIDE; j < vocab; j += AHEAD * step) {
-    float x[AHEAD][WIDE];
+  vectors.each([&](float *x, int first) {
+    without_target(x, first, target, vocab);
+    float top = most;
 #pragma unroll
-    for (int u = 0; u < AHEAD; u++)
-      if (j + u * step < vocab) load_vector<WIDE>(row + j + u * step, x[u]);
+    for (int i = 0; i < WIDE; i++) top = fmaxf(top, x[i]);
+    float base = top == -INF ? 0.f : top; // only the target so far, or NaNs
+    sum *= exp_of(most - base);
 #pragma unroll
-    for (int u = 0; u < AHEAD; u++) {
-      if (j + u * step >= vocab) break;
-      without_target(x[u], j + u * step, target, vocab);
-      float top = most;
-#pragma unroll
-      for (int i = 0; i < WIDE; i++) top = fmaxf(top, x[u][i]);
-      float base = top == -INF ? 0.f : top; // only the target so far, or NaNs
-      sum *= exp_of(most - base);
-#pragma unroll
-      for (int i = 0; i < WIDE; i++) sum += exp_of(x[u][i] - base);
-      most = top;
-    }
-  }
+    for (int i = 0; i < WIDE; i++) sum += exp_of(x[i] - base);
+    most = top;
+  });
   float greatest = fmaxf(block_max(most, shared), logit);
   float others = block_sum(most == -INF ? sum : sum * exp_of(most - greatest), shared);
   float all = others + exp_of(logit - greatest);
   if (threadIdx.x == 0) nll[blockIdx.x] = logit == greatest ? log1pf(others) : logf(all) - (logit - greatest);
 #ifdef GRADIENTS
   float scale = *share / all;
-  for (int j = threadIdx.x * WIDE; j < vocab; j += AHEAD * step) {
-    float x[AHEAD][WIDE];
+  vectors.each([&](float *x, int first) {
 #pragma unroll
-    for (int u = 0; u < AHEAD; u++)
-      if (j + u * step < vocab) load_vector<WIDE>(row + j + u * step, x[u]);
+    for (int i = 0; i < WIDE; i++) x[i] = exp_of(x[i] - greatest) * scale;
+    if ((uint32_t)(target - first) < WIDE) {
 #pragma unroll
-    for (int u = 0; u < AHEAD; u++) {
-      int first = j + u * step;
-      if (first >= vocab) break;
-#pragma unroll
-      for (int i = 0; i < WIDE; i++) x[u][i] = exp_of(x[u][i] - greatest) * scale;
-      if ((uint32_t)(target - first) < WIDE) {
-#pragma unroll
-        for (int i = 0; i < WIDE; i++)
-          if (first + i == target) x[u][i] = -others * scale;
-      }
-      store_vector<WIDE>(row + first, x[u]);
+      for (int i = 0; i < WIDE; i++)
+        if (first + i == target) x[i] = -others * scale;
     }
-  }
+    store_vector<WIDE>(row + first, x);
+  });
 #endif
 }

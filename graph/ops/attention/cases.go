@@ -105,6 +105,7 @@ func RotaryCases(rotation, carry func(headDim int) Rotation) []graph.Case {
 		{Name: "rotary token, begin", Spec: token(Config{2, 2, 64, 200}), Dims: graph.Dims{"B": 1, "T": 1, "W": 200}, Fill: within(0, 1)},
 		{Name: "rotary token, wide", Spec: token(Config{2, 1, 128, 0}), Dims: graph.Dims{"B": 3, "T": 1, "W": 1500}, Fill: within(0, 1500)},
 		{Name: "rotary token, 16 texts", Spec: token(Config{32, 4, 64, 100}), Dims: graph.Dims{"B": 16, "T": 1, "W": 100}, Fill: within(0, 250)},
+		{Name: "rotary token, 16 long texts", Spec: token(Config{32, 4, 64, 1100}), Dims: graph.Dims{"B": 16, "T": 1, "W": 1100}, Fill: within(0, 2500)},
 		{Name: "rotary token, heads of their own", Spec: token(Config{12, 12, 128, 60}), Dims: graph.Dims{"B": 12, "T": 1, "W": 60}, Fill: within(0, 150)},
 		{Name: "rotary token, more heads of their own", Spec: token(Config{25, 25, 128, 0}), Dims: graph.Dims{"B": 11, "T": 1, "W": 100}, Fill: within(0, 100)},
 		{Name: "rotary token, 16 heads share keys", Spec: token(Config{32, 2, 128, 0}), Dims: graph.Dims{"B": 2, "T": 1, "W": 300}, Fill: within(0, 300)},

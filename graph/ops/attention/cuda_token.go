@@ -33,6 +33,12 @@ func tokenTilingOf(d graph.Dims, multiprocessors int) (tokenTiling, bool) {
 		}
 		return t, d["W"] <= short
 	}
+	if pairs := 2 * heads; d["W"] <= short && pairs <= multiprocessors && 11*pairs >= 10*multiprocessors {
+		// Nearly every multiprocessor has one block, with 128 KB on its way: with more parts some multiprocessors
+		// would have five blocks and others none.
+		t.parts, t.stages = 2, 4
+		return t, true
+	}
 	if d["W"] <= short {
 		// Small blocks can start while the last blocks of the previous kernel still run.
 		for t.parts < most && heads*t.parts <= 2*multiprocessors {

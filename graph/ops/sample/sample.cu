@@ -58,32 +58,37 @@ __device__ __forceinline__ float block_before(float x, float *shared) {
 // (t + 1) * EACH). Threads of the same warp exchange keys by shuffles, others through shared memory.
 __device__ __forceinline__ void sort(uint64_t key[EACH], uint64_t *shared) {
   int first = threadIdx.x * EACH;
-  auto keep = [&](int i, uint64_t other, int size, int gap) {
-    bool before = ((first + i) & gap) == 0, falls = ((first + i) & size) == 0;
-    key[i] = before == falls ? max(key[i], other) : min(key[i], other);
+  auto keep = [&](int i, uint64_t other, bool larger) {
+    if ((key[i] < other) == larger) key[i] = other;
   };
   for (int size = 2; size <= PART; size *= 2) {
     int gap = size / 2;
+    // Runs of size keys are descending and ascending in turn. Of two keys gap apart, the larger one
+    // comes first in a descending run.
     for (; gap >= WARP * EACH; gap /= 2) {
+      bool larger = ((first & gap) == 0) == ((first & size) == 0);
       __syncthreads();
 #pragma unroll
       for (int i = 0; i < EACH; i++) shared[i * THREADS + threadIdx.x] = key[i];
       __syncthreads();
 #pragma unroll
-      for (int i = 0; i < EACH; i++) keep(i, shared[i * THREADS + (threadIdx.x ^ gap / EACH)], size, gap);
+      for (int i = 0; i < EACH; i++) keep(i, shared[i * THREADS + (threadIdx.x ^ gap / EACH)], larger);
     }
     for (; gap >= EACH; gap /= 2) {
+      bool larger = ((first & gap) == 0) == ((first & size) == 0);
 #pragma unroll
-      for (int i = 0; i < EACH; i++) keep(i, __shfl_xor_sync(FULL, key[i], gap / EACH), size, gap);
+      for (int i = 0; i < EACH; i++) keep(i, __shfl_xor_sync(FULL, key[i], gap / EACH), larger);
     }
 #pragma unroll
     for (int near = EACH / 2; near > 0; near /= 2) {
       if (near >= size) continue;
-      uint64_t old[EACH];
 #pragma unroll
-      for (int i = 0; i < EACH; i++) old[i] = key[i];
-#pragma unroll
-      for (int i = 0; i < EACH; i++) keep(i, old[i ^ near], size, near);
+      for (int i = 0; i < EACH; i++) {
+        if (i & near) continue;
+        bool descending = ((first + i) & size) == 0;
+        uint64_t a = key[i], b = key[i + near];
+        if ((a < b) == descending) key[i] = b, key[i + near] = a;
+      }
     }
   }
 }

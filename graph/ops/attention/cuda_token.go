@@ -34,8 +34,8 @@ func tokenTilingOf(d graph.Dims, multiprocessors int) (tokenTiling, bool) {
 		return t, d["W"] <= short
 	}
 	if pairs := 2 * heads; d["W"] <= short && pairs <= multiprocessors && 11*pairs >= 10*multiprocessors {
-		// Nearly every multiprocessor has one block, with 128 KB on its way: with more parts some multiprocessors
-		// would have five blocks and others none.
+		// Nearly every SM has one block, with 128 KB of loads in flight: with more parts some SMs would
+		// have five blocks and others none.
 		t.parts, t.stages = 2, 4
 		return t, true
 	}

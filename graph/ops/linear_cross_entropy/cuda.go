@@ -18,7 +18,7 @@ const (
 	maxChunkRowsCUDA = 16384
 	// shareBytes is the size of the workspace before the logits, which holds 1/n.
 	shareBytes = 256
-	// mostHeldCUDA is the number of vectors of 16 bytes that a thread may keep of a row.
+	// mostHeldCUDA is the largest number of 16-byte vectors of a row that a thread keeps in registers.
 	mostHeldCUDA = 8
 )
 

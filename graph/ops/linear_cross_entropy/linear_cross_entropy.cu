@@ -42,9 +42,10 @@ __device__ __forceinline__ void without_target(float x[WIDE], int first, int tar
   }
 }
 
-// Vectors are a thread's logits of a row. With HELD, so many vectors stay in registers, and the row is read once.
+// Vectors are a thread's logits of a row. With HELD, that many vectors stay in registers, and the row
+// is read only once.
 #ifdef HELD
-constexpr int RESIDENT = 2; // blocks of an SM
+constexpr int RESIDENT = 2; // blocks per SM
 struct Vectors {
   int own, step, vocab;
   uint4 held[HELD];
@@ -54,7 +55,7 @@ struct Vectors {
     for (int u = 0; u < HELD; u++)
       if (own + u * step < vocab) held[u] = *(const uint4 *)(row + own + u * step);
   }
-  // each calls work(x, first) with each vector and its first element's number.
+  // each calls work(x, first) with each vector and the index of its first element.
   template <typename Work> __device__ __forceinline__ void each(Work work) const {
 #pragma unroll
     for (int u = 0; u < HELD; u++) {

@@ -204,8 +204,8 @@ __device__ __forceinline__ void multiply_tiles(Work work, int k, Copy copy, Made
 #pragma unroll
       for (int p = 0; p < Made::PARTS; p++) {
         multiply(p > 0);
+        advance(p == 0); // before the part is computed: the stage can be filled meanwhile
         made.put(p, false);
-        advance(p == 0);
 #pragma unroll 1
         for (s++; s < steps * (p + 1) / Made::PARTS; s++) {
           multiply(true);

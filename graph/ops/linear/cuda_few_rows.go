@@ -147,83 +147,27 @@ func (p fewRows) oneRow(l *graph.Launch, c *graph.CUDACall) bool {
 	return true
 }
 
-// tileRows sets up linear_tile_rows; it returns false if there is not enough shared memory. Two
-// blocks fill an SM. Unless there are very many columns, all blocks are resident at once.
+// tileRows sets up linear_tile_rows; it returns false if there is not enough shared memory.
 func (p fewRows) tileRows(l *graph.Launch, c *graph.CUDACall) bool {
-	const (
-		tile, resident    = 8, 2
-		longest, mostSums = 704, 64            // the most elements of K, and the most tiles, of a block
-		loaders           = 8                  // warps that load x
-		inFlight          = 36 << 10           // bytes of weights that an SM has in flight
-		most, apart       = 228 << 10, 3 << 10 // shared memory of an SM, and what a block needs in addition
-	)
-	k, tiles, move := p.w.Cols, ceil(p.y.Cols, tile), 8
-	if k%8 != 0 {
-		tiles = 2 * ceil(p.y.Cols, 2*tile)
-		if p.w.Address%vectorBytes != 0 {
-			return false
-		}
+	if p.w.Cols%8 != 0 && p.w.Address%vectorBytes != 0 {
+		return false
 	}
+	t, ok := tilesOf(p, c)
+	if !ok {
+		return false
+	}
+	move := 8
 	if p.gain == 0 && (p.x.Address%vectorBytes != 0 || p.x.Stride%8 != 0) {
 		move = 4
 	}
-	whole, room, split, groups := k/8*8, sharedBytes, 1, c.Multiprocessors
-	if c.Capability == hopper {
-		room = most/resident - apart
-		for split < 8 && whole > longest*split {
-			split *= 2
-		}
-		// A cluster must fit within one GPC. With two blocks per SM, an idle H100 has room for 264
-		// blocks; clusters of 2, 4 and 8 can use 264, 248 and 240 of them. Fewer are faster, because
-		// the clusters must also fit next to the blocks of the preceding kernel.
-		groups = c.Multiprocessors * map[int]int{1: 264, 2: 132, 4: 60, 8: 26}[split] / 132
-	}
-	for ceil(tiles, groups)*p.matrices() > mostSums {
-		groups *= 2 // in several waves, if a block has no room for all its sums
-	}
-	groups = max(1, min(groups, tiles))
-	each := ceil(tiles, groups)
-	parts := 1
-	for parts < 8 && 2*parts*each <= 10 && whole >= 2*parts*split*64 {
-		parts *= 2
-	}
-	part := ceil(ceil(whole, split*parts), 32) * 32
-	rounds, workers := 0, 0
-	for _, n := range []int{8, 9, 10, 11, 12, 7, 6, 5, 4} {
-		if r := ceil(each*parts, n); n%parts == 0 && (workers == 0 || r*n < rounds*workers) {
-			rounds, workers = r, n
-		}
-	}
-	step := 128
-	if part <= step/2 {
-		step /= 2
-	}
-	// x, the sums of all blocks, the additional terms of cells, and the norm's gains.
-	shared := 32*(ceil(part*parts, 64)*64+32) + each*parts*p.matrices()*512 + each*512/split
-	if p.gain != 0 {
-		shared += 4 * ceil(part*parts, 64) * 64
-	}
-	stage := workers * tile * step * 2
-	if step > 64 && room-shared < 2*stage {
-		step, stage = step/2, stage/2
-	}
-	steps := rounds * p.matrices() * ceil(part, step)
-	ahead := min((room-shared)/stage, steps, 16)
-	if ahead < min(2, steps) {
-		return false
-	}
-	flight := max(1, (inFlight+resident*stage/2)/(resident*stage))
-	if steps > ahead {
-		flight = min(flight, ahead-1)
-	}
-	set(l, "tile_rows", workers+loaders, resident)
+	set(l, "tile_rows", t.workers+loaders, resident)
 	if p.toHost {
-		l.Defines["TO_HOST"], l.Defines["ROUNDS"] = "1", strconv.Itoa(rounds)
+		l.Defines["TO_HOST"], l.Defines["ROUNDS"] = "1", strconv.Itoa(t.rounds)
 	}
-	for name, n := range map[string]int{"STEP": step, "AHEAD": ahead, "FLIGHT": min(flight, ahead), "LOADERS": loaders, "SPLIT": split, "PARTS": parts, "X_VECTOR": move} {
+	for name, n := range map[string]int{"STEP": t.step, "AHEAD": t.ahead, "FLIGHT": t.flight, "LOADERS": loaders, "SPLIT": t.split, "PARTS": t.parts, "X_VECTOR": move} {
 		l.Defines[name] = strconv.Itoa(n)
 	}
-	l.Grid, l.Shared = [3]int{groups * split, 1, 1}, shared+ahead*stage
+	l.Grid, l.Shared = [3]int{t.clusters * t.split, 1, 1}, t.shared
 	return true
 }
 

@@ -10,6 +10,10 @@ import (
 // register.
 const align = 16
 
+// stateAlign is that of states: 256 bytes. A head's key is read from a cache in runs of 128 or 256
+// bytes, each of which would otherwise take part of one more line of memory.
+const stateAlign = 64
+
 func roundUp(n int) int { return (n + align - 1) / align * align }
 
 // storage is a block of memory that holds one or more values. A storage whose home is set has
@@ -57,7 +61,13 @@ func (s *storage) place() int {
 func (s *storage) stride() int { return s.cols + s.pad }
 
 // size is in units of 4 bytes.
-func (s *storage) size() int { return roundUp((s.rows*s.stride()*s.dtype.Size() + 3) / 4) }
+func (s *storage) size() int {
+	n := (s.rows*s.stride()*s.dtype.Size() + 3) / 4
+	if s.region == States {
+		return (n + stateAlign - 1) / stateAlign * stateAlign
+	}
+	return roundUp(n)
+}
 
 // value is one tensor: some columns of a storage.
 type value struct {

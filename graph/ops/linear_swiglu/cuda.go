@@ -68,7 +68,19 @@ func fitsTiles(c *graph.CUDACall, least int) bool {
 			}
 		}
 	}
+	for _, b := range c.Out {
+		if vectors(b).Cols > b.Cols && b.Stride > vectors(b).Cols {
+			return false
+		}
+	}
 	return c.Capability == hopper && c.Out[0].Rows >= minRows && c.In[0].Cols >= least
+}
+
+// vectors is an output whose columns are a multiple of 16 bytes, without which a TMA store is an
+// illegal instruction. The columns that it has in addition are padding, and get zeros.
+func vectors(b graph.DeviceBuffer) graph.DeviceBuffer {
+	b.Cols = ceilDiv(b.Cols, 8) * 8
+	return b
 }
 
 // tiles returns a launch of tiles.cu that computes the outputs in tiles of cols columns. A kernel
@@ -90,8 +102,11 @@ func tiles(c *graph.CUDACall, kernel string, cols, parts, barriers int, defines 
 	for _, m := range factors {
 		l.Args = append(l.Args, m)
 	}
-	for _, t := range append(others, c.Out...) {
+	for _, t := range others {
 		l.Args = append(l.Args, graph.TensorMap{Matrix: t, Box: partRows})
+	}
+	for _, t := range c.Out {
+		l.Args = append(l.Args, graph.TensorMap{Matrix: vectors(t), Box: partRows})
 	}
 	l.Args = append(l.Args, int32(y.Rows), int32(y.Cols), int32(c.In[0].Cols))
 	return l

@@ -141,6 +141,7 @@ func Cases() []graph.Case {
 			{Name: "one token", Dims: graph.Dims{"B": 3, "T": 1, "M": 33, "K": 70}},
 			{Name: "tiles", Dims: graph.Dims{"B": 2, "T": minRows / 2, "M": 2 * tile, "K": op.depth}},
 			{Name: "parts of tiles", Dims: graph.Dims{"B": 1, "T": minRows + 44, "M": tile + 40, "K": op.depth + 24}},
+			{Name: "parts of vectors", Dims: graph.Dims{"B": 1, "T": minRows, "M": 2*tile + 36, "K": op.depth}},
 			{Name: "1.7b", Dims: graph.Dims{"B": 1, "T": 4096, "M": 8196, "K": 2048}, Bench: true},
 		} {
 			c.Name, c.Spec = strings.TrimPrefix(op.spec.Name, "linear_swiglu_")+" "+c.Name, op.spec

@@ -299,7 +299,7 @@ linear_swiglu_tiles(const __grid_constant__ TensorMap x, const __grid_constant__
 #ifdef KEEP
   made.kept_gate = &kept_gate, made.kept_up = &kept_up;
 #endif
-  made.spot = Spot{rows, cols}; // no tile yet: copies to outside of the matrix do nothing
+  made.spot = Spot{rows, 0}; // no tile yet: copies to outside of the matrix do nothing
   multiply_tiles<0>(Work(rows, cols, ROWS), k, copy, made);
 }
 #else
@@ -375,7 +375,7 @@ linear_swiglu_backward_tiles(const __grid_constant__ TensorMap dz, const __grid_
   };
   Slope made;
   made.gate = &gate, made.up = &up, made.dgate = &dgate, made.dup = &dup;
-  made.spot = Spot{rows, cols}; // no tile yet: copies from outside of the matrix give zeros, copies to it do nothing
+  made.spot = Spot{rows, 0}; // no tile yet: copies from outside of the matrix give zeros, copies to it do nothing
   multiply_tiles<1>(Work(rows, cols, WIDE), k, copy, made);
 }
 #endif

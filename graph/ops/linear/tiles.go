@@ -10,7 +10,7 @@ const (
 
 // tiles is how tile_rows.cu divides a product. Unless there are very many columns, all blocks are resident at once.
 type tiles struct {
-	split, clusters int // blocks that share K, and how many times as many there are
+	split, clusters int // blocks of a cluster, which share K, and clusters
 	parts           int // warps of a block that share its slice of K
 	workers, rounds int // warps that multiply, and tiles that each of them computes
 	step            int // elements of K of a stage
@@ -18,7 +18,7 @@ type tiles struct {
 	shared          int // bytes of a block's shared memory
 }
 
-// tilesOf is the division for a product; ok is false where a block has no room for it.
+// tilesOf returns the division of a product; ok is false if a block has no room for it.
 func tilesOf(p fewRows, c *graph.CUDACall) (t tiles, ok bool) {
 	all, whole := ceil(p.y.Cols, tile), p.w.Cols/8*8
 	if p.w.Cols%8 != 0 {
@@ -35,8 +35,8 @@ func tilesOf(p fewRows, c *graph.CUDACall) (t tiles, ok bool) {
 			t.rounds, t.workers = r, n
 		}
 	}
-	part := ceil(ceil(whole, t.split*t.parts), 32) * 32                         // of K, a warp's
-	slice := ceil(part*t.parts, 64) * 64                                        // a block's
+	part := ceil(ceil(whole, t.split*t.parts), 32) * 32                         // elements of K per warp
+	slice := ceil(part*t.parts, 64) * 64                                        // elements of K per block
 	t.shared = 32*(slice+32) + each*t.parts*p.matrices()*512 + each*512/t.split // x, the sums of all blocks, and the additional terms of cells
 	if p.gain != 0 {
 		t.shared += 4 * slice // the norm's gains

@@ -18,7 +18,7 @@ type Buckets struct {
 // NewBuckets divides n elements into buckets of about size elements, for this many processes.
 func NewBuckets(n, size, processes int) Buckets {
 	granule := align * processes
-	size = (max(size, 1) + granule - 1) / granule * granule
+	size = multiple(max(size, 1), granule)
 	var lengths []int
 	for ; n > 0; n -= size {
 		lengths = append(lengths, min(n, size))
@@ -31,7 +31,7 @@ func bucketsOf(lengths []int, processes int) Buckets {
 	granule := align * processes
 	var b Buckets
 	for _, n := range lengths {
-		n = (n + granule - 1) / granule * granule
+		n = multiple(n, granule)
 		b.from = append(b.from, b.Length)
 		b.Length += n
 		b.Size = max(b.Size, n)

@@ -14,7 +14,10 @@ const align = 16
 // bytes, each of which would otherwise take part of one more line of memory.
 const stateAlign = 64
 
-func roundUp(n int) int { return (n + align - 1) / align * align }
+func roundUp(n int) int { return multiple(n, align) }
+
+// multiple rounds n up to a multiple of granule.
+func multiple(n, granule int) int { return (n + granule - 1) / granule * granule }
 
 // storage is a block of memory that holds one or more values. A storage whose home is set has
 // become part of another one.
@@ -64,7 +67,7 @@ func (s *storage) stride() int { return s.cols + s.pad }
 func (s *storage) size() int {
 	n := (s.rows*s.stride()*s.dtype.Size() + 3) / 4
 	if s.region == States {
-		return (n + stateAlign - 1) / stateAlign * stateAlign
+		return multiple(n, stateAlign)
 	}
 	return roundUp(n)
 }

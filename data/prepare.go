@@ -5,14 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"time"
-
-	"github.com/gofrs/flock"
 )
 
 // Progress says how far Prepare has come.
@@ -29,9 +25,9 @@ type Progress struct {
 //
 // The folder appears under its name when it is complete. A prepare that was stopped or killed
 // continues after its last complete shards, if settings, tokenizer and the files up to there are
-// the same. Of two processes that prepare the same folder, one waits for the other (its lock is the
-// file <shards>.lock) and uses the result. Equal text gives equal shards, byte for byte, on any
-// number of cores.
+// the same. Of two processes that prepare the same folder, one waits for the other and uses the
+// result: the writer locks the file <shards>.lock, and removes it at the end. Equal text gives equal
+// shards, byte for byte, on any number of cores.
 //
 // progress, which may be nil, is called from time to time, from one goroutine at a time, while
 // shards are written.
@@ -78,16 +74,11 @@ func prepare(ctx context.Context, c Config, l layout, progress func(Progress)) (
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return Manifest{}, fmt.Errorf("data.shards: %w", err)
 	}
-	lock := flock.New(dir + ".lock")
-	locked, err := lock.TryLock()
-	if err == nil && !locked {
-		slog.Info("waiting for another process that is preparing the same shards", "lock", lock.Path())
-		_, err = lock.TryLockContext(ctx, 100*time.Millisecond)
-	}
+	unlock, err := lockShards(ctx, dir+".lock")
 	if err != nil {
-		return Manifest{}, fmt.Errorf("data.shards: lock %s: %w", lock.Path(), err)
+		return Manifest{}, err
 	}
-	defer lock.Unlock()
+	defer unlock()
 	// Another process may have finished while this one waited.
 	if m, ok, err := c.prepared(watch, dir); ok || err != nil {
 		return m, err

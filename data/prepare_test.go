@@ -338,6 +338,7 @@ func TestPrepareTwiceAtOnce(t *testing.T) {
 			t.Error(diff)
 		}
 	}
+	checkUnlocked(t, c)
 }
 
 // TestPrepareKilled kills a process that prepares, which is this test run again with the variables
@@ -372,6 +373,9 @@ func TestPrepareKilled(t *testing.T) {
 	if shards, _ := filepath.Glob(filepath.Join(c.Shards+".partial", "*.parquet")); len(shards) == 0 {
 		t.Error("the killed process had written no shard: the test is no test")
 	}
+	if _, err := os.Stat(c.Shards + ".lock"); err != nil {
+		t.Error("the killed process had no lock: the test is no test: ", err)
+	}
 	_, err = Open(context.Background(), c, Train)
 	checkError(t, err, c.Shards, "data.shards: no manifest.json in DIR: run `sambatrain data prepare` first, or choose another folder")
 	mustPrepare(t, c)
@@ -384,4 +388,5 @@ func TestPrepareKilled(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(c.Shards, "prepare*")); len(left) != 0 {
 		t.Errorf("left behind: %v", left)
 	}
+	checkUnlocked(t, c)
 }

@@ -53,7 +53,7 @@ again, so some recipes may be trained on another device beforehand.`,
 			if err != nil {
 				return err
 			}
-			o, err := a.launchedOptions()
+			o, err := a.launchedOptions(c)
 			if err != nil {
 				return err
 			}

@@ -91,7 +91,7 @@ func readCurve(run, name string) (lengthCurve, error) {
 	path := filepath.Join(run, "eval", name, "lengths.csv")
 	f, err := os.Open(path)
 	if err != nil {
-		return c, fmt.Errorf("%w; measure the run with `sambatrain eval ppl %s`", err, shell.Quote(run))
+		return c, fmt.Errorf("%w; measure the run with `%s`", err, shell.Command("sambatrain", "eval", "ppl", run))
 	}
 	defer f.Close()
 	rows, err := csv.NewReader(f).ReadAll()

@@ -33,7 +33,7 @@ its model section is replaced by that of DIR.`,
 			if err != nil {
 				return err
 			}
-			o, err := a.launchedOptions()
+			o, err := a.launchedOptions(c)
 			if err != nil {
 				return err
 			}
@@ -60,7 +60,7 @@ its model section is replaced by that of DIR.`,
 			if err := train.Begin(r, o, x.Read); err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "imported %s (%s) to %s; train it further with: sambatrain resume %s\n", args[0], x.Class, r.Run.Out, shell.Quote(r.Run.Out))
+			fmt.Fprintf(c.OutOrStdout(), "imported %s (%s) to %s; train it further with: %s\n", args[0], x.Class, r.Run.Out, shell.Command("sambatrain", "resume", r.Run.Out))
 			return nil
 		},
 	}

@@ -56,7 +56,7 @@ func (a *app) train(c *cobra.Command, flags processFlags, device string, output 
 	if place.Spawn > 0 {
 		return spawn(place, cuda.Count(), device)
 	}
-	o, err := a.trainOptions(place)
+	o, err := a.trainOptions(c, place)
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func (a *app) train(c *cobra.Command, flags processFlags, device string, output 
 }
 
 // launchedOptions returns the options of a command that leaves starting processes to a launcher.
-func (a *app) launchedOptions() (train.Options, error) {
+func (a *app) launchedOptions(c *cobra.Command) (train.Options, error) {
 	place, err := dist.Detect(dist.NoFlags(), os.LookupEnv, cuda.Count())
 	if err == nil && place.Spawn > 0 {
 		err = fmt.Errorf("%s asks for %d processes per node: only pretrain, resume and finetune start them", place.Source, place.Spawn)
@@ -76,10 +76,11 @@ func (a *app) launchedOptions() (train.Options, error) {
 	if err != nil {
 		return train.Options{}, err
 	}
-	return a.trainOptions(place)
+	return a.trainOptions(c, place)
 }
 
-func (a *app) trainOptions(place dist.Topology) (train.Options, error) {
+func (a *app) trainOptions(c *cobra.Command, place dist.Topology) (train.Options, error) {
+	given := resumeFlags(c)
 	if place.Rank > 0 && a.logLevel == "info" {
 		a.logLevel = "warn" // the first process logs for all
 	}
@@ -98,6 +99,7 @@ func (a *app) trainOptions(place dist.Topology) (train.Options, error) {
 		Log:         log,
 		Console:     func(o runlog.ConsoleOptions) runlog.Console { return lines.Over(console(o)) },
 		CodeVersion: version(),
+		Flags:       given,
 		Abort:       func(cause error) { os.Exit(report(cause)) },
 	}, err
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/sambatrain/sambatrain/internal/train"
 )
@@ -44,4 +45,24 @@ the new data has at this step, so some rows may be repeated or left out.`,
 	processes.add(c)
 	outputFlag(c, &output)
 	return c
+}
+
+// resumeFlags returns the flags given to c that resume has too, as words of a command line. The
+// recipe's are left out, because they are in the run, and those that train.Resume takes one by one.
+func resumeFlags(c *cobra.Command) []string {
+	resume, _, err := newRoot().Find([]string{"resume"})
+	if err != nil {
+		panic(err) // there is no such command
+	}
+	var words []string
+	c.Flags().Visit(func(given *pflag.Flag) {
+		value := given.Value.String()
+		switch f := resume.Flag(given.Name); {
+		case given.Name == "set", given.Name == "allow-data-change":
+		case f == nil, f.Value.Set(value) != nil: // such as --output markdown
+		default:
+			words = append(words, "--"+f.Name, value)
+		}
+	})
+	return words
 }

@@ -185,3 +185,25 @@ func TestInUse(t *testing.T) {
 		t.Errorf("pretrain: %+v", e)
 	}
 }
+
+func TestResumeFlags(t *testing.T) {
+	for line, want := range map[string]string{
+		"pretrain tiny.yaml": "",
+		"pretrain tiny.yaml --steps 3 --set optim.lr=1 --out x --device cpu --threads 1 --resume": "",
+		"pretrain tiny.yaml --nproc-per-node auto --log-format json --output json":                "--log-format json --nproc-per-node auto --output json",
+		"finetune x --task passkey --rank 1 --world-size 2 --local-rank 1 --master a:1":           "--local-rank 1 --master a:1 --rank 1 --world-size 2",
+		"resume x --set optim.lr=1 --allow-data-change --log-level=warn":                          "--log-level warn",
+		"compare a b --output markdown --log-format json --lengths 1,2":                           "--log-format json",
+	} {
+		c, args, err := newRoot().Find(strings.Fields(line))
+		if err == nil {
+			err = c.ParseFlags(args)
+		}
+		if err != nil {
+			t.Fatal(line, err)
+		}
+		if got := strings.Join(resumeFlags(c), " "); got != want {
+			t.Errorf("%s: %q, want %q", line, got, want)
+		}
+	}
+}

@@ -1,4 +1,4 @@
-// Package shell quotes words of commands that a message suggests.
+// Package shell writes commands that a message suggests.
 package shell
 
 import (
@@ -21,4 +21,13 @@ func Quote(text string) string {
 		return `"` + text + `"`
 	}
 	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
+
+// Command returns a command line of these words.
+func Command(words ...string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = Quote(w)
+	}
+	return strings.Join(quoted, " ")
 }

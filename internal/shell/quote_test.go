@@ -33,3 +33,9 @@ func TestQuote(t *testing.T) {
 		}
 	}
 }
+
+func TestCommand(t *testing.T) {
+	if got, want := Command("go", "my file", "--set", "a=b"), "go "+Quote("my file")+" --set a=b"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}

@@ -11,7 +11,6 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/internal/generate"
 	"github.com/sambatrain/sambatrain/internal/runlog"
-	"github.com/sambatrain/sambatrain/internal/shell"
 	"github.com/sambatrain/sambatrain/internal/wholefile"
 	"github.com/sambatrain/sambatrain/layers"
 	"github.com/sambatrain/sambatrain/recipes"
@@ -32,7 +31,7 @@ func Begin(r *recipes.Recipe, o Options, fill func(parameters []checkpoint.Tenso
 	if err := fill(parameters); err != nil {
 		return err
 	}
-	lock, err := claim(r.Run.Out)
+	lock, err := claim(r.Run.Out, o)
 	if err != nil {
 		return err
 	}
@@ -57,8 +56,8 @@ func Begin(r *recipes.Recipe, o Options, fill func(parameters []checkpoint.Tenso
 }
 
 // claim creates and locks a run directory that must not contain a run yet.
-func claim(dir string) (*checkpoint.Run, error) {
-	if err := checkVacant(dir); err != nil {
+func claim(dir string, o Options) (*checkpoint.Run, error) {
+	if err := checkVacant(dir, o); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(dir, 0o777); err != nil {
@@ -69,7 +68,7 @@ func claim(dir string) (*checkpoint.Run, error) {
 		return nil, err
 	}
 	// Checked again, because another process may have started a run before the lock was taken.
-	if err := checkVacant(dir); err != nil {
+	if err := checkVacant(dir, o); err != nil {
 		lock.Unlock()
 		return nil, err
 	}
@@ -90,11 +89,11 @@ func createMetrics(dir string) (*runlog.Metrics, error) {
 }
 
 // checkVacant rejects a folder that contains a run.
-func checkVacant(dir string) error {
+func checkVacant(dir string, o Options) error {
 	_, err := os.Stat(filepath.Join(dir, ConfigFile))
 	switch {
 	case err == nil:
-		return fmt.Errorf("%s: already holds a run; continue it with `sambatrain resume %s`, or choose another folder with --out", dir, shell.Quote(dir))
+		return fmt.Errorf("%s: already holds a run; continue it with `%s`, or choose another folder with --out", dir, o.resumeCommand(dir, nil))
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	}

@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"github.com/sambatrain/sambatrain/internal/runlog"
-	"github.com/sambatrain/sambatrain/internal/shell"
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
@@ -74,9 +73,9 @@ func Compare(ctx context.Context, list []*recipes.Recipe, o Options) (*Compariso
 		var stopped *Stopped
 		switch {
 		case errors.As(err, &stopped):
-			return nil, &Stopped{Run: stopped.Run, Step: stopped.Step, Compared: true}
+			return nil, &Stopped{Run: stopped.Run, Step: stopped.Step}
 		case err != nil && ctx.Err() != nil:
-			return nil, &Stopped{Run: r.Run.Out, Step: -1, Compared: true}
+			return nil, &Stopped{Run: r.Run.Out, Step: -1}
 		case err != nil:
 			o.Log.Error("compare", "recipe", r.Name, "error", err)
 			row.Error = err.Error()
@@ -161,7 +160,7 @@ func Finish(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error) 
 		}
 		return res, nil
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return nil, err
+		return nil, fmt.Errorf("%w; `%s` rewrites it", err, o.resumeCommand(dir, sets))
 	}
 	return Resume(ctx, dir, o, sets...)
 }
@@ -175,7 +174,7 @@ func ReadResult(dir string) (*Result, error) {
 	}
 	res := &Result{}
 	if err := json.Unmarshal(text, res); err != nil {
-		return nil, fmt.Errorf("%s: %w; `sambatrain resume %s` rewrites it", path, err, shell.Quote(dir))
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return res, nil
 }

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 
 	"github.com/sambatrain/sambatrain/checkpoint"
-	"github.com/sambatrain/sambatrain/internal/shell"
 	"github.com/sambatrain/sambatrain/optim"
 	"github.com/sambatrain/sambatrain/recipes"
 )
@@ -100,6 +99,6 @@ func (s *session) abortion(reason string) error {
 	if c, _, err := checkpoint.Newest(s.dir); err == nil {
 		from = "the last good checkpoint is " + filepath.ToSlash(c.Dir)
 	}
-	return fmt.Errorf("train.guard.abort_after: %d steps in a row were skipped, the last is step %d: %s; %s; continue with `sambatrain resume %s --set optim.lr=...` and a learning rate below %v",
-		g.InARow, s.step, reason, from, shell.Quote(s.dir), s.recipe.Optim.PeakLR)
+	return fmt.Errorf("train.guard.abort_after: %d steps in a row were skipped, the last is step %d: %s; %s; continue with `%s` and a learning rate below %v",
+		g.InARow, s.step, reason, from, s.resumeCommand(lowerLR), s.recipe.Optim.PeakLR)
 }

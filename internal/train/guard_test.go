@@ -179,7 +179,7 @@ func TestWithoutGuard(t *testing.T) {
 // finished, and reports this.
 func TestSaves(t *testing.T) {
 	r := recipe(t, "train.steps=3")
-	lock, err := claim(r.Run.Out)
+	lock, err := claim(r.Run.Out, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -69,9 +69,8 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 
 // past returns the error of a run that has done more steps than requested: they can't be undone.
 func (s *session) past() error {
-	dir := shell.Quote(s.dir)
-	return fmt.Errorf("train.steps: %d, and %s has done %d steps already; ask for more, or use an earlier checkpoint in place of the run: `sambatrain checkpoint ls %s` lists them",
-		s.recipe.Train.Steps, s.dir, s.step, dir)
+	return fmt.Errorf("train.steps: %d, and %s has done %d steps already; ask for more, or use an earlier checkpoint in place of the run: `%s` lists them",
+		s.recipe.Train.Steps, s.dir, s.step, shell.Command("sambatrain", "checkpoint", "ls", s.dir))
 }
 
 // report writes the run's sample and its result; the result comes last.
@@ -225,7 +224,7 @@ func (s *session) oneStep(ctx context.Context, loader *data.Loader, b *stepBatch
 		return false, err
 	}
 	if diverged {
-		return false, fmt.Errorf("step %d: training has diverged, the loss is %v and the gradient's norm %v; delete the last checkpoint if it is affected too, and continue with `sambatrain resume %s --set optim.lr=...` and a learning rate below %v", s.step, loss, norm, shell.Quote(s.dir), r.Optim.PeakLR)
+		return false, fmt.Errorf("step %d: training has diverged, the loss is %v and the gradient's norm %v; delete the last checkpoint if it is affected too, and continue with `%s` and a learning rate below %v", s.step, loss, norm, s.resumeCommand(lowerLR), r.Optim.PeakLR)
 	}
 	return stopping, s.skip(skipped)
 }
@@ -329,12 +328,12 @@ func (s *session) dataLost(cause error) error {
 	if err := s.lastSave(); err != nil {
 		return errors.Join(cause, err)
 	}
-	return fmt.Errorf("%s: %w; the steps before it are saved, continue with: sambatrain resume %s", what, cause, shell.Quote(s.dir))
+	return fmt.Errorf("%s: %w; the steps before it are saved, continue with: %s", what, cause, s.resumeCommand())
 }
 
 // fromLast says why something can't be done, and how to continue.
 func (s *session) fromLast(what string, cause error) error {
-	return fmt.Errorf("%s: %w; continue from the last checkpoint with: sambatrain resume %s", what, cause, shell.Quote(s.dir))
+	return fmt.Errorf("%s: %w; continue from the last checkpoint with: %s", what, cause, s.resumeCommand())
 }
 
 // stop saves, so that the run can be resumed, and says so.
@@ -346,5 +345,5 @@ func (s *session) stop() error {
 		return err
 	}
 	s.ended = true
-	return &Stopped{Run: s.dir, Step: s.step}
+	return s.stopped(s.step)
 }

@@ -12,7 +12,6 @@ import (
 
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/internal/runlog"
-	"github.com/sambatrain/sambatrain/internal/shell"
 )
 
 // restore loads the newest good checkpoint and truncates the metrics to it.
@@ -121,7 +120,9 @@ func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
 		return err
 	}
 	if change != "" && !s.options.AllowDataChange {
-		return fmt.Errorf("%s; restore the data that the run was trained on, start a new run, or continue with other batches: sambatrain resume %s --allow-data-change", change, shell.Quote(s.dir))
+		o := s.options
+		o.AllowDataChange = true
+		return fmt.Errorf("%s; restore the data that the run was trained on, start a new run, or continue with other batches: %s", change, o.resumeCommand(s.dir, s.sets))
 	}
 	if change != "" {
 		s.options.Log.Warn("continuing with other batches: rows may be repeated or left out", "step", s.step, "changed", change)

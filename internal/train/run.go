@@ -14,7 +14,6 @@ import (
 	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/internal/dist"
 	"github.com/sambatrain/sambatrain/internal/runlog"
-	"github.com/sambatrain/sambatrain/internal/shell"
 	"github.com/sambatrain/sambatrain/internal/wholefile"
 	"github.com/sambatrain/sambatrain/recipes"
 )
@@ -37,6 +36,9 @@ type Options struct {
 	CodeVersion string
 	// AllowDataChange lets a resumed run continue with other batches than it began with.
 	AllowDataChange bool
+	// Flags are the other flags that the user gave to this command and that resume has too, as
+	// words. Commands that a message suggests repeat them.
+	Flags []string
 	// Place is this process's place among those of the run.
 	Place dist.Topology
 	// Abort ends one of several processes while it waits inside a library for another one that is
@@ -77,19 +79,19 @@ type Stopped struct {
 	Run string
 	// Step is the last step done; -1 if a resumed run was stopped before it continued.
 	Step int64
-	// Compared: it is one run of a comparison.
-	Compared bool
+	// Command continues the run; empty for one run of a comparison, which the same command continues.
+	Command string
 }
 
 func (s *Stopped) Error() string {
-	again := "continue with: sambatrain resume " + shell.Quote(s.Run)
-	if s.Compared {
+	again := "continue with: " + s.Command
+	if s.Command == "" {
 		again = "continue with the same command"
 	}
 	if s.Step < 0 {
 		return "stopped before the next step, nothing is lost; " + again
 	}
-	if s.Compared {
+	if s.Command == "" {
 		return fmt.Sprintf("stopped %s after step %d and saved; %s", s.Run, s.Step, again)
 	}
 	return fmt.Sprintf("stopped after step %d and saved; %s", s.Step, again)
@@ -101,7 +103,7 @@ func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (res *Result, e
 	s := newSession(r, o, r.Run.Out)
 	defer func() { err = s.leave(err) }()
 	if s.first() {
-		lock, err := claim(s.dir)
+		lock, err := claim(s.dir, o)
 		if err != nil {
 			return nil, err
 		}
@@ -141,7 +143,7 @@ func Resume(ctx context.Context, dir string, o Options, sets ...string) (res *Re
 		return nil, err
 	}
 	s := newSession(r, o, dir)
-	s.resumed = true
+	s.resumed, s.sets = true, sets
 	defer func() { err = s.leave(err) }()
 	if s.first() {
 		if s.lock, err = checkpoint.Lock(dir); err != nil {
@@ -154,7 +156,7 @@ func Resume(ctx context.Context, dir string, o Options, sets ...string) (res *Re
 	}
 	defer s.close()
 	if err := s.open(ctx); errors.Is(err, context.Canceled) {
-		return nil, &Stopped{Run: dir, Step: -1}
+		return nil, s.stopped(-1)
 	} else if err != nil {
 		return nil, err
 	}

@@ -295,15 +295,15 @@ func TestDataChange(t *testing.T) {
 	} {
 		sets := append(c.sets, more)
 		_, err := Resume(t.Context(), r.Run.Out, quiet(), sets...)
-		if err == nil || !strings.HasPrefix(err.Error(), c.want) || !strings.HasSuffix(err.Error(), "continue with other batches: sambatrain resume "+r.Run.Out+" --allow-data-change") {
+		o := quiet()
+		o.AllowDataChange = true
+		if err == nil || !strings.HasPrefix(err.Error(), c.want) || !strings.HasSuffix(err.Error(), "continue with other batches: "+o.resumeCommand(r.Run.Out, sets)) {
 			t.Fatalf("error is %v, want %q and the flag", err, c.want)
 		}
 		copied := filepath.Join(t.TempDir(), "run")
 		if err := os.CopyFS(copied, os.DirFS(r.Run.Out)); err != nil {
 			t.Fatal(err)
 		}
-		o := quiet()
-		o.AllowDataChange = true
 		if _, err := Resume(t.Context(), copied, o, sets...); err != nil {
 			t.Fatal(err)
 		}

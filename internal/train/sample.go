@@ -55,7 +55,7 @@ func (s *session) sample(ctx context.Context) (string, error) {
 			return true
 		}}})
 	if errors.Is(err, context.Canceled) {
-		err = &Stopped{Run: s.dir, Step: s.step}
+		err = s.stopped(s.step)
 	}
 	return string(append(text, stream.Rest()...)), err
 }

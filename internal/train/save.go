@@ -8,7 +8,6 @@ import (
 
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/internal/runlog"
-	"github.com/sambatrain/sambatrain/internal/shell"
 )
 
 // save starts writing a checkpoint of the current step. Only one is written at a time: if the
@@ -78,7 +77,7 @@ func (s *session) lastSave() error {
 // recordSaved records the outcome of a save.
 func (s *session) recordSaved(v saved) error {
 	if errors.Is(v.err, errSpoilt) {
-		return fmt.Errorf("step %d: %w: no checkpoint is made of it; continue from the one before with `sambatrain resume %s --set optim.lr=...` and a learning rate below %v", v.step, v.err, shell.Quote(s.dir), s.recipe.Optim.PeakLR)
+		return fmt.Errorf("step %d: %w: no checkpoint is made of it; continue from the one before with `%s` and a learning rate below %v", v.step, v.err, s.resumeCommand(lowerLR), s.recipe.Optim.PeakLR)
 	}
 	if v.err != nil {
 		return v.err

@@ -35,6 +35,7 @@ type session struct {
 	line    *dist.Line
 	halt    halt
 	resumed bool          // rather than started
+	sets    []string      // what a resumed run's recipe is changed by, as key=value
 	over    chan struct{} // closed when nothing needs to be ended from outside
 	guard   guard
 	step    int64 // optimizer steps done

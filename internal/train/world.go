@@ -17,7 +17,6 @@ import (
 	"github.com/sambatrain/sambatrain/graph/cpu"
 	"github.com/sambatrain/sambatrain/graph/cuda"
 	"github.com/sambatrain/sambatrain/internal/dist"
-	"github.com/sambatrain/sambatrain/internal/shell"
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
@@ -93,7 +92,7 @@ func (s *session) watch() {
 // the cause of err, it says so; for a full disk or quota it says what to do.
 func (s *session) leave(err error) error {
 	if (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)) && s.step > 0 {
-		err = fmt.Errorf("%w; free some space and continue with: sambatrain resume %s", err, shell.Quote(s.dir))
+		err = fmt.Errorf("%w; free some space and continue with: %s", err, s.resumeCommand())
 	}
 	if s.line == nil {
 		return err
@@ -119,7 +118,7 @@ func (s *session) lostTo() error {
 	err := s.line.Err()
 	var failed *dist.Failed
 	if errors.As(err, &failed) && failed.Stopped {
-		return &Stopped{Run: s.dir, Step: -1}
+		return s.stopped(-1)
 	}
 	return err
 }

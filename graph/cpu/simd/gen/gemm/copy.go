@@ -27,19 +27,12 @@ func transpose(rows int) {
 	LEAQ(Mem{Base: src, Index: srcRow, Scale: 4}, src4)
 
 	Label("block")
-	row := func(r, disp int) Mem {
+	row := func(r, column int) Mem {
 		base := src
 		if r >= 4 {
 			base, r = src4, r-4
 		}
-		m := Mem{Base: base, Disp: disp}
-		switch r {
-		case 1, 2:
-			m.Index, m.Scale = srcRow, uint8(r)
-		case 3:
-			m.Index, m.Scale = src3, 1
-		}
-		return m
+		return rowAt(base, srcRow, src3, r).Offset(4 * column)
 	}
 	reg := func() VecVirtual {
 		if rows == 4 {
@@ -53,24 +46,15 @@ func transpose(rows int) {
 		var x [4]VecVirtual
 		for r := range x {
 			x[r] = reg()
-			VMOVUPS(row(r, 4*column), x[r].AsX())
+			VMOVUPS(row(r, column), x[r].AsX())
 			if rows == 8 {
-				VINSERTF128(Imm(1), row(r+4, 4*column), x[r], x[r])
+				VINSERTF128(Imm(1), row(r+4, column), x[r], x[r])
 			}
 		}
-		lo01, hi01, lo23, hi23 := reg(), reg(), reg(), reg()
-		VUNPCKLPS(x[1], x[0], lo01)
-		VUNPCKHPS(x[1], x[0], hi01)
-		VUNPCKLPS(x[3], x[2], lo23)
-		VUNPCKHPS(x[3], x[2], hi23)
-		VUNPCKLPD(lo23, lo01, x[0])
-		VUNPCKHPD(lo23, lo01, x[1])
-		VUNPCKLPD(hi23, hi01, x[2])
-		VUNPCKHPD(hi23, hi01, x[3])
-		VMOVUPS(x[0], Mem{Base: dst})
-		VMOVUPS(x[1], Mem{Base: dst, Index: dstRow, Scale: 1})
-		VMOVUPS(x[2], Mem{Base: dst, Index: dstRow, Scale: 2})
-		VMOVUPS(x[3], Mem{Base: dst, Index: dst3, Scale: 1})
+		transpose4x4(x, reg)
+		for r := range x {
+			VMOVUPS(x[r], rowAt(dst, dstRow, dst3, r))
+		}
 		LEAQ(Mem{Base: dst, Index: dstRow, Scale: 4}, dst)
 	}
 	ADDQ(Imm(32), src)
@@ -81,6 +65,19 @@ func transpose(rows int) {
 	JNZ(LabelRef("block"))
 	VZEROUPPER()
 	RET()
+}
+
+// transpose4x4 transposes the elements of x within each 128-bit half. reg makes registers like x.
+func transpose4x4(x [4]VecVirtual, reg func() VecVirtual) {
+	lo01, hi01, lo23, hi23 := reg(), reg(), reg(), reg()
+	VUNPCKLPS(x[1], x[0], lo01)
+	VUNPCKHPS(x[1], x[0], hi01)
+	VUNPCKLPS(x[3], x[2], lo23)
+	VUNPCKHPS(x[3], x[2], hi23)
+	VUNPCKLPD(lo23, lo01, x[0])
+	VUNPCKHPD(lo23, lo01, x[1])
+	VUNPCKLPD(hi23, hi01, x[2])
+	VUNPCKHPD(hi23, hi01, x[3])
 }
 
 // copyRows emits the copy of rows that need exactly vecs vectors (rows shorter than one vector not

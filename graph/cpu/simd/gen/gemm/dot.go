@@ -17,37 +17,10 @@ func dot(s isa, rows, cols int) {
 	Pragma("noescape")
 
 	k := Load(Param("k"), GP64())
-	rowsOf := func(base, stride string, n int) func(int) Mem {
-		p := Load(Param(base), GP64())
-		s, s3 := GP64(), GP64()
-		if n > 1 {
-			Load(Param(stride), s)
-			SHLQ(Imm(2), s)
-		}
-		if n > 3 {
-			LEAQ(Mem{Base: s, Index: s, Scale: 2}, s3)
-		}
-		return func(r int) Mem {
-			switch r {
-			case 0:
-				return Mem{Base: p}
-			case 3:
-				return Mem{Base: p, Index: s3, Scale: 1}
-			}
-			return Mem{Base: p, Index: s, Scale: uint8(r)}
-		}
-	}
 	a := rowsOf("a", "aRow", rows)
 	b := rowsOf("b", "bRow", cols)
 
-	sum := make([][]VecVirtual, rows)
-	for r := range sum {
-		sum[r] = make([]VecVirtual, cols)
-		for c := range sum[r] {
-			sum[r][c] = s.reg()
-			s.zero(sum[r][c])
-		}
-	}
+	sum := s.zeros(rows, cols)
 	step := func(load func(m Mem, x VecVirtual)) {
 		x := make([]VecVirtual, rows)
 		for r := range x {
@@ -84,6 +57,41 @@ func dot(s isa, rows, cols int) {
 	})
 
 	Label("add")
+	s.storeSums(sum)
+	VZEROUPPER()
+	RET()
+}
+
+// rowsOf returns the address of row r < n <= 4 of the matrix at the parameter base. Its rows are as
+// far apart as the parameter stride says, in elements.
+func rowsOf(base, stride string, n int) func(r int) Mem {
+	p := Load(Param(base), GP64())
+	s, s3 := GP64(), GP64()
+	if n > 1 {
+		Load(Param(stride), s)
+		SHLQ(Imm(2), s)
+	}
+	if n > 3 {
+		LEAQ(Mem{Base: s, Index: s, Scale: 2}, s3)
+	}
+	return func(r int) Mem { return rowAt(p, s, s3, r) }
+}
+
+// rowAt returns the address of row r < 4 of a matrix at base, with a row every stride bytes.
+func rowAt(base, stride, stride3 Register, r int) Mem {
+	switch r {
+	case 0:
+		return Mem{Base: base}
+	case 3:
+		return Mem{Base: base, Index: stride3, Scale: 1}
+	}
+	return Mem{Base: base, Index: stride, Scale: uint8(r)}
+}
+
+// storeSums writes the sums of the lanes, 1 or 4 columns in each row, to the parameter c, or adds
+// them to it if the parameter accumulate is set.
+func (s isa) storeSums(sum [][]VecVirtual) {
+	rows := len(sum)
 	c := Load(Param("c"), GP64())
 	cRow := GP64()
 	if rows > 1 {
@@ -96,7 +104,7 @@ func dot(s isa, rows, cols int) {
 		x := s.addLanes(sum[r])
 		TESTB(accumulate, accumulate)
 		JZ(LabelRef(done))
-		if cols == 1 {
+		if len(sum[r]) == 1 {
 			VADDSS(Mem{Base: c}, x, x)
 			Label(done)
 			VMOVSS(x, Mem{Base: c})
@@ -109,8 +117,6 @@ func dot(s isa, rows, cols int) {
 			ADDQ(cRow, c)
 		}
 	}
-	VZEROUPPER()
-	RET()
 }
 
 // addLanes adds the lanes of each of 1 or 4 vectors and returns the sums in the first lanes of a

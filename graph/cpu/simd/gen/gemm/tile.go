@@ -25,52 +25,10 @@ func tile(s isa, rows, vecs int) {
 	SHLQ(Imm(2), aK)
 	SHLQ(Imm(2), bK)
 
-	// Row r of A is at a + r*aRow: an odd multiple of aRow in a register, times 1, 2, 4 or 8.
-	odd := map[int]GPVirtual{}
-	if rows > 1 {
-		odd[1] = Load(Param("aRow"), GP64()).(GPVirtual)
-		SHLQ(Imm(2), odd[1])
-		for m := 3; m < rows; m += 2 {
-			odd[m] = GP64()
-			LEAQ(Mem{Base: odd[m-2], Index: odd[1], Scale: 2}, odd[m])
-		}
-	}
-	rowOfA := func(r int) Mem {
-		if r == 0 {
-			return Mem{Base: a}
-		}
-		scale := uint8(1)
-		for r%2 == 0 {
-			r, scale = r/2, scale*2
-		}
-		return Mem{Base: a, Index: odd[r], Scale: scale}
-	}
-
-	sum := make([][]VecVirtual, rows)
-	for r := range sum {
-		sum[r] = make([]VecVirtual, vecs)
-		for v := range sum[r] {
-			sum[r][v] = s.reg()
-			s.zero(sum[r][v])
-		}
-	}
+	rowOfA := rowsOfA(a, rows)
+	sum := s.zeros(rows, vecs)
 	step := func() {
-		rowB := make([]VecVirtual, vecs)
-		for v := range rowB {
-			rowB[v] = s.reg()
-			VMOVUPS(Mem{Base: b, Disp: v * s.bytes()}, rowB[v])
-		}
-		// A copied panel of B is read in address order, from the L2 cache.
-		for v := 0; v < vecs*s.bytes(); v += 64 {
-			PREFETCHT0(Mem{Base: b, Index: bK, Scale: 8, Disp: v})
-		}
-		for r := range rows {
-			element := s.reg()
-			VBROADCASTSS(rowOfA(r), element)
-			for v := range vecs {
-				s.multiplyAdd(rowB[v], element, sum[r][v])
-			}
-		}
+		s.addOuterProduct(sum, rowOfA, b, bK)
 		ADDQ(aK, a)
 		ADDQ(bK, b)
 	}
@@ -110,6 +68,50 @@ func tile(s isa, rows, vecs int) {
 	s.storeTile(sum, c, cRow)
 	VZEROUPPER()
 	RET()
+}
+
+// rowsOfA returns the address of row r < rows of A. Row r is at a + r*aRow: an odd multiple of aRow
+// in a register, times 1, 2, 4 or 8.
+func rowsOfA(a Register, rows int) func(r int) Mem {
+	odd := map[int]GPVirtual{}
+	if rows > 1 {
+		odd[1] = Load(Param("aRow"), GP64()).(GPVirtual)
+		SHLQ(Imm(2), odd[1])
+		for m := 3; m < rows; m += 2 {
+			odd[m] = GP64()
+			LEAQ(Mem{Base: odd[m-2], Index: odd[1], Scale: 2}, odd[m])
+		}
+	}
+	return func(r int) Mem {
+		if r == 0 {
+			return Mem{Base: a}
+		}
+		scale := uint8(1)
+		for r%2 == 0 {
+			r, scale = r/2, scale*2
+		}
+		return Mem{Base: a, Index: odd[r], Scale: scale}
+	}
+}
+
+// addOuterProduct adds the products of an element of each row of A with the row at b to sum.
+func (s isa) addOuterProduct(sum [][]VecVirtual, rowOfA func(int) Mem, b, bK Register) {
+	rowB := make([]VecVirtual, len(sum[0]))
+	for v := range rowB {
+		rowB[v] = s.reg()
+		VMOVUPS(Mem{Base: b, Disp: v * s.bytes()}, rowB[v])
+	}
+	// A copied panel of B is read in address order, from the L2 cache.
+	for v := 0; v < len(rowB)*s.bytes(); v += 64 {
+		PREFETCHT0(Mem{Base: b, Index: bK, Scale: 8, Disp: v})
+	}
+	for r := range sum {
+		element := s.reg()
+		VBROADCASTSS(rowOfA(r), element)
+		for v := range rowB {
+			s.multiplyAdd(rowB[v], element, sum[r][v])
+		}
+	}
 }
 
 // addTile adds the tile at c to sum if the parameter accumulate is set, and otherwise jumps to
@@ -176,6 +178,19 @@ func (s isa) storeTile(sum [][]VecVirtual, c, cRow Register) {
 	Label("partial")
 	mask := s.lastMask()
 	store(func(x VecVirtual, m Mem) { VMASKMOVPS(x, mask, m) })
+}
+
+// zeros returns rows of vectors of zeros.
+func (s isa) zeros(rows, vecs int) [][]VecVirtual {
+	sum := make([][]VecVirtual, rows)
+	for r := range sum {
+		sum[r] = make([]VecVirtual, vecs)
+		for v := range sum[r] {
+			sum[r][v] = s.reg()
+			s.zero(sum[r][v])
+		}
+	}
+	return sum
 }
 
 func (s isa) zero(r VecVirtual) {

@@ -11,81 +11,110 @@ import (
 	. "github.com/sambatrain/sambatrain/graph/cpu/simd/gen/kernel"
 )
 
+// gradPasses emits the two passes of statesGrad over a chunk's timesteps.
+type gradPasses struct {
+	s       ISA
+	w, sums work
+	next    *ahead
+	exp2    *Exp2
+
+	b, bStride, c, cStride Register
+}
+
 func statesGrad(s ISA) {
 	s.Func("scanStatesGrad", "(work, sums, dDecay, dh, h, decay []float32, width int, b []float32, bStride int, c []float32, cStride int, steps, n int, ahead []uintptr)")
-	w, sums, width := work{s, Ptr("work")}, work{s, Ptr("sums")}, ByteStride("width")
-	b, bStride, c, cStride := Ptr("b"), ByteStride("bStride"), Ptr("c"), ByteStride("cStride")
-	exp2 := s.NewExp2()
-	rate := func(i int) int { return workHistory + 2*i }
-	decayed := func(i int) int { return workHistory + 2*i + 1 }
-	next := newAhead(w.base)
-	add := func(row int, offset Register, products []VecVirtual) {
-		sum := products[0]
-		if len(products) == statesAtOnce {
-			sum = s.FoldPair(products[0], products[1])
-		}
-		s.AddTo(sum, sums.of(row, offset))
-		s.Store(sum, sums.of(row, offset))
-	}
+	g := gradPasses{s: s}
+	g.w, g.sums = work{s, Ptr("work")}, work{s, Ptr("sums")}
+	width := ByteStride("width")
+	g.b, g.bStride, g.c, g.cStride = Ptr("b"), ByteStride("bStride"), Ptr("c"), ByteStride("cStride")
+	g.exp2 = s.NewExp2()
+	g.next = newAhead(g.w.base)
 
 	eachPanelBlock(s, width, func(states int, row Register, label string) {
 		rates := rowsOf(s, "decay", row, width).load(states)
 		for _, a := range rates {
 			s.MulBy(a, s.Const(math.Log2E))
 		}
-		h := rowsOf(s, "h", row, width).load(states)
-		next.begin(label + "forward")
-		timesteps(s, label+"forward", Int("steps"), func(offset Register) {
-			next.line()
-			d, du, y := s.Load(w.of(workDelta, offset)), s.Load(w.of(workDeltaU, offset)), s.Load(w.of(workY, offset))
-			gy := s.Load(w.of(workGY, offset))
-			products := make([]VecVirtual, states)
-			for i := range states {
-				e := exp2.Of(s.Mul(d, rates[i]))
-				s.Store(e, w.of(rate(i), offset))
-				s.MulBy(h[i], e)
-				s.Store(h[i], w.of(decayed(i), offset))
-				s.FMA(h[i], du, splat(b, i))
-				s.FMA(y, h[i], splat(c, i))
-				products[i] = s.Mul(h[i], gy)
-			}
-			add(sumC, offset, products)
-			s.Store(y, w.of(workY, offset))
-			ADDQ(bStride, b)
-			ADDQ(cStride, c)
-		})
+		g.forward(label+"forward", rates, rowsOf(s, "h", row, width).load(states))
 
 		a := rowsOf(s, "decay", row, width).load(states)
 		dhRows, dDecayRows := rowsOf(s, "dh", row, width), rowsOf(s, "dDecay", row, width)
 		dh, dDecay := dhRows.load(states), dDecayRows.load(states)
-		next.begin(label + "backward")
-		stepsBack(s, label+"backward", Int("steps"), func(offset Register) {
-			next.line()
-			SUBQ(bStride, b)
-			SUBQ(cStride, c)
-			d, du, gy := s.Load(w.of(workDelta, offset)), s.Load(w.of(workDeltaU, offset)), s.Load(w.of(workGY, offset))
-			t, dd := s.Load(w.of(workS, offset)), s.Load(w.of(workDDelta, offset))
-			products := make([]VecVirtual, states)
-			for i := range states {
-				s.FMA(dh[i], gy, splat(c, i))
-				s.FMA(t, dh[i], splat(b, i))
-				products[i] = s.Mul(dh[i], du)
-				x := s.Mul(dh[i], w.of(decayed(i), offset))
-				s.FMA(dd, x, a[i])
-				s.FMA(dDecay[i], x, d)
-				s.MulBy(dh[i], w.of(rate(i), offset))
-			}
-			add(sumB, offset, products)
-			s.Store(t, w.of(workS, offset))
-			s.Store(dd, w.of(workDDelta, offset))
-		})
+		g.backward(label+"backward", a, dh, dDecay)
 		dhRows.store(dh)
 		dDecayRows.store(dDecay)
-		ADDQ(U32(sumRows*chunk*s.Bytes()), sums.base)
-		advance(4*states, b, c)
+		ADDQ(U32(sumRows*chunk*s.Bytes()), g.sums.base)
+		advance(4*states, g.b, g.c)
 	})
 	End()
 }
+
+// forward computes the states h again and stores, for backward, what each state decays by and the
+// decayed state. rates are in powers of two.
+func (g *gradPasses) forward(label string, rates, h []VecVirtual) {
+	s, w := g.s, g.w
+	g.next.begin(label)
+	timesteps(s, label, Int("steps"), func(offset Register) {
+		g.next.line()
+		d, du, y := s.Load(w.of(workDelta, offset)), s.Load(w.of(workDeltaU, offset)), s.Load(w.of(workY, offset))
+		gy := s.Load(w.of(workGY, offset))
+		products := make([]VecVirtual, len(h))
+		for i := range h {
+			e := g.exp2.Of(s.Mul(d, rates[i]))
+			s.Store(e, w.of(rate(i), offset))
+			s.MulBy(h[i], e)
+			s.Store(h[i], w.of(decayed(i), offset))
+			s.FMA(h[i], du, splat(g.b, i))
+			s.FMA(y, h[i], splat(g.c, i))
+			products[i] = s.Mul(h[i], gy)
+		}
+		g.add(sumC, offset, products)
+		s.Store(y, w.of(workY, offset))
+		ADDQ(g.bStride, g.b)
+		ADDQ(g.cStride, g.c)
+	})
+}
+
+// backward takes the states' gradients dh, and those of the decay a, from the last timestep to the
+// first.
+func (g *gradPasses) backward(label string, a, dh, dDecay []VecVirtual) {
+	s, w := g.s, g.w
+	g.next.begin(label)
+	stepsBack(s, label, Int("steps"), func(offset Register) {
+		g.next.line()
+		SUBQ(g.bStride, g.b)
+		SUBQ(g.cStride, g.c)
+		d, du, gy := s.Load(w.of(workDelta, offset)), s.Load(w.of(workDeltaU, offset)), s.Load(w.of(workGY, offset))
+		t, dd := s.Load(w.of(workS, offset)), s.Load(w.of(workDDelta, offset))
+		products := make([]VecVirtual, len(dh))
+		for i := range dh {
+			s.FMA(dh[i], gy, splat(g.c, i))
+			s.FMA(t, dh[i], splat(g.b, i))
+			products[i] = s.Mul(dh[i], du)
+			x := s.Mul(dh[i], w.of(decayed(i), offset))
+			s.FMA(dd, x, a[i])
+			s.FMA(dDecay[i], x, d)
+			s.MulBy(dh[i], w.of(rate(i), offset))
+		}
+		g.add(sumB, offset, products)
+		s.Store(t, w.of(workS, offset))
+		s.Store(dd, w.of(workDDelta, offset))
+	})
+}
+
+// add adds the products of 1 or 2 states to a row of the sums.
+func (g *gradPasses) add(row int, offset Register, products []VecVirtual) {
+	sum := products[0]
+	if len(products) == statesAtOnce {
+		sum = g.s.FoldPair(products[0], products[1])
+	}
+	g.s.AddTo(sum, g.sums.of(row, offset))
+	g.s.Store(sum, g.sums.of(row, offset))
+}
+
+// The rows of the work array for state i of a block.
+func rate(i int) int    { return workHistory + 2*i }
+func decayed(i int) int { return workHistory + 2*i + 1 }
 
 // stepsBack is timesteps in reverse order.
 func stepsBack(s ISA, label string, steps Register, body func(offset Register)) {

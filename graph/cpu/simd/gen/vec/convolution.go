@@ -111,7 +111,7 @@ func shift(s ISA, rows []VecVirtual) {
 	}
 }
 
-func convolutionColumns(s ISA) {
+func convolutionColumn(s ISA) {
 	s.Func("convSiLUColumn", "(y []float32, yStride int, bias, w []float32, wStride int, x []float32, xStride, steps int)")
 	x, y := newColumn("x"), newColumn("y")
 	w, _ := columnRows(s, "w", ByteStride("wStride"))
@@ -135,17 +135,18 @@ func convolutionColumns(s ISA) {
 		y.next()
 	})
 	End()
+}
 
-	s = s.Busy()
+func convolutionGradColumn(s ISA) {
 	s.Func("convSiLUGradColumn", "(dx []float32, dxStride int, dw, dbias, dy []float32, dyStride int, bias, w []float32, wStride int, x []float32, xStride, steps int)")
-	x = newColumn("x")
+	x := newColumn("x")
 	dx, dy := newColumn("dx"), newColumn("dy")
 	wStride := ByteStride("wStride")
-	w, _ = columnRows(s, "w", wStride)
+	w, _ := columnRows(s, "w", wStride)
 	dw, storeDW := columnRows(s, "dw", wStride)
 	bias, dbias := s.Load(Mem{Base: Ptr("bias")}), s.Load(Mem{Base: Ptr("dbias")})
-	sigmoid = s.NewSigmoid()
-	recent = []VecVirtual{s.Vec(), s.Vec(), s.Vec(), s.Vec()}
+	sigmoid := s.NewSigmoid()
+	recent := []VecVirtual{s.Vec(), s.Vec(), s.Vec(), s.Vec()}
 	dpre := []VecVirtual{s.Vec(), s.Vec(), s.Vec(), s.Vec()}
 	started := CopyOf(dx.pointer)
 	for i := range columnTaps - 1 {

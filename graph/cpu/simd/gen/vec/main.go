@@ -24,7 +24,8 @@ func main() {
 	Each(rmsNorm)
 	Each(adamW)
 	Each(convolution)
-	convolutionColumns(AVX512)
+	convolutionColumn(AVX512)
+	convolutionGradColumn(AVX512.Busy())
 	Each(limits)
 	Generate()
 }

@@ -37,7 +37,7 @@ type Config struct {
 
 	// ValidationFraction is the fraction of documents, in [0, 1), that is held out of training. The
 	// split of a document depends only on the hash of its bytes, so equal documents are in the same
-	// split. 0 holds nothing out.
+	// split. 0 holds nothing out. Text.Validation takes precedence over it.
 	ValidationFraction float64 `yaml:"validation_fraction"`
 
 	// Seed determines the order of the training blocks, and nothing else.
@@ -67,6 +67,10 @@ type TextConfig struct {
 	// Exclude pattern does, with or without a .gz or .zst suffix.
 	Include []string `yaml:"include"`
 	Exclude []string `yaml:"exclude"`
+
+	// Validation are patterns like Include: the documents of files that match are the validation
+	// split, and all others that of training. Without any, ValidationFraction divides them.
+	Validation []string `yaml:"validation"`
 
 	// JSONLField is the field of each line of a .jsonl file that contains the document's text, and
 	// the column of a .parquet file.
@@ -119,7 +123,7 @@ func (t TextConfig) validate() error {
 	for _, list := range []struct {
 		key      string
 		patterns []string
-	}{{"include", t.Include}, {"exclude", t.Exclude}} {
+	}{{"include", t.Include}, {"exclude", t.Exclude}, {"validation", t.Validation}} {
 		for i, p := range list.patterns {
 			if !doublestar.ValidatePattern(p) {
 				return fmt.Errorf("data.text.%s[%d]: bad pattern %q: want a form such as **/*.txt", list.key, i, p)

@@ -48,7 +48,7 @@ func Open(ctx context.Context, c Config, split Split) (*Dataset, error) {
 			return nil, c.inSource(i, err)
 		}
 		if part == nil && (len(c.Mixture) == 0 || split == Train) {
-			err := fmt.Errorf("data.shards: %s has no %s split: prepare another folder with a data.validation_fraction that fills it", s.config.Shards, split)
+			err := fmt.Errorf("data.shards: %s has no %s split: prepare another folder, with a data.validation_fraction or data.text.validation that fills it", s.config.Shards, split)
 			return nil, c.inSource(i, err)
 		}
 		if part == nil {
@@ -59,7 +59,7 @@ func Open(ctx context.Context, c Config, split Split) (*Dataset, error) {
 		weights = append(weights, s.weight)
 	}
 	if len(d.parts) == 0 {
-		return nil, errors.New("data.mixture: no source has a validation split: raise data.validation_fraction and prepare them again")
+		return nil, errors.New("data.mixture: no source has a validation split: prepare them again with a data.validation_fraction or data.text.validation that fills it")
 	}
 	d.windows = make([]window, len(d.parts))
 	d.print = d.parts[0].manifest.Fingerprint()

@@ -154,7 +154,7 @@ func TestOpenErrors(t *testing.T) {
 		t.Error(err)
 	}
 	checkError(t, open(func(c *Config) {}, Validation), c.Shards,
-		"data.shards: DIR has no validation split: prepare another folder with a data.validation_fraction that fills it")
+		"data.shards: DIR has no validation split: prepare another folder, with a data.validation_fraction or data.text.validation that fills it")
 	checkError(t, open(func(c *Config) { c.Shards += "-none" }, Train), c.Shards,
 		"data.shards: no manifest.json in DIR-none: run `sambatrain data prepare` first, or choose another folder")
 

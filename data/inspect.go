@@ -83,6 +83,9 @@ func (r Report) WriteText(w io.Writer) error {
 	line("tokenizer\t%s, %d ids, end of text %d, %s", m.Tokenizer.Name, m.Tokenizer.VocabSize, m.Tokenizer.EOS, m.Tokenizer.Fingerprint)
 	if s := m.Source; s != nil {
 		line("text\t%s (from %s), include %s, exclude %s", s.Folder, s.Path, list(s.Include, "everything"), list(s.Exclude, "nothing"))
+		if len(s.Validation) > 0 {
+			line("validation\t%s", list(s.Validation, ""))
+		}
 		line("files read\t%d; left out: %d empty documents, %d links and special files", s.Files, s.EmptyDocuments, s.NotRegular)
 	} else {
 		line("text\tunknown: the shards were written by another program")

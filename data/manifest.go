@@ -72,16 +72,22 @@ type Settings struct {
 	Include            []string `json:"include"`
 	Exclude            []string `json:"exclude"`
 	JSONLField         string   `json:"jsonl_field"`
+	Validation         []string `json:"validation,omitempty"`
 	ValidationFraction float64  `json:"validation_fraction"`
 }
 
 func (c Config) settings() Settings {
+	fraction := c.ValidationFraction
+	if len(c.Text.Validation) > 0 {
+		fraction = 0 // not used
+	}
 	return Settings{
 		Path:               c.Text.Path,
 		Include:            append([]string{}, c.Text.Include...),
 		Exclude:            append([]string{}, c.Text.Exclude...),
 		JSONLField:         c.Text.JSONLField,
-		ValidationFraction: c.ValidationFraction,
+		Validation:         c.Text.Validation,
+		ValidationFraction: fraction,
 	}
 }
 
@@ -99,11 +105,20 @@ func (s Settings) differences(now Settings) []string {
 		}
 	}
 	add("text.path", s.Path != now.Path, s.Path, now.Path)
-	add("text.include", !slices.Equal(s.Include, now.Include), s.Include, now.Include)
+	add("text.include", !slices.Equal(everything(s.Include), everything(now.Include)), s.Include, now.Include)
 	add("text.exclude", !slices.Equal(s.Exclude, now.Exclude), s.Exclude, now.Exclude)
 	add("text.jsonl_field", s.JSONLField != now.JSONLField, s.JSONLField, now.JSONLField)
+	add("text.validation", !slices.Equal(s.Validation, now.Validation), s.Validation, now.Validation)
 	add("validation_fraction", s.ValidationFraction != now.ValidationFraction, s.ValidationFraction, now.ValidationFraction)
 	return out
+}
+
+// everything replaces no patterns of files to read by the one that means the same.
+func everything(include []string) []string {
+	if len(include) == 0 {
+		return []string{"**/*"}
+	}
+	return include
 }
 
 // SplitInfo counts one split.

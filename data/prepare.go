@@ -45,6 +45,21 @@ func PrepareAll(ctx context.Context, c Config, progress func(Progress)) error {
 	return nil
 }
 
+// CheckHeldOut reports that the shards that Prepare would make have no validation split, before any
+// text is read. Shards that exist may have one, whatever c says.
+func (c Config) CheckHeldOut() error {
+	for _, s := range c.sources() {
+		dir, err := expand("data.shards", s.config.Shards)
+		if err != nil {
+			return nil // Prepare reports it
+		}
+		if _, err := os.Stat(dir); err == nil || c.ValidationFraction > 0 || len(s.config.Text.Validation) > 0 || c.Generate.Task != "" {
+			return nil
+		}
+	}
+	return errors.New("data.validation_fraction: is 0, but a run needs a validation split: raise it, or name files in data.text.validation")
+}
+
 func prepare(ctx context.Context, c Config, l layout, progress func(Progress)) (Manifest, error) {
 	if err := c.Validate(); err != nil {
 		return Manifest{}, err
@@ -165,6 +180,9 @@ func (c Config) writeFolder(ctx context.Context, folder, partial string, l layou
 	if err != nil {
 		return Manifest{}, err
 	}
+	if err := c.Text.checkValidation(folder, files); err != nil {
+		return Manifest{}, err
+	}
 	settings, watch := c.settings(), watching(ctx)
 	job := journal{dir: partial, watch: watch, files: files, Settings: settings, Tokenizer: Describe(tok).Fingerprint, Layout: l}
 	if err := job.resume(); err != nil {
@@ -214,10 +232,13 @@ func checkSplits(m Manifest, c Config, folder string) error {
 	switch {
 	case documents == 0:
 		return fmt.Errorf("data.text: there is no text in what was read from %s (files: %d, empty documents: %d): point data.text.path at other text", folder, m.Source.Files, m.Source.EmptyDocuments)
+	case len(c.Text.Validation) > 0 && (m.Train.Documents == 0 || m.Validation.Documents == 0):
+		return fmt.Errorf("data.text.validation: of the documents with text in %s (%d), those in files that match %q are %d: each split needs some, change the patterns",
+			folder, documents, c.Text.Validation, m.Validation.Documents)
 	case m.Train.Documents == 0:
-		return fmt.Errorf("data.validation_fraction: every document (of %d) fell into the validation split at %v: lower it, or use more documents", documents, c.ValidationFraction)
+		return fmt.Errorf("data.validation_fraction: every document (of %d) fell into the validation split at %v: lower it, or name files in data.text.validation", documents, c.ValidationFraction)
 	case m.Validation.Documents == 0 && c.ValidationFraction > 0:
-		return fmt.Errorf("data.validation_fraction: no document (of %d) fell into the validation split at %v: raise it, set it to 0, or use more documents", documents, c.ValidationFraction)
+		return fmt.Errorf("data.validation_fraction: no document (of %d) fell into the validation split at %v: raise it, or name files in data.text.validation", documents, c.ValidationFraction)
 	}
 	return nil
 }

@@ -92,6 +92,47 @@ func TestPrepareSplitsByContent(t *testing.T) {
 	}
 }
 
+func TestPrepareValidationFiles(t *testing.T) {
+	folder := writeFiles(t, map[string]string{
+		"train/a.txt": "same", "train/b.jsonl": `{"text": "line"}`, "valid/a.txt": "same", "valid/b.jsonl.gz": `{"text": "held"}`, "test/a.txt": "tested",
+	})
+	c := testConfig(t, folder)
+	c.Text.Exclude = []string{"test/**"}
+	c.Text.Validation = []string{"valid/*.txt", "**/b.jsonl.gz"}
+	c.ValidationFraction, c.SeqLen = 0.999, 4 // the fraction must not matter
+	m := mustPrepare(t, c)
+	if diff := cmp.Diff([]string{"same", "line"}, documents(t, mustOpen(t, c, Train))); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"same", "held"}, documents(t, mustOpen(t, c, Validation))); diff != "" {
+		t.Error(diff)
+	}
+	c.ValidationFraction = 0.5
+	if again := mustPrepare(t, c); !cmp.Equal(m, again) {
+		t.Error("an unused fraction made other shards")
+	}
+
+	for _, test := range []struct {
+		patterns []string
+		want     string
+	}{
+		{[]string{"val/**"}, `data.text.validation: none of the files that are read from DIR (5) matches ["val/**"]: change the patterns, or add those files to data.text.include`},
+		{[]string{"**"}, `data.text.validation: all files that are read from DIR (5) match ["**"]: leave some for training`},
+		{[]string{"empty.txt"}, `data.text.validation: of the documents with text in DIR (5), those in files that match ["empty.txt"] are 0: each split needs some, change the patterns`},
+		{[]string{"["}, `data.text.validation[0]: bad pattern "[": want a form such as **/*.txt`},
+	} {
+		c := testConfig(t, folder)
+		c.Text.Validation = test.patterns
+		if test.patterns[0] == "empty.txt" {
+			if err := os.WriteFile(filepath.Join(folder, "empty.txt"), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		_, err := Prepare(context.Background(), c, nil)
+		checkError(t, err, folder, test.want)
+	}
+}
+
 func TestPrepareIsDeterministic(t *testing.T) {
 	files := corpus(2500) // more than a chunk
 	folder := writeFiles(t, files)
@@ -113,7 +154,8 @@ func TestPrepareIsDeterministic(t *testing.T) {
 func TestPrepareReuses(t *testing.T) {
 	c := testConfig(t, writeFiles(t, corpus(30)))
 	first := mustPrepare(t, c)
-	c.Seed, c.SeqLen = 1, 8 // not settings of the shards
+	c.Seed, c.SeqLen = 1, 8           // not settings of the shards
+	c.Text.Include = []string{"**/*"} // as none
 	again, err := Prepare(context.Background(), c, func(Progress) { t.Error("the shards are written again") })
 	if err != nil {
 		t.Fatal(err)
@@ -130,6 +172,7 @@ func TestPrepareReuses(t *testing.T) {
 		{"path", func(c *Config) { c.Text.Path = "/other" }, "text.path was TEXT, is /other"},
 		{"include", func(c *Config) { c.Text.Include = []string{"*.go"} }, "text.include was [], is [*.go]"},
 		{"exclude", func(c *Config) { c.Text.Exclude = []string{"*.go"} }, "text.exclude was [], is [*.go]"},
+		{"validation", func(c *Config) { c.Text.Validation = []string{"a*"} }, "text.validation was [], is [a*]"},
 		{"two", func(c *Config) { c.Text.JSONLField = "body"; c.ValidationFraction = 0.5 }, "text.jsonl_field was text, is body; validation_fraction was 0, is 0.5"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -186,8 +229,8 @@ func TestPrepareErrors(t *testing.T) {
 		want     string
 	}{
 		{"empty", map[string]string{"a.txt": "", "b.jsonl": "\n"}, 0, "data.text: there is no text in what was read from DIR (files: 2, empty documents: 2): point data.text.path at other text"},
-		{"no validation", map[string]string{"a.txt": "a"}, 0.001, "data.validation_fraction: no document (of 1) fell into the validation split at 0.001: raise it, set it to 0, or use more documents"},
-		{"no training", map[string]string{"a.txt": "a"}, 0.9999, "data.validation_fraction: every document (of 1) fell into the validation split at 0.9999: lower it, or use more documents"},
+		{"no validation", map[string]string{"a.txt": "a"}, 0.001, "data.validation_fraction: no document (of 1) fell into the validation split at 0.001: raise it, or name files in data.text.validation"},
+		{"no training", map[string]string{"a.txt": "a"}, 0.9999, "data.validation_fraction: every document (of 1) fell into the validation split at 0.9999: lower it, or name files in data.text.validation"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := testConfig(t, writeFiles(t, test.files))

@@ -26,6 +26,8 @@ const maxDocument = 1 << 30
 type sourceFile struct {
 	path string // as opened
 	name string // relative to the folder, with slashes, with its compression suffix
+	// validation says that data.text.validation selects it.
+	validation bool
 }
 
 func (f sourceFile) jsonl() bool {
@@ -80,7 +82,7 @@ func listFiles(ctx context.Context, root string, t TextConfig) (files []sourceFi
 			notRegular++
 			return nil
 		}
-		files = append(files, sourceFile{path: path, name: name})
+		files = append(files, sourceFile{path: path, name: name, validation: matchesAny(t.Validation, name)})
 		return nil
 	})
 	if err != nil {
@@ -95,11 +97,34 @@ func listFiles(ctx context.Context, root string, t TextConfig) (files []sourceFi
 }
 
 func (t TextConfig) matches(name string) bool {
+	return (len(t.Include) == 0 || matchesAny(t.Include, name)) && !matchesAny(t.Exclude, name)
+}
+
+func matchesAny(patterns []string, name string) bool {
 	// Patterns were validated, so Match cannot fail.
-	match := func(pattern string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
 		return doublestar.MatchUnvalidated(pattern, name) || doublestar.MatchUnvalidated(pattern, trimCompression(name))
+	})
+}
+
+// checkValidation reports patterns of validation files that leave one of the splits without a file.
+func (t TextConfig) checkValidation(root string, files []sourceFile) error {
+	if len(t.Validation) == 0 {
+		return nil
 	}
-	return (len(t.Include) == 0 || slices.ContainsFunc(t.Include, match)) && !slices.ContainsFunc(t.Exclude, match)
+	held := 0
+	for _, f := range files {
+		if f.validation {
+			held++
+		}
+	}
+	switch held {
+	case 0:
+		return fmt.Errorf("data.text.validation: none of the files that are read from %s (%d) matches %q: change the patterns, or add those files to data.text.include", root, len(files), t.Validation)
+	case len(files):
+		return fmt.Errorf("data.text.validation: all files that are read from %s (%d) match %q: leave some for training", root, len(files), t.Validation)
+	}
+	return nil
 }
 
 // open returns the file's decompressed content.

@@ -49,6 +49,7 @@ type chunk struct {
 	raw   []rawDocument
 	bytes int64 // of raw text, as accounted for by the semaphore
 	files int   // files that end in this chunk
+	held  bool  // its file is for validation
 	next  position
 
 	// Set by the tokenising goroutine before it closes done.
@@ -163,7 +164,7 @@ func readChunks(ctx context.Context, files []sourceFile, field string, from posi
 // stream sends the file's documents from a position on. An error is sent the same way, so that what
 // comes after it in order is not written.
 func (f sourceFile) stream(ctx context.Context, field string, at position, out chan<- *chunk) error {
-	fresh := func() *chunk { return &chunk{done: make(chan struct{})} }
+	fresh := func() *chunk { return &chunk{done: make(chan struct{}), held: f.validation} }
 	send := func(c *chunk) error {
 		select {
 		case out <- c:
@@ -204,7 +205,7 @@ func (p *preparer) tokenize(c *chunk) {
 			c.empty++
 			continue
 		}
-		split := splitOf(text, p.config.ValidationFraction)
+		split := p.config.splitOf(text, c.held)
 		tokens, err := p.tok.Encode(make([]int32, 0, len(text)+1), text)
 		if err != nil {
 			c.err = fmt.Errorf("data.text: %s: %w", filepath.Join(p.folder, filepath.FromSlash(raw.name)), err)
@@ -220,10 +221,14 @@ func (p *preparer) tokenize(c *chunk) {
 	c.raw = nil
 }
 
-// splitOf returns the split of a document, determined only by the hash of its text.
-func splitOf(text []byte, validationFraction float64) Split {
-	// The upper 53 bits as a fraction in [0, 1).
-	if float64(xxh3.Hash(text)>>11)/(1<<53) < validationFraction {
+// splitOf returns the split of a document, determined by its file if there are files for
+// validation, and otherwise by the hash of its text.
+func (c Config) splitOf(text []byte, held bool) Split {
+	if len(c.Text.Validation) == 0 {
+		// The upper 53 bits as a fraction in [0, 1).
+		held = float64(xxh3.Hash(text)>>11)/(1<<53) < c.ValidationFraction
+	}
+	if held {
 		return Validation
 	}
 	return Train

@@ -29,6 +29,9 @@ unfinished one is completed.`,
 		Example: `  sambatrain data prepare --text books --include '**/*.txt.gz' --shards shards/books`,
 		Args:    exactArgs(),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if len(config.Text.Validation) > 0 && c.Flags().Changed("validation-fraction") {
+				return &usageError{errors.New("--validation-fraction: can't be given along with --validation: leave one of them out")}
+			}
 			return a.prepareData(c, config)
 		},
 	}
@@ -37,6 +40,7 @@ unfinished one is completed.`,
 	f.StringVar(&config.Shards, "shards", "", "folder of token shards to write")
 	f.StringVar(&config.Tokenizer, "tokenizer", config.Tokenizer, "bytes, or the path of a tokenizer.json or tokenizer.model")
 	f.Float64Var(&config.ValidationFraction, "validation-fraction", config.ValidationFraction, "share of documents kept out of training")
+	f.StringArrayVar(&config.Text.Validation, "validation", nil, "`pattern` of files to validate on, instead of a share of all documents; may be repeated")
 	return c
 }
 

@@ -31,7 +31,7 @@ type score struct {
 func newValidation(e *Engine, set *data.Dataset, rows int, lengths []int) (*validation, error) {
 	rows = int(min(int64(rows), set.Blocks()))
 	if rows < 1 {
-		return nil, fmt.Errorf("data.validation_fraction: the validation split has less than one row of %d tokens; raise it, or lower data.seq_len", set.SeqLen())
+		return nil, fmt.Errorf("data.validation_fraction: the validation split has less than one row of %d tokens: raise it, name more files in data.text.validation, or lower data.seq_len", set.SeqLen())
 	}
 	// As many tokens at a time as in training.
 	eval, err := e.NewEvaluator(max(1, e.MicroBatch/lengths[len(lengths)-1]), set.SeqLen())

@@ -133,6 +133,9 @@ func (s *session) openData(ctx context.Context) error {
 	started := time.Now()
 	last := started
 	err := s.together("prepare the data", func() error {
+		if err := r.Data.CheckHeldOut(); err != nil {
+			return err
+		}
 		return data.PrepareAll(ctx, r.Data, func(p data.Progress) {
 			if now := time.Now(); now.Sub(last) > time.Second {
 				last = now

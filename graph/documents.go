@@ -32,47 +32,26 @@ func (b *Builder) ApplyByDocument(forward, backward *Spec, saved []int, in ...Te
 // Its CPU kernels bind forward's kernel to each document while they run.
 func ByDocument(forward, backward *Spec, saved []int) *Spec {
 	op := newDocumentOp(forward, nil, saved)
-	return &Spec{
-		Name:      forward.Name + "_by_document",
-		Signature: op.forwardSignature(),
-		Dims:      forward.Dims,
-		Derive:    forward.Derive,
-		Reference: op.reference,
-		CPU:       op.bind,
-		CUDA:      forward.CUDAByDocument,
-		Allocates: true,
-		Workspace: op.workspace,
-		Gradient: func(g *Gradient) []Tensor {
-			last := len(g.In) - 1
-			in := slices.Clone(g.In[:last])
-			for _, i := range op.kept() {
-				in = append(in, g.Out[op.outputOf(i)])
-			}
-			in = append(in, g.DOut, g.In[last])
-			grads := []Tensor{g.Builder().Apply(documentBackward(forward, backward, saved), in...)}
-			for i := 1; i < last; i++ {
-				grads = append(grads, grads[0].Output(i))
-			}
-			return append(grads, Tensor{})
-		},
-		Cost: forward.Cost,
+	s := op.spec(forward, op.forwardSignature())
+	s.Gradient = func(g *Gradient) []Tensor {
+		last := len(g.In) - 1
+		in := slices.Clone(g.In[:last])
+		for _, i := range op.kept() {
+			in = append(in, g.Out[op.outputOf(i)])
+		}
+		in = append(in, g.DOut, g.In[last])
+		grads := []Tensor{g.Builder().Apply(documentBackward(forward, backward, saved), in...)}
+		for i := 1; i < last; i++ {
+			grads = append(grads, grads[0].Output(i))
+		}
+		return append(grads, Tensor{})
 	}
+	return s
 }
 
 func documentBackward(forward, backward *Spec, saved []int) *Spec {
 	op := newDocumentOp(forward, backward, saved)
-	return &Spec{
-		Name:      backward.Name + "_by_document",
-		Signature: op.backwardSignature(),
-		Dims:      backward.Dims,
-		Derive:    backward.Derive,
-		Reference: op.reference,
-		CPU:       op.bind,
-		CUDA:      backward.CUDAByDocument,
-		Allocates: true,
-		Workspace: op.workspace,
-		Cost:      backward.Cost,
-	}
+	return op.spec(backward, op.backwardSignature())
 }
 
 const startOperand = "start:i32[B T]"
@@ -132,6 +111,22 @@ func newDocumentOp(forward, backward *Spec, saved []int) *documentOp {
 		o.grads = sig.out
 	}
 	return o
+}
+
+// spec is the form by document of forward or backward, without its gradient.
+func (o *documentOp) spec(of *Spec, signature string) *Spec {
+	return &Spec{
+		Name:      of.Name + "_by_document",
+		Signature: signature,
+		Dims:      of.Dims,
+		Derive:    of.Derive,
+		Reference: o.reference,
+		CPU:       o.bind,
+		CUDA:      of.CUDAByDocument,
+		Allocates: true,
+		Workspace: o.workspace,
+		Cost:      of.Cost,
+	}
 }
 
 // kept are the saved outputs that the form by document has, too.

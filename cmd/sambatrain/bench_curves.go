@@ -26,12 +26,7 @@ of prompts by length in OUT/prompts.png, and of decoding by the number of tokens
 from an empty context in OUT/decode-ROWS.png. Also print them as markdown tables. Models
 with the same name are labeled with their file names.`,
 		Example: "  sambatrain bench generate samba-1.7b --output json > samba.json\n  sambatrain bench curves samba.json llama.json --out pictures",
-		Args: func(c *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return exactArgs("FILE...")(c, args)
-			}
-			return nil
-		},
+		Args:    atLeastOneArg("FILE"),
 		RunE: func(c *cobra.Command, args []string) error {
 			var list []bench.Generation
 			for _, path := range args {

@@ -92,12 +92,7 @@ func newCheckpointVerify() *cobra.Command {
 		Long: `Read the checkpoints of runs, or single ones, and compare every file with its size,
 SHA-256 and format. Exit status 1 if one is damaged.`,
 		Example: "  sambatrain checkpoint verify runs/*",
-		Args: func(c *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return exactArgs("DIR...")(c, args)
-			}
-			return nil
-		},
+		Args:    atLeastOneArg("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
 			list := []checkpointStatus{}
 			damaged := 0

@@ -28,12 +28,7 @@ RUN_DIR/eval/ppl, in one picture, and print them as a markdown table. --name is 
 folder of RUN_DIR/eval, written by ` + "`eval ppl --out`" + `. Runs are labeled with the names of
 their recipes, or with their folders where two have the same recipe.`,
 		Example: "  sambatrain eval curves runs/samba runs/llama --out ppl.png",
-		Args: func(c *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return exactArgs("RUN_DIR...")(c, args)
-			}
-			return nil
-		},
+		Args:    atLeastOneArg("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
 			var curves []lengthCurve
 			var names []string

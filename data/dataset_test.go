@@ -179,7 +179,7 @@ func TestUnigramBitsPerByte(t *testing.T) {
 	}
 	got, ok := m.UnigramBitsPerByte()
 	want := -(2*math.Log2(4.0/260) + math.Log2(2.0/260) + math.Log2(1.0/260)) / 4
-	if !ok || math.Abs(got-want) > 1e-12 {
+	if !ok || !(math.Abs(got-want) <= 1e-12) {
 		t.Errorf("got %v, %v, want %v", got, ok, want)
 	}
 	m.Validation = SplitInfo{}

@@ -52,7 +52,7 @@ func TestBytesRoundTrip(t *testing.T) {
 func TestBitsPerByte(t *testing.T) {
 	// 8 targets with a uniform choice among 256 each, one of them an end of text: 8 bits each over
 	// 7 bytes.
-	if got, want := BitsPerByte(8*math.Log(256), 7), 64.0/7; math.Abs(got-want) > 1e-12 {
+	if got, want := BitsPerByte(8*math.Log(256), 7), 64.0/7; !(math.Abs(got-want) <= 1e-12) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }

@@ -119,7 +119,7 @@ func TestWholeModels(t *testing.T) {
 			c.onCPU(t, exact)
 			c.differences(t, exact)
 			loss, eval := exact.Read(c.train.Results["loss"]).Data[0], c.reference(t, c.eval)
-			if got := eval.Read(c.eval.Results["loss"]).Data[0]; math.Abs(got-loss) > 1e-12 {
+			if got := eval.Read(c.eval.Results["loss"]).Data[0]; !(math.Abs(got-loss) <= 1e-12) {
 				t.Errorf("the loss without gradients is %v, with gradients %v", got, loss)
 			}
 		})

@@ -73,10 +73,10 @@ func TestRecurrentInit(t *testing.T) {
 			if c.mambaDivides {
 				bound /= math.Sqrt(sublayers)
 			}
-			if scheme == layers.InitMamba && (top > bound*(1+1e-6) || top < 0.97*bound || math.Abs(std*math.Sqrt(3)/bound-1) > 0.05) {
+			if scheme == layers.InitMamba && (top > bound*(1+1e-6) || top < 0.97*bound || !(math.Abs(std*math.Sqrt(3)/bound-1) <= 0.05)) {
 				t.Errorf("%s %s: the largest is %g and the deviation %g, want U(-a, a) with a = %g", c.mixer, c.name, top, std, bound)
 			}
-			if scheme == layers.InitLlama && (top < 2.5*c.std || math.Abs(std/c.std-1) > 0.05) {
+			if scheme == layers.InitLlama && (top < 2.5*c.std || !(math.Abs(std/c.std-1) <= 0.05)) {
 				t.Errorf("%s %s: the largest is %g and the deviation %g, want N(0, %g)", c.mixer, c.name, top, std, c.std)
 			}
 		}

@@ -109,7 +109,7 @@ func TestLR(t *testing.T) {
 	} {
 		o := decode(t, c.section)
 		for _, p := range c.points {
-			if got := o.LR(p.step, c.totalSteps); math.Abs(got-p.want) > 1e-15 {
+			if got := o.LR(p.step, c.totalSteps); !(math.Abs(got-p.want) <= 1e-15) {
 				t.Errorf("%s: step %d of %d: %v, want %v", c.section, p.step, c.totalSteps, got, p.want)
 			}
 		}

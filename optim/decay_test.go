@@ -73,7 +73,7 @@ func TestDecayed(t *testing.T) {
 		}
 		for i, pair := range shadow {
 			low := math.Float32frombits(math.Float32bits(pair) << 16)
-			if d := math.Abs(float64(low - x[2*i])); d > math.Abs(float64(x[2*i]))/256 {
+			if d := math.Abs(float64(low - x[2*i])); !(d <= math.Abs(float64(x[2*i]))/256) {
 				t.Fatalf("the bfloat16 copy of parameter %d is %v, not %v", 2*i, low, x[2*i])
 			}
 		}

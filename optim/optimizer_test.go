@@ -186,7 +186,7 @@ func TestSteps(t *testing.T) {
 			for _, threads := range []int{1, 2} {
 				got := newMachine(t, threads, o)
 				for i, norm := range got.train(t, c.microBatches) {
-					if math.Abs(norm-norms[i]) > 1e-6*norms[i] {
+					if !(math.Abs(norm-norms[i]) <= 1e-6*norms[i]) {
 						t.Errorf("norm of step %d is %v, want %v", i, norm, norms[i])
 					}
 				}

@@ -90,7 +90,7 @@ func TestQ8_0(t *testing.T) {
 		scale := float16.Frombits(binary.LittleEndian.Uint16(block)).Float32()
 		got := scale * float32(int8(block[2+i%BlockSize]))
 		// The scale itself is rounded to float16.
-		if limit := float64(scale)*0.501 + math.Abs(float64(want))/1024; math.Abs(float64(got-want)) > limit {
+		if limit := float64(scale)*0.501 + math.Abs(float64(want))/1024; !(math.Abs(float64(got-want)) <= limit) {
 			t.Errorf("%d is %v, was %v (scale %v)", i, got, want, scale)
 		}
 	}

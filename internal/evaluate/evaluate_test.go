@@ -101,7 +101,7 @@ func TestPPL(t *testing.T) {
 	check := func(what string, s Score, from, to int) {
 		t.Helper()
 		want := mean(from, to)
-		if s.Tokens != int64(texts*(to-from)) || math.Abs(s.Loss-want) > 1e-5*want || math.Abs(s.Perplexity-math.Exp(want)) > 1e-4*math.Exp(want) || math.Abs(s.BitsPerByte-want/math.Ln2) > 1e-4 {
+		if s.Tokens != int64(texts*(to-from)) || !(math.Abs(s.Loss-want) <= 1e-5*want) || !(math.Abs(s.Perplexity-math.Exp(want)) <= 1e-4*math.Exp(want)) || !(math.Abs(s.BitsPerByte-want/math.Ln2) <= 1e-4) {
 			t.Errorf("%s: %+v, want a loss of %v", what, s, want)
 		}
 	}

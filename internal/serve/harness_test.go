@@ -126,7 +126,7 @@ func TestHarness(t *testing.T) {
 		}
 		sums, greedy := harness(t, url, [][]int32{c.ids, c.ids}, []int{c.context, c.context})
 		for i := range sums {
-			if math.Abs(sums[i]-want) > 1e-3 || greedy[i] != wantGreedy || len(sums) != 2 {
+			if !(math.Abs(sums[i]-want) <= 1e-3) || greedy[i] != wantGreedy || len(sums) != 2 {
 				t.Errorf("%s: %v %v, want %v %v", name, sums[i], greedy[i], want, wantGreedy)
 			}
 		}
@@ -142,7 +142,7 @@ func TestHarness(t *testing.T) {
 		for _, x := range logprobs[c.first:] {
 			want += x
 		}
-		if sums, _ := harness(t, url, c.text, []int{c.context}); math.Abs(sums[0]-want) > 1e-3 {
+		if sums, _ := harness(t, url, c.text, []int{c.context}); !(math.Abs(sums[0]-want) <= 1e-3) {
 			t.Errorf("%s: %v, want %v", c.text, sums[0], want)
 		}
 	}

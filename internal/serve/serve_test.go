@@ -222,7 +222,7 @@ func TestLogprobs(t *testing.T) {
 			t.Fatalf("%d new tokens: %+v", n, l)
 		}
 		for i := range want {
-			if math.Abs(*l.TokenLogprobs[i]-want[i]) > 1e-4 {
+			if !(math.Abs(*l.TokenLogprobs[i]-want[i]) <= 1e-4) {
 				t.Errorf("token %d: %v, want %v", i, *l.TokenLogprobs[i], want[i])
 			}
 			// The likeliest, and the token itself if that is another one.

@@ -53,7 +53,7 @@ func TestBFloat16OnCPU(t *testing.T) {
 			t.Errorf("number %d is %v with two threads and %v with one", i, rounded[i], threads[i])
 		}
 		for _, got := range []float64{rounded[i], some[i]} {
-			if d := math.Abs(got-exact[i]) / exact[i]; d == 0 || d > 0.05 {
+			if d := math.Abs(got-exact[i]) / exact[i]; d == 0 || !(d <= 0.05) {
 				t.Errorf("number %d is %v, and %v in float32", i, got, exact[i])
 			}
 		}

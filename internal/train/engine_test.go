@@ -80,15 +80,15 @@ func TestAccumulation(t *testing.T) {
 	whole, wantLoss, wantNorm := trained(1)
 	split, loss, norm := trained(4)
 	for i := range loss {
-		if d := math.Abs(loss[i]-wantLoss[i]) / wantLoss[i]; d > 1e-6 {
+		if d := math.Abs(loss[i]-wantLoss[i]) / wantLoss[i]; !(d <= 1e-6) {
 			t.Errorf("step %d: loss %v in parts, %v at once", i, loss[i], wantLoss[i])
 		}
-		if d := math.Abs(norm[i]-wantNorm[i]) / wantNorm[i]; d > 1e-5 {
+		if d := math.Abs(norm[i]-wantNorm[i]) / wantNorm[i]; !(d <= 1e-5) {
 			t.Errorf("step %d: norm %v in parts, %v at once", i, norm[i], wantNorm[i])
 		}
 	}
 	for _, r := range []graph.Region{graph.Params, graph.ExpAvg, graph.ExpAvgSq} {
-		if d, name := furthest(region(t, split, r), region(t, whole, r)); d > 2e-5 {
+		if d, name := furthest(region(t, split, r), region(t, whole, r)); !(d <= 2e-5) {
 			t.Errorf("%v: %s differs by %.1e", r, name, d)
 		}
 	}
@@ -280,13 +280,13 @@ func TestLogits(t *testing.T) {
 			sum += math.Exp(float64(x))
 		}
 		want := math.Log(sum) - float64(row[target])
-		if math.Abs(float64(nll[i])-want) > 1e-5 {
+		if !(math.Abs(float64(nll[i])-want) <= 1e-5) {
 			t.Errorf("token %d: cross-entropy %v, from the logits %v", i, nll[i], want)
 		}
 		mean += want / float64(len(targets))
 	}
 	loss, err := e.Forward(tokens, targets)
-	if err != nil || math.Abs(loss-mean) > 1e-5 {
+	if err != nil || !(math.Abs(loss-mean) <= 1e-5) {
 		t.Errorf("loss %v, from the logits %v (%v)", loss, mean, err)
 	}
 }

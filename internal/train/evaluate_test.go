@@ -45,7 +45,7 @@ func TestValidation(t *testing.T) {
 			}
 			continue
 		}
-		if got.Tokens != want.Tokens || math.Abs(got.Loss-want.Loss) > 1e-6*want.Loss || math.Abs(got.BitsPerByte-want.BitsPerByte) > 1e-6*want.BitsPerByte {
+		if got.Tokens != want.Tokens || !(math.Abs(got.Loss-want.Loss) <= 1e-6*want.Loss) || !(math.Abs(got.BitsPerByte-want.BitsPerByte) <= 1e-6*want.BitsPerByte) {
 			t.Errorf("micro-batches of %d: %+v, of 1: %+v", micro, got, want)
 		}
 	}
@@ -92,7 +92,7 @@ func TestValidationLengths(t *testing.T) {
 			want.add(nll, block[1:n+1], 0)
 		}
 		loss := want.nats / float64(want.tokens)
-		if got := scores[k]; got.Tokens != int64(5*n) || math.Abs(got.Loss-loss) > 1e-6*loss || !(got.BitsPerByte > 0) {
+		if got := scores[k]; got.Tokens != int64(5*n) || !(math.Abs(got.Loss-loss) <= 1e-6*loss) || !(got.BitsPerByte > 0) {
 			t.Errorf("at %d times: %+v, want %v", times, got, loss)
 		}
 	}

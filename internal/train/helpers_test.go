@@ -115,7 +115,8 @@ func sameBits(a, b map[string][]float32) string {
 	return ""
 }
 
-// furthest returns the largest max|a-b| / max|b| of all tensors, and the name of the tensor.
+// furthest returns the largest max|a-b| / max|b| of all tensors, and the name of the tensor; NaN if
+// any number is NaN.
 func furthest(a, b map[string][]float32) (worst float64, name string) {
 	for _, n := range sortedNames(a) {
 		d, top := 0.0, 0.0
@@ -123,8 +124,11 @@ func furthest(a, b map[string][]float32) (worst float64, name string) {
 			d = math.Max(d, math.Abs(float64(x)-float64(b[n][i])))
 			top = math.Max(top, math.Abs(float64(b[n][i])))
 		}
-		if top > 0 && !(d/top <= worst) {
+		if d != 0 && !(d/top <= worst) {
 			worst, name = d/top, n
+		}
+		if math.IsNaN(worst) {
+			break
 		}
 	}
 	return worst, name

@@ -299,12 +299,12 @@ func roundedTogether(comm graph.Comm) error {
 // what is wanted.
 func (r *trained) near(want *trained, times float64) error {
 	for i := range r.losses {
-		if math.Abs(r.losses[i]-want.losses[i]) > times*1e-6*want.losses[i] || math.Abs(r.norms[i]-want.norms[i]) > times*1e-5*want.norms[i] {
+		if !(math.Abs(r.losses[i]-want.losses[i]) <= times*1e-6*want.losses[i]) || !(math.Abs(r.norms[i]-want.norms[i]) <= times*1e-5*want.norms[i]) {
 			return fmt.Errorf("step %d: loss %v and norm %v, want %v and %v", i, r.losses[i], r.norms[i], want.losses[i], want.norms[i])
 		}
 	}
 	for i, x := range r.nll {
-		if math.Abs(float64(x-want.nll[i])) > times*1e-5 {
+		if !(math.Abs(float64(x-want.nll[i])) <= times*1e-5) {
 			return fmt.Errorf("the cross-entropy of token %d is %v, want %v", i, x, want.nll[i])
 		}
 	}
@@ -312,13 +312,16 @@ func (r *trained) near(want *trained, times float64) error {
 		whole := byName(part[1])
 		for _, t := range part[0] {
 			d, top := 0.0, 0.0
+			if len(whole[t.Name]) < t.From+len(t.Data) {
+				return fmt.Errorf("%s ends with element %d, and there are only %d", t.Name, t.From+len(t.Data), len(whole[t.Name]))
+			}
 			for i, x := range whole[t.Name] {
 				top = math.Max(top, math.Abs(float64(x)))
 				if at := i - t.From; at >= 0 && at < len(t.Data) {
 					d = math.Max(d, math.Abs(float64(t.Data[at])-float64(x)))
 				}
 			}
-			if d > times*2e-5*top {
+			if !(d <= times*2e-5*top) {
 				return fmt.Errorf("%s from element %d differs by %.1e of %.1e", t.Name, t.From, d, top)
 			}
 		}

@@ -99,7 +99,7 @@ func TestMicroBatches(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if math.Abs(whole.ValLoss-parts.ValLoss) > 1e-5*whole.ValLoss {
+	if !(math.Abs(whole.ValLoss-parts.ValLoss) <= 1e-5*whole.ValLoss) {
 		t.Errorf("validation loss %v at once, %v in parts", whole.ValLoss, parts.ValLoss)
 	}
 }

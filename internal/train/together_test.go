@@ -70,11 +70,11 @@ func trainTogether(t *testing.T, alone *recipes.Recipe, want *Result, shards [2]
 		switch {
 		case r.Kind == runlog.KindTrain:
 			steps++
-			if math.Abs(r.Train.Loss-losses[r.Step]) > 1e-5 {
+			if !(math.Abs(r.Train.Loss-losses[r.Step]) <= 1e-5) {
 				t.Errorf("step %d: loss %v, alone %v", r.Step, r.Train.Loss, losses[r.Step])
 			}
 		case r.Kind == runlog.KindVal && r.Step == 6:
-			if math.Abs(r.Val.Loss-want.ValLoss) > 1e-5 || math.Abs(r.Val.BitsPerByte-want.ValBitsPerByte) > 1e-5 {
+			if !(math.Abs(r.Val.Loss-want.ValLoss) <= 1e-5) || !(math.Abs(r.Val.BitsPerByte-want.ValBitsPerByte) <= 1e-5) {
 				t.Errorf("validation %+v, alone %v nats and %v bits per byte", r.Val, want.ValLoss, want.ValBitsPerByte)
 			}
 		}

@@ -17,13 +17,13 @@ func TestLimits(t *testing.T) {
 		{flops: 1e9, bytes: 4e10, seconds: 2, memory: true},
 		{flops: 0, bytes: 2e10, seconds: 1, memory: true},
 	} {
-		if got := p.Seconds(c.flops, c.bytes); math.Abs(got-c.seconds) > 1e-12 {
+		if got := p.Seconds(c.flops, c.bytes); !(math.Abs(got-c.seconds) <= 1e-12) {
 			t.Errorf("%g operations on %g bytes take %g s at least, want %g", c.flops, c.bytes, got, c.seconds)
 		}
 		if got := p.MemoryBound(c.flops, c.bytes); got != c.memory {
 			t.Errorf("%g operations on %g bytes: bound by memory is %v", c.flops, c.bytes, got)
 		}
-		if got := p.Share(c.flops, c.bytes, 4*c.seconds); math.Abs(got-0.25) > 1e-12 {
+		if got := p.Share(c.flops, c.bytes, 4*c.seconds); !(math.Abs(got-0.25) <= 1e-12) {
 			t.Errorf("%g operations on %g bytes in four times the least time: %g of the limit", c.flops, c.bytes, got)
 		}
 	}

@@ -151,7 +151,7 @@ func TestScanReference(t *testing.T) {
 				o.x[i] = x - step
 				down := s.loss()
 				o.x[i] = x
-				if d := (up - down) / (2 * step); math.Abs(d-o.grad[i]) > 1e-7*(1+math.Abs(d)) {
+				if d := (up - down) / (2 * step); !(math.Abs(d-o.grad[i]) <= 1e-7*(1+math.Abs(d))) {
 					t.Errorf("gated %v: d%s[%d] = %g, central difference %g", gated, o.name, i, o.grad[i], d)
 				}
 			}

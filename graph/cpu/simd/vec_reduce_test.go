@@ -25,7 +25,7 @@ func TestReductions(t *testing.T) {
 			checkNear(t, "Dot", []float32{Dot(x, y)}, []float64{dot}, 0, absolute)
 			checkNear(t, "Sum", []float32{Sum(x)}, []float64{sum}, 0, absolute)
 			checkNear(t, "Max", []float32{Max(x)}, []float64{greatest}, 0, 0)
-			if got := SumSquares(x); math.Abs(got-squares) > 1e-14*squares {
+			if got := SumSquares(x); !(math.Abs(got-squares) <= 1e-14*squares) {
 				t.Errorf("SumSquares of %d = %.17g, want %.17g", n, got, squares)
 			}
 
@@ -74,7 +74,7 @@ func TestSumSquaresWide(t *testing.T) {
 			x[i] = 1e25
 		}
 		want := 100 * float64(x[0]) * float64(x[0])
-		if got := SumSquares(x); math.Abs(got/want-1) > 1e-12 {
+		if got := SumSquares(x); !(math.Abs(got/want-1) <= 1e-12) {
 			t.Errorf("SumSquares = %g, want %g", got, want)
 		}
 	})

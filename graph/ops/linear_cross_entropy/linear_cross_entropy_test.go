@@ -59,7 +59,7 @@ func TestGradientIsTheLossDerivative(t *testing.T) {
 					return reference(r, in)[0].Data[0]
 				}
 				want := (at(x.Data[i]+h) - at(x.Data[i]-h)) / (2 * h)
-				if math.Abs(grad.Data[i]-want) > 1e-8 {
+				if !(math.Abs(grad.Data[i]-want) <= 1e-8) {
 					t.Fatalf("%s: element %d is %g, central differences give %g", r.Out[2+k].Name, i, grad.Data[i], want)
 				}
 			}

@@ -159,7 +159,7 @@ func TestKnown(t *testing.T) {
 	}, []graph.Array{o})
 	// The channels hold 8 and 8, then 4+16 and 2+16, then 10+32 and 4.5+32.
 	for i, want := range []float64{8, 20, 2*42 + 4*36.5} {
-		if got := o.Data[i] * math.Sqrt2; math.Abs(got-want) > 1e-12 {
+		if got := o.Data[i] * math.Sqrt2; !(math.Abs(got-want) <= 1e-12) {
 			t.Errorf("token %d: sqrt(2) o is %v, want %v", i, got, want)
 		}
 	}

@@ -32,7 +32,7 @@ func TestFromY(t *testing.T) {
 	}
 	for k := range results[0] {
 		for i, want := range results[0][k].Data {
-			if got := results[1][k].Data[i]; math.Abs(got-want) > 1e-12 {
+			if got := results[1][k].Data[i]; !(math.Abs(got-want) <= 1e-12) {
 				t.Errorf("output %d, element %d: %v from y, %v from x", k, i, got, want)
 			}
 		}

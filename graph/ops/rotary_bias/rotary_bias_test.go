@@ -41,7 +41,7 @@ func TestDistanceAlone(t *testing.T) {
 			for c, a := range alpha.Row(i) {
 				want += a * beta.Row(j)[c]
 			}
-			if got := bias.Data[i-j]; math.Abs(got-want) > 1e-12 {
+			if got := bias.Data[i-j]; !(math.Abs(got-want) <= 1e-12) {
 				t.Errorf("tokens %d and %d: the bias is %v, want %v", i, j, got, want)
 			}
 		}

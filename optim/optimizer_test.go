@@ -247,6 +247,23 @@ func TestStepRefusesNoMicroBatch(t *testing.T) {
 	}
 }
 
+// TestSkipped: the bias correction doesn't count skipped updates.
+func TestSkipped(t *testing.T) {
+	o, none := settings(1), int64(0)
+	o.Schedule, o.WarmupSteps = optim.Constant, &none
+	first, later := newMachine(t, 1, o), newMachine(t, 1, o)
+	later.opt.Skipped = 3
+	for step, m := range map[int64]*machine{0: first, 3: later} {
+		m.write(t, graph.Grads, gradient(0, 0))
+		if _, err := m.opt.Step(step, total, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !slices.EqualFunc(first.read(t, graph.Params), later.read(t, graph.Params), sameBits) {
+		t.Error("the first update after three skipped ones is not that of step 0")
+	}
+}
+
 func TestStepAllocatesNothing(t *testing.T) {
 	m := newMachine(t, 2, settings(1))
 	allocations := testing.AllocsPerRun(3, func() {

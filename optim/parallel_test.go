@@ -8,6 +8,23 @@ import (
 	"github.com/sambatrain/sambatrain/optim"
 )
 
+// TestReductionOps: a sharded optimizer needs only its pieces of a sum, and gradients are sent in
+// the type that was asked for.
+func TestReductionOps(t *testing.T) {
+	buckets := graph.NewBuckets(700, 300, 2)
+	for _, bfloat16 := range []bool{false, true} {
+		for sharded, want := range map[bool]string{false: "all_reduce", true: "reduce_scatter"} {
+			r := optim.Reduction(buckets, sharded, bfloat16)
+			if r.Op.Name != want || (r.Round != nil) != bfloat16 {
+				t.Errorf("sharded %v, bfloat16 %v: %s, rounded %v", sharded, bfloat16, r.Op.Name, r.Round != nil)
+			}
+		}
+		if s := optim.Sharding(2, bfloat16, nil); (s.Round != nil) != bfloat16 || s.Processes != 2 {
+			t.Errorf("bfloat16 %v: %d processes, rounded %v", bfloat16, s.Processes, s.Round != nil)
+		}
+	}
+}
+
 // TestShardedUpdate: a sharded update sends what it has updated while it updates more, in mixed
 // precision and for any number of processes.
 func TestShardedUpdate(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -67,6 +68,30 @@ func TestPlaces(t *testing.T) {
 	}
 	if m.MLP.DFF != 48 || m.Attention.Window != 12 {
 		t.Errorf("the model's own settings changed: %+v", m)
+	}
+}
+
+// TestNormEps: the model's norm_eps is also that of the norms inside mixers.
+func TestNormEps(t *testing.T) {
+	m := samba()
+	m.NormEps = 0.25
+	m.Layers = Stack{Repeat: 1, Pattern: []Place{{Mixer: "gla"}, {Mixer: "retention"}, {Mixer: "mega"}}}
+	stack, err := m.Sublayers()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := []float64{stack[0].Mixer.(GLA).normEps, stack[1].Mixer.(Retention).normEps, stack[2].Mixer.(Mega).normEps}
+	if want := []float64{0.25, 0.25, 0.25}; !slices.Equal(got, want) {
+		t.Errorf("epsilons are %v, want %v", got, want)
+	}
+}
+
+// TestDecays: a head of retention keeps 1 - 2^(-5-h) of its state.
+func TestDecays(t *testing.T) {
+	for h, g := range (Retention{Heads: 4}).logDecay() {
+		if want := []float64{31. / 32, 63. / 64, 127. / 128, 255. / 256}[h]; !(math.Abs(math.Exp(g)-want) <= 1e-15) {
+			t.Errorf("head %d keeps %v, want %v", h, math.Exp(g), want)
+		}
 	}
 }
 

@@ -80,6 +80,27 @@ func values(t *testing.T, m *layers.Model, name string) []float64 {
 	return x
 }
 
+// TestTimeSteps: the softplus of a time step's bias is the number drawn, and never below 1e-4.
+func TestTimeSteps(t *testing.T) {
+	m := model("mamba", 1, 61, 64, 48, 4, 4, true)
+	for _, p := range params(t, m) {
+		if p.Name != "model.layers.0.mixer.dt_proj.bias" {
+			continue
+		}
+		w := make([]float32, p.Shape.Size())
+		p.Init(rand.New(rand.NewPCG(1, 2)), w)
+		r := rand.New(rand.NewPCG(1, 2))
+		for i, x := range w {
+			want := 0.001 * math.Pow(100, r.Float64())
+			if got := math.Log1p(math.Exp(float64(x))); !(math.Abs(got/want-1) <= 1e-5) {
+				t.Fatalf("time step %d is %v, want %v", i, got, want)
+			}
+		}
+		return
+	}
+	t.Error("there is no bias of time steps")
+}
+
 // TestMambaScheme: the initialization of all models but the 438M Llamas. The layers are 1.mamba,
 // 2.mlp, 3.swa, 4.mlp, and so on.
 func TestMambaScheme(t *testing.T) {

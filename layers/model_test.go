@@ -187,9 +187,7 @@ func close32(t *testing.T, what string, got []float32, want []float64, limit flo
 	t.Helper()
 	worst, largest := 0.0, 0.0
 	for i := range want {
-		if d := math.Abs(float64(got[i]) - want[i]); !(d <= worst) {
-			worst = d
-		}
+		worst = math.Max(worst, math.Abs(float64(got[i])-want[i]))
 		largest = math.Max(largest, math.Abs(want[i]))
 	}
 	if largest == 0 || !(worst <= limit*largest) {

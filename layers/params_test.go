@@ -70,6 +70,24 @@ func model(pattern string, repeat, vocab, d, dff, heads, kv int, tied bool) *lay
 	return &m
 }
 
+// TestRanks: the derived rank of a time step's projection is rounded up.
+func TestRanks(t *testing.T) {
+	for d, want := range map[int][2]int{16: {1, 1}, 24: {2, 1}, 32: {2, 1}, 40: {3, 2}} {
+		got := [2]int{}
+		for _, p := range params(t, model("mamba mega", 1, 61, d, 48, 1, 1, true)) {
+			switch p.Name {
+			case "model.layers.0.mixer.dt_proj.weight":
+				got[0] = p.Shape.Cols()
+			case "model.layers.1.mixer.move.dt_proj.weight":
+				got[1] = p.Shape.Cols()
+			}
+		}
+		if got != want {
+			t.Errorf("width %d: ranks %v of Mamba and Mega, want %v", d, got, want)
+		}
+	}
+}
+
 // TestTiedEmbeddings: the head uses the embedding's weight, or its own.
 func TestTiedEmbeddings(t *testing.T) {
 	for _, tied := range []bool{true, false} {

@@ -11,10 +11,10 @@ func (c *compiler) joinActivations(steps []pending) ([]pending, error) {
 	for _, s := range steps {
 		var err error
 		if s.Spec.Made != nil {
-			list, s, err = takeInFactors(list, s, steps)
+			list, s, err = c.takeInFactors(list, s, steps)
 		}
 		if err == nil && s.Spec.Pulled != nil {
-			list, s, err = takeInPulled(list, s, steps)
+			list, s, err = c.takeInPulled(list, s, steps)
 		}
 		if err != nil {
 			return nil, err
@@ -26,7 +26,7 @@ func (c *compiler) joinActivations(steps []pending) ([]pending, error) {
 
 // takeInFactors joins a step with the two preceding ones if these are the products that it reads.
 // It keeps their results if something else reads them.
-func takeInFactors(list []pending, s pending, all []pending) ([]pending, pending, error) {
+func (c *compiler) takeInFactors(list []pending, s pending, all []pending) ([]pending, pending, error) {
 	n := len(list) - 2
 	if n < 0 {
 		return list, s, nil
@@ -38,7 +38,7 @@ func takeInFactors(list []pending, s pending, all []pending) ([]pending, pending
 		}
 	}
 	in := []*value{first.in[0], first.in[1], second.in[1]}
-	keep := readersOf(all, first.out[0].st) > 1 || readersOf(all, second.out[0].st) > 1
+	keep := c.usesIn(all, first.out[0].st) > 1 || c.usesIn(all, second.out[0].st) > 1
 	res, err := s.Spec.Made(keep).resolveOf(in)
 	if err != nil || res == nil {
 		return list, s, err
@@ -52,9 +52,9 @@ func takeInFactors(list []pending, s pending, all []pending) ([]pending, pending
 }
 
 // takeInPulled joins a step with the product that is its last input, if nothing else reads that.
-func takeInPulled(list []pending, s pending, all []pending) ([]pending, pending, error) {
+func (c *compiler) takeInPulled(list []pending, s pending, all []pending) ([]pending, pending, error) {
 	dy := s.in[len(s.in)-1]
-	if !dy.whole() || dy.st.region != Arena || readersOf(all, dy.st) != 1 {
+	if !dy.whole() || dy.st.region != Arena || c.usesIn(all, dy.st) != 1 {
 		return list, s, nil
 	}
 	for j := len(list) - 1; j >= 0; j-- {
@@ -90,14 +90,3 @@ func bfloat16(s pending) bool {
 }
 
 func same(a, b *value) bool { return a.st == b.st && a.col == b.col && a.shape.Equal(b.shape) }
-
-func readersOf(steps []pending, st *storage) (n int) {
-	for _, s := range steps {
-		for _, v := range s.in {
-			if v.st == st {
-				n++
-			}
-		}
-	}
-	return n
-}

@@ -127,3 +127,18 @@ func lossAt(t *testing.T, plan *graph.Plan, x []float64, e int, h float64) float
 	}
 	return m.ref.Read(plan.Results["loss"]).Data[0]
 }
+
+// TestResultsStay: a result is the tensor itself, even if the op that computes it could add to it.
+func TestResultsStay(t *testing.T) {
+	b := newBuilder()
+	x, z := b.Input("x", graph.Float32, 1, 1, 2), b.Input("z", graph.Float32, 1, 1, 2)
+	y := b.Apply(addingGrad(3), x)
+	b.Result("y", y)
+	b.Result("sum", b.Add(y, z))
+	m := load(t, compile(t, b))
+	m.input("x", []float64{1, 2})
+	m.input("z", []float64{10, 20})
+	m.run()
+	m.result("y", []float64{3, 6})
+	m.result("sum", []float64{13, 26})
+}

@@ -41,17 +41,19 @@ func (c *compiler) merge() error {
 }
 
 // uses counts the steps' inputs, and the results, that are in v's storage.
-func (c *compiler) uses(v *value) int {
-	n := 0
-	for _, s := range c.steps {
-		for _, in := range s.in {
-			if in.st == v.st {
+func (c *compiler) uses(v *value) int { return c.usesIn(c.steps, v.st) }
+
+// usesIn is uses for a given list of steps.
+func (c *compiler) usesIn(steps []pending, st *storage) (n int) {
+	for _, s := range steps {
+		for _, v := range s.in {
+			if v.st == st {
 				n++
 			}
 		}
 	}
 	for _, o := range c.b.out {
-		if c.values[o.node].st == v.st {
+		if c.values[o.node].st == st {
 			n++
 		}
 	}

@@ -1,0 +1,109 @@
+package graph_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/ops/round"
+)
+
+// product is y = x w^T, which other ops can compute themselves. Nobody runs it.
+func product() *graph.Spec {
+	return &graph.Spec{Name: "product", Signature: "x:mm[B T D], w:mm[F D] -> y[B T F]", Stacks: true, Pulls: true}
+}
+
+// factored takes two products, and can compute them itself.
+func factored() *graph.Spec {
+	return &graph.Spec{Name: "factored", Signature: "a[B T F], b[B T F] -> y[B T F]", Made: func(kept bool) *graph.Spec {
+		if kept {
+			return &graph.Spec{Name: "factored_kept", Signature: "x:mm[B T D], v:mm[F D], w:mm[F D] -> y[B T F], a[B T F], b[B T F]"}
+		}
+		return &graph.Spec{Name: "factored_made", Signature: "x:mm[B T D], v:mm[F D], w:mm[F D] -> y[B T F]"}
+	}}
+}
+
+// pulling takes a product last, and can compute it itself.
+func pulling() *graph.Spec {
+	return &graph.Spec{Name: "pulling", Signature: "a[B T F], dy[B T F] -> da[B T F]", Pulled: func() *graph.Spec {
+		return &graph.Spec{Name: "pulling_made", Signature: "x:mm[B T D], w:mm[F D], a[B T F] -> da[B T F]"}
+	}}
+}
+
+// TestFused: in mixed precision an op computes the products that it reads itself. What else is read
+// of them, by other ops or as results, is still computed.
+func TestFused(t *testing.T) {
+	reader := typed("reader", "", tensorDims, "")
+	for _, c := range []struct {
+		name  string
+		build func(b *graph.Builder, x, v, w graph.Tensor)
+		want  []string
+	}{
+		{"factors", func(b *graph.Builder, x, v, w graph.Tensor) {
+			b.Result("y", b.Apply(factored(), b.Apply(product(), x, v), b.Apply(product(), x, w)))
+		}, []string{"factored_made"}},
+		{"factors, the first read by another op", func(b *graph.Builder, x, v, w graph.Tensor) {
+			first := b.Apply(product(), x, v)
+			b.Result("y", b.Apply(factored(), first, b.Apply(product(), x, w)))
+			b.Result("z", b.Apply(reader, first))
+		}, []string{"factored_kept", "reader"}},
+		{"factors, the second read by another op", func(b *graph.Builder, x, v, w graph.Tensor) {
+			first, second := b.Apply(product(), x, v), b.Apply(product(), x, w)
+			b.Result("y", b.Apply(factored(), first, second))
+			b.Result("z", b.Apply(reader, second))
+		}, []string{"factored_kept", "reader"}},
+		{"factors, one of them a result", func(b *graph.Builder, x, v, w graph.Tensor) {
+			first, second := b.Apply(product(), x, v), b.Apply(product(), x, w)
+			b.Result("y", b.Apply(factored(), first, second))
+			b.Result("z", second)
+		}, []string{"factored_kept"}},
+		{"factors of different tensors", func(b *graph.Builder, x, v, w graph.Tensor) {
+			other := b.Apply(reader, x)
+			b.Result("y", b.Apply(factored(), b.Apply(product(), x, v), b.Apply(product(), other, w)))
+		}, []string{"reader", "product", "product", "factored"}},
+		{"a pulled product", func(b *graph.Builder, x, v, w graph.Tensor) {
+			dy := b.Apply(product(), x, w)
+			b.Result("y", b.Apply(pulling(), b.Apply(reader, x), dy))
+		}, []string{"reader", "pulling_made"}},
+		{"a pulled product, read by another op", func(b *graph.Builder, x, v, w graph.Tensor) {
+			dy := b.Apply(product(), x, w)
+			b.Result("y", b.Apply(pulling(), b.Apply(reader, x), dy))
+			b.Result("z", b.Apply(reader, dy))
+		}, []string{"product", "reader", "pulling", "reader"}},
+		{"a pulled product that is a result", func(b *graph.Builder, x, v, w graph.Tensor) {
+			dy := b.Apply(product(), x, w)
+			b.Result("y", b.Apply(pulling(), b.Apply(reader, x), dy))
+			b.Result("z", dy)
+		}, []string{"product", "reader", "pulling"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBuilder()
+			b.SetMixed(round.Spec())
+			v, w := b.Param("v", nil, 8, 8), b.Param("w", nil, 8, 8)
+			c.build(b, b.Apply(typed("maker", "", tensorDims, ""), b.Input("x", graph.Float32, 1, 2, 8)), v, w)
+			p := compile(t, b)
+			untorn(t, p)
+			if diff := cmp.Diff(append([]string{"maker"}, c.want...), steps(p)); diff != "" {
+				t.Errorf("calls (-want +got):\n%s\n%v", diff, p)
+			}
+			for name, slot := range p.Results {
+				if !writes(p, slot) {
+					t.Errorf("nobody writes result %s", name)
+				}
+			}
+		})
+	}
+}
+
+// writes reports whether one of a plan's steps writes a slot.
+func writes(p *graph.Plan, slot graph.Slot) bool {
+	for _, s := range p.Steps {
+		for _, out := range s.Out {
+			if out.Overlaps(slot) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -128,6 +128,61 @@ func lossAt(t *testing.T, plan *graph.Plan, x []float64, e int, h float64) float
 	return m.ref.Read(plan.Results["loss"]).Data[0]
 }
 
+// laterSlope is y = 2x, whose output 1 is x + 1.
+func laterSlope() *graph.Spec {
+	return &graph.Spec{
+		Name: "later", Signature: "x[B T N] -> y[B T N], z[B T N]",
+		Reference: func(_ graph.Dims, in, out []graph.Array) {
+			for i, x := range in[0].Data {
+				out[0].Data[i], out[1].Data[i] = 2*x, x+1
+			}
+		},
+		CPU: func(c *graph.CPUCall) func() {
+			return func() {
+				for i, x := range c.In[0].Row(0) {
+					c.Out[0].Row(0)[i], c.Out[1].Row(0)[i] = 2*x, x+1
+				}
+			}
+		},
+	}
+}
+
+// TestAddedLater: an op does not add a tensor that is computed after it.
+func TestAddedLater(t *testing.T) {
+	b := newBuilder()
+	x := b.Input("x", graph.Float32, 1, 1, 2)
+	y := b.Apply(addingGrad(3), x)
+	b.Result("sum", b.Add(y, b.Apply(laterSlope(), x).Output(1)))
+	m := load(t, compile(t, b))
+	m.input("x", []float64{1, 2})
+	m.run()
+	m.result("sum", []float64{5, 9})
+}
+
+// TestAccumulatesBesideReaders: a gradient that another op reads is added to the earlier ones, and
+// that op gets it alone.
+func TestAccumulatesBesideReaders(t *testing.T) {
+	b := newBuilder()
+	b.SetAccumulate()
+	w, p := b.Param("w", nil, 1, 1, 2), b.Param("p", nil, 1, 1, 2)
+	// p's gradient, which adding's backward op computes and can add to, is that of the product, too.
+	loss := b.Apply(total(1), b.Apply(adding(3), b.Add(b.Apply(mul(), w, b.Input("x", graph.Float32, 1, 1, 2)), p)))
+	b.Result("loss", loss)
+	if err := b.Gradients(loss); err != nil {
+		t.Fatal(err)
+	}
+	m := load(t, compile(t, b))
+	m.param("w", []float64{1, 1})
+	m.param("p", []float64{0, 0})
+	m.input("x", []float64{5, 7})
+	for runs := range 3 {
+		m.run()
+		n := float64(runs + 1)
+		m.gradient("p", []float64{n * 3 * weight(0, 0), n * 3 * weight(0, 1)})
+		m.gradient("w", []float64{n * 5 * 3 * weight(0, 0), n * 7 * 3 * weight(0, 1)})
+	}
+}
+
 // TestResultsStay: a result is the tensor itself, even if the op that computes it could add to it.
 func TestResultsStay(t *testing.T) {
 	b := newBuilder()

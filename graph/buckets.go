@@ -86,14 +86,15 @@ type Reduction struct {
 // soon as it is complete.
 func (b *Builder) SetReduction(r Reduction) { b.reduction = &r }
 
-// rewrite inserts a bucket's reduction after the last step that writes one of its gradients.
+// rewrite inserts a bucket's reduction after the last step that writes or reads one of its
+// gradients.
 func (r *Reduction) rewrite(steps []pending) ([]pending, error) {
 	last := make([]int, r.Buckets.Count())
 	for k := range last {
 		last[k] = len(steps) - 1 // for a bucket of padding only
 	}
 	for i, s := range steps {
-		for _, v := range s.out {
+		for _, v := range slices.Concat(s.in, s.out) {
 			if v.st.region != Grads {
 				continue
 			}

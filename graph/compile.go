@@ -25,6 +25,8 @@ type compiler struct {
 	padded  map[int]*value              // copies of weights, by the weights' offsets in Shadow
 	// gradients are the outputs that are gradients of parameters: always float32.
 	gradients map[outputOf]bool
+	// accumulated are the sums of parameters' gradients over several runs.
+	accumulated map[*Param]*value
 }
 
 // outputOf is output i of a call, or of a sum.
@@ -67,14 +69,15 @@ func (b *Builder) Compile() (*Plan, error) {
 
 func newCompiler(b *Builder) *compiler {
 	return &compiler{
-		b:         b,
-		values:    map[*gorgonia.Node]*value{},
-		outputs:   map[*gorgonia.Node][]*value{},
-		parts:     map[*gorgonia.Node]bool{},
-		rounded:   map[*value]*value{},
-		wide:      map[*value]*value{},
-		padded:    map[int]*value{},
-		gradients: map[outputOf]bool{},
+		b:           b,
+		values:      map[*gorgonia.Node]*value{},
+		outputs:     map[*gorgonia.Node][]*value{},
+		parts:       map[*gorgonia.Node]bool{},
+		rounded:     map[*value]*value{},
+		wide:        map[*value]*value{},
+		padded:      map[int]*value{},
+		gradients:   map[outputOf]bool{},
+		accumulated: map[*Param]*value{},
 	}
 }
 
@@ -250,7 +253,7 @@ func (c *compiler) collect() error {
 		}
 		v, err := c.node(n)
 		if p := gradients[n]; err == nil && p != nil {
-			v, err = c.accumulate(p, v)
+			c.accumulated[p], err = c.accumulate(p, v)
 		}
 		if err != nil {
 			return err
@@ -359,6 +362,9 @@ func (c *compiler) placeGradients(p *Plan) error {
 			continue
 		}
 		v := c.values[q.grad]
+		if sum := c.accumulated[q]; sum != nil {
+			v = sum
+		}
 		if v == nil || v.st.region != Arena || !v.whole() {
 			return fmt.Errorf("graph: the gradient of %s is shared with another tensor's", q.Name)
 		}

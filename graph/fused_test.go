@@ -31,6 +31,15 @@ func pulling() *graph.Spec {
 	}}
 }
 
+// back is x = y w, and backAdded is that plus z.
+func back() *graph.Spec {
+	return &graph.Spec{Name: "back", Signature: "y:mm[B T F], w:mm[F D] -> x[B T D]"}
+}
+
+func backAdded() *graph.Spec {
+	return &graph.Spec{Name: "back_added", Signature: "y:mm[B T F], w:mm[F D], z[B T D] -> x[B T D]", Merged: back}
+}
+
 // TestFused: in mixed precision an op computes the products that it reads itself. What else is read
 // of them, by other ops or as results, is still computed.
 func TestFused(t *testing.T) {
@@ -76,6 +85,20 @@ func TestFused(t *testing.T) {
 			b.Result("y", b.Apply(pulling(), b.Apply(reader, x), dy))
 			b.Result("z", dy)
 		}, []string{"product", "reader", "pulling"}},
+		{"a sum of products", func(b *graph.Builder, x, v, w graph.Tensor) {
+			z := b.Apply(back(), b.Apply(reader, x), v)
+			b.Result("y", b.Apply(backAdded(), b.Apply(reader, x), w, z))
+		}, []string{"reader", "reader", "back"}},
+		{"a sum of products, of which one is read by another op", func(b *graph.Builder, x, v, w graph.Tensor) {
+			z := b.Apply(back(), b.Apply(reader, x), v)
+			b.Result("y", b.Apply(backAdded(), b.Apply(reader, x), w, z))
+			b.Result("z", b.Apply(reader, z))
+		}, []string{"reader", "back", "reader", "back_added", "reader"}},
+		{"a sum of products, of which one is a result", func(b *graph.Builder, x, v, w graph.Tensor) {
+			z := b.Apply(back(), b.Apply(reader, x), v)
+			b.Result("y", b.Apply(backAdded(), b.Apply(reader, x), w, z))
+			b.Result("z", z)
+		}, []string{"reader", "back", "reader", "back_added"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := newBuilder()

@@ -224,6 +224,31 @@ func TestRoundings(t *testing.T) {
 			"both: bfloat16 arena, float32 arena -> float32 arena",
 			"mul2: float32 arena, float32 arena -> bfloat16 arena",
 		}},
+		{"by its maker, beside a float32 block that takes it whole", func(b *graph.Builder) graph.Tensor {
+			b.SetFloat32Blocks(1)
+			var z graph.Tensor
+			x := b.Apply(narrowMaker(), b.Input("x", graph.Float32, 1, 2, 64))
+			y := b.Apply(reader, x)
+			b.Block(func() {
+				z = b.Apply(narrowReader(), b.Apply(typed("wide", "", tensorDims, ""), b.Input("z", graph.Float32, 1, 2, 64)), x)
+			})
+			return b.Apply(mul2(), y, z)
+		}, []string{
+			"maker_rounded: float32 inputs -> float32 arena, bfloat16 arena",
+			"reader: bfloat16 arena -> bfloat16 arena",
+			"wide: float32 inputs -> float32 arena",
+			"both: float32 arena, float32 arena -> float32 arena",
+			"mul2: bfloat16 arena, float32 arena -> bfloat16 arena",
+		}},
+		{"by its maker, beside a result", func(b *graph.Builder) graph.Tensor {
+			x := b.Apply(narrowMaker(), b.Input("x", graph.Float32, 1, 2, 64))
+			b.Result("x", x)
+			return b.Apply(narrowReader(), b.Apply(reader, x), x)
+		}, []string{
+			"maker_rounded: float32 inputs -> float32 arena, bfloat16 arena",
+			"reader: bfloat16 arena -> bfloat16 arena",
+			"both: bfloat16 arena, float32 arena -> float32 arena",
+		}},
 		{"by its maker, for no one", func(b *graph.Builder) graph.Tensor {
 			x := b.Apply(makes(true), b.Input("x", graph.Float32, 1, 2, 64))
 			return b.Apply(typed("reader", "", tensorDims, ""), x)

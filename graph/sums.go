@@ -7,8 +7,8 @@ import (
 	"gorgonia.org/gorgonia"
 )
 
-// accumulate adds p's gradient v to the contents of region Grads: within the op that computes v
-// where possible, and otherwise right after it, so that v need not be kept.
+// accumulate adds p's gradient v to the contents of region Grads, and returns the sum: within the op
+// that computes v if nothing else reads v, and otherwise right after it.
 func (c *compiler) accumulate(p *Param, v *value) (*value, error) {
 	if v == nil {
 		return nil, fmt.Errorf("graph: the gradient of %s is no tensor", p.Name)

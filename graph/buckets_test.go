@@ -81,8 +81,9 @@ func TestReductionOfWholeBuckets(t *testing.T) {
 			b := newBuilder()
 			// The gradient of c is also that of the sum's other term, which more is computed from.
 			a, c, e := b.Param("a", nil, 1, 2, 40), b.Param("c", nil, 1, 2, 40), b.Param("e", nil, 1, 2, 40)
-			x := b.Add(b.Apply(mul(), b.Input("x", graph.Float32, 1, 2, 40), a), c)
-			r := graph.Reduction{Op: all_reduce.Spec(), Buckets: graph.NewBuckets(300, size, 1)}
+			x := b.Apply(mul(), b.Input("x", graph.Float32, 1, 2, 40), a)
+			x = b.Add(b.Apply(mul(), x, b.Param("f", nil, 1, 2, 40)), c)
+			r := graph.Reduction{Op: all_reduce.Spec(), Buckets: graph.NewBuckets(400, size, 1)}
 			if rounds {
 				r.Round = round.Spec()
 			}

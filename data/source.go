@@ -165,6 +165,20 @@ func cutShort(err error) error {
 	return err
 }
 
+// ReadText calls emit with the text of each document in a file, which is read as one of data.text
+// is: decompressed, and by line or row if it is JSONL or Parquet. field is theirs, as
+// TextConfig.JSONLField is.
+func ReadText(ctx context.Context, path, field string, emit func(text []byte) error) error {
+	f := sourceFile{path: path, name: filepath.ToSlash(path)}
+	return f.read(ctx, field, 0, func(d rawDocument) error {
+		text, err := d.text(field)
+		if err != nil {
+			return fmt.Errorf("data.text: %s: %w", d.name, err)
+		}
+		return emit(text)
+	})
+}
+
 // rawDocument is what is read from disk for one document: its text, or the line of JSON that
 // contains it.
 type rawDocument struct {

@@ -20,6 +20,7 @@ import (
 func newEvalPPL(a *app) *cobra.Command {
 	var f evalFlags
 	var files []string
+	field := data.DefaultConfig().Text.JSONLField
 	var texts int
 	c := &cobra.Command{
 		Use:   "ppl RUN_DIR",
@@ -33,7 +34,8 @@ are drawn.
 If a signal stops it, the texts read to their end are reported (exit status 75).
 
 Texts are taken from the run's validation split, as one stream of documents, or from
---text files, each cut into texts of the longest length.` + olderCheckpoint,
+--text files, each cut into texts of the longest length. JSONL, Parquet and compressed
+files are read as by ` + "`data prepare`" + `; their documents follow one another.` + olderCheckpoint,
 		Example: "  sambatrain eval ppl runs/quickstart --lengths 512,1k,2k,4k\n  sambatrain eval ppl runs/samba --lengths 2k,8k,32k,128k,1m --text book.txt --texts 4",
 		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -46,7 +48,7 @@ Texts are taken from the run's validation split, as one stream of documents, or 
 			}
 			longest := lengths[len(lengths)-1] + 1 // the last token has a successor
 			return f.measure(c, a, args[0], "ppl", func(ctx context.Context, m *train.Model, dir string) (func() error, error) {
-				corpus, err := pplCorpus(ctx, m, files, texts, longest)
+				corpus, err := pplCorpus(ctx, m, files, field, texts, longest)
 				if err != nil {
 					return nil, err
 				}
@@ -58,21 +60,23 @@ Texts are taken from the run's validation split, as one stream of documents, or 
 	}
 	f.add(c, "ppl", "2k,4k,8k,16k")
 	c.Flags().StringArrayVar(&files, "text", nil, "`file` to read instead of the validation split; may be repeated")
+	c.Flags().StringVar(&field, "jsonl-field", field, jsonlFieldUsage)
 	c.Flags().IntVar(&texts, "texts", 8, "maximum number of texts to read")
 	return c
 }
 
 // pplCorpus returns at most `texts` texts from the files or, if there are none, from the validation
 // split.
-func pplCorpus(ctx context.Context, m *train.Model, files []string, texts, length int) (*evaluate.Corpus, error) {
+func pplCorpus(ctx context.Context, m *train.Model, files []string, field string, texts, length int) (*evaluate.Corpus, error) {
 	if len(files) == 0 {
 		return evaluate.Split(ctx, m.Recipe.Data, data.Validation, texts, length)
 	}
-	corpus, err := evaluate.Files(m.Tokenizer, files, length)
-	if err == nil {
-		corpus.Limit(texts)
+	corpus, err := evaluate.Files(ctx, m.Tokenizer, files, field, length)
+	if err != nil {
+		return nil, flagNames(err)
 	}
-	return corpus, err
+	corpus.Limit(texts)
+	return corpus, nil
 }
 
 // reportPPL writes tables and pictures.

@@ -3,7 +3,6 @@ package evaluate
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/sambatrain/sambatrain/data"
 )
@@ -26,19 +25,24 @@ type reader func(dst []int32) error
 // Texts returns the number of texts.
 func (c *Corpus) Texts() int { return len(c.texts) }
 
-// Files cuts each file into texts of n tokens.
-func Files(tok data.Tokenizer, paths []string, n int) (*Corpus, error) {
+// Files cuts each file into texts of n tokens. Files are read as by data.ReadText; a file's
+// documents follow one another as in training, each preceded by an end of text.
+func Files(ctx context.Context, tok data.Tokenizer, paths []string, field string, n int) (*Corpus, error) {
 	c := &Corpus{Tokenizer: tok}
 	longest := 0
 	for _, path := range paths {
-		text, err := os.ReadFile(path)
+		var ids []int32
+		err := data.ReadText(ctx, path, field, func(text []byte) (err error) {
+			if len(text) == 0 {
+				return nil
+			}
+			if ids, err = tok.Encode(append(ids, tok.EOS()), text); err != nil {
+				return fmt.Errorf("data.text: %s: %w", path, err)
+			}
+			return nil
+		})
 		if err != nil {
-			return nil, fmt.Errorf("--text: %w", err)
-		}
-		// As in training, where a document is preceded by the end of another one.
-		ids, err := tok.Encode([]int32{tok.EOS()}, text)
-		if err != nil {
-			return nil, fmt.Errorf("--text: %s: %w", path, err)
+			return nil, err
 		}
 		longest = max(longest, len(ids))
 		for ; len(ids) >= n; ids = ids[n:] {
@@ -55,7 +59,7 @@ func Files(tok data.Tokenizer, paths []string, n int) (*Corpus, error) {
 		c.LeftOut += int64(len(ids))
 	}
 	if len(c.texts) == 0 {
-		return nil, fmt.Errorf("--text: the longest file has %d tokens, the longest length needs %d: name longer files, or lower --lengths", longest, n)
+		return nil, fmt.Errorf("data.text: the longest file has %d tokens, the longest length needs %d: name longer files, or lower --lengths", longest, n)
 	}
 	return c, nil
 }

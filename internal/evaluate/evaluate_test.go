@@ -1,13 +1,17 @@
 package evaluate
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -106,7 +110,7 @@ func TestPPL(t *testing.T) {
 		}
 	}
 	for _, o := range []PPLOptions{{Rows: 1}, {Rows: 2, Chunk: 7}, {Rows: 8, Chunk: 33}} {
-		c, err := Files(m.Tokenizer, []string{path}, longest+1)
+		c, err := Files(t.Context(), m.Tokenizer, []string{path}, "text", longest+1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -143,7 +147,7 @@ func TestMemoryIsFlat(t *testing.T) {
 	m, _ := model(t, 1, 8, "mamba", "swa")
 	used := func(length int) (heap, state int64) {
 		path, _ := file(t, m.Tokenizer, length)
-		c, err := Files(m.Tokenizer, []string{path}, length+1)
+		c, err := Files(t.Context(), m.Tokenizer, []string{path}, "text", length+1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -172,7 +176,7 @@ func TestMemoryIsFlat(t *testing.T) {
 func TestStopped(t *testing.T) {
 	m, _ := model(t, 1, 8, "mamba")
 	path, _ := file(t, m.Tokenizer, 1000)
-	c, err := Files(m.Tokenizer, []string{path}, 101)
+	c, err := Files(t.Context(), m.Tokenizer, []string{path}, "text", 101)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,13 +199,51 @@ func TestStopped(t *testing.T) {
 	}
 }
 
+// TestFilesOfDocuments: the documents of a compressed JSONL file are read as in training, not its
+// bytes.
+func TestFilesOfDocuments(t *testing.T) {
+	tok, err := data.NewTokenizer("bytes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var packed bytes.Buffer
+	zip := gzip.NewWriter(&packed)
+	fmt.Fprintln(zip, `{"body": "abc"}`+"\n\n"+`{"body": "def"}`)
+	if err := zip.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "x.jsonl.gz")
+	if err := os.WriteFile(path, packed.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Files(t.Context(), tok, []string{path}, "body", 6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Texts() != 1 || c.LeftOut != 2 {
+		t.Fatalf("%d texts, %d tokens left out", c.Texts(), c.LeftOut)
+	}
+	read, err := c.texts[0]()
+	got := make([]int32, 6)
+	if err = errors.Join(err, read(got)); err != nil {
+		t.Fatal(err)
+	}
+	if want := []int32{tok.EOS(), 'a', 'b', 'c', tok.EOS(), 'd'}; !slices.Equal(got, want) {
+		t.Errorf("tokens are %v, want %v", got, want)
+	}
+	_, err = Files(t.Context(), tok, []string{path}, "text", 6)
+	if want := `x.jsonl.gz:1: no field "text" among ["body"]: set data.text.jsonl_field`; err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("another field: %v", err)
+	}
+}
+
 func TestFilesRefuses(t *testing.T) {
 	m, _ := model(t, 1, 8, "mamba")
 	path, _ := file(t, m.Tokenizer, 50)
-	if _, err := Files(m.Tokenizer, []string{path}, 101); err == nil || !strings.Contains(err.Error(), "the longest file has 51 tokens, the longest length needs 101") {
+	if _, err := Files(t.Context(), m.Tokenizer, []string{path}, "text", 101); err == nil || !strings.Contains(err.Error(), "the longest file has 51 tokens, the longest length needs 101") {
 		t.Errorf("too short a file: %v", err)
 	}
-	if _, err := Files(m.Tokenizer, []string{path + "x"}, 101); err == nil || !strings.Contains(err.Error(), "--text: open ") {
+	if _, err := Files(t.Context(), m.Tokenizer, []string{path + "x"}, "text", 101); err == nil || !strings.Contains(err.Error(), "data.text: ") {
 		t.Errorf("no file: %v", err)
 	}
 }

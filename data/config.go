@@ -73,7 +73,7 @@ type TextConfig struct {
 	Validation []string `yaml:"validation"`
 
 	// JSONLField is the field of each line of a .jsonl file that contains the document's text, and
-	// the column of a .parquet file.
+	// the column of a .parquet or .arrow file.
 	JSONLField string `yaml:"jsonl_field"`
 }
 

@@ -55,7 +55,7 @@ type rowGroup struct {
 }
 
 // shardReader reads one shard. Arrow's Parquet reader panics on some damaged files; every call into
-// it is made on the caller's goroutine under recoverParquet, so that damage is an error.
+// it is made on the caller's goroutine under recoverDecoder, so that damage is an error.
 type shardReader struct {
 	parquet   *file.Reader
 	arrow     *pqarrow.FileReader
@@ -67,7 +67,7 @@ type shardReader struct {
 // openShard reads the footer of a shard of size bytes and checks it against the requirements of
 // this tokenizer and split.
 func openShard(r io.ReaderAt, size int64, want TokenizerInfo, split Split) (s *shardReader, err error) {
-	defer recoverParquet(&err)
+	defer recoverDecoder(&err)
 	if err := checkFooter(r, size); err != nil {
 		return nil, err
 	}
@@ -220,7 +220,7 @@ func checkRowGroup(pq *file.Reader, i, tokensColumn int, size int64) (rowGroup, 
 
 // record decodes the named columns of one row group.
 func (s *shardReader) record(ctx context.Context, group int, names ...string) (rec arrow.Record, err error) {
-	defer recoverParquet(&err)
+	defer recoverDecoder(&err)
 	fields := make([]arrow.Field, len(names))
 	arrays := make([]arrow.Array, len(names))
 	for i, name := range names {
@@ -288,7 +288,7 @@ func firstOutside(ids []int32, vocabSize int) (int32, bool) {
 }
 
 // boundedAllocator rejects sizes that only a damaged file would request. Arrow has no error for
-// this, so it panics, below recoverParquet.
+// this, so it panics, below recoverDecoder.
 type boundedAllocator struct{ memory.Allocator }
 
 func (a boundedAllocator) Allocate(size int) []byte {
@@ -307,8 +307,8 @@ func checkAllocation(size int) {
 	}
 }
 
-// recoverParquet turns a panic of the Parquet reader into an error.
-func recoverParquet(err *error) {
+// recoverDecoder turns a panic of the Parquet or Arrow reader into an error.
+func recoverDecoder(err *error) {
 	if p := recover(); p != nil {
 		*err = fmt.Errorf("cannot be decoded: %v", p)
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,8 +34,6 @@ type sourceFile struct {
 func (f sourceFile) jsonl() bool {
 	return strings.HasSuffix(trimCompression(f.name), ".jsonl")
 }
-
-func (f sourceFile) parquet() bool { return strings.HasSuffix(f.name, ".parquet") }
 
 // trimCompression removes the suffix of a compressed file.
 func trimCompression(name string) string {
@@ -166,7 +165,7 @@ func cutShort(err error) error {
 }
 
 // ReadText calls emit with the text of each document in a file, which is read as one of data.text
-// is: decompressed, and by line or row if it is JSONL or Parquet. field is theirs, as
+// is: decompressed, and by line or row if it is JSONL, Parquet or Arrow. field is theirs, as
 // TextConfig.JSONLField is.
 func ReadText(ctx context.Context, path, field string, emit func(text []byte) error) error {
 	f := sourceFile{path: path, name: filepath.ToSlash(path)}
@@ -188,9 +187,15 @@ type rawDocument struct {
 }
 
 // read calls emit for each document of the file from document skip on, in order. Each gets its own
-// bytes. field is the column of a Parquet file.
+// bytes. field is the column of a Parquet or Arrow file.
 func (f sourceFile) read(ctx context.Context, field string, skip int64, emit func(rawDocument) error) (err error) {
-	if f.parquet() {
+	if format := path.Ext(trimCompression(f.name)); format == ".parquet" || format == ".arrow" {
+		switch {
+		case trimCompression(f.name) != f.name:
+			return fmt.Errorf("data.text: %s: can't be read while it is compressed as a whole: decompress it", f.path)
+		case format == ".arrow":
+			return f.readArrow(ctx, field, skip, emit)
+		}
 		return f.readParquet(ctx, field, skip, emit)
 	}
 	in, err := f.open(watching(ctx))

@@ -54,7 +54,7 @@ func (f sourceFile) readParquet(ctx context.Context, field string, skip int64, e
 }
 
 func openTextColumn(in *watchedFile, field string) (reader *file.Reader, column int, err error) {
-	defer recoverParquet(&err)
+	defer recoverDecoder(&err)
 	info, err := in.Stat()
 	if err != nil {
 		return nil, 0, err
@@ -83,7 +83,7 @@ func openTextColumn(in *watchedFile, field string) (reader *file.Reader, column 
 
 // textOfGroup returns a function that returns the next row's text each time.
 func textOfGroup(reader *file.Reader, group, column int) (next func() ([]byte, error), err error) {
-	defer recoverParquet(&err)
+	defer recoverDecoder(&err)
 	chunk, err := reader.RowGroup(group).Column(column)
 	if err != nil {
 		return nil, err
@@ -98,7 +98,7 @@ func textOfGroup(reader *file.Reader, group, column int) (next func() ([]byte, e
 	var value [1]parquet.ByteArray
 	var defined [1]int16
 	return func() (text []byte, err error) {
-		defer recoverParquet(&err)
+		defer recoverDecoder(&err)
 		n, values, err := texts.ReadBatch(1, value[:], defined[:], nil)
 		switch {
 		case err != nil:

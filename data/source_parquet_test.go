@@ -63,6 +63,12 @@ func TestReadParquet(t *testing.T) {
 	for name, codec := range map[string]compress.Compression{"s": compress.Codecs.Snappy, "z": compress.Codecs.Zstd, "g": compress.Codecs.Gzip, "u": compress.Codecs.Uncompressed} {
 		writeTextParquet(t, filepath.Join(dir, name+".parquet"), codec, texts)
 	}
+	checkRows(t, dir, texts)
+}
+
+// checkRows compares the rows of each file in dir, from several rows on, with 110 texts.
+func checkRows(t *testing.T, dir string, texts []string) {
+	t.Helper()
 	files, _, err := listFiles(t.Context(), dir, TextConfig{})
 	if err != nil {
 		t.Fatal(err)
@@ -112,15 +118,23 @@ func TestBadParquetText(t *testing.T) {
 		{"", "text", "data.text: DIR/x.parquet: is too short for a Parquet file"},
 		{string(flipped), "text", "data.text: DIR/x.parquet: row group 0, row 0: "},
 	} {
-		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, "x.parquet"), []byte(test.content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		c := testConfig(t, dir)
-		c.Text.JSONLField = test.field
-		_, err := Prepare(context.Background(), c, nil)
-		if err == nil || !strings.HasPrefix(strings.ReplaceAll(err.Error(), dir, "DIR"), test.want) {
-			t.Errorf("error is\n%v\nwant\n%s", err, test.want)
-		}
+		checkRefused(t, "x.parquet", test.content, test.field, test.want)
+	}
+	checkRefused(t, "x.parquet.gz", string(raw), "text", "data.text: DIR/x.parquet.gz: can't be read while it is compressed as a whole: decompress it")
+}
+
+// checkRefused compares the beginning of the error for a folder with one file, in which DIR stands
+// for the folder.
+func checkRefused(t *testing.T, name, content, field, want string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := testConfig(t, dir)
+	c.Text.JSONLField = field
+	_, err := Prepare(context.Background(), c, nil)
+	if err == nil || !strings.HasPrefix(strings.ReplaceAll(err.Error(), dir, "DIR"), want) {
+		t.Errorf("error is\n%v\nwant\n%s", err, want)
 	}
 }

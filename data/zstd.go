@@ -46,7 +46,7 @@ func (c zstdCodec) EncodeLevel(dst, src []byte, _ int) []byte { return c.Encode(
 func (zstdCodec) Decode(dst, src []byte) []byte {
 	out, err := zstdDecoder().DecodeAll(src, dst[:0])
 	if err != nil {
-		panic(err) // the interface has no error; below recoverParquet
+		panic(err) // the interface has no error; below recoverDecoder
 	}
 	return out
 }

@@ -23,8 +23,8 @@ func newDataPrepare(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "prepare",
 		Short: "Tokenize a folder of text into Parquet token shards",
-		Long: `Tokenize a folder of text, JSONL (plain, .gz or .zst) or Parquet into a folder of
-Parquet token shards. A folder made with the same settings is left as it is; an
+		Long: `Tokenize a folder of text, JSONL (plain, .gz or .zst), Parquet or Arrow into a folder
+of Parquet token shards. A folder made with the same settings is left as it is; an
 unfinished one is completed.`,
 		Example: `  sambatrain data prepare --text books --include '**/*.txt.gz' --shards shards/books`,
 		Args:    exactArgs(),

@@ -34,8 +34,8 @@ are drawn.
 If a signal stops it, the texts read to their end are reported (exit status 75).
 
 Texts are taken from the run's validation split, as one stream of documents, or from
---text files, each cut into texts of the longest length. JSONL, Parquet and compressed
-files are read as by ` + "`data prepare`" + `; their documents follow one another.` + olderCheckpoint,
+--text files, each cut into texts of the longest length. JSONL, Parquet, Arrow and
+compressed files are read as by ` + "`data prepare`" + `; their documents follow one another.` + olderCheckpoint,
 		Example: "  sambatrain eval ppl runs/quickstart --lengths 512,1k,2k,4k\n  sambatrain eval ppl runs/samba --lengths 2k,8k,32k,128k,1m --text book.txt --texts 4",
 		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {

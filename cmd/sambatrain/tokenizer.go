@@ -22,7 +22,7 @@ func newTokenizer(a *app) *cobra.Command {
 	return c
 }
 
-const jsonlFieldUsage = "field of a JSONL line, or column of a Parquet file, that holds the text"
+const jsonlFieldUsage = "field of a JSONL line, or column of a Parquet or Arrow file, that holds the text"
 
 // textFlags are the flags of commands that read a folder of text.
 func textFlags(command *cobra.Command, c *data.TextConfig) {
@@ -40,7 +40,7 @@ func newTokenizerTrain(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "train",
 		Short: "Train a byte-level BPE on a folder of text",
-		Long: `Train a byte-level BPE on a folder of text, JSONL (plain, .gz or .zst) or Parquet,
+		Long: `Train a byte-level BPE on a folder of text, JSONL (plain, .gz or .zst), Parquet or Arrow,
 and write it as tokenizer.json and tokenizer_config.json, which the Hugging Face
 libraries read.`,
 		Example: `  sambatrain tokenizer train --text books --vocab-size 32000 --out tokenizers/books`,

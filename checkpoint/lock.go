@@ -134,7 +134,12 @@ func (r *Run) writeOwner() error {
 		return err
 	}
 	r.owner = append(text, '\n')
-	return os.WriteFile(filepath.Join(r.dir, ownerFile), r.owner, 0o666)
+	path := filepath.Join(r.dir, ownerFile)
+	// One that a killed process left may belong to another user, who alone may write it.
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.WriteFile(path, r.owner, 0o666)
 }
 
 // inUse returns the error that names the lock's holder. The name may be missing or unreadable at

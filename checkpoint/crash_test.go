@@ -223,6 +223,26 @@ func TestManifestIsWrittenLast(t *testing.T) {
 	}
 }
 
+// TestRecoverSyncsFirst: a process may be killed before it has synced the name of a new checkpoint.
+// The one that it replaces is not removed before that is done.
+func TestRecoverSyncsFirst(t *testing.T) {
+	dir := t.TempDir()
+	r := lock(t, dir)
+	save(t, r, 1, 1)
+	replaced := replacedPrefix + stepName(1)
+	if err := os.Mkdir(filepath.Join(dir, checkpointsDir, replaced), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	fs := newFaultyFS(0, nil, false)
+	r.fs = fs
+	if _, err := r.recover(); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"syncdir " + checkpointsDir, "removeall " + replaced, "syncdir " + checkpointsDir}; !slices.Equal(fs.ops, want) {
+		t.Errorf("operations %q, want %q", fs.ops, want)
+	}
+}
+
 func TestRecoverLeavesOtherNamesAlone(t *testing.T) {
 	dir := t.TempDir()
 	r := lock(t, dir)

@@ -49,7 +49,7 @@ func writeFolder(fs fileSystem, dir string, files []File) error {
 		return fmt.Errorf("the folder is not empty (it holds %s); choose another or empty it", entries[0].Name())
 	}
 	parent := filepath.Dir(out)
-	if err := os.MkdirAll(parent, 0o777); err != nil {
+	if err := mkdirAll(fs, parent); err != nil {
 		return err
 	}
 	// The process id keeps two writers apart. A folder of that name is left over from one that was
@@ -69,6 +69,31 @@ func writeFolder(fs fileSystem, dir string, files []File) error {
 		return discard(fs, temp, err)
 	}
 	return fs.SyncDir(parent)
+}
+
+// MkdirAll makes the folder path, and its parents where they are missing, durably.
+func MkdirAll(path string) error { return mkdirAll(osFS{}, path) }
+
+func mkdirAll(fs fileSystem, path string) error {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return nil
+	}
+	parent := filepath.Dir(path)
+	if parent != path {
+		if err := mkdirAll(fs, parent); err != nil {
+			return err
+		}
+	}
+	if err := fs.Mkdir(path); err != nil {
+		// Another process may have made it in the meantime.
+		if info, statErr := os.Stat(path); statErr != nil || !info.IsDir() {
+			return err
+		}
+	}
+	if err := fs.SyncDir(parent); err != nil && !errors.Is(err, os.ErrPermission) { // it may be writable alone
+		return err
+	}
+	return nil
 }
 
 // fillFolder writes files into the new folder dir, durably.

@@ -89,7 +89,7 @@ func TestWriteFolderRefuses(t *testing.T) {
 func TestWriteFolderDiskFullAtEveryOperation(t *testing.T) {
 	for at := 1; ; at++ {
 		parent := t.TempDir()
-		out := filepath.Join(parent, "out")
+		out := filepath.Join(parent, "new", "too", "out")
 		fs := newFaultyFS(at, syscall.ENOSPC, false)
 		err := writeFolder(fs, out, folderFiles())
 		if !fs.hit() {
@@ -108,7 +108,7 @@ func TestWriteFolderDiskFullAtEveryOperation(t *testing.T) {
 		if _, err := os.Stat(out); err == nil {
 			written(t, out)
 		}
-		hidden, err := filepath.Glob(filepath.Join(parent, ".*"))
+		hidden, err := filepath.Glob(filepath.Join(filepath.Dir(out), ".*"))
 		if err != nil {
 			t.Fatal(err)
 		}

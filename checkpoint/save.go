@@ -191,14 +191,18 @@ func (r *Run) recover() ([]string, error) {
 				continue
 			}
 			if prefix == replacedPrefix {
-				// Killed between the two renames: the new checkpoint was not in place yet.
 				final := filepath.Join(root, name)
 				if _, err := os.Lstat(final); errors.Is(err, os.ErrNotExist) {
+					// Killed between the two renames: the new checkpoint was not in place yet.
 					if err := r.fs.Rename(path, final); err != nil {
 						return done, err
 					}
 					done = append(done, fmt.Sprintf("%s: put back after a save that was to replace it was interrupted", final))
 					continue
+				}
+				// The new one is in place, but perhaps not yet on disk.
+				if err := r.fs.SyncDir(root); err != nil {
+					return done, err
 				}
 			}
 			if err := r.fs.RemoveAll(path); err != nil {

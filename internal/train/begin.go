@@ -60,7 +60,7 @@ func claim(dir string, o Options) (*checkpoint.Run, error) {
 	if err := checkVacant(dir, o); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
+	if err := checkpoint.MkdirAll(dir); err != nil {
 		return nil, fmt.Errorf("run.out: %w", err)
 	}
 	lock, err := checkpoint.Lock(dir)

@@ -23,12 +23,9 @@ import (
 	"math/bits"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/sambatrain/sambatrain/checkpoint/safetensors"
 )
 
 // Names of AdamW's moments in optimizer.safetensors: a prefix before the parameter's name.
@@ -103,7 +100,7 @@ func (c *Checkpoint) readAll(want map[string][]Tensor) error {
 			}
 		}
 	}
-	return c.read(want, func(p openPart, list []Tensor) error {
+	return c.read(want, func(p *Tensors, list []Tensor) error {
 		for _, t := range list {
 			if err := c.readWatched(t.Name, func() error { return p.ReadFloat32(t.Name, t.Data) }); err != nil {
 				return err
@@ -121,7 +118,7 @@ func (c *Checkpoint) ReadEach(model, optimizer []Tensor, visit func(t Tensor, re
 	if optimizer != nil {
 		want[partOptimizer] = optimizer
 	}
-	return c.read(want, func(p openPart, list []Tensor) error {
+	return c.read(want, func(p *Tensors, list []Tensor) error {
 		for _, t := range list {
 			read := func(from int, dst []float32) error {
 				return c.readWatched(t.Name, func() error { return p.ReadRange(t.Name, from, dst) })
@@ -141,8 +138,8 @@ func (c *Checkpoint) readWatched(tensor string, f func() error) error {
 }
 
 // read opens the parts wanted, compares all of them with what is wanted, and then reads each.
-func (c *Checkpoint) read(want map[string][]Tensor, read func(openPart, []Tensor) error) error {
-	var open []openPart
+func (c *Checkpoint) read(want map[string][]Tensor, read func(*Tensors, []Tensor) error) error {
+	var open []*Tensors
 	for _, part := range []string{partModel, partOptimizer} {
 		if _, ok := want[part]; !ok {
 			continue
@@ -152,7 +149,7 @@ func (c *Checkpoint) read(want map[string][]Tensor, read func(openPart, []Tensor
 			return err
 		}
 		defer p.Close()
-		if err := p.match(want[part]); err != nil {
+		if err := p.Match(want[part]); err != nil {
 			return err
 		}
 		open = append(open, p)
@@ -165,84 +162,29 @@ func (c *Checkpoint) read(want map[string][]Tensor, read func(openPart, []Tensor
 	return nil
 }
 
-// openPart is the open files of one part of a checkpoint. A part may be spread over several files.
-type openPart struct {
-	dir, part string
-	*Tensors
+func (c *Checkpoint) open(part string) (*Tensors, error) {
+	return openTensors(c.watch, c.Dir, part, c.files, c.pieces)
 }
 
-func (c *Checkpoint) open(part string) (openPart, error) {
-	var paths []string
-	for _, r := range c.files {
-		if r.Part == part {
-			paths = append(paths, filepath.Join(c.Dir, r.Name))
-		}
-	}
-	defer c.watch.reads("the " + part + " of " + c.Dir)()
-	t, err := openTensors(c.pieces, paths...)
-	return openPart{c.Dir, part, t}, err
-}
-
-// ReadRecipe returns the text of the run's resolved recipe, or nil if the checkpoint has none.
+// ReadRecipe returns the text of the run's resolved recipe, compared with its checksum, or nil if
+// the checkpoint has none.
 func (c *Checkpoint) ReadRecipe() ([]byte, error) {
 	for _, r := range c.files {
-		if r.Part == partRecipe {
-			return os.ReadFile(filepath.Join(c.Dir, r.Name))
+		if r.Part != partRecipe {
+			continue
 		}
+		path := filepath.Join(c.Dir, r.Name)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		return text, r.compare(path, RecipeSHA256(text))
 	}
 	return nil, nil
 }
 
 // OpenModel opens the parameters for reading one at a time.
-func (c *Checkpoint) OpenModel() (*Tensors, error) {
-	p, err := c.open(partModel)
-	return p.Tensors, err
-}
-
-// match compares the tensors wanted with those that the part holds.
-func (p openPart) match(want []Tensor) error {
-	names := make(map[string]bool, len(want))
-	var missing []string
-	for _, t := range want {
-		if names[t.Name] {
-			return fmt.Errorf("tensor %q: asked for twice", t.Name)
-		}
-		names[t.Name] = true
-		e, ok := p.Entry(t.Name)
-		if !ok {
-			missing = append(missing, t.Name)
-			continue
-		}
-		if e.DType != safetensors.F32 {
-			return fmt.Errorf("%s: %s tensor %q: dtype is %s, want F32", p.dir, p.part, t.Name, e.DType)
-		}
-		if !slices.Equal(e.Shape, t.Shape) {
-			return fmt.Errorf("%s: %s tensor %q: shape is %v in the checkpoint, %v in this run", p.dir, p.part, t.Name, e.Shape, t.Shape)
-		}
-	}
-	var extra []string
-	for _, e := range p.Entries() {
-		if !names[e.Name] {
-			extra = append(extra, e.Name)
-		}
-	}
-	if len(missing) > 0 {
-		return fmt.Errorf("%s: %s tensor %s in this run but not in the checkpoint; was it saved by another recipe?", p.dir, p.part, quoteFirst(missing))
-	}
-	if len(extra) > 0 {
-		return fmt.Errorf("%s: %s tensor %s in the checkpoint but not in this run; was it saved by another recipe?", p.dir, p.part, quoteFirst(extra))
-	}
-	return nil
-}
-
-// quoteFirst names the first of several tensors, counts the others, and adds the verb.
-func quoteFirst(names []string) string {
-	slices.Sort(names)
-	if len(names) == 1 {
-		return fmt.Sprintf("%q is", names[0])
-	}
-	return fmt.Sprintf("%q (and %d more) are", names[0], len(names)-1)
-}
+func (c *Checkpoint) OpenModel() (*Tensors, error) { return c.open(partModel) }
 
 // check compares the tensor's shape with its data, which must be all of it.
 func (t Tensor) check() error {

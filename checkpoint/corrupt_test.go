@@ -2,9 +2,12 @@ package checkpoint
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/sambatrain/sambatrain/checkpoint/safetensors"
 )
 
 var checkpointFiles = []string{modelFile, optimizerFile, manifestFile, manifestSumFile}
@@ -148,6 +151,21 @@ func TestForgedManifest(t *testing.T) {
 			}
 			m.Files[0] = record(t, info.Dir, "x")
 		}, "not a safetensors file"},
+		"not float32": {func(m *manifest) {
+			f, err := writeFile(noSyncFS{}, info.Dir, "ints", func(w io.Writer) error {
+				sw, err := safetensors.NewWriter(w, []safetensors.Entry{{Name: "a", DType: safetensors.I32, Shape: []int{0}}}, nil)
+				if err != nil {
+					return err
+				}
+				return sw.Finish()
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.Part = partModel
+			m.Files[0] = f
+		}, info.Dir + `: model tensor "a": dtype is I32, want F32`},
+		"pieces nowhere": {func(m *manifest) { m.FormatVersion, m.Pieces = 2, map[string][]int{"b": {1}, "a": {1}} }, info.Dir + `: tensor "a": its pieces are in no file`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			forged := m

@@ -114,7 +114,7 @@ func (d *Difference) compare(a, b *Checkpoint, part string) error {
 	}
 	defer y.Close()
 	shapes := [2]map[string][]int{}
-	for i, set := range []openPart{x, y} {
+	for i, set := range []*Tensors{x, y} {
 		shapes[i] = map[string][]int{}
 		for _, e := range set.Entries() {
 			shapes[i][e.Name] = e.Shape
@@ -133,7 +133,7 @@ func (d *Difference) compare(a, b *Checkpoint, part string) error {
 		case !slices.Equal(one, two):
 			d.Tensors = append(d.Tensors, TensorDifference{Name: name, Note: fmt.Sprintf("has shapes %v and %v", one, two)})
 		default:
-			t, same, err := compareTensors(x.Tensors, y.Tensors, name)
+			t, same, err := compareTensors(x, y, name)
 			if err != nil {
 				return err
 			}

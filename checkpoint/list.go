@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -80,28 +81,23 @@ func verify(w Watch, dir string) (manifest, error) {
 	if err := verifyFiles(w, dir, m.Files); err != nil {
 		return manifest{}, err
 	}
-	parts := map[string][]string{}
-	for _, r := range m.Files {
-		if r.Part != partRecipe {
-			parts[r.Part] = append(parts[r.Part], filepath.Join(dir, r.Name))
+	missing := maps.Clone(m.Pieces)
+	for _, part := range []string{partModel, partOptimizer} {
+		t, err := openTensors(w, dir, part, m.Files, m.Pieces)
+		if err != nil {
+			return manifest{}, err
 		}
-	}
-	for _, paths := range parts {
-		if err := checkTensors(w, m.Pieces, paths); err != nil {
+		for name := range t.pieces {
+			delete(missing, name)
+		}
+		if err := t.Close(); err != nil {
 			return manifest{}, err
 		}
 	}
-	return m, nil
-}
-
-// checkTensors reads the headers of the files at paths.
-func checkTensors(w Watch, shapes map[string][]int, paths []string) error {
-	defer w.reads(paths[0])()
-	t, err := openTensors(shapes, paths...)
-	if err != nil {
-		return err
+	for _, name := range slices.Sorted(maps.Keys(missing)) {
+		return manifest{}, fmt.Errorf("%s: tensor %q: its pieces are in no file", dir, name)
 	}
-	return t.Close()
+	return m, nil
 }
 
 // verifyFiles compares files with their records, several at once: hashing a file takes longer than
@@ -113,7 +109,7 @@ func verifyFiles(w Watch, dir string, files []fileRecord) error {
 // Newest loads the newest checkpoint of a run that verifies. Every newer one that does not is in
 // the Skipped list, newest first, for the caller to report: its steps are lost. If none verifies
 // the error wraps ErrNoCheckpoint, and an empty Skipped list says that the run never saved any. One
-// that this process may not read, or for which it has too many files open, is an error.
+// that this process can't read, which doesn't mean that it is damaged, is an error.
 //
 // The run may continue in the meantime and remove a checkpoint while it is being read: then there
 // is a newer one to look for.
@@ -160,9 +156,10 @@ func (o Opener) look(runDir string) (*Checkpoint, []Skipped, error) {
 }
 
 // refused reports whether an error is about this process rather than about a file: it may not read
-// it, or has too many open.
+// it, has too many open or no memory left, or the file server doesn't answer.
 func refused(err error) bool {
-	return errors.Is(err, os.ErrPermission) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+	return slices.ContainsFunc([]error{os.ErrPermission, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ETIMEDOUT},
+		func(target error) bool { return errors.Is(err, target) })
 }
 
 // RunOf returns the run directory of the checkpoint in folder dir, and the folder's own name. dir

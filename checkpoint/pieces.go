@@ -3,6 +3,8 @@ package checkpoint
 import (
 	"cmp"
 	"fmt"
+	"maps"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -70,43 +72,61 @@ func covers(list []Piece, n int) error {
 // Tensors reads the tensors of one part of a checkpoint, each as a whole, whatever files and pieces
 // it is stored in.
 type Tensors struct {
+	dir, part string
+
 	set    *safetensors.Set
 	whole  map[string]safetensors.Entry
 	pieces map[string][]Piece // of the tensors that are stored in pieces, in order
 }
 
-// openTensors opens the files at paths. shapes are those of the tensors that are stored in pieces.
-func openTensors(shapes map[string][]int, paths ...string) (*Tensors, error) {
+// openTensors opens a part's files in dir. shapes are those of the tensors that are stored in pieces.
+func openTensors(w Watch, dir, part string, files []fileRecord, shapes map[string][]int) (*Tensors, error) {
+	defer w.reads("the " + part + " of " + dir)()
+	var paths []string
+	for _, f := range files {
+		if f.Part == part {
+			paths = append(paths, filepath.Join(dir, f.Name))
+		}
+	}
 	set, err := safetensors.OpenSet(paths...)
 	if err != nil {
 		return nil, err
 	}
-	t := &Tensors{set: set, whole: map[string]safetensors.Entry{}, pieces: map[string][]Piece{}}
-	for _, e := range set.Entries() {
+	t := &Tensors{dir: dir, part: part, set: set, whole: map[string]safetensors.Entry{}, pieces: map[string][]Piece{}}
+	if err := t.join(shapes); err != nil {
+		set.Close()
+		return nil, fmt.Errorf("%s: %s %w", dir, part, err)
+	}
+	return t, nil
+}
+
+// join finds the tensors that are stored whole, and the pieces of the others.
+func (t *Tensors) join(shapes map[string][]int) error {
+	for _, e := range t.set.Entries() {
+		if e.DType != safetensors.F32 {
+			return fmt.Errorf("tensor %q: dtype is %s, want F32", e.Name, e.DType)
+		}
 		name, from, to, ok := parsePiece(e.Name)
 		shape, inPieces := shapes[name]
 		if !ok || !inPieces {
 			t.whole[e.Name] = e
 			continue
 		}
-		if e.DType != safetensors.F32 || !slices.Equal(e.Shape, []int{to - from}) {
-			set.Close()
-			return nil, fmt.Errorf("tensor %q: %s of shape %v, want F32 of shape [%d]", e.Name, e.DType, e.Shape, to-from)
+		if !slices.Equal(e.Shape, []int{to - from}) {
+			return fmt.Errorf("tensor %q: shape is %v, want [%d]", e.Name, e.Shape, to-from)
 		}
 		t.pieces[name] = append(t.pieces[name], Piece{Name: name, Shape: shape, From: from, To: to})
 	}
-	for name, list := range t.pieces {
-		if err := covers(list, elements(shapes[name])); err != nil {
-			set.Close()
-			return nil, fmt.Errorf("tensor %q: %w", name, err)
+	for _, name := range slices.Sorted(maps.Keys(t.pieces)) {
+		if err := covers(t.pieces[name], elements(shapes[name])); err != nil {
+			return fmt.Errorf("tensor %q: %w", name, err)
 		}
 		if _, ok := t.whole[name]; ok {
-			set.Close()
-			return nil, fmt.Errorf("tensor %q: is stored both whole and in pieces", name)
+			return fmt.Errorf("tensor %q: is stored both whole and in pieces", name)
 		}
 		t.whole[name] = safetensors.Entry{Name: name, DType: safetensors.F32, Shape: shapes[name]}
 	}
-	return t, nil
+	return nil
 }
 
 // Close closes all files.
@@ -126,6 +146,49 @@ func (t *Tensors) Entries() []safetensors.Entry {
 func (t *Tensors) Entry(name string) (safetensors.Entry, bool) {
 	e, ok := t.whole[name]
 	return e, ok
+}
+
+// Match returns an error that names a tensor that is wanted and missing, has another shape, or is
+// not wanted.
+func (t *Tensors) Match(want []Tensor) error {
+	names := make(map[string]bool, len(want))
+	var missing []string
+	for _, w := range want {
+		if names[w.Name] {
+			return fmt.Errorf("tensor %q: asked for twice", w.Name)
+		}
+		names[w.Name] = true
+		e, ok := t.Entry(w.Name)
+		if !ok {
+			missing = append(missing, w.Name)
+			continue
+		}
+		if !slices.Equal(e.Shape, w.Shape) {
+			return fmt.Errorf("%s: %s tensor %q: shape is %v in the checkpoint, %v in this run", t.dir, t.part, w.Name, e.Shape, w.Shape)
+		}
+	}
+	var extra []string
+	for _, e := range t.Entries() {
+		if !names[e.Name] {
+			extra = append(extra, e.Name)
+		}
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("%s: %s tensor %s in this run but not in the checkpoint; was it saved by another recipe?", t.dir, t.part, quoteFirst(missing))
+	}
+	if len(extra) > 0 {
+		return fmt.Errorf("%s: %s tensor %s in the checkpoint but not in this run; was it saved by another recipe?", t.dir, t.part, quoteFirst(extra))
+	}
+	return nil
+}
+
+// quoteFirst names the first of several tensors, counts the others, and adds the verb.
+func quoteFirst(names []string) string {
+	slices.Sort(names)
+	if len(names) == 1 {
+		return fmt.Sprintf("%q is", names[0])
+	}
+	return fmt.Sprintf("%q (and %d more) are", names[0], len(names)-1)
 }
 
 // ReadFloat32 fills dst, which must have exactly the tensor's number of elements. It preserves all

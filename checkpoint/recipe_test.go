@@ -25,6 +25,12 @@ func TestRecipe(t *testing.T) {
 	}
 	flip(t, filepath.Join(info.Dir, recipeFile), 2, 1)
 	wantError(t, Verify(info.Dir), recipeFile)
+	described, err := Describe(info.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = described.ReadRecipe()
+	wantError(t, err, filepath.Join(info.Dir, recipeFile), "the file is corrupt")
 
 	save(t, r, 5, 5)
 	if text, err := newest(t, dir).ReadRecipe(); err != nil || text != nil {

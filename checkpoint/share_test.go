@@ -167,16 +167,16 @@ func TestPiecesRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			var paths []string
+			var files []fileRecord
 			for i, list := range c.lists {
 				s, err := writeShare(noSyncFS{}, dir, "-"+string(rune('a'+i)), maxFileBytes, list, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
-				paths = append(paths, filepath.Join(dir, s.Files[0].Name))
+				files = append(files, s.Files...)
 			}
-			_, err := openTensors(map[string][]int{"a": c.shape}, paths...)
-			wantError(t, err, `tensor "a": `, c.want)
+			_, err := openTensors(nil, dir, partModel, files, map[string][]int{"a": c.shape})
+			wantError(t, err, dir+`: model tensor "a": `, c.want)
 		})
 	}
 }

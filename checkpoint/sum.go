@@ -104,7 +104,12 @@ func verifyFile(w Watch, dir string, want fileRecord) error {
 	if _, err := io.CopyBuffer(h, watchedReader{f, w}, make([]byte, max(1, min(chunk, want.Size)))); err != nil {
 		return err
 	}
-	if sum := hex.EncodeToString(h.Sum(nil)); sum != want.SHA256 {
+	return want.compare(path, hex.EncodeToString(h.Sum(nil)))
+}
+
+// compare compares the checksum of the file at path with its record.
+func (want fileRecord) compare(path, sum string) error {
+	if sum != want.SHA256 {
 		return fmt.Errorf("%s: SHA-256 is %s, the manifest says %s; the file is corrupt", path, sum, want.SHA256)
 	}
 	return nil

@@ -81,7 +81,10 @@ func TestQ8_0(t *testing.T) {
 		x[i] = float32(rng.NormFloat64() * math.Pow(10, float64(i/BlockSize)))
 	}
 	x[5] = -40 // the largest magnitude of its block, negative
-	b := AppendQ8_0(nil, x)
+	b, err := AppendQ8_0(nil, x)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if int64(len(b)) != Q8_0.size(int64(len(x))) {
 		t.Fatalf("%d bytes", len(b))
 	}
@@ -92,6 +95,35 @@ func TestQ8_0(t *testing.T) {
 		// The scale itself is rounded to float16.
 		if limit := float64(scale)*0.501 + math.Abs(float64(want))/1024; !(math.Abs(float64(got-want)) <= limit) {
 			t.Errorf("%d is %v, was %v (scale %v)", i, got, want, scale)
+		}
+	}
+}
+
+// TestQ8_0Limits: what a block's scale can't represent is zero if it is too small, and refused if it
+// is too large or no number.
+func TestQ8_0Limits(t *testing.T) {
+	inf := float32(math.Inf(1))
+	for _, c := range []struct {
+		largest float32
+		want    string // of the error
+	}{
+		{8e6, ""}, {9e6, "9e+06 is beyond q8_0's largest number, 8.319008e+06"}, {-9e6, "9e+06 is beyond"}, {inf, "+Inf can't be written as q8_0"},
+		{float32(math.NaN()), "NaN can't be written as q8_0"}, {1e-9, ""}, {1e-40, ""}, {math.SmallestNonzeroFloat32, ""},
+	} {
+		x := make([]float32, BlockSize)
+		x[3] = c.largest
+		b, err := AppendQ8_0(nil, x)
+		if c.want != "" {
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("%v: error is %v, want %q", c.largest, err, c.want)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if scale := float16.Frombits(binary.LittleEndian.Uint16(b)).Float32(); scale == 0 && !bytes.Equal(b, make([]byte, len(b))) {
+			t.Errorf("%v: %v, want zeros", c.largest, b)
 		}
 	}
 }

@@ -81,7 +81,7 @@ func (s *Source) writeGGUF(w io.Writer, t tensor, kind gguf.Type) error {
 	var raw []byte
 	switch kind {
 	case gguf.Q8_0:
-		raw = gguf.AppendQ8_0(nil, x)
+		raw, err = gguf.AppendQ8_0(nil, x)
 	case gguf.F16:
 		raw, err = safetensors.AppendFloats(nil, safetensors.F16, x)
 	case gguf.BF16:
@@ -185,11 +185,7 @@ func ggufMamba(s *Source, stack []layers.Sublayer) ([]gguf.Pair, []tensor, error
 
 func ggufLlama(s *Source, stack []layers.Sublayer) ([]gguf.Pair, []tensor, error) {
 	const arch = "llama.cpp's llama"
-	blocks, err := blocksOf(stack)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", arch, err)
-	}
-	a, mlp, err := uniform(blocks, arch)
+	blocks, a, mlp, err := uniform(stack, arch)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -54,7 +54,11 @@ its model section is replaced by that of DIR.`,
 			if err := r.CheckTokenizer(tok); err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
-			if !x.SameTokenizer(tok.ExportFiles()) {
+			same, err := x.SameTokenizer(tok.ExportFiles())
+			if err != nil {
+				return err
+			}
+			if !same {
 				o.Log.Warn("the recipe's data.tokenizer differs from the tokenizer that the model was trained with", "model", args[0], "tokenizer", tok.Name())
 			}
 			if err := train.Begin(r, o, x.Read); err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/checkpoint/safetensors"
 	"github.com/sambatrain/sambatrain/data"
+	"github.com/sambatrain/sambatrain/internal/generate"
 	"github.com/sambatrain/sambatrain/layers"
 )
 
@@ -120,7 +121,12 @@ func Export(s *Source, dir string, o Options) (*Exported, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	x, files, err := export(s, o)
+	var x *Exported
+	var files []checkpoint.File
+	err := s.checkParameters()
+	if err == nil {
+		x, files, err = export(s, o)
+	}
 	if err == nil {
 		err = checkpoint.WriteFolder(dir, files)
 	}
@@ -128,6 +134,19 @@ func Export(s *Source, dir string, o Options) (*Exported, error) {
 		return nil, fmt.Errorf("export to %s: %w", dir, err)
 	}
 	return x, nil
+}
+
+// checkParameters rejects parameters that aren't those of the model.
+func (s *Source) checkParameters() error {
+	plan, err := generate.Plan(s.Model, 1, 1, 1, layers.Precision{})
+	if err != nil {
+		return err
+	}
+	want := make([]checkpoint.Tensor, len(plan.Params))
+	for i, p := range plan.Params {
+		want[i] = checkpoint.Tensor{Name: p.Name, Shape: p.Shape}
+	}
+	return s.Parameters.Match(want)
 }
 
 func export(s *Source, o Options) (*Exported, []checkpoint.File, error) {

@@ -171,8 +171,8 @@ func TestRoundTrip(t *testing.T) {
 				if err1 != nil || err2 != nil || fmt.Sprint(one) != fmt.Sprint(two) || x.Model.NormEps != s.Model.NormEps || x.Model.TieEmbeddings != s.Model.TieEmbeddings {
 					t.Errorf("imported %+v, exported %+v", two, one)
 				}
-				if !x.SameTokenizer(s.Tokenizer.ExportFiles()) {
-					t.Error("the tokenizer differs")
+				if same, err := x.SameTokenizer(s.Tokenizer.ExportFiles()); err != nil || !same {
+					t.Error("the tokenizer differs: ", err)
 				}
 			})
 		}
@@ -192,8 +192,8 @@ func TestOwnRoundTrip(t *testing.T) {
 				t.Errorf("%s: %s differs", model, want[i].Name)
 			}
 		}
-		if fmt.Sprint(*x.Model) != fmt.Sprint(*s.Model) || !x.SameTokenizer(s.Tokenizer.ExportFiles()) {
-			t.Errorf("imported %+v, exported %+v", x.Model, s.Model)
+		if same, err := x.SameTokenizer(s.Tokenizer.ExportFiles()); fmt.Sprint(*x.Model) != fmt.Sprint(*s.Model) || err != nil || !same {
+			t.Errorf("imported %+v, exported %+v, %v", x.Model, s.Model, err)
 		}
 	}
 }
@@ -262,6 +262,24 @@ func TestRefused(t *testing.T) {
 				t.Errorf("left: %v", left)
 			}
 		})
+	}
+}
+
+// TestOtherParameters: a checkpoint that isn't of the model that it is to be exported as.
+func TestOtherParameters(t *testing.T) {
+	s, _ := source(t, parse(t, "layers: {pattern: [attn, mlp]}"))
+	for model, want := range map[string]string{
+		"layers: {pattern: [mamba]}":                        `"model.layers.0.mixer.A_log" (and 8 more) are in this run but not in the checkpoint`,
+		"layers: {pattern: [attn, mlp], repeat: 2}":         "in this run but not in the checkpoint",
+		"{layers: {pattern: [attn, mlp]}, d_model: 48}":     "shape is [",
+		"{layers: {pattern: [attn]}, tie_embeddings: true}": "in the checkpoint but not in this run",
+	} {
+		s.Model = parse(t, model)
+		for _, f := range Formats {
+			dir := filepath.Join(t.TempDir(), "out")
+			_, err := Export(s, dir, options(f))
+			wantError(t, err, "export to "+dir+": ", want)
+		}
 	}
 }
 

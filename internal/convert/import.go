@@ -2,6 +2,7 @@ package convert
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -76,7 +77,7 @@ func parseConfig(text []byte) (family, error) {
 		SSM       json.RawMessage `json:"ssm_cfg"`
 		Quantized any             `json:"quantization_config"`
 	}
-	if err := json.Unmarshal(text, &kind); err != nil {
+	if err := decode(text, &kind); err != nil {
 		return nil, err
 	}
 	if kind.Quantized != nil {
@@ -99,20 +100,30 @@ func parseConfig(text []byte) (family, error) {
 	default:
 		return nil, fmt.Errorf("model_type: is %q; models of type mamba, llama, mistral, samba and %s can be read", kind.ModelType, ownType)
 	}
+	return f, decode(text, f)
+}
+
+// decode is json.Unmarshal with an error that names the key.
+func decode(text []byte, v any) error {
+	err := json.Unmarshal(text, v)
 	var wrong *json.UnmarshalTypeError
-	if err := json.Unmarshal(text, f); errors.As(err, &wrong) {
-		return nil, fmt.Errorf("%s: must be of type %v, is %s", wrong.Field, wrong.Type, wrong.Value)
-	} else if err != nil {
-		return nil, err
+	if errors.As(err, &wrong) {
+		want := wrong.Type.String()
+		if kind := wrong.Type.Kind(); kind == reflect.Struct || kind == reflect.Map {
+			want = "object"
+		}
+		return fmt.Errorf("%s: must be of type %s, is %s", cmp.Or(wrong.Field, "the file"), want, wrong.Value)
 	}
-	return f, nil
+	return err
 }
 
 // weightFiles returns the safetensors files of a folder: a single file, or those of an index.
 func weightFiles(dir string) ([]string, error) {
 	one := filepath.Join(dir, weightsFile)
-	if _, err := os.Stat(one); err == nil {
-		return []string{one}, nil
+	if _, err := os.Lstat(one); err == nil {
+		return []string{one}, nil // if it can't be read, opening it says why
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
 	}
 	path := filepath.Join(dir, indexFile)
 	text, err := os.ReadFile(path)
@@ -128,8 +139,11 @@ func weightFiles(dir string) ([]string, error) {
 	var index struct {
 		WeightMap map[string]string `json:"weight_map"`
 	}
-	if err := json.Unmarshal(text, &index); err != nil {
+	if err := decode(text, &index); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if len(index.WeightMap) == 0 {
+		return nil, fmt.Errorf("%s: weight_map: names no file", path)
 	}
 	var list []string
 	for _, name := range index.WeightMap {
@@ -199,19 +213,22 @@ func (x *Imported) sameHead(parameters []checkpoint.Tensor) error {
 
 // SameTokenizer reports whether the folder's tokenizer.json or tokenizer.model equals that of
 // files. A folder without either counts as equal.
-func (x *Imported) SameTokenizer(files map[string][]byte) bool {
+func (x *Imported) SameTokenizer(files map[string][]byte) (bool, error) {
 	found := false
 	for _, name := range []string{"tokenizer.json", "tokenizer.model"} {
 		theirs, err := os.ReadFile(filepath.Join(x.dir, name))
-		if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
+		}
+		if err != nil {
+			return false, err
 		}
 		found = true
 		if bytes.Equal(theirs, files[name]) || sameJSON(theirs, files[name]) {
-			return true
+			return true, nil
 		}
 	}
-	return !found
+	return !found, nil
 }
 
 // sameJSON reports whether two texts are the same JSON, whatever their formatting.

@@ -69,6 +69,11 @@ func TestConfigRefused(t *testing.T) {
 		{llama, object{"rope_parameters": nil, "rope_theta": 0}, "rope_theta: must be positive, is 0"},
 		{samba, object{"attnres_block_size": 4}, "attnres_block_size: is set"},
 		{samba, object{"attn": object{"layers": []int{1}, "num_heads": 4, "num_kv_heads": 4, "qkv_bias": true, "window_size": 12, "rope_theta": 1e4}}, "attn.qkv_bias: is true"},
+		{samba, object{"attn": object{"layers": []int{1}, "num_heads": 4, "num_kv_heads": 4}}, "attn.window_size: is missing"},
+		{samba, object{"attn": object{"num_heads": 4, "num_kv_heads": 4, "window_size": 12}}, "attn.layers: is missing"},
+		{samba, object{"attn": object{"layers": []int{1}, "num_heads": "four", "num_kv_heads": 4, "window_size": 12}}, "attn.num_heads: must be of type int, is string"},
+		{samba, object{"attn": 4}, "attn: must be of type object, is number"},
+		{mamba, object{"model_type": 7}, "model_type: must be of type string, is number"},
 	} {
 		s, _ := source(t, parse(t, c.model))
 		dir := exportTo(t, s, options(HF))
@@ -207,6 +212,17 @@ func TestFoldersRefused(t *testing.T) {
 	}
 	_, err = Open(dir)
 	wantError(t, err, `"../a" is not a file of the folder`)
+	if err := os.WriteFile(filepath.Join(dir, indexFile), []byte(`{"weight_map": {}}`), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Open(dir)
+	wantError(t, err, indexFile+": weight_map: names no file")
+	// As in a cache whose files were removed.
+	if err := os.Symlink(filepath.Join(dir, "absent"), weights); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Open(dir)
+	wantError(t, err, weights, "no such file or directory")
 }
 
 // TestOriginalMamba: state-spaces/mamba's own config and names.
@@ -234,11 +250,23 @@ func TestSameTokenizer(t *testing.T) {
 	s, _ := source(t, parse(t, "layers: {pattern: [mamba]}"))
 	dir := exportTo(t, s, options(HF))
 	files := maps.Clone(s.Tokenizer.ExportFiles())
-	if !open(t, dir).SameTokenizer(files) {
-		t.Error("its own tokenizer differs")
+	if same, err := open(t, dir).SameTokenizer(files); err != nil || !same {
+		t.Error("its own tokenizer differs: ", err)
 	}
 	files["tokenizer.json"] = []byte(`{"model": {"type": "BPE"}}`)
-	if open(t, dir).SameTokenizer(files) {
-		t.Error("another tokenizer is the same")
+	if same, err := open(t, dir).SameTokenizer(files); err != nil || same {
+		t.Error("another tokenizer is the same: ", err)
 	}
+	path := filepath.Join(dir, "tokenizer.json")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if same, err := open(t, dir).SameTokenizer(files); err != nil || !same {
+		t.Error("no tokenizer differs: ", err)
+	}
+	if err := os.Mkdir(path, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	_, err := open(t, dir).SameTokenizer(files)
+	wantError(t, err, path)
 }

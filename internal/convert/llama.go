@@ -71,11 +71,7 @@ func newLlama(s *Source, o Options, stack []layers.Sublayer) (family, error) {
 	if stack[0].Name == "swa" {
 		class, modelType = "MistralForCausalLM", "mistral"
 	}
-	blocks, err := blocksOf(stack)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", class, err)
-	}
-	a, mlp, err := uniform(blocks, class)
+	blocks, a, mlp, err := uniform(stack, class)
 	if err != nil {
 		return nil, err
 	}
@@ -91,9 +87,12 @@ func newLlama(s *Source, o Options, stack []layers.Sublayer) (family, error) {
 	return c, nil
 }
 
-// uniform returns the settings of the blocks' attention (in every block that isn't mamba) and of
-// their MLPs, which must all be the same.
-func uniform(blocks []block, class string) (layers.Attention, layers.SwiGLU, error) {
+// uniform returns the blocks of a stack, and the settings of their attention (in every block that
+// isn't mamba) and of their MLPs, which must all be the same.
+func uniform(stack []layers.Sublayer, class string) (blocks []block, a layers.Attention, mlp layers.SwiGLU, err error) {
+	if blocks, err = blocksOf(stack); err != nil {
+		return nil, a, mlp, fmt.Errorf("%s: %w", class, err)
+	}
 	var attention []layers.Attention
 	var mlps []layers.SwiGLU
 	for _, b := range blocks {
@@ -104,13 +103,11 @@ func uniform(blocks []block, class string) (layers.Attention, layers.SwiGLU, err
 	}
 	a, err1 := same(attention, class+": attention's settings")
 	mlp, err2 := same(mlps, class+": d_ff")
-	if err := errors.Join(err1, err2); err != nil {
-		return a, mlp, err
+	err = errors.Join(err1, err2)
+	if err == nil && len(attention) > 0 && a.RopeBase == 0 {
+		err = fmt.Errorf("%s always has rotary positions; this model has none (rope_base: 0)", class)
 	}
-	if len(attention) > 0 && a.RopeBase == 0 {
-		return a, mlp, fmt.Errorf("%s always has rotary positions; this model has none (rope_base: 0)", class)
-	}
-	return a, mlp, nil
+	return blocks, a, mlp, err
 }
 
 func (c *llamaConfig) class() string {

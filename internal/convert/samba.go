@@ -1,6 +1,7 @@
 package convert
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -44,6 +45,23 @@ type sambaAttention struct {
 	RopeTheta decimal `json:"rope_theta"`
 }
 
+// UnmarshalJSON rejects a section that lacks a key without a default: the class's defaults are those
+// of a config without this section.
+func (a *sambaAttention) UnmarshalJSON(text []byte) error {
+	var given map[string]json.RawMessage
+	if err := json.Unmarshal(text, &given); err != nil {
+		return err
+	}
+	for _, key := range []string{"layers", "num_heads", "num_kv_heads", "window_size"} {
+		if _, ok := given[key]; !ok {
+			return fmt.Errorf("attn.%s: is missing; the class has no default for it", key)
+		}
+	}
+	type plain sambaAttention
+	*a = sambaAttention{RopeTheta: 10000}
+	return json.Unmarshal(text, (*plain)(a))
+}
+
 // defaultSamba returns the class's defaults for keys that are left out.
 func defaultSamba() *sambaConfig {
 	c := &sambaConfig{common: common{VocabSize: 32000}, HiddenSize: 2304, StateSize: 16, Layers: 18, Epsilon: 1e-5,
@@ -57,11 +75,7 @@ func defaultSamba() *sambaConfig {
 
 func newSamba(s *Source, o Options, stack []layers.Sublayer) (family, error) {
 	const class = "SambaForCausalLM"
-	blocks, err := blocksOf(stack)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", class, err)
-	}
-	a, mlp, err := uniform(blocks, class)
+	blocks, a, mlp, err := uniform(stack, class)
 	if err != nil {
 		return nil, err
 	}

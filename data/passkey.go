@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // The passkey task of Mohtashami and Jaggi (arXiv 2305.16300), in the words of their program, with
@@ -33,7 +34,7 @@ func NewPasskeys(tok Tokenizer) (*Passkeys, error) {
 	if p.begin, err = tok.Encode([]int32{tok.EOS()}, []byte(passkeyTask+"\n")); err != nil {
 		return nil, err
 	}
-	p.question, err = inside(tok, passkeyFiller, "\n"+passkeyQuestion)
+	p.question, err = p.afterFiller("\n" + passkeyQuestion)
 	return p, err
 }
 
@@ -58,7 +59,7 @@ func (p *Passkeys) document(r *rand.Rand, n, end int, before func(filler int) in
 	if q.answer, err = inside(p.tok, passkeyQuestion, " "+q.Answer); err != nil {
 		return q, err
 	}
-	line, err := inside(p.tok, passkeyFiller, "\n"+fmt.Sprintf(passkeyKey, key)+"\n")
+	line, err := p.afterFiller("\n" + fmt.Sprintf(passkeyKey, key) + "\n")
 	if err != nil {
 		return q, err
 	}
@@ -72,6 +73,15 @@ func (p *Passkeys) document(r *rand.Rand, n, end int, before func(filler int) in
 	first := before(filler)
 	q.Prompt = slices.Concat(p.begin, p.filler[:first], line, p.filler[:filler-first], p.question)
 	return q, nil
+}
+
+// afterFiller returns the tokens of text when it follows filler, which is cut between any two
+// tokens. Many tokenizers join a full stop and a line break; then they are those after a word.
+func (p *Passkeys) afterFiller(text string) ([]int32, error) {
+	if tokens, err := inside(p.tok, passkeyFiller, text); err == nil {
+		return tokens, nil
+	}
+	return inside(p.tok, strings.TrimSuffix(passkeyFiller, "."), text)
 }
 
 // grow generates at least n tokens of filler. Sentences are joined by spaces.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -59,8 +60,12 @@ func TestSlowPattern(t *testing.T) {
 	if b.split, err = splitRegex("(?=.*z)a|.", false, soon); err != nil {
 		t.Fatal(err)
 	}
+	// On a busy machine a single match may exceed its own limit first.
 	_, err = tok.Encode(nil, []byte(strings.Repeat("a", 10_000)))
-	checkError(t, err, tok.Name(), `tokenizer DIR: pre_tokenizer: pattern "(?=.*z)a|." takes more than 30ms in a text of 10000 bytes: use another pattern`)
+	want := `pattern "\(\?=\.\*z\)a\|\." takes more than (30|20)ms in a text of 10000 bytes: use another pattern$`
+	if err == nil || !regexp.MustCompile(want).MatchString(err.Error()) {
+		t.Errorf("error is\n%v\nwant\n%s", err, want)
+	}
 	if b.split, err = splitRegex("(?:a|aa)+$|.", false, soon); err != nil {
 		t.Fatal(err)
 	}

@@ -198,11 +198,13 @@ func (e *Engine) Draw(tokens []int32, vocab int, settings func(row int) sample.S
 	e.ahead = shape{}
 	back := 0
 	if more && e.programs.dev.Asynchronous() && e.fits(1) {
-		if err := e.draw(s, e.drawn, settings); err != nil {
+		switch err := e.draw(s, e.drawn, settings); {
+		case err == nil:
+			if e.ahead = s; s == now {
+				back = 1
+			}
+		case !noMemory(err): // without memory the next call tries again
 			return nil, err
-		}
-		if e.ahead = s; s == now {
-			back = 1
 		}
 	}
 	return p.Ints(resultDrawn, back)
@@ -211,6 +213,13 @@ func (e *Engine) Draw(tokens []int32, vocab int, settings func(row int) sample.S
 // draw starts a run that draws what follows tokens. A token below 0 stands for the one that was
 // drawn before.
 func (e *Engine) draw(s shape, tokens []int32, settings func(row int) sample.Settings) error {
+	// What may lack memory comes first: a call that is repeated must not ask for settings twice.
+	if err := e.makeRoom(1); err != nil {
+		return err
+	}
+	if _, err := e.programs.get(s); err != nil {
+		return err
+	}
 	if s.sampled {
 		for row := range e.Rows {
 			settings(row).Put(e.sampling[row*sample.Words:])

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/ops/sample"
 	"github.com/sambatrain/sambatrain/internal/generate"
 	"github.com/sambatrain/sambatrain/internal/train"
 )
@@ -26,7 +27,7 @@ func (d scarce) Load(p *graph.Plan, m graph.Memory) (graph.Program, error) {
 }
 
 // TestNoMemory: if the caches of full attention can't grow, the sequence that is too long ends, and
-// the others get the same tokens as alone.
+// the others get the same tokens as alone, also where they are drawn at random.
 func TestNoMemory(t *testing.T) {
 	m := model("attn", "mlp")
 	m.TieEmbeddings = false
@@ -34,11 +35,17 @@ func TestNoMemory(t *testing.T) {
 	greedy := func(prompt []int32, n int) generate.Request {
 		return generate.Request{Prompt: prompt, Tokens: n, EOS: never, Sampler: sampler(t, generate.SamplerConfig{TopP: 1, Vocab: vocab})}
 	}
-	short := greedy(text(2, 5), 40)
-	want := continued(t, e, 1, []generate.Request{short})[0]
-	for _, rows := range []int{1, 2} {
-		for _, dev := range []graph.Device{e.Device(), asynchronous{e.Device()}} {
-			t.Run(fmt.Sprintf("%d, %T", rows, dev), func(t *testing.T) { noMemory(t, e, dev, rows, greedy, short, want) })
+	for _, temperature := range []float64{0, 1} {
+		short := func() generate.Request {
+			r := greedy(text(2, 5), 40)
+			r.Sampler = sampler(t, generate.SamplerConfig{Temperature: temperature, TopP: 1, Vocab: vocab, Seed: 3})
+			return r
+		}
+		want := continued(t, e, 1, []generate.Request{short()})[0]
+		for _, rows := range []int{1, 2} {
+			for _, dev := range []graph.Device{e.Device(), asynchronous{e.Device()}} {
+				t.Run(fmt.Sprintf("%d, %T, temperature %v", rows, dev, temperature), func(t *testing.T) { noMemory(t, e, dev, rows, greedy, short(), want) })
+			}
 		}
 	}
 }
@@ -89,6 +96,51 @@ func noMemory(t *testing.T, e *train.Engine, dev graph.Device, rows int, greedy 
 	long.Fail, long.End = nil, nil
 	if err := b.Run(t.Context(), []generate.Request{long}); !isMemory(err) || !strings.Contains(err.Error(), "room for ") {
 		t.Errorf("without Fail: %v", err)
+	}
+}
+
+// narrow is an asynchronous device that lacks memory for another program while full is set.
+type narrow struct {
+	asynchronous
+	full bool
+}
+
+func (d *narrow) LoadBeside(p *graph.Plan, m graph.Memory, other graph.Program) (graph.Program, error) {
+	if d.full {
+		return nil, &graph.MemoryError{Text: "no memory for that"}
+	}
+	return d.Device.LoadBeside(p, m, other)
+}
+
+// TestNoMemoryAhead: if a device can't draw ahead for lack of memory, the tokens that it has drawn
+// are not lost.
+func TestNoMemoryAhead(t *testing.T) {
+	e := untied(t, 1, 8)
+	draw := func(full bool) (got []int32) {
+		dev := &narrow{asynchronous: asynchronous{e.Device()}}
+		g, err := generate.New(dev, e.Memory(), e.Model(), generate.Config{Chunk: 4})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer g.Close()
+		settings := func(int) sample.Settings { return sample.Settings{Temperature: 1, TopP: 1, Uniform: 0.4} }
+		token := []int32{5}
+		for i := range 6 {
+			dev.full = full && i == 3
+			if i == 3 {
+				settings = nil // the most likely token from here on, by another program
+			}
+			drawn, err := g.Draw(token, vocab, settings, true)
+			if err != nil {
+				t.Fatalf("draw %d: %v", i, err)
+			}
+			token = []int32{drawn[0]}
+			got = append(got, token...)
+		}
+		return got
+	}
+	if got, want := draw(true), draw(false); !slices.Equal(got, want) {
+		t.Errorf("drawn %v, with enough memory %v", got, want)
 	}
 }
 

@@ -119,6 +119,83 @@ func TestFused(t *testing.T) {
 	}
 }
 
+// carriedProduct can include the gate of its two halves, or the convolution of its first columns.
+func carriedProduct() *graph.Spec {
+	return &graph.Spec{Name: "product", Signature: "x:mm[B T D], w:mm[F D] -> y[B T F]", Stacks: true,
+		Gated: func() *graph.Spec {
+			return &graph.Spec{Name: "product_gated", Signature: "x:mm[B T D], w:mm[2*F D] -> y[B T F]"}
+		},
+		Convolved: func(*graph.Spec) *graph.Spec {
+			return &graph.Spec{Name: "product_convolved", Signature: "x:mm[B T D], w:mm[F D], taps:f32[C J] -> y[B T F]"}
+		},
+	}
+}
+
+// TestFusedCarried: with few rows, a product includes the gate or the convolution that reads it, and
+// an op includes a product that it reads, unless something else reads what would then be missing.
+func TestFusedCarried(t *testing.T) {
+	reader := typed("reader", "", tensorDims, "")
+	gate := &graph.Spec{Name: "gate", Signature: "g[B T F], u[B T F] -> y[B T F]", Gates: true}
+	convolution := &graph.Spec{Name: "convolution", Signature: "x[B T C], taps:f32[C J] -> y[B T C]", Convolves: true}
+	scan := &graph.Spec{Name: "scan", Signature: "u[B T C], dt[B T C] -> y[B T C]", Projected: func() *graph.Spec {
+		return &graph.Spec{Name: "scan_projected", Signature: "u[B T C], x:mm[B T D], w:mm[C D] -> y[B T C]"}
+	}}
+	for _, c := range []struct {
+		name  string
+		build func(b *graph.Builder, x, wide, narrow, taps graph.Tensor)
+		want  []string
+	}{
+		{"a gate", func(b *graph.Builder, x, wide, narrow, taps graph.Tensor) {
+			y := b.Apply(carriedProduct(), x, wide)
+			b.Result("y", b.Apply(gate, b.Columns(y, 0, 8), b.Columns(y, 8, 16)))
+		}, []string{"product_gated"}},
+		{"a gate, of which half is read by another op", func(b *graph.Builder, x, wide, narrow, taps graph.Tensor) {
+			y := b.Apply(carriedProduct(), x, wide)
+			b.Result("y", b.Apply(gate, b.Columns(y, 0, 8), b.Columns(y, 8, 16)))
+			b.Result("z", b.Apply(reader, b.Columns(y, 8, 16)))
+		}, []string{"product", "gate", "reader"}},
+		{"a gate of swapped halves", func(b *graph.Builder, x, wide, narrow, taps graph.Tensor) {
+			y := b.Apply(carriedProduct(), x, wide)
+			b.Result("y", b.Apply(gate, b.Columns(y, 8, 16), b.Columns(y, 0, 8)))
+		}, []string{"product", "gate"}},
+		{"a convolution of some columns", func(b *graph.Builder, x, wide, narrow, taps graph.Tensor) {
+			y := b.Apply(carriedProduct(), x, wide)
+			b.Result("y", b.Apply(mul2(), b.Apply(reader, b.Apply(convolution, b.Columns(y, 0, 8), taps)), b.Columns(y, 8, 16)))
+		}, []string{"product_convolved", "reader", "mul2"}},
+		{"a convolution of columns that another op reads", func(b *graph.Builder, x, wide, narrow, taps graph.Tensor) {
+			y := b.Apply(carriedProduct(), x, wide)
+			b.Result("y", b.Apply(reader, b.Apply(convolution, b.Columns(y, 0, 8), taps)))
+			b.Result("z", b.Apply(reader, b.Columns(y, 4, 12)))
+		}, []string{"product", "convolution", "reader", "reader"}},
+		{"a projection", func(b *graph.Builder, x, wide, narrow, taps graph.Tensor) {
+			b.Result("y", b.Apply(scan, b.Apply(reader, x), b.Apply(carriedProduct(), x, narrow)))
+		}, []string{"reader", "scan_projected"}},
+		{"a projection that another op reads", func(b *graph.Builder, x, wide, narrow, taps graph.Tensor) {
+			dt := b.Apply(carriedProduct(), x, narrow)
+			b.Result("y", b.Apply(scan, b.Apply(reader, x), dt))
+			b.Result("z", b.Apply(reader, dt))
+		}, []string{"product", "reader", "scan", "reader"}},
+		{"a projection that is a result", func(b *graph.Builder, x, wide, narrow, taps graph.Tensor) {
+			dt := b.Apply(carriedProduct(), x, narrow)
+			b.Result("y", b.Apply(scan, b.Apply(reader, x), dt))
+			b.Result("z", dt)
+		}, []string{"product", "reader", "scan"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBuilder()
+			b.SetMixed(round.Spec())
+			b.SetCarry(graph.Carry{Positions: 8})
+			wide, narrow, taps := b.Param("wide", nil, 16, 8), b.Param("narrow", nil, 8, 8), b.Param("taps", nil, 8, 4)
+			c.build(b, b.Apply(typed("maker", "", tensorDims, ""), b.Input("x", graph.Float32, 2, 1, 8)), wide, narrow, taps)
+			p := compile(t, b)
+			untorn(t, p)
+			if diff := cmp.Diff(append([]string{"maker"}, c.want...), steps(p)); diff != "" {
+				t.Errorf("calls (-want +got):\n%s\n%v", diff, p)
+			}
+		})
+	}
+}
+
 // writes reports whether one of a plan's steps writes a slot.
 func writes(p *graph.Plan, slot graph.Slot) bool {
 	for _, s := range p.Steps {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/ops/linear"
+	"github.com/sambatrain/sambatrain/graph/ops/round"
 	"github.com/sambatrain/sambatrain/graph/ops/swiglu"
 	"github.com/sambatrain/sambatrain/graph/reference"
 	"github.com/sambatrain/sambatrain/layers"
@@ -120,5 +121,23 @@ func TestRowsOfBFloat16(t *testing.T) {
 	}
 	if e := math.Sqrt(diff / size); !(e < 1e-2) {
 		t.Errorf("gradients differ by %.2g", e)
+	}
+}
+
+// TestDenseRows: rows are not padded if one of the ops that write or read them can't leave gaps.
+func TestDenseRows(t *testing.T) {
+	const strided, dense = "B T N", "B S N" // only activations [B T ...] may have gaps
+	for _, c := range []struct {
+		writer, reader string
+		stride         int
+	}{{strided, strided, 72}, {dense, strided, 66}, {strided, dense, 66}} {
+		b := newBuilder()
+		b.SetMixed(round.Spec())
+		x := b.Apply(typed("writer", "", c.writer, ""), b.Input("x", graph.Float32, 1, 2, 66))
+		b.Result("y", b.Apply(typed("reader", "", c.reader, ""), x))
+		p := compile(t, b)
+		if got := p.Steps[0].Out[0].Stride; got != c.stride {
+			t.Errorf("[%s] read as [%s]: rows are %d apart, want %d", c.writer, c.reader, got, c.stride)
+		}
 	}
 }

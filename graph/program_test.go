@@ -127,16 +127,17 @@ func (g *program) square(x *node) *node {
 	return g.add(n)
 }
 
-// mul is the product of two nodes by an op, mul or gate.
+// mul is the product of x with y by the op mul, or with 1 + y by the op gate.
 func (g *program) mul(op *graph.Spec, x, y *node) *node {
 	x.read, y.read = true, true
 	n := &node{t: g.b.Apply(op, x.t, y.t), cols: x.cols, differs: x.differs || y.differs, kind: op.Name}
+	more := map[string]float64{"gate": 1}[op.Name]
 	for e := range x.value {
-		n.value = append(n.value, x.value[e]*y.value[e])
+		n.value = append(n.value, x.value[e]*(more+y.value[e]))
 	}
 	n.backward = func(d []float64) {
 		for e := range d {
-			x.d[e] += d[e] * y.value[e]
+			x.d[e] += d[e] * (more + y.value[e])
 			y.d[e] += d[e] * x.value[e]
 		}
 	}

@@ -38,8 +38,9 @@ func (p *Plan) SameStates(other *Plan) error {
 	if err := sameNames(p.States, other.States); err != nil {
 		return err
 	}
-	for name, s := range p.States {
-		if o := other.States[name]; s.Offset != o.Offset || s.DType != o.DType || !s.Shape.Equal(o.Shape) {
+	for _, name := range slices.Sorted(maps.Keys(p.States)) {
+		s, o := p.States[name], other.States[name]
+		if s.Offset != o.Offset || s.DType != o.DType || !s.Shape.Equal(o.Shape) {
 			return fmt.Errorf("state %s is %v %v at %d and %v %v at %d", name, s.DType, s.Shape, s.Offset, o.DType, o.Shape, o.Offset)
 		}
 	}
@@ -48,7 +49,7 @@ func (p *Plan) SameStates(other *Plan) error {
 
 func sameNames(a, b map[string]Slot) error {
 	for _, pair := range [][2]map[string]Slot{{a, b}, {b, a}} {
-		for name := range pair[0] {
+		for _, name := range slices.Sorted(maps.Keys(pair[0])) {
 			if _, ok := pair[1][name]; !ok {
 				return fmt.Errorf("state %s is in one plan only", name)
 			}

@@ -70,9 +70,9 @@ func mul() *graph.Spec {
 	return s
 }
 
-// gate is z = x y with one backward op, which can recompute z and overwrites what it reads.
+// gate is z = x (1 + y) with one backward op, which can recompute z and overwrites what it reads.
 func gate() *graph.Spec {
-	s := elementwise("gate", 2, "", []int{0, 1}, func(x []float64) float64 { return x[0] * x[1] })
+	s := elementwise("gate", 2, "", []int{0, 1}, func(x []float64) float64 { return x[0] * (1 + x[1]) })
 	s.Gradient = func(g *graph.Gradient) []graph.Tensor {
 		dx := g.Builder().Apply(gateBackward(false), g.In[0], g.In[1], g.DOut)
 		return []graph.Tensor{dx, dx.Output(1)}
@@ -96,9 +96,9 @@ func gateBackward(again bool) *graph.Spec {
 	s.Reference = func(_ graph.Dims, in, out []graph.Array) {
 		for i, x := range in[0].Data {
 			y, dz := in[1].Data[i], in[2].Data[i]
-			out[0].Data[i], out[1].Data[i] = dz*y, dz*x
+			out[0].Data[i], out[1].Data[i] = dz*(1+y), dz*x
 			if again {
-				out[2].Data[i] = x * y
+				out[2].Data[i] = x * (1 + y)
 			}
 		}
 	}
@@ -107,9 +107,9 @@ func gateBackward(again bool) *graph.Spec {
 			for r := range c.In[0].Rows {
 				for j := range c.In[0].Cols {
 					x, y, dz := c.In[0].Row(r)[j], c.In[1].Row(r)[j], c.In[2].Row(r)[j]
-					c.Out[0].Row(r)[j], c.Out[1].Row(r)[j] = dz*y, dz*x
+					c.Out[0].Row(r)[j], c.Out[1].Row(r)[j] = dz*(1+y), dz*x
 					if again {
-						c.Out[2].Row(r)[j] = x * y
+						c.Out[2].Row(r)[j] = x * (1 + y)
 					}
 				}
 			}

@@ -1,6 +1,7 @@
 package graph_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -67,5 +68,65 @@ func TestBackwardMakesForwardAgain(t *testing.T) {
 			m.run()
 			g.compare(t, m, 1)
 		})
+	}
+}
+
+// TestRecomputedColumns: a backward op recomputes the output of the forward op with the same inputs,
+// not of one that reads other columns of the same tensor.
+func TestRecomputedColumns(t *testing.T) {
+	const blocks = 4
+	build := func() *graph.Builder {
+		b := newBuilder()
+		x, w, v := b.Input("x", graph.Float32, 1, 2, 8), b.Param("w", nil, 1, 2, 8), b.Param("v", nil, 1, 2, 4)
+		var list []graph.Tensor
+		for range blocks {
+			var y, other graph.Tensor
+			b.Block(func() {
+				h := b.Apply(mul(), x, w)
+				left, right := b.Columns(h, 0, 4), b.Columns(h, 4, 8)
+				y, other = b.Apply(gate(), left, right), b.Apply(gate(), right, left)
+				// The gradient of other is known before the backward pass reads y.
+				y = b.Apply(mul(), y, v)
+			})
+			list = append(list, b.Apply(mirror(), y), b.Apply(mirror(), other)) // outside of blocks: kept
+		}
+		loss := b.Apply(total(len(list)), list...)
+		b.Result("loss", loss)
+		if err := b.Gradients(loss); err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	free := compile(t, build())
+	x, w := []float64{1, -1, 2, 0.5, 3, 1, -2, 1, 0.5, 2, -1, 1, 1, 3, 2, -1}, []float64{2, 1, 1, -1, 1, 0.5, 1, 2, 1, 1, 2, 1, -1, 1, 0.5, 1}
+	run := func(p *graph.Plan) *machines {
+		m := load(t, p)
+		m.param("w", w)
+		m.param("v", w[:8])
+		m.input("x", x)
+		m.run()
+		return m
+	}
+	exact := run(free).ref
+	recomputed := 0
+	for bytes := 4 * int64(free.Sizes[graph.Arena]); ; bytes -= 64 {
+		b := build()
+		b.SetArenaLimit(bytes)
+		p, err := b.Compile()
+		var limit *graph.LimitError
+		if errors.As(err, &limit) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		recomputed += p.Repeated()["gate"]
+		m := run(p)
+		for _, name := range []string{"v", "w"} {
+			m.gradient(name, exact.Read(paramSlot(free, name, graph.Grads)).Data)
+		}
+	}
+	if recomputed == 0 {
+		t.Error("no gate is recomputed")
 	}
 }

@@ -184,6 +184,42 @@ func TestRead(t *testing.T) {
 	}
 }
 
+// TestReadAndContinued: a sequence whose prompt's logits are passed on continues like one without.
+func TestReadAndContinued(t *testing.T) {
+	e := untied(t, 1, 8)
+	q := func() generate.Request {
+		return generate.Request{Prompt: text(9, 10), Tokens: 6, EOS: never, Sampler: sampler(t, generate.SamplerConfig{TopP: 1, Vocab: vocab})}
+	}
+	read := q()
+	read.Read = func(int, int, []float32) error { return nil }
+	got, want := continued(t, e, 1, []generate.Request{read}), continued(t, e, 1, []generate.Request{q()})
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// TestVocabularies: sequences that are continued together draw each from its own part of the
+// vocabulary.
+func TestVocabularies(t *testing.T) {
+	e := untied(t, 1, 8)
+	requests := func() (list []generate.Request) {
+		for i, n := range []int{vocab, 3, vocab, 9} {
+			list = append(list, generate.Request{Prompt: text(uint64(i), 4), Tokens: 20, EOS: never,
+				Sampler: sampler(t, generate.SamplerConfig{Temperature: 1, TopP: 1, Vocab: n, Seed: uint64(i)})})
+		}
+		return list
+	}
+	want := continued(t, e, 1, requests())
+	if slices.Max(want[1]) > 2 || slices.Max(want[3]) > 8 || slices.Max(want[0]) < 9 {
+		t.Fatalf("tokens %v are not of vocabularies of %d, 3 and 9", want, vocab)
+	}
+	for _, dev := range []graph.Device{e.Device(), asynchronous{e.Device()}} {
+		if got := continuedBy(t, dev, e.Memory(), e.Model(), generate.Config{Rows: 4, Chunk: 4}, requests()); fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("%T: %v, alone %v", dev, got, want)
+		}
+	}
+}
+
 // TestSameSeedSameText uses separate batches; another seed gives another sequence.
 func TestSameSeedSameText(t *testing.T) {
 	e := untied(t, 1, 8)

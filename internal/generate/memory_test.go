@@ -144,6 +144,48 @@ func TestNoMemoryAhead(t *testing.T) {
 	}
 }
 
+// TestNoMemoryToDouble: caches that can't double grow by less, as long as there is memory for that.
+func TestNoMemoryToDouble(t *testing.T) {
+	m := model("attn", "mlp")
+	e := parallel(t, m, 1, 8)
+	const room = 3500 // of positions: after 1024 and 2048, more than the 3073 of one step more, less than 4096
+	plan, err := generate.Plan(e.Model(), 1, 1, room, e.Precision())
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := generate.New(scarce{e.Device(), plan.Sizes[graph.States]}, e.Memory(), e.Model(), generate.Config{Chunk: 64})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	if err := g.Skip(2049); err != nil {
+		t.Errorf("beyond 2048 positions: %v", err)
+	}
+	if err := g.Skip(room); !isMemory(err) {
+		t.Errorf("beyond %d positions: %v", room, err)
+	}
+	if got := g.Position(0); got != 2049 {
+		t.Errorf("%d positions are taken, want 2049", got)
+	}
+}
+
+// TestHeldBytes: what a cache holds depends on its longest sequence.
+func TestHeldBytes(t *testing.T) {
+	e := parallel(t, model("attn", "mlp"), 1, 8)
+	one, two := engine(t, e, generate.Config{Chunk: 4}), engine(t, e, generate.Config{Rows: 2, Chunk: 1})
+	empty := two.HeldBytes()
+	if _, err := one.Next(text(1, 7)); err != nil {
+		t.Fatal(err)
+	}
+	if err := two.Take(1, one, 0); err != nil {
+		t.Fatal(err)
+	}
+	const position = 2 * 2 * 32 * 4 // bytes: two rows of a key and a value of d_model float32 numbers
+	if got, want := two.HeldBytes()-empty, int64(7*position); got != want {
+		t.Errorf("7 tokens take %d bytes, want %d", got, want)
+	}
+}
+
 func isMemory(err error) bool {
 	var memory *graph.MemoryError
 	return errors.As(err, &memory)

@@ -42,6 +42,7 @@ func TestStream(t *testing.T) {
 		{"a stop string at the start", "xab", []string{"x"}, ".", true},
 		{"one that begins again", "aaab", []string{"aab"}, ".|.|a|.", true},
 		{"held back to the end", "ab", []string{"abc"}, ".|.|ab", false},
+		{"held back for the first of two", "abz", []string{"bx", "cy"}, "a|.|bz", false},
 		{"an empty stop string", "ab", []string{""}, "a|b", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -70,6 +71,26 @@ func TestStream(t *testing.T) {
 				t.Error("an ended stream goes on")
 			}
 		})
+	}
+}
+
+// TestStopsInOneToken: a token that contains several stop strings ends at the first one in the text.
+func TestStopsInOneToken(t *testing.T) {
+	decode := func(dst []byte, ids []int32) []byte {
+		for _, id := range ids {
+			dst = append(dst, []string{"ab", "cdef"}[id]...)
+		}
+		return dst
+	}
+	for _, stops := range [][]string{{"d", "f"}, {"f", "d"}, {"f", "e", "bcd"}} {
+		s := generate.NewStream(decode, nil, stops)
+		first, _ := s.Push(0)
+		got := string(first)
+		rest, stopped := s.Push(1)
+		want := map[bool]string{true: "abc", false: "a"}[len(stops) == 2]
+		if got += string(rest); got != want || !stopped {
+			t.Errorf("stops %q: %q, stopped %v, want %q", stops, got, stopped, want)
+		}
 	}
 }
 

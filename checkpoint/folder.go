@@ -40,6 +40,14 @@ func writeFolder(fs fileSystem, dir string, files []File) error {
 	if err != nil {
 		return err
 	}
+	// A folder that is renamed over a link would replace it.
+	if info, err := os.Lstat(out); err == nil && info.Mode()&os.ModeSymlink != 0 {
+		if out, err = filepath.EvalSymlinks(out); errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("%s: is a link that leads nowhere: make the folder that it leads to", dir)
+		} else if err != nil {
+			return err
+		}
+	}
 	entries, err := os.ReadDir(out)
 	exists := err == nil
 	switch {

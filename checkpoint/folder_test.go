@@ -61,6 +61,26 @@ func TestWriteFolder(t *testing.T) {
 	}
 }
 
+// TestWriteFolderThroughLink: the link stays, and the files are where it leads.
+func TestWriteFolderThroughLink(t *testing.T) {
+	parent := t.TempDir()
+	to, link := filepath.Join(parent, "elsewhere"), filepath.Join(parent, "link")
+	if err := os.Symlink(to, link); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, WriteFolder(link, folderFiles()), link+": is a link that leads nowhere")
+	if err := os.Mkdir(to, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteFolder(link, folderFiles()); err != nil {
+		t.Fatal(err)
+	}
+	written(t, to)
+	if info, err := os.Lstat(link); err != nil || info.Mode()&os.ModeSymlink == 0 {
+		t.Errorf("the link was replaced: %v, %v", info, err)
+	}
+}
+
 func TestWriteFolderRefuses(t *testing.T) {
 	for _, names := range [][]string{{"../x"}, {""}, {"a/b"}, {"."}, {"a", "a"}} {
 		out := filepath.Join(t.TempDir(), "out")

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,7 +18,7 @@ import (
 
 func newCheckpoint(a *app) *cobra.Command {
 	c := &cobra.Command{Use: "checkpoint", Short: "List, check, remove and compare checkpoints"}
-	c.AddCommand(newCheckpointList(), newCheckpointVerify(), newCheckpointPrune(a), newCheckpointDiff())
+	c.AddCommand(newCheckpointList(), newCheckpointVerify(), newCheckpointPrune(a), newCheckpointDiff(a))
 	return c
 }
 
@@ -94,23 +95,25 @@ SHA-256 and format. Exit status 1 if one is damaged.`,
 		Example: "  sambatrain checkpoint verify runs/*",
 		Args:    atLeastOneArg("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
-			list := []checkpointStatus{}
-			damaged := 0
+			var infos []checkpoint.Info
 			for _, dir := range args {
-				infos, err := checkpointsIn(dir)
+				more, err := checkpointsIn(dir)
 				if err != nil {
 					return err
 				}
-				for _, info := range infos {
-					loaded, err := checkpoint.Load(info.Dir)
-					if err != nil && checkpoint.Gone(info.Dir) {
-						continue // removed in the meantime by the run, which is still in progress
-					}
-					if err != nil {
-						damaged++
-					}
-					list = append(list, statusOf(info, loaded, err))
+				infos = append(infos, more...)
+			}
+			list := []checkpointStatus{}
+			damaged := 0
+			for _, info := range infos {
+				loaded, err := checkpoint.Load(info.Dir)
+				if err != nil && checkpoint.Gone(info.Dir) {
+					continue // removed in the meantime by the run, which is still in progress
 				}
+				if err != nil {
+					damaged++
+				}
+				list = append(list, statusOf(info, loaded, err))
 			}
 			err := printResult(c, output, list, func(w io.Writer) error {
 				for _, s := range list {
@@ -205,7 +208,7 @@ checkpoint is never removed.`,
 	return c
 }
 
-func newCheckpointDiff() *cobra.Command {
+func newCheckpointDiff(a *app) *cobra.Command {
 	var output outputForm
 	c := &cobra.Command{
 		Use:   "diff A B",
@@ -215,10 +218,18 @@ tensors are bit-identical, 1 if not.`,
 		Example: "  sambatrain checkpoint diff runs/a runs/b/checkpoints/step-00000100",
 		Args:    exactArgs("A", "B"),
 		RunE: func(c *cobra.Command, args []string) error {
+			log, err := a.logger()
+			if err != nil {
+				return err
+			}
+			for _, dir := range args {
+				if _, err := checkpointsIn(dir); err != nil {
+					return err
+				}
+			}
 			var pair [2]*checkpoint.Checkpoint
 			for i, dir := range args {
-				var err error
-				if pair[i], err = oneCheckpoint(dir); err != nil {
+				if pair[i], err = oneCheckpoint(dir, log); err != nil {
 					return err
 				}
 			}
@@ -237,14 +248,13 @@ tensors are bit-identical, 1 if not.`,
 	return c
 }
 
-// oneCheckpoint returns dir, or the newest good checkpoint of the run in dir.
-func oneCheckpoint(dir string) (*checkpoint.Checkpoint, error) {
+// oneCheckpoint returns dir, or the newest good checkpoint of the run in dir. Damaged newer ones are
+// reported to log.
+func oneCheckpoint(dir string, log *slog.Logger) (*checkpoint.Checkpoint, error) {
 	if _, err := os.Stat(filepath.Join(dir, train.ConfigFile)); err == nil {
-		c, _, err := checkpoint.Newest(dir)
+		c, skipped, err := checkpoint.Newest(dir)
+		train.LogSkipped(log, skipped)
 		return c, err
-	}
-	if err := checkpointFolder(dir); err != nil {
-		return nil, err
 	}
 	return checkpoint.Load(dir)
 }

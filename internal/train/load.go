@@ -47,10 +47,15 @@ func newestOpened(o checkpoint.Opener, dir string, log *slog.Logger, sets ...str
 		return r, c, err
 	}
 	c, skipped, err := o.Newest(dir)
+	LogSkipped(log, skipped)
+	return r, c, err
+}
+
+// LogSkipped reports damaged checkpoints in whose place an older one is used.
+func LogSkipped(log *slog.Logger, skipped []checkpoint.Skipped) {
 	for _, bad := range skipped {
 		log.Error("checkpoint is damaged and skipped", "checkpoint", bad.Dir, "reason", bad.Err)
 	}
-	return r, c, err
 }
 
 // parseWritten reads the recipe that a run or checkpoint was written with, in which all keys are

@@ -19,10 +19,13 @@ func newResume(a *app) *cobra.Command {
 bit, as if the run had never stopped. A damaged checkpoint is detected by its checksums,
 reported and skipped.
 
+--set changes the run's recipe from this step on: later resumes keep the change. Only keys
+of run., which say where and how to run, hold for this command alone.
+
 Different shards, or another data.mixture or data.seed, would change the batches and are
 refused unless --allow-data-change is given. The run then continues with the batch that
 the new data has at this step, so some rows may be repeated or left out.`,
-		Example: "  sambatrain resume runs/quickstart\n  sambatrain resume runs/quickstart --set run.threads=1",
+		Example: "  sambatrain resume runs/quickstart\n  sambatrain resume runs/quickstart --set train.steps=1000 --set run.threads=1",
 		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := checkSets(sets); err != nil {

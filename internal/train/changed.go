@@ -2,8 +2,11 @@ package train
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
+	"strings"
 
+	"github.com/sambatrain/sambatrain/internal/wholefile"
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
@@ -21,7 +24,37 @@ func changes(is *recipes.Recipe, was []byte) []string {
 	if err != nil {
 		return []string{err.Error()}
 	}
-	return differences(is, before, here, func(d recipes.Difference) string { return fmt.Sprintf("%s: %s (was %s)", d.Key, d.A, d.B) })
+	return differences(is, before, here, isAndWas)
+}
+
+func isAndWas(d recipes.Difference) string { return fmt.Sprintf("%s: %s (was %s)", d.Key, d.A, d.B) }
+
+// keepSets writes the recipe as changed by sets to the run's config, so that the run continues with
+// it after a kill. Keys of run are left as they were: they are a matter of each process.
+func (s *session) keepSets() error {
+	if len(s.sets) == 0 {
+		return nil
+	}
+	return s.together("keep the changed recipe", func() error {
+		was, err := LoadConfig(s.dir)
+		if err != nil {
+			return err
+		}
+		is := *s.recipe
+		is.Run = was.Run
+		changed := differences(&is, was, nil, isAndWas)
+		if len(changed) == 0 {
+			return nil
+		}
+		text, err := is.YAML()
+		if err != nil {
+			return err
+		}
+		config := filepath.Join(s.dir, ConfigFile)
+		defer s.halt.disk("writing " + config)()
+		s.options.Log.Info("the run keeps the changed recipe", "file", config, "changed", strings.Join(changed, "; "))
+		return wholefile.Write(config, text)
+	})
 }
 
 // RecipeDifferences returns the keys in which the recipes of two checkpoints differ, or why they

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
@@ -70,6 +71,47 @@ func TestChangedConfig(t *testing.T) {
 	}
 	if !strings.Contains(log.String(), "the recipe differs from that of the checkpoint") || !strings.Contains(log.String(), "optim.weight_decay: 0.3 (was 0.1)") {
 		t.Errorf("the log is\n%s", log.String())
+	}
+}
+
+// TestSetsAreKept: a run that was resumed with another recipe continues with that one after it was
+// stopped, but where it runs is up to each process.
+func TestSetsAreKept(t *testing.T) {
+	whole := recipe(t, "optim.schedule=constant")
+	if _, err := Pretrain(t.Context(), whole, quiet()); err != nil {
+		t.Fatal(err)
+	}
+	parts := *whole
+	parts.Train.Steps, parts.Run.Out = 2, filepath.Join(t.TempDir(), "run")
+	if _, err := Pretrain(t.Context(), &parts, quiet()); err != nil {
+		t.Fatal(err)
+	}
+	load := func() *recipes.Recipe {
+		t.Helper()
+		r, err := LoadConfig(parts.Run.Out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	if _, err := Resume(t.Context(), parts.Run.Out, quiet(), "train.steps=4", "data.seed=5"); err == nil {
+		t.Error("other batches are not refused")
+	}
+	if r := load(); r.Train.Steps != 2 || r.Data.Seed != parts.Data.Seed {
+		t.Errorf("refused changes are kept: %d steps, seed %d", r.Train.Steps, r.Data.Seed)
+	}
+	stopAt(t, 4, func(ctx context.Context, o Options) (*Result, error) {
+		return Resume(ctx, parts.Run.Out, o, "train.steps=6", "run.threads=2")
+	})
+	if r := load(); r.Train.Steps != 6 || r.Run.Threads != parts.Run.Threads {
+		t.Errorf("kept are %d steps and %d threads", r.Train.Steps, r.Run.Threads)
+	}
+	if _, err := Resume(t.Context(), parts.Run.Out, quiet()); err != nil {
+		t.Fatal(err)
+	}
+	d, err := checkpoint.Diff(newest(t, parts.Run.Out), newest(t, whole.Run.Out), RecipeDifferences)
+	if err != nil || !d.Same || d.Equal == 0 || len(d.State) > 0 {
+		t.Errorf("%+v, %v", d, err)
 	}
 }
 

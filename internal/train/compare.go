@@ -147,7 +147,7 @@ func Finish(ctx context.Context, r *recipes.Recipe, o Options) (*Result, error) 
 	for _, d := range different {
 		// The place of computation may change between stopping and continuing.
 		if !strings.HasPrefix(d.Key, "run.") {
-			return nil, fmt.Errorf("%s: holds a run of another recipe (%v); choose another folder with --out, or delete it", dir, d)
+			return nil, fmt.Errorf("%s: holds a run of another recipe (%v); make this recipe equal to it, choose another folder with --out, or delete it", dir, d)
 		}
 		sets = append(sets, d.Key+"="+d.B)
 	}

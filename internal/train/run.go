@@ -136,7 +136,8 @@ func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (res *Result, e
 
 // Resume continues from the newest good checkpoint of a run directory, or from the start if none
 // has been saved yet. With several processes the first one returns the result, and the others nil.
-// Their number may differ from before.
+// Their number may differ from before. sets change keys of the run's recipe, for good except those
+// of run.
 func Resume(ctx context.Context, dir string, o Options, sets ...string) (res *Result, err error) {
 	r, err := LoadConfig(dir, sets...)
 	if err != nil {
@@ -161,6 +162,9 @@ func Resume(ctx context.Context, dir string, o Options, sets ...string) (res *Re
 		return nil, err
 	}
 	if err := s.restore(); err != nil {
+		return nil, err
+	}
+	if err := s.keepSets(); err != nil {
 		return nil, err
 	}
 	return s.run(ctx)

@@ -235,8 +235,8 @@ func TestRecoverSyncsFirst(t *testing.T) {
 	}
 	fs := newFaultyFS(0, nil, false)
 	r.fs = fs
-	if _, err := r.recover(); err != nil {
-		t.Fatal(err)
+	if _, left, err := r.recover(); left != nil || err != nil {
+		t.Fatal(left, err)
 	}
 	if want := []string{"syncdir " + checkpointsDir, "removeall " + replaced, "syncdir " + checkpointsDir}; !slices.Equal(fs.ops, want) {
 		t.Errorf("operations %q, want %q", fs.ops, want)

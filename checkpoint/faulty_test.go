@@ -16,6 +16,8 @@ type faultyFS struct {
 	killed bool   // all later operations fail too, as if the process had died
 	hook   func() // called before the operation at, if set
 
+	undeletable string // the name of a folder that can't be removed, if set
+
 	ops []string
 	// What a power failure would destroy: files written to and names created since they were last
 	// synced.
@@ -34,7 +36,7 @@ func (f *faultyFS) op(name, path string) error {
 	if len(f.ops) == f.at && f.hook != nil {
 		f.hook()
 	}
-	if len(f.ops) == f.at || f.killed && f.hit() {
+	if len(f.ops) == f.at || f.killed && f.hit() || name == "removeall" && filepath.Base(path) == f.undeletable {
 		return &os.PathError{Op: name, Path: path, Err: f.err}
 	}
 	return nil

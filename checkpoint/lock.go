@@ -46,6 +46,7 @@ type Run struct {
 
 	mu       sync.Mutex
 	verified map[string]string // the stamps of folders known to be good
+	left     error             // why the last save could not clean up after an earlier one
 }
 
 // Lock locks the existing run directory runDir for this process and removes what a killed writer
@@ -71,7 +72,11 @@ func Lock(runDir string) (*Run, error) {
 		l.Unlock()
 		return nil, err
 	}
-	if r.Recovered, err = r.recover(); err != nil {
+	var left error
+	if r.Recovered, left, err = r.recover(); err == nil {
+		err = left
+	}
+	if err != nil {
 		r.Unlock()
 		return nil, err
 	}

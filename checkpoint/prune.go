@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,13 +11,13 @@ import (
 
 // Prune removes all checkpoints except the keepLast newest ones and, if keepEvery is not 0, those
 // whose step is a multiple of keepEvery. It never removes the newest checkpoint that verifies,
-// whatever the numbers. It returns the removed ones, ascending by step, even if an error stopped it
-// halfway.
+// whatever the numbers. It returns the removed ones, ascending by step. The error says why others
+// could not be removed, now or by an earlier call; the next Save tries again.
 func (r *Run) Prune(keepLast, keepEvery int) ([]Info, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	removed, err := r.prune(keepLast, keepEvery)
-	if err != nil {
+	if err = errors.Join(r.left, err); err != nil {
 		return removed, fmt.Errorf("prune checkpoints: %w", err)
 	}
 	return removed, nil
@@ -48,6 +49,7 @@ func (r *Run) prune(keepLast, keepEvery int) ([]Info, error) {
 	}
 	root := filepath.Join(r.dir, checkpointsDir)
 	var removed []Info
+	var errs []error
 	for _, info := range old {
 		if info.Dir == good {
 			continue
@@ -56,15 +58,14 @@ func (r *Run) prune(keepLast, keepEvery int) ([]Info, error) {
 		// checkpoint.
 		temp := filepath.Join(root, removingPrefix+filepath.Base(info.Dir))
 		if err := r.fs.Rename(info.Dir, temp); err != nil {
-			return removed, err
+			errs = append(errs, err)
+			continue
 		}
 		delete(r.verified, info.Dir)
 		removed = append(removed, info)
-		if err := r.fs.RemoveAll(temp); err != nil {
-			return removed, err
-		}
+		errs = append(errs, r.fs.RemoveAll(temp))
 	}
-	return removed, r.fs.SyncDir(root)
+	return removed, errors.Join(append(errs, r.fs.SyncDir(root))...)
 }
 
 // newestGood returns the folder of the newest checkpoint that verifies. Folders that this process

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 )
 
@@ -153,4 +154,49 @@ func TestPruneKilledAtEveryOperation(t *testing.T) {
 			t.Errorf("operation %d: no error", at)
 		}
 	}
+}
+
+// TestLeftoverInUse: what a prune could not remove, because another program has it open, doesn't
+// keep the next save from being made. The next prune says so again.
+func TestLeftoverInUse(t *testing.T) {
+	dir := t.TempDir()
+	r := lock(t, dir)
+	save(t, r, 1, 1)
+	inUse := func() {
+		fs := newFaultyFS(0, syscall.ENOTEMPTY, false)
+		fs.undeletable = removingPrefix + stepName(1)
+		r.fs = fs
+	}
+	inUse()
+	save(t, r, 2, 2)
+	_, err := r.Prune(1, 0)
+	wantError(t, err, "prune checkpoints: ", removingPrefix+stepName(1))
+	save(t, r, 3, 3)
+	_, err = r.Prune(1, 0)
+	wantError(t, err, "prune checkpoints: ", removingPrefix+stepName(1))
+	if c := newest(t, dir); c.Step != 3 || len(leftovers(t, dir)) != 1 {
+		t.Errorf("newest is step %d, left over %q", c.Step, leftovers(t, dir))
+	}
+	r.fs = noSyncFS{}
+	save(t, r, 4, 4)
+	if _, err := r.Prune(1, 0); err != nil || len(leftovers(t, dir)) > 0 {
+		t.Errorf("when it is no longer in use: %v, left over %q", err, leftovers(t, dir))
+	}
+}
+
+// TestOwnLeftoverInUse: a save needs the name of its own leftover.
+func TestOwnLeftoverInUse(t *testing.T) {
+	dir := t.TempDir()
+	r := lock(t, dir)
+	save(t, r, 1, 1)
+	saving := savingPrefix + stepName(2)
+	if err := os.Mkdir(filepath.Join(dir, checkpointsDir, saving), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	fs := newFaultyFS(0, syscall.ENOTEMPTY, false)
+	fs.undeletable = saving
+	r.fs = fs
+	model, optimizer := tensors(2)
+	_, err := r.Save(state(2), model, optimizer)
+	wantError(t, err, "save checkpoint of step 2: ", saving, syscall.ENOTEMPTY.Error())
 }

@@ -172,17 +172,17 @@ func discard(fs fileSystem, temp string, cause error) error {
 	return cause
 }
 
-// recover cleans up the checkpoints folder after a writer was killed, and says what it did.
-func (r *Run) recover() ([]string, error) {
+// recover cleans up the checkpoints folder after a writer was killed, and says what it did. left is
+// why something could not be removed; another program may have it open.
+func (r *Run) recover() (done []string, left, err error) {
 	root := filepath.Join(r.dir, checkpointsDir)
 	entries, err := os.ReadDir(root)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var done []string
 	for _, e := range entries {
 		path := filepath.Join(root, e.Name())
 		for _, prefix := range []string{savingPrefix, removingPrefix, replacedPrefix} {
@@ -195,26 +195,27 @@ func (r *Run) recover() ([]string, error) {
 				if _, err := os.Lstat(final); errors.Is(err, os.ErrNotExist) {
 					// Killed between the two renames: the new checkpoint was not in place yet.
 					if err := r.fs.Rename(path, final); err != nil {
-						return done, err
+						return done, left, err
 					}
 					done = append(done, fmt.Sprintf("%s: put back after a save that was to replace it was interrupted", final))
 					continue
 				}
 				// The new one is in place, but perhaps not yet on disk.
 				if err := r.fs.SyncDir(root); err != nil {
-					return done, err
+					return done, left, err
 				}
 			}
 			if err := r.fs.RemoveAll(path); err != nil {
-				return done, err
+				left = errors.Join(left, err)
+				continue
 			}
 			done = append(done, fmt.Sprintf("%s: removed, left over from an interrupted save or removal", path))
 		}
 	}
 	if len(done) > 0 {
 		if err := r.fs.SyncDir(root); err != nil {
-			return done, err
+			return done, left, err
 		}
 	}
-	return done, nil
+	return done, left, nil
 }

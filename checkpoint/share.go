@@ -49,11 +49,13 @@ func (r *Run) begin(step int64) (temp string, err error) {
 		return "", err
 	}
 	// A save that failed may not have been able to clean up after itself.
-	if _, err := r.recover(); err != nil {
+	if _, r.left, err = r.recover(); err != nil {
 		return "", err
 	}
 	temp = savingDir(r.dir, step)
-	if err := r.fs.Mkdir(temp); err != nil {
+	if err := r.fs.Mkdir(temp); errors.Is(err, os.ErrExist) && r.left != nil {
+		return "", r.left
+	} else if err != nil {
 		return "", discard(r.fs, temp, err)
 	}
 	return temp, nil

@@ -82,6 +82,9 @@ func (s *session) recordSaved(v saved) error {
 	if v.err != nil {
 		return v.err
 	}
+	if v.left != nil {
+		s.options.Log.Warn("older checkpoints could not be removed; the next save tries again", "reason", v.left)
+	}
 	s.saved = v.dir
 	r := runlog.EventRecord(int(v.step), time.Now(), runlog.EventCheckpoint, v.dir)
 	stall := float64(v.stall) / float64(time.Millisecond)

@@ -35,6 +35,7 @@ type saved struct {
 	dir   string
 	stall time.Duration // how long training waited for it
 	err   error
+	left  error // why older checkpoints could not be removed
 }
 
 // start writes the snapshot as the checkpoint of state in the background. Training has waited for
@@ -43,17 +44,17 @@ func (w *saver) start(state checkpoint.State, stall time.Duration) {
 	end := make(chan saved, 1)
 	w.underway, w.step = end, state.Step
 	go func() {
-		dir, err := w.write(state)
-		end <- saved{state.Step, dir, stall, err}
+		dir, left, err := w.write(state)
+		end <- saved{state.Step, dir, stall, err, left}
 	}()
 }
 
-func (w *saver) write(state checkpoint.State) (dir string, err error) {
+func (w *saver) write(state checkpoint.State) (dir string, left, err error) {
 	if w.place.Rank > 0 {
-		return "", w.bring(state.Step)
+		return "", nil, w.bring(state.Step)
 	}
 	if err := w.synced(); err != nil {
-		return "", err
+		return "", nil, err
 	}
 	var info checkpoint.Info
 	if w.place.Single() {
@@ -64,10 +65,10 @@ func (w *saver) write(state checkpoint.State) (dir string, err error) {
 		info, err = w.collect(state)
 	}
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	_, err = w.lock.Prune(w.keep.KeepLast, w.keep.KeepEvery)
-	return info.Dir, err
+	_, left = w.lock.Prune(w.keep.KeepLast, w.keep.KeepEvery)
+	return info.Dir, left, nil
 }
 
 func (w *saver) synced() error {

@@ -1,13 +1,17 @@
 package train
 
 import (
+	"bytes"
+	"log/slog"
 	"math"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/internal/runlog"
 )
 
 // TestSpoilt: weights and moments that aren't finite are not saved and don't cost a good
@@ -62,5 +66,63 @@ func TestSpoilt(t *testing.T) {
 		if left, err := filepath.Glob(filepath.Join(r.Run.Out, "checkpoints", "*")); err != nil || len(left) != 1 {
 			t.Errorf("%q are there, %v", left, err)
 		}
+	}
+}
+
+// TestOldCheckpointInUse: a run continues if an older checkpoint can't be removed, and says so.
+func TestOldCheckpointInUse(t *testing.T) {
+	r := recipe(t, "train.steps=4", "checkpoint.every=1", "checkpoint.keep_last=1")
+	var log bytes.Buffer
+	o := quiet()
+	o.Log = slog.New(slog.NewTextHandler(&log, nil))
+	lock, err := claim(r.Run.Out, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Unlock()
+	s := newSession(r, o, r.Run.Out)
+	s.lock = lock
+	defer s.close()
+	if err := s.open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s.metrics, err = createMetrics(s.dir); err != nil {
+		t.Fatal(err)
+	}
+	if s.events, err = runlog.CreateEvents(s.dir, 1); err != nil {
+		t.Fatal(err)
+	}
+	s.console = o.Console(runlog.ConsoleOptions{Total: 4})
+	// A folder is in the way where the first checkpoint is moved to before it is removed.
+	first := filepath.Join(s.dir, "checkpoints", "step-00000001")
+	inUse := true
+	lock.Watch(func(what string) func() {
+		if inUse && what == "renaming "+first {
+			if err := os.MkdirAll(filepath.Join(s.dir, "checkpoints", ".removing-step-00000001", "x"), 0o777); err != nil {
+				t.Error(err)
+			}
+		}
+		return func() {}
+	})
+	for s.step = 1; s.step <= 2; s.step++ {
+		if err := s.save(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.finishSave(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !strings.Contains(log.String(), "level=WARN msg=\"older checkpoints could not be removed; the next save tries again\"") || !strings.Contains(log.String(), ".removing-step-00000001") {
+		t.Errorf("the log is\n%s", log.String())
+	}
+	inUse = false
+	if err := s.save(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.finishSave(); err != nil {
+		t.Fatal(err)
+	}
+	if list, err := checkpoint.List(s.dir); err != nil || len(list) != 1 || list[0].Step != 3 {
+		t.Errorf("%+v, %v", list, err)
 	}
 }

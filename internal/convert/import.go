@@ -159,7 +159,7 @@ func weightFiles(dir string) ([]string, error) {
 }
 
 // Read fills the Data of the model's parameters. Each must be among the tensors with the same
-// shape, and no tensor may be left over.
+// shape, and finite, and no tensor may be left over.
 func (x *Imported) Read(parameters []checkpoint.Tensor) error {
 	left := map[string]bool{}
 	for _, e := range x.tensors.Entries() {
@@ -194,6 +194,9 @@ func (x *Imported) Read(parameters []checkpoint.Tensor) error {
 		if left[e.Name] {
 			return fmt.Errorf("%s: tensor %s belongs to nothing that %s describes", x.dir, e.Name, configFile)
 		}
+	}
+	if err := checkpoint.Finite(parameters); err != nil {
+		return fmt.Errorf("%s: %w, and could not be trained further", x.dir, err)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package convert
 import (
 	"encoding/json"
 	"maps"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -167,6 +168,10 @@ func TestTensorsRefused(t *testing.T) {
 		"a buffer": {func(v map[string][]float32, s map[string][]int) {
 			v["l.rotary_emb.inv_freq"], s["l.rotary_emb.inv_freq"] = []float32{1}, []int{1}
 		}, ""},
+		"no number": {func(v map[string][]float32, _ map[string][]int) { v["backbone.norm_f.weight"][3] = float32(math.NaN()) }, "model.norm_f.weight holds NaN"},
+		"infinite": {func(v map[string][]float32, _ map[string][]int) {
+			v["backbone.norm_f.weight"][3] = float32(math.Inf(-1))
+		}, "model.norm_f.weight holds -Inf"},
 		"the same head": {func(v map[string][]float32, s map[string][]int) {
 			v[head], s[head] = v["backbone.embeddings.weight"], s["backbone.embeddings.weight"]
 		}, ""},

@@ -146,6 +146,15 @@ func (d *Dataset) Read(samples int64) []SourceRead {
 	return list
 }
 
+// Source returns the name of the source of a sample; it is empty without a mixture.
+func (d *Dataset) Source(sample int64) string {
+	if len(d.parts) < 2 {
+		return d.names[0]
+	}
+	part, _ := d.mix.locate(sample)
+	return d.names[part]
+}
+
 // Batch fills dst, (B, T+1) row-major, with the rows of global batch step: samples step*B to
 // step*B+B-1. The inputs of a row are its first T tokens, the targets its last T.
 func (d *Dataset) Batch(step int64, batch int, dst []int32) error {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/bits"
 	"sort"
+	"strconv"
 	"strings"
 )
 
@@ -65,6 +66,13 @@ func (c Config) inSource(i int, err error) error {
 	return fmt.Errorf("data.mixture[%d] (%s): %w", i, c.Mixture[i].Name, err)
 }
 
+// isLength reports whether the name is that of a row length in metrics.jsonl, as in 2x.
+func isLength(name string) bool {
+	digits, ok := strings.CutSuffix(name, "x")
+	_, err := strconv.Atoi(digits)
+	return ok && err == nil
+}
+
 func (c Config) validateMixture() error {
 	if c.Shards != "" || c.Text.Path != "" {
 		return fmt.Errorf("data.mixture: replaces data.shards and data.text; move them into a source of it")
@@ -74,6 +82,8 @@ func (c Config) validateMixture() error {
 		switch {
 		case s.Name == "":
 			return fmt.Errorf("data.mixture[%d].name: is empty: name the source", i)
+		case isLength(s.Name):
+			return fmt.Errorf("data.mixture[%d].name: %q is what results at that row length are called (val_loss@%s): choose another", i, s.Name, s.Name)
 		case names[s.Name]:
 			return fmt.Errorf("data.mixture[%d].name: %q is there twice", i, s.Name)
 		case s.Shards == "":

@@ -208,6 +208,7 @@ func TestMixtureRefuses(t *testing.T) {
 	}{
 		{func(c *Config) { c.Shards = "x" }, "data.mixture: replaces data.shards and data.text; move them into a source of it"},
 		{func(c *Config) { c.Mixture[1].Name = "a" }, `data.mixture[1].name: "a" is there twice`},
+		{func(c *Config) { c.Mixture[1].Name = "2x" }, `data.mixture[1].name: "2x" is what results at that row length are called (val_loss@2x): choose another`},
 		{func(c *Config) { c.Mixture[1].Name = "" }, "data.mixture[1].name: is empty: name the source"},
 		{func(c *Config) { c.Mixture[1].Shards = "" }, "data.mixture[1].shards: is empty: name the folder of token shards"},
 		{func(c *Config) { c.Mixture[1].Shards = "x" }, "data.mixture[1].shards: x is there twice: add up the weights"},

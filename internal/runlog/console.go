@@ -64,10 +64,13 @@ func describe(r Record, total int) string {
 	case KindVal:
 		line := fmt.Sprintf("%s  val_loss %.4f  val_bpb %.4f", head, r.Val.Loss, r.Val.BitsPerByte)
 		for _, at := range r.Val.Longer {
-			line += fmt.Sprintf("  @%dx %.4f", at.Times, at.Loss)
+			line += fmt.Sprintf("  @%s %.4f", lengthName(at.Times), at.Loss)
+		}
+		for _, of := range r.Val.BySource {
+			line += fmt.Sprintf("  @%s %.4f", of.Name, of.Loss)
 		}
 		for _, source := range r.Val.Sources {
-			line += fmt.Sprintf("  %s %.3g", sourceKey(epochsKey, source.Name), source.Epochs)
+			line += fmt.Sprintf("  %s %.3g", keyOf(epochsKey, source.Name), source.Epochs)
 		}
 		return line
 	case KindEvent:

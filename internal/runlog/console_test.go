@@ -28,7 +28,8 @@ func TestLines(t *testing.T) {
 		c.Step(trainAt(step, 12345))
 		if step == 120 {
 			c.Step(ValRecord(120, noon, Val{Loss: 2.25, BitsPerByte: 3.24604, Longer: []ValAt{{Times: 4, Loss: 2.5}},
-				Sources: []Source{{Name: "books", Epochs: 0.125}, {Name: "code", Epochs: 1.5}}}))
+				BySource: []ValOf{{Name: "books", Loss: 2.75}, {Name: "code", Loss: 1.5}},
+				Sources:  []Source{{Name: "books", Epochs: 0.125}, {Name: "code", Epochs: 1.5}}}))
 		}
 	}
 	c.Step(EventRecord(600, noon, EventStopped, ""))
@@ -38,7 +39,7 @@ step  58/600  resumed  checkpoints/step-58
 step  59/600  loss 2.3145  bpb 3.3391  lr 3.9e-04  norm 0.91  12,345 tok/s  eta 1m10s
 step  60/600  loss 2.3145  bpb 3.3391  lr 3.9e-04  norm 0.91  12,345 tok/s  eta 1m10s
 step 120/600  loss 2.3145  bpb 3.3391  lr 3.9e-04  norm 0.91  12,345 tok/s  eta 1m02s
-step 120/600  val_loss 2.2500  val_bpb 3.2460  @4x 2.5000  epochs@books 0.125  epochs@code 1.5
+step 120/600  val_loss 2.2500  val_bpb 3.2460  @4x 2.5000  @books 2.7500  @code 1.5000  epochs@books 0.125  epochs@code 1.5
 step 180/600  loss 2.3145  bpb 3.3391  lr 3.9e-04  norm 0.91  12,345 tok/s  eta 54s
 step 240/600  loss 2.3145  bpb 3.3391  lr 3.9e-04  norm 0.91  12,345 tok/s  eta 47s
 step 300/600  loss 2.3145  bpb 3.3391  lr 3.9e-04  norm 0.91  12,345 tok/s  eta 39s

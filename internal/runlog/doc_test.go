@@ -26,7 +26,7 @@ func TestDocumented(t *testing.T) {
 	want := map[string]bool{}
 	for kind, r := range map[string]Record{
 		"training":   {Kind: KindTrain},
-		"validation": {Kind: KindVal, Val: Val{Longer: []ValAt{{Times: 2}}, Sources: []Source{{}}}},
+		"validation": {Kind: KindVal, Val: Val{Longer: []ValAt{{Times: 2}}, BySource: []ValOf{{Name: "NAME"}}, Sources: []Source{{}}}},
 		"event":      {Kind: KindEvent, Event: Event{StallMS: &stall}},
 	} {
 		for _, f := range r.fields() {

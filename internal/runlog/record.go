@@ -70,6 +70,9 @@ type Val struct {
 	// Longer are the results on rows longer than those of training, by increasing Times; nil if
 	// there are none. Their keys are val_loss@2x and so on.
 	Longer []ValAt
+	// BySource are the results on the rows of each source of a mixture, by increasing Name; nil
+	// without a mixture. Their keys are val_loss@ and the Name, and so on.
+	BySource []ValOf
 	// Sources say how much of the text training has read so far, by increasing Name; nil if the
 	// text is generated. Their keys are epochs and tokens, followed by @ and the Name if there is
 	// one.
@@ -86,6 +89,13 @@ type Source struct {
 // ValAt is a validation on rows Times as long as those of training.
 type ValAt struct {
 	Times       int     `json:"times"`
+	Loss        float64 `json:"loss"` // mean cross-entropy, nats per token
+	BitsPerByte float64 `json:"bits_per_byte"`
+}
+
+// ValOf is a validation on the rows of one source of a mixture.
+type ValOf struct {
+	Name        string  `json:"name"`
 	Loss        float64 `json:"loss"` // mean cross-entropy, nats per token
 	BitsPerByte float64 `json:"bits_per_byte"`
 }
@@ -143,8 +153,8 @@ var (
 		},
 		KindVal: {
 			stepField,
-			{key: "val_loss", at: func(r *Record) any { return &r.Val.Loss }},
-			{key: "val_bits_per_byte", at: func(r *Record) any { return &r.Val.BitsPerByte }},
+			{key: lossKey, at: func(r *Record) any { return &r.Val.Loss }},
+			{key: bitsPerByteKey, at: func(r *Record) any { return &r.Val.BitsPerByte }},
 			timeField,
 		},
 		KindEvent: {
@@ -157,7 +167,7 @@ var (
 )
 
 // fields returns the fields of the record's kind, and two for each longer row length and each
-// source.
+// source's validation and text.
 func (r *Record) fields() []field {
 	fields := fieldsOf[r.Kind]
 	last := len(fields) - 1 // the time
@@ -268,6 +278,11 @@ func (r *Record) check() error {
 			return fmt.Errorf("validation on rows %d times as long as the training's, want 2 or more, rising", at.Times)
 		}
 	}
+	for i, of := range r.Val.BySource {
+		if of.Name == "" || i > 0 && of.Name <= r.Val.BySource[i-1].Name {
+			return fmt.Errorf("validation of source %q, want rising names", of.Name)
+		}
+	}
 	for i, source := range r.Val.Sources {
 		if i > 0 && source.Name <= r.Val.Sources[i-1].Name {
 			return fmt.Errorf("source %q follows %q, want rising names", source.Name, r.Val.Sources[i-1].Name)
@@ -287,8 +302,9 @@ func (r *Record) UnmarshalJSON(b []byte) error {
 	switch {
 	case values["loss"] != nil:
 		got.Kind = KindTrain
-	case values["val_loss"] != nil:
-		got.Kind, got.Val.Longer, got.Val.Sources = KindVal, longerIn(values), sourcesIn(values)
+	case values[lossKey] != nil:
+		got.Kind, got.Val.Sources = KindVal, sourcesIn(values)
+		got.Val.Longer, got.Val.BySource = validationsIn(values)
 	case values["event"] != nil:
 		got.Kind = KindEvent
 		if values[stallKey] != nil {

@@ -4,13 +4,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
-// The keys of a validation on longer rows, with the multiple of the training length.
+// The keys of a validation. On longer rows, and on those of a source, the name of the length or of
+// the source is appended.
 const (
-	lossAtKey        = "val_loss@%dx"
-	bitsPerByteAtKey = "val_bits_per_byte@%dx"
+	lossKey        = "val_loss"
+	bitsPerByteKey = "val_bits_per_byte"
 )
 
 // The keys of a validation that say what training has read; for a named source the name is
@@ -20,7 +22,7 @@ const (
 	tokensKey = "tokens"
 )
 
-func sourceKey(key, name string) string {
+func keyOf(key, name string) string {
 	if name == "" {
 		return key
 	}
@@ -41,31 +43,56 @@ func sourcesIn(values map[string]json.RawMessage) []Source {
 	return list
 }
 
-// fields returns two fields for each longer row length and each source.
+// fields returns two fields for each longer row length, each source's validation, and its text.
 func (v *Val) fields() []field {
 	var list []field
 	for i, at := range v.Longer {
 		list = append(list,
-			field{key: fmt.Sprintf(lossAtKey, at.Times), at: func(r *Record) any { return &r.Val.Longer[i].Loss }},
-			field{key: fmt.Sprintf(bitsPerByteAtKey, at.Times), at: func(r *Record) any { return &r.Val.Longer[i].BitsPerByte }})
+			field{key: keyOf(lossKey, lengthName(at.Times)), at: func(r *Record) any { return &r.Val.Longer[i].Loss }},
+			field{key: keyOf(bitsPerByteKey, lengthName(at.Times)), at: func(r *Record) any { return &r.Val.Longer[i].BitsPerByte }})
+	}
+	for i, of := range v.BySource {
+		list = append(list,
+			field{key: keyOf(lossKey, of.Name), at: func(r *Record) any { return &r.Val.BySource[i].Loss }},
+			field{key: keyOf(bitsPerByteKey, of.Name), at: func(r *Record) any { return &r.Val.BySource[i].BitsPerByte }})
 	}
 	for i, source := range v.Sources {
 		list = append(list,
-			field{key: sourceKey(epochsKey, source.Name), at: func(r *Record) any { return &r.Val.Sources[i].Epochs }},
-			field{key: sourceKey(tokensKey, source.Name), at: func(r *Record) any { return &r.Val.Sources[i].Tokens }})
+			field{key: keyOf(epochsKey, source.Name), at: func(r *Record) any { return &r.Val.Sources[i].Epochs }},
+			field{key: keyOf(tokensKey, source.Name), at: func(r *Record) any { return &r.Val.Sources[i].Tokens }})
 	}
 	return list
 }
 
-// longerIn returns the lengths that a validation's keys name, without their numbers.
-func longerIn(values map[string]json.RawMessage) []ValAt {
-	var list []ValAt
+// validationsIn returns the lengths and the sources that a validation's keys name, without their
+// numbers.
+func validationsIn(values map[string]json.RawMessage) (longer []ValAt, bySource []ValOf) {
 	for key := range values {
-		var times int
-		if n, err := fmt.Sscanf(key, lossAtKey, &times); err == nil && n == 1 && key == fmt.Sprintf(lossAtKey, times) {
-			list = append(list, ValAt{Times: times})
+		of, ok := strings.CutPrefix(key, lossKey+"@")
+		if !ok {
+			continue
+		}
+		if times, ok := lengthOf(of); ok {
+			longer = append(longer, ValAt{Times: times})
+		} else {
+			bySource = append(bySource, ValOf{Name: of})
 		}
 	}
-	slices.SortFunc(list, func(a, b ValAt) int { return a.Times - b.Times })
-	return list
+	slices.SortFunc(longer, func(a, b ValAt) int { return a.Times - b.Times })
+	slices.SortFunc(bySource, func(a, b ValOf) int { return strings.Compare(a.Name, b.Name) })
+	return longer, bySource
+}
+
+// lengthName is how a multiple of the training length is called in keys.
+func lengthName(times int) string { return fmt.Sprintf("%dx", times) }
+
+// lengthOf returns the multiple of the training length that is called name in keys, as in 2x; ok is
+// false for the name of a source, which is never of that form (data.Config).
+func lengthOf(name string) (times int, ok bool) {
+	digits, ok := strings.CutSuffix(name, "x")
+	if !ok {
+		return 0, false
+	}
+	times, err := strconv.Atoi(digits)
+	return times, err == nil
 }

@@ -2,6 +2,7 @@ package train
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/graph"
@@ -13,9 +14,10 @@ type validation struct {
 	set             *data.Dataset
 	eval            *Evaluator
 	rows            int
-	lengths         []int   // multiples of unit, increasing from 1
-	unit            int     // the row length T in training
-	buf             []int32 // (eval.Rows, eval.SeqLen+1)
+	lengths         []int    // multiples of unit, increasing from 1
+	unit            int      // the row length T in training
+	sources         []string // of a mixture, those that some of the rows are from, sorted
+	buf             []int32  // (eval.Rows, eval.SeqLen+1)
 	tokens, targets []int32
 }
 
@@ -39,15 +41,26 @@ func newValidation(e *Engine, set *data.Dataset, rows int, lengths []int) (*vali
 		return nil, err
 	}
 	n := eval.Rows * eval.SeqLen
-	return &validation{engine: e, set: set, eval: eval, rows: rows, lengths: lengths, unit: e.SeqLen,
-		buf: make([]int32, n+eval.Rows), tokens: make([]int32, n), targets: make([]int32, n)}, nil
+	v := &validation{engine: e, set: set, eval: eval, rows: rows, lengths: lengths, unit: e.SeqLen,
+		buf: make([]int32, n+eval.Rows), tokens: make([]int32, n), targets: make([]int32, n)}
+	for row := range rows {
+		if name := set.Source(v.block(row)); name != "" && !slices.Contains(v.sources, name) {
+			v.sources = append(v.sources, name)
+		}
+	}
+	slices.Sort(v.sources)
+	return v, nil
 }
 
+// block returns the block of the split that a row is.
+func (v *validation) block(row int) int64 { return int64(row) * v.set.Blocks() / int64(v.rows) }
+
 // run measures the loss on rows spread evenly over the split, always the same ones: one score for
-// each length, on the first tokens of each row. No token sees a later one, so one pass over the
-// longest rows gives all of them. Each pass is executed by watch.
+// each length, on the first tokens of each row, and then one for each source, at the first length.
+// No token sees a later one, so one pass over the longest rows gives all of them. Each pass is
+// executed by watch.
 func (v *validation) run(watch func(pass func() error) error) ([]score, error) {
-	sums := make([]sum, len(v.lengths))
+	sums := make([]sum, len(v.lengths)+len(v.sources))
 	// The passes are distributed over the processes in turn.
 	for first := 0; first < v.rows; first += v.eval.Rows * v.engine.Processes() {
 		row := first + v.eval.Rows*v.engine.rank()
@@ -74,8 +87,7 @@ func (v *validation) run(watch func(pass func() error) error) ([]score, error) {
 func (v *validation) pass(row, n int, sums []sum) error {
 	long := v.eval.SeqLen
 	for i := range n {
-		block := int64(row+i) * v.set.Blocks() / int64(v.rows)
-		if err := v.set.Rows(block, 1, v.buf[i*(long+1):(i+1)*(long+1)]); err != nil {
+		if err := v.set.Rows(v.block(row+i), 1, v.buf[i*(long+1):(i+1)*(long+1)]); err != nil {
 			return &rowsLost{err}
 		}
 	}
@@ -88,9 +100,15 @@ func (v *validation) pass(row, n int, sums []sum) error {
 		return err
 	}
 	for i := range n {
-		for k, times := range v.lengths {
+		add := func(s *sum, times int) {
 			from, to := i*long, i*long+times*v.unit
-			sums[k].add(nll[from:to], v.targets[from:to], data.TextBytes(v.set.Tokenizer(), v.targets[from:to]))
+			s.add(nll[from:to], v.targets[from:to], data.TextBytes(v.set.Tokenizer(), v.targets[from:to]))
+		}
+		for k, times := range v.lengths {
+			add(&sums[k], times)
+		}
+		if k := slices.Index(v.sources, v.set.Source(v.block(row+i))); k >= 0 {
+			add(&sums[len(v.lengths)+k], v.lengths[0])
 		}
 	}
 	return nil

@@ -77,7 +77,7 @@ func (s *session) past() error {
 func (s *session) report(ctx context.Context, last []score, took time.Duration) (*Result, error) {
 	result := &Result{
 		Run: s.dir, Steps: s.step, Tokens: s.tokensAt(s.step), Parameters: s.parameters(),
-		TrainLoss: s.loss, ValLoss: last[0].Loss, ValBitsPerByte: last[0].BitsPerByte, ValLonger: s.longer(last),
+		TrainLoss: s.loss, ValLoss: last[0].Loss, ValBitsPerByte: last[0].BitsPerByte, ValLonger: s.longer(last), ValBySource: s.bySource(last),
 		Device: s.dev.Name(), Seconds: took.Seconds(), Sources: s.train.Read(s.position()),
 	}
 	var err error
@@ -102,7 +102,7 @@ func (s *session) report(ctx context.Context, last []score, took time.Duration) 
 
 // checkFinite rejects a model whose loss isn't finite: it has no result to report.
 func (s *session) checkFinite(scores []score) error {
-	for i, v := range scores {
+	for i, v := range scores[:len(s.recipe.Eval.Lengths)] {
 		if math.IsNaN(v.Loss) || math.IsInf(v.Loss, 0) {
 			return fmt.Errorf("step %d: training has diverged, the validation loss on rows of %d tokens is %v; start a new run with a lower optim.lr", s.step, s.recipe.Eval.Lengths[i]*s.recipe.Data.SeqLen, v.Loss)
 		}
@@ -294,10 +294,10 @@ func (s *session) validate() ([]score, error) {
 	return scores, err
 }
 
-// recordValidation records the scores of all eval.lengths, and what was read so far.
+// recordValidation records the scores of all eval.lengths and sources, and what was read so far.
 func (s *session) recordValidation(scores []score) error {
 	return s.record(runlog.ValRecord(int(s.step), time.Now(), runlog.Val{
-		Loss: scores[0].Loss, BitsPerByte: scores[0].BitsPerByte, Longer: s.longer(scores), Sources: s.sources()}))
+		Loss: scores[0].Loss, BitsPerByte: scores[0].BitsPerByte, Longer: s.longer(scores), BySource: s.bySource(scores), Sources: s.sources()}))
 }
 
 // sources returns what training has read so far.
@@ -313,8 +313,19 @@ func (s *session) sources() []runlog.Source {
 // longer returns the scores of rows longer than those of training.
 func (s *session) longer(scores []score) []runlog.ValAt {
 	var list []runlog.ValAt
-	for i, v := range scores[1:] {
-		list = append(list, runlog.ValAt{Times: s.recipe.Eval.Lengths[i+1], Loss: v.Loss, BitsPerByte: v.BitsPerByte})
+	for i, times := range s.recipe.Eval.Lengths[1:] {
+		v := scores[i+1]
+		list = append(list, runlog.ValAt{Times: times, Loss: v.Loss, BitsPerByte: v.BitsPerByte})
+	}
+	return list
+}
+
+// bySource returns the scores of a mixture's sources.
+func (s *session) bySource(scores []score) []runlog.ValOf {
+	var list []runlog.ValOf
+	for i, name := range s.val.sources {
+		v := scores[len(s.recipe.Eval.Lengths)+i]
+		list = append(list, runlog.ValOf{Name: name, Loss: v.Loss, BitsPerByte: v.BitsPerByte})
 	}
 	return list
 }

@@ -59,6 +59,8 @@ type Result struct {
 	ValBitsPerByte float64 `json:"val_bits_per_byte"`
 	// ValLonger is the validation on longer rows, if eval.lengths asks for it.
 	ValLonger []runlog.ValAt `json:"val_longer,omitempty"`
+	// ValBySource is the validation on the rows of each source of a mixture.
+	ValBySource []runlog.ValOf `json:"val_by_source,omitempty"`
 	// UnigramBitsPerByte is what a model must beat to have learned any context; 0 if the shards
 	// don't contain it.
 	UnigramBitsPerByte float64 `json:"unigram_bits_per_byte,omitempty"`

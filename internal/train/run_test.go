@@ -265,7 +265,12 @@ func TestMixtureRun(t *testing.T) {
 		t.Errorf("sources are %+v of %d rows", got.Sources, rows)
 	}
 	all := records(t, r.Run.Out)
-	read := all[slices.IndexFunc(all, func(rec runlog.Record) bool { return rec.Kind == runlog.KindVal && rec.Step == int(r.Train.Steps) })].Val.Sources
+	val := all[slices.IndexFunc(all, func(rec runlog.Record) bool { return rec.Kind == runlog.KindVal && rec.Step == int(r.Train.Steps) })].Val
+	// Of three rows spread over both validation splits, which are equally long, two are bottles'.
+	if of := val.BySource; len(of) != 2 || of[0].Name != "apples" || !(math.Abs((of[0].Loss+2*of[1].Loss)/3-val.Loss) < 1e-9) || of[0].Loss == of[1].Loss || !slices.Equal(of, got.ValBySource) {
+		t.Errorf("the validation by source is %+v in the record and %+v in the result, the whole %v", of, got.ValBySource, val.Loss)
+	}
+	read := val.Sources
 	for i, source := range []data.SourceRead{got.Sources[1], got.Sources[0]} { // apples before bottles
 		if want := (runlog.Source{Name: source.Name, Epochs: source.Epochs, Tokens: source.Rows * int64(r.Data.SeqLen)}); read[i] != want {
 			t.Errorf("the record of source %d is %+v, want %+v", i, read[i], want)

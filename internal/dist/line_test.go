@@ -1,6 +1,7 @@
 package dist
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -186,14 +187,25 @@ func TestMeetRefuses(t *testing.T) {
 	process(1, 3, "run", "there is a process 1 already")
 	process(2, 3, "another", "belongs to another run")
 	process(2, 4, "run", "number of processes")
-	c, err := net.Dial("tcp", top.Master)
-	if err != nil {
-		t.Fatal(err)
+	for greeting, want := range map[string]string{
+		"GET / HTTP/1.1\r\n":    "no this is process 0 of a sambatrain run",
+		"sambatrain run 0 3\n":  "no there is no process 0 among 3",
+		"sambatrain run 3 3\n":  "no there is no process 3 among 3",
+		"sambatrain run -1 3\n": "no there is no process -1 among 3",
+		"sambatrain run x 3\n":  "no there is no process x among 3",
+	} {
+		c, err := net.Dial("tcp", top.Master)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write([]byte(greeting)); err != nil {
+			t.Fatal(err)
+		}
+		if answer, _ := bufio.NewReader(c).ReadString('\n'); strings.TrimSpace(answer) != want {
+			t.Errorf("%q is answered by %q, want %q", greeting, answer, want)
+		}
+		c.Close()
 	}
-	if _, err := c.Write([]byte("GET / HTTP/1.1\r\n")); err != nil {
-		t.Fatal(err)
-	}
-	c.Close()
 	process(2, 3, "run", "")
 	if err := <-done; err != nil {
 		t.Error(err)

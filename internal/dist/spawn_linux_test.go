@@ -61,8 +61,12 @@ func TestSpawn(t *testing.T) {
 			if errors.As(err, &got) != (c.want != nil) || c.want != nil && (got.Rank != c.want.Rank || got.Code != c.want.Code) {
 				t.Errorf("ends with %+v, want %+v", err, c.want)
 			}
-			if n := len(entries(dir)); n != 2 {
-				t.Errorf("%d processes wrote their place, want 2", n)
+			files := 2 // of the processes' places
+			if c.signal {
+				files++ // of what the first process saved
+			}
+			if list := entries(dir); len(list) != files {
+				t.Errorf("the processes wrote %v, want %d files", list, files)
 			}
 		})
 	}
@@ -107,6 +111,9 @@ func spawnedProcess() error {
 		<-signals
 		if !second {
 			time.Sleep(300 * time.Millisecond) // longer than failures are waited for: it saves
+			if err := os.WriteFile(filepath.Join(dir, "saved"), nil, 0o666); err != nil {
+				return err
+			}
 		}
 		os.Exit(testStopped)
 	case strings.HasSuffix(role, "the other hangs") && !second:

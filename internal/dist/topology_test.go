@@ -24,6 +24,8 @@ func TestDetect(t *testing.T) {
 		{name: "nothing", want: Topology{Size: 1, Source: "no launcher"}},
 		{name: "flags", flags: Flags{Rank: 1, WorldSize: 2, LocalRank: -1, Master: "a:1"}, env: torch,
 			want: Topology{Rank: 1, Size: 2, Master: "a:1", Source: "flags"}},
+		{name: "a master of the flags and one of the environment", flags: Flags{Rank: 1, WorldSize: 2, LocalRank: -1, Master: "a:1"}, env: vars{"SAMBATRAIN_MASTER": "b:2"},
+			want: Topology{Rank: 1, Size: 2, Master: "a:1", Source: "flags"}},
 		{name: "half the flags", flags: Flags{Rank: 1, WorldSize: -1, LocalRank: -1}, err: "--rank and --world-size: give both"},
 		{name: "own", env: vars{"SAMBATRAIN_RANK": "1", "SAMBATRAIN_WORLD_SIZE": "2", "SAMBATRAIN_LOCAL_RANK": "1", "SAMBATRAIN_MASTER": "h:9", "RANK": "0", "WORLD_SIZE": "9"},
 			want: Topology{Rank: 1, Size: 2, LocalRank: 1, Master: "h:9", Source: "SAMBATRAIN_*"}},

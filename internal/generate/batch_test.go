@@ -139,6 +139,28 @@ func TestEnds(t *testing.T) {
 	}
 }
 
+// TestEndOfText: the logits of an EOS that was drawn are passed on, and only those.
+func TestEndOfText(t *testing.T) {
+	e := untied(t, 1, 8)
+	q := generate.Request{Prompt: text(9, 5), Tokens: 4, EOS: never, Sampler: sampler(t, generate.SamplerConfig{TopP: 1, Vocab: vocab}), Scores: true}
+	all := continued(t, e, 1, []generate.Request{q})[0]
+	for at, eos := range all {
+		if slices.Index(all, eos) < at {
+			continue // it would end there
+		}
+		ends := 0
+		q.EOS = eos
+		q.EndOfText = func(scores []float32) {
+			if ends++; generate.Best(scores) != eos {
+				t.Errorf("the logits of the end are those of %d, not of %d", generate.Best(scores), eos)
+			}
+		}
+		if got := continued(t, e, 1, []generate.Request{q})[0]; !slices.Equal(got, all[:at]) || ends != 1 {
+			t.Errorf("%d ends of text after %v, want one after %v", ends, got, all[:at])
+		}
+	}
+}
+
 // TestRead: the prompt's logits are passed on, progress is reported, and cancelling ends a prompt.
 func TestRead(t *testing.T) {
 	e := untied(t, 1, 10)
@@ -188,7 +210,7 @@ func TestRead(t *testing.T) {
 func TestReadAndContinued(t *testing.T) {
 	e := untied(t, 1, 8)
 	q := func() generate.Request {
-		return generate.Request{Prompt: text(9, 10), Tokens: 6, EOS: never, Sampler: sampler(t, generate.SamplerConfig{TopP: 1, Vocab: vocab})}
+		return generate.Request{Prompt: text(9, 8), Tokens: 6, EOS: never, Sampler: sampler(t, generate.SamplerConfig{TopP: 1, Vocab: vocab})}
 	}
 	read := q()
 	read.Read = func(int, int, []float32) error { return nil }
@@ -277,6 +299,7 @@ func TestAhead(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer g.Close()
+	other := engine(t, e, generate.Config{Chunk: 4, Positions: 4})
 	var got []int32
 	token := []int32{5}
 	for i := range 3 {
@@ -291,6 +314,9 @@ func TestAhead(t *testing.T) {
 		}
 		if _, err := g.Next(token); err == nil || !strings.Contains(err.Error(), "Settle") {
 			t.Errorf("Next while the next token is drawn: %v", err)
+		}
+		if err := other.Take(0, g, 0); err == nil || !strings.Contains(err.Error(), "Settle") {
+			t.Errorf("Take while the next token is drawn: %v", err)
 		}
 	}
 	last, err := g.Settle()

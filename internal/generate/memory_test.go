@@ -148,7 +148,7 @@ func TestNoMemoryAhead(t *testing.T) {
 func TestNoMemoryToDouble(t *testing.T) {
 	m := model("attn", "mlp")
 	e := parallel(t, m, 1, 8)
-	const room = 3500 // of positions: after 1024 and 2048, more than the 3073 of one step more, less than 4096
+	const room = 3500 // positions: enough for 2100 and the initial 1024, but not for twice 2048
 	plan, err := generate.Plan(e.Model(), 1, 1, room, e.Precision())
 	if err != nil {
 		t.Fatal(err)
@@ -158,14 +158,37 @@ func TestNoMemoryToDouble(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer g.Close()
-	if err := g.Skip(2049); err != nil {
-		t.Errorf("beyond 2048 positions: %v", err)
+	for _, n := range []int{1500, 600} {
+		if err := g.Skip(n); err != nil {
+			t.Errorf("%d positions more: %v", n, err)
+		}
 	}
 	if err := g.Skip(room); !isMemory(err) {
 		t.Errorf("beyond %d positions: %v", room, err)
 	}
-	if got := g.Position(0); got != 2049 {
-		t.Errorf("%d positions are taken, want 2049", got)
+	if got := g.Position(0); got != 2100 {
+		t.Errorf("%d positions are taken, want 2100", got)
+	}
+}
+
+// TestGrownRows: when caches grow, each sequence keeps its own keys and values.
+func TestGrownRows(t *testing.T) {
+	const rows, before, after = 2, 1000, 60
+	e := parallel(t, model("attn", "mlp"), 1, 8)
+	tokens := text(6, rows*(before+after))
+	last := func(room int) []float32 {
+		g := engine(t, e, generate.Config{Rows: rows, Chunk: 250, Room: room})
+		if _, err := g.Next(piece(tokens, rows, 0, before)); err != nil {
+			t.Fatal(err)
+		}
+		scores, err := g.Next(piece(tokens, rows, before, before+after))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.Clone(scores)
+	}
+	if got, want := last(0), last(2*(before+after)); !(relative(got, want) <= 1e-6) {
+		t.Errorf("logits differ by %.1e", relative(got, want))
 	}
 }
 

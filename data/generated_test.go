@@ -205,8 +205,8 @@ func answers(t *testing.T, all, rows []int32, seqLen int) {
 			}
 		}
 		text := string(tok.Decode(nil, answer))
-		if !regexp.MustCompile(`^ (\d{5}|\d{10})$`).MatchString(text) || answer[len(answer)-1] != tok.EOS() {
-			t.Errorf("row %d: the targets are %q", i, text)
+		if !regexp.MustCompile(`^ (\d{5}|\d{10})$`).MatchString(text) || len(answer) != len(text)+1 || answer[len(answer)-1] != tok.EOS() {
+			t.Errorf("row %d: the targets are %q, %d of them", i, text, len(answer))
 		}
 		if !strings.Contains(string(tok.Decode(nil, tokens)), text) {
 			t.Errorf("row %d does not hold %q", i, text)

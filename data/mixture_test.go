@@ -154,6 +154,24 @@ func TestMixtureBatches(t *testing.T) {
 	}
 }
 
+// TestMixtureOrders: sources of the same size are read in different orders.
+func TestMixtureOrders(t *testing.T) {
+	c := DefaultConfig()
+	c.ValidationFraction, c.Mixture = 0, []WeightedSource{{Name: "a", Weight: 1, Shards: "x"}, {Name: "b", Weight: 1, Shards: "y"}}
+	var orders [][]int64
+	for _, s := range c.sources() {
+		o := newOrder(1000, 1<<19, s.config.Seed)
+		var list []int64
+		for sample := range int64(20) {
+			list = append(list, o.blockOf(sample))
+		}
+		orders = append(orders, list)
+	}
+	if slices.Equal(orders[0], orders[1]) {
+		t.Errorf("both are read in the order %v", orders[0])
+	}
+}
+
 // TestLayouts reads the same global batches in every layout of processes and micro-batches, also
 // after a change of layout at some step.
 func TestLayouts(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -319,6 +320,12 @@ func TestPrepareStartsOver(t *testing.T) {
 	for name, change := range map[string]func(c *Config, folder string) error{
 		"changed file": func(_ *Config, folder string) error {
 			return os.WriteFile(filepath.Join(folder, "doc000.txt"), []byte("other"), 0o600)
+		},
+		"changed file of the same size": func(_ *Config, folder string) error {
+			path := filepath.Join(folder, "doc000.txt")
+			text := []byte(files["doc000.txt"])
+			text[0]++
+			return errors.Join(os.WriteFile(path, text, 0o600), os.Chtimes(path, time.Time{}, time.Now().Add(time.Hour)))
 		},
 		"lost shard": func(c *Config, _ string) error {
 			return os.Remove(filepath.Join(c.Shards+".partial", "train-00000.parquet"))

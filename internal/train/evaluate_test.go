@@ -2,6 +2,7 @@ package train
 
 import (
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/sambatrain/sambatrain/data"
@@ -124,3 +125,25 @@ func TestSplitRows(t *testing.T) {
 }
 
 func unwatched(pass func() error) error { return pass() }
+
+// TestCheckFinite: a loss that isn't finite, and one of no text, are not reported as results.
+func TestCheckFinite(t *testing.T) {
+	r := recipe(t)
+	r.Eval.Lengths = []int{1, 2}
+	s := &session{recipe: r, step: 3, dir: "runs/x"}
+	good := score{Loss: 2, BitsPerByte: 3, Tokens: 10}
+	for _, c := range []struct {
+		bad  score
+		want string
+	}{
+		{good, ""},
+		{score{Loss: math.NaN(), BitsPerByte: math.NaN(), Tokens: 10}, "step 3: training has diverged, the validation loss on rows of 32 tokens is NaN; start a new run with a lower optim.lr"},
+		{score{Loss: math.Inf(1), BitsPerByte: math.Inf(1), Tokens: 10}, "is +Inf; start a new run"},
+		{score{Loss: 2, BitsPerByte: math.Inf(1), Tokens: 1}, "eval.rows: the 1 tokens that were measured stand for no text, only for its ends; measure more with `sambatrain resume runs/x --set eval.rows=...`"},
+	} {
+		err := s.checkFinite([]score{good, c.bad})
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%+v: error is %v, want %q", c.bad, err, c.want)
+		}
+	}
+}

@@ -100,11 +100,15 @@ func (s *session) report(ctx context.Context, last []score, took time.Duration) 
 	return result, wholefile.Write(filepath.Join(s.dir, ResultFile), text)
 }
 
-// checkFinite rejects a model whose loss isn't finite: it has no result to report.
+// checkFinite rejects scores that can't be reported: of a model whose loss isn't finite, and of rows
+// without text.
 func (s *session) checkFinite(scores []score) error {
 	for i, v := range scores[:len(s.recipe.Eval.Lengths)] {
 		if math.IsNaN(v.Loss) || math.IsInf(v.Loss, 0) {
 			return fmt.Errorf("step %d: training has diverged, the validation loss on rows of %d tokens is %v; start a new run with a lower optim.lr", s.step, s.recipe.Eval.Lengths[i]*s.recipe.Data.SeqLen, v.Loss)
+		}
+		if math.IsInf(v.BitsPerByte, 0) {
+			return fmt.Errorf("eval.rows: the %d tokens that were measured stand for no text, only for its ends; measure more with `sambatrain resume %s --set eval.rows=...`", v.Tokens, shell.Quote(s.dir))
 		}
 	}
 	return nil

@@ -145,7 +145,10 @@ func (g *program) mul(op *graph.Spec, x, y *node) *node {
 }
 
 func (g *program) sum(x, y *node) *node {
-	x, y = g.own(x), g.own(y)
+	// One of the two may be a parameter: its gradient is then also that of the other.
+	if shared := x.isParam != y.isParam && !x.columns && !y.columns && g.r.IntN(2) == 0; !shared {
+		x, y = g.own(x), g.own(y)
+	}
 	x.read, y.read = true, true
 	n := &node{t: g.b.Add(x.t, y.t), cols: x.cols, differs: x.differs || y.differs, kind: "add"}
 	for e := range x.value {

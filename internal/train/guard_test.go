@@ -12,6 +12,7 @@ import (
 
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/internal/dist"
 	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/optim"
 	"github.com/sambatrain/sambatrain/recipes"
@@ -253,5 +254,19 @@ func TestSaves(t *testing.T) {
 	}
 	if stalls != 2 {
 		t.Errorf("%d stalls on record", stalls)
+	}
+}
+
+// TestSkipsAreCounted: the optimizer knows of skipped updates, whose bias correction leaves them out.
+func TestSkipsAreCounted(t *testing.T) {
+	// A process that is not the first writes no records.
+	s := &session{engine: engine(t, device(t, 1), samba(), adamw(), 1, 8, false), options: Options{Place: dist.Topology{Rank: 1, Size: 2}}}
+	for _, reason := range []string{"a spike", "", "a spike"} {
+		if err := s.skip(reason); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := s.engine.optim.Skipped; got != 2 || s.guard.Skipped != 2 {
+		t.Errorf("the optimizer counts %d, the guard %d, want 2", got, s.guard.Skipped)
 	}
 }

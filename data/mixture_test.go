@@ -145,6 +145,22 @@ func TestMixtureBatches(t *testing.T) {
 	if len(v.parts) != 2 || v.Blocks() != v.parts[0].order.blocks+v.parts[1].order.blocks {
 		t.Errorf("validation has %d parts with %d blocks", len(v.parts), v.Blocks())
 	}
+	// The blocks of all parts, one part after the other, and then all of them again.
+	var want, order [][2]int64
+	for epoch := range int64(2) {
+		for part, p := range v.parts {
+			for block := range p.order.blocks {
+				want = append(want, [2]int64{int64(part), epoch*p.order.blocks + block})
+			}
+		}
+	}
+	for i := range want {
+		part, local := v.mix.locate(int64(i))
+		order = append(order, [2]int64{int64(part), local})
+	}
+	if !slices.Equal(order, want) {
+		t.Errorf("validation is read in the order %v, want %v", order, want)
+	}
 	if v.Read(1) == nil || mustOpen(t, c, Train).Fingerprint() != d.Fingerprint() {
 		t.Error("no epochs, or another fingerprint")
 	}

@@ -134,3 +134,19 @@ func TestResetStateRun(t *testing.T) {
 		t.Errorf("losses are %v with reset_state and %v without", apart.TrainLoss, whole.TrainLoss)
 	}
 }
+
+// TestStarts: a document starts with a row, and after each end of text.
+func TestStarts(t *testing.T) {
+	const eos = 3
+	e, err := NewEngine(device(t, 1), samba(), adamw(), EngineConfig{MicroBatch: 2, SeqLen: 5, ResetState: true, EOS: eos})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tokens := []int32{7, 8, eos, 9, 7, 8, eos, eos, 9, eos}
+	if err := e.writeStarts(e.train, e.SeqLen, tokens); err != nil {
+		t.Fatal(err)
+	}
+	if want := []int32{0, 0, 0, 3, 3, 0, 0, 2, 3, 3}; !slices.Equal(e.starts, want) {
+		t.Errorf("documents start at %v, want %v", e.starts, want)
+	}
+}

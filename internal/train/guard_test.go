@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math"
 	"slices"
 	"strings"
@@ -179,27 +178,8 @@ func TestWithoutGuard(t *testing.T) {
 // TestSaves: training only waits for a copy in memory, and for the previous save if it isn't
 // finished, and reports this.
 func TestSaves(t *testing.T) {
-	r := recipe(t, "train.steps=3")
-	lock, err := claim(r.Run.Out, Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Unlock()
 	var log bytes.Buffer
-	o := quiet()
-	o.Log = slog.New(slog.NewTextHandler(&log, nil))
-	s := &session{recipe: r, options: o, lock: lock, dir: r.Run.Out}
-	defer s.close()
-	if err := s.open(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if s.metrics, err = createMetrics(s.dir); err != nil {
-		t.Fatal(err)
-	}
-	if s.events, err = runlog.CreateEvents(s.dir, 1); err != nil {
-		t.Fatal(err)
-	}
-	s.console = o.Console(runlog.ConsoleOptions{Total: 3})
+	s := openedSession(t, recipe(t, "train.steps=3"), &log)
 	disk := make(chan struct{}) // a disk that writes when it is told to
 	s.saver.sync = func() error { <-disk; return nil }
 	step := func(n int64) {

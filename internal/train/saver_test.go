@@ -2,6 +2,7 @@ package train
 
 import (
 	"bytes"
+	"io"
 	"log/slog"
 	"math"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/internal/runlog"
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 // TestSpoilt: weights and moments that aren't finite are not saved and don't cost a good
@@ -71,32 +73,12 @@ func TestSpoilt(t *testing.T) {
 
 // TestOldCheckpointInUse: a run continues if an older checkpoint can't be removed, and says so.
 func TestOldCheckpointInUse(t *testing.T) {
-	r := recipe(t, "train.steps=4", "checkpoint.every=1", "checkpoint.keep_last=1")
 	var log bytes.Buffer
-	o := quiet()
-	o.Log = slog.New(slog.NewTextHandler(&log, nil))
-	lock, err := claim(r.Run.Out, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Unlock()
-	s := newSession(r, o, r.Run.Out)
-	s.lock = lock
-	defer s.close()
-	if err := s.open(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if s.metrics, err = createMetrics(s.dir); err != nil {
-		t.Fatal(err)
-	}
-	if s.events, err = runlog.CreateEvents(s.dir, 1); err != nil {
-		t.Fatal(err)
-	}
-	s.console = o.Console(runlog.ConsoleOptions{Total: 4})
+	s := openedSession(t, recipe(t, "train.steps=4", "checkpoint.every=1", "checkpoint.keep_last=1"), &log)
 	// A folder is in the way where the first checkpoint is moved to before it is removed.
 	first := filepath.Join(s.dir, "checkpoints", "step-00000001")
 	inUse := true
-	lock.Watch(func(what string) func() {
+	s.lock.Watch(func(what string) func() {
 		if inUse && what == "renaming "+first {
 			if err := os.MkdirAll(filepath.Join(s.dir, "checkpoints", ".removing-step-00000001", "x"), 0o777); err != nil {
 				t.Error(err)
@@ -125,4 +107,31 @@ func TestOldCheckpointInUse(t *testing.T) {
 	if list, err := checkpoint.List(s.dir); err != nil || len(list) != 1 || list[0].Step != 3 {
 		t.Errorf("%+v, %v", list, err)
 	}
+}
+
+// openedSession returns a session that logs to log and is ready for its first step.
+func openedSession(t *testing.T, r *recipes.Recipe, log io.Writer) *session {
+	t.Helper()
+	o := quiet()
+	o.Log = slog.New(slog.NewTextHandler(log, nil))
+	s := newSession(r, o, r.Run.Out)
+	var err error
+	if s.lock, err = claim(s.dir, o); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		s.close()
+		s.lock.Unlock()
+	})
+	if err := s.open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s.metrics, err = createMetrics(s.dir); err != nil {
+		t.Fatal(err)
+	}
+	if s.events, err = runlog.CreateEvents(s.dir, 1); err != nil {
+		t.Fatal(err)
+	}
+	s.console = o.Console(runlog.ConsoleOptions{Total: int(r.Train.Steps)})
+	return s
 }

@@ -73,8 +73,8 @@ func Lock(runDir string) (*Run, error) {
 		return nil, err
 	}
 	var left error
-	if r.Recovered, left, err = r.recover(); err == nil {
-		err = left
+	if r.Recovered, left, err = r.recover(); err == nil && left != nil {
+		err = fmt.Errorf("%s: something is left over from an earlier process and can't be removed: %w; remove it and try again", runDir, left)
 	}
 	if err != nil {
 		r.Unlock()

@@ -160,11 +160,11 @@ func (p fewRows) tileRows(l *graph.Launch, c *graph.CUDACall) bool {
 	if p.gain == 0 && (p.x.Address%vectorBytes != 0 || p.x.Stride%8 != 0) {
 		move = 4
 	}
-	set(l, "tile_rows", t.workers+loaders, resident)
+	set(l, "tile_rows", t.workers+t.loaders, resident)
 	if p.toHost {
 		l.Defines["TO_HOST"], l.Defines["ROUNDS"] = "1", strconv.Itoa(t.rounds)
 	}
-	for name, n := range map[string]int{"STEP": t.step, "AHEAD": t.ahead, "FLIGHT": t.flight, "LOADERS": loaders, "SPLIT": t.split, "PARTS": t.parts, "X_VECTOR": move} {
+	for name, n := range map[string]int{"STEP": t.step, "AHEAD": t.ahead, "FLIGHT": t.flight, "LOADERS": t.loaders, "SPLIT": t.split, "PARTS": t.parts, "X_VECTOR": move} {
 		l.Defines[name] = strconv.Itoa(n)
 	}
 	l.Grid, l.Shared = [3]int{t.clusters * t.split, 1, 1}, t.shared

@@ -177,33 +177,19 @@ __device__ __forceinline__ void load_normed(const X_T *x, bf16 *h, const float *
   }
 }
 #else
-// load_plain stores x in h [16 APART]. All loads are issued before the first is awaited.
+// load_plain copies x to h [16 APART], with zeros for what is outside of x.
 __device__ __forceinline__ void load_plain(const bf16 *x, bf16 *h, int slice, int rows, int64_t stride_x) {
-  constexpr int MOVES = ((HALVES ? SLICE + 4 : SLICE) + X_VECTOR - 1) / X_VECTOR, OWN_MOVES = (16 * MOVES + THREADS_OF_LOADERS - 1) / THREADS_OF_LOADERS;
-  int thread = threadIdx.x - WORKERS * WARP;
-  uint4 own[OWN_MOVES];
+  constexpr int MOVES = ((HALVES ? SLICE + 4 : SLICE) + X_VECTOR - 1) / X_VECTOR;
+  int first = threadIdx.x / WARP - WORKERS, lane = threadIdx.x % WARP;
 #pragma unroll
-  for (int n = 0; n < OWN_MOVES; n++) {
-    int i = n * THREADS_OF_LOADERS + thread, r = i / MOVES, k = slice + i % MOVES * X_VECTOR;
-    const bf16 *from = x + r * stride_x + k;
-    own[n] = make_uint4(0, 0, 0, 0);
-    if (r >= rows || k + 4 > K) continue;
-    if (X_VECTOR == 8 && k + 8 <= K) {
-      own[n] = *(const uint4 *)from;
-    } else {
-      uint2 v = *(const uint2 *)from;
-      own[n].x = v.x, own[n].y = v.y;
+  for (int r = first; r < 16; r += LOADERS)
+#pragma unroll
+    for (int i = 0; i < MOVES; i += WARP) {
+      int k = (i + lane) * X_VECTOR;
+      if (i + lane < MOVES) copy_async<X_VECTOR * 2>(h + r * APART + k, x + r * stride_x + slice + k, r < rows ? max(0, min(X_VECTOR, K - slice - k)) * 2 : 0);
     }
-  }
-#pragma unroll
-  for (int n = 0; n < OWN_MOVES; n++) {
-    int i = n * THREADS_OF_LOADERS + thread, r = i / MOVES, k = i % MOVES * X_VECTOR;
-    if (r >= 16) continue;
-    if (X_VECTOR == 8)
-      *(uint4 *)(h + r * APART + k) = own[n];
-    else
-      *(uint2 *)(h + r * APART + k) = make_uint2(own[n].x, own[n].y);
-  }
+  copy_async_commit();
+  copy_async_wait<0>();
 }
 #endif
 

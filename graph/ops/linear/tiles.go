@@ -5,7 +5,6 @@ import "github.com/sambatrain/sambatrain/graph"
 const (
 	tile     = 8 // columns of y
 	resident = 2 // blocks that fill an SM
-	loaders  = 8 // warps of a block that load x
 )
 
 // tiles is how tile_rows.cu divides a product. Unless there are very many columns, all blocks are resident at once.
@@ -13,6 +12,7 @@ type tiles struct {
 	split, clusters int // blocks of a cluster, which share K, and clusters
 	parts           int // warps of a block that share its slice of K
 	workers, rounds int // warps that multiply, and tiles that each of them computes
+	loaders         int // warps that load x
 	step            int // elements of K of a stage
 	ahead, flight   int // stages of a worker's ring, and those of them that it keeps in flight
 	shared          int // bytes of a block's shared memory
@@ -35,8 +35,12 @@ func tilesOf(p fewRows, c *graph.CUDACall) (t tiles, ok bool) {
 			t.rounds, t.workers = r, n
 		}
 	}
-	part := ceil(ceil(whole, t.split*t.parts), 32) * 32                         // elements of K per warp
-	slice := ceil(part*t.parts, 64) * 64                                        // elements of K per block
+	part := ceil(ceil(whole, t.split*t.parts), 32) * 32 // elements of K per warp
+	slice := ceil(part*t.parts, 64) * 64                // elements of K per block
+	t.loaders = 8
+	if p.gain == 0 && slice <= 512 {
+		t.loaders = 4 // so few copies don't need more
+	}
 	t.shared = 32*(slice+32) + each*t.parts*p.matrices()*512 + each*512/t.split // x, the sums of all blocks, and the additional terms of cells
 	if p.gain != 0 {
 		t.shared += 4 * slice // the norm's gains

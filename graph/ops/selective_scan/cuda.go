@@ -15,10 +15,10 @@ var files embed.FS
 // source is tiles.cu followed by the other files, each enabled by its own macro.
 var source = func() string {
 	var s strings.Builder
-	for _, name := range []string{"tiles", "chain", "forward", "states", "backward_ends", "backward_tokens", "thread_sums", "backward", "mixed_factors", "backward_mixed", "sums", "step"} {
+	for _, name := range []string{"tiles", "chain", "forward", "states", "backward_ends", "backward_tokens", "thread_sums", "backward", "mixed_factors", "backward_mixed", "sums", "step", "step_rows"} {
 		condition := "#ifdef " + macro(name)
 		if name == "tiles" {
-			condition = "#ifndef " + macro("step")
+			condition = fmt.Sprintf("#if !defined %s && !defined %s", macro("step"), macro("step_rows"))
 		}
 		fmt.Fprintf(&s, "%s\n%s#endif\n", condition, graph.CUDAFile(files, name))
 	}

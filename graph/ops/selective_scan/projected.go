@@ -51,7 +51,11 @@ func projectedSpec(gated bool) *graph.Spec {
 		r, w, scan := c.In[1], c.In[2], *c
 		scan.In = append([]graph.DeviceBuffer{c.In[0], c.In[0]}, c.In[3:]...)
 		f := form{gated: gated, carry: true}
-		l := f.step(&scan, f.addresses(&scan))
+		o := f.addresses(&scan)
+		if stepsRows(c.Dims, r, w) {
+			return []graph.Launch{f.stepRows(&scan, o, r, w)}, nil
+		}
+		l := f.step(&scan, o)
 		width, lanes := 1, 32
 		if bytes := 16; r.DType == graph.BFloat16 && w.DType == graph.BFloat16 && r.Cols%8 == 0 && r.Stride%8 == 0 && w.Stride%8 == 0 &&
 			r.Address%uint64(bytes) == 0 && w.Address%uint64(bytes) == 0 {
@@ -75,6 +79,37 @@ func projectedSpec(gated bool) *graph.Spec {
 		return c
 	}
 	return s
+}
+
+// stepsRows reports whether step_rows.cu has a kernel for it.
+func stepsRows(d graph.Dims, r, w graph.DeviceBuffer) bool {
+	const fewest, mostStates, mostRank, vector = 5, 16, 192, 8
+	if r.DType != graph.BFloat16 || w.DType != graph.BFloat16 || d["B"] < fewest || d["N"] > mostStates || r.Cols > mostRank || r.Cols%vector != 0 {
+		return false
+	}
+	return r.Stride%vector == 0 && w.Stride%vector == 0 && r.Address%(2*vector) == 0 && w.Address%(2*vector) == 0
+}
+
+// stepRows launches that kernel.
+func (f form) stepRows(c *graph.CUDACall, o addresses, r, w graph.DeviceBuffer) graph.Launch {
+	const rows = 8 // of a block
+	d, y := c.Dims, c.Out[0]
+	macros := map[string]string{"N": strconv.Itoa(d["N"]), "RANK": strconv.Itoa(r.Cols), "ROWS": strconv.Itoa(rows), macro("step_rows"): "1", "Y_T": y.DType.CType()}
+	types := o.types()
+	delete(types, "DT_T")
+	for name, b := range types {
+		macros[name] = b.DType.CType()
+	}
+	if f.gated {
+		macros["GATED"] = "1"
+	}
+	return graph.Launch{
+		Kernel: "selective_scan_step_rows", Defines: macros,
+		Grid: [3]int{ceilDiv(d["C"], 32), ceilDiv(d["B"], rows), 1}, Block: [3]int{32 * rows, 1, 1}, Early: true,
+		Args: []any{o.u.Address, o.dtBias, o.aLog, o.bm.Address, o.cm.Address, o.skip, o.z.Address,
+			c.In[len(c.In)-1].Address, y.Address, r.Address, w.Address, int32(d["B"]), int32(d["C"]),
+			uint64(o.u.Stride), uint64(o.bm.Stride), uint64(o.cm.Stride), uint64(o.z.Stride), uint64(y.Stride), uint64(r.Stride), uint64(w.Stride)},
+	}
 }
 
 // projection is the product that computes dt, without its leading dimensions.

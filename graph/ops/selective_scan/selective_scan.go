@@ -226,7 +226,9 @@ func Cases() []graph.Case {
 		cases = append(cases,
 			graph.Case{Name: "projected", Spec: s, Fill: projected(24), Dims: graph.Dims{"B": 2, "T": 1, "C": 48, "N": 16, "R": 24}},
 			graph.Case{Name: "projected, odd", Spec: s, Fill: projected(5), Dims: graph.Dims{"B": 3, "T": 1, "C": 37, "N": 5, "R": 5}},
-			graph.Case{Name: "projected, wide", Spec: s, Fill: projected(296), Dims: graph.Dims{"B": 1, "T": 1, "C": 33, "N": 8, "R": 296}})
+			graph.Case{Name: "projected, wide", Spec: s, Fill: projected(296), Dims: graph.Dims{"B": 1, "T": 1, "C": 33, "N": 8, "R": 296}},
+			graph.Case{Name: "projected, 21 rows", Spec: s, Fill: projected(64), Dims: graph.Dims{"B": 21, "T": 1, "C": 77, "N": 16, "R": 64}},
+			graph.Case{Name: "projected, five rows", Spec: s, Fill: projected(184), Dims: graph.Dims{"B": 5, "T": 1, "C": 40, "N": 5, "R": 184}})
 	}
 	// In mixed precision a GPU has a separate kernel for 16 states and a multiple of 64 channels.
 	whole := graph.Dims{"B": 1, "T": 2 * chunk, "C": 64, "N": 16}
@@ -235,6 +237,8 @@ func Cases() []graph.Case {
 		graph.Case{Name: "whole blocks", Spec: Spec(false), Fill: trained(), Dims: whole},
 		graph.Case{Name: "long steps", Spec: Spec(true), Fill: long, Dims: graph.Dims{"B": 1, "T": 20, "C": 64, "N": 16}},
 		graph.Case{Name: "1.7b one token", Spec: projectedSpec(true), Fill: projected(128), Dims: graph.Dims{"B": 1, "T": 1, "C": 4096, "N": 16, "R": 128}, Bench: true},
+		graph.Case{Name: "1.7b a token of 16 rows", Spec: projectedSpec(true), Fill: projected(128), Dims: graph.Dims{"B": 16, "T": 1, "C": 4096, "N": 16, "R": 128}, Bench: true},
+		graph.Case{Name: "3.8b a token of 16 rows", Spec: projectedSpec(true), Fill: projected(176), Dims: graph.Dims{"B": 16, "T": 1, "C": 5632, "N": 16, "R": 176}, Bench: true},
 		graph.Case{Name: "421m", Spec: Spec(true), Fill: trained(), Dims: graph.Dims{"B": 1, "T": 1024, "C": 3072, "N": 16}, Bench: true},
 		graph.Case{Name: "421m documents", Spec: graph.ByDocument(Spec(true), backwardSpec(true), savedOutputs), Fill: documents, Dims: graph.Dims{"B": 1, "T": 1024, "C": 3072, "N": 16}, Bench: true},
 		graph.Case{Name: "30m", Spec: Spec(true), Fill: trained(), Dims: graph.Dims{"B": 1, "T": 1024, "C": 1024, "N": 16}, Bench: true},

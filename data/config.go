@@ -72,7 +72,11 @@ type TextConfig struct {
 	// split, and all others that of training. Without any, ValidationFraction divides them.
 	Validation []string `yaml:"validation"`
 
-	// JSONLField is the field of each line of a .jsonl file that contains the document's text, and
+	// JSONL are patterns like Include, of files that have a JSON object on each line although they
+	// aren't called .jsonl.
+	JSONL []string `yaml:"jsonl"`
+
+	// JSONLField is the field of each line of a JSONL file that contains the document's text, and
 	// the column of a .parquet or .arrow file.
 	JSONLField string `yaml:"jsonl_field"`
 }
@@ -123,7 +127,7 @@ func (t TextConfig) validate() error {
 	for _, list := range []struct {
 		key      string
 		patterns []string
-	}{{"include", t.Include}, {"exclude", t.Exclude}, {"validation", t.Validation}} {
+	}{{"include", t.Include}, {"exclude", t.Exclude}, {"validation", t.Validation}, {"jsonl", t.JSONL}} {
 		for i, p := range list.patterns {
 			if !doublestar.ValidatePattern(p) {
 				return fmt.Errorf("data.text.%s[%d]: bad pattern %q: want a form such as **/*.txt", list.key, i, p)

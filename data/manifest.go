@@ -71,6 +71,7 @@ type Settings struct {
 	Path               string   `json:"path"`
 	Include            []string `json:"include"`
 	Exclude            []string `json:"exclude"`
+	JSONL              []string `json:"jsonl,omitempty"`
 	JSONLField         string   `json:"jsonl_field"`
 	Validation         []string `json:"validation,omitempty"`
 	ValidationFraction float64  `json:"validation_fraction"`
@@ -85,6 +86,7 @@ func (c Config) settings() Settings {
 		Path:               c.Text.Path,
 		Include:            append([]string{}, c.Text.Include...),
 		Exclude:            append([]string{}, c.Text.Exclude...),
+		JSONL:              c.Text.JSONL,
 		JSONLField:         c.Text.JSONLField,
 		Validation:         c.Text.Validation,
 		ValidationFraction: fraction,
@@ -107,6 +109,7 @@ func (s Settings) differences(now Settings) []string {
 	add("text.path", s.Path != now.Path, s.Path, now.Path)
 	add("text.include", !slices.Equal(everything(s.Include), everything(now.Include)), s.Include, now.Include)
 	add("text.exclude", !slices.Equal(s.Exclude, now.Exclude), s.Exclude, now.Exclude)
+	add("text.jsonl", !slices.Equal(s.JSONL, now.JSONL), s.JSONL, now.JSONL)
 	add("text.jsonl_field", s.JSONLField != now.JSONLField, s.JSONLField, now.JSONLField)
 	add("text.validation", !slices.Equal(s.Validation, now.Validation), s.Validation, now.Validation)
 	add("validation_fraction", s.ValidationFraction != now.ValidationFraction, s.ValidationFraction, now.ValidationFraction)

@@ -180,7 +180,7 @@ func (c Config) writeFolder(ctx context.Context, folder, partial string, l layou
 	if err != nil {
 		return Manifest{}, err
 	}
-	if err := c.Text.checkValidation(folder, files); err != nil {
+	if err := c.Text.checkPatterns(folder, files); err != nil {
 		return Manifest{}, err
 	}
 	settings, watch := c.settings(), watching(ctx)

@@ -173,6 +173,7 @@ func TestPrepareReuses(t *testing.T) {
 		{"path", func(c *Config) { c.Text.Path = "/other" }, "text.path was TEXT, is /other"},
 		{"include", func(c *Config) { c.Text.Include = []string{"*.go"} }, "text.include was [], is [*.go]"},
 		{"exclude", func(c *Config) { c.Text.Exclude = []string{"*.go"} }, "text.exclude was [], is [*.go]"},
+		{"jsonl", func(c *Config) { c.Text.JSONL = []string{"a*"} }, "text.jsonl was [], is [a*]"},
 		{"validation", func(c *Config) { c.Text.Validation = []string{"a*"} }, "text.validation was [], is [a*]"},
 		{"two", func(c *Config) { c.Text.JSONLField = "body"; c.ValidationFraction = 0.5 }, "text.jsonl_field was text, is body; validation_fraction was 0, is 0.5"},
 	} {

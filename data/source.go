@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"unicode/utf8"
 
 	"github.com/bmatcuk/doublestar/v4"
@@ -27,12 +29,21 @@ const maxDocument = 1 << 30
 type sourceFile struct {
 	path string // as opened
 	name string // relative to the folder, with slashes, with its compression suffix
+	// jsonl says that it has a JSON object on each line.
+	jsonl bool
 	// validation says that data.text.validation selects it.
 	validation bool
+	// lines warns of JSONL that is read as one document, once for all files.
+	lines *sync.Once
 }
 
-func (f sourceFile) jsonl() bool {
-	return strings.HasSuffix(trimCompression(f.name), ".jsonl")
+// source returns the file at path, which is called name.
+func (t TextConfig) source(path, name string, lines *sync.Once) sourceFile {
+	return sourceFile{
+		path: path, name: name, lines: lines,
+		jsonl:      strings.HasSuffix(trimCompression(name), ".jsonl") || matchesAny(t.JSONL, name),
+		validation: matchesAny(t.Validation, name),
+	}
 }
 
 // trimCompression removes the suffix of a compressed file.
@@ -54,6 +65,7 @@ func listFiles(ctx context.Context, root string, t TextConfig) (files []sourceFi
 	if root, err = filepath.EvalSymlinks(root); err != nil {
 		return nil, 0, fmt.Errorf("data.text.path: %w", err)
 	}
+	lines := new(sync.Once)
 	watch, what := watching(ctx), "listing "+root
 	next := watch(what)
 	defer func() { next() }()
@@ -81,7 +93,7 @@ func listFiles(ctx context.Context, root string, t TextConfig) (files []sourceFi
 			notRegular++
 			return nil
 		}
-		files = append(files, sourceFile{path: path, name: name, validation: matchesAny(t.Validation, name)})
+		files = append(files, t.source(path, name, lines))
 		return nil
 	})
 	if err != nil {
@@ -106,8 +118,12 @@ func matchesAny(patterns []string, name string) bool {
 	})
 }
 
-// checkValidation reports patterns of validation files that leave one of the splits without a file.
-func (t TextConfig) checkValidation(root string, files []sourceFile) error {
+// checkPatterns reports patterns of JSONL that match none of the files, and patterns of validation
+// files that leave one of the splits without a file.
+func (t TextConfig) checkPatterns(root string, files []sourceFile) error {
+	if len(t.JSONL) > 0 && !slices.ContainsFunc(files, func(f sourceFile) bool { return matchesAny(t.JSONL, f.name) }) {
+		return fmt.Errorf("data.text.jsonl: none of the files that are read from %s (%d) matches %q: change the patterns", root, len(files), t.JSONL)
+	}
 	if len(t.Validation) == 0 {
 		return nil
 	}
@@ -165,12 +181,13 @@ func cutShort(err error) error {
 }
 
 // ReadText calls emit with the text of each document in a file, which is read as one of data.text
-// is: decompressed, and by line or row if it is JSONL, Parquet or Arrow. field is theirs, as
-// TextConfig.JSONLField is.
-func ReadText(ctx context.Context, path, field string, emit func(text []byte) error) error {
-	f := sourceFile{path: path, name: filepath.ToSlash(path)}
-	return f.read(ctx, field, 0, func(d rawDocument) error {
-		text, err := d.text(field)
+// is: decompressed, and by line or row if it is JSONL, Parquet or Arrow. Of t, JSONL, whose patterns
+// match the file's name without its folder, and JSONLField are used.
+func ReadText(ctx context.Context, path string, t TextConfig, emit func(text []byte) error) error {
+	f := t.source(path, filepath.Base(path), new(sync.Once))
+	f.name = filepath.ToSlash(path)
+	return f.read(ctx, t.JSONLField, 0, func(d rawDocument) error {
+		text, err := d.text(t.JSONLField)
 		if err != nil {
 			return fmt.Errorf("data.text: %s: %w", d.name, err)
 		}
@@ -204,13 +221,19 @@ func (f sourceFile) read(ctx context.Context, field string, skip int64, emit fun
 	}
 	defer in.Close()
 
-	if !f.jsonl() {
+	if !f.jsonl {
 		text, err := io.ReadAll(io.LimitReader(in, maxDocument+1))
 		if err != nil {
 			return fmt.Errorf("data.text: %s: %w", f.path, err)
 		}
 		if len(text) > maxDocument {
 			return fmt.Errorf("data.text: %s: is larger than %d bytes, the limit for one document: split it, or make it JSONL", f.path, maxDocument)
+		}
+		if isJSONL(text, field) {
+			f.lines.Do(func() {
+				slog.Warn("a file is read as one document, although its first line is a JSON object with a text: name such files in data.text.jsonl, or by --jsonl",
+					"file", f.path, "field", field)
+			})
 		}
 		return emit(rawDocument{name: f.name, data: text})
 	}
@@ -244,6 +267,16 @@ func (d rawDocument) text(field string) ([]byte, error) {
 		return d.data, nil
 	}
 	return jsonText(d.data, field)
+}
+
+// isJSONL reports whether the first line is a JSON object with a string in the field.
+func isJSONL(text []byte, field string) bool {
+	line, _, _ := bytes.Cut(text, []byte("\n"))
+	if !bytes.HasPrefix(line, []byte("{")) {
+		return false
+	}
+	_, err := jsonText(line, field)
+	return err == nil
 }
 
 func jsonText(line []byte, field string) ([]byte, error) {

@@ -129,7 +129,7 @@ func TestDamagedArrowText(t *testing.T) {
 			if err := os.WriteFile(path, damaged, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if ReadText(t.Context(), path, "text", func([]byte) error { return nil }) != nil {
+			if ReadText(t.Context(), path, TextConfig{JSONLField: "text"}, func([]byte) error { return nil }) != nil {
 				refused++
 			}
 		}

@@ -1,7 +1,9 @@
 package data
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -70,8 +72,9 @@ func TestRead(t *testing.T) {
 	const lines = "{\"text\": \"one\"}\r\n\n{\"id\": 3, \"text\": \"three\\n\\ud83d\\ude42\"}"
 	dir := writeFiles(t, map[string]string{
 		"a.txt": "plain\n", "b.txt.gz": "zipped", "c.txt.zst": "zstandard", "d.jsonl": lines, "e.jsonl.gz": lines,
+		"f.json.gz": lines, "g.ndjson": lines,
 	})
-	files, _, err := listFiles(t.Context(), dir, TextConfig{})
+	files, _, err := listFiles(t.Context(), dir, TextConfig{JSONL: []string{"**/*.json"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,10 +93,39 @@ func TestRead(t *testing.T) {
 		{"a.txt", "plain\n"}, {"b.txt.gz", "zipped"}, {"c.txt.zst", "zstandard"},
 		{"d.jsonl:1", "one"}, {"d.jsonl:2", ""}, {"d.jsonl:3", "three\n🙂"},
 		{"e.jsonl.gz:1", "one"}, {"e.jsonl.gz:2", ""}, {"e.jsonl.gz:3", "three\n🙂"},
+		{"f.json.gz:1", "one"}, {"f.json.gz:2", ""}, {"f.json.gz:3", "three\n🙂"}, {"g.ndjson", lines},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+}
+
+// TestUnnamedJSONL: JSONL that is read as one document is warned of once.
+func TestUnnamedJSONL(t *testing.T) {
+	for _, test := range []struct {
+		files map[string]string
+		jsonl []string
+		want  string
+	}{
+		{map[string]string{"a.json": "{\"text\": \"x\"}\n{", "b.json": `{"text": "y"}`}, nil, ".json field=text"},
+		{map[string]string{"a.json": "{\n\"text\": \"x\"}", "b.json": `{"text": 1}`, "c.json": `{"body": "y"}`, "d.txt": "text", "e.jsonl": `{"text": "y"}`}, nil, ""},
+		{map[string]string{"a.json": `{"text": "x"}`}, []string{"*.json"}, ""},
+	} {
+		var log bytes.Buffer
+		old := slog.Default()
+		slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+		defer slog.SetDefault(old)
+		c := testConfig(t, writeFiles(t, test.files))
+		c.Text.JSONL = test.jsonl
+		mustPrepare(t, c)
+		if got := log.String(); strings.Count(got, "name such files in data.text.jsonl") != min(1, len(test.want)) || !strings.Contains(got, test.want) {
+			t.Errorf("%v: logged are\n%s", test.files, got)
+		}
+	}
+	c := testConfig(t, writeFiles(t, map[string]string{"a.txt": "x"}))
+	c.Text.JSONL = []string{"*.json"}
+	_, err := Prepare(context.Background(), c, nil)
+	checkError(t, err, c.Text.Path, `data.text.jsonl: none of the files that are read from DIR (1) matches ["*.json"]: change the patterns`)
 }
 
 func TestBadText(t *testing.T) {

@@ -20,7 +20,7 @@ import (
 func newEvalPPL(a *app) *cobra.Command {
 	var f evalFlags
 	var files []string
-	field := data.DefaultConfig().Text.JSONLField
+	how := data.DefaultConfig().Text
 	var texts int
 	c := &cobra.Command{
 		Use:   "ppl RUN_DIR",
@@ -48,7 +48,7 @@ compressed files are read as by ` + "`data prepare`" + `; their documents follow
 			}
 			longest := lengths[len(lengths)-1] + 1 // the last token has a successor
 			return f.measure(c, a, args[0], "ppl", func(ctx context.Context, m *train.Model, dir string) (func() error, error) {
-				corpus, err := pplCorpus(ctx, m, files, field, texts, longest)
+				corpus, err := pplCorpus(ctx, m, files, how, texts, longest)
 				if err != nil {
 					return nil, err
 				}
@@ -60,18 +60,18 @@ compressed files are read as by ` + "`data prepare`" + `; their documents follow
 	}
 	f.add(c, "ppl", "2k,4k,8k,16k")
 	c.Flags().StringArrayVar(&files, "text", nil, "`file` to read instead of the validation split; may be repeated")
-	c.Flags().StringVar(&field, "jsonl-field", field, jsonlFieldUsage)
+	jsonlFlags(c, &how)
 	c.Flags().IntVar(&texts, "texts", 8, "maximum number of texts to read")
 	return c
 }
 
 // pplCorpus returns at most `texts` texts from the files or, if there are none, from the validation
 // split.
-func pplCorpus(ctx context.Context, m *train.Model, files []string, field string, texts, length int) (*evaluate.Corpus, error) {
+func pplCorpus(ctx context.Context, m *train.Model, files []string, how data.TextConfig, texts, length int) (*evaluate.Corpus, error) {
 	if len(files) == 0 {
 		return evaluate.Split(ctx, m.Recipe.Data, data.Validation, texts, length)
 	}
-	corpus, err := evaluate.Files(ctx, m.Tokenizer, files, field, length)
+	corpus, err := evaluate.Files(ctx, m.Tokenizer, files, how, length)
 	if err != nil {
 		return nil, flagNames(err)
 	}

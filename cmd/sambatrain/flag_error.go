@@ -15,7 +15,7 @@ func (e *flagError) Unwrap() error { return e.error }
 func flagNames(err error) error {
 	text := strings.NewReplacer(
 		"data.text:", "--text:", "--set data.text.path=", "--text ", "data.text.path", "--text", "data.text.include", "--include",
-		"data.text.exclude", "--exclude", "data.text.jsonl_field", "--jsonl-field", "data.text.validation", "--validation", "data.shards", "--shards",
+		"data.text.exclude", "--exclude", "data.text.jsonl_field", "--jsonl-field", "data.text.jsonl", "--jsonl", "data.text.validation", "--validation", "data.shards", "--shards",
 		"data.tokenizer", "--tokenizer", "data.validation_fraction", "--validation-fraction",
 		"vocab_size", "--vocab-size", "run.device", "--device", "run.dtype", "--dtype", "run.threads", "--threads",
 	).Replace(err.Error())

@@ -22,15 +22,20 @@ func newTokenizer(a *app) *cobra.Command {
 	return c
 }
 
-const jsonlFieldUsage = "field of a JSONL line, or column of a Parquet or Arrow file, that holds the text"
-
 // textFlags are the flags of commands that read a folder of text.
 func textFlags(command *cobra.Command, c *data.TextConfig) {
 	f := command.Flags()
 	f.StringVar(&c.Path, "text", "", "folder of text")
 	f.StringArrayVar(&c.Include, "include", []string{"**/*"}, "`pattern` of files to read; may be repeated")
 	f.StringArrayVar(&c.Exclude, "exclude", nil, "`pattern` of files to leave out; may be repeated")
-	f.StringVar(&c.JSONLField, "jsonl-field", c.JSONLField, jsonlFieldUsage)
+	jsonlFlags(command, c)
+}
+
+// jsonlFlags are the flags of commands that read text by line or row.
+func jsonlFlags(command *cobra.Command, c *data.TextConfig) {
+	f := command.Flags()
+	f.StringArrayVar(&c.JSONL, "jsonl", nil, "`pattern` of files that are JSONL, besides *.jsonl; may be repeated")
+	f.StringVar(&c.JSONLField, "jsonl-field", c.JSONLField, "field of a JSONL line, or column of a Parquet or Arrow file, that holds the text")
 }
 
 func newTokenizerTrain(a *app) *cobra.Command {

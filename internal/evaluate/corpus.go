@@ -25,14 +25,14 @@ type reader func(dst []int32) error
 // Texts returns the number of texts.
 func (c *Corpus) Texts() int { return len(c.texts) }
 
-// Files cuts each file into texts of n tokens. Files are read as by data.ReadText; a file's
+// Files cuts each file into texts of n tokens. Files are read as by data.ReadText with how; a file's
 // documents follow one another as in training, each preceded by an end of text.
-func Files(ctx context.Context, tok data.Tokenizer, paths []string, field string, n int) (*Corpus, error) {
+func Files(ctx context.Context, tok data.Tokenizer, paths []string, how data.TextConfig, n int) (*Corpus, error) {
 	c := &Corpus{Tokenizer: tok}
 	longest := 0
 	for _, path := range paths {
 		var ids []int32
-		err := data.ReadText(ctx, path, field, func(text []byte) (err error) {
+		err := data.ReadText(ctx, path, how, func(text []byte) (err error) {
 			if len(text) == 0 {
 				return nil
 			}

@@ -110,7 +110,7 @@ func TestPPL(t *testing.T) {
 		}
 	}
 	for _, o := range []PPLOptions{{Rows: 1}, {Rows: 2, Chunk: 7}, {Rows: 8, Chunk: 33}} {
-		c, err := Files(t.Context(), m.Tokenizer, []string{path}, "text", longest+1)
+		c, err := Files(t.Context(), m.Tokenizer, []string{path}, data.TextConfig{JSONLField: "text"}, longest+1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -147,7 +147,7 @@ func TestMemoryIsFlat(t *testing.T) {
 	m, _ := model(t, 1, 8, "mamba", "swa")
 	used := func(length int) (heap, state int64) {
 		path, _ := file(t, m.Tokenizer, length)
-		c, err := Files(t.Context(), m.Tokenizer, []string{path}, "text", length+1)
+		c, err := Files(t.Context(), m.Tokenizer, []string{path}, data.TextConfig{JSONLField: "text"}, length+1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,7 +176,7 @@ func TestMemoryIsFlat(t *testing.T) {
 func TestStopped(t *testing.T) {
 	m, _ := model(t, 1, 8, "mamba")
 	path, _ := file(t, m.Tokenizer, 1000)
-	c, err := Files(t.Context(), m.Tokenizer, []string{path}, "text", 101)
+	c, err := Files(t.Context(), m.Tokenizer, []string{path}, data.TextConfig{JSONLField: "text"}, 101)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +216,7 @@ func TestFilesOfDocuments(t *testing.T) {
 	if err := os.WriteFile(path, packed.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	c, err := Files(t.Context(), tok, []string{path}, "body", 6)
+	c, err := Files(t.Context(), tok, []string{path}, data.TextConfig{JSONLField: "body"}, 6)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +231,7 @@ func TestFilesOfDocuments(t *testing.T) {
 	if want := []int32{tok.EOS(), 'a', 'b', 'c', tok.EOS(), 'd'}; !slices.Equal(got, want) {
 		t.Errorf("tokens are %v, want %v", got, want)
 	}
-	_, err = Files(t.Context(), tok, []string{path}, "text", 6)
+	_, err = Files(t.Context(), tok, []string{path}, data.TextConfig{JSONLField: "text"}, 6)
 	if want := `x.jsonl.gz:1: no field "text" among ["body"]: set data.text.jsonl_field`; err == nil || !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("another field: %v", err)
 	}
@@ -240,10 +240,10 @@ func TestFilesOfDocuments(t *testing.T) {
 func TestFilesRefuses(t *testing.T) {
 	m, _ := model(t, 1, 8, "mamba")
 	path, _ := file(t, m.Tokenizer, 50)
-	if _, err := Files(t.Context(), m.Tokenizer, []string{path}, "text", 101); err == nil || !strings.Contains(err.Error(), "the longest file has 51 tokens, the longest length needs 101") {
+	if _, err := Files(t.Context(), m.Tokenizer, []string{path}, data.TextConfig{JSONLField: "text"}, 101); err == nil || !strings.Contains(err.Error(), "the longest file has 51 tokens, the longest length needs 101") {
 		t.Errorf("too short a file: %v", err)
 	}
-	if _, err := Files(t.Context(), m.Tokenizer, []string{path + "x"}, "text", 101); err == nil || !strings.Contains(err.Error(), "data.text: ") {
+	if _, err := Files(t.Context(), m.Tokenizer, []string{path + "x"}, data.TextConfig{JSONLField: "text"}, 101); err == nil || !strings.Contains(err.Error(), "data.text: ") {
 		t.Errorf("no file: %v", err)
 	}
 }

@@ -197,3 +197,36 @@ func TestResultsStay(t *testing.T) {
 	m.result("y", []float64{3, 6})
 	m.result("sum", []float64{13, 26})
 }
+
+// TestGradientsStay: a parameter's gradient that is also a term of another gradient's sum is not
+// replaced by that sum.
+func TestGradientsStay(t *testing.T) {
+	for _, first := range []bool{true, false} { // the sum's other term is computed first, or last
+		b := newBuilder()
+		w, p := b.Param("w", nil, 1, 1, 2), b.Param("p", nil, 1, 1, 2)
+		x := b.Apply(mul(), w, b.Input("x", graph.Float32, 1, 1, 2))
+		var y, z graph.Tensor
+		sum := func() { y = b.Apply(adding(3), b.Add(x, p)) }
+		other := func() { z = b.Apply(adding(2), x) }
+		if first { // backward ops run in reverse
+			sum()
+			other()
+		} else {
+			other()
+			sum()
+		}
+		loss := b.Apply(total(2), y, z)
+		b.Result("loss", loss)
+		if err := b.Gradients(loss); err != nil {
+			t.Fatal(err)
+		}
+		m := load(t, compile(t, b))
+		m.param("w", []float64{1, 1})
+		m.param("p", []float64{0, 0})
+		m.input("x", []float64{5, 7})
+		m.run()
+		dp, dz := []float64{3 * weight(0, 0), 3 * weight(0, 1)}, []float64{2 * weight(1, 0), 2 * weight(1, 1)}
+		m.gradient("p", dp)
+		m.gradient("w", []float64{5 * (dp[0] + dz[0]), 7 * (dp[1] + dz[1])})
+	}
+}

@@ -196,6 +196,35 @@ func TestFusedCarried(t *testing.T) {
 	}
 }
 
+// TestMergedGradient: a product whose result is also a parameter's gradient is computed, even where
+// it is a term of a sum of products.
+func TestMergedGradient(t *testing.T) {
+	forward := product()
+	forward.Gradient = func(g *graph.Gradient) []graph.Tensor {
+		dw := &graph.Spec{Name: "dw", Signature: "dy:mm[B T F], x:mm[B T D] -> dw[F D]"}
+		adds := back()
+		adds.Added = backAdded
+		return []graph.Tensor{g.Builder().Apply(adds, g.DOut, g.In[1]), g.Builder().Apply(dw, g.DOut, g.In[0])}
+	}
+	b := newBuilder()
+	b.SetMixed(round.Spec())
+	v, w := b.Param("v", nil, 8, 8), b.Param("w", nil, 8, 8)
+	u, p := b.Param("u", nil, 1, 2, 8), b.Param("p", nil, 1, 2, 8)
+	x := b.Apply(mul(), u, b.Input("x", graph.Float32, 1, 2, 8))
+	loss := b.Apply(total(2), b.Apply(forward, x, v), b.Apply(forward, b.Add(x, p), w))
+	b.Result("loss", loss)
+	if err := b.Gradients(loss); err != nil {
+		t.Fatal(err)
+	}
+	plan := compile(t, b)
+	untorn(t, plan)
+	for _, q := range plan.Params {
+		if !writes(plan, paramSlot(plan, q.Name, graph.Grads)) {
+			t.Errorf("nobody computes the gradient of %s\n%v", q.Name, plan)
+		}
+	}
+}
+
 // writes reports whether one of a plan's steps writes a slot.
 func writes(p *graph.Plan, slot graph.Slot) bool {
 	for _, s := range p.Steps {

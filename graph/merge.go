@@ -40,7 +40,7 @@ func (c *compiler) merge() error {
 	return nil
 }
 
-// uses counts the steps' inputs, and the results, that are in v's storage.
+// uses counts the steps' inputs, the results and the gradients of parameters that are in v's storage.
 func (c *compiler) uses(v *value) int { return c.usesIn(c.steps, v.st) }
 
 // usesIn is uses for a given list of steps.
@@ -54,6 +54,11 @@ func (c *compiler) usesIn(steps []pending, st *storage) (n int) {
 	}
 	for _, o := range c.b.out {
 		if c.values[o.node].st == st {
+			n++
+		}
+	}
+	for _, p := range c.b.params {
+		if v := c.values[p.grad]; v != nil && v.st == st {
 			n++
 		}
 	}

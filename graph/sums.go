@@ -108,7 +108,7 @@ func (c *compiler) addInto(x, y *value, a, b *gorgonia.Node) (*value, error) {
 		if s.out[0] == y {
 			other, node = x, b
 		}
-		if node == nil || s.Spec.Added == nil || x == y || c.readers(node) != 1 || c.named(node) || !c.known(other, i) || s.precise && other.st.dtype == BFloat16 {
+		if node == nil || s.Spec.Added == nil || x == y || c.readers(node) != 1 || c.stays(node) || !c.known(other, i) || s.precise && other.st.dtype == BFloat16 {
 			return nil, nil
 		}
 		if err := c.addTo(s, other); err != nil {
@@ -144,9 +144,11 @@ func (c *compiler) readers(n *gorgonia.Node) int {
 	return count
 }
 
-// named reports whether a node is a result.
-func (c *compiler) named(n *gorgonia.Node) bool {
-	return slices.ContainsFunc(c.b.out, func(o output) bool { return o.node == n })
+// stays reports whether a node is a result or the gradient of a parameter, which its value must
+// remain.
+func (c *compiler) stays(n *gorgonia.Node) bool {
+	return slices.ContainsFunc(c.b.out, func(o output) bool { return o.node == n }) ||
+		slices.ContainsFunc(c.b.params, func(p *Param) bool { return p.grad == n })
 }
 
 // known reports whether v is computed before a step.

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/layers"
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
@@ -20,6 +21,32 @@ func TestMemory(t *testing.T) {
 	_, err := NewEngine(dev, m, adamw(), EngineConfig{MicroBatch: 1, SeqLen: 8})
 	if err == nil || !strings.Contains(err.Error(), "GB of memory") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestPersistentBytes: what each of several processes keeps between steps, per parameter: weights and
+// gradients of 4 bytes, two moments, in mixed precision a copy of 2 bytes, and on a host the copy for
+// checkpoints.
+func TestPersistentBytes(t *testing.T) {
+	const n = 1 << 20
+	for _, c := range []struct {
+		shard         string
+		mixed, copies bool
+		processes     int
+		want          int64 // per 4 parameters
+	}{
+		{"", false, false, 1, 64}, {"", true, false, 1, 72}, {"", false, true, 1, 112},
+		{recipes.ShardNone, true, false, 4, 72}, {recipes.ShardNone, false, true, 4, 76},
+		{recipes.ShardOptimizer, false, false, 4, 40}, {recipes.ShardOptimizer, true, false, 4, 48},
+		{recipes.ShardFull, false, false, 4, 16}, {recipes.ShardFull, true, false, 4, 18}, {recipes.ShardFull, false, true, 4, 28},
+	} {
+		e := EngineConfig{Precision: layers.Precision{Mixed: c.mixed}, Shard: c.shard, copyOnDevice: c.copies}
+		if c.processes > 1 {
+			e.Comm = ofMany{size: c.processes}
+		}
+		if got := e.persistentBytes(n); got != c.want*n/4 {
+			t.Errorf("%+v: %d bytes, want %d", c, got, c.want*n/4)
+		}
 	}
 }
 

@@ -89,6 +89,47 @@ func TestPretrain(t *testing.T) {
 	}
 }
 
+// TestBitsPerByte: a step's bits per byte are those of its targets, whose ends of text have no bytes.
+func TestBitsPerByte(t *testing.T) {
+	r := recipe(t, "train.steps=4", "eval.every=0")
+	if _, err := Pretrain(t.Context(), r, quiet()); err != nil {
+		t.Fatal(err)
+	}
+	set, err := data.Open(t.Context(), r.Data, data.Train)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, width := r.Train.BatchSize, r.Data.SeqLen+1
+	block := make([]int32, rows*width)
+	ends := 0
+	for _, rec := range records(t, r.Run.Out) {
+		if rec.Kind != runlog.KindTrain {
+			continue
+		}
+		if err := set.Batch(int64(rec.Step)-1, rows, block); err != nil {
+			t.Fatal(err)
+		}
+		count, bytes := 0, 0
+		for i, id := range block {
+			if i%width == 0 {
+				continue // the first token of a row is no target
+			}
+			count++
+			if id < 256 {
+				bytes++
+			}
+		}
+		ends += count - bytes
+		want := rec.Train.Loss * float64(count) / math.Ln2 / float64(bytes)
+		if !(math.Abs(rec.Train.BitsPerByte/want-1) <= 1e-12) {
+			t.Errorf("step %d: %v bits per byte, want %v", rec.Step, rec.Train.BitsPerByte, want)
+		}
+	}
+	if ends == 0 {
+		t.Error("no target is an end of text")
+	}
+}
+
 // TestMicroBatches: a run in micro-batches does the same as a run in whole batches.
 func TestMicroBatches(t *testing.T) {
 	whole, err := Pretrain(t.Context(), recipe(t, "train.batch_size=4"), quiet())

@@ -10,6 +10,7 @@ import (
 	"github.com/sambatrain/sambatrain/internal/convert"
 	"github.com/sambatrain/sambatrain/internal/shell"
 	"github.com/sambatrain/sambatrain/internal/train"
+	"github.com/sambatrain/sambatrain/recipes"
 )
 
 func newImport(a *app) *cobra.Command {
@@ -37,34 +38,11 @@ its model section is replaced by that of DIR.`,
 			if err != nil {
 				return err
 			}
-			x, err := convert.Open(args[0])
+			class, err := importModel(args[0], r, o)
 			if err != nil {
 				return err
 			}
-			defer x.Close()
-			x.Model.Init = r.Model.Init
-			r.Model = *x.Model
-			if err := r.Validate(); err != nil {
-				return err
-			}
-			tok, err := data.NewTokenizer(r.Data.Tokenizer)
-			if err != nil {
-				return fmt.Errorf("data.tokenizer: %w", err)
-			}
-			if err := r.CheckTokenizer(tok); err != nil {
-				return fmt.Errorf("%s: %w", args[0], err)
-			}
-			same, err := x.SameTokenizer(tok.ExportFiles())
-			if err != nil {
-				return err
-			}
-			if !same {
-				o.Log.Warn("the recipe's data.tokenizer differs from the tokenizer that the model was trained with", "model", args[0], "tokenizer", tok.Name())
-			}
-			if err := train.Begin(r, o, x.Read); err != nil {
-				return err
-			}
-			fmt.Fprintf(c.OutOrStdout(), "imported %s (%s) to %s; train it further with: %s\n", args[0], x.Class, r.Run.Out, shell.Command("sambatrain", "resume", r.Run.Out))
+			fmt.Fprintf(c.OutOrStdout(), "imported %s (%s) to %s; train it further with: %s\n", args[0], class, r.Run.Out, shell.Command("sambatrain", "resume", r.Run.Out))
 			return nil
 		},
 	}
@@ -72,4 +50,34 @@ its model section is replaced by that of DIR.`,
 	complete(c, "recipe", completeRecipe)
 	flags.addRun(c)
 	return c
+}
+
+// importModel makes the recipe's run with the model in dir, which it also puts into the recipe, and
+// returns the model's class.
+func importModel(dir string, r *recipes.Recipe, o train.Options) (class string, err error) {
+	x, err := convert.Open(dir)
+	if err != nil {
+		return "", err
+	}
+	defer x.Close()
+	x.Model.Init = r.Model.Init
+	r.Model = *x.Model
+	if err := r.Validate(); err != nil {
+		return "", err
+	}
+	tok, err := data.NewTokenizer(r.Data.Tokenizer)
+	if err != nil {
+		return "", fmt.Errorf("data.tokenizer: %w", err)
+	}
+	if err := r.CheckTokenizer(tok); err != nil {
+		return "", fmt.Errorf("%s: %w", dir, err)
+	}
+	same, err := x.SameTokenizer(tok.ExportFiles())
+	if err != nil {
+		return "", err
+	}
+	if !same {
+		o.Log.Warn("the recipe's data.tokenizer differs from the tokenizer that the model was trained with", "model", dir, "tokenizer", tok.Name())
+	}
+	return x.Class, train.Begin(r, o, x.Read)
 }

@@ -108,7 +108,7 @@ func (s *session) checkFinite(scores []score) error {
 			return fmt.Errorf("step %d: training has diverged, the validation loss on rows of %d tokens is %v; start a new run with a lower optim.lr", s.step, s.recipe.Eval.Lengths[i]*s.recipe.Data.SeqLen, v.Loss)
 		}
 		if math.IsInf(v.BitsPerByte, 0) {
-			return fmt.Errorf("eval.rows: the %d tokens that were measured stand for no text, only for its ends; measure more with `sambatrain resume %s --set eval.rows=...`", v.Tokens, shell.Quote(s.dir))
+			return fmt.Errorf("eval.rows: the %d tokens that were measured stand for no text, only for its ends; measure more with `%s`", v.Tokens, s.resumeCommand("eval.rows=..."))
 		}
 	}
 	return nil

@@ -93,7 +93,7 @@ func DefaultConfig() Config {
 	}
 }
 
-// Validate reports the first wrong key. It doesn't access any file.
+// Validate reports the first wrong key. It doesn't read any file.
 func (c Config) Validate() error {
 	if err := c.Generate.validate(); err != nil {
 		return err

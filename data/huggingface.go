@@ -12,9 +12,10 @@ import (
 	"unicode/utf8"
 )
 
-// Names of Hugging Face's files.
+// Names of Hugging Face's files, and of SentencePiece's.
 const (
 	tokenizerJSON   = "tokenizer.json"
+	tokenizerModel  = "tokenizer.model"
 	tokenizerConfig = "tokenizer_config.json"
 )
 

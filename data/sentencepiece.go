@@ -40,7 +40,7 @@ func newSentencePiece(raw []byte) (fileTokenizer, error) {
 	v := spVocabulary(m)
 	eos := int32(m.EOS)
 	v.info = TokenizerInfo{VocabSize: len(m.Pieces), EOS: eos, Fingerprint: fingerprintOf(raw, eos)}
-	v.exports = map[string][]byte{"tokenizer.model": raw}
+	v.exports = map[string][]byte{tokenizerModel: raw}
 	if m.Type == sentencepiece.Unigram {
 		return newUnigram(m, v, n), nil
 	}

@@ -81,6 +81,12 @@ func tokenizerOpener(spec string) (func(path string) (fileTokenizer, error), err
 	case filepath.Ext(spec) == ".model":
 		return openSentencePiece, nil
 	}
+	for _, name := range []string{tokenizerJSON, tokenizerModel} {
+		path := filepath.Join(spec, name)
+		if _, err := os.Stat(path); err == nil {
+			return nil, fmt.Errorf("no tokenizer %q: this is a folder, use %s", spec, path)
+		}
+	}
 	return nil, fmt.Errorf("no tokenizer %q: use bytes, or the path of a tokenizer.json or tokenizer.model", spec)
 }
 

@@ -39,6 +39,13 @@ func trained(t testing.TB, vocabSize int, texts ...string) (Tokenizer, string) {
 
 const someText = "the cat sat on the mat, the hat and the bat. That is 2024's 'text': it isn't long, 日本語もある。\n\n\tfor i := range 10 {}\n"
 
+// TestTokenizerFolder: the folder of a tokenizer is told apart from its file.
+func TestTokenizerFolder(t *testing.T) {
+	_, dir := trained(t, 270, someText)
+	_, err := NewTokenizer(dir)
+	checkError(t, err, dir, `no tokenizer "DIR": this is a folder, use `+filepath.Join("DIR", tokenizerJSON))
+}
+
 func TestTrainTokenizer(t *testing.T) {
 	// Word counts: low 5, lower 2, newest 6, widest 3. The example is from Sennrich, Haddow and
 	// Birch, 2016.

@@ -41,11 +41,20 @@ func Names() []string {
 // suggestion returns the hint for a name that no built-in recipe has.
 func suggestion(name string) string {
 	name = strings.TrimSuffix(path.Base(filepath.ToSlash(name)), ".yaml")
-	near := Nearest(name, Names())
-	if levenshtein.ComputeDistance(name, near) > 1+len(name)/3 {
-		return "`sambatrain recipes ls` lists them"
+	if near := NearestName(name, Names()); near != "" {
+		return fmt.Sprintf("did you mean %s? `sambatrain recipes ls` lists them", near)
 	}
-	return fmt.Sprintf("did you mean %s? `sambatrain recipes ls` lists them", near)
+	return "`sambatrain recipes ls` lists them"
+}
+
+// NearestName returns the known name with the smallest edit distance, or "" if more than a third of
+// the letters would change.
+func NearestName(name string, known []string) string {
+	near := Nearest(name, known)
+	if near == "" || levenshtein.ComputeDistance(name, near) > 1+len(name)/3 {
+		return ""
+	}
+	return near
 }
 
 // source is a recipe's text and its origin.

@@ -178,6 +178,18 @@ func isRun(dir string) bool {
 	return err == nil
 }
 
+// runsIn returns the names of the runs in a folder.
+func runsIn(folder string) []string {
+	entries, _ := os.ReadDir(folder) // a folder that can't be read has no names to offer
+	var names []string
+	for _, e := range entries {
+		if isRun(filepath.Join(folder, e.Name())) {
+			names = append(names, e.Name())
+		}
+	}
+	return names
+}
+
 // LoadConfig reads a run directory's resolved recipe. Errors say what dir is instead.
 func LoadConfig(dir string, sets ...string) (*recipes.Recipe, error) {
 	text, err := os.ReadFile(filepath.Join(dir, ConfigFile))
@@ -188,6 +200,9 @@ func LoadConfig(dir string, sets ...string) (*recipes.Recipe, error) {
 			// The place where a recipe without run.out puts its run.
 			if near := filepath.Join("runs", dir); isRun(near) {
 				return nil, fmt.Errorf("%s: no such run directory; did you mean %s?", dir, near)
+			}
+			if near := recipes.NearestName(filepath.Base(dir), runsIn(filepath.Dir(dir))); near != "" {
+				return nil, fmt.Errorf("%s: no such run directory; did you mean %s?", dir, filepath.Join(filepath.Dir(dir), near))
 			}
 			return nil, fmt.Errorf("%s: no such run directory", dir)
 		case statErr == nil && !info.IsDir():

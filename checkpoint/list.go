@@ -144,7 +144,7 @@ func (o Opener) look(runDir string) (*Checkpoint, []Skipped, error) {
 		if err == nil {
 			return c, skipped, nil
 		}
-		if refused(err) {
+		if Refused(err) {
 			return nil, skipped, fmt.Errorf("%s: can't be read, which does not mean that it is damaged: %w; make it readable, or delete it to use the one before", info.Dir, err)
 		}
 		skipped = append(skipped, Skipped{info, err})
@@ -155,9 +155,10 @@ func (o Opener) look(runDir string) (*Checkpoint, []Skipped, error) {
 	return nil, nil, fmt.Errorf("%s: %w: the run has saved none yet", runDir, ErrNoCheckpoint)
 }
 
-// refused reports whether an error is about this process rather than about a file: it may not read
-// it, has too many open or no memory left, or the file server doesn't answer.
-func refused(err error) bool {
+// Refused reports whether an error is about this process rather than about a checkpoint's file, which
+// may be good: it may not read it, has too many open or no memory left, or the file server doesn't
+// answer.
+func Refused(err error) bool {
 	return slices.ContainsFunc([]error{os.ErrPermission, syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ETIMEDOUT},
 		func(target error) bool { return errors.Is(err, target) })
 }

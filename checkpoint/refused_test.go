@@ -14,7 +14,7 @@ func TestRefused(t *testing.T) {
 		os.ErrPermission: true, syscall.EACCES: true, syscall.EMFILE: true, syscall.ENFILE: true, syscall.ENOMEM: true, syscall.ETIMEDOUT: true,
 		os.ErrNotExist: false, syscall.EIO: false, io.ErrUnexpectedEOF: false,
 	} {
-		if got := refused(fmt.Errorf("a part: %w", &os.PathError{Op: "read", Path: "x", Err: err})); got != want {
+		if got := Refused(fmt.Errorf("a part: %w", &os.PathError{Op: "read", Path: "x", Err: err})); got != want {
 			t.Errorf("%v: %v, want %v", err, got, want)
 		}
 	}

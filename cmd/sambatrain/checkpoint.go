@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -30,13 +31,23 @@ type checkpointStatus struct {
 	Bytes   int64      `json:"bytes"`
 	Dir     string     `json:"dir"`
 	Error   string     `json:"error,omitempty"`
+	// Unreadable: this process can't read it, so it may be good in spite of Error.
+	Unreadable bool `json:"unreadable,omitempty"`
+}
+
+// fault says in a word what Error is about.
+func (s checkpointStatus) fault() string {
+	if s.Unreadable {
+		return "UNREADABLE"
+	}
+	return "DAMAGED"
 }
 
 // statusOf describes a checkpoint by its manifest; err is what is wrong with it.
 func statusOf(info checkpoint.Info, c *checkpoint.Checkpoint, err error) checkpointStatus {
 	s := checkpointStatus{Step: info.Step, Bytes: info.Bytes, Dir: info.Dir}
 	if err != nil {
-		s.Error = err.Error()
+		s.Error, s.Unreadable = err.Error(), checkpoint.Refused(err)
 		return s
 	}
 	s.Step, s.Tokens, s.SavedAt = c.Step, c.Tokens, &c.SavedAt
@@ -75,7 +86,7 @@ func listText(w io.Writer, list []checkpointStatus) error {
 	fmt.Fprintln(t, "step\ttokens\tsaved (UTC)\tsize\tfolder")
 	for _, s := range list {
 		if s.Error != "" {
-			fmt.Fprintf(t, "%d\t\tDAMAGED\t%s\t%s\n", s.Step, megabytes(s.Bytes), s.Error)
+			fmt.Fprintf(t, "%d\t\t%s\t%s\t%s\n", s.Step, s.fault(), megabytes(s.Bytes), s.Error)
 			continue
 		}
 		fmt.Fprintf(t, "%d\t%d\t%s\t%s\t%s\n", s.Step, s.Tokens, s.SavedAt.UTC().Format(time.DateTime), megabytes(s.Bytes), s.Dir)
@@ -91,7 +102,7 @@ func newCheckpointVerify() *cobra.Command {
 		Use:   "verify DIR...",
 		Short: "Read whole checkpoints and compare them with their checksums",
 		Long: `Read the checkpoints of runs, or single ones, and compare every file with its size,
-SHA-256 and format. Exit status 1 if one is damaged.`,
+SHA-256 and format. Exit status 1 if one is damaged or can't be read.`,
 		Example: "  sambatrain checkpoint verify runs/*",
 		Args:    atLeastOneArg("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -104,35 +115,37 @@ SHA-256 and format. Exit status 1 if one is damaged.`,
 				infos = append(infos, more...)
 			}
 			list := []checkpointStatus{}
-			damaged := 0
 			for _, info := range infos {
 				loaded, err := checkpoint.Load(info.Dir)
 				if err != nil && checkpoint.Gone(info.Dir) {
 					continue // removed in the meantime by the run, which is still in progress
 				}
-				if err != nil {
-					damaged++
-				}
 				list = append(list, statusOf(info, loaded, err))
 			}
-			err := printResult(c, output, list, func(w io.Writer) error {
-				for _, s := range list {
-					if s.Error != "" {
-						fmt.Fprintf(w, "DAMAGED  %s\n", s.Error)
-					} else {
-						fmt.Fprintf(w, "good     %s\n", s.Dir)
-					}
-				}
-				return nil
-			})
-			if err == nil && damaged > 0 {
-				err = fmt.Errorf("%d of %d checkpoints are damaged: %w", damaged, len(list), errReported)
+			if err := printResult(c, output, list, func(w io.Writer) error { return verifyText(w, list) }); err != nil {
+				return err
 			}
-			return err
+			if slices.ContainsFunc(list, func(s checkpointStatus) bool { return s.Error != "" }) {
+				return errReported
+			}
+			return nil
 		},
 	}
 	outputFlag(c, &output)
 	return c
+}
+
+func verifyText(w io.Writer, list []checkpointStatus) error {
+	for _, s := range list {
+		word, what := "good", s.Dir
+		if s.Error != "" {
+			word, what = s.fault(), s.Error
+		}
+		if _, err := fmt.Fprintf(w, "%-8s %s\n", word, what); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // checkpointsIn returns the checkpoints of a run directory, or dir itself if it is a checkpoint.

@@ -181,7 +181,13 @@ func TestSaves(t *testing.T) {
 	var log bytes.Buffer
 	s := openedSession(t, recipe(t, "train.steps=3"), &log)
 	disk := make(chan struct{}) // a disk that writes when it is told to
-	s.saver.sync = func() error { <-disk; return nil }
+	var before []int            // checkpoints that exist when the metrics are synced
+	s.saver.sync = func() error {
+		<-disk
+		list, err := checkpoint.List(s.dir)
+		before = append(before, len(list))
+		return err
+	}
 	step := func(n int64) {
 		t.Helper()
 		s.step = n
@@ -211,6 +217,9 @@ func TestSaves(t *testing.T) {
 	list, err := checkpoint.List(s.dir)
 	if err != nil || len(list) != 2 {
 		t.Fatalf("%v (%v)", list, err)
+	}
+	if !slices.Equal(before, []int{0, 1}) {
+		t.Errorf("metrics are synced when there are %v checkpoints, want 0 and 1", before)
 	}
 	var saved [2][]checkpoint.Tensor
 	for i, info := range list {

@@ -79,9 +79,8 @@ type value struct {
 	col   int
 }
 
-func (v *value) whole() bool {
-	return v.col == 0 && v.st.home == nil && v.st.cols == v.shape.Cols()
-}
+// whole reports whether a value is all of its storage.
+func (v *value) whole() bool { return v.col == 0 && v.st.cols == v.shape.Cols() }
 
 // layout assigns each storage of a list of steps its place, and returns the length of the arena. It
 // can be called again for another list.

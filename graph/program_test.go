@@ -44,7 +44,8 @@ const (
 
 // tame reports whether products of n's elements don't grow.
 func (n *node) tame() bool {
-	return !slices.ContainsFunc(n.value, func(x float64) bool { return math.Abs(x) > 2 })
+	return !slices.ContainsFunc(n.value, func(x float64) bool { return math.Abs(x) > 2 }) &&
+		slices.ContainsFunc(n.value, func(x float64) bool { return math.Abs(x) > 1e-3 })
 }
 
 func (g *program) add(n *node) *node {

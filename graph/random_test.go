@@ -93,7 +93,7 @@ func TestRandomProgramsAgain(t *testing.T) {
 			t.Fatalf("seed %d: a limit of 1: %v", seed, err)
 		}
 		largest := 4 * int64(free.Sizes[graph.Arena])
-		for _, bytes := range []int64{largest, (largest + limit.Need) / 2, limit.Need} {
+		for _, bytes := range []int64{largest, (largest + limit.Need) / 2, (largest + 3*limit.Need) / 4, limit.Need} {
 			g.b.SetArenaLimit(bytes)
 			p := compile(t, g.b)
 			if got := 4 * int64(p.Sizes[graph.Arena]); got > bytes {
@@ -122,6 +122,33 @@ func TestRandomProgramsAgain(t *testing.T) {
 	}
 	if smaller < 20 || again < 100 || fused == 0 {
 		t.Errorf("only %d programs got smaller, by %d calls that are repeated and %d backward ones that do as much", smaller, again, fused)
+	}
+}
+
+// TestRandomLimits: a plan fits each limit that is not below what it needs when everything is
+// recomputed.
+func TestRandomLimits(t *testing.T) {
+	limits := 0
+	for seed := uint64(150); seed < 200; seed++ {
+		g := &program{r: rand.New(rand.NewPCG(seed, 33)), b: newBuilder()}
+		g.build(20 + g.r.IntN(60))
+		largest := 4 * int64(compile(t, g.b).Sizes[graph.Arena])
+		g.b.SetArenaLimit(1)
+		_, err := g.b.Compile()
+		var limit *graph.LimitError
+		if !errors.As(err, &limit) {
+			t.Fatalf("seed %d: %v", seed, err)
+		}
+		for bytes := limit.Need; bytes < largest; bytes += 64 {
+			limits++
+			g.b.SetArenaLimit(bytes)
+			if p, err := g.b.Compile(); err != nil || 4*int64(p.Sizes[graph.Arena]) > bytes {
+				t.Errorf("seed %d: a limit of %d, where %d are enough: %v", seed, bytes, limit.Need, err)
+			}
+		}
+	}
+	if limits < 100 {
+		t.Errorf("only %d limits", limits)
 	}
 }
 

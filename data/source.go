@@ -135,7 +135,7 @@ func (t TextConfig) checkPatterns(root string, files []sourceFile) error {
 	}
 	switch held {
 	case 0:
-		return fmt.Errorf("data.text.validation: none of the files that are read from %s (%d) matches %q: change the patterns, or add those files to data.text.include", root, len(files), t.Validation)
+		return fmt.Errorf("data.text.validation: none of the files that are read from %s (%d) matches %q: change the patterns, add those files to data.text.include, or leave data.text.validation empty ([]), which holds out a share of all documents", root, len(files), t.Validation)
 	case len(files):
 		return fmt.Errorf("data.text.validation: all files that are read from %s (%d) match %q: leave some for training", root, len(files), t.Validation)
 	}

@@ -44,7 +44,7 @@ fail() {
 }
 
 # The flags of all runs: data from Python's own library, one byte per token.
-data=(--set "data.text.path=$text" --set 'data.text.include=["**/*.py"]' --set data.tokenizer=bytes
+data=(--set "data.text.path=$text" --set 'data.text.include=["**/*.py"]' --set 'data.text.validation=[]' --set data.tokenizer=bytes
 	--set eval.every=0 --set sample.tokens=0 --device cuda --log-level warn)
 
 # spawn GPUS LOGS COMMAND... runs COMMAND in the background, with one process per GPU; a single

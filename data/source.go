@@ -217,14 +217,14 @@ func (f sourceFile) read(ctx context.Context, field string, skip int64, emit fun
 	}
 	in, err := f.open(watching(ctx))
 	if err != nil {
-		return fmt.Errorf("data.text: %s: %w", f.path, err)
+		return f.failed(err)
 	}
 	defer in.Close()
 
 	if !f.jsonl {
 		text, err := io.ReadAll(io.LimitReader(in, maxDocument+1))
 		if err != nil {
-			return fmt.Errorf("data.text: %s: %w", f.path, err)
+			return f.failed(err)
 		}
 		if len(text) > maxDocument {
 			return fmt.Errorf("data.text: %s: is larger than %d bytes, the limit for one document: split it, or make it JSONL", f.path, maxDocument)
@@ -255,9 +255,18 @@ func (f sourceFile) read(ctx context.Context, field string, skip int64, emit fun
 	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
 		return fmt.Errorf("data.text: %s: has a line larger than %d bytes, the limit for one document: split it", f.path, maxDocument)
 	} else if err != nil {
-		return fmt.Errorf("data.text: %s: %w", f.path, err)
+		return f.failed(err)
 	}
 	return nil
+}
+
+// failed returns the error of reading the file. Some causes name it already.
+func (f sourceFile) failed(cause error) error {
+	var named *fs.PathError
+	if errors.As(cause, &named) {
+		return fmt.Errorf("data.text: %w", cause)
+	}
+	return fmt.Errorf("data.text: %s: %w", f.path, cause)
 }
 
 // text returns the document's text: the data itself, or the field of the JSON line. A blank line is

@@ -38,7 +38,7 @@ func (f sourceFile) readArrow(ctx context.Context, field string, skip int64, emi
 	defer in.Close()
 	reader, column, err := openArrow(in, field)
 	if err != nil {
-		return fmt.Errorf("data.text: %s: %w", f.path, err)
+		return f.failed(err)
 	}
 	for row := int64(0); ; {
 		texts, err := nextTexts(reader, column)

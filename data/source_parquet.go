@@ -20,7 +20,7 @@ func (f sourceFile) readParquet(ctx context.Context, field string, skip int64, e
 	defer in.Close()
 	reader, column, err := openTextColumn(in, field)
 	if err != nil {
-		return fmt.Errorf("data.text: %s: %w", f.path, err)
+		return f.failed(err)
 	}
 	row := int64(0)
 	for group := range reader.NumRowGroups() {

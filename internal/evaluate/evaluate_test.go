@@ -243,7 +243,7 @@ func TestFilesRefuses(t *testing.T) {
 	if _, err := Files(t.Context(), m.Tokenizer, []string{path}, data.TextConfig{JSONLField: "text"}, 101); err == nil || !strings.Contains(err.Error(), "the longest file has 51 tokens, the longest length needs 101") {
 		t.Errorf("too short a file: %v", err)
 	}
-	if _, err := Files(t.Context(), m.Tokenizer, []string{path + "x"}, data.TextConfig{JSONLField: "text"}, 101); err == nil || !strings.Contains(err.Error(), "data.text: ") {
+	if _, err := Files(t.Context(), m.Tokenizer, []string{path + "x"}, data.TextConfig{JSONLField: "text"}, 101); err == nil || !strings.HasPrefix(err.Error(), "data.text: open "+path+"x: ") {
 		t.Errorf("no file: %v", err)
 	}
 }

@@ -372,7 +372,10 @@ func (s Shard) verify(ctx context.Context, dir string) error {
 // openError says why a shard can't be opened, and what to do about it. The shards of a group of spans
 // are open together, which may be more files than a process is allowed.
 func openError(err error) error {
-	if errors.Is(err, syscall.EMFILE) {
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("data.shards: %w: make the file readable for this user", err)
+	case errors.Is(err, syscall.EMFILE):
 		return fmt.Errorf("data.shards: %w: raise how many files a process may have open, as in `ulimit -n 65536`, and run the same command again", err)
 	}
 	return fmt.Errorf("data.shards: %w: %s", err, remedy)

@@ -178,6 +178,7 @@ func TestOpenError(t *testing.T) {
 	}{
 		{syscall.EMFILE, "data.shards: open a.parquet: too many open files: raise how many files a process may have open, as in `ulimit -n 65536`, and run the same command again"},
 		{syscall.ENOENT, "data.shards: open a.parquet: no such file or directory: " + remedy},
+		{syscall.EACCES, "data.shards: open a.parquet: permission denied: make the file readable for this user"},
 	} {
 		checkError(t, openError(&fs.PathError{Op: "open", Path: "a.parquet", Err: test.errno}), "", test.want)
 	}

@@ -35,9 +35,9 @@ type checkpointStatus struct {
 	Unreadable bool `json:"unreadable,omitempty"`
 }
 
-// fault says in a word what Error is about.
-func (s checkpointStatus) fault() string {
-	if s.Unreadable {
+// fault says in a word what is wrong with a file.
+func fault(unreadable bool) string {
+	if unreadable {
 		return "UNREADABLE"
 	}
 	return "DAMAGED"
@@ -86,7 +86,7 @@ func listText(w io.Writer, list []checkpointStatus) error {
 	fmt.Fprintln(t, "step\ttokens\tsaved (UTC)\tsize\tfolder")
 	for _, s := range list {
 		if s.Error != "" {
-			fmt.Fprintf(t, "%d\t\t%s\t%s\t%s\n", s.Step, s.fault(), megabytes(s.Bytes), s.Error)
+			fmt.Fprintf(t, "%d\t\t%s\t%s\t%s\n", s.Step, fault(s.Unreadable), megabytes(s.Bytes), s.Error)
 			continue
 		}
 		fmt.Fprintf(t, "%d\t%d\t%s\t%s\t%s\n", s.Step, s.Tokens, s.SavedAt.UTC().Format(time.DateTime), megabytes(s.Bytes), s.Dir)
@@ -139,7 +139,7 @@ func verifyText(w io.Writer, list []checkpointStatus) error {
 	for _, s := range list {
 		word, what := "good", s.Dir
 		if s.Error != "" {
-			word, what = s.fault(), s.Error
+			word, what = fault(s.Unreadable), s.Error
 		}
 		if _, err := fmt.Fprintf(w, "%-8s %s\n", word, what); err != nil {
 			return err

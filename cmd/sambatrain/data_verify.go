@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/data"
 )
 
@@ -14,6 +15,8 @@ import (
 type verifiedShard struct {
 	data.Verified
 	Error string `json:"error,omitempty"`
+	// Unreadable: this process can't read it, so it may be good in spite of Error.
+	Unreadable bool `json:"unreadable,omitempty"`
 }
 
 func newDataVerify() *cobra.Command {
@@ -23,20 +26,20 @@ func newDataVerify() *cobra.Command {
 		Short: "Read whole token shards and compare them with their manifest",
 		Long: `Check folders of token shards completely: the checksum of every file, the ids of every
 row, the ends of documents, and the counts of the manifest. Exit status 1 if a shard is
-damaged.`,
+damaged or can't be read.`,
 		Example: "  sambatrain data verify runs/data/go-source",
 		Args:    atLeastOneArg("folder of shards"),
 		RunE: func(c *cobra.Command, args []string) error {
 			list := []verifiedShard{}
-			damaged := 0
+			bad := false
 			var folders []error
 			for _, dir := range args {
 				found, err := data.Verify(c.Context(), dir)
 				for _, v := range found {
 					one := verifiedShard{Verified: v}
 					if v.Err != nil {
-						damaged++
-						one.Error = v.Err.Error()
+						bad = true
+						one.Error, one.Unreadable = v.Err.Error(), checkpoint.Refused(v.Err)
 					}
 					list = append(list, one)
 				}
@@ -46,8 +49,8 @@ damaged.`,
 			if err == nil {
 				err = errors.Join(folders...)
 			}
-			if err == nil && damaged > 0 {
-				err = fmt.Errorf("%d of %d shards are damaged: %w", damaged, len(list), errReported)
+			if err == nil && bad {
+				err = errReported
 			}
 			return err
 		},
@@ -60,7 +63,7 @@ func verifiedText(w io.Writer, list []verifiedShard) error {
 	for _, v := range list {
 		var err error
 		if v.Err != nil {
-			_, err = fmt.Fprintf(w, "DAMAGED  %s\n", v.Error)
+			_, err = fmt.Fprintf(w, "%-8s %s\n", fault(v.Unreadable), v.Error)
 		} else {
 			_, err = fmt.Fprintf(w, "good     %s, %s, %s\n", v.File, count(v.Documents, "document"), count(v.Tokens, "token"))
 		}

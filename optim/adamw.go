@@ -77,6 +77,8 @@ func (o AdamW) Validate() error {
 	switch {
 	case !(o.PeakLR > 0) || math.IsInf(o.PeakLR, 0):
 		return fmt.Errorf("optim.lr: must be positive, is %v", o.PeakLR)
+	case !positive32(o.PeakLR):
+		return fmt.Errorf("optim.lr: must be positive in float32, is %v", o.PeakLR)
 	case !slices.Contains(Schedules, o.Schedule):
 		return fmt.Errorf("optim.schedule: must be one of %s, is %q", strings.Join(Schedules, ", "), o.Schedule)
 	case o.DecayFraction != nil && o.Schedule != WSD:
@@ -102,16 +104,26 @@ func (o AdamW) Validate() error {
 		}
 	}
 	switch {
-	case !(o.Eps > 0) || math.IsInf(o.Eps, 0) || float32(o.Eps) == 0:
+	case !positive32(o.Eps):
 		return fmt.Errorf("optim.eps: must be positive in float32, is %v", o.Eps)
 	case !(o.WeightDecay >= 0) || math.IsInf(o.WeightDecay, 0):
 		return fmt.Errorf("optim.weight_decay: must be at least 0, is %v", o.WeightDecay)
+	case o.WeightDecay > math.MaxFloat32:
+		return fmt.Errorf("optim.weight_decay: must be at least 0 and finite in float32, is %v", o.WeightDecay)
 	case !slices.Contains(Decays, o.Decayed):
 		return fmt.Errorf("optim.decayed: must be one of %s, is %q", strings.Join(Decays, ", "), o.Decayed)
 	case !(o.GradClip >= 0) || math.IsInf(o.GradClip, 0):
 		return fmt.Errorf("optim.grad_clip: must be positive, or 0 for no clipping, is %v", o.GradClip)
+	case o.GradClip > 0 && !positive32(o.GradClip):
+		return fmt.Errorf("optim.grad_clip: must be positive in float32, or 0 for no clipping, is %v", o.GradClip)
 	}
 	return nil
+}
+
+// positive32 reports whether x is positive and finite in float32, in which devices compute.
+func positive32(x float64) bool {
+	y := float32(x)
+	return y > 0 && y <= math.MaxFloat32
 }
 
 // LR returns the learning rate of an update, counted from 0, in a run of totalSteps: linear from 0

@@ -44,6 +44,8 @@ func TestValidate(t *testing.T) {
 		{"lr: 0", "optim.lr: must be positive, is 0"},
 		{"lr: .inf", "optim.lr: must be positive, is +Inf"},
 		{"lr: .nan", "optim.lr: must be positive, is NaN"},
+		{"lr: 1e-60", "optim.lr: must be positive in float32, is 1e-60"},
+		{"lr: 1e39", "optim.lr: must be positive in float32, is 1e+39"},
 		{"schedule: wsd, decay_fraction: 1", ""},
 		{"schedule: constant, warmup_steps: 3", ""},
 		{"schedule: cosin", `optim.schedule: must be one of cosine, linear, wsd, constant, is "cosin"`},
@@ -64,6 +66,8 @@ func TestValidate(t *testing.T) {
 		{"weight_decay: -0.1", "optim.weight_decay: must be at least 0, is -0.1"},
 		{"decayed: matrices", ""},
 		{"decayed: norms", `optim.decayed: must be one of all, matrices, is "norms"`},
+		{"grad_clip: 1e-60", "optim.grad_clip: must be positive in float32, or 0 for no clipping, is 1e-60"},
+		{"weight_decay: 1e39", "optim.weight_decay: must be at least 0 and finite in float32, is 1e+39"},
 		{"grad_clip: -1", "optim.grad_clip: must be positive, or 0 for no clipping, is -1"},
 	} {
 		got := ""

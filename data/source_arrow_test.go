@@ -11,14 +11,11 @@ import (
 	"testing"
 
 	"github.com/apache/arrow/go/v16/arrow"
-	"github.com/apache/arrow/go/v16/arrow/array"
 	"github.com/apache/arrow/go/v16/arrow/ipc"
-	"github.com/apache/arrow/go/v16/arrow/memory"
 )
 
-// writeTextArrow writes texts, "" for null, as the column text of that type next to another one, in
-// record batches of 25 rows: as a file, or else as a stream, the form that Hugging Face's datasets
-// are saved in.
+// writeTextArrow writes texts as the column text of that type next to another one: as a file, or else
+// as a stream, the form that Hugging Face's datasets are saved in.
 func writeTextArrow(t testing.TB, path string, file bool, text arrow.DataType, texts []string, options ...ipc.Option) {
 	t.Helper()
 	schema := arrow.NewSchema([]arrow.Field{
@@ -39,22 +36,7 @@ func writeTextArrow(t testing.TB, path string, file bool, text arrow.DataType, t
 			t.Fatal(err)
 		}
 	}
-	for len(texts) > 0 {
-		b := array.NewRecordBuilder(memory.NewGoAllocator(), schema)
-		n := min(25, len(texts))
-		for i, text := range texts[:n] {
-			b.Field(0).(*array.Int64Builder).Append(int64(i))
-			if text == "" {
-				b.Field(1).AppendNull()
-			} else if err := b.Field(1).AppendValueFromString(text); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := w.Write(b.NewRecord()); err != nil {
-			t.Fatal(err)
-		}
-		texts = texts[n:]
-	}
+	writeRecords(t, schema, texts, w.Write)
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -17,8 +17,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// writeTextParquet writes texts, "" for null, as the column text next to another one, in small
-// pages and row groups.
+// writeTextParquet writes texts as the column text next to another one, in small pages and row
+// groups.
 func writeTextParquet(t testing.TB, path string, codec compress.Compression, texts []string) {
 	t.Helper()
 	schema := arrow.NewSchema([]arrow.Field{
@@ -33,6 +33,15 @@ func writeTextParquet(t testing.TB, path string, codec compress.Compression, tex
 	if err != nil {
 		t.Fatal(err)
 	}
+	writeRecords(t, schema, texts, w.Write)
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// writeRecords writes texts, "" for null, with their numbers, in records of 25 rows.
+func writeRecords(t testing.TB, schema *arrow.Schema, texts []string, write func(arrow.Record) error) {
+	t.Helper()
 	for len(texts) > 0 {
 		b := array.NewRecordBuilder(memory.NewGoAllocator(), schema)
 		n := min(25, len(texts))
@@ -40,17 +49,14 @@ func writeTextParquet(t testing.TB, path string, codec compress.Compression, tex
 			b.Field(0).(*array.Int64Builder).Append(int64(i))
 			if text == "" {
 				b.Field(1).AppendNull()
-			} else {
-				b.Field(1).(*array.StringBuilder).Append(text)
+			} else if err := b.Field(1).AppendValueFromString(text); err != nil {
+				t.Fatal(err)
 			}
 		}
-		if err := w.Write(b.NewRecord()); err != nil {
+		if err := write(b.NewRecord()); err != nil {
 			t.Fatal(err)
 		}
 		texts = texts[n:]
-	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
 	}
 }
 

@@ -2,6 +2,7 @@ package train
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -36,7 +37,13 @@ func (s *session) keepSets() error {
 		return nil
 	}
 	return s.together("keep the changed recipe", func() error {
-		was, err := LoadConfig(s.dir)
+		config := filepath.Join(s.dir, ConfigFile)
+		defer s.halt.disk("reading and writing " + config)()
+		text, err := os.ReadFile(config)
+		if err != nil {
+			return err
+		}
+		was, err := parseWritten(text, config)
 		if err != nil {
 			return err
 		}
@@ -46,12 +53,9 @@ func (s *session) keepSets() error {
 		if len(changed) == 0 {
 			return nil
 		}
-		text, err := is.YAML()
-		if err != nil {
+		if text, err = is.YAML(); err != nil {
 			return err
 		}
-		config := filepath.Join(s.dir, ConfigFile)
-		defer s.halt.disk("writing " + config)()
 		s.options.Log.Info("the run keeps the changed recipe", "file", config, "changed", strings.Join(changed, "; "))
 		return wholefile.Write(config, text)
 	})

@@ -106,6 +106,12 @@ func TestSetsAreKept(t *testing.T) {
 	if r := load(); r.Train.Steps != 6 || r.Run.Threads != parts.Run.Threads {
 		t.Errorf("kept are %d steps and %d threads", r.Train.Steps, r.Run.Threads)
 	}
+	want := parts
+	want.Train.Steps = 6
+	text, err := want.YAML()
+	if got, readErr := os.ReadFile(filepath.Join(parts.Run.Out, ConfigFile)); err != nil || readErr != nil || !bytes.Equal(got, text) {
+		t.Errorf("the config is\n%s\nwant\n%s", got, text)
+	}
 	if _, err := Resume(t.Context(), parts.Run.Out, quiet()); err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package graph_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 
@@ -226,5 +227,26 @@ func TestPosition(t *testing.T) {
 	p := compile(t, b)
 	if diff := cmp.Diff(map[string]graph.Slot{graph.PositionInput: {Region: graph.Inputs, Rows: 1, Cols: 1, Stride: 1, Shape: graph.Shape{1}, DType: graph.Int32}}, p.Inputs); diff != "" {
 		t.Errorf("inputs (-want +got):\n%s", diff)
+	}
+}
+
+// TestRange: parts of regions begin at whole cache lines; an element of Shadow holds two weights.
+func TestRange(t *testing.T) {
+	for _, c := range []struct {
+		region graph.Region
+		offset int
+		ok     bool
+	}{
+		{graph.Params, 0, true}, {graph.Grads, 16, true}, {graph.ExpAvg, 8, false}, {graph.ExpAvgSq, -16, false},
+		{graph.Shadow, 8, true}, {graph.Shadow, 4, false}, {graph.Arena, 0, false}, {graph.States, 0, false}, {graph.Regions, 0, false},
+	} {
+		b := newBuilder()
+		b.Range(c.region, c.offset, 16)
+		if c.ok && b.Err() != nil {
+			t.Errorf("%v from %d on: %v", c.region, c.offset, b.Err())
+		}
+		if !c.ok {
+			wantError(t, b.Err(), fmt.Sprintf("region %v can't be used from element %d on", c.region, c.offset))
+		}
 	}
 }

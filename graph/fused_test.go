@@ -167,6 +167,13 @@ func TestFusedCarried(t *testing.T) {
 			b.Result("y", b.Apply(reader, b.Apply(convolution, b.Columns(y, 0, 8), taps)))
 			b.Result("z", b.Apply(reader, b.Columns(y, 4, 12)))
 		}, []string{"product", "convolution", "reader", "reader"}},
+		{"products with weights that lie one after the other", func(b *graph.Builder, x, wide, narrow, taps graph.Tensor) {
+			b.Result("y", b.Apply(mul2(), b.Apply(carriedProduct(), x, narrow), b.Apply(carriedProduct(), x, b.Param("after", nil, 8, 8))))
+		}, []string{"product", "mul2"}},
+		{"products with weights that lie apart", func(b *graph.Builder, x, wide, narrow, taps graph.Tensor) {
+			b.Param("between", nil, 8, 8)
+			b.Result("y", b.Apply(mul2(), b.Apply(carriedProduct(), x, narrow), b.Apply(carriedProduct(), x, b.Param("after", nil, 8, 8))))
+		}, []string{"product", "product", "mul2"}},
 		{"a projection", func(b *graph.Builder, x, wide, narrow, taps graph.Tensor) {
 			b.Result("y", b.Apply(scan, b.Apply(reader, x), b.Apply(carriedProduct(), x, narrow)))
 		}, []string{"reader", "scan_projected"}},
@@ -185,7 +192,7 @@ func TestFusedCarried(t *testing.T) {
 			b := newBuilder()
 			b.SetMixed(round.Spec())
 			b.SetCarry(graph.Carry{Positions: 8})
-			wide, narrow, taps := b.Param("wide", nil, 16, 8), b.Param("narrow", nil, 8, 8), b.Param("taps", nil, 8, 4)
+			wide, taps, narrow := b.Param("wide", nil, 16, 8), b.Param("taps", nil, 8, 4), b.Param("narrow", nil, 8, 8)
 			c.build(b, b.Apply(typed("maker", "", tensorDims, ""), b.Input("x", graph.Float32, 2, 1, 8)), wide, narrow, taps)
 			p := compile(t, b)
 			untorn(t, p)

@@ -126,28 +126,37 @@ func TestRandomProgramsAgain(t *testing.T) {
 }
 
 // TestRandomLimits: a plan fits each limit that is not below what it needs when everything is
-// recomputed.
+// recomputed, and gives the same numbers.
 func TestRandomLimits(t *testing.T) {
 	limits := 0
-	for seed := uint64(150); seed < 200; seed++ {
-		g := &program{r: rand.New(rand.NewPCG(seed, 33)), b: newBuilder()}
-		g.build(20 + g.r.IntN(60))
-		largest := 4 * int64(compile(t, g.b).Sizes[graph.Arena])
-		g.b.SetArenaLimit(1)
-		_, err := g.b.Compile()
-		var limit *graph.LimitError
-		if !errors.As(err, &limit) {
-			t.Fatalf("seed %d: %v", seed, err)
-		}
-		for bytes := limit.Need; bytes < largest; bytes += 64 {
-			limits++
-			g.b.SetArenaLimit(bytes)
-			if p, err := g.b.Compile(); err != nil || 4*int64(p.Sizes[graph.Arena]) > bytes {
-				t.Errorf("seed %d: a limit of %d, where %d are enough: %v", seed, bytes, limit.Need, err)
+	for _, seeds := range []struct{ from, to, stream uint64 }{{0, 70, 34}, {150, 190, 33}} {
+		for seed := seeds.from; seed < seeds.to; seed++ {
+			g := &program{r: rand.New(rand.NewPCG(seed, seeds.stream)), b: newBuilder()}
+			g.build(20 + g.r.IntN(60))
+			largest := 4 * int64(compile(t, g.b).Sizes[graph.Arena])
+			g.b.SetArenaLimit(1)
+			_, err := g.b.Compile()
+			var limit *graph.LimitError
+			if !errors.As(err, &limit) {
+				t.Fatalf("seed %d: %v", seed, err)
+			}
+			for bytes := limit.Need; bytes < largest; bytes += 64 {
+				limits++
+				g.b.SetArenaLimit(bytes)
+				p, err := g.b.Compile()
+				if err != nil || 4*int64(p.Sizes[graph.Arena]) > bytes {
+					t.Fatalf("seed %d: a limit of %d, where %d are enough: %v", seed, bytes, limit.Need, err)
+				}
+				m := g.load(t, p)
+				m.run()
+				g.compare(t, m, 1)
+				if t.Failed() {
+					t.Fatalf("seed %d of stream %d, limit %d:\n%v", seed, seeds.stream, bytes, p)
+				}
 			}
 		}
 	}
-	if limits < 100 {
+	if limits < 300 {
 		t.Errorf("only %d limits", limits)
 	}
 }

@@ -316,3 +316,16 @@ func TestRoundingsBelong(t *testing.T) {
 		t.Errorf("roundings (-want +got):\n%s\n%s", diff, strings.Join(described(p), "\n"))
 	}
 }
+
+// TestNarrowRows: only rows of whole 16 bytes become a Float24, whose planes lie one after the other.
+func TestNarrowRows(t *testing.T) {
+	for cols, want := range map[int]graph.DType{64: graph.Float24, 60: graph.Float32, 72: graph.Float24} {
+		b := newBuilder()
+		b.SetMixed(round.Spec())
+		x := b.Apply(narrowMaker(), b.Input("x", graph.Float32, 1, 2, cols))
+		b.Result("y", b.Apply(narrowReader(), b.Apply(typed("reader", ":mm", tensorDims, ""), x), x))
+		if got := compile(t, b).Steps[0].Out[0].DType; got != want {
+			t.Errorf("%d columns: %v, want %v", cols, got, want)
+		}
+	}
+}

@@ -132,6 +132,9 @@ func TestCheckFinite(t *testing.T) {
 	r.Eval.Lengths = []int{1, 2}
 	s := &session{recipe: r, step: 3, dir: "runs/x"}
 	good := score{Loss: 2, BitsPerByte: 3, Tokens: 10}
+	if err := s.checkFinite([]score{good, good, {Loss: 2, BitsPerByte: math.Inf(1), Tokens: 1}}); err == nil || !strings.Contains(err.Error(), "eval.rows: the 1 tokens") {
+		t.Errorf("a source without text: error is %v", err)
+	}
 	for _, c := range []struct {
 		bad  score
 		want string

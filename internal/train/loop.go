@@ -107,6 +107,8 @@ func (s *session) checkFinite(scores []score) error {
 		if math.IsNaN(v.Loss) || math.IsInf(v.Loss, 0) {
 			return fmt.Errorf("step %d: training has diverged, the validation loss on rows of %d tokens is %v; start a new run with a lower optim.lr", s.step, s.recipe.Eval.Lengths[i]*s.recipe.Data.SeqLen, v.Loss)
 		}
+	}
+	for _, v := range scores { // of sources, too
 		if math.IsInf(v.BitsPerByte, 0) {
 			return fmt.Errorf("eval.rows: the %d tokens that were measured stand for no text, only for its ends; measure more with `%s`", v.Tokens, s.resumeCommand("eval.rows=..."))
 		}

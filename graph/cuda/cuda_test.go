@@ -345,9 +345,10 @@ func near(t *testing.T, name string, got []float32, want []float64, p precision)
 	at := 0
 	for i, w := range want {
 		e := math.Abs(float64(got[i]) - w)
-		if !(e <= worst) {
-			worst, at = e, i
+		if e > worst || math.IsNaN(e) && !math.IsNaN(worst) {
+			at = i
 		}
+		worst = math.Max(worst, e) // NaN if one of them is
 		scale = math.Max(scale, math.Abs(w))
 		diff2 += e * e
 		want2 += w * w

@@ -170,60 +170,62 @@ func (f form) backward() *graph.CUDA {
 			}
 			return f.savedBytes(d) + size
 		},
-		Launches: func(c *graph.CUDACall) ([]graph.Launch, error) {
-			d, o, out := c.Dims, f.addresses(c), c.Out
-			if d["N"] > mostStates {
-				return nil, fmt.Errorf("%d states a channel; the GPU's backward pass has room for %d", d["N"], mostStates)
-			}
-			saved, dy := c.In[len(c.In)-2], c.In[len(c.In)-1]
-			slices := c.Workspace + uint64(f.savedBytes(d))
-			var launches []graph.Launch
-			if f.byDocument {
-				saved, dy = graph.DeviceBuffer{Address: c.Workspace, DType: graph.Float32}, c.In[len(c.In)-2]
-				launches = f.states(d, o, saved.Address, slices)
-			}
-			du, ddt, dbm, dcm, dz := out[0], out[1], out[4], out[5], out[0]
-			octets := o.octets(f, dy, du, ddt)
-			if f.gated {
-				dz = out[7]
-				octets = append(octets, dz)
-			}
-			t := backwardTiling(d)
-			types := o.types()
-			for name, b := range map[string]graph.DeviceBuffer{"H_T": saved, "DY_T": dy, "DU_T": du, "DDT_T": ddt, "DB_T": dbm, "DC_T": dcm, "DZ_T": dz} {
-				types[name] = b
-			}
-			macros := t.macros(d, f, types, octets, []graph.DeviceBuffer{o.bm, o.cm}, "chain", "backward_ends", "backward_tokens", "sums")
-			shared := t.sharedBytes()
-			if mixedKernel(d, macros) {
-				macros[macro("mixed_factors")], macros[macro("backward_mixed")] = "1", "1"
-				macros["SLICE_T"] = graph.BFloat16.CType()
-				shared = mixedSharedBytes
-			} else {
-				macros[macro("thread_sums")], macros[macro("backward")] = "1", "1"
-				macros["SLICE_T"] = graph.Float32.CType()
-			}
-
-			rows := slices + uint64(t.slicesBytes(d))
-			var lasts uint64
-			if t.segments > 1 {
-				lasts = rows + uint64(t.rowsBytes(d))
-				decays := lasts + uint64(t.edgeBytes(d))
-				launches = append(launches,
-					t.ends("selective_scan_backward_ends", macros, d,
-						o.dt.Address, o.dtBias, o.aLog, o.cm.Address, o.z.Address, dy.Address, o.documents, lasts, decays, int32(t.length),
-						int32(d["T"]), int32(d["C"]), int32(o.dt.Stride), int32(o.cm.Stride), int32(o.z.Stride), int32(dy.Stride)),
-					t.chain(macros, d, lasts, decays, 0, 1))
-			}
-			main := t.launch("selective_scan_backward", macros, d, t.segments,
-				o.u.Address, o.dt.Address, o.dtBias, o.aLog, o.bm.Address, o.cm.Address, o.skip, o.z.Address, saved.Address,
-				dy.Address, o.documents, lasts, du.Address, ddt.Address, dz.Address, slices, rows, int32(t.length), int32(d["T"]), int32(d["C"]),
-				int32(o.u.Stride), int32(o.dt.Stride), int32(o.bm.Stride), int32(o.cm.Stride), int32(o.z.Stride), int32(dy.Stride),
-				int32(du.Stride), int32(ddt.Stride), int32(dz.Stride))
-			main.Shared = shared
-			return append(append(launches, main), t.sums(d, macros, slices, rows, out)...), nil
-		},
+		Launches: f.backwardLaunches,
 	}
+}
+
+func (f form) backwardLaunches(c *graph.CUDACall) ([]graph.Launch, error) {
+	d, o, out := c.Dims, f.addresses(c), c.Out
+	if d["N"] > mostStates {
+		return nil, fmt.Errorf("%d states a channel; the GPU's backward pass has room for %d", d["N"], mostStates)
+	}
+	saved, dy := c.In[len(c.In)-2], c.In[len(c.In)-1]
+	slices := c.Workspace + uint64(f.savedBytes(d))
+	var launches []graph.Launch
+	if f.byDocument {
+		saved, dy = graph.DeviceBuffer{Address: c.Workspace, DType: graph.Float32}, c.In[len(c.In)-2]
+		launches = f.states(d, o, saved.Address, slices)
+	}
+	du, ddt, dbm, dcm, dz := out[0], out[1], out[4], out[5], out[0]
+	octets := o.octets(f, dy, du, ddt)
+	if f.gated {
+		dz = out[7]
+		octets = append(octets, dz)
+	}
+	t := backwardTiling(d)
+	types := o.types()
+	for name, b := range map[string]graph.DeviceBuffer{"H_T": saved, "DY_T": dy, "DU_T": du, "DDT_T": ddt, "DB_T": dbm, "DC_T": dcm, "DZ_T": dz} {
+		types[name] = b
+	}
+	macros := t.macros(d, f, types, octets, []graph.DeviceBuffer{o.bm, o.cm}, "chain", "backward_ends", "backward_tokens", "sums")
+	shared := t.sharedBytes()
+	if mixedKernel(d, macros) {
+		macros[macro("mixed_factors")], macros[macro("backward_mixed")] = "1", "1"
+		macros["SLICE_T"] = graph.BFloat16.CType()
+		shared = mixedSharedBytes
+	} else {
+		macros[macro("thread_sums")], macros[macro("backward")] = "1", "1"
+		macros["SLICE_T"] = graph.Float32.CType()
+	}
+
+	rows := slices + uint64(t.slicesBytes(d))
+	var lasts uint64
+	if t.segments > 1 {
+		lasts = rows + uint64(t.rowsBytes(d))
+		decays := lasts + uint64(t.edgeBytes(d))
+		launches = append(launches,
+			t.ends("selective_scan_backward_ends", macros, d,
+				o.dt.Address, o.dtBias, o.aLog, o.cm.Address, o.z.Address, dy.Address, o.documents, lasts, decays, int32(t.length),
+				int32(d["T"]), int32(d["C"]), int32(o.dt.Stride), int32(o.cm.Stride), int32(o.z.Stride), int32(dy.Stride)),
+			t.chain(macros, d, lasts, decays, 0, 1))
+	}
+	main := t.launch("selective_scan_backward", macros, d, t.segments,
+		o.u.Address, o.dt.Address, o.dtBias, o.aLog, o.bm.Address, o.cm.Address, o.skip, o.z.Address, saved.Address,
+		dy.Address, o.documents, lasts, du.Address, ddt.Address, dz.Address, slices, rows, int32(t.length), int32(d["T"]), int32(d["C"]),
+		int32(o.u.Stride), int32(o.dt.Stride), int32(o.bm.Stride), int32(o.cm.Stride), int32(o.z.Stride), int32(dy.Stride),
+		int32(du.Stride), int32(ddt.Stride), int32(dz.Stride))
+	main.Shared = shared
+	return append(append(launches, main), t.sums(d, macros, slices, rows, out)...), nil
 }
 
 // sums returns the launches that add up slices and rows into the gradients out.

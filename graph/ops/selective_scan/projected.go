@@ -47,30 +47,7 @@ func projectedSpec(gated bool) *graph.Spec {
 	s.Workspace = func(d graph.Dims, workers int) int {
 		return d["B"]*d["C"] + projection(d).WorkspaceEither(workers) + plain.Workspace(d, workers)
 	}
-	s.CUDA = &graph.CUDA{Source: source, Launches: func(c *graph.CUDACall) ([]graph.Launch, error) {
-		r, w, scan := c.In[1], c.In[2], *c
-		scan.In = append([]graph.DeviceBuffer{c.In[0], c.In[0]}, c.In[3:]...)
-		f := form{gated: gated, carry: true}
-		o := f.addresses(&scan)
-		if stepsRows(c.Dims, r, w) {
-			return []graph.Launch{f.stepRows(&scan, o, r, w)}, nil
-		}
-		l := f.step(&scan, o)
-		width, lanes := 1, 32
-		if bytes := 16; r.DType == graph.BFloat16 && w.DType == graph.BFloat16 && r.Cols%8 == 0 && r.Stride%8 == 0 && w.Stride%8 == 0 &&
-			r.Address%uint64(bytes) == 0 && w.Address%uint64(bytes) == 0 {
-			width = 8
-		}
-		for lanes > 4 && lanes/2*width >= r.Cols {
-			lanes /= 2
-		}
-		for name, n := range map[string]int{"RANK": r.Cols, "WIDTH": width, "LANES": lanes} {
-			l.Defines[name] = strconv.Itoa(n)
-		}
-		l.Defines["R_T"], l.Defines["W_T"] = r.DType.CType(), w.DType.CType()
-		l.Args = append(l.Args, r.Address, w.Address, uint64(r.Stride), uint64(w.Stride))
-		return []graph.Launch{l}, nil
-	}}
+	s.CUDA = &graph.CUDA{Source: source, Launches: form{gated: gated, carry: true}.projected}
 	s.Cost = func(d graph.Dims) graph.Cost {
 		c := forwardCost(gated, d)
 		products := 2 * float64(d["B"]*d["C"]*d["R"])
@@ -81,16 +58,43 @@ func projectedSpec(gated bool) *graph.Spec {
 	return s
 }
 
-// stepsRows reports whether step_rows.cu has a kernel for it.
-func stepsRows(d graph.Dims, r, w graph.DeviceBuffer) bool {
-	const fewest, mostStates, mostRank, vector = 5, 16, 192, 8
-	if r.DType != graph.BFloat16 || w.DType != graph.BFloat16 || d["B"] < fewest || d["N"] > mostStates || r.Cols > mostRank || r.Cols%vector != 0 {
-		return false
+// projected returns the launch of a kernel that computes the time steps itself.
+func (f form) projected(c *graph.CUDACall) ([]graph.Launch, error) {
+	r, w, scan := c.In[1], c.In[2], *c
+	scan.In = append([]graph.DeviceBuffer{c.In[0], c.In[0]}, c.In[3:]...)
+	o := f.addresses(&scan)
+	const fewestRows, statesHeld, rankHeld = 5, 16, 192 // held in a thread's registers
+	if d := c.Dims; byVectors(r, w) && d["B"] >= fewestRows && d["N"] <= statesHeld && d["R"] <= rankHeld {
+		return []graph.Launch{f.stepRows(&scan, o, r, w)}, nil
 	}
-	return r.Stride%vector == 0 && w.Stride%vector == 0 && r.Address%(2*vector) == 0 && w.Address%(2*vector) == 0
+	l := f.step(&scan, o)
+	width, lanes := 1, 32
+	if byVectors(r, w) {
+		width = 8
+	}
+	for lanes > 4 && lanes/2*width >= r.Cols {
+		lanes /= 2
+	}
+	for name, n := range map[string]int{"RANK": r.Cols, "WIDTH": width, "LANES": lanes} {
+		l.Defines[name] = strconv.Itoa(n)
+	}
+	l.Defines["R_T"], l.Defines["W_T"] = r.DType.CType(), w.DType.CType()
+	l.Args = append(l.Args, r.Address, w.Address, uint64(r.Stride), uint64(w.Stride))
+	return []graph.Launch{l}, nil
 }
 
-// stepRows launches that kernel.
+// byVectors reports whether the factors of dt can be read 8 elements at a time.
+func byVectors(r, w graph.DeviceBuffer) bool {
+	const width, bytes = 8, 16
+	for _, b := range []graph.DeviceBuffer{r, w} {
+		if b.DType != graph.BFloat16 || b.Cols%width != 0 || b.Stride%width != 0 || b.Address%bytes != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// stepRows launches step_rows.cu.
 func (f form) stepRows(c *graph.CUDACall, o addresses, r, w graph.DeviceBuffer) graph.Launch {
 	const rows = 8 // of a block
 	d, y := c.Dims, c.Out[0]

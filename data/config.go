@@ -43,7 +43,7 @@ type Config struct {
 	// Seed determines the order of the training blocks, and nothing else.
 	Seed uint64 `yaml:"seed"`
 
-	// Generate generates rows instead of reading shards.
+	// Generate generates rows instead of reading Shards or a Mixture: those and Text must be empty.
 	Generate Generated `yaml:"generate"`
 
 	// ResetState keeps the documents of a row apart: a model's state is reset at the end of each,
@@ -98,6 +98,9 @@ func (c Config) Validate() error {
 	if err := c.Generate.validate(); err != nil {
 		return err
 	}
+	if err := c.checkGeneratedAlone(); err != nil {
+		return err
+	}
 	if len(c.Mixture) > 0 {
 		return c.validateMixture()
 	}
@@ -117,6 +120,31 @@ func (c Config) Validate() error {
 		return fmt.Errorf("data.validation_fraction: must be at least 0 and below 1, is %v", c.ValidationFraction)
 	}
 	return c.Text.validate()
+}
+
+// checkGeneratedAlone reports keys that are not read because rows are generated.
+func (c Config) checkGeneratedAlone() error {
+	if c.Generate.Task == "" {
+		return nil
+	}
+	var idle []string
+	for _, other := range []struct {
+		key string
+		set bool
+	}{{"data.shards", c.Shards != ""}, {"data.text", c.Text.selects()}, {"data.mixture", len(c.Mixture) > 0}} {
+		if other.set {
+			idle = append(idle, other.key)
+		}
+	}
+	if len(idle) > 0 {
+		return fmt.Errorf("data.generate.task: generated rows replace %s; leave out one or the other", strings.Join(idle, " and "))
+	}
+	return nil
+}
+
+// selects reports whether t names a folder, or files of one.
+func (t TextConfig) selects() bool {
+	return t.Path != "" || len(t.Include)+len(t.Exclude)+len(t.Validation)+len(t.JSONL) > 0
 }
 
 // validate reports the first wrong key. It doesn't access any file.

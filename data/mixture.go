@@ -74,7 +74,7 @@ func isLength(name string) bool {
 }
 
 func (c Config) validateMixture() error {
-	if c.Shards != "" || c.Text.Path != "" {
+	if c.Shards != "" || c.Text.selects() {
 		return fmt.Errorf("data.mixture: replaces data.shards and data.text; move them into a source of it")
 	}
 	names, shards := map[string]bool{}, map[string]bool{}

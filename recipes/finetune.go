@@ -29,7 +29,11 @@ func FineTune(base *Recipe, from, task, name string, sets ...string) (*Recipe, e
 			return nil, err
 		}
 	}
-	return r.finish(s, p, sets)
+	done, err := r.finish(s, p, sets)
+	if err == nil && task != "" && done.Data.Generate.Task == "" {
+		return nil, fmt.Errorf("%s: data.shards or data.mixture, given beside the task %s, replaces its rows: leave one of them out", s.from, task)
+	}
+	return done, err
 }
 
 // taskSets returns the settings of Samba's fine-tuning for long retrieval (arXiv 2406.07522,

@@ -30,12 +30,12 @@ func TestFineTune(t *testing.T) {
 		{"passkey", "", nil, map[string]string{
 			"name": `"quickstart-passkey"`, "data.generate.task": `"passkey"`, "train.steps": "500", "train.tokens": "0", "train.from": `"runs/base"`,
 			"optim.lr": "0.0001", "optim.min_lr": "0.00001", "optim.warmup_steps": "250", "optim.schedule": `"cosine"`, "optim.decay_fraction": "null",
-			"eval.lengths": "[1]", "sample.tokens": "0", "run.out": `"runs/quickstart-passkey"`,
+			"eval.lengths": "[1]", "sample.tokens": "0", "run.out": `"runs/quickstart-passkey"`, "data.shards": `""`, "data.text.path": `""`, "data.text.include": "null", "data.text.exclude": "null",
 		}},
 		{"phonebook", own, []string{"optim.lr=3e-4", "run.out=here"}, map[string]string{
 			"name": `"own"`, "data.generate.task": `"phonebook"`, "train.steps": "40", "train.tokens": "0", "train.from": `"runs/base"`,
 			"optim.lr": "0.0003", "optim.min_lr": "0.00002", "optim.warmup_steps": "5", "optim.schedule": `"cosine"`, "optim.decay_fraction": "null",
-			"eval.lengths": "[1]", "sample.tokens": "0", "run.out": `"here"`,
+			"eval.lengths": "[1]", "sample.tokens": "0", "run.out": `"here"`, "data.shards": `""`, "data.text.path": `""`, "data.text.include": "null", "data.text.exclude": "null",
 		}},
 		{"", own, nil, map[string]string{
 			"name": `"own"`, "train.steps": "40", "train.tokens": "0", "train.from": `"runs/base"`, "optim.lr": "0.0002", "optim.min_lr": "0.00002", "optim.warmup_steps": "5", "run.out": `"runs/own"`,
@@ -58,6 +58,9 @@ func TestFineTune(t *testing.T) {
 		}
 	}
 	if _, err := recipes.FineTune(base, "runs/base", "", own, "train.steps=0"); err == nil || !strings.Contains(err.Error(), "train.steps: say how long to train") {
+		t.Errorf("error is %v", err)
+	}
+	if _, err := recipes.FineTune(base, "runs/base", "passkey", "", "data.shards=x"); err == nil || !strings.Contains(err.Error(), "runs/base: data.shards or data.mixture, given beside the task passkey, replaces its rows: leave one of them out") {
 		t.Errorf("error is %v", err)
 	}
 	if _, err := recipes.FineTune(base, "runs/base", "", "nowhere.yaml"); err == nil || !strings.Contains(err.Error(), "nowhere.yaml: no such file") {

@@ -301,11 +301,31 @@ func (r *Recipe) takeBack(given map[string]string) {
 	if only("optim.schedule", "optim.min_lr") && r.Optim.Schedule == optim.Constant {
 		r.Optim.MinLR = nil
 	}
-	if only("data.mixture", "data.shards") && given["data.text.path"] == "" {
-		r.Data.Shards, r.Data.Text = "", data.DefaultConfig().Text
+	r.takeBackData(given)
+}
+
+// takeBackData is takeBack for the keys that say where rows come from.
+func (r *Recipe) takeBackData(given map[string]string) {
+	some := func(section string) bool {
+		for key := range given {
+			if key == section || strings.HasPrefix(key, section+".") {
+				return true
+			}
+		}
+		return false
 	}
-	if only("data.shards", "data.mixture") {
+	task, mixture, shards, text := r.Data.Generate.Task != "" && some("data.generate.task"), some("data.mixture"), some("data.shards"), some("data.text")
+	if (task || mixture) && !shards {
+		r.Data.Shards = ""
+	}
+	if (task || mixture) && !shards && !text {
+		r.Data.Text = data.DefaultConfig().Text
+	}
+	if (task || shards) && !mixture {
 		r.Data.Mixture = nil
+	}
+	if (mixture || shards) && !task {
+		r.Data.Generate.Task = ""
 	}
 }
 

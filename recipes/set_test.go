@@ -1,6 +1,7 @@
 package recipes_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -108,6 +109,30 @@ func TestSetErrors(t *testing.T) {
 			continue
 		}
 		wantError(t, set, err, want)
+	}
+}
+
+// TestOneSourceOfRows: of shards, a mixture and generated rows, the last one given replaces the
+// others.
+func TestOneSourceOfRows(t *testing.T) {
+	const mixture, task, shards = "data.mixture=[{name: a, weight: 1, shards: x}]", "data.generate.task=passkey", "data.shards=y"
+	for _, sets := range [][]string{
+		{task}, {mixture, task}, {shards, mixture, task}, {task, mixture}, {task, shards}, {task, mixture, shards},
+	} {
+		d := parse(t, "extends: quickstart\n", sets...).Data
+		var is []string
+		if d.Shards != "" {
+			is = append(is, shards)
+		}
+		if len(d.Mixture) > 0 {
+			is = append(is, mixture)
+		}
+		if d.Generate.Task != "" {
+			is = append(is, task)
+		}
+		if want := sets[len(sets)-1:]; !slices.Equal(is, want) || d.Text.Path != "" && want[0] != shards {
+			t.Errorf("%q: the rows are from %q and text %q", sets, is, d.Text.Path)
+		}
 	}
 }
 

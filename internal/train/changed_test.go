@@ -151,6 +151,23 @@ func TestConfigBeforeFloat32Sublayers(t *testing.T) {
 	}
 }
 
+// TestConfigOfGeneratedRowsWithShards: a run of generated rows whose recipe was written with the
+// keys of text, which were not read, continues.
+func TestConfigOfGeneratedRowsWithShards(t *testing.T) {
+	text, err := recipe(t).YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	both := bytes.Replace(text, []byte(`task: ""`), []byte("task: passkey"), 1)
+	got, err := parseWritten(both, "config", "data.seq_len=400")
+	if err != nil || bytes.Equal(both, text) {
+		t.Fatalf("%v; the recipe is\n%s", err, both)
+	}
+	if d := got.Data; d.Generate.Task != "passkey" || d.Shards != "" || d.Text.Path != "" {
+		t.Errorf("data is %+v", d)
+	}
+}
+
 // TestRecipeDifferences: keys that don't change results are left out, a device is not.
 func TestRecipeDifferences(t *testing.T) {
 	r := recipe(t)

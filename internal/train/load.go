@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 
+	"github.com/goccy/go-yaml"
+
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/graph"
@@ -60,9 +62,16 @@ func LogSkipped(log *slog.Logger, skipped []checkpoint.Skipped) {
 
 // parseWritten reads the recipe that a run or checkpoint was written with, in which all keys are
 // given. If run.float32_sublayers is missing, no sublayer was in float32: the key did not exist.
+// Recipes of generated rows used to keep keys of shards and text that were not read.
 func parseWritten(text []byte, name string, sets ...string) (*recipes.Recipe, error) {
 	if !bytes.Contains(text, []byte("float32_sublayers:")) {
 		sets = append([]string{"run.float32_sublayers=0"}, sets...)
+	}
+	var was struct {
+		Data struct{ Generate data.Generated }
+	}
+	if err := yaml.Unmarshal(text, &was); err == nil && was.Data.Generate.Task != "" {
+		sets = append([]string{"data.generate.task=" + was.Data.Generate.Task}, sets...)
 	}
 	return recipes.Parse(text, name, sets...)
 }

@@ -6,9 +6,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -18,7 +20,7 @@ import (
 
 func newTokenizer(a *app) *cobra.Command {
 	c := &cobra.Command{Use: "tokenizer", Short: "Train, describe and try tokenizers", Args: cobra.ArbitraryArgs}
-	c.AddCommand(newTokenizerTrain(a), newTokenizerInspect(), newTokenizerEncode())
+	c.AddCommand(newTokenizerTrain(a), newTokenizerInspect(), newTokenizerEncode(), newTokenizerDecode())
 	return c
 }
 
@@ -173,4 +175,55 @@ func newTokenizerEncode() *cobra.Command {
 			return err
 		},
 	}
+}
+
+func newTokenizerDecode() *cobra.Command {
+	return &cobra.Command{
+		Use:   "decode TOKENIZER",
+		Short: "Print the text of the token ids on standard input",
+		Long: `Print the text of the token ids on standard input, byte for byte: no newline is added.
+The ids are separated by white space or commas, or are lines of ` + "`tokenizer encode`" + `, whose texts
+are not read. Special tokens, such as the end of text, have no text. What a tokenizer drops or
+normalizes when it encodes does not come back.`,
+		Example: `  echo 72,101,108,108,111 | sambatrain tokenizer decode bytes
+  sambatrain tokenizer encode bytes <one.txt | sambatrain tokenizer decode bytes >two.txt`,
+		Args: exactArgs("TOKENIZER"),
+		RunE: func(c *cobra.Command, args []string) error {
+			tok, err := data.NewTokenizer(args[0])
+			if err != nil {
+				return err
+			}
+			text, err := io.ReadAll(c.InOrStdin())
+			if err != nil {
+				return err
+			}
+			ids, err := readIDs(string(text), tok.VocabSize())
+			if err != nil {
+				return err
+			}
+			_, err = forPeople(c.OutOrStdout()).Write(tok.Decode(nil, ids))
+			return err
+		},
+	}
+}
+
+// readIDs returns the token ids of a text, which must be below vocab: separated by white space or
+// commas, or the lines of `tokenizer encode`.
+func readIDs(text string, vocab int) ([]int32, error) {
+	var ids []int32
+	line := 0
+	for l := range strings.Lines(text) {
+		line++
+		if id, spelt, ok := strings.Cut(l, "\t"); ok && strings.HasPrefix(spelt, `"`) {
+			l = id
+		}
+		for _, word := range strings.FieldsFunc(l, func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
+			id, err := strconv.ParseInt(word, 10, 32)
+			if err != nil || id < 0 || id >= int64(vocab) {
+				return nil, fmt.Errorf("standard input:%d: %q is not a token id: want 0 to %d", line, word, vocab-1)
+			}
+			ids = append(ids, int32(id))
+		}
+	}
+	return ids, nil
 }

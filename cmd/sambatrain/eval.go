@@ -107,7 +107,7 @@ func (f *retrievalFlags) add(c *cobra.Command, samples int) {
 
 func (f *retrievalFlags) options(e *evalFlags) (evaluate.RetrievalOptions, error) {
 	o := evaluate.RetrievalOptions{Samples: f.samples, Seed: f.seed, Rows: e.rows, Chunk: e.chunk,
-		Progress: progress("questions")}
+		Progress: progress("measuring", "questions")}
 	if f.samples < 1 {
 		return o, &usageError{fmt.Errorf("--samples: must be at least 1, is %d", f.samples)}
 	}
@@ -209,8 +209,8 @@ func logLengths(lengths []int) (x []float64, marks []plot.Mark) {
 	return x, marks
 }
 
-// progress logs the progress of a measurement every few seconds.
-func progress(what string) func(done, total int64) {
+// progress logs the progress of slow work every few seconds, from now on: how many `what` are done.
+func progress(doing, what string) func(done, total int64) {
 	started := time.Now()
 	last := started
 	return func(done, total int64) {
@@ -220,6 +220,6 @@ func progress(what string) func(done, total int64) {
 		}
 		last = now
 		left := time.Duration(float64(now.Sub(started)) / float64(done) * float64(total-done))
-		slog.Info("measuring", what, done, "of", total, "eta", left.Round(time.Second))
+		slog.Info(doing, what, done, "of", total, "eta", left.Round(time.Second))
 	}
 }

@@ -53,7 +53,7 @@ compressed files are read as by ` + "`data prepare`" + `; their documents follow
 					return nil, err
 				}
 				r, err := evaluate.MeasurePPL(ctx, m, corpus, evaluate.PPLOptions{
-					Lengths: lengths, Rows: f.rows, Chunk: f.chunk, Progress: progress("tokens")})
+					Lengths: lengths, Rows: f.rows, Chunk: f.chunk, Progress: progress("measuring", "tokens")})
 				return func() error { return f.reportPPL(c, m, dir, r) }, err
 			})
 		},

@@ -103,11 +103,7 @@ func (a *app) generate(c *cobra.Command, run string, o *generateOptions) error {
 		if err != nil {
 			return err
 		}
-		q.Progress = func(done int) {
-			if !out.onScreen() {
-				reading.Set(done, len(ids))
-			}
-		}
+		q.Progress = promptProgress(reading, out, len(ids))
 		list = append(list, q)
 	}
 	b, err := generate.NewBatch(m.Device, m.Memory, m.Model, generate.Config{
@@ -123,6 +119,25 @@ func (a *app) generate(c *cobra.Command, run string, o *generateOptions) error {
 		return errors.Join(err, out.err)
 	}
 	return out.finish()
+}
+
+// promptProgress returns the Progress of a request, which shows how much of a long prompt has been
+// read: the bar on a terminal, and log lines elsewhere.
+func promptProgress(bar *runlog.Counter, out *textWriter, tokens int) func(done int) {
+	if bar.Shows() {
+		return func(done int) {
+			if !out.onScreen() {
+				bar.Set(done, tokens)
+			}
+		}
+	}
+	var log func(done, total int64)
+	return func(done int) {
+		if done == 0 { // earlier prompts have been read
+			log = progress("reading the prompt", "tokens")
+		}
+		log(int64(done), int64(tokens))
+	}
 }
 
 func (o *generateOptions) check() error {

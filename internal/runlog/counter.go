@@ -33,6 +33,9 @@ func NewCounter(f *os.File, what string) *Counter {
 	return c
 }
 
+// Shows reports whether there is a terminal to show anything on.
+func (c *Counter) Shows() bool { return c.w != nil }
+
 // Set shows that `done` of `total` is done. 0 begins a piece of work, total ends it.
 func (c *Counter) Set(done, total int) {
 	switch {

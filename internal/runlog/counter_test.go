@@ -50,6 +50,9 @@ func TestCounterOnFile(t *testing.T) {
 	defer f.Close()
 	c := NewCounter(f, "of the prompt")
 	c.after = 0
+	if c.Shows() {
+		t.Error("a file is taken for a terminal")
+	}
 	c.Set(0, 10)
 	c.Set(5, 10)
 	c.Clear()

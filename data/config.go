@@ -181,7 +181,7 @@ func (t TextConfig) folder() (string, error) {
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return "", fmt.Errorf("data.text.path: no folder %s%s: %spoint at another folder of text with --set data.text.path=DIR", dir, from, install)
+		return "", absentf("data.text.path: no folder %s%s: %spoint at another folder of text with --set data.text.path=DIR", dir, from, install)
 	case err != nil:
 		return "", fmt.Errorf("data.text.path: %w", err)
 	case !info.IsDir():
@@ -208,9 +208,9 @@ func expand(key, path string) (string, error) {
 	})
 	switch {
 	case missing == "GOROOT":
-		return "", fmt.Errorf("%s: no Go toolchain found for $GOROOT in %s: install Go, or point at another folder with --set %s=DIR", key, path, key)
+		return "", absentf("%s: no Go toolchain found for $GOROOT in %s: install Go, or point at another folder with --set %s=DIR", key, path, key)
 	case missing != "":
-		return "", fmt.Errorf("%s: environment variable %s in %s is not set: set it, or point at another folder with --set %s=DIR", key, missing, path, key)
+		return "", absentf("%s: environment variable %s in %s is not set: set it, or point at another folder with --set %s=DIR", key, missing, path, key)
 	}
 	return filepath.Clean(out), nil
 }

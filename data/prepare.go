@@ -68,20 +68,14 @@ func prepare(ctx context.Context, c Config, l layout, progress func(Progress)) (
 		return Manifest{}, nil
 	}
 	watch := watching(ctx)
-	dir, err := expand("data.shards", c.Shards)
-	if err == nil {
-		dir, err = followLink(dir)
-	}
+	dir, err := c.shardsFolder()
 	if err != nil {
 		return Manifest{}, err
 	}
 	if m, ok, err := c.prepared(watch, dir); ok || err != nil {
 		return m, err
 	}
-	if c.Text.Path == "" {
-		return Manifest{}, fmt.Errorf("data.shards: no folder %s, and data.text.path is empty: name a folder of shards, or one of text to make them from", dir)
-	}
-	folder, err := c.Text.folder()
+	folder, err := c.textFor(dir)
 	if err != nil {
 		return Manifest{}, err
 	}
@@ -108,6 +102,23 @@ func prepare(ctx context.Context, c Config, l layout, progress func(Progress)) (
 	}
 	// The journal goes last: a process that is killed before can continue.
 	return m, removeJournal(dir)
+}
+
+// shardsFolder returns Shards with its variables replaced and links followed.
+func (c Config) shardsFolder() (string, error) {
+	dir, err := expand("data.shards", c.Shards)
+	if err != nil {
+		return "", err
+	}
+	return followLink(dir)
+}
+
+// textFor returns the folder of the text that shards are made from in the folder dir.
+func (c Config) textFor(dir string) (string, error) {
+	if c.Text.Path == "" {
+		return "", absentf("data.shards: no folder %s, and data.text.path is empty: name a folder of shards, or one of text to make them from", dir)
+	}
+	return c.Text.folder()
 }
 
 // followLink returns the folder that dir is a link to, or dir: renaming over a link would replace

@@ -137,8 +137,9 @@ func CarrySpec(c Config) *graph.Spec {
 		// The position isn't known, so the cost is that of full states.
 		Cost: func(d graph.Dims) graph.Cost {
 			states := float64(d["B"] * d["W"] * d["K"] * d["D"])
+			pairs := float64(d["B"]*d["H"]*d["T"]) * float64(d["W"])
 			return graph.Cost{
-				FLOPs: float64(d["B"]*d["H"]*d["T"]) * float64(d["W"]*(4*d["D"]+graph.ExpFLOPs)),
+				FLOPs: pairs * float64(4*d["D"]+graph.ExpFLOPs), Products: pairs * float64(4*d["D"]),
 				Bytes: 8*(states+queryElements(d)) + 16*keyElements(d),
 			}
 		},

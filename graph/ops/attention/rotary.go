@@ -54,7 +54,11 @@ func RotarySpec(c Config, r Rotation) *graph.Spec {
 		dq := g.Builder().Apply(rotaryBackwardSpec(c, r), g.Out[2], g.Out[3], g.In[2], g.Out[0], g.Out[1], g.DOut)
 		return []graph.Tensor{dq, dq.Output(1), dq.Output(2)}
 	}
-	s.Cost = func(d graph.Dims) graph.Cost { return r.add(plain.Cost(d), d) }
+	s.Cost = func(d graph.Dims) graph.Cost {
+		c := r.add(plain.Cost(d), d)
+		c.Bytes += 4 * (queryElements(d) + keyElements(d)) // the rotated q and k, which are saved
+		return c
+	}
 	return s
 }
 
@@ -209,11 +213,10 @@ func (r Rotation) launch(op *graph.Spec, call *graph.CUDACall, of string, in []g
 	return list, err
 }
 
-// add adds the cost of rotating q and k to a cost.
+// add adds the operations that rotate q and k to a cost.
 func (r Rotation) add(c graph.Cost, d graph.Dims) graph.Cost {
 	for _, of := range []string{"H", "K"} {
-		turn := r.Turn.Cost(heads(d, of))
-		c.FLOPs, c.Bytes = c.FLOPs+turn.FLOPs, c.Bytes+turn.Bytes
+		c.FLOPs += r.Turn.Cost(heads(d, of)).FLOPs
 	}
 	return c
 }

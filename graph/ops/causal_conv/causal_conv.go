@@ -86,7 +86,11 @@ func CarrySpec() *graph.Spec {
 		Workspace: func(d graph.Dims, _ int) int { return d["J"] * d["C"] },
 		CUDA:      cudaCarry,
 		Convolves: true,
-		Cost:      forwardCost,
+		Cost: func(d graph.Dims) graph.Cost {
+			c := forwardCost(d)
+			c.Bytes += 8 * float64(d["B"]*d["P"]*d["C"])
+			return c
+		},
 	}
 }
 
@@ -126,7 +130,7 @@ func backwardSpec() *graph.Spec {
 			n := float64(d["B"] * d["T"] * d["C"])
 			// The pre-activation, dx and dw take a multiply-add per tap; silu' and dbias take 9
 			// operations and an exponential.
-			return graph.Cost{FLOPs: n * float64(6*d["J"]+9+graph.ExpFLOPs), Bytes: 12 * n}
+			return graph.Cost{FLOPs: n * float64(6*d["J"]+9+graph.ExpFLOPs), Bytes: 12*n + 2*weightBytes(d)}
 		},
 	}
 }
@@ -154,8 +158,10 @@ func sigmoid(v float64) float64 { return 1 / (1 + math.Exp(-v)) }
 func forwardCost(d graph.Dims) graph.Cost {
 	n := float64(d["B"] * d["T"] * d["C"])
 	// A multiply-add per tap, and 4 operations and an exponential for the bias and the SiLU.
-	return graph.Cost{FLOPs: n * float64(2*d["J"]+4+graph.ExpFLOPs), Bytes: 8 * n}
+	return graph.Cost{FLOPs: n * float64(2*d["J"]+4+graph.ExpFLOPs), Bytes: 8*n + weightBytes(d)}
 }
+
+func weightBytes(d graph.Dims) float64 { return 4 * float64(d["C"]*(d["J"]+1)) }
 
 // Cases are the op's shapes under test.
 func Cases() []graph.Case {

@@ -47,7 +47,7 @@ func Spec() *graph.Spec {
 		},
 		Cost: func(d graph.Dims) graph.Cost {
 			products := visible(d) * float64(2*(d["D"]+d["C"]))
-			return graph.Cost{FLOPs: products + visible(d)*graph.ExpFLOPs, Products: products, Bytes: 8 * elements(d)}
+			return graph.Cost{FLOPs: products + visible(d)*graph.ExpFLOPs, Products: products, Bytes: 8*elements(d) + 4*float64(d["B"]*d["T"])}
 		},
 	}
 }
@@ -73,7 +73,7 @@ func backwardSpec() *graph.Spec {
 
 		Cost: func(d graph.Dims) graph.Cost {
 			products := visible(d) * float64(2*(3*d["D"]+2*d["C"]))
-			return graph.Cost{FLOPs: products + visible(d)*graph.ExpFLOPs, Products: products, Bytes: 16 * elements(d)}
+			return graph.Cost{FLOPs: products + visible(d)*graph.ExpFLOPs, Products: products, Bytes: 16*elements(d) + 4*float64(d["B"]*d["T"])}
 		},
 	}
 }
@@ -91,7 +91,9 @@ func CarrySpec() *graph.Spec {
 		// The position isn't known: the cost is that of a whole chunk.
 		Cost: func(d graph.Dims) graph.Cost {
 			states := float64(d["B"] * d["W"] * (d["D"] + d["C"]))
-			return graph.Cost{FLOPs: 2 * float64(d["T"]) * states, Bytes: 4*states + 8*elements(d)}
+			pairs := float64(d["B"] * d["T"] * d["W"])
+			products := 2 * float64(d["T"]) * states
+			return graph.Cost{FLOPs: products + pairs*graph.ExpFLOPs, Products: products, Bytes: 4*states + 12*elements(d)}
 		},
 	}
 }

@@ -108,6 +108,12 @@ func dwAddSpec(vocab int) *graph.Spec {
 		}
 	}
 	s.CPU = dwAdd
+	plain := s.Cost
+	s.Cost = func(d graph.Dims) graph.Cost {
+		c, n := plain(d), float64(d["V"]*d["D"])
+		c.FLOPs, c.Bytes = c.FLOPs+n, c.Bytes+4*n
+		return c
+	}
 	s.Added = nil
 	s.InPlace = []int{2}
 	return s

@@ -59,6 +59,7 @@ func convolvedSpec(n graph.Norm, conv *graph.Spec) *graph.Spec {
 		Cost: func(d graph.Dims) graph.Cost {
 			c, behind := product.Cost(d), conv.Cost(d)
 			c.FLOPs += behind.FLOPs
+			c.Bytes += behind.Bytes - 8*float64(d["B"]*d["C"]) // x and y are the product's own
 			return c
 		},
 	}

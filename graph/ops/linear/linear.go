@@ -67,7 +67,7 @@ func addSpec() *graph.Spec {
 		Workspace: forwardWorkspace,
 		Promote:   true,
 		InPlace:   []int{2},
-		Cost:      cost,
+		Cost:      costAdd("B", "T", "M"),
 	}
 }
 
@@ -116,7 +116,7 @@ func dxAddSpec() *graph.Spec {
 		Merged:    dxSpec,
 		Workspace: dxWorkspace,
 		InPlace:   []int{2},
-		Cost:      cost,
+		Cost:      costAdd("B", "T", "K"),
 	}
 }
 
@@ -157,7 +157,7 @@ func dwAddSpec() *graph.Spec {
 		CUDA:      products(added(dwProduct)),
 		Workspace: dwWorkspace,
 		InPlace:   []int{2},
-		Cost:      cost,
+		Cost:      costAdd("M", "K"),
 	}
 }
 
@@ -166,6 +166,18 @@ func dwAddSpec() *graph.Spec {
 func cost(d graph.Dims) graph.Cost {
 	n, m, k := float64(d["B"]*d["T"]), float64(d["M"]), float64(d["K"])
 	return graph.Cost{FLOPs: 2 * n * m * k, Products: 2 * n * m * k, Bytes: 4 * (n*k + m*k + n*m)}
+}
+
+// costAdd is cost with the addition of a tensor of the given sizes.
+func costAdd(sizes ...string) func(graph.Dims) graph.Cost {
+	return func(d graph.Dims) graph.Cost {
+		c, n := cost(d), 1.0
+		for _, s := range sizes {
+			n *= float64(d[s])
+		}
+		c.FLOPs, c.Bytes = c.FLOPs+n, c.Bytes+4*n
+		return c
+	}
 }
 
 // Cases are the op's shapes under test.

@@ -78,7 +78,7 @@ func TestRoundFactors(t *testing.T) {
 					want, other = rounded, exact
 				}
 				got := float64(y[i*m+j])
-				if math.Abs(got-want) > 1e-4 {
+				if !(math.Abs(got-want) <= 1e-4) {
 					t.Fatalf("%s: y[%d %d] is %v, want %v", name, i, j, got, want)
 				}
 				if math.Abs(got-other) > 1e-3 {

@@ -83,7 +83,7 @@ func trainSpec(name, inputs string) *graph.Spec {
 		},
 		Cost: func(d graph.Dims) graph.Cost {
 			n, v, w := float64(d["B"]*d["T"]), float64(d["V"]), float64(d["D"])
-			return graph.Cost{FLOPs: 3*2*n*v*w + 5*n*v, Products: 3 * 2 * n * v * w, Bytes: 4 * (2*n*w + 2*v*w + 2*n)}
+			return graph.Cost{FLOPs: 3*2*n*v*w + (5+graph.ExpFLOPs)*n*v, Products: 3 * 2 * n * v * w, Bytes: 4 * (2*n*w + 2*v*w + 2*n)}
 		},
 	}
 }
@@ -101,7 +101,7 @@ func EvalSpec() *graph.Spec {
 		Workspace: evalWorkspace,
 		Cost: func(d graph.Dims) graph.Cost {
 			n, v, w := float64(d["B"]*d["T"]), float64(d["V"]), float64(d["D"])
-			return graph.Cost{FLOPs: 2*n*v*w + 3*n*v, Products: 2 * n * v * w, Bytes: 4 * (n*w + v*w + 2*n)}
+			return graph.Cost{FLOPs: 2*n*v*w + (3+graph.ExpFLOPs)*n*v, Products: 2 * n * v * w, Bytes: 4 * (n*w + v*w + 2*n)}
 		},
 	}
 }

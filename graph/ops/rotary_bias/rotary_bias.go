@@ -47,7 +47,7 @@ func Spec(distances int) *graph.Spec {
 		},
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["W"] * d["D"])
-			return graph.Cost{FLOPs: 2 * n, Bytes: 4 * n}
+			return graph.Cost{FLOPs: 2 * n, Bytes: 4 * float64(2*d["D"]+d["W"])}
 		},
 	}
 }
@@ -78,7 +78,7 @@ func backwardSpec() *graph.Spec {
 		Workspace: func(d graph.Dims, _ int) int { return d["D"] },
 		Cost: func(d graph.Dims) graph.Cost {
 			n := float64(d["W"] * d["D"])
-			return graph.Cost{FLOPs: 2 * n, Bytes: 4 * n}
+			return graph.Cost{FLOPs: 2 * n, Bytes: 4 * float64(4*d["D"]+d["W"])}
 		},
 	}
 }

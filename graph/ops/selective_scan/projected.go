@@ -49,7 +49,7 @@ func projectedSpec(gated bool) *graph.Spec {
 	}
 	s.CUDA = &graph.CUDA{Source: source, Launches: form{gated: gated, carry: true}.projected}
 	s.Cost = func(d graph.Dims) graph.Cost {
-		c := forwardCost(gated, d)
+		c := carryCost(gated, d)
 		products := 2 * float64(d["B"]*d["C"]*d["R"])
 		c.FLOPs, c.Products = c.FLOPs+products, products
 		c.Bytes += 4 * (float64(d["C"]*d["R"]) + float64(d["B"]*(d["R"]-d["C"])))

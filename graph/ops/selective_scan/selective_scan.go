@@ -82,7 +82,7 @@ func CarrySpec(gated bool) *graph.Spec {
 		CUDA:      form{gated: gated, carry: true}.forward(),
 		Projected: func() *graph.Spec { return projectedSpec(gated) },
 		Workspace: forwardWorkspace,
-		Cost:      func(d graph.Dims) graph.Cost { return forwardCost(gated, d) },
+		Cost:      func(d graph.Dims) graph.Cost { return carryCost(gated, d) },
 	}
 }
 
@@ -159,9 +159,19 @@ func forwardCost(gated bool, d graph.Dims) graph.Cost {
 	}
 	return graph.Cost{
 		FLOPs: n * ((6+graph.ExpFLOPs)*float64(d["N"]) + perChannel),
-		Bytes: 4*arrays*n + 8*float64(d["B"]*d["T"]*d["N"]),
+		Bytes: 4*arrays*n + 8*float64(d["B"]*d["T"]*d["N"]) + weightBytes(d),
 	}
 }
+
+// carryCost is forwardCost with the states, which are read and written.
+func carryCost(gated bool, d graph.Dims) graph.Cost {
+	c := forwardCost(gated, d)
+	c.Bytes += 8 * float64(d["B"]*d["N"]*d["C"])
+	return c
+}
+
+// weightBytes are those of A_log, dt_bias and D.
+func weightBytes(d graph.Dims) float64 { return 4 * float64(d["C"]*(d["N"]+2)) }
 
 // backwardCost counts, per state, an exponential and 4 operations to recompute it and 14 for its
 // gradients (2 for each of dh, dCm, dBm, sum dh*Bm, sum w*A and dA, and 1 for each of w and the
@@ -175,7 +185,7 @@ func backwardCost(gated bool, d graph.Dims) graph.Cost {
 	}
 	return graph.Cost{
 		FLOPs: n * (perState*float64(d["N"]) + perChannel),
-		Bytes: 4*arrays*n + 16*float64(d["B"]*d["T"]*d["N"]) + savedBytes(d),
+		Bytes: 4*arrays*n + 16*float64(d["B"]*d["T"]*d["N"]) + savedBytes(d) + 2*weightBytes(d),
 	}
 }
 

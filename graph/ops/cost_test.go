@@ -1,12 +1,15 @@
 package ops_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/ops"
+	"github.com/sambatrain/sambatrain/graph/ops/attention"
+	"github.com/sambatrain/sambatrain/graph/ops/chunk_attention"
 )
 
 // moves is how many elements of an operand an op reads and writes, where that is not all of them
@@ -101,4 +104,43 @@ func checkBytes(t *testing.T, name string, r *graph.Resolved) {
 	if got := r.Spec.Cost(r.Dims).Bytes; slices.Max(counts) > small && !(float64(least) <= got && got <= float64(most)) {
 		t.Errorf("%s/%s: costs %v bytes, its operands have %d to %d", spec, name, got, least, most)
 	}
+}
+
+// TestVisiblePairs counts the pairs of a query and a key that the products of attention are for.
+func TestVisiblePairs(t *testing.T) {
+	const b, tokens, heads, dim, width = 2, 23, 4, 8, 6
+	pairs := func(sees func(query, key int) bool) (n float64) {
+		for q := range tokens {
+			for k := range q + 1 {
+				if sees(q, k) {
+					n++
+				}
+			}
+		}
+		return n
+	}
+	check := func(name string, s *graph.Spec, d graph.Dims, products, exponentials float64) {
+		t.Helper()
+		r, err := s.ResolveDims(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := s.Cost(r.Dims); got.Products != products || got.FLOPs != products+graph.ExpFLOPs*exponentials {
+			t.Errorf("%s: costs %+v, want %v in products and %v exponentials", name, got, products, exponentials)
+		}
+	}
+	for _, window := range []int{0, 1, 5, 23, 40} {
+		n := b * heads * pairs(func(q, k int) bool { return window == 0 || q-k < window })
+		c := attention.Config{Heads: heads, KVHeads: 2, HeadDim: dim, Window: window}
+		check(fmt.Sprint("window ", window), attention.Spec(c), graph.Dims{"B": b, "T": tokens}, 4*dim*n, n)
+	}
+	for _, chunk := range []int{1, 5, 23, 40} {
+		n := b * pairs(func(q, k int) bool { return q/chunk == k/chunk })
+		d := graph.Dims{"B": b, "T": tokens, "D": dim, "C": width, "W": chunk}
+		check(fmt.Sprint("chunks of ", chunk), chunk_attention.Spec(), d, 2*(dim+width)*n, n)
+	}
+	d := graph.Dims{"B": b, "T": tokens, "D": dim, "C": width, "W": 40}
+	check("carried chunk", chunk_attention.CarrySpec(), d, 2*(dim+width)*b*tokens*40, b*tokens*40)
+	c := attention.Config{Heads: heads, KVHeads: 2, HeadDim: dim, Window: 40}
+	check("carried window", attention.CarrySpec(c), graph.Dims{"B": b, "T": tokens, "W": 40}, 4*dim*b*heads*tokens*40, b*heads*tokens*40)
 }

@@ -1,6 +1,8 @@
 package convert
 
 import (
+	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -175,6 +177,27 @@ func TestRoundTrip(t *testing.T) {
 					t.Error("the tokenizer differs: ", err)
 				}
 			})
+		}
+	}
+}
+
+// TestGGUFFileType: general.file_type is llama.cpp's number of the type of most tensors.
+func TestGGUFFileType(t *testing.T) {
+	for dtype, want := range map[DType]uint32{Float32: 0, Float16: 1, Q8_0: 7, BFloat16: 32} {
+		s, _ := source(t, parse(t, "{layers: {pattern: [attn, mlp]}, mlp: {d_ff: 96}}"))
+		o := options(GGUF)
+		o.DType = dtype
+		b, err := os.ReadFile(filepath.Join(exportTo(t, s, o), ggufFile))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, rest, found := bytes.Cut(b, []byte("general.file_type"))
+		if !found {
+			t.Fatalf("%s: no general.file_type", dtype)
+		}
+		const uint32Type = 4
+		if kind, got := binary.LittleEndian.Uint32(rest), binary.LittleEndian.Uint32(rest[4:]); kind != uint32Type || got != want {
+			t.Errorf("%s: type %d, value %d; want %d", dtype, kind, got, want)
 		}
 	}
 }

@@ -251,6 +251,17 @@ func TestOriginalMamba(t *testing.T) {
 	}
 }
 
+// TestOriginalMambaDefaults: a config may leave out what MambaConfig has a default for.
+func TestOriginalMambaDefaults(t *testing.T) {
+	m, err := defaultOriginalMamba().model()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.VocabSize != 50280 || m.DModel != 2560 || m.Layers.Repeat != 64 || !m.TieEmbeddings || m.Mamba.DState != 16 || m.Mamba.DConv != 4 || m.Mamba.Expand != 2 {
+		t.Errorf("%+v", m)
+	}
+}
+
 func TestSameTokenizer(t *testing.T) {
 	s, _ := source(t, parse(t, "layers: {pattern: [mamba]}"))
 	dir := exportTo(t, s, options(HF))

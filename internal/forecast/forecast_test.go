@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/sambatrain/sambatrain/graph"
+	"github.com/sambatrain/sambatrain/graph/ops/add"
+	"github.com/sambatrain/sambatrain/graph/ops/linear"
 	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/recipes"
 )
@@ -237,6 +239,7 @@ func TestCollectives(t *testing.T) {
 		{n, graph.AllReduce, 8, 0.035},
 		{slow, graph.ReduceScatter, 4, 0.0075 + 3*10e-6},
 		{slow, graph.ReduceScatter, 8, 0.0175 + 6*10e-6 + 2*100e-6},
+		{n, graph.AllGather, 5, 0.016},
 		{slow, graph.AllReduce, 16, 0.0375 + 2*(3*10e-6+2*100e-6)},
 	} {
 		want := c.want
@@ -246,6 +249,53 @@ func TestCollectives(t *testing.T) {
 		if got := c.n.seconds(c.kind, 1e9, c.gpus); !(math.Abs(got-want) <= 1e-9) {
 			t.Errorf("call %d among %d: %.6f s, want %.6f", c.kind, c.gpus, got, want)
 		}
+	}
+}
+
+// TestUnaligned: a product of bfloat16 is slow if rows of an operand or of the result are unaligned.
+func TestUnaligned(t *testing.T) {
+	c := machine(t).Calibration
+	slot := func(cols int) graph.Slot {
+		return graph.Slot{Rows: 4096, Cols: cols, Stride: cols, DType: graph.BFloat16}
+	}
+	seconds := func(k, m int) float64 {
+		r, err := linear.Spec().ResolveDims(graph.Dims{"B": 1, "T": 4096, "K": k, "M": m})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, known := c.op(&graph.Step{Resolved: r, In: []graph.Slot{slot(k)}, Out: []graph.Slot{slot(m)}})
+		if !known {
+			t.Error("the rate of linear is not known")
+		}
+		return s / (float64(k) * float64(m))
+	}
+	aligned := seconds(4096, 4096)
+	for _, d := range [][2]int{{4095, 4096}, {4096, 4095}, {4095, 4095}} {
+		if got := seconds(d[0], d[1]); !(got > 2*aligned) {
+			t.Errorf("K=%d, M=%d: %.3g times the time of aligned rows", d[0], d[1], got/aligned)
+		}
+	}
+}
+
+// TestPreciseMoves: in float32 an op that moves memory takes as long as in bfloat16, or longer.
+func TestPreciseMoves(t *testing.T) {
+	c := machine(t).Calibration
+	r, err := add.Spec(2).Resolve([]graph.Shape{{4096, 4096}, {4096, 4096}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	step := graph.Step{Resolved: r}
+	plain, _ := c.op(&step)
+	for _, faster := range []float64{1, 2} {
+		c.Ops["add"] = Rate{GBs: c.Moves.GBs * faster}
+		step.Precise = true
+		if got, _ := c.op(&step); !(math.Abs(got/plain-1) <= 1e-9) {
+			t.Errorf("at %v times the rate of other ops %v s, want %v", faster, got, plain)
+		}
+	}
+	c.Ops["add"] = Rate{GBs: c.Moves.GBs / 2}
+	if got, _ := c.op(&step); !(got > 1.5*plain) {
+		t.Errorf("at half the rate of other ops %v s, others take %v", got, plain)
 	}
 }
 

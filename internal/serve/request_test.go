@@ -30,6 +30,7 @@ func TestRefuses(t *testing.T) {
 		{`{"prompt": "x", "prompt": "y"}`, 400, "prompt", "comes twice"},
 		{"{\"prompt\": \"\xff\"}", 400, "", "not UTF-8"},
 		{`{"prompt": "\ud83d"}`, 400, "", `half of a character, \ud83d`},
+		{`{"prompt": "x\ud83d"}`, 400, "", `half of a character, \ud83d`},
 		{`{"prompt": "\\\udc00"}`, 400, "", `half of a character, \udc00`},
 		{`{"prompt": ["x", null]}`, 400, "prompt", "must be a string, a list"},
 		{`{"prompt": [97, null]}`, 400, "prompt", "must be a string, a list"},

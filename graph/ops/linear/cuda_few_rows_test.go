@@ -43,8 +43,8 @@ func TestTileRows(t *testing.T) {
 		if l.Shared > perBlock || l.Grid[0]%number("SPLIT") != 0 || (number("WARPS")-number("LOADERS"))%number("PARTS") != 0 {
 			t.Errorf("%+v: %+v", c, l)
 		}
-		if steps := c.k / number("SPLIT") / number("PARTS") / number("STEP"); number("AHEAD") < min(2, steps) || number("FLIGHT") > number("AHEAD") {
-			t.Errorf("%+v copies %d steps ahead", c, number("AHEAD"))
+		if steps := c.k / number("SPLIT") / number("PARTS") / number("STEP"); number("AHEAD") < min(2, steps) || number("FLIGHT") > number("AHEAD") || steps > number("AHEAD") && number("FLIGHT") == number("AHEAD") {
+			t.Errorf("%+v copies %d of %d steps ahead, %d at a time", c, number("AHEAD"), steps, number("FLIGHT"))
 		}
 	}
 }

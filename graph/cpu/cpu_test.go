@@ -119,6 +119,11 @@ func TestRun(t *testing.T) {
 				break
 			}
 		}
+		for name, want := range map[string][]float32{"y": got, "part": part} {
+			if r, err := prog.Result(name); err != nil || !slices.Equal(r, want) {
+				t.Errorf("%s is %v, %v; Read gives %v", name, r, err, want)
+			}
+		}
 		if n := testing.AllocsPerRun(5, func() {
 			if err := prog.Run(); err != nil {
 				t.Error(err)
@@ -406,4 +411,33 @@ func TestInts(t *testing.T) {
 	wantError(t, "floats", ints("y", 0), "cpu: the plan has no int32 result y")
 	prog.Close()
 	wantError(t, "closed", ints("n", 0), "cpu: the program is closed")
+}
+
+// TestRoundFactors: a device that rounds factors does so except in calls of float32 blocks.
+func TestRoundFactors(t *testing.T) {
+	for _, c := range []struct{ device, precise, want bool }{
+		{false, false, false}, {false, true, false}, {true, false, true}, {true, true, false},
+	} {
+		var got bool
+		b := graph.NewBuilder(add.Spec)
+		b.Result("y", b.Apply(&graph.Spec{Name: "call", Signature: "x[N] -> y[N]", CPU: func(call *graph.CPUCall) func() {
+			got = call.RoundFactors
+			return func() {}
+		}}, b.Input("x", graph.Float32, 1)))
+		p, err := b.Compile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Steps[0].Precise = c.precise
+		dev := open(t, 1)
+		if c.device {
+			dev.RoundFactors()
+		}
+		if _, err := dev.Load(p, nil); err != nil {
+			t.Fatal(err)
+		}
+		if got != c.want {
+			t.Errorf("device %v, float32 block %v: factors are rounded: %v", c.device, c.precise, got)
+		}
+	}
 }

@@ -1,11 +1,12 @@
 package layers
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -196,11 +197,12 @@ func override[T any](c *T, p Place) error {
 	if len(p.Settings) == 0 {
 		return nil
 	}
+	if err := checkSettings(reflect.TypeFor[T](), p); err != nil {
+		return err
+	}
 	text, err := json.Marshal(p.Settings)
 	if err == nil {
-		d := json.NewDecoder(bytes.NewReader(text))
-		d.DisallowUnknownFields()
-		err = d.Decode(c)
+		err = json.Unmarshal(text, c)
 	}
 	var wrong *json.UnmarshalTypeError
 	if errors.As(err, &wrong) {
@@ -208,6 +210,25 @@ func override[T any](c *T, p Place) error {
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %s", p.Mixer, strings.TrimPrefix(err.Error(), "json: "))
+	}
+	return nil
+}
+
+// checkSettings rejects keys that t doesn't have. The JSON decoder would ignore their case.
+func checkSettings(t reflect.Type, p Place) error {
+	var known []string
+	for i := range t.NumField() {
+		if key := t.Field(i).Tag.Get("json"); key != "" {
+			known = append(known, key)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(p.Settings)) {
+		if slices.Contains(known, key) {
+			continue
+		}
+		distance := func(k string) int { return levenshtein.ComputeDistance(strings.ToLower(key), k) }
+		near := slices.MinFunc(known, func(a, b string) int { return distance(a) - distance(b) })
+		return fmt.Errorf("%s: unknown key %s; did you mean %s?", p.Mixer, key, near)
 	}
 	return nil
 }

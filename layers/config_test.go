@@ -138,7 +138,9 @@ func TestModelErrors(t *testing.T) {
 		{override("mlp", map[string]any{"d_ff": 0}), "model.layers.pattern[1].mlp.d_ff: must be 1 to"},
 		{override("mlp", map[string]any{"d_ff": 3.5}), "model.layers.pattern[1]: mlp.d_ff: must be of type int, is number 3.5"},
 		{override("mlp", map[string]any{"d_ff": "wide"}), "model.layers.pattern[1]: mlp.d_ff: must be of type int, is string"},
-		{override("mlp", map[string]any{"dff": 3}), `model.layers.pattern[1]: mlp: unknown field "dff"`},
+		{override("mlp", map[string]any{"dff": 3}), "model.layers.pattern[1]: mlp: unknown key dff; did you mean d_ff?"},
+		{override("attn", map[string]any{"HEADS": 2}), "model.layers.pattern[1]: attn: unknown key HEADS; did you mean heads?"},
+		{override("attn", map[string]any{"heads": 4, "Kv_Heads": 2}), "model.layers.pattern[1]: attn: unknown key Kv_Heads; did you mean kv_heads?"},
 		{override("mamba", map[string]any{"dt_rank": 0}), "model.layers.pattern[1]: mamba: must be auto or 1 to"},
 		{override("swa", map[string]any{"window": 0}), "model.layers.pattern[1].swa.window: swa needs a window"},
 	} {

@@ -99,6 +99,7 @@ func Keys() []string {
 // which people also get wrong.
 func Nearest(key string, known []string) string {
 	best, distance := "", math.MaxInt
+	key = strings.ToLower(key) // all keys are in lower case
 	last := key[strings.LastIndex(key, ".")+1:]
 	for _, k := range known {
 		own := levenshtein.ComputeDistance(last, k[strings.LastIndex(k, ".")+1:])

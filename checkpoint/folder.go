@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/sambatrain/sambatrain/internal/wholefile"
 )
 
 // File is one file of a folder that WriteFolder makes.
@@ -40,13 +42,8 @@ func writeFolder(fs fileSystem, dir string, files []File) error {
 	if err != nil {
 		return err
 	}
-	// A folder that is renamed over a link would replace it.
-	if info, err := os.Lstat(out); err == nil && info.Mode()&os.ModeSymlink != 0 {
-		if out, err = filepath.EvalSymlinks(out); errors.Is(err, os.ErrNotExist) {
-			return fmt.Errorf("%s: is a link that leads nowhere: make the folder that it leads to", dir)
-		} else if err != nil {
-			return err
-		}
+	if out, err = wholefile.Behind(out); err != nil {
+		return err
 	}
 	entries, err := os.ReadDir(out)
 	exists := err == nil

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"github.com/sambatrain/sambatrain/internal/wholefile"
 )
 
 // Progress says how far Prepare has come.
@@ -110,7 +112,10 @@ func (c Config) shardsFolder() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return followLink(dir)
+	if dir, err = wholefile.Behind(dir); err != nil {
+		return "", fmt.Errorf("data.shards: %w", err)
+	}
+	return dir, nil
 }
 
 // textFor returns the folder of the text that shards are made from in the folder dir.
@@ -119,22 +124,6 @@ func (c Config) textFor(dir string) (string, error) {
 		return "", absentf("data.shards: no folder %s, and data.text.path is empty: name a folder of shards, or one of text to make them from", dir)
 	}
 	return c.Text.folder()
-}
-
-// followLink returns the folder that dir is a link to, or dir: renaming over a link would replace
-// it.
-func followLink(dir string) (string, error) {
-	if info, err := os.Lstat(dir); err != nil || info.Mode()&fs.ModeSymlink == 0 {
-		return dir, nil // if dir can't be accessed, what follows says why
-	}
-	to, err := filepath.EvalSymlinks(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("data.shards: %s: is a link that leads nowhere: make the folder that it leads to", dir)
-	}
-	if err != nil {
-		return "", fmt.Errorf("data.shards: %w", err)
-	}
-	return to, nil
 }
 
 // prepared returns the manifest of dir if it contains shards made from c's settings; ok is false if

@@ -220,7 +220,7 @@ func TestPrepareThroughLink(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := Prepare(t.Context(), c, nil)
-	checkError(t, err, c.Shards, "data.shards: DIR: is a link that leads nowhere: make the folder that it leads to")
+	checkError(t, err, c.Shards, "data.shards: DIR: is a link that leads nowhere: make what it leads to, or remove the link")
 }
 
 func TestPrepareErrors(t *testing.T) {

@@ -1,8 +1,13 @@
 package wholefile
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 )
 
@@ -34,6 +39,88 @@ func TestWriteFails(t *testing.T) {
 	if err := Write(filepath.Join(dir, "none", "result.json"), nil); err == nil {
 		t.Error("writes into a folder that is not there")
 	}
+}
+
+// TestWriteTogether: of several writers at the same time one wins, and nothing is mixed.
+func TestWriteTogether(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "result.json")
+	contents := []string{strings.Repeat("a", 1<<16), strings.Repeat("b", 1<<10), strings.Repeat("c", 1<<14)}
+	var all sync.WaitGroup
+	for _, content := range contents {
+		all.Go(func() {
+			for range 20 {
+				if err := Write(path, []byte(content)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if got, err := os.ReadFile(path); err != nil || !slices.Contains(contents, string(got)) {
+		t.Errorf("holds %d bytes that nobody wrote, %v", len(got), err)
+	}
+	alone(t, dir, "result.json")
+}
+
+// TestWriteBesideLeftOver: what a killed process left is neither used nor in the way.
+func TestWriteBesideLeftOver(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "result.json")
+	if err := os.Mkdir(path+".tmp", 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(path, []byte("x")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestWritePermissions: a new file has those of any new file, and a replaced one keeps its own.
+func TestWritePermissions(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("files have no permissions there")
+	}
+	dir := t.TempDir()
+	path, other := filepath.Join(dir, "result.json"), filepath.Join(dir, "other")
+	if err := errors.Join(Write(path, nil), os.WriteFile(other, nil, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	mode := func(path string) os.FileMode {
+		info, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Mode()
+	}
+	if mode(path) != mode(other) {
+		t.Errorf("a new file is %v, want %v", mode(path), mode(other))
+	}
+	if err := errors.Join(os.Chmod(path, 0o640), Write(path, []byte("x"))); err != nil || mode(path) != 0o640 {
+		t.Errorf("the file is %v, %v", mode(path), err)
+	}
+}
+
+// TestWriteThroughLink: the link stays, and the file is where it leads.
+func TestWriteThroughLink(t *testing.T) {
+	dir, elsewhere := t.TempDir(), t.TempDir()
+	to, link := filepath.Join(elsewhere, "file"), filepath.Join(dir, "link")
+	if err := os.Symlink(to, link); err != nil {
+		t.Skip(err)
+	}
+	if err := Write(link, nil); err == nil || err.Error() != link+": is a link that leads nowhere: make what it leads to, or remove the link" {
+		t.Errorf("error is %v", err)
+	}
+	if err := errors.Join(os.WriteFile(to, []byte("before"), 0o666), Write(link, []byte("after"))); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(to); err != nil || string(got) != "after" {
+		t.Errorf("holds %q, %v", got, err)
+	}
+	if info, err := os.Lstat(link); err != nil || info.Mode()&os.ModeSymlink == 0 {
+		t.Errorf("the link was replaced: %v, %v", info, err)
+	}
+	alone(t, dir, "link")
+	alone(t, elsewhere, "file")
 }
 
 // alone fails unless dir contains nothing but name.

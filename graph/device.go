@@ -14,7 +14,8 @@ type Device interface {
 	// Join makes the device's programs part of a run of several processes. It must be called before
 	// Load.
 	Join(c Comm) error
-	// Leave undoes Join, in all processes together: it closes the programs and c.
+	// Leave undoes Join, in all processes together: it closes c and the programs that were
+	// loaded since. It does nothing on a device that has not joined.
 	Leave() error
 	// NewMemory allocates the regions that outlive a run, zeroed (Params and those with its
 	// layout), and an arena that programs share. Sizes of Inputs and States are ignored.

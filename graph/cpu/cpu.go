@@ -20,6 +20,7 @@ type Device struct {
 	pool         *workers
 	roundFactors bool
 	comm         graph.Comm
+	left         *bool // set when the run of several processes that the device is part of ends
 }
 
 // New starts a device. threads <= 0 means one per core. The results of a run don't
@@ -61,7 +62,7 @@ func (d *Device) Close() error {
 
 // Join implements graph.Device.
 func (d *Device) Join(c graph.Comm) error {
-	d.comm = c
+	d.comm, d.left = c, new(bool)
 	return nil
 }
 
@@ -71,7 +72,8 @@ func (d *Device) Leave() error {
 		return nil
 	}
 	c := d.comm
-	d.comm = nil
+	*d.left = true
+	d.comm, d.left = nil, nil
 	return c.Close()
 }
 
@@ -92,6 +94,7 @@ type Program struct {
 	runs      int
 	failure   error // of a kernel in the current run
 	closed    bool
+	left      *bool // the device's when it was loaded; nil if it had not joined a run
 }
 
 // Load implements graph.Device.
@@ -112,7 +115,7 @@ func (d *Device) LoadBeside(p *graph.Plan, m graph.Memory, other graph.Program) 
 }
 
 func (d *Device) load(p *graph.Plan, m graph.Memory, other *Program) (graph.Program, error) {
-	prog := &Program{plan: p, pool: d.pool}
+	prog := &Program{plan: p, pool: d.pool, left: d.left}
 	if err := prog.takeMemory(m, other); err != nil {
 		return nil, err
 	}
@@ -226,12 +229,15 @@ var (
 	errProgramClosed = errors.New("cpu: the program is closed")
 )
 
+// isClosed reports whether Close or the device's Leave has closed the program.
+func (p *Program) isClosed() bool { return p.closed || p.left != nil && *p.left }
+
 // ready returns an error if the program can't run any more.
 func (p *Program) ready() error {
 	switch {
 	case p.pool.Closed():
 		return errClosed
-	case p.closed:
+	case p.isClosed():
 		return errProgramClosed
 	}
 	return nil
@@ -358,7 +364,7 @@ func (p *Program) Result(name string) ([]float32, error) {
 // Ints implements graph.Program.
 func (p *Program) Ints(name string, back int) ([]int32, error) {
 	switch kept := p.ints[name]; {
-	case p.closed:
+	case p.isClosed():
 		return nil, errProgramClosed
 	case kept == nil:
 		return nil, fmt.Errorf("cpu: the plan has no int32 result %s", name)
@@ -370,7 +376,7 @@ func (p *Program) Ints(name string, back int) ([]int32, error) {
 }
 
 func (p *Program) named(kind string, in map[string]graph.Slot, name string, t graph.DType, n int) (graph.Buffer, error) {
-	if p.closed {
+	if p.isClosed() {
 		return graph.Buffer{}, errProgramClosed
 	}
 	s, ok := in[name]

@@ -30,6 +30,21 @@ func changes(is *recipes.Recipe, was []byte) []string {
 
 func isAndWas(d recipes.Difference) string { return fmt.Sprintf("%s: %s (was %s)", d.Key, d.A, d.B) }
 
+// unasked returns those of the changes since a checkpoint, whose recipe was trainedBy, that don't come
+// from the sets of this resume.
+func (s *session) unasked(changed []string, trainedBy []byte) ([]string, error) {
+	if len(s.sets) == 0 || len(changed) == 0 {
+		return changed, nil
+	}
+	defer s.halt.disk("reading " + filepath.Join(s.dir, ConfigFile))()
+	before, err := LoadConfig(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	earlier := changes(before, trainedBy)
+	return slices.DeleteFunc(slices.Clone(changed), func(c string) bool { return !slices.Contains(earlier, c) }), nil
+}
+
 // keepSets writes the recipe as changed by sets to the run's config, so that the run continues with
 // it after a kill. Keys of run are left as they were: they are a matter of each process.
 func (s *session) keepSets() error {

@@ -121,6 +121,44 @@ func TestSetsAreKept(t *testing.T) {
 	}
 }
 
+// TestAskedChangesAreSaidOnce: of a recipe that differs from the checkpoint's, what the user has set
+// is not a warning.
+func TestAskedChangesAreSaidOnce(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		warned bool
+	}{{"asked alone", false}, {"another too", true}} {
+		t.Run(c.name, func(t *testing.T) {
+			r := recipe(t)
+			r.Train.Steps = 2
+			if _, err := Pretrain(t.Context(), r, quiet()); err != nil {
+				t.Fatal(err)
+			}
+			if c.warned {
+				config := filepath.Join(r.Run.Out, ConfigFile)
+				text, err := os.ReadFile(config)
+				flipped := bytes.Replace(text, []byte("grad_clip: 1"), []byte("grad_clip: 2"), 1)
+				if err = errors.Join(err, os.WriteFile(config, flipped, 0o666)); err != nil || bytes.Equal(text, flipped) {
+					t.Fatal(err)
+				}
+			}
+			var log bytes.Buffer
+			o := quiet()
+			o.Log = slog.New(slog.NewTextHandler(&log, nil))
+			if _, err := Resume(t.Context(), r.Run.Out, o, "train.steps=3", "optim.weight_decay=0.3"); err != nil {
+				t.Fatal(err)
+			}
+			if n := strings.Count(log.String(), "optim.weight_decay: 0.3 (was 0.1)"); n != 1 {
+				t.Errorf("the change is said %d times:\n%s", n, log.String())
+			}
+			warning := "the recipe differs from that of the checkpoint"
+			if got := strings.Contains(log.String(), warning); got != c.warned || got && !strings.Contains(log.String(), "changed=\"optim.grad_clip: 2 (was 1)\"") {
+				t.Errorf("the log is\n%s", log.String())
+			}
+		})
+	}
+}
+
 // TestConfigBeforeFloat32Sublayers: a bfloat16 run that began before this key existed continues
 // without float32 sublayers; others keep the value that auto stood for.
 func TestConfigBeforeFloat32Sublayers(t *testing.T) {

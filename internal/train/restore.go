@@ -138,8 +138,13 @@ func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
 	}
 	var changed []string
 	if trainedBy != nil {
-		if changed = changes(s.recipe, trainedBy); len(changed) > 0 {
-			s.options.Log.Warn("the recipe differs from that of the checkpoint", "checkpoint", c.Dir, "changed", strings.Join(changed, "; "))
+		changed = changes(s.recipe, trainedBy)
+		unasked, err := s.unasked(changed, trainedBy)
+		if err != nil {
+			return err
+		}
+		if len(unasked) > 0 {
+			s.options.Log.Warn("the recipe differs from that of the checkpoint", "checkpoint", c.Dir, "changed", strings.Join(unasked, "; "))
 		}
 	}
 	if text, ok := c.State.Extra[guardKey]; ok {

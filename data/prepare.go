@@ -202,6 +202,9 @@ func (c Config) writeFolder(ctx context.Context, folder, partial string, l layou
 	}
 	defer p.train.abandon()
 	defer p.validation.abandon()
+	if err := p.checkHash(ctx, files, job.Next); err != nil {
+		return Manifest{}, err
+	}
 	if err := p.run(ctx, files, job.Next); err != nil {
 		return Manifest{}, err
 	}
@@ -224,6 +227,44 @@ func (c Config) writeFolder(ctx context.Context, folder, partial string, l layou
 		return Manifest{}, err
 	}
 	return m, nil
+}
+
+// checkHash rejects text whose hashes leave a split empty, before any of it is tokenised. It reads
+// from a position on, until both splits have a document: most texts have both soon.
+func (p *preparer) checkHash(ctx context.Context, files []sourceFile, from position) error {
+	c := p.config
+	if len(c.Text.Validation) > 0 || c.ValidationFraction == 0 {
+		return nil
+	}
+	m := Manifest{Source: &Source{Files: len(files), EmptyDocuments: p.empty}}
+	m.Train.Documents, m.Validation.Documents = p.train.info.Documents, p.validation.info.Documents
+	for _, f := range files[from.File:] {
+		if m.Train.Documents > 0 && m.Validation.Documents > 0 {
+			return nil
+		}
+		err := f.read(ctx, c.Text.JSONLField, from.Document, func(d rawDocument) error {
+			text, err := p.text(d)
+			switch {
+			case err != nil:
+				return err
+			case len(text) == 0:
+				m.Source.EmptyDocuments++
+			case c.splitOf(text, false) == Validation:
+				m.Validation.Documents++
+			default:
+				m.Train.Documents++
+			}
+			if m.Train.Documents > 0 && m.Validation.Documents > 0 {
+				return fs.SkipAll
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, fs.SkipAll) {
+			return err
+		}
+		from.Document = 0
+	}
+	return checkSplits(m, c, p.folder)
 }
 
 // checkSplits rejects a result that no run could use.

@@ -232,12 +232,17 @@ func TestPrepareErrors(t *testing.T) {
 	}{
 		{"empty", map[string]string{"a.txt": "", "b.jsonl": "\n"}, 0, "data.text: there is no text in what was read from DIR (files: 2, empty documents: 2): point data.text.path at other text"},
 		{"no validation", map[string]string{"a.txt": "a"}, 0.001, "data.validation_fraction: no document (of 1) fell into the validation split at 0.001: raise it, or name files in data.text.validation"},
+		{"no validation of several", map[string]string{"a.txt": "a", "b.jsonl": "\n{\"text\": \"b\"}\n", "c.txt": ""}, 0.001, "data.validation_fraction: no document (of 2) fell into the validation split at 0.001: raise it, or name files in data.text.validation"},
 		{"no training", map[string]string{"a.txt": "a"}, 0.9999, "data.validation_fraction: every document (of 1) fell into the validation split at 0.9999: lower it, or name files in data.text.validation"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := testConfig(t, writeFiles(t, test.files))
 			c.ValidationFraction = test.fraction
-			_, err := Prepare(context.Background(), c, nil)
+			_, err := Prepare(context.Background(), c, func(p Progress) {
+				if p.Tokens > 0 {
+					t.Error("text was tokenized before the error")
+				}
+			})
 			checkError(t, err, c.Text.Path, test.want)
 		})
 	}

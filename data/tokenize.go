@@ -196,9 +196,9 @@ func (f sourceFile) stream(ctx context.Context, field string, at position, out c
 func (p *preparer) tokenize(c *chunk) {
 	c.byteCounts = map[Split]*[256]int64{Train: {}, Validation: {}}
 	for _, raw := range c.raw {
-		text, err := raw.text(p.config.Text.JSONLField)
+		text, err := p.text(raw)
 		if err != nil {
-			c.err = fmt.Errorf("data.text: %s: %w", filepath.Join(p.folder, filepath.FromSlash(raw.name)), err)
+			c.err = err
 			return
 		}
 		if len(text) == 0 {
@@ -208,7 +208,7 @@ func (p *preparer) tokenize(c *chunk) {
 		split := p.config.splitOf(text, c.held)
 		tokens, err := p.tok.Encode(make([]int32, 0, len(text)+1), text)
 		if err != nil {
-			c.err = fmt.Errorf("data.text: %s: %w", filepath.Join(p.folder, filepath.FromSlash(raw.name)), err)
+			c.err = p.failed(raw, err)
 			return
 		}
 		tokens = append(tokens, p.tok.EOS())
@@ -219,6 +219,20 @@ func (p *preparer) tokenize(c *chunk) {
 		}
 	}
 	c.raw = nil
+}
+
+// text returns a document's text.
+func (p *preparer) text(d rawDocument) ([]byte, error) {
+	text, err := d.text(p.config.Text.JSONLField)
+	if err != nil {
+		return nil, p.failed(d, err)
+	}
+	return text, nil
+}
+
+// failed returns the error of a document.
+func (p *preparer) failed(d rawDocument, cause error) error {
+	return fmt.Errorf("data.text: %s: %w", filepath.Join(p.folder, filepath.FromSlash(d.name)), cause)
 }
 
 // splitOf returns the split of a document, determined by its file if there are files for

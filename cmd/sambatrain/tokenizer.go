@@ -148,6 +148,16 @@ func newTokenizerInspect() *cobra.Command {
 	return c
 }
 
+// tokenizerAndInput returns the tokenizer of that name and all of the standard input.
+func tokenizerAndInput(c *cobra.Command, name string) (data.Tokenizer, []byte, error) {
+	tok, err := data.NewTokenizer(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	text, err := io.ReadAll(c.InOrStdin())
+	return tok, text, err
+}
+
 func newTokenizerEncode() *cobra.Command {
 	return &cobra.Command{
 		Use:     "encode TOKENIZER",
@@ -155,11 +165,7 @@ func newTokenizerEncode() *cobra.Command {
 		Example: `  echo 'Hello, world' | sambatrain tokenizer encode tokenizers/books/tokenizer.json`,
 		Args:    exactArgs("TOKENIZER"),
 		RunE: func(c *cobra.Command, args []string) error {
-			tok, err := data.NewTokenizer(args[0])
-			if err != nil {
-				return err
-			}
-			text, err := io.ReadAll(c.InOrStdin())
+			tok, text, err := tokenizerAndInput(c, args[0])
 			if err != nil {
 				return err
 			}
@@ -189,11 +195,7 @@ normalizes when it encodes does not come back.`,
   sambatrain tokenizer encode bytes <one.txt | sambatrain tokenizer decode bytes >two.txt`,
 		Args: exactArgs("TOKENIZER"),
 		RunE: func(c *cobra.Command, args []string) error {
-			tok, err := data.NewTokenizer(args[0])
-			if err != nil {
-				return err
-			}
-			text, err := io.ReadAll(c.InOrStdin())
+			tok, text, err := tokenizerAndInput(c, args[0])
 			if err != nil {
 				return err
 			}

@@ -198,7 +198,7 @@ func expand(key, path string) (string, error) {
 			if dir := goroot(); dir != "" {
 				return dir
 			}
-		} else if v, ok := os.LookupEnv(name); ok {
+		} else if v := os.Getenv(name); v != "" {
 			return v
 		}
 		if missing == "" {
@@ -210,7 +210,7 @@ func expand(key, path string) (string, error) {
 	case missing == "GOROOT":
 		return "", absentf("%s: no Go toolchain found for $GOROOT in %s: install Go, or point at another folder with --set %s=DIR", key, path, key)
 	case missing != "":
-		return "", absentf("%s: environment variable %s in %s is not set: set it, or point at another folder with --set %s=DIR", key, missing, path, key)
+		return "", absentf("%s: environment variable %s in %s is not set or empty: set it, or point at another folder with --set %s=DIR", key, missing, path, key)
 	}
 	return filepath.Clean(out), nil
 }

@@ -68,13 +68,15 @@ func TestValidate(t *testing.T) {
 func TestFolder(t *testing.T) {
 	dir := writeFiles(t, map[string]string{"file.txt": "x", "go/src/a.go": "package a"})
 	t.Setenv("TEXT", dir)
+	t.Setenv("EMPTY_HERE", "")
 	t.Setenv("GOROOT", filepath.Join(dir, "go"))
 	for _, test := range []struct{ path, want, err string }{
 		{path: dir, want: "DIR"},
 		{path: "$TEXT", want: "DIR"},
 		{path: "${TEXT}/go", want: "DIR/go"},
 		{path: "$GOROOT/src", want: "DIR/go/src"},
-		{path: "$NOT_SET_HERE/x", err: "data.text.path: environment variable NOT_SET_HERE in $NOT_SET_HERE/x is not set: set it, or point at another folder with --set data.text.path=DIR"},
+		{path: "$EMPTY_HERE", err: "data.text.path: environment variable EMPTY_HERE in $EMPTY_HERE is not set or empty: set it, or point at another folder with --set data.text.path=DIR"},
+		{path: "$NOT_SET_HERE/x", err: "data.text.path: environment variable NOT_SET_HERE in $NOT_SET_HERE/x is not set or empty: set it, or point at another folder with --set data.text.path=DIR"},
 		{path: dir + "/none", err: "data.text.path: no folder DIR/none: point at another folder of text with --set data.text.path=DIR"},
 		{path: "$TEXT/none", err: "data.text.path: no folder DIR/none (from $TEXT/none): point at another folder of text with --set data.text.path=DIR"},
 		{path: "$GOROOT/none", err: "data.text.path: no folder DIR/go/none (from $GOROOT/none): install Go, or point at another folder of text with --set data.text.path=DIR"},

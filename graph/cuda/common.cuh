@@ -281,18 +281,16 @@ __device__ __forceinline__ float softplus(float x) { return x > 20.f ? x : log1p
 
 __device__ __forceinline__ uint32_t shared_address(const void *p) { return (uint32_t)__cvta_generic_to_shared(p); }
 
-// copy_async16 copies 16 bytes from global to shared memory (cp.async); if ok is false it writes
-// zeros and reads nothing.
-__device__ __forceinline__ void copy_async16(void *to, const void *from, bool ok = true) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(ok ? 16 : 0));
-}
-// copy_async copies the first of Size bytes, 8 or 16, and fills the others with zeros.
+// copy_async copies the first of Size bytes, 8 or 16, from global to shared memory (cp.async), and
+// fills the others with zeros.
 template <int Size> __device__ __forceinline__ void copy_async(void *to, const void *from, int bytes) {
   if constexpr (Size == 16)
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes));
   else
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(shared_address(to)), "l"(from), "n"(Size), "r"(bytes));
 }
+// copy_async16 copies 16 bytes; if ok is false it writes zeros and reads nothing.
+__device__ __forceinline__ void copy_async16(void *to, const void *from, bool ok = true) { copy_async<16>(to, from, ok ? 16 : 0); }
 __device__ __forceinline__ void copy_async_commit() { asm volatile("cp.async.commit_group;"); }
 template <int PENDING> __device__ __forceinline__ void copy_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(PENDING));

@@ -100,13 +100,8 @@ func (f form) step(c *graph.CUDACall, o addresses) graph.Launch {
 	for d["N"]%groups != 0 {
 		groups /= 2
 	}
-	macros := map[string]string{"N": strconv.Itoa(d["N"]), "GROUPS": strconv.Itoa(groups), macro("step"): "1", "Y_T": y.DType.CType()}
-	for name, b := range o.types() {
-		macros[name] = b.DType.CType()
-	}
-	if f.gated {
-		macros["GATED"] = "1"
-	}
+	macros := f.stepMacros("step", d, y, o.types())
+	macros["GROUPS"] = strconv.Itoa(groups)
 	return graph.Launch{
 		Kernel: "selective_scan_step", Defines: macros,
 		Grid: [3]int{ceilDiv(d["C"], 32), d["B"], 1}, Block: [3]int{32 * groups, 1, 1}, Early: true,
@@ -114,6 +109,18 @@ func (f form) step(c *graph.CUDACall, o addresses) graph.Launch {
 			c.In[len(c.In)-1].Address, y.Address, int32(d["C"]),
 			uint64(o.u.Stride), uint64(o.dt.Stride), uint64(o.bm.Stride), uint64(o.cm.Stride), uint64(o.z.Stride), uint64(y.Stride)},
 	}
+}
+
+// stepMacros are the macros of a kernel for one token, in the named file, except those of its shape.
+func (f form) stepMacros(file string, d graph.Dims, y graph.DeviceBuffer, types map[string]graph.DeviceBuffer) map[string]string {
+	macros := map[string]string{"N": strconv.Itoa(d["N"]), macro(file): "1", "Y_T": y.DType.CType()}
+	for name, b := range types {
+		macros[name] = b.DType.CType()
+	}
+	if f.gated {
+		macros["GATED"] = "1"
+	}
+	return macros
 }
 
 // starts returns the launches that compute the states at the start of each segment, given those at

@@ -98,15 +98,10 @@ func byVectors(r, w graph.DeviceBuffer) bool {
 func (f form) stepRows(c *graph.CUDACall, o addresses, r, w graph.DeviceBuffer) graph.Launch {
 	const rows = 8 // of a block
 	d, y := c.Dims, c.Out[0]
-	macros := map[string]string{"N": strconv.Itoa(d["N"]), "RANK": strconv.Itoa(r.Cols), "ROWS": strconv.Itoa(rows), macro("step_rows"): "1", "Y_T": y.DType.CType()}
 	types := o.types()
 	delete(types, "DT_T")
-	for name, b := range types {
-		macros[name] = b.DType.CType()
-	}
-	if f.gated {
-		macros["GATED"] = "1"
-	}
+	macros := f.stepMacros("step_rows", d, y, types)
+	macros["RANK"], macros["ROWS"] = strconv.Itoa(r.Cols), strconv.Itoa(rows)
 	return graph.Launch{
 		Kernel: "selective_scan_step_rows", Defines: macros,
 		Grid: [3]int{ceilDiv(d["C"], 32), ceilDiv(d["B"], rows), 1}, Block: [3]int{32 * rows, 1, 1}, Early: true,

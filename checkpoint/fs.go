@@ -1,11 +1,10 @@
 package checkpoint
 
 import (
-	"errors"
 	"io"
 	"os"
-	"runtime"
-	"syscall"
+
+	"github.com/sambatrain/sambatrain/internal/wholefile"
 )
 
 // fileSystem is the set of operations that write a checkpoint to disk, so that tests can make each
@@ -94,23 +93,7 @@ func (osFS) Create(path string) (file, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 }
 
-// SyncDir makes the names in a folder durable. Windows has no such operation, and some network file
-// systems reject it because their names are durable at once.
-func (osFS) SyncDir(path string) error {
-	if runtime.GOOS == "windows" {
-		return nil
-	}
-	d, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	err = d.Sync()
-	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
-		return nil
-	}
-	return err
-}
+func (osFS) SyncDir(path string) error { return wholefile.SyncDir(path) }
 
 func (osFS) Rename(from, to string) error { return os.Rename(from, to) }
 

@@ -11,6 +11,8 @@ import (
 	"slices"
 
 	"github.com/zeebo/xxh3"
+
+	"github.com/sambatrain/sambatrain/internal/wholefile"
 )
 
 // journalName is a file in a folder that is being prepared.
@@ -143,7 +145,7 @@ func (j *journal) save() (err error) {
 	if err := os.Rename(path+".new", path); err != nil {
 		return err
 	}
-	return syncDir(j.dir)
+	return wholefile.SyncDir(j.dir)
 }
 
 // removeJournal ends the job that filled dir.

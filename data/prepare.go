@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"github.com/sambatrain/sambatrain/internal/wholefile"
@@ -287,7 +286,7 @@ func checkSplits(m Manifest, c Config, folder string) error {
 // publish gives the finished folder its name, in one step that survives a power failure.
 func publish(w Watch, partial, dir string) error {
 	defer w("renaming " + partial)()
-	if err := syncDir(partial); err != nil {
+	if err := wholefile.SyncDir(partial); err != nil {
 		return fmt.Errorf("data.shards: %w", err)
 	}
 	// An empty folder may be in the way; some systems do not rename over one.
@@ -297,7 +296,7 @@ func publish(w Watch, partial, dir string) error {
 	if err := os.Rename(partial, dir); err != nil {
 		return fmt.Errorf("data.shards: %w", err)
 	}
-	if err := syncDir(filepath.Dir(dir)); err != nil {
+	if err := wholefile.SyncDir(filepath.Dir(dir)); err != nil {
 		return fmt.Errorf("data.shards: %w", err)
 	}
 	return nil
@@ -316,15 +315,4 @@ func writeSynced(w Watch, path string, content []byte) error {
 		return fmt.Errorf("data.shards: %w", err)
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil // a folder cannot be flushed there
-	}
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }

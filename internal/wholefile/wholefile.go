@@ -4,10 +4,13 @@ package wholefile
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
+	"syscall"
 )
 
 // Write writes content to the file at path. It is written to a temporary file in the same folder,
@@ -15,6 +18,15 @@ import (
 // all of the new one. If several processes write it at the same time, the last one wins. If path is a
 // link, the file that it leads to is written. The permissions of an existing file are kept.
 func Write(path string, content []byte) error {
+	return WriteBy(path, func(w io.Writer) error {
+		_, err := w.Write(content)
+		return inFile(path, err)
+	})
+}
+
+// WriteBy is Write of what `write` writes. If `write` fails, its error is returned, and the file stays as
+// it was.
+func WriteBy(path string, write func(io.Writer) error) error {
 	to, err := Behind(path)
 	if err != nil {
 		return err
@@ -24,23 +36,48 @@ func Write(path string, content []byte) error {
 		return err
 	}
 	if info, statErr := os.Stat(to); statErr == nil {
-		err = f.Chmod(info.Mode().Perm())
+		err = inFile(path, f.Chmod(info.Mode().Perm()))
 	}
 	if err == nil {
-		_, err = f.Write(content)
+		err = write(f)
 	}
 	if err == nil {
-		err = f.Sync()
+		err = inFile(path, f.Sync())
 	}
-	err = errors.Join(err, f.Close())
+	err = errors.Join(err, inFile(path, f.Close()))
 	if err == nil {
-		err = os.Rename(f.Name(), to)
+		err = inFile(path, os.Rename(f.Name(), to))
 	}
 	if err != nil {
 		os.Remove(f.Name())
+	}
+	return err
+}
+
+// inFile names the file that an error is about, which the error itself knows by another name.
+func inFile(path string, err error) error {
+	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
+}
+
+// SyncDir makes the names in a folder survive a power failure. Windows has no such operation, and some
+// network file systems reject it because their names are durable at once.
+func SyncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	err = d.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
+		return nil
+	}
+	return err
 }
 
 // createBeside creates a hidden file next to path that no other process uses. Unlike one of

@@ -2,6 +2,7 @@ package wholefile
 
 import (
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -129,5 +130,36 @@ func alone(t *testing.T, dir, name string) {
 	list, err := os.ReadDir(dir)
 	if err != nil || len(list) != 1 || list[0].Name() != name {
 		t.Errorf("the folder holds %v, %v; want %s alone", list, err, name)
+	}
+}
+
+// TestWriteByFails: if what writes fails, the file stays as it was.
+func TestWriteByFails(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "result.json")
+	if err := Write(path, []byte("before")); err != nil {
+		t.Fatal(err)
+	}
+	wrong := errors.New("wrong")
+	err := WriteBy(path, func(w io.Writer) error {
+		_, err := io.WriteString(w, "after")
+		return errors.Join(err, wrong)
+	})
+	if !errors.Is(err, wrong) || err.Error() != "wrong" {
+		t.Errorf("error is %v", err)
+	}
+	if got, err := os.ReadFile(path); err != nil || string(got) != "before" {
+		t.Errorf("holds %q, %v", got, err)
+	}
+	alone(t, dir, "result.json")
+}
+
+func TestSyncDir(t *testing.T) {
+	dir := t.TempDir()
+	if err := SyncDir(dir); err != nil {
+		t.Error(err)
+	}
+	if err := SyncDir(filepath.Join(dir, "none")); runtime.GOOS != "windows" && !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("of a folder that is not there: %v", err)
 	}
 }

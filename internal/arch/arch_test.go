@@ -54,7 +54,7 @@ var rules = []rule{
 	{"internal/plainjson", nil, "writing JSON stands alone"},
 	{"internal/dylib", nil, "opening libraries stands alone"},
 	{"internal/plot", []string{"internal/wholefile"}, "drawing knows no run"},
-	{"internal/runlog", nil, "logs stand alone"},
+	{"internal/runlog", []string{"internal/wholefile"}, "logs stand alone"},
 	{"internal/generate", []string{"graph", "graph/cpu/simd", "graph/ops/sample", "layers"}, "a text is continued on any device; where the host draws a token, it draws as the device does"},
 	// cast_weights makes the rounded copy of restored weights, before the first step.
 	{"internal/train", []string{"recipes", "layers", "optim", "data", "checkpoint", "graph", "graph/cpu", "graph/cuda", "graph/ops/cast_weights", "internal/*"}, "the loop runs programs and names no op"},

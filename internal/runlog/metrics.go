@@ -4,12 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/sambatrain/sambatrain/internal/wholefile"
 )
 
 // Metrics appends records to a metrics.jsonl: one JSON object per line. It is not safe for
@@ -85,23 +85,18 @@ type Cut struct {
 // including those of skipped steps, and keeps the rest byte for byte. Other events are all kept,
 // since they did happen: a later step's checkpoint that turned out to be damaged stays on record.
 //
-// The shortened file is written next to the old one (path + ".tmp"), synced and renamed over it, so
-// that a crash in between leaves one of the two complete. A missing file is fs.ErrNotExist.
+// The shortened file replaces the old one in one step, so that a crash leaves one of the two complete.
+// A missing file is fs.ErrNotExist.
 func Reopen(path string, step int) (*Metrics, Cut, error) {
-	beside := path + ".tmp"
-	tmp, err := os.OpenFile(beside, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
+	var cut Cut
+	err := wholefile.WriteBy(path, func(w io.Writer) (err error) {
+		cut, err = copyUntil(w, path, step)
+		return err
+	})
 	if err != nil {
 		return nil, Cut{}, err
 	}
-	cut, err := copyUntil(tmp, path, step)
-	err = errors.Join(err, tmp.Close())
-	if err == nil {
-		err = os.Rename(beside, path)
-	}
-	if err != nil {
-		return nil, Cut{}, errors.Join(err, removeIfThere(beside))
-	}
-	if err := syncDir(filepath.Dir(path)); err != nil {
+	if err := wholefile.SyncDir(filepath.Dir(path)); err != nil {
 		return nil, Cut{}, err
 	}
 	out, err := openAppend(path, 0)
@@ -111,7 +106,7 @@ func Reopen(path string, step int) (*Metrics, Cut, error) {
 	return &Metrics{out: out}, cut, nil
 }
 
-func copyUntil(dst *os.File, path string, step int) (Cut, error) {
+func copyUntil(dst io.Writer, path string, step int) (Cut, error) {
 	var cut Cut
 	w := bufio.NewWriter(dst)
 	torn, err := scan(path, func(line []byte, r Record) error {
@@ -132,7 +127,7 @@ func copyUntil(dst *os.File, path string, step int) (Cut, error) {
 		return Cut{}, err
 	}
 	cut.Torn = torn
-	return cut, errors.Join(w.Flush(), dst.Sync())
+	return cut, w.Flush()
 }
 
 // scan calls visit for each record of the file, with its line, which visit must not retain.
@@ -165,11 +160,4 @@ func scan(path string, visit func(line []byte, r Record) error) (*Torn, error) {
 			return nil, err
 		}
 	}
-}
-
-func removeIfThere(path string) error {
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -155,8 +156,8 @@ func TestReadNamesTheLine(t *testing.T) {
 			if got := readText(t, path); got != text {
 				t.Error("Reopen changed a file that it refused")
 			}
-			if _, err := os.Stat(path + ".tmp"); !errors.Is(err, fs.ErrNotExist) {
-				t.Errorf("Reopen left its temporary file: %v", err)
+			if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) != 1 {
+				t.Errorf("left beside the metrics: %v, error %v", left, err)
 			}
 		})
 	}
@@ -241,11 +242,11 @@ func TestReopenKeepsBytes(t *testing.T) {
 	}
 }
 
-// A leftover from a Reopen that was killed is overwritten, whatever its length.
-func TestReopenAfterKilledReopen(t *testing.T) {
+// TestReopenBesideLeftOver: whatever is next to the metrics is neither used nor in the way.
+func TestReopenBesideLeftOver(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.jsonl")
 	writeMetrics(t, path, sampleTrain(1), sampleTrain(2))
-	if err := os.WriteFile(path+".tmp", []byte(strings.Repeat("x", 10000)), 0o644); err != nil {
+	if err := os.Mkdir(path+".tmp", 0o755); err != nil {
 		t.Fatal(err)
 	}
 	m, cut, err := Reopen(path, 1)
@@ -260,6 +261,60 @@ func TestReopenAfterKilledReopen(t *testing.T) {
 	}
 }
 
+// TestReopenTogether: several processes that reopen the same metrics leave them complete.
+func TestReopenTogether(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "metrics.jsonl")
+	const steps = 200
+	var records []Record
+	for i := range steps {
+		records = append(records, sampleTrain(i+1))
+	}
+	writeMetrics(t, path, records...)
+	want := readText(t, path)
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 10 {
+				m, cut, err := Reopen(path, steps)
+				if err != nil || cut.Kept != steps || cut.Torn != nil {
+					t.Errorf("cut %+v, error %v", cut, err)
+					return
+				}
+				if err := m.Close(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if got := readText(t, path); got != want {
+		t.Errorf("the metrics have %d bytes, want %d", len(got), len(want))
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
+		t.Errorf("left beside the metrics: %v, error %v", left, err)
+	}
+}
+
+// TestReopenThroughLink: metrics that are kept elsewhere stay there.
+func TestReopenThroughLink(t *testing.T) {
+	to, link := filepath.Join(t.TempDir(), "file"), filepath.Join(t.TempDir(), "metrics.jsonl")
+	writeMetrics(t, to, sampleTrain(1), sampleTrain(2))
+	if err := os.Symlink(to, link); err != nil {
+		t.Skip(err)
+	}
+	m, _, err := Reopen(link, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(m.Append(sampleTrain(2)), m.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := readText(t, to), line(t, sampleTrain(1))+line(t, sampleTrain(2)); got != want {
+		t.Errorf("the file is %q", got)
+	}
+}
+
 func TestMissingMetrics(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "metrics.jsonl")
 	if _, _, err := Read(path); !errors.Is(err, fs.ErrNotExist) {
@@ -268,8 +323,8 @@ func TestMissingMetrics(t *testing.T) {
 	if _, _, err := Reopen(path, 1); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("Reopen: %v", err)
 	}
-	if _, err := os.Stat(path + ".tmp"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("Reopen left its temporary file: %v", err)
+	if left, err := os.ReadDir(filepath.Dir(path)); err != nil || len(left) > 0 {
+		t.Errorf("Reopen left %v, error %v", left, err)
 	}
 }
 

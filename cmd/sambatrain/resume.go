@@ -20,7 +20,8 @@ bit, as if the run had never stopped. A damaged checkpoint is detected by its ch
 reported and skipped.
 
 --set changes the run's recipe from this step on: later resumes keep the change. Only keys
-of run., which say where and how to run, hold for this command alone.
+of run., which say where and how to run, hold for this command alone. Both are recorded in
+metrics.jsonl.
 
 Different shards, or another data.mixture or data.seed, would change the batches and are
 refused unless --allow-data-change is given. The run then continues with the batch that

@@ -103,7 +103,7 @@ type ValOf struct {
 // Event is something that happened to the run.
 type Event struct {
 	Name   string // EventCheckpoint, EventResumed, EventStopped or EventSkipped
-	Detail string // for people: a checkpoint's folder, why a step was skipped
+	Detail string // for people: a checkpoint's folder, what a resume changed, why a step was skipped
 	// StallMS is how long training waited for a checkpoint; nil for other events.
 	StallMS *float64
 }

@@ -45,6 +45,37 @@ func (s *session) unasked(changed []string, trainedBy []byte) ([]string, error) 
 	return slices.DeleteFunc(slices.Clone(changed), func(c string) bool { return !slices.Contains(earlier, c) }), nil
 }
 
+// asked returns how the sets of this resume change the run's recipe.
+func (s *session) asked() ([]recipes.Difference, error) {
+	if len(s.sets) == 0 {
+		return nil, nil
+	}
+	defer s.halt.disk("reading " + filepath.Join(s.dir, ConfigFile))()
+	was, err := LoadConfig(s.dir)
+	if err != nil {
+		return nil, err
+	}
+	return recipes.Differences(s.recipe, was)
+}
+
+// resumedWith describes what this resume changes, for the record: the data, and keys of the recipe.
+func (s *session) resumedWith() (string, error) {
+	asked, err := s.asked()
+	if err != nil {
+		return "", err
+	}
+	var list []string
+	if s.otherData != "" {
+		list = append(list, s.otherData)
+	}
+	for _, d := range asked {
+		if !strings.HasPrefix(s.otherData, d.Key+":") {
+			list = append(list, isAndWas(d))
+		}
+	}
+	return strings.Join(list, "; "), nil
+}
+
 // keepSets writes the recipe as changed by sets to the run's config, so that the run continues with
 // it after a kill. Keys of run are left as they were: they are a matter of each process.
 func (s *session) keepSets() error {
@@ -52,28 +83,47 @@ func (s *session) keepSets() error {
 		return nil
 	}
 	return s.together("keep the changed recipe", func() error {
-		config := filepath.Join(s.dir, ConfigFile)
-		defer s.halt.disk("reading and writing " + config)()
-		text, err := os.ReadFile(config)
+		asked, err := s.asked()
 		if err != nil {
 			return err
 		}
-		was, err := parseWritten(text, config)
-		if err != nil {
-			return err
+		var kept, here []string
+		for _, d := range asked {
+			if strings.HasPrefix(d.Key, "run.") {
+				here = append(here, isAndWas(d))
+			} else {
+				kept = append(kept, isAndWas(d))
+			}
 		}
-		is := *s.recipe
-		is.Run = was.Run
-		changed := differences(&is, was, nil, isAndWas)
-		if len(changed) == 0 {
+		if len(here) > 0 {
+			s.options.Log.Info("changed for this command alone", "changed", strings.Join(here, "; "))
+		}
+		if len(kept) == 0 {
 			return nil
 		}
-		if text, err = is.YAML(); err != nil {
-			return err
-		}
-		s.options.Log.Info("the run keeps the changed recipe", "file", config, "changed", strings.Join(changed, "; "))
-		return wholefile.Write(config, text)
+		s.options.Log.Info("the run keeps the changed recipe", "file", filepath.Join(s.dir, ConfigFile), "changed", strings.Join(kept, "; "))
+		return s.keepRecipe()
 	})
+}
+
+// keepRecipe writes the recipe to the run's config, with the config's keys of run.
+func (s *session) keepRecipe() error {
+	config := filepath.Join(s.dir, ConfigFile)
+	defer s.halt.disk("reading and writing " + config)()
+	text, err := os.ReadFile(config)
+	if err != nil {
+		return err
+	}
+	was, err := parseWritten(text, config)
+	if err != nil {
+		return err
+	}
+	is := *s.recipe
+	is.Run = was.Run
+	if text, err = is.YAML(); err != nil {
+		return err
+	}
+	return wholefile.Write(config, text)
 }
 
 // RecipeDifferences returns the keys in which the recipes of two checkpoints differ, or why they

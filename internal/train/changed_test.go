@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/sambatrain/sambatrain/checkpoint"
+	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
@@ -156,6 +157,54 @@ func TestAskedChangesAreSaidOnce(t *testing.T) {
 				t.Errorf("the log is\n%s", log.String())
 			}
 		})
+	}
+}
+
+// TestSetsAreRecorded: the metrics say what each resume has changed, for good or for itself alone, and
+// the log too.
+func TestSetsAreRecorded(t *testing.T) {
+	r := recipe(t)
+	r.Train.Steps = 2
+	if _, err := Pretrain(t.Context(), r, quiet()); err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, c := range []struct {
+		sets             []string
+		allow            bool
+		kept, here, data string
+	}{
+		{nil, false, "", "", ""},
+		{[]string{"run.threads=2", "run.log_every=3"}, false, "", "run.threads: 2 (was 1); run.log_every: 3 (was 10)", ""},
+		{[]string{"train.steps=3", "run.threads=2", "run.log_every=10"}, false, "train.steps: 3 (was 2)", "run.threads: 2 (was 1)", ""},
+		{[]string{"train.steps=4", "data.seed=9"}, true, "data.seed: 9 (was 3407); train.steps: 4 (was 3)", "", "data.seed: is 9, the run was trained with 3407"},
+	} {
+		var log bytes.Buffer
+		o := quiet()
+		o.Log, o.AllowDataChange = slog.New(slog.NewTextHandler(&log, nil)), c.allow
+		if _, err := Resume(t.Context(), r.Run.Out, o, c.sets...); err != nil {
+			t.Fatal(err)
+		}
+		for message, changed := range map[string]string{"the run keeps the changed recipe": c.kept, "changed for this command alone": c.here} {
+			said := strings.Contains(log.String(), message)
+			if said != (changed != "") || said && !strings.Contains(log.String(), `changed="`+changed+`"`) {
+				t.Errorf("%q: the log should say %q of %q, and is\n%s", c.sets, message, changed, log.String())
+			}
+		}
+		detail := c.kept
+		if c.data != "" {
+			detail = c.data + "; train.steps: 4 (was 3)"
+		}
+		want = append(want, strings.Trim(detail+"; "+c.here, "; "))
+	}
+	var got []string
+	for _, rec := range records(t, r.Run.Out) {
+		if rec.Event.Name == runlog.EventResumed {
+			got = append(got, rec.Event.Detail)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the metrics say\n%q\nwant\n%q", got, want)
 	}
 }
 

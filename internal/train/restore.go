@@ -95,7 +95,11 @@ func (s *session) reopenMetrics() (err error) {
 	if cut.Records > 0 || cut.Torn != nil {
 		s.options.Log.Info("removed metrics of steps that are repeated", "records", cut.Records, "torn_line", cut.Torn != nil)
 	}
-	return s.metrics.Append(runlog.EventRecord(int(s.step), time.Now(), runlog.EventResumed, s.resumedWith))
+	with, err := s.resumedWith()
+	if err != nil {
+		return err
+	}
+	return s.metrics.Append(runlog.EventRecord(int(s.step), time.Now(), runlog.EventResumed, with))
 }
 
 // Keys of a checkpoint's state: what identifies the shards, the seed of their order, and the
@@ -126,7 +130,7 @@ func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
 	}
 	if change != "" {
 		s.options.Log.Warn("continuing with other batches: rows may be repeated or left out", "step", s.step, "changed", change)
-		s.resumedWith = change
+		s.otherData = change
 	}
 	if c.State.Position != s.position() || c.State.Tokens != s.tokensAt(s.step) {
 		return fmt.Errorf("train.batch_size, data.seq_len: %s ends after %d rows and %d tokens, with this recipe it would be %d and %d; a run keeps its batch size and row length",

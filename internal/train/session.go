@@ -41,8 +41,8 @@ type session struct {
 	step    int64 // optimizer steps done
 	loss    float64
 	saved   string // folder of the last checkpoint, in the first process
-	// resumedWith says what changed in the data at a resume.
-	resumedWith string
+	// otherData says what changed in the data at a resume.
+	otherData string
 	// ended: all processes end together. If one leaves without telling the others, their launcher
 	// ends them.
 	ended bool

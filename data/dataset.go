@@ -44,11 +44,10 @@ func Open(ctx context.Context, c Config, split Split) (*Dataset, error) {
 	var weights []float64
 	for i, s := range c.sources() {
 		part, err := openSplit(ctx, s.config, split)
-		if err != nil {
-			return nil, c.inSource(i, err)
+		if err == nil && part == nil && (len(c.Mixture) == 0 || split == Train) {
+			err = s.config.lacks(split)
 		}
-		if part == nil && (len(c.Mixture) == 0 || split == Train) {
-			err := fmt.Errorf("data.shards: %s has no %s split: prepare another folder, with a data.validation_fraction or data.text.validation that fills it", s.config.Shards, split)
+		if err != nil {
 			return nil, c.inSource(i, err)
 		}
 		if part == nil {
@@ -72,6 +71,11 @@ func Open(ctx context.Context, c Config, split Split) (*Dataset, error) {
 		d.print = mixtureFingerprint(d.parts, weights)
 	}
 	return d, nil
+}
+
+// lacks is the error of shards without a split.
+func (c Config) lacks(split Split) error {
+	return fmt.Errorf("data.shards: %s has no %s split: prepare another folder, with a data.validation_fraction or data.text.validation that fills it", c.Shards, split)
 }
 
 // generate gives the dataset generated rows.

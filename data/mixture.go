@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"path/filepath"
 	"sort"
 	"strconv"
 	"strings"
@@ -88,12 +89,12 @@ func (c Config) validateMixture() error {
 			return fmt.Errorf("data.mixture[%d].name: %q is there twice", i, s.Name)
 		case s.Shards == "":
 			return fmt.Errorf("data.mixture[%d].shards: is empty: name the folder of token shards", i)
-		case shards[s.Shards]:
+		case shards[filepath.Clean(s.Shards)]:
 			return fmt.Errorf("data.mixture[%d].shards: %s is there twice: add up the weights", i, s.Shards)
 		case !(s.Weight > 0) || math.IsInf(s.Weight, 0):
 			return fmt.Errorf("data.mixture[%d].weight: must be above 0, is %v", i, s.Weight)
 		}
-		names[s.Name], shards[s.Shards] = true, true
+		names[s.Name], shards[filepath.Clean(s.Shards)] = true, true
 	}
 	for i, s := range c.sources() {
 		if err := s.config.Validate(); err != nil {

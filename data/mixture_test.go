@@ -246,6 +246,7 @@ func TestMixtureRefuses(t *testing.T) {
 		{func(c *Config) { c.Mixture[1].Name = "" }, "data.mixture[1].name: is empty: name the source"},
 		{func(c *Config) { c.Mixture[1].Shards = "" }, "data.mixture[1].shards: is empty: name the folder of token shards"},
 		{func(c *Config) { c.Mixture[1].Shards = "x" }, "data.mixture[1].shards: x is there twice: add up the weights"},
+		{func(c *Config) { c.Mixture[1].Shards = "./x/" }, "data.mixture[1].shards: ./x/ is there twice: add up the weights"},
 		{func(c *Config) { c.Mixture[0].Weight = 0 }, "data.mixture[0].weight: must be above 0, is 0"},
 		{func(c *Config) { c.Mixture[0].Weight = math.NaN() }, "data.mixture[0].weight: must be above 0, is NaN"},
 		{func(c *Config) { c.SeqLen = 0 }, "data.mixture[0] (a): data.seq_len: must be at least 1, is 0"},

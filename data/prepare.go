@@ -36,8 +36,14 @@ func Prepare(ctx context.Context, c Config, progress func(Progress)) (Manifest, 
 	return prepare(ctx, c, defaultLayout, progress)
 }
 
-// PrepareAll is Prepare for each source of a mixture, or for c itself without one.
+// PrepareAll is Prepare for each source of a mixture, or for c itself without one. All sources are
+// checked before one is prepared.
 func PrepareAll(ctx context.Context, c Config, progress func(Progress)) error {
+	if len(c.Mixture) > 1 {
+		if err := c.checkSources(ctx); err != nil {
+			return err
+		}
+	}
 	for i, s := range c.sources() {
 		if _, err := Prepare(ctx, s.config, progress); err != nil {
 			return c.inSource(i, err)
@@ -179,9 +185,6 @@ func (c Config) writeFolder(ctx context.Context, folder, partial string, l layou
 	if err != nil {
 		return Manifest{}, err
 	}
-	if err := c.Text.checkPatterns(folder, files); err != nil {
-		return Manifest{}, err
-	}
 	settings, watch := c.settings(), watching(ctx)
 	job := journal{dir: partial, watch: watch, files: files, Settings: settings, Tokenizer: Describe(tok).Fingerprint, Layout: l}
 	if err := job.resume(); err != nil {
@@ -201,7 +204,7 @@ func (c Config) writeFolder(ctx context.Context, folder, partial string, l layou
 	}
 	defer p.train.abandon()
 	defer p.validation.abandon()
-	if err := p.checkHash(ctx, files, job.Next); err != nil {
+	if err := p.checkStart(ctx, files, job.Next); err != nil {
 		return Manifest{}, err
 	}
 	if err := p.run(ctx, files, job.Next); err != nil {
@@ -226,61 +229,6 @@ func (c Config) writeFolder(ctx context.Context, folder, partial string, l layou
 		return Manifest{}, err
 	}
 	return m, nil
-}
-
-// checkHash rejects text whose hashes leave a split empty, before any of it is tokenised. It reads
-// from a position on, until both splits have a document: most texts have both soon.
-func (p *preparer) checkHash(ctx context.Context, files []sourceFile, from position) error {
-	c := p.config
-	if len(c.Text.Validation) > 0 || c.ValidationFraction == 0 {
-		return nil
-	}
-	m := Manifest{Source: &Source{Files: len(files), EmptyDocuments: p.empty}}
-	m.Train.Documents, m.Validation.Documents = p.train.info.Documents, p.validation.info.Documents
-	for _, f := range files[from.File:] {
-		if m.Train.Documents > 0 && m.Validation.Documents > 0 {
-			return nil
-		}
-		err := f.read(ctx, c.Text.JSONLField, from.Document, func(d rawDocument) error {
-			text, err := p.text(d)
-			switch {
-			case err != nil:
-				return err
-			case len(text) == 0:
-				m.Source.EmptyDocuments++
-			case c.splitOf(text, false) == Validation:
-				m.Validation.Documents++
-			default:
-				m.Train.Documents++
-			}
-			if m.Train.Documents > 0 && m.Validation.Documents > 0 {
-				return fs.SkipAll
-			}
-			return nil
-		})
-		if err != nil && !errors.Is(err, fs.SkipAll) {
-			return err
-		}
-		from.Document = 0
-	}
-	return checkSplits(m, c, p.folder)
-}
-
-// checkSplits rejects a result that no run could use.
-func checkSplits(m Manifest, c Config, folder string) error {
-	documents := m.Train.Documents + m.Validation.Documents
-	switch {
-	case documents == 0:
-		return fmt.Errorf("data.text: there is no text in what was read from %s (files: %d, empty documents: %d): point data.text.path at other text", folder, m.Source.Files, m.Source.EmptyDocuments)
-	case len(c.Text.Validation) > 0 && (m.Train.Documents == 0 || m.Validation.Documents == 0):
-		return fmt.Errorf("data.text.validation: of the documents with text in %s (%d), those in files that match %q are %d: each split needs some, change the patterns",
-			folder, documents, c.Text.Validation, m.Validation.Documents)
-	case m.Train.Documents == 0:
-		return fmt.Errorf("data.validation_fraction: every document (of %d) fell into the validation split at %v: lower it, or name files in data.text.validation", documents, c.ValidationFraction)
-	case m.Validation.Documents == 0 && c.ValidationFraction > 0:
-		return fmt.Errorf("data.validation_fraction: no document (of %d) fell into the validation split at %v: raise it, or name files in data.text.validation", documents, c.ValidationFraction)
-	}
-	return nil
 }
 
 // publish gives the finished folder its name, in one step that survives a power failure.

@@ -119,7 +119,7 @@ func TestPrepareValidationFiles(t *testing.T) {
 	}{
 		{[]string{"val/**"}, `data.text.validation: none of the files that are read from DIR (5) matches ["val/**"]: change the patterns, add those files to data.text.include, or leave data.text.validation empty ([]), which holds out a share of all documents`},
 		{[]string{"**"}, `data.text.validation: all files that are read from DIR (5) match ["**"]: leave some for training`},
-		{[]string{"empty.txt"}, `data.text.validation: of the documents with text in DIR (5), those in files that match ["empty.txt"] are 0: each split needs some, change the patterns`},
+		{[]string{"empty.txt"}, `data.text.validation: no document with text in DIR is in a file that matches ["empty.txt"]: change the patterns`},
 		{[]string{"["}, `data.text.validation[0]: bad pattern "[": want a form such as **/*.txt`},
 	} {
 		c := testConfig(t, folder)

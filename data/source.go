@@ -104,6 +104,9 @@ func listFiles(ctx context.Context, root string, t TextConfig) (files []sourceFi
 		return nil, notRegular, fmt.Errorf("data.text: no file in %s matches include %q without matching exclude %q (%d links and special files were left out): change the patterns or the path",
 			root, t.Include, t.Exclude, notRegular)
 	}
+	if err := t.checkPatterns(root, files); err != nil {
+		return nil, notRegular, err
+	}
 	return files, notRegular, nil
 }
 

@@ -25,7 +25,11 @@ func Apply(b *graph.Builder, u, dt, dtBias, aLog, bm, cm, d, z graph.Tensor) gra
 		h := b.State("h", s[0], aLog.Shape().Cols(), s.Cols())
 		return b.Apply(CarrySpec(gated), append(in, h)...)
 	}
-	return b.ApplyByDocument(Spec(gated), backwardSpec(gated), savedOutputs, in...)
+	forward, backward := Spec(gated), backwardSpec(gated)
+	if b.ByDocument() {
+		forward, backward = documentSpecs(gated)
+	}
+	return b.ApplyByDocument(forward, backward, savedOutputs, in...)
 }
 
 // savedOutputs are the outputs that the backward op reads.
@@ -67,6 +71,27 @@ func Spec(gated bool) *graph.Spec {
 			return c
 		},
 	}
+}
+
+// documentSpecs are Spec and backwardSpec for their form by document, which saves no states: its costs
+// are without their bytes.
+func documentSpecs(gated bool) (forward, backward *graph.Spec) {
+	forward, backward = Spec(gated), backwardSpec(gated)
+	for _, s := range []*graph.Spec{forward, backward} {
+		whole := s.Cost
+		s.Cost = func(d graph.Dims) graph.Cost {
+			c := whole(d)
+			c.Bytes -= savedBytes(d)
+			return c
+		}
+	}
+	return forward, backward
+}
+
+// specByDocument is Spec's form by document.
+func specByDocument(gated bool) *graph.Spec {
+	forward, backward := documentSpecs(gated)
+	return graph.ByDocument(forward, backward, savedOutputs)
 }
 
 // CarrySpec is Spec for a sequence that arrives in pieces: on entry h holds the states before this
@@ -215,14 +240,14 @@ func Cases() []graph.Case {
 	documents := trained()
 	documents["start"] = graph.DocumentStarts(chunk + 5)
 	for _, gated := range []bool{true, false} {
-		cases = append(cases, graph.Case{Name: "documents", Spec: graph.ByDocument(Spec(gated), backwardSpec(gated), savedOutputs),
+		cases = append(cases, graph.Case{Name: "documents", Spec: specByDocument(gated),
 			Fill: documents, Dims: graph.Dims{"B": 2, "T": 3*chunk + 1, "C": 37, "N": 5}})
 	}
 	// Rows long enough for a GPU to cut them into segments.
 	segments := graph.Dims{"B": 1, "T": 5*chunk + 1, "C": 64, "N": 16}
 	cases = append(cases,
 		graph.Case{Name: "segments", Spec: Spec(true), Fill: trained(), Dims: segments},
-		graph.Case{Name: "segments", Spec: graph.ByDocument(Spec(true), backwardSpec(true), savedOutputs), Fill: documents, Dims: segments})
+		graph.Case{Name: "segments", Spec: specByDocument(true), Fill: documents, Dims: segments})
 	// So few channels in total that a GPU gives each thread one of them.
 	few := graph.Dims{"B": 130, "T": 5, "C": 64, "N": 16}
 	cases = append(cases,
@@ -250,7 +275,7 @@ func Cases() []graph.Case {
 		graph.Case{Name: "1.7b a token of 16 rows", Spec: projectedSpec(true), Fill: projected(128), Dims: graph.Dims{"B": 16, "T": 1, "C": 4096, "N": 16, "R": 128}, Bench: true},
 		graph.Case{Name: "3.8b a token of 16 rows", Spec: projectedSpec(true), Fill: projected(176), Dims: graph.Dims{"B": 16, "T": 1, "C": 5632, "N": 16, "R": 176}, Bench: true},
 		graph.Case{Name: "421m", Spec: Spec(true), Fill: trained(), Dims: graph.Dims{"B": 1, "T": 1024, "C": 3072, "N": 16}, Bench: true},
-		graph.Case{Name: "421m documents", Spec: graph.ByDocument(Spec(true), backwardSpec(true), savedOutputs), Fill: documents, Dims: graph.Dims{"B": 1, "T": 1024, "C": 3072, "N": 16}, Bench: true},
+		graph.Case{Name: "421m documents", Spec: specByDocument(true), Fill: documents, Dims: graph.Dims{"B": 1, "T": 1024, "C": 3072, "N": 16}, Bench: true},
 		graph.Case{Name: "30m", Spec: Spec(true), Fill: trained(), Dims: graph.Dims{"B": 1, "T": 1024, "C": 1024, "N": 16}, Bench: true},
 		graph.Case{Name: "421m one token", Spec: CarrySpec(true), Fill: trained(), Dims: graph.Dims{"B": 1, "T": 1, "C": 3072, "N": 16}, Bench: true},
 	)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -12,7 +13,7 @@ import (
 )
 
 const (
-	barWidth   = 24 // columns of the bar itself; progressbar narrows it on a narrow terminal
+	barWidth   = 16 // columns of the bar itself; progressbar narrows it on a narrow terminal
 	barRefresh = 100 * time.Millisecond
 
 	// An older Windows console prints escape codes literally.
@@ -89,25 +90,32 @@ func (b *bar) draw() {
 	b.drawnAt = time.Now()
 }
 
-// statusOf returns the text at the right of the bar: as much as the terminal has columns for, since
-// a line that wraps can't be redrawn.
+// statusOf returns the text at the right of the bar: the loss, and as much else as the terminal has
+// columns for, since a line that wraps can't be redrawn.
 func (b *bar) statusOf(r Record) string {
-	count := fmt.Sprintf("(%d/%d)", r.Step, b.total)
-	left := b.style.width() - len("  99% || ") - barWidth - len(count) - 3
-	var said []string
-	for _, part := range []string{
+	parts := [...]string{
 		fmt.Sprintf("loss %.4f", r.Train.Loss),
 		fmt.Sprintf("bpb %.4f", r.Train.BitsPerByte),
 		Thousands(b.speed.mean()) + " tok/s",
 		"eta " + formatETA(b.speed.eta(r, b.total)),
-	} {
-		left -= len(part) + 2
-		if left < 0 && len(said) > 0 {
+	}
+	const loss, bpb, speed, eta = 0, 1, 2, 3
+	count := fmt.Sprintf("(%d/%d)", r.Step, b.total)
+	left := b.style.width() - len("  99% || ") - barWidth - len(count) - 3
+	shown := []int{loss}
+	left -= len(parts[loss]) + 2
+	for _, i := range [...]int{eta, speed, bpb} { // the most useful first
+		if left -= len(parts[i]) + 2; left < 0 {
 			break
 		}
-		said = append(said, part)
+		shown = append(shown, i)
 	}
-	return strings.Join(said, "  ")
+	slices.Sort(shown)
+	var text []string
+	for _, i := range shown {
+		text = append(text, parts[i])
+	}
+	return strings.Join(text, "  ")
 }
 
 func (b *bar) Note(text string) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestNewLogger(t *testing.T) {
@@ -11,8 +12,8 @@ func TestNewLogger(t *testing.T) {
 		level, format string
 		lines         []string // substrings of the lines, in order
 	}{
-		{"debug", "text", []string{"level=DEBUG msg=d", "level=INFO msg=i n=1", "level=WARN msg=w", "level=ERROR msg=e"}},
-		{"info", "json", []string{`"level":"INFO","msg":"i","n":1}`, `"level":"WARN","msg":"w"}`, `"level":"ERROR","msg":"e"}`}},
+		{"debug", "text", []string{"level=DEBUG msg=d", "level=INFO msg=i n=1 took=20ms", "level=WARN msg=w", "level=ERROR msg=e"}},
+		{"info", "json", []string{`"level":"INFO","msg":"i","n":1,"took":"20ms"}`, `"level":"WARN","msg":"w"}`, `"level":"ERROR","msg":"e"}`}},
 		{"warn", "text", []string{"level=WARN msg=w", "level=ERROR msg=e"}},
 		{"error", "text", []string{"level=ERROR msg=e"}},
 	} {
@@ -22,7 +23,7 @@ func TestNewLogger(t *testing.T) {
 			t.Fatal(err)
 		}
 		log.Debug("d")
-		log.Info("i", "n", 1)
+		log.Info("i", "n", 1, "took", 20*time.Millisecond)
 		log.Warn("w")
 		log.Error("e")
 		got := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")

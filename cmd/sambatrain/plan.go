@@ -179,8 +179,8 @@ func plansText(w io.Writer, m *forecast.Machine, r *recipes.Recipe, plans []scal
 			list = list[:1]
 		}
 		for _, f := range list {
-			fmt.Fprintf(t, "%d\t%s\t%d\t%d\t%d\t%.1f GB\t%.0f\t%.1f\t%.0f\t%.0f\t%.1f%%\t%s\t%.0f\t\n", f.GPUs, f.Shard, f.MicroBatch, f.MicroBatches, f.Recomputed,
-				float64(f.MemoryBytes)/1e9, f.StepMS, f.WaitMS, f.TokensPerSecond, f.TokensPerSecond/float64(f.GPUs), 100*f.MFU, days(f.Days), f.Cost)
+			fmt.Fprintf(t, "%d\t%s\t%d\t%d\t%d\t%.1f GB\t%s\t%.1f\t%s\t%s\t%.1f%%\t%s\t%s\t\n", f.GPUs, f.Shard, f.MicroBatch, f.MicroBatches, f.Recomputed,
+				float64(f.MemoryBytes)/1e9, runlog.Thousands(f.StepMS), f.WaitMS, runlog.Thousands(f.TokensPerSecond), runlog.Thousands(f.TokensPerSecond/float64(f.GPUs)), 100*f.MFU, days(f.Days), runlog.Thousands(f.Cost))
 		}
 	}
 	if err := t.Flush(); err != nil {
@@ -230,15 +230,12 @@ func few(x float64) string {
 	return runlog.Thousands(x)
 }
 
-// days writes about three digits.
+// days writes two or three digits.
 func days(x float64) string {
-	switch {
-	case x < 1:
-		return fmt.Sprintf("%.3f", x)
-	case x < 100:
-		return fmt.Sprintf("%.1f", x)
+	if x < 1 {
+		return fmt.Sprintf("%.2g", x)
 	}
-	return fmt.Sprintf("%.0f", x)
+	return few(x)
 }
 
 // guessedText names ops whose speed is a guess.

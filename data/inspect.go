@@ -82,7 +82,11 @@ func (r Report) WriteText(w io.Writer) error {
 	line("schema\t%s (format %d)", r.Schema, m.Format)
 	line("tokenizer\t%s, %d ids, end of text %d, %s", m.Tokenizer.Name, m.Tokenizer.VocabSize, m.Tokenizer.EOS, m.Tokenizer.Fingerprint)
 	if s := m.Source; s != nil {
-		line("text\t%s (from %s), include %s, exclude %s", s.Folder, s.Path, list(s.Include, "everything"), list(s.Exclude, "nothing"))
+		folder := s.Folder
+		if s.Path != s.Folder { // it has variables
+			folder += fmt.Sprintf(" (from %s)", s.Path)
+		}
+		line("text\t%s, include %s, exclude %s", folder, list(s.Include, "everything"), list(s.Exclude, "nothing"))
 		if len(s.Validation) > 0 {
 			line("validation\t%s", list(s.Validation, ""))
 		}

@@ -57,7 +57,7 @@ func TestReportText(t *testing.T) {
 	const want = `folder      shards
 schema      document: string, tokens: list<int32>, bytes: int64 (format 1)
 tokenizer   bytes, 257 ids, end of text 256, sha256:929db798f82c4668f7272a58c2412484
-text        text (from text), include everything, exclude nothing
+text        text, include everything, exclude nothing
 files read  5; left out: 1 empty documents, 0 links and special files
 
                             train  validation

@@ -49,7 +49,7 @@ func (j *journal) resume() error {
 		if why := j.differs(saved); why != "" {
 			slog.Warn("starting an unfinished prepare over", "folder", j.dir, "because", why)
 		} else {
-			slog.Info("continuing an unfinished prepare", "folder", j.dir, "files", saved.Progress.Files, "mb", saved.Progress.Bytes>>20)
+			slog.Info("continuing an unfinished prepare", "folder", j.dir, "files", saved.Progress.Files, "mb", saved.Progress.Bytes/1e6)
 			saved.dir, saved.files, saved.watch = j.dir, j.files, j.watch
 			*j = saved
 			return j.clean()

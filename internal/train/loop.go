@@ -30,6 +30,7 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 				return nil, err
 			}
 		}
+		s.warnOfWarmup()
 		s.console = s.options.Console(runlog.ConsoleOptions{Total: int(r.Train.Steps), LogEvery: int(r.Run.LogEvery)})
 	}
 	started := time.Now()
@@ -65,6 +66,15 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 		return nil, nil
 	}
 	return s.report(ctx, last, time.Since(started))
+}
+
+// warnOfWarmup says if the warm-up takes all steps of the run, as it does in a short trial of a recipe
+// with a number of warm-up steps.
+func (s *session) warnOfWarmup() {
+	r := s.recipe
+	if warmup := r.Optim.Warmup(r.Train.Steps); warmup >= r.Train.Steps && s.step < r.Train.Steps {
+		s.options.Log.Warn("the run ends before its warm-up: the learning rate does not reach optim.lr", "optim.warmup_steps", warmup, "train.steps", r.Train.Steps)
+	}
 }
 
 // past returns the error of a run that has done more steps than requested: they can't be undone.

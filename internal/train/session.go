@@ -139,7 +139,7 @@ func (s *session) openData(ctx context.Context) error {
 		return data.PrepareAll(ctx, r.Data, func(p data.Progress) {
 			if now := time.Now(); now.Sub(last) > time.Second {
 				last = now
-				log.Info("preparing token shards", "files", p.Files, "of", p.FilesTotal, "mb", p.Bytes>>20)
+				log.Info("preparing token shards", "files", p.Files, "of", p.FilesTotal, "mb", p.Bytes/1e6)
 			}
 		})
 	})
@@ -156,7 +156,7 @@ func (s *session) openData(ctx context.Context) error {
 		log.Info("data", "generated", task)
 		return nil
 	}
-	log.Info("data", "tokens", s.train.Tokens(), "rows", s.train.Blocks(), "took", time.Since(started).Round(time.Millisecond))
+	log.Info("data", "tokens", s.train.Tokens(), "rows", s.train.Blocks(), "validation_rows", s.val.rows, "took", time.Since(started).Round(time.Millisecond))
 	return nil
 }
 

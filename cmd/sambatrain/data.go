@@ -62,13 +62,13 @@ func (a *app) prepareData(c *cobra.Command, config data.Config) error {
 	started := time.Now()
 	ctx, stop := untilSignal(c.Context(), nil)
 	defer stop()
-	written := int64(0) // bytes of text written by this process
+	var done data.Progress
 	now := everySecond()
 	m, err := data.Prepare(ctx, config, func(p data.Progress) {
-		written = p.Bytes - p.Resumed
+		done = p
 		if now() {
-			log.Info("preparing", "files", p.Files, "of", p.FilesTotal, "mb", p.Bytes>>20,
-				"mb_per_s", fmt.Sprintf("%.1f", float64(written)/1e6/time.Since(started).Seconds()))
+			log.Info("preparing", "files", p.Files, "of", p.FilesTotal, "mb", p.Bytes/1e6,
+				"mb_per_s", fmt.Sprintf("%.1f", float64(p.Bytes-p.Resumed)/1e6/time.Since(started).Seconds()))
 		}
 	})
 	if errors.Is(err, context.Canceled) {
@@ -77,18 +77,23 @@ func (a *app) prepareData(c *cobra.Command, config data.Config) error {
 	if err != nil {
 		return flagNames(err)
 	}
-	return preparedText(c.OutOrStdout(), config.Shards, m, written, time.Since(started))
+	return preparedText(c.OutOrStdout(), config.Shards, m, done, time.Since(started))
 }
 
-// preparedText reports the contents of shards, and how much text was read for them now.
-func preparedText(w io.Writer, shards string, m data.Manifest, written int64, took time.Duration) error {
-	mb := float64(m.Train.Bytes+m.Validation.Bytes) / 1e6
+// preparedText reports the contents of shards, and what this process read for them: nothing if they
+// existed, a part if it completed them.
+func preparedText(w io.Writer, shards string, m data.Manifest, done data.Progress, took time.Duration) error {
 	text := fmt.Sprintf("%s: %s, %s for training; %s, %s for validation; %.1f MB of text",
 		shards, count(m.Train.Documents, "document"), count(m.Train.Tokens, "token"),
-		count(m.Validation.Documents, "document"), count(m.Validation.Tokens, "token"), mb)
-	if written > 0 {
-		now, seconds := float64(written)/1e6, took.Seconds()
-		text += fmt.Sprintf(", %.1f MB now in %.1f s, %.1f MB/s", now, seconds, now/seconds)
+		count(m.Validation.Documents, "document"), count(m.Validation.Tokens, "token"), float64(m.Train.Bytes+m.Validation.Bytes)/1e6)
+	now := float64(done.Bytes-done.Resumed) / 1e6
+	if done.Resumed > 0 {
+		text += fmt.Sprintf(", %.1f MB of it now", now)
+	}
+	if now > 0 {
+		text += fmt.Sprintf(" in %s, %.1f MB/s", duration(took), now/took.Seconds())
+	} else {
+		text += ", prepared before"
 	}
 	_, err := fmt.Fprintln(w, text)
 	return err

@@ -170,7 +170,8 @@ func (d *checkup) test(dev graph.Device, dtype string) bool {
 	run := recipes.Defaults().Run
 	run.Device, run.DType = recipes.Auto, dtype
 	r, err := verify.SelfTest(dev, run)
-	t := checkedDevice{Device: dev.Name(), DType: dtype, Correct: err == nil, Seconds: time.Since(started).Seconds()}
+	took := time.Since(started)
+	t := checkedDevice{Device: dev.Name(), DType: dtype, Correct: err == nil, Seconds: took.Seconds()}
 	if err != nil {
 		t.Error = err.Error()
 		fmt.Fprintf(d.w, "%s, %s: FAILED: %v\n", t.Device, dtype, err)
@@ -178,7 +179,7 @@ func (d *checkup) test(dev graph.Device, dtype string) bool {
 		if run.Mixed() {
 			dtype += fmt.Sprintf(", float32 in %d of %d sublayers", r.Float32Sublayers, r.Sublayers)
 		}
-		fmt.Fprintf(d.w, "%s, %s: correct (%.1f s)\n", t.Device, dtype, t.Seconds)
+		fmt.Fprintf(d.w, "%s, %s: correct (%s)\n", t.Device, dtype, duration(took))
 	}
 	d.Tests = append(d.Tests, t)
 	return t.Correct

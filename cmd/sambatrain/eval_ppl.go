@@ -14,6 +14,7 @@ import (
 	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/internal/evaluate"
 	"github.com/sambatrain/sambatrain/internal/plot"
+	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/internal/train"
 )
 
@@ -122,8 +123,8 @@ func (f *evalFlags) reportPPL(c *cobra.Command, m *train.Model, dir string, r *e
 		if err := t.Flush(); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(w, "\n%s, %.0f tokens/s, state %.1f MB, peak memory %.0f MB\ntables and pictures: %s\n",
-			count(int64(r.Texts), "text"), r.TokensPerSecond, float64(r.StateBytes)/1e6, float64(r.PeakRSS)/1e6, dir)
+		_, err := fmt.Fprintf(w, "\n%s, %s tokens/s, state %.1f MB, peak memory %.0f MB\ntables and pictures: %s\n",
+			count(int64(r.Texts), "text"), runlog.Thousands(r.TokensPerSecond), float64(r.StateBytes)/1e6, float64(r.PeakRSS)/1e6, dir)
 		return err
 	})
 }

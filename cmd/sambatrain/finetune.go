@@ -29,8 +29,9 @@ and by --set, in this order; the optimizer state starts fresh.
 
 --task passkey and --task phonebook generate documents on the fly, no two alike, and train
 on their answers (Samba, arXiv 2406.07522, section 3.3 and appendix C: 500 and 100 steps,
-learning rate 1e-4); batch size and row length stay those of the run. Measure the result
-with ` + "`sambatrain eval passkey`" + ` and ` + "`sambatrain eval phonebook`" + `.` + olderCheckpoint,
+learning rate 1e-4); batch size and row length stay those of the run. The new run is named
+after the other one and the task, as in samba-passkey. Measure the result with
+` + "`sambatrain eval passkey`" + ` and ` + "`sambatrain eval phonebook`" + `.` + olderCheckpoint,
 		Example: "  sambatrain finetune runs/samba --task passkey --out runs/samba-passkey",
 		Args: func(c *cobra.Command, args []string) error {
 			if len(args) != 1 && len(args) != 2 {

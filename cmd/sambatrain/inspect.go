@@ -42,13 +42,13 @@ func newInspect() *cobra.Command {
 
 func inspectText(w io.Writer, in *train.Inspection) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(w, "%s: %d sublayers, %d steps of %d tokens\n\n", in.Name, in.Sublayers, in.Steps, in.TokensPerStep)
+	fmt.Fprintf(w, "%s: %d sublayers, %s steps of %s tokens\n\n", in.Name, in.Sublayers, thousands(in.Steps), thousands(in.TokensPerStep))
 	fmt.Fprintln(t, "part\tcount\tparameters\tshare\t")
 	for _, p := range in.Parameters.Parts {
-		fmt.Fprintf(t, "%s\t%d\t%d\t%.1f%%\t\n", p.Name, p.Count, p.Parameters, 100*float64(p.Parameters)/float64(in.Parameters.Total))
+		fmt.Fprintf(t, "%s\t%d\t%s\t%.1f%%\t\n", p.Name, p.Count, thousands(p.Parameters), 100*float64(p.Parameters)/float64(in.Parameters.Total))
 	}
-	fmt.Fprintf(t, "total\t\t%d\t\t\n", in.Parameters.Total)
-	fmt.Fprintf(t, "without embedding\t\t%d\t\t\n", in.Parameters.NonEmbedding)
+	fmt.Fprintf(t, "total\t\t%s\t\t\n", thousands(in.Parameters.Total))
+	fmt.Fprintf(t, "without embedding\t\t%s\t\t\n", thousands(in.Parameters.NonEmbedding))
 	if err := t.Flush(); err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ logits at each to a safetensors file: tokens [T], logits [T V].` + olderCheckpoi
 			if err := writeLogits(out, tokens, logits); err != nil {
 				return err
 			}
-			fmt.Fprintf(c.OutOrStdout(), "%s: the scores of step %d of %s for %d tokens\n", out, m.Checkpoint.Step, args[0], len(tokens))
+			fmt.Fprintf(c.OutOrStdout(), "%s: the logits of step %d of %s for %s\n", out, m.Checkpoint.Step, args[0], count(int64(len(tokens)), "token"))
 			return nil
 		},
 	}

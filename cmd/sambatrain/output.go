@@ -6,10 +6,12 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/sambatrain/sambatrain/internal/plainjson"
+	"github.com/sambatrain/sambatrain/internal/runlog"
 )
 
 // outputForm is the form of a command's result.
@@ -90,10 +92,24 @@ func writeJSON(w io.Writer, v any) error {
 	return err
 }
 
-// count formats a number of things: 1 document, 2 documents.
+// duration formats how long something took, to about three digits.
+func duration(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	case d < 10*time.Second:
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	}
+	return fmt.Sprintf("%.0f s", d.Seconds())
+}
+
+// thousands formats a number for people, as in 2,031,552.
+func thousands(n int64) string { return runlog.Thousands(float64(n)) }
+
+// count formats a number of things: 1 document, 2,000 documents.
 func count(n int64, thing string) string {
 	if n != 1 {
 		thing += "s"
 	}
-	return fmt.Sprintf("%d %s", n, thing)
+	return thousands(n) + " " + thing
 }

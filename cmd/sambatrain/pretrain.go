@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -66,7 +67,8 @@ func printRun(c *cobra.Command, output outputForm, r *train.Result) error {
 	}
 	return printResult(c, output, r, func(w io.Writer) error {
 		fmt.Fprintf(w, "run              %s\n", r.Run)
-		fmt.Fprintf(w, "trained          %d steps, %d tokens, %d parameters, %.0f s\n", r.Steps, r.Tokens, r.Parameters, r.Seconds)
+		fmt.Fprintf(w, "trained          %s steps, %s tokens, %s parameters, %s\n", thousands(r.Steps), thousands(r.Tokens), thousands(r.Parameters),
+			duration(time.Duration(r.Seconds*float64(time.Second))))
 		fmt.Fprintf(w, "validation loss  %.4f nats per token, %.4f bits per byte\n", r.ValLoss, r.ValBitsPerByte)
 		if r.UnigramBitsPerByte > 0 {
 			fmt.Fprintf(w, "byte unigram     %.4f bits per byte\n", r.UnigramBitsPerByte)

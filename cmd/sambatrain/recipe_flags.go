@@ -25,7 +25,7 @@ type namedFlag struct {
 func (f *recipeFlags) addRun(c *cobra.Command) {
 	f.add(c)
 	f.addSteps(c)
-	f.name(c, "out", "run.out", "run directory", false)
+	f.name(c, "out", "run.out", "run directory, by default runs/ and the recipe's name", false)
 }
 
 // addSteps adds the flag for the length of training, for commands that execute or count it.

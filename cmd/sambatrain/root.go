@@ -38,6 +38,8 @@ func newRoot() *cobra.Command {
 Results go to standard output, progress and logs to standard error.
 Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and saved,
 76 another process of the run died or hung.`,
+		Example: `  sambatrain pretrain quickstart
+  sambatrain generate runs/quickstart --prompt "func main"`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(*cobra.Command, []string) error {
@@ -55,11 +57,11 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and s
 	f.StringVar(&a.logFormat, "log-format", "text", "format of log lines and progress: "+strings.Join(runlog.LogFormats, ", "))
 	offer(root, "log-level", runlog.LogLevels)
 	offer(root, "log-format", runlog.LogFormats)
-	root.AddCommand(
-		newPretrain(a), newResume(a), newFinetune(a), newCompare(a), newGenerate(a), newEval(a), newServe(a), newExport(a), newImport(a), newLogits(a), newVerify(a),
-		newData(a), newTokenizer(a), newRecipes(), newConfig(), newInspect(), newPlan(), newBench(a), newPlot(), newDoctor(), newVersion(),
-		newCheckpoint(a),
-	)
+	cobra.EnableCommandSorting = false // the help lists commands in the order in which they are used
+	addGroup(root, "Train:", newPretrain(a), newResume(a), newFinetune(a), newCompare(a), newPlot(), newCheckpoint(a))
+	addGroup(root, "Use a model:", newGenerate(a), newServe(a), newEval(a), newExport(a), newImport(a), newLogits(a))
+	addGroup(root, "Recipes and data:", newRecipes(), newConfig(), newInspect(), newPlan(), newData(a), newTokenizer(a))
+	addGroup(root, "This machine and program:", newDoctor(), newBench(a), newVerify(a), newVersion())
 	addCobras(root)
 	for _, c := range root.Commands() {
 		if c.HasSubCommands() && c.RunE == nil {
@@ -77,6 +79,15 @@ Exit codes: 0 done, 1 failed, 2 wrong command line, 75 stopped by a signal and s
 	return root
 }
 
+// addGroup adds commands that the help lists under a title.
+func addGroup(root *cobra.Command, title string, commands ...*cobra.Command) {
+	root.AddGroup(&cobra.Group{ID: title, Title: title})
+	for _, c := range commands {
+		c.GroupID = title
+	}
+	root.AddCommand(commands...)
+}
+
 // helpOnly runs a command that only has subcommands.
 func helpOnly(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
@@ -88,6 +99,9 @@ func helpOnly(c *cobra.Command, args []string) error {
 // addCobras adds the library's own commands, help and completion, and makes them reject unknown
 // arguments.
 func addCobras(root *cobra.Command) {
+	last := root.Groups()[len(root.Groups())-1].ID
+	root.SetHelpCommandGroupID(last)
+	root.SetCompletionCommandGroupID(last)
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
@@ -120,14 +134,20 @@ func (a *app) loggerTo(w io.Writer) (*slog.Logger, error) {
 	return l, nil
 }
 
+// nameOf returns a command's name with those of its parents, as in `data prepare`. Errors already
+// begin with the program's.
+func nameOf(c *cobra.Command) string {
+	return strings.TrimPrefix(c.CommandPath(), c.Root().Name()+" ")
+}
+
 // exactArgs is cobra.ExactArgs with an error that says what is expected.
 func exactArgs(names ...string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(names) == 0 && len(args) > 0 {
-			return &usageError{fmt.Errorf("%s takes no arguments, got %q; see `%s --help`", c.CommandPath(), args[0], c.CommandPath())}
+			return &usageError{fmt.Errorf("%s takes no arguments, got %q; see `%s --help`", nameOf(c), args[0], c.CommandPath())}
 		}
 		if len(args) != len(names) {
-			return &usageError{fmt.Errorf("%s needs %s, got %s; see `%s --help`", c.CommandPath(), strings.Join(names, " "), count(int64(len(args)), "argument"), c.CommandPath())}
+			return &usageError{fmt.Errorf("%s needs %s, got %s; see `%s --help`", nameOf(c), strings.Join(names, " "), count(int64(len(args)), "argument"), c.CommandPath())}
 		}
 		return nil
 	}
@@ -137,7 +157,7 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 func atLeastOneArg(name string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		if len(args) == 0 {
-			return &usageError{fmt.Errorf("%s needs at least one %s; see `%s --help`", c.CommandPath(), name, c.CommandPath())}
+			return &usageError{fmt.Errorf("%s needs at least one %s; see `%s --help`", nameOf(c), name, c.CommandPath())}
 		}
 		return nil
 	}

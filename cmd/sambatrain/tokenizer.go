@@ -106,7 +106,7 @@ func (a *app) trainTokenizer(c *cobra.Command, text data.TextConfig, vocabSize i
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(c.OutOrStdout(), "%s: %d ids from %.1f MB of text in %.1f s\n", path, tok.VocabSize(), float64(read.Bytes)/1e6, time.Since(started).Seconds())
+	fmt.Fprintf(c.OutOrStdout(), "%s: %d ids from %.1f MB of text in %s\n", path, tok.VocabSize(), float64(read.Bytes)/1e6, duration(time.Since(started)))
 	return nil
 }
 

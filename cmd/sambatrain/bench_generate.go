@@ -87,11 +87,17 @@ func benchGenerateOptions(c *cobra.Command, o *bench.GenerateOptions, prompts, p
 	return nil
 }
 
+// limit is the text of a machine's limit, which the program doesn't know if it is 0.
+func limit(text string, value float64) string {
+	if value == 0 {
+		return "?"
+	}
+	return text
+}
+
 func generationText(w io.Writer, g *bench.Generation) error {
 	fmt.Fprintf(w, "%s on %s\n", g.Name, g.Device)
-	if g.TFLOPs > 0 {
-		fmt.Fprintf(w, "limits (%s): %sFLOP/s, %.0f GB/s\n", g.Limits, metric(1e12*g.TFLOPs), g.GBs)
-	}
+	fmt.Fprintf(w, "limits (%s): %s, %s\n", g.Limits, limit(metric(1e12*g.TFLOPs)+"FLOP/s", g.TFLOPs), limit(fmt.Sprintf("%.0f GB/s", g.GBs), g.GBs))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	percent := func(share float64) string {
 		if share == 0 {

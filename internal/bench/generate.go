@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -98,7 +99,10 @@ func Generate(r *recipes.Recipe, o GenerateOptions) (*Generation, error) {
 	m.Device = rec
 	res := &Generation{Device: m.Device.Name(), Name: r.Name}
 	res.limits(r, o)
-	w := weigh(m)
+	w, err := weigh(m)
+	if err != nil {
+		return nil, err
+	}
 	for _, n := range o.Prompts {
 		p, ops, err := promptSpeed(rec, m, o, n)
 		if err != nil {
@@ -118,42 +122,51 @@ func Generate(r *recipes.Recipe, o GenerateOptions) (*Generation, error) {
 	return res, nil
 }
 
+// limits sets the limits that are given, and measures or looks up the others.
 func (g *Generation) limits(r *recipes.Recipe, o GenerateOptions) {
 	g.TFLOPs, g.GBs, g.Limits = o.TFLOPs, o.GBs, "given"
 	if g.TFLOPs > 0 && g.GBs > 0 {
 		return
 	}
-	if strings.HasPrefix(g.Device, "cpu") {
-		threads := r.Run.Threads
-		if threads == 0 {
-			threads = runtime.GOMAXPROCS(0)
-		}
-		p := peak.Measure(threads)
-		g.TFLOPs, g.GBs, g.Limits = p.GFLOPs/1e3, p.Bandwidth(), "measured"
-		return
+	tflops, gbs, source := limitsOf(g.Device, r.Run.Threads)
+	g.TFLOPs, g.GBs, g.Limits = cmp.Or(g.TFLOPs, tflops), cmp.Or(g.GBs, gbs), source
+	switch {
+	case o.TFLOPs > 0:
+		g.Limits += ", TFLOP/s given"
+	case o.GBs > 0:
+		g.Limits += ", GB/s given"
+	}
+}
+
+// limitsOf returns the limits of a device, 0 if they are unknown, and where they come from. threads
+// is the number of a CPU's workers, 0 for one per core.
+func limitsOf(device string, threads int) (tflops, gbs float64, source string) {
+	if strings.HasPrefix(device, "cpu") {
+		p := peak.Measure(cmp.Or(threads, runtime.GOMAXPROCS(0)))
+		return p.GFLOPs / 1e3, p.Bandwidth(), "measured"
 	}
 	for _, gpu := range gpus {
-		if strings.Contains(g.Device, gpu.name) {
-			g.TFLOPs, g.GBs, g.Limits = gpu.tflops, gpu.gbs, "data sheet of the "+gpu.name+" SXM"
-			return
+		if strings.Contains(device, gpu.name) {
+			return gpu.tflops, gpu.gbs, "data sheet of the " + gpu.name + " SXM"
 		}
 	}
-	g.Limits = "unknown"
+	return 0, 0, "unknown"
 }
 
 // weights holds what a model's work and memory consist of.
 type weights struct {
 	model *train.Model
+	stack []layers.Sublayer
 	last  float64 // parameters that are needed only for the last token of a prompt
 	bytes float64 // bytes of the weights that a decode step reads
 }
 
-func weigh(m *train.Model) weights {
-	w := weights{model: m, last: float64(m.Model.VocabSize * m.Model.DModel)}
+func weigh(m *train.Model) (weights, error) {
 	stack, err := m.Model.Sublayers()
 	if err != nil {
-		return w // the recipe was validated
+		return weights{}, err
 	}
+	w := weights{model: m, stack: stack, last: float64(m.Model.VocabSize * m.Model.DModel)}
 	for i := layers.LastMixing(stack) + 1; i < len(stack); i++ {
 		for _, p := range m.Params {
 			if strings.HasPrefix(p.Name, fmt.Sprintf("model.layers.%d.mixer.", i)) {
@@ -170,16 +183,12 @@ func weigh(m *train.Model) weights {
 			w.bytes += size * float64(p.Shape.Size())
 		}
 	}
-	return w
+	return w, nil
 }
 
 // prompt returns the number of operations for `rows` prompts of n tokens.
 func (w weights) prompt(n, rows int) float64 {
-	stack, err := w.model.Model.Sublayers()
-	if err != nil {
-		return 0 // the recipe was validated
-	}
-	token := train.FLOPsPerToken(w.model.Model, w.model.Params, stack, n) / 3 // forward only
+	token := train.FLOPsPerToken(w.model.Model, w.model.Params, w.stack, n) / 3 // forward only
 	return float64(rows) * (float64(n)*token - 2*float64(n-1)*w.last)
 }
 

@@ -44,12 +44,31 @@ func TestGenerate(t *testing.T) {
 	}
 	// Full attention keeps all tokens, and each sequence its next one.
 	r.Model.Layers.Pattern = []layers.Place{{Mixer: "attn"}, {Mixer: "mlp"}}
-	o.Prompts, o.TFLOPs, o.GBs = nil, 0, 0
+	o.Prompts, o.TFLOPs, o.GBs = nil, 0, 7
 	if g, err = Generate(r, o); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := g.Decode[2].StateBytes, int64(4*3*103*2*32+4*3); got != want || g.Limits != "measured" || !(g.TFLOPs > 0 && g.GBs > 0) {
+	if got, want := g.Decode[2].StateBytes, int64(4*3*103*2*32+4*3); got != want || g.Limits != "measured, GB/s given" || !(g.TFLOPs > 0) || g.GBs != 7 {
 		t.Errorf("%d bytes of state, want %d; %+v", got, want, g)
+	}
+}
+
+func TestLimitsOf(t *testing.T) {
+	for _, c := range []struct {
+		device      string
+		tflops, gbs float64
+		source      string
+	}{
+		{"cuda (NVIDIA H100 80GB HBM3, sm_90a)", 989.4, 3350, "data sheet of the H100 SXM"},
+		{"cuda (NVIDIA H200, sm_90a)", 989.4, 4800, "data sheet of the H200 SXM"},
+		{"cuda (NVIDIA L4, sm_89)", 0, 0, "unknown"},
+	} {
+		if tflops, gbs, source := limitsOf(c.device, 0); tflops != c.tflops || gbs != c.gbs || source != c.source {
+			t.Errorf("%s: %v TFLOP/s, %v GB/s, %s", c.device, tflops, gbs, source)
+		}
+	}
+	if tflops, gbs, source := limitsOf("cpu (1 threads, avx2)", 1); !(tflops > 0 && gbs > 0) || source != "measured" {
+		t.Errorf("a CPU: %v TFLOP/s, %v GB/s, %s", tflops, gbs, source)
 	}
 }
 

@@ -113,9 +113,9 @@ func (b *Batch) Active() int {
 // Free reports whether there is a row for another sequence.
 func (b *Batch) Free() bool { return b.Active() < len(b.rows) }
 
-// Add reads a prompt and draws the first token of its continuation. There must be a free row. The
-// sequence ends early, without an error of the batch, when ctx does; and with a graph.MemoryError
-// if the device has no memory for it.
+// Add reads a prompt and draws the first token of its continuation. There must be a free row. It
+// fails when ctx ends before the prompt has been read, and with a graph.MemoryError if the device
+// has no memory for the sequence; the batch can be used afterwards.
 func (b *Batch) Add(ctx context.Context, q Request) error {
 	err := b.add(ctx, q)
 	if noMemory(err) {

@@ -41,8 +41,8 @@ func (s *Stream) Push(token int32) (text []byte, stopped bool) {
 	s.held = append(s.held, s.spell(token)...)
 	end, hold := len(s.held), 0
 	for _, stop := range s.stops {
-		if i := bytes.Index(s.held[:end], stop); i >= 0 {
-			end, s.ended = i, true
+		if i := bytes.Index(s.held, stop); i >= 0 { // of several, the one that begins first
+			end, s.ended = min(end, i), true
 		}
 		hold = max(hold, overlap(s.held, stop))
 	}

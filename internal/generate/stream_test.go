@@ -39,6 +39,7 @@ func TestStream(t *testing.T) {
 		{"a stop string", "one\n\ntwo", []string{"\n\n"}, "o|n|e|.|.", true},
 		{"almost a stop string", "a\nb", []string{"\n\n"}, "a|.|\nb", false},
 		{"the earliest of two", "abcd", []string{"cd", "b"}, "a|.", true},
+		{"of two that end together, the one that begins first", "abc", []string{"bc", "abc"}, ".|.|.", true},
 		{"a stop string at the start", "xab", []string{"x"}, ".", true},
 		{"one that begins again", "aaab", []string{"aab"}, ".|.|a|.", true},
 		{"held back to the end", "ab", []string{"abc"}, ".|.|ab", false},

@@ -251,7 +251,7 @@ func (m *Model) Validate() error {
 	case m.DModel < 1 || m.DModel > maxWidth:
 		return fmt.Errorf("model.d_model: must be 1 to %d, is %d", maxWidth, m.DModel)
 	case !(float32(m.NormEps) > 0) || math.IsInf(float64(float32(m.NormEps)), 0):
-		return fmt.Errorf("model.norm_eps: must be positive in float32, is %v", m.NormEps)
+		return fmt.Errorf("model.norm_eps: must be positive and finite in float32, is %v", m.NormEps)
 	case m.Init != InitMamba && m.Init != InitLlama:
 		return fmt.Errorf("model.init: must be %s or %s, is %q", InitMamba, InitLlama, m.Init)
 	case len(m.Layers.Pattern) == 0:

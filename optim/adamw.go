@@ -78,7 +78,7 @@ func (o AdamW) Validate() error {
 	case !(o.PeakLR > 0) || math.IsInf(o.PeakLR, 0):
 		return fmt.Errorf("optim.lr: must be positive, is %v", o.PeakLR)
 	case !positive32(o.PeakLR):
-		return fmt.Errorf("optim.lr: must be positive in float32, is %v", o.PeakLR)
+		return fmt.Errorf("optim.lr: must be positive and finite in float32, is %v", o.PeakLR)
 	case !slices.Contains(Schedules, o.Schedule):
 		return fmt.Errorf("optim.schedule: must be one of %s, is %q", strings.Join(Schedules, ", "), o.Schedule)
 	case o.DecayFraction != nil && o.Schedule != WSD:
@@ -105,7 +105,7 @@ func (o AdamW) Validate() error {
 	}
 	switch {
 	case !positive32(o.Eps):
-		return fmt.Errorf("optim.eps: must be positive in float32, is %v", o.Eps)
+		return fmt.Errorf("optim.eps: must be positive and finite in float32, is %v", o.Eps)
 	case !(o.WeightDecay >= 0) || math.IsInf(o.WeightDecay, 0):
 		return fmt.Errorf("optim.weight_decay: must be at least 0, is %v", o.WeightDecay)
 	case o.WeightDecay > math.MaxFloat32:
@@ -115,7 +115,7 @@ func (o AdamW) Validate() error {
 	case !(o.GradClip >= 0) || math.IsInf(o.GradClip, 0):
 		return fmt.Errorf("optim.grad_clip: must be positive, or 0 for no clipping, is %v", o.GradClip)
 	case o.GradClip > 0 && !positive32(o.GradClip):
-		return fmt.Errorf("optim.grad_clip: must be positive in float32, or 0 for no clipping, is %v", o.GradClip)
+		return fmt.Errorf("optim.grad_clip: must be positive and finite in float32, or 0 for no clipping, is %v", o.GradClip)
 	}
 	return nil
 }

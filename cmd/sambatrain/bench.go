@@ -28,10 +28,10 @@ func newBench(a *app) *cobra.Command {
 		Short: "Time a recipe's training step on this machine",
 		Long: `Time a recipe's training step (default: quickstart) on random tokens: tokens per
 second, model FLOPs utilization, memory, and the time, share and rate of each op,
-compared with the peak of this machine, which is measured too.
+compared with the peak of this machine, which is measured too, in turns with the steps.
 
---profile writes a CPU profile of the timed steps for ` + "`go tool pprof`" + `, and a trace of one
-step, by call and by worker, for ui.perfetto.dev.`,
+--profile writes a CPU profile of as many more steps for ` + "`go tool pprof`" + `, and a trace of one,
+by call and by worker, for ui.perfetto.dev.`,
 		Example: `  sambatrain bench
   sambatrain bench samba-30m --runs 5 --profile profile
   sambatrain bench samba-30m --compare-threads 1,2`,
@@ -127,8 +127,12 @@ func benchText(w io.Writer, b *bench.Result) error {
 		fmt.Fprintf(w, "; the process had %sB at most", metric(float64(b.PeakRSS)))
 	}
 	fmt.Fprint(w, "\n\n")
-	if err := opsText(w, b.Ops, b.Peak != nil); err != nil || len(b.Files) == 0 {
+	if err := opsText(w, b.Ops, b.Peak != nil); err != nil {
 		return err
+	}
+	aboveText(w, b.Above())
+	if len(b.Files) == 0 {
+		return nil
 	}
 	_, err := fmt.Fprintf(w, "\nprofile go tool pprof -http : %s\ntrace   open %s in ui.perfetto.dev or chrome://tracing\n", shell.Quote(b.Files[0]), b.Files[1])
 	return err
@@ -151,6 +155,13 @@ func opsText(w io.Writer, ops []bench.Op, limits bool) error {
 		fmt.Fprintln(t)
 	}
 	return t.Flush()
+}
+
+// aboveText writes why shares of limits are above 100%.
+func aboveText(w io.Writer, notes []string) {
+	if len(notes) > 0 {
+		fmt.Fprintf(w, "\n%s\n", strings.Join(notes, "\n"))
+	}
 }
 
 // stepTime returns a step's median and spread.

@@ -51,6 +51,11 @@ with the same name are labeled with their file names.`,
 					return err
 				}
 			}
+			for i, g := range list {
+				for _, note := range g.Above() {
+					fmt.Fprintf(c.OutOrStdout(), "\n%s: %s\n", args[i], note)
+				}
+			}
 			return nil
 		},
 	}
@@ -88,14 +93,13 @@ type modelSpeeds struct {
 // speedTables returns a table for prompts, and one for decoding with each number of rows. files are
 // the files of the list.
 func speedTables(list []bench.Generation, files []string) []speedTable {
-	percent := func(share float64) string { return fmt.Sprintf("%.1f%%", 100*share) }
 	prompts := speedTable{file: "prompts", x: "prompt, tokens", of: []string{"tokens/s", "of compute limit"}}
 	var decodes []speedTable
 	for i, g := range list {
 		m := modelSpeeds{name: g.Name, from: files[i]}
 		for _, p := range g.Prompts {
 			m.lengths, m.perS = append(m.lengths, p.Length), append(m.perS, p.TokensPerSecond)
-			m.cells = append(m.cells, []string{fmt.Sprintf("%.0f", p.TokensPerSecond), percent(p.Share)})
+			m.cells = append(m.cells, []string{fmt.Sprintf("%.0f", p.TokensPerSecond), percentOf(p.Share)})
 		}
 		if len(m.lengths) > 0 {
 			prompts.models = append(prompts.models, m)
@@ -107,7 +111,7 @@ func speedTables(list []bench.Generation, files []string) []speedTable {
 				continue // nothing has been generated yet
 			}
 			m.lengths, m.perS = append(m.lengths, d.Position), append(m.perS, d.Until)
-			m.cells = append(m.cells, []string{fmt.Sprintf("%.0f", d.Until), fmt.Sprintf("%.3f", d.StepMS), percent(d.Share)})
+			m.cells = append(m.cells, []string{fmt.Sprintf("%.0f", d.Until), fmt.Sprintf("%.3f", d.StepMS), percentOf(d.Share)})
 		}
 		if len(m.lengths) == 0 {
 			continue

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -81,8 +82,8 @@ func benchGenerateOptions(c *cobra.Command, o *bench.GenerateOptions, prompts, p
 	if o.Rows < 1 || o.Steps < 1 || o.Runs < 1 {
 		return &usageError{errors.New("--rows, --decode-steps, --runs: must be at least 1")}
 	}
-	if !(o.TFLOPs >= 0 && o.GBs >= 0) {
-		return &usageError{errors.New("--peak-tflops, --peak-gbs: must not be negative")}
+	if !(o.TFLOPs >= 0 && o.GBs >= 0) || math.IsInf(o.TFLOPs+o.GBs, 0) {
+		return &usageError{errors.New("--peak-tflops, --peak-gbs: must be numbers of at least 0")}
 	}
 	return nil
 }
@@ -95,20 +96,22 @@ func limit(text string, value float64) string {
 	return text
 }
 
+// percentOf returns a share of a limit; a dash if the limit is unknown.
+func percentOf(share float64) string {
+	if share == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f%%", 100*share)
+}
+
 func generationText(w io.Writer, g *bench.Generation) error {
 	fmt.Fprintf(w, "%s on %s\n", g.Name, g.Device)
 	fmt.Fprintf(w, "limits (%s): %s, %s\n", g.Limits, limit(metric(1e12*g.TFLOPs)+"FLOP/s", g.TFLOPs), limit(fmt.Sprintf("%.0f GB/s", g.GBs), g.GBs))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	percent := func(share float64) string {
-		if share == 0 {
-			return "-"
-		}
-		return fmt.Sprintf("%.1f%%", 100*share)
-	}
 	if len(g.Prompts) > 0 {
 		fmt.Fprintln(t, "\nprompt\trows\ts\tmin\tmax\ttokens/s\tof compute limit\t")
 		for _, p := range g.Prompts {
-			fmt.Fprintf(t, "%s\t%d\t%.3f\t%.3f\t%.3f\t%.0f\t%s\t\n", lengthName(p.Length), p.Rows, p.Seconds, p.MinSeconds, p.MaxSeconds, p.TokensPerSecond, percent(p.Share))
+			fmt.Fprintf(t, "%s\t%d\t%.3f\t%.3f\t%.3f\t%.0f\t%s\t\n", lengthName(p.Length), p.Rows, p.Seconds, p.MinSeconds, p.MaxSeconds, p.TokensPerSecond, percentOf(p.Share))
 		}
 	}
 	if err := t.Flush(); err != nil {
@@ -117,12 +120,13 @@ func generationText(w io.Writer, g *bench.Generation) error {
 	if len(g.Decode) > 0 {
 		fmt.Fprintln(t, "\nposition\trows\tms per step\ttokens/s\tup to here\tstate MB\tof memory limit\t")
 		for _, d := range g.Decode {
-			fmt.Fprintf(t, "%s\t%d\t%.3f\t%.0f\t%.0f\t%.1f\t%s\t\n", lengthName(d.Position), d.Rows, d.StepMS, d.TokensPerSecond, d.Until, float64(d.StateBytes)/1e6, percent(d.Share))
+			fmt.Fprintf(t, "%s\t%d\t%.3f\t%.0f\t%.0f\t%.1f\t%s\t\n", lengthName(d.Position), d.Rows, d.StepMS, d.TokensPerSecond, d.Until, float64(d.StateBytes)/1e6, percentOf(d.Share))
 		}
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
+	aboveText(w, g.Above())
 	for _, ops := range []struct {
 		of   string
 		list []bench.Op

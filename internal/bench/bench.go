@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sambatrain/sambatrain/graph"
 	"github.com/sambatrain/sambatrain/graph/cpu/peak"
 	"github.com/sambatrain/sambatrain/internal/rss"
 	"github.com/sambatrain/sambatrain/internal/train"
@@ -20,7 +21,7 @@ import (
 type Options struct {
 	// Steps is the number of timed steps, after one warm-up step.
 	Steps int
-	// Profile is the folder for a CPU profile of the timed steps and a trace of one step; "" writes
+	// Profile is the folder for a CPU profile of as many more steps and a trace of one; "" writes
 	// none.
 	Profile string
 	Log     *slog.Logger
@@ -33,10 +34,10 @@ type Result struct {
 	// Precision is run.dtype, and which sublayers are exempt from bfloat16.
 	Precision string `json:"precision"`
 	Step
-	// Peak is the peak of this machine's processor; nil on a GPU.
+	// Peak is the peak of this machine's processor, measured between the steps; nil on a GPU.
 	Peak *peak.Peak `json:"peak,omitempty"`
 	// ModelGFLOPs is the model's work divided by the median step time, in GFLOP/s, and MFU its
-	// fraction of the peak.
+	// fraction of the peak of float32, which bfloat16 can exceed.
 	ModelGFLOPs float64 `json:"model_gflops"`
 	MFU         float64 `json:"mfu,omitempty"`
 	// Memory is the memory that the plan requests.
@@ -44,8 +45,8 @@ type Result struct {
 	// Recomputed is the number of calls that the backward pass repeats to stay within a memory
 	// budget.
 	Recomputed int `json:"recomputed_calls,omitempty"`
-	// PeakRSS is the largest amount of memory that this process has had, in bytes; 0 if the system
-	// doesn't report it.
+	// PeakRSS is the largest amount of memory that this process has had, without what measures Peak,
+	// in bytes; 0 if the system doesn't report it.
 	PeakRSS int64 `json:"peak_rss_bytes,omitempty"`
 	Ops     []Op  `json:"ops"`
 	// Files are the files of the profile.
@@ -74,7 +75,12 @@ func Run(r *recipes.Recipe, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := newStepper(r, o.Log)
+	dev, err := train.NewDevice(r.Run, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	meter := newMeter(dev) // before the engine, which may take all memory that is left
+	s, err := newStepper(dev, r, o.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -84,37 +90,47 @@ func Run(r *recipes.Recipe, o Options) (*Result, error) {
 		return nil, err
 	}
 	res := &Result{Device: s.rec.Name(), Name: r.Name, Precision: in.Precision, Memory: in.Memory, Recomputed: in.Recomputed}
-	// On a GPU, timing each call slows the calls down, so their times come from separate steps.
-	clock, apart := off, s.rec.threads() == 0
-	if !apart {
-		clock = timing
-	}
-	took, err := s.timed(o.Steps, clock, prof)
+	took, err := s.measure(o.Steps, meter)
 	if err != nil {
 		return nil, err
-	}
-	if apart {
-		if _, err := s.timed(o.Steps, timing, nil); err != nil {
-			return nil, err
-		}
 	}
 	res.Step = summary(r, took)
 	res.ModelGFLOPs = in.FLOPsPerToken * res.TokensPerSecond / 1e9
 	res.Ops = s.rec.ops()
+	if res.PeakRSS = rss.Peak(); res.PeakRSS > 0 && meter != nil {
+		res.PeakRSS -= peak.MeterBytes
+	}
 	if prof != nil {
-		if err := s.rec.during(tracing, s.next); err != nil {
-			return nil, err
-		}
-		if res.Files, err = prof.write(s.rec); err != nil {
+		if res.Files, err = prof.of(s, o.Steps); err != nil {
 			return nil, err
 		}
 	}
-	res.PeakRSS = rss.Peak()
-	if threads := s.rec.threads(); threads > 0 {
-		s.close() // measured with nothing else running
-		res.setPeak(peak.Measure(threads))
+	if meter != nil {
+		res.setPeak(meter.Peak())
 	}
 	return res, nil
+}
+
+// newMeter returns what measures the limits of a CPU; nil for a GPU.
+func newMeter(dev graph.Device) *peak.Meter {
+	if n := threadsOf(dev); n > 0 {
+		return peak.NewMeter(n)
+	}
+	return nil
+}
+
+// measure times n steps and each of their calls, in turns with the limits, and returns the duration of
+// each step in milliseconds.
+func (s *stepper) measure(n int, meter *peak.Meter) ([]float64, error) {
+	if meter != nil {
+		return s.timed(n, timing, meter.Turn)
+	}
+	// On a GPU, timing each call slows the calls down, so their times come from separate steps.
+	took, err := s.timed(n, off, nil)
+	if err == nil {
+		_, err = s.timed(n, timing, nil)
+	}
+	return took, err
 }
 
 // setPeak sets the rates relative to the limits of the machine.
@@ -122,7 +138,7 @@ func (r *Result) setPeak(p peak.Peak) {
 	r.Peak, r.MFU = &p, r.ModelGFLOPs/p.GFLOPs
 	for i := range r.Ops {
 		o := &r.Ops[i]
-		o.PeakShare = p.Share(o.flops, o.bytes, o.MS/1e3)
+		o.PeakShare, o.MemoryBound = p.Share(o.flops, o.bytes, o.MS/1e3), p.MemoryBound(o.flops, o.bytes)
 	}
 }
 
@@ -134,11 +150,9 @@ type stepper struct {
 	tokens, targets []int32
 }
 
-func newStepper(r *recipes.Recipe, log *slog.Logger) (*stepper, error) {
-	dev, err := train.NewDevice(r.Run, log)
-	if err != nil {
-		return nil, err
-	}
+// newStepper loads the model on a device, which it closes if that fails, and does a warm-up step.
+func newStepper(dev graph.Device, r *recipes.Recipe, log *slog.Logger) (*stepper, error) {
+	var err error
 	s := &stepper{rec: &recorder{Device: dev}, total: r.Train.Steps}
 	if s.engine, err = train.NewEngine(s.rec, &r.Model, r.Optim, train.ConfigOf(r)); err == nil {
 		err = s.engine.Init(r.Train.Seed)
@@ -168,13 +182,13 @@ func (s *stepper) next() error {
 }
 
 // timed does n steps, with or without timing each call, and returns the duration of each step in
-// milliseconds.
-func (s *stepper) timed(n int, clock mode, prof *profile) (took []float64, err error) {
-	if err := prof.start(); err != nil {
-		return nil, err
+// milliseconds. `between`, which may be nil, is called before each step and after the last.
+func (s *stepper) timed(n int, clock mode, between func()) (took []float64, err error) {
+	if between == nil {
+		between = func() {}
 	}
-	defer func() { err = errors.Join(err, prof.stop()) }()
 	for range n {
+		between()
 		started := time.Now()
 		if err := s.rec.during(clock, s.next); err != nil {
 			return nil, err
@@ -184,6 +198,7 @@ func (s *stepper) timed(n int, clock mode, prof *profile) (took []float64, err e
 			s.rec.sample()
 		}
 	}
+	between()
 	return took, nil
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -37,14 +36,17 @@ type GenerateOptions struct {
 	// Ops adds tables of ops, with each call timed.
 	Ops bool
 	Log *slog.Logger
+
+	between func() // called between what is timed
 }
 
 // Generation is the speed of a model that generates text.
 type Generation struct {
-	Device string  `json:"device"`
-	Name   string  `json:"name"`
-	TFLOPs float64 `json:"limit_tflops,omitempty"`
-	GBs    float64 `json:"limit_gb_per_s,omitempty"`
+	Device    string  `json:"device"`
+	Name      string  `json:"name"`
+	Precision string  `json:"precision"` // run.dtype
+	TFLOPs    float64 `json:"limit_tflops,omitempty"`
+	GBs       float64 `json:"limit_gb_per_s,omitempty"`
 	// Limits says where the limits come from.
 	Limits  string        `json:"limits"`
 	Prompts []PromptSpeed `json:"prompts"`
@@ -63,7 +65,7 @@ type PromptSpeed struct {
 	MinSeconds      float64 `json:"min_seconds"`
 	MaxSeconds      float64 `json:"max_seconds"`
 	TokensPerSecond float64 `json:"tokens_per_second"`
-	// Share is the model's operations relative to the limit.
+	// Share is the model's operations relative to the limit; Generation.Above says how it can exceed 1.
 	Share float64 `json:"share_of_limit,omitempty"`
 }
 
@@ -77,7 +79,8 @@ type DecodeSpeed struct {
 	TokensPerSecond float64 `json:"tokens_per_second"`
 	Until           float64 `json:"tokens_per_second_until"`
 	StateBytes      int64   `json:"state_bytes"`
-	// Share is the bytes of weights and states that a step must read, relative to the limit.
+	// Share is the bytes of weights and states that a step must read, relative to the limit;
+	// Generation.Above says how it can exceed 1.
 	Share float64 `json:"share_of_limit,omitempty"`
 }
 
@@ -95,10 +98,16 @@ func Generate(r *recipes.Recipe, o GenerateOptions) (*Generation, error) {
 		return nil, err
 	}
 	defer m.Close()
+	res := &Generation{Device: m.Device.Name(), Name: r.Name, Precision: r.PrecisionText()}
+	o.between = func() {}
+	var meter *peak.Meter
+	if o.TFLOPs == 0 || o.GBs == 0 {
+		if meter = newMeter(m.Device); meter != nil {
+			o.between = meter.Turn
+		}
+	}
 	rec := &recorder{Device: m.Device}
 	m.Device = rec
-	res := &Generation{Device: m.Device.Name(), Name: r.Name}
-	res.limits(r, o)
 	w, err := weigh(m)
 	if err != nil {
 		return nil, err
@@ -108,42 +117,49 @@ func Generate(r *recipes.Recipe, o GenerateOptions) (*Generation, error) {
 		if err != nil {
 			return nil, fmt.Errorf("prompts of %d tokens: %w", n, err)
 		}
-		if res.TFLOPs > 0 {
-			p.Share = w.prompt(n, p.Rows) / p.Seconds / (res.TFLOPs * 1e12)
-		}
 		o.Log.Info("prompts", "length", n, "rows", p.Rows, "tokens/s", int(p.TokensPerSecond))
 		res.Prompts, res.PromptOps = append(res.Prompts, p), ops
 	}
 	if len(o.Positions) > 0 {
-		if res.Decode, res.DecodeOps, err = decodeSpeeds(rec, m, o, res.GBs, w); err != nil {
+		if res.Decode, res.DecodeOps, err = decodeSpeeds(rec, m, o); err != nil {
 			return nil, fmt.Errorf("decoding: %w", err)
 		}
 	}
+	o.between()
+	res.limits(o, meter)
+	res.share(w)
 	return res, nil
 }
 
-// limits sets the limits that are given, and measures or looks up the others.
-func (g *Generation) limits(r *recipes.Recipe, o GenerateOptions) {
+// limits sets the limits that are given; the others are measured, or looked up.
+func (g *Generation) limits(o GenerateOptions, meter *peak.Meter) {
 	g.TFLOPs, g.GBs, g.Limits = o.TFLOPs, o.GBs, "given"
 	if g.TFLOPs > 0 && g.GBs > 0 {
 		return
 	}
-	tflops, gbs, source := limitsOf(g.Device, r.Run.Threads)
+	tflops, gbs, source := limitsOf(g.Device, meter)
 	g.TFLOPs, g.GBs, g.Limits = cmp.Or(g.TFLOPs, tflops), cmp.Or(g.GBs, gbs), source
 	switch {
 	case o.TFLOPs > 0:
-		g.Limits += ", TFLOP/s given"
+		g.Limits += tflopsGiven
 	case o.GBs > 0:
-		g.Limits += ", GB/s given"
+		g.Limits += gbsGiven
 	}
 }
 
-// limitsOf returns the limits of a device, 0 if they are unknown, and where they come from. threads
-// is the number of a CPU's workers, 0 for one per core.
-func limitsOf(device string, threads int) (tflops, gbs float64, source string) {
-	if strings.HasPrefix(device, "cpu") {
-		p := peak.Measure(cmp.Or(threads, runtime.GOMAXPROCS(0)))
-		return p.GFLOPs / 1e3, p.Bandwidth(), "measured"
+// Where limits come from, if only one of them is given.
+const (
+	measured    = "measured"
+	tflopsGiven = ", TFLOP/s given"
+	gbsGiven    = ", GB/s given"
+)
+
+// limitsOf returns the limits of a device, 0 if they are unknown, and where they come from. meter has
+// measured those of a CPU, and is nil otherwise.
+func limitsOf(device string, meter *peak.Meter) (tflops, gbs float64, source string) {
+	if meter != nil {
+		p := meter.Peak()
+		return p.GFLOPs / 1e3, p.Bandwidth(), measured
 	}
 	for _, gpu := range gpus {
 		if strings.Contains(device, gpu.name) {
@@ -151,6 +167,20 @@ func limitsOf(device string, threads int) (tflops, gbs float64, source string) {
 		}
 	}
 	return 0, 0, "unknown"
+}
+
+// share compares the measurements with the limits, where these are known.
+func (g *Generation) share(w weights) {
+	for i := range g.Prompts {
+		if p := &g.Prompts[i]; g.TFLOPs > 0 {
+			p.Share = w.prompt(p.Length, p.Rows) / p.Seconds / (g.TFLOPs * 1e12)
+		}
+	}
+	for i := range g.Decode {
+		if d := &g.Decode[i]; g.GBs > 0 {
+			d.Share = (w.bytes + float64(d.StateBytes)) / (d.StepMS / 1e3) / (g.GBs * 1e9)
+		}
+	}
 }
 
 // weights holds what a model's work and memory consist of.
@@ -224,6 +254,7 @@ func promptSpeed(rec *recorder, m *train.Model, o GenerateOptions, n int) (p Pro
 	}
 	var took []float64
 	for i := range o.Runs + 1 {
+		o.between()
 		started := time.Now()
 		if err := next(); err != nil {
 			return p, nil, err
@@ -240,7 +271,7 @@ func promptSpeed(rec *recorder, m *train.Model, o GenerateOptions, n int) (p Pro
 	return p, ops, err
 }
 
-func decodeSpeeds(rec *recorder, m *train.Model, o GenerateOptions, gbs float64, w weights) (list []DecodeSpeed, ops []Op, err error) {
+func decodeSpeeds(rec *recorder, m *train.Model, o GenerateOptions) (list []DecodeSpeed, ops []Op, err error) {
 	last := o.Positions[len(o.Positions)-1]
 	e, err := generate.New(m.Device, m.Memory, m.Model, generate.Config{
 		Rows: o.Rows, Chunk: 1, Room: last + 2*o.Steps + 1, Precision: m.Precision})
@@ -257,6 +288,7 @@ func decodeSpeeds(rec *recorder, m *train.Model, o GenerateOptions, gbs float64,
 				return nil, nil, err
 			}
 		}
+		o.between()
 		step, err := greedySteps(e, one, m.Model.VocabSize, o.Steps)
 		if err != nil {
 			return nil, nil, err
@@ -272,9 +304,6 @@ func decodeSpeeds(rec *recorder, m *train.Model, o GenerateOptions, gbs float64,
 		d.Until = d.TokensPerSecond
 		if seconds > 0 {
 			d.Until = float64(o.Rows*position) / seconds
-		}
-		if gbs > 0 {
-			d.Share = (w.bytes + float64(d.StateBytes)) / step / (gbs * 1e9)
 		}
 		o.Log.Info("decoding", "position", position, "rows", o.Rows, "ms", fmt.Sprintf("%.3f", d.StepMS))
 		list = append(list, d)

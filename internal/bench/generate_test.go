@@ -2,8 +2,11 @@ package bench
 
 import (
 	"math"
+	"slices"
 	"testing"
 
+	"github.com/sambatrain/sambatrain/graph/cpu/peak"
+	"github.com/sambatrain/sambatrain/internal/train"
 	"github.com/sambatrain/sambatrain/layers"
 )
 
@@ -63,12 +66,32 @@ func TestLimitsOf(t *testing.T) {
 		{"cuda (NVIDIA H200, sm_90a)", 989.4, 4800, "data sheet of the H200 SXM"},
 		{"cuda (NVIDIA L4, sm_89)", 0, 0, "unknown"},
 	} {
-		if tflops, gbs, source := limitsOf(c.device, 0); tflops != c.tflops || gbs != c.gbs || source != c.source {
+		if tflops, gbs, source := limitsOf(c.device, nil); tflops != c.tflops || gbs != c.gbs || source != c.source {
 			t.Errorf("%s: %v TFLOP/s, %v GB/s, %s", c.device, tflops, gbs, source)
 		}
 	}
-	if tflops, gbs, source := limitsOf("cpu (1 threads, avx2)", 1); !(tflops > 0 && gbs > 0) || source != "measured" {
+	meter := peak.NewMeter(1)
+	meter.Turn()
+	if tflops, gbs, source := limitsOf("cpu (1 threads, avx2)", meter); !(tflops > 0 && gbs > 0) || source != measured {
 		t.Errorf("a CPU: %v TFLOP/s, %v GB/s, %s", tflops, gbs, source)
+	}
+}
+
+// TestTurns: the limits are measured before each step and after the last.
+func TestTurns(t *testing.T) {
+	r := tiny(t)
+	dev, err := train.NewDevice(r.Run, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := newStepper(dev, r, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	var at []int64
+	if _, err := s.timed(3, timing, func() { at = append(at, s.step) }); err != nil || !slices.Equal(at, []int64{1, 2, 3, 4}) {
+		t.Errorf("measured before steps %v, %v", at, err)
 	}
 }
 

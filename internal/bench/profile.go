@@ -33,9 +33,6 @@ func newProfile(dir string) (*profile, error) {
 
 // start starts the CPU profile.
 func (p *profile) start() error {
-	if p == nil {
-		return nil
-	}
 	var err error
 	if p.cpu, err = os.Create(filepath.Join(p.dir, ProfileFile)); err != nil {
 		return fmt.Errorf("profile: %w", err)
@@ -48,14 +45,26 @@ func (p *profile) start() error {
 
 // stop ends the CPU profile.
 func (p *profile) stop() error {
-	if p == nil {
-		return nil
-	}
 	pprof.StopCPUProfile()
 	if err := p.cpu.Close(); err != nil {
 		return fmt.Errorf("profile: %w", err)
 	}
 	return nil
+}
+
+// of makes the profile of n steps and the trace of one, and returns their files.
+func (p *profile) of(s *stepper, n int) ([]string, error) {
+	if err := p.start(); err != nil {
+		return nil, err
+	}
+	_, err := s.timed(n, off, nil)
+	if err = errors.Join(err, p.stop()); err != nil {
+		return nil, err
+	}
+	if err := s.rec.during(tracing, s.next); err != nil {
+		return nil, err
+	}
+	return p.write(s.rec)
 }
 
 // write writes the trace of what was recorded, and returns the profile's files.

@@ -77,8 +77,10 @@ func bare(p graph.Program) graph.Program {
 }
 
 // threads returns the number of a CPU's workers, 0 on a GPU.
-func (r *recorder) threads() int {
-	if c, ok := r.Device.(interface{ Threads() int }); ok {
+func (r *recorder) threads() int { return threadsOf(r.Device) }
+
+func threadsOf(dev graph.Device) int {
+	if c, ok := dev.(interface{ Threads() int }); ok {
 		return c.Threads()
 	}
 	return 0
@@ -160,8 +162,10 @@ type Op struct {
 	GFLOPs float64 `json:"gflops"`
 	GBs    float64 `json:"gb_per_s"`
 	// PeakShare is the fraction that the op reaches of the tighter of the machine's two limits,
-	// arithmetic and memory; 0 if they are unknown.
+	// arithmetic and memory, of which MemoryBound tells; 0 if they are unknown. It can exceed 1, see
+	// peak.Peak.
 	PeakShare    float64   `json:"peak_share,omitempty"`
+	MemoryBound  bool      `json:"memory_bound,omitempty"`
 	flops, bytes float64   // per step
 	samples      []float64 // in milliseconds, one per training step
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/sambatrain/sambatrain/graph/cpu"
+	"github.com/sambatrain/sambatrain/internal/train"
 	"github.com/sambatrain/sambatrain/recipes"
 )
 
@@ -40,7 +41,11 @@ func RunThreads(r *recipes.Recipe, threads []int, rounds int, log *slog.Logger) 
 		if err := one.Run.Validate(); err != nil {
 			return nil, err
 		}
-		s, err := newStepper(&one, log)
+		dev, err := train.NewDevice(one.Run, log)
+		if err != nil {
+			return nil, err
+		}
+		s, err := newStepper(dev, &one, log)
 		if err != nil {
 			return nil, err
 		}

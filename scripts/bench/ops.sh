@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Times ops at the shapes of real models and prints a markdown table: medians over rounds, and the range of the
-# share of the tighter limit. Each round measures the machine's limits again, after its first op.
+# share of the tighter limit. Each round measures the machine's limits again, before and after each op.
 #
 #   scripts/bench/ops.sh [-r rounds] [-t time of an op in a round] [regular expression for the ops' folders]
 set -euo pipefail

@@ -15,12 +15,16 @@ const (
 	// Memory is measured with `arrays` arrays of arrayElements float32 elements: 384 MiB, well
 	// beyond the caches.
 	arrays, arrayElements = 3, 32 << 20
-	// times is the number of repetitions of each measurement. The best counts: anything else that
-	// the machine does can only make it slower.
-	times = 7
+	// turns is the number of turns of Measure.
+	turns = 4
+	// repetitions of each measurement in a turn. The first finds the other threads asleep.
+	repetitions = 2
 	// fmaTime is how long one measurement of multiply-adds takes.
 	fmaTime = 20 * time.Millisecond
 )
+
+// MeterBytes is the memory that a Meter holds.
+const MeterBytes = 4 * arrays * arrayElements
 
 // Peak is what a number of threads can achieve together.
 type Peak struct {
@@ -37,13 +41,72 @@ type Peak struct {
 }
 
 // Measure measures the peaks of a number of threads, at least 1, with the active instruction set.
-// It takes about half a second and 384 MiB. Nothing else should run at the same time.
+// It takes about half a second and MeterBytes of memory. Nothing else should run at the same time.
 func Measure(threads int) Peak {
-	threads = max(threads, 1)
-	p := Peak{Threads: threads, SIMD: simd.Active().String()}
-	p.GFLOPs = multiplyAdds(threads)
-	p.ReadGBs, p.TriadGBs = bandwidths(threads)
-	return p
+	m := NewMeter(threads)
+	for range turns {
+		m.Turn()
+	}
+	return m.Peak()
+}
+
+// Meter measures the peaks a bit at a time, in turns with what they are compared with: the load and the
+// clock rate of a machine change from second to second.
+type Meter struct {
+	threads, rounds       int
+	parts                 [arrays][][]float32 // of each array, one for each thread
+	compute, read, triads time.Duration       // the shortest so far; 0 before the first turn
+	flops                 float64             // of a measurement, all threads together
+}
+
+// NewMeter prepares the measurement of a number of threads, at least 1. It takes MeterBytes of memory.
+func NewMeter(threads int) *Meter {
+	m := &Meter{threads: max(threads, 1), rounds: 1 << 11}
+	for took := time.Duration(0); took < fmaTime; {
+		m.rounds *= 2
+		took = together(1, func(int) { m.flops = float64(m.threads) * simd.FMAs(m.rounds) })
+	}
+	for k := range m.parts {
+		array := make([]float32, arrayElements)
+		for i := range array { // all pages that were never written are the same page of zeros
+			array[i] = 1
+		}
+		for i := range m.threads {
+			m.parts[k] = append(m.parts[k], array[i*arrayElements/m.threads:(i+1)*arrayElements/m.threads])
+		}
+	}
+	return m
+}
+
+// Turn measures each rate once more, which takes about a tenth of a second.
+func (m *Meter) Turn() {
+	m.best(&m.compute, func(int) { simd.FMAs(m.rounds) })
+	sums := make([]float32, m.threads)
+	m.best(&m.read, func(i int) {
+		for k := range m.parts {
+			half := len(m.parts[k][i]) / 2
+			sums[i] += simd.Dot(m.parts[k][i][:half], m.parts[k][i][half:2*half])
+		}
+	})
+	m.best(&m.triads, func(i int) { simd.Triad(m.parts[0][i], 0.5, m.parts[1][i], m.parts[2][i]) })
+}
+
+// best keeps the shorter of what was measured and a new measurement: anything else that the machine does
+// can only make it slower.
+func (m *Meter) best(shortest *time.Duration, part func(thread int)) {
+	if took := together(m.threads, part); *shortest == 0 || took < *shortest {
+		*shortest = took
+	}
+}
+
+// Peak returns the best rates of all turns. There must have been one.
+func (m *Meter) Peak() Peak {
+	return Peak{
+		Threads: m.threads, SIMD: simd.Active().String(),
+		GFLOPs:   m.flops / m.compute.Seconds() / 1e9,
+		ReadGBs:  MeterBytes / m.read.Seconds() / 1e9,
+		TriadGBs: MeterBytes / m.triads.Seconds() / 1e9,
+	}
 }
 
 // Bandwidth is the higher of the two memory rates, in GB/s.
@@ -61,59 +124,12 @@ func (p Peak) MemoryBound(flops, bytes float64) bool {
 }
 
 // Share is the fraction of the tighter limit that work reached which took this many seconds. It can
-// exceed 1, since operands in caches can be faster than memory's peak.
+// exceed 1: operands in caches can be faster than memory's peak, and bfloat16 than float32's.
 func (p Peak) Share(flops, bytes, seconds float64) float64 {
 	return p.Seconds(flops, bytes) / seconds
 }
 
-// multiplyAdds is the best rate of float32 operations, in GFLOP/s.
-func multiplyAdds(threads int) float64 {
-	rounds := 1 << 12
-	for took := time.Duration(0); took < fmaTime; rounds *= 2 {
-		start := time.Now()
-		simd.FMAs(rounds)
-		took = time.Since(start)
-	}
-	flops := make([]float64, threads)
-	best := together(threads, func(i int) { flops[i] = simd.FMAs(rounds / 2) })
-	sum := 0.0
-	for _, n := range flops {
-		sum += n
-	}
-	return sum / best.Seconds() / 1e9
-}
-
-// bandwidths are the best memory rates, in GB/s.
-func bandwidths(threads int) (read, triad float64) {
-	var parts [arrays][][]float32
-	for k := range parts {
-		array := make([]float32, arrayElements)
-		for i := range threads {
-			parts[k] = append(parts[k], array[i*arrayElements/threads:(i+1)*arrayElements/threads])
-		}
-	}
-	for k := range parts { // write before reading: all pages that were never written are the same page of zeros
-		for _, part := range parts[k] {
-			for i := range part {
-				part[i] = 1
-			}
-		}
-	}
-	triadPart := func(i int) { simd.Triad(parts[0][i], 0.5, parts[1][i], parts[2][i]) }
-	sums := make([]float32, threads)
-	readPart := func(i int) {
-		for k := range parts {
-			half := len(parts[k][i]) / 2
-			sums[i] += simd.Dot(parts[k][i][:half], parts[k][i][half:2*half])
-		}
-	}
-	const bytes = 4 * arrays * arrayElements
-	read = bytes / together(threads, readPart).Seconds() / 1e9
-	triad = bytes / together(threads, triadPart).Seconds() / 1e9
-	return read, triad
-}
-
-// together runs part once on each thread, several times, and returns the shortest time until all
+// together runs part on each thread, `repetitions` times, and returns the shortest time until all
 // threads were done. Threads spin while they wait for each other: one that had to be woken up would
 // be late.
 func together(threads int, part func(thread int)) time.Duration {
@@ -122,14 +138,14 @@ func together(threads int, part func(thread int)) time.Duration {
 	var all sync.WaitGroup
 	for i := 1; i < threads; i++ {
 		all.Go(func() {
-			for n := range int64(times) {
+			for n := range int64(repetitions) {
 				await(&begun, n+1)
 				part(i)
 				done.Add(1)
 			}
 		})
 	}
-	for n := range int64(times) {
+	for n := range int64(repetitions) {
 		start := time.Now()
 		begun.Add(1)
 		part(0)

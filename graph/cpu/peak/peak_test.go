@@ -47,6 +47,25 @@ func TestMeasure(t *testing.T) {
 	}
 }
 
+// TestMeter: another turn can only raise what was measured, and what is measured while the machine does
+// something else doesn't lower it.
+func TestMeter(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a second")
+	}
+	m := NewMeter(1)
+	m.Turn()
+	before := m.Peak()
+	m.compute, m.read, m.triads = m.compute/2, m.read/2, m.triads/2 // as if the machine had been faster
+	m.Turn()
+	after := m.Peak()
+	for name, x := range map[string][2]float64{"GFLOP/s": {before.GFLOPs, after.GFLOPs}, "read": {before.ReadGBs, after.ReadGBs}, "triad": {before.TriadGBs, after.TriadGBs}} {
+		if !(x[1] >= 1.99*x[0]) {
+			t.Errorf("%s fell from %g to %g", name, 2*x[0], x[1])
+		}
+	}
+}
+
 // BenchmarkPeak prints the peaks of one thread and of all threads.
 func BenchmarkPeak(b *testing.B) {
 	for _, threads := range []int{1, runtime.GOMAXPROCS(0)} {

@@ -29,7 +29,8 @@ vLLM's, for harnesses that count tokens with them; the end-of-text token is call
 with OpenAI's client and with lm-evaluation-harness.
 
 There is no authentication and no encryption: the default address is only reachable from
-this machine. SIGINT or SIGTERM finishes the running requests first.` + olderCheckpoint,
+this machine. SIGINT or SIGTERM finishes the running requests first. --log-level debug logs
+every request.` + olderCheckpoint,
 		Example: "  sambatrain serve runs/quickstart\n  curl localhost:8000/v1/completions -d '{\"prompt\": \"func main\", \"max_tokens\": 50}'",
 		Args:    exactArgs("RUN_DIR"),
 		RunE: func(c *cobra.Command, args []string) error {

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -76,13 +78,25 @@ func runCurves(w io.Writer, dirs []string) (plot.Options, []plot.Series, error) 
 	if series == nil {
 		return o, nil, fmt.Errorf("%s: no training steps yet, nothing to draw", filepath.Join(dirs[0], train.MetricsFile))
 	}
-	// The shards may be on another machine; then there is no line to compare with.
-	if m, err := data.ReadManifest(r.Data.Shards); err == nil {
-		if bits, ok := m.UnigramBitsPerByte(); ok {
-			o.References = []plot.Reference{{Label: "byte unigram", Y: bits}}
-		}
+	if bits := unigramOf(r, dirs[0]); bits > 0 {
+		o.References = []plot.Reference{{Label: "byte unigram", Y: bits}}
 	}
 	return o, series, nil
+}
+
+// unigramOf returns the bits per byte of a byte-unigram model: those of a finished run's result, or
+// those of its shards. It is 0 if neither is here, or none was counted.
+func unigramOf(r *recipes.Recipe, dir string) float64 {
+	var result train.Result
+	if text, err := os.ReadFile(filepath.Join(dir, train.ResultFile)); err == nil && json.Unmarshal(text, &result) == nil && result.UnigramBitsPerByte > 0 {
+		return result.UnigramBitsPerByte
+	}
+	if m, err := data.ReadManifest(r.Data.Shards); err == nil {
+		if bits, ok := m.UnigramBitsPerByte(); ok {
+			return bits
+		}
+	}
+	return 0
 }
 
 // severalCurves returns the validation losses of the runs in dirs, each named after its folder.

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
 	"math"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"text/tabwriter"
 
@@ -64,14 +66,17 @@ func (f *evalFlags) reportPasskey(c *cobra.Command, name, dir string, depths []f
 	heat := plot.Heat{Title: name + ": passkeys found, %", XLabel: "document length, tokens", YLabel: "depth of the key",
 		Values: make([][]float64, len(depths))}
 	for _, d := range depths {
-		heat.Rows = append(heat.Rows, number(math.Round(100*d)/100))
+		heat.Rows = append(heat.Rows, depthName(d))
 	}
-	var lengths []int
-	for i := 0; i+len(depths) <= len(r.Cells); i += len(depths) { // only complete columns, if it was stopped
-		lengths = append(lengths, r.Cells[i].Length)
-		heat.Columns = append(heat.Columns, lengthName(r.Cells[i].Length))
-		for j, cell := range r.Cells[i : i+len(depths)] {
-			heat.Values[j] = append(heat.Values[j], cell.Share())
+	columns := slices.Collect(slices.Chunk(r.Cells, len(depths))) // the last one is shorter if it was stopped
+	for _, column := range columns {
+		heat.Columns = append(heat.Columns, lengthName(column[0].Length))
+		for i := range depths {
+			share := math.NaN()
+			if i < len(column) {
+				share = column[i].Share()
+			}
+			heat.Values[i] = append(heat.Values[i], share)
 		}
 	}
 	for _, cell := range r.Cells {
@@ -80,22 +85,16 @@ func (f *evalFlags) reportPasskey(c *cobra.Command, name, dir string, depths []f
 	if err := writeTable(filepath.Join(dir, "scores.csv"), table); err != nil {
 		return err
 	}
-	if len(lengths) > 0 {
-		if err := plot.HeatMap(filepath.Join(dir, "heat."+f.format), heat); err != nil {
-			return err
-		}
+	if err := plot.HeatMap(filepath.Join(dir, "heat."+f.format), heat); err != nil {
+		return err
 	}
 	return printResult(c, f.output, r, func(w io.Writer) error {
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-		fmt.Fprintln(t, "length\tright\tworst depth\t")
-		for j, n := range lengths {
-			worst, at := 2.0, 0
-			for i := range depths {
-				if v := heat.Values[i][j]; v < worst {
-					worst, at = v, i
-				}
-			}
-			fmt.Fprintf(t, "%s\t%.1f%%\t%s (%.0f%%)\t\n", lengthName(n), 100*r.Share(func(c evaluate.Cell) bool { return c.Length == n }), heat.Rows[at], 100*worst)
+		fmt.Fprintln(t, "length\tasked\tright\tworst depth\t")
+		for _, column := range columns {
+			all := evaluate.Total(column)
+			worst := slices.MinFunc(column, func(a, b evaluate.Cell) int { return cmp.Compare(a.Share(), b.Share()) })
+			fmt.Fprintf(t, "%s\t%d\t%.1f%%\t%s (%.0f%%)\t\n", lengthName(column[0].Length), all.Asked, 100*all.Share(), depthName(worst.Depth), 100*worst.Share())
 		}
 		if err := t.Flush(); err != nil {
 			return err
@@ -104,3 +103,5 @@ func (f *evalFlags) reportPasskey(c *cobra.Command, name, dir string, depths []f
 		return err
 	})
 }
+
+func depthName(d float64) string { return number(math.Round(100*d) / 100) }

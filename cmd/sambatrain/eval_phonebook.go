@@ -73,9 +73,9 @@ func (f *evalFlags) reportPhonebook(c *cobra.Command, name, dir string, r *evalu
 	}
 	return printResult(c, f.output, r, func(w io.Writer) error {
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-		fmt.Fprintln(t, "entries\ttokens\tright\t")
+		fmt.Fprintln(t, "entries\ttokens\tasked\tright\t")
 		for _, cell := range r.Cells {
-			fmt.Fprintf(t, "%d\t%d\t%.1f%%\t\n", cell.Entries, cell.Length, 100*cell.Share())
+			fmt.Fprintf(t, "%d\t%d\t%d\t%.1f%%\t\n", cell.Entries, cell.Length, cell.Asked, 100*cell.Share())
 		}
 		if err := t.Flush(); err != nil {
 			return err

@@ -286,7 +286,7 @@ func TestRetrieve(t *testing.T) {
 		}
 	}
 	r, err := Passkey(t.Context(), m, []int{300, 350}, []float64{0, 1}, RetrievalOptions{Samples: 2, Rows: 2})
-	if err != nil || len(r.Cells) != 4 || r.Share(func(Cell) bool { return true }) != 0 {
+	if err != nil || len(r.Cells) != 4 || Total(r.Cells).Share() != 0 {
 		t.Errorf("an untrained model: %+v, %v", r, err)
 	}
 	if r, err = Phonebook(t.Context(), m, []int{3, 5}, RetrievalOptions{Samples: 2}); err != nil || len(r.Cells) != 2 || r.Cells[1].Length < 100 {

@@ -88,10 +88,13 @@ func (s sum) score() Score {
 
 // Stopped is the error of a measurement that was asked to stop: its results are from complete
 // texts, but not from all of them.
-type Stopped struct{ Done, Of int }
+type Stopped struct {
+	Done, Of int
+	What     string // texts or questions
+}
 
 func (s *Stopped) Error() string {
-	return fmt.Sprintf("stopped after %d of %d texts; the figures are of those", s.Done, s.Of)
+	return fmt.Sprintf("stopped after %d of %d %s; the figures are of those", s.Done, s.Of, s.What)
 }
 
 // edges returns the bounds of the position intervals: four for each doubling from 64 on, and all
@@ -133,7 +136,7 @@ func MeasurePPL(ctx context.Context, m *train.Model, c *Corpus, o PPLOptions) (*
 			}
 		})
 		if ctx.Err() != nil && p.first > 0 {
-			return p.result(m, o.Lengths, started), &Stopped{p.first, c.Texts()}
+			return p.result(m, o.Lengths, started), &Stopped{p.first, c.Texts(), "texts"}
 		}
 		if err != nil {
 			return nil, err

@@ -47,15 +47,13 @@ type Retrieval struct {
 	Cells []Cell `json:"cells"`
 }
 
-// Share is the fraction of correct answers in the selected cells.
-func (r *Retrieval) Share(of func(Cell) bool) float64 {
-	asked, right := 0, 0
-	for _, c := range r.Cells {
-		if of(c) {
-			asked, right = asked+c.Asked, right+c.Right
-		}
+// Total returns all questions of some cells as one.
+func Total(cells []Cell) Cell {
+	var t Cell
+	for _, c := range cells {
+		t.Asked, t.Right = t.Asked+c.Asked, t.Right+c.Right
 	}
-	return float64(right) / float64(asked)
+	return t
 }
 
 // digits finds a passkey's answer: the first number in at most ten new tokens.
@@ -130,7 +128,7 @@ func retrieve(ctx context.Context, m *train.Model, cells []Cell, o RetrievalOpti
 		}
 		err := cell(ctx, m, b, &c, o, t)
 		if ctx.Err() != nil && i > 0 {
-			return res, &Stopped{i, len(cells)}
+			return res, &Stopped{i * o.Samples, len(cells) * o.Samples, "questions"}
 		}
 		if err != nil {
 			return nil, err

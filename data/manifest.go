@@ -191,12 +191,21 @@ func (m Manifest) UnigramBitsPerByte() (bits float64, ok bool) {
 	return bits, true
 }
 
+// whereIs names a folder that is not there. A relative path is that of a recipe which may have been
+// written for another working directory.
+func whereIs(dir string) string {
+	if at, err := os.Getwd(); err == nil && !filepath.IsAbs(dir) {
+		return fmt.Sprintf("%s, seen from %s", dir, at)
+	}
+	return dir
+}
+
 // ReadManifest reads the manifest of a folder of shards.
 func ReadManifest(dir string) (Manifest, error) {
 	path := filepath.Join(dir, manifestName)
 	raw, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Manifest{}, fmt.Errorf("data.shards: no %s in %s: run `sambatrain data prepare` first, or choose another folder", manifestName, dir)
+		return Manifest{}, fmt.Errorf("data.shards: no %s in %s: run `sambatrain data prepare` first, or choose another folder", manifestName, whereIs(dir))
 	}
 	if err != nil {
 		return Manifest{}, fmt.Errorf("data.shards: %w", err)

@@ -3,6 +3,7 @@ package evaluate
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"github.com/sambatrain/sambatrain/data"
 )
@@ -31,6 +32,9 @@ func Files(ctx context.Context, tok data.Tokenizer, paths []string, how data.Tex
 	c := &Corpus{Tokenizer: tok}
 	longest := 0
 	for _, path := range paths {
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			return nil, fmt.Errorf("data.text: %s is a folder: name its files", path)
+		}
 		var ids []int32
 		err := data.ReadText(ctx, path, how, func(text []byte) (err error) {
 			if len(text) == 0 {

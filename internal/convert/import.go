@@ -35,8 +35,8 @@ type Imported struct {
 func Open(dir string) (*Imported, error) {
 	text, err := os.ReadFile(filepath.Join(dir, configFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		if _, err := os.Stat(dir); err != nil {
-			return nil, err
+		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%s: no such folder", dir)
 		}
 		return nil, fmt.Errorf("%s: holds no model of another program: it has no %s", dir, configFile)
 	}
@@ -158,6 +158,18 @@ func weightFiles(dir string) ([]string, error) {
 	return list, nil
 }
 
+// missing is the error for a parameter that is not among the tensors under the name that it should
+// have there.
+func (x *Imported) missing(name, parameter string) error {
+	switch _, pth := x.tensors.Entry(pthEmbeddings); {
+	case pth:
+		return fmt.Errorf("%s: its tensors have the names of the paper's code, which are not read: export with --format %s", x.dir, Safetensors)
+	case name != parameter:
+		return fmt.Errorf("%s: has no tensor %s, which is %s here", x.dir, name, parameter)
+	}
+	return fmt.Errorf("%s: has no tensor %s", x.dir, name)
+}
+
 // Read fills the Data of the model's parameters. Each must be among the tensors with the same
 // shape, and finite, and no tensor may be left over.
 func (x *Imported) Read(parameters []checkpoint.Tensor) error {
@@ -169,7 +181,7 @@ func (x *Imported) Read(parameters []checkpoint.Tensor) error {
 		name := rename(p.Name, x.prefix)
 		e, ok := x.tensors.Entry(name)
 		if !ok {
-			return fmt.Errorf("%s: has no tensor %s, which is %s here", x.dir, name, p.Name)
+			return x.missing(name, p.Name)
 		}
 		if !slices.Equal(e.Shape, p.Shape) {
 			return fmt.Errorf("%s: tensor %s: shape is %v, %s says %v", x.dir, name, e.Shape, configFile, p.Shape)

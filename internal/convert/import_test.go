@@ -194,13 +194,25 @@ func TestTensorsRefused(t *testing.T) {
 	}
 }
 
+// TestOwnTensorsRefused: an export that another program reads, and one that lacks a tensor.
+func TestOwnTensorsRefused(t *testing.T) {
+	s, want := source(t, parse(t, "layers: {pattern: [mamba]}"))
+	dir := exportTo(t, s, options(SambaPth))
+	wantError(t, open(t, dir).Read(slices.Clone(want)), dir, "its tensors have the names of the paper's code, which are not read: export with --format safetensors")
+	dir = exportTo(t, s, options(Safetensors))
+	rewrite(t, dir, func(v map[string][]float32, _ map[string][]int) { delete(v, "model.norm_f.weight") })
+	if err := open(t, dir).Read(slices.Clone(want)); err == nil || err.Error() != dir+": has no tensor model.norm_f.weight" {
+		t.Error(err)
+	}
+}
+
 func TestFoldersRefused(t *testing.T) {
 	s, _ := source(t, parse(t, "layers: {pattern: [mamba]}"))
 	dir := exportTo(t, s, options(HF))
 	_, err := Open(t.TempDir())
 	wantError(t, err, "holds no model of another program: it has no config.json")
 	_, err = Open(filepath.Join(dir, "absent"))
-	wantError(t, err, filepath.Join(dir, "absent"), "no such file or directory")
+	wantError(t, err, filepath.Join(dir, "absent"), "no such folder")
 	weights := filepath.Join(dir, weightsFile)
 	if err := os.Remove(weights); err != nil {
 		t.Fatal(err)

@@ -21,7 +21,7 @@ func exportPth(s *Source, o Options) (*Exported, []checkpoint.File, error) {
 		return nil, nil, fmt.Errorf("format %s: %w", SambaPth, err)
 	}
 	list := []tensor{
-		s.plain("transformer.wte.weight", embeddings),
+		s.plain(pthEmbeddings, embeddings),
 		s.plain("transformer.ln_f.weight", "model.norm_f.weight"),
 		s.plain(head, s.head()), // present there even if it is tied
 	}
@@ -39,8 +39,9 @@ func exportPth(s *Source, o Options) (*Exported, []checkpoint.File, error) {
 }
 
 const (
-	embeddings = "model.embeddings.weight"
-	head       = "lm_head.weight"
+	embeddings    = "model.embeddings.weight"
+	pthEmbeddings = "transformer.wte.weight"
+	head          = "lm_head.weight"
 )
 
 // head returns the parameter that the head multiplies with.

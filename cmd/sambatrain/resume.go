@@ -34,7 +34,7 @@ the new data has at this step, so some rows may be repeated or left out.`,
 			}
 			r, err := train.LoadConfig(args[0], sets...)
 			if err != nil {
-				return err
+				return (&recipeFlags{sets: sets}).flagNames(c, err)
 			}
 			return a.train(c, processes, r.Run.Device, output, func(o train.Options) (*train.Result, error) {
 				ctx, stop := untilSignal(c.Context(), o.Log)

@@ -34,9 +34,6 @@ func (s *session) run(ctx context.Context) (*Result, error) {
 		s.console = s.options.Console(runlog.ConsoleOptions{Total: int(r.Train.Steps), LogEvery: int(r.Run.LogEvery)})
 	}
 	started := time.Now()
-	if s.step > r.Train.Steps {
-		return nil, s.past()
-	}
 	finished := s.step == r.Train.Steps // resumed for what comes after the last checkpoint
 	if finished {
 		s.options.Log.Info("all steps are already done; validating and sampling again, --set train.steps=... trains further", "steps", s.step)

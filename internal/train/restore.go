@@ -115,6 +115,9 @@ const (
 // checkpoint's step: otherwise rows would be skipped or seen twice.
 func (s *session) continueFrom(c *checkpoint.Checkpoint) error {
 	s.step, s.saved = c.State.Step, c.Dir
+	if s.step > s.recipe.Train.Steps {
+		return s.past()
+	}
 	if s.step == 0 {
 		// No row was seen yet: the parameters may be another program's.
 		return s.engine.Restore(c)

@@ -394,6 +394,17 @@ func TestShorterRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	was := newest(t, r.Run.Out)
+	files := func() (texts []string) {
+		for _, name := range []string{ConfigFile, MetricsFile} {
+			text, err := os.ReadFile(filepath.Join(r.Run.Out, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			texts = append(texts, string(text))
+		}
+		return texts
+	}
+	before := files()
 	_, err := Resume(t.Context(), r.Run.Out, quiet(), "train.steps=5")
 	want := fmt.Sprintf("train.steps: 5, and %s has done 6 steps already; ask for more, or use an earlier checkpoint in place of the run: `sambatrain checkpoint ls %[1]s` lists them", r.Run.Out)
 	if err == nil || err.Error() != want {
@@ -401,6 +412,9 @@ func TestShorterRun(t *testing.T) {
 	}
 	if is := newest(t, r.Run.Out); is.Step != was.Step || !is.SavedAt.Equal(was.SavedAt) {
 		t.Errorf("the newest checkpoint is of step %d, saved at %v", is.Step, is.SavedAt)
+	}
+	if !slices.Equal(files(), before) {
+		t.Error("the refused resume has changed the run's recipe or metrics")
 	}
 	res, err := Resume(t.Context(), r.Run.Out, quiet(), "train.steps=6")
 	if err != nil || res.Steps != 6 {

@@ -64,7 +64,7 @@ func countWords(ctx context.Context, c TextConfig, progress func(Progress)) (map
 	if err != nil {
 		return nil, err
 	}
-	files, _, err := listFiles(ctx, folder, c)
+	files, _, err := listFiles(ctx, folder, "", c)
 	if err != nil {
 		return nil, err
 	}

@@ -47,7 +47,7 @@ func (c Config) check(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	files, _, err := listFiles(ctx, folder, c.Text)
+	files, _, err := listFiles(ctx, folder, dir, c.Text)
 	if err != nil {
 		return err
 	}

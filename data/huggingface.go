@@ -93,7 +93,7 @@ func openHuggingFace(path string) (fileTokenizer, error) {
 func newHuggingFace(raw, config []byte) (*bpe, error) {
 	var h hfTokenizer
 	if err := json.Unmarshal(raw, &h); err != nil {
-		return nil, fmt.Errorf("bad JSON: %w", err)
+		return nil, badJSON(err)
 	}
 	if err := h.Model.check(); err != nil {
 		return nil, err
@@ -332,7 +332,7 @@ func endOfTextID(h hfTokenizer, config []byte) (int32, error) {
 			EOS json.RawMessage `json:"eos_token"`
 		}
 		if err := json.Unmarshal(config, &c); err != nil {
-			return 0, fmt.Errorf("%s: bad JSON: %w", tokenizerConfig, err)
+			return 0, fmt.Errorf("%s: %w", tokenizerConfig, badJSON(err))
 		}
 		var name string
 		if json.Unmarshal(c.EOS, &name) != nil {

@@ -223,7 +223,7 @@ func parseManifest(raw []byte) (Manifest, error) {
 		Format int `json:"format"`
 	}
 	if err := json.Unmarshal(raw, &version); err != nil {
-		return Manifest{}, fmt.Errorf("bad JSON: %w", err)
+		return Manifest{}, badJSON(err)
 	}
 	if version.Format != formatVersion {
 		return Manifest{}, fmt.Errorf("format is %d, this program reads format %d", version.Format, formatVersion)
@@ -232,7 +232,7 @@ func parseManifest(raw []byte) (Manifest, error) {
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&m); err != nil {
-		return Manifest{}, fmt.Errorf("bad JSON: %w", err)
+		return Manifest{}, badJSON(err)
 	}
 	return m, m.validate()
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,6 +21,13 @@ type Progress struct {
 	Tokens            int64
 	Resumed           int64 // the part of Bytes from an earlier process
 }
+
+// What is next to a folder of shards while it is made: the folder that gets its name in the end, and the
+// file that keeps other processes from making it.
+const (
+	partialSuffix = ".partial"
+	lockSuffix    = ".lock"
+)
 
 // Prepare makes the folder of shards that c describes, and returns its manifest. A folder that was
 // made from the same settings is used unchanged; one made from others is an error.
@@ -90,7 +98,7 @@ func prepare(ctx context.Context, c Config, l layout, progress func(Progress)) (
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return Manifest{}, fmt.Errorf("data.shards: %w", err)
 	}
-	unlock, err := lockShards(ctx, dir+".lock")
+	unlock, err := lockShards(ctx, dir+lockSuffix)
 	if err != nil {
 		return Manifest{}, err
 	}
@@ -99,8 +107,8 @@ func prepare(ctx context.Context, c Config, l layout, progress func(Progress)) (
 	if m, ok, err := c.prepared(watch, dir); ok || err != nil {
 		return m, err
 	}
-	partial := dir + ".partial"
-	m, err := c.writeFolder(ctx, folder, partial, l, progress)
+	partial := dir + partialSuffix
+	m, err := c.writeFolder(ctx, folder, dir, l, progress)
 	if err == nil {
 		err = publish(watch, partial, dir)
 	}
@@ -174,18 +182,21 @@ func (c Config) checkTokenizer(dir string, m Manifest) error {
 	return nil
 }
 
-// writeFolder writes the shards of folder's text and then the manifest into partial, which contains
-// at most what a killed process left there.
-func (c Config) writeFolder(ctx context.Context, folder, partial string, l layout, progress func(Progress)) (Manifest, error) {
+// writeFolder writes the shards of folder's text and then the manifest into dir's partial folder, which
+// contains at most what a killed process left there.
+func (c Config) writeFolder(ctx context.Context, folder, dir string, l layout, progress func(Progress)) (Manifest, error) {
 	tok, err := NewTokenizer(c.Tokenizer)
 	if err != nil {
 		return Manifest{}, fmt.Errorf("data.tokenizer: %w", err)
 	}
-	files, notRegular, err := listFiles(ctx, folder, c.Text)
+	files, notRegular, err := listFiles(ctx, folder, dir, c.Text)
 	if err != nil {
 		return Manifest{}, err
 	}
-	settings, watch := c.settings(), watching(ctx)
+	if notRegular > 0 {
+		slog.Warn("links and special files are not read", "folder", folder, "number", notRegular)
+	}
+	settings, watch, partial := c.settings(), watching(ctx), dir+partialSuffix
 	job := journal{dir: partial, watch: watch, files: files, Settings: settings, Tokenizer: Describe(tok).Fingerprint, Layout: l}
 	if err := job.resume(); err != nil {
 		return Manifest{}, fmt.Errorf("data.shards: %w", err)

@@ -270,8 +270,11 @@ func TestPrepareGoesOn(t *testing.T) {
 	c := testConfig(t, folder)
 	c.ValidationFraction = 0.3
 	want := mustPrepare(t, c)
-	for _, stops := range [][]int64{{1}, {9000}, {5000, 60000, 90000}, {0, 1e9}} {
+	for i, stops := range [][]int64{{1}, {9000}, {5000, 60000, 90000}, {0, 1e9}, {9000}} {
 		c.Shards = filepath.Join(t.TempDir(), "shards")
+		if i == 4 {
+			c.Shards = filepath.Join(folder, "inside", "shards")
+		}
 		first := int64(0)
 		for _, stop := range stops {
 			ctx, cancel := context.WithCancel(context.Background())

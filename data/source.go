@@ -25,6 +25,9 @@ import (
 // maxDocument limits one document's text in bytes: a document is tokenised in memory, as a whole.
 const maxDocument = 1 << 30
 
+// byteOrderMark begins UTF-8 files of some Windows programs. It is no part of JSON.
+var byteOrderMark = []byte("\uFEFF")
+
 // sourceFile is one text file that the patterns select.
 type sourceFile struct {
 	path string // as opened
@@ -59,11 +62,16 @@ func trimCompression(name string) string {
 // listFiles returns the files under root that t selects, sorted by name. Symbolic links are not
 // followed: a link to a file inside the tree would duplicate its text, and one that leads out of it
 // would make the result depend on another folder. notRegular counts the links and special files
-// that the patterns match.
-func listFiles(ctx context.Context, root string, t TextConfig) (files []sourceFile, notRegular int, err error) {
+// that the patterns match. The folder of shards that are made from the text, "" if there is none, isn't
+// text, nor is what a prepare that was killed left next to it.
+func listFiles(ctx context.Context, root, shards string, t TextConfig) (files []sourceFile, notRegular int, err error) {
 	// The root itself may be a link, as /usr/lib/go is.
 	if root, err = filepath.EvalSymlinks(root); err != nil {
 		return nil, 0, fmt.Errorf("data.text.path: %w", err)
+	}
+	own, err := within(root, shards)
+	if err != nil {
+		return nil, 0, fmt.Errorf("data.shards: %w", err)
 	}
 	lines := new(sync.Once)
 	watch, what := watching(ctx), "listing "+root
@@ -78,15 +86,18 @@ func listFiles(ctx context.Context, root string, t TextConfig) (files []sourceFi
 		if err != nil {
 			return err
 		}
-		if entry.IsDir() {
-			return nil
-		}
 		rel, err := filepath.Rel(root, path)
 		if err != nil {
 			return err
 		}
+		if entry.IsDir() {
+			if own != "" && (rel == own || rel == own+partialSuffix) {
+				return fs.SkipDir
+			}
+			return nil
+		}
 		name := filepath.ToSlash(rel)
-		if !t.matches(name) {
+		if !t.matches(name) || own != "" && rel == own+lockSuffix {
 			return nil
 		}
 		if !entry.Type().IsRegular() {
@@ -108,6 +119,33 @@ func listFiles(ctx context.Context, root string, t TextConfig) (files []sourceFi
 		return nil, notRegular, err
 	}
 	return files, notRegular, nil
+}
+
+// within returns the path of a folder relative to root, which is not a link; "" if it is not below it.
+func within(root, folder string) (string, error) {
+	if folder == "" {
+		return "", nil
+	}
+	folder = filepath.Clean(folder)
+	// It may not exist yet.
+	parent, err := filepath.EvalSymlinks(filepath.Dir(folder))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if parent, err = filepath.Abs(parent); err != nil {
+		return "", err
+	}
+	if root, err = filepath.Abs(root); err != nil {
+		return "", err
+	}
+	rel, err := filepath.Rel(root, filepath.Join(parent, filepath.Base(folder)))
+	if err != nil || !filepath.IsLocal(rel) {
+		return "", nil // on another drive, or elsewhere
+	}
+	return rel, nil
 }
 
 func (t TextConfig) matches(name string) bool {
@@ -250,7 +288,11 @@ func (f sourceFile) read(ctx context.Context, field string, skip int64, emit fun
 		if n <= skip {
 			continue
 		}
-		doc := rawDocument{name: fmt.Sprintf("%s:%d", f.name, n), data: bytes.Clone(lines.Bytes()), jsonl: true}
+		line := bytes.Clone(lines.Bytes())
+		if n == 1 {
+			line = bytes.TrimPrefix(line, byteOrderMark)
+		}
+		doc := rawDocument{name: fmt.Sprintf("%s:%d", f.name, n), data: line, jsonl: true}
 		if err := emit(doc); err != nil {
 			return err
 		}
@@ -283,12 +325,24 @@ func (d rawDocument) text(field string) ([]byte, error) {
 
 // isJSONL reports whether the first line is a JSON object with a string in the field.
 func isJSONL(text []byte, field string) bool {
-	line, _, _ := bytes.Cut(text, []byte("\n"))
+	line, _, _ := bytes.Cut(bytes.TrimPrefix(text, byteOrderMark), []byte("\n"))
 	if !bytes.HasPrefix(line, []byte("{")) {
 		return false
 	}
 	_, err := jsonText(line, field)
 	return err == nil
+}
+
+// badJSON is the error of JSON that can't be decoded, without names of Go's types.
+func badJSON(err error) error {
+	var other *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &other) && other.Field != "":
+		return fmt.Errorf("bad JSON: %s can't be a JSON %s", other.Field, other.Value)
+	case errors.As(err, &other):
+		return fmt.Errorf("bad JSON: is a JSON %s, not an object", other.Value)
+	}
+	return fmt.Errorf("bad JSON: %w", err)
 }
 
 func jsonText(line []byte, field string) ([]byte, error) {
@@ -301,7 +355,7 @@ func jsonText(line []byte, field string) ([]byte, error) {
 	}
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(line, &object); err != nil {
-		return nil, fmt.Errorf("bad JSON: %w", err)
+		return nil, badJSON(err)
 	}
 	raw, ok := object[field]
 	if !ok {
@@ -317,7 +371,7 @@ func jsonText(line []byte, field string) ([]byte, error) {
 	}
 	var text string
 	if err := json.Unmarshal(raw, &text); err != nil {
-		return nil, fmt.Errorf("bad JSON: %w", err)
+		return nil, badJSON(err)
 	}
 	if strings.Count(text, "\uFFFD") > bytes.Count(raw, []byte("\uFFFD"))+bytes.Count(bytes.ToLower(raw), []byte(`\ufffd`)) {
 		return nil, fmt.Errorf("field %q has half of a surrogate pair (\\ud800 to \\udfff), which is not a character: fix the line", field)

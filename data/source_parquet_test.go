@@ -75,7 +75,7 @@ func TestReadParquet(t *testing.T) {
 // checkRows compares the rows of each file in dir, from several rows on, with 110 texts.
 func checkRows(t *testing.T, dir string, texts []string) {
 	t.Helper()
-	files, _, err := listFiles(t.Context(), dir, TextConfig{})
+	files, _, err := listFiles(t.Context(), dir, "", TextConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}

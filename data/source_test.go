@@ -29,7 +29,7 @@ func TestListFiles(t *testing.T) {
 		{"two patterns", []string{"b.go", "a/*.txt"}, nil, []string{"a/n.txt", "b.go"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			files, _, err := listFiles(t.Context(), dir, TextConfig{Include: test.include, Exclude: test.exclude})
+			files, _, err := listFiles(t.Context(), dir, "", TextConfig{Include: test.include, Exclude: test.exclude})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -43,7 +43,7 @@ func TestListFiles(t *testing.T) {
 		})
 	}
 
-	_, _, err := listFiles(t.Context(), dir, TextConfig{Include: []string{"*.md"}})
+	_, _, err := listFiles(t.Context(), dir, "", TextConfig{Include: []string{"*.md"}})
 	checkError(t, err, dir, `data.text: no file in DIR matches include ["*.md"] without matching exclude [] (0 links and special files were left out): change the patterns or the path`)
 }
 
@@ -59,12 +59,50 @@ func TestListFilesFollowsNoLink(t *testing.T) {
 	if err := os.Symlink(dir, link); err != nil {
 		t.Fatal(err)
 	}
-	files, notRegular, err := listFiles(t.Context(), link, TextConfig{Include: []string{"*.txt"}})
+	files, notRegular, err := listFiles(t.Context(), link, "", TextConfig{Include: []string{"*.txt"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(files) != 1 || files[0].name != "real.txt" || notRegular != 4 {
 		t.Errorf("files %v and %d links, want real.txt and 4", files, notRegular)
+	}
+	var log bytes.Buffer
+	old := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, nil)))
+	defer slog.SetDefault(old)
+	mustPrepare(t, testConfig(t, dir))
+	if !strings.Contains(log.String(), "links and special files are not read") || !strings.Contains(log.String(), "number=4") {
+		t.Errorf("logged are\n%s", log.String())
+	}
+}
+
+// TestListFilesLeavesOutShards: the shards that are made from the text may be in its folder.
+func TestListFilesLeavesOutShards(t *testing.T) {
+	dir := writeFiles(t, map[string]string{"a.txt": "x", "out/shards/b": "x", "out/shards.partial/c": "x", "out/shards.lock": "", "out/shards2/d": "x", "shards/e": "x"})
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(filepath.Join(dir, "out"), link); err != nil {
+		t.Skip(err)
+	}
+	t.Chdir(filepath.Join(dir, "out"))
+	for _, shards := range []string{filepath.Join(dir, "out", "shards"), filepath.Join(link, "shards"), "shards", "./shards/"} {
+		for _, root := range []string{dir, ".."} {
+			files, _, err := listFiles(t.Context(), root, shards, TextConfig{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, f := range files {
+				got = append(got, f.name)
+			}
+			if diff := cmp.Diff([]string{"a.txt", "out/shards2/d", "shards/e"}, got); diff != "" {
+				t.Errorf("%s in %s: %s", shards, root, diff)
+			}
+		}
+	}
+	for _, shards := range []string{"", t.TempDir(), filepath.Join(dir, "none", "shards"), filepath.Dir(dir)} {
+		if files, _, err := listFiles(t.Context(), dir, shards, TextConfig{}); err != nil || len(files) != 6 {
+			t.Errorf("with shards in %q: %d files, %v", shards, len(files), err)
+		}
 	}
 }
 
@@ -72,9 +110,9 @@ func TestRead(t *testing.T) {
 	const lines = "{\"text\": \"one\"}\r\n\n{\"id\": 3, \"text\": \"three\\n\\ud83d\\ude42\"}"
 	dir := writeFiles(t, map[string]string{
 		"a.txt": "plain\n", "b.txt.gz": "zipped", "c.txt.zst": "zstandard", "d.jsonl": lines, "e.jsonl.gz": lines,
-		"f.json.gz": lines, "g.ndjson": lines,
+		"f.json.gz": lines, "g.ndjson": lines, "h.jsonl": "\uFEFF{\"text\": \"\uFEFFmarked\"}\n",
 	})
-	files, _, err := listFiles(t.Context(), dir, TextConfig{JSONL: []string{"**/*.json"}})
+	files, _, err := listFiles(t.Context(), dir, "", TextConfig{JSONL: []string{"**/*.json"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +132,7 @@ func TestRead(t *testing.T) {
 		{"d.jsonl:1", "one"}, {"d.jsonl:2", ""}, {"d.jsonl:3", "three\n🙂"},
 		{"e.jsonl.gz:1", "one"}, {"e.jsonl.gz:2", ""}, {"e.jsonl.gz:3", "three\n🙂"},
 		{"f.json.gz:1", "one"}, {"f.json.gz:2", ""}, {"f.json.gz:3", "three\n🙂"}, {"g.ndjson", lines},
+		{"h.jsonl:1", "\uFEFFmarked"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -107,7 +146,7 @@ func TestUnnamedJSONL(t *testing.T) {
 		jsonl []string
 		want  string
 	}{
-		{map[string]string{"a.json": "{\"text\": \"x\"}\n{", "b.json": `{"text": "y"}`}, nil, ".json field=text"},
+		{map[string]string{"a.json": "\uFEFF{\"text\": \"x\"}\n{", "b.json": `{"text": "y"}`}, nil, ".json field=text"},
 		{map[string]string{"a.json": "{\n\"text\": \"x\"}", "b.json": `{"text": 1}`, "c.json": `{"body": "y"}`, "d.txt": "text", "e.jsonl": `{"text": "y"}`}, nil, ""},
 		{map[string]string{"a.json": `{"text": "x"}`}, []string{"*.json"}, ""},
 	} {
@@ -132,7 +171,7 @@ func TestBadText(t *testing.T) {
 	long := strings.Repeat("some text. ", 1000)
 	for _, test := range []struct{ name, content, want string }{
 		{"x.jsonl", "{\"text\": \"ok\"}\n{\"text\": 1", "data.text: DIR/x.jsonl:2: bad JSON: unexpected end of JSON input"},
-		{"x.jsonl", "{\"text\": \"ok\"}\n\n[1]", "data.text: DIR/x.jsonl:3: bad JSON: json: cannot unmarshal array into Go value of type map[string]json.RawMessage"},
+		{"x.jsonl", "{\"text\": \"ok\"}\n\n[1]", "data.text: DIR/x.jsonl:3: bad JSON: is a JSON array, not an object"},
 		{"x.jsonl.gz", `{"b": 1, "a": "x"}`, `data.text: DIR/x.jsonl.gz:1: no field "text" among ["a" "b"]: set data.text.jsonl_field`},
 		{"x.jsonl", `{"text": 1}`, `data.text: DIR/x.jsonl:1: field "text" is not a string: set data.text.jsonl_field`},
 		{"x.jsonl", `{"text": null}`, `data.text: DIR/x.jsonl:1: field "text" is not a string: set data.text.jsonl_field`},

@@ -20,7 +20,7 @@ import (
 func Write(path string, content []byte) error {
 	return WriteBy(path, func(w io.Writer) error {
 		_, err := w.Write(content)
-		return inFile(path, err)
+		return err
 	})
 }
 
@@ -33,13 +33,13 @@ func WriteBy(path string, write func(io.Writer) error) error {
 	}
 	f, err := createBeside(to)
 	if err != nil {
-		return err
+		return inFile(path, err)
 	}
 	if info, statErr := os.Stat(to); statErr == nil {
 		err = inFile(path, f.Chmod(info.Mode().Perm()))
 	}
 	if err == nil {
-		err = write(f)
+		err = write(named{f, path})
 	}
 	if err == nil {
 		err = inFile(path, f.Sync())
@@ -54,12 +54,26 @@ func WriteBy(path string, write func(io.Writer) error) error {
 	return err
 }
 
-// inFile names the file that an error is about, which the error itself knows by another name.
+// named is a temporary file whose errors name the file that it will be.
+type named struct {
+	f    *os.File
+	path string
+}
+
+func (n named) Write(p []byte) (int, error) {
+	written, err := n.f.Write(p)
+	return written, inFile(n.path, err)
+}
+
+// inFile makes an error about a temporary file one about the file at path.
 func inFile(path string, err error) error {
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+	switch e := err.(type) {
+	case *fs.PathError:
+		return &fs.PathError{Op: e.Op, Path: path, Err: e.Err}
+	case *os.LinkError:
+		return &fs.PathError{Op: "write", Path: path, Err: e.Err}
 	}
-	return nil
+	return err
 }
 
 // SyncDir makes the names in a folder survive a power failure. Windows has no such operation, and some

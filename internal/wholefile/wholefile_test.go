@@ -33,12 +33,14 @@ func TestWriteFails(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(path, "inside"), 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if err := Write(path, []byte("x")); err == nil {
-		t.Error("writes over a folder")
+	// Errors name the file that was asked for.
+	if err := Write(path, []byte("x")); err == nil || !strings.HasPrefix(err.Error(), "write "+path+": ") {
+		t.Errorf("over a folder: %v", err)
 	}
 	alone(t, dir, "result.json")
-	if err := Write(filepath.Join(dir, "none", "result.json"), nil); err == nil {
-		t.Error("writes into a folder that is not there")
+	none := filepath.Join(dir, "none", "result.json")
+	if err := Write(none, nil); !errors.Is(err, os.ErrNotExist) || !strings.HasPrefix(err.Error(), "open "+none+": ") {
+		t.Errorf("into a folder that is not there: %v", err)
 	}
 }
 

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -97,8 +99,10 @@ func (a *app) trainTokenizer(c *cobra.Command, text data.TextConfig, vocabSize i
 	if err != nil {
 		return flagNames(err)
 	}
-	for name, content := range files {
-		if err := wholefile.Write(filepath.Join(out, name), content); err != nil {
+	// The tokenizer comes last: a folder that has one is complete.
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(files)), func(name string) bool { return name == filepath.Base(path) })
+	for _, name := range append(names, filepath.Base(path)) {
+		if err := wholefile.Write(filepath.Join(out, name), files[name]); err != nil {
 			return fmt.Errorf("--out: %w", err)
 		}
 	}

@@ -78,8 +78,9 @@ func (c Config) validateMixture() error {
 	if c.Shards != "" || c.Text.selects() {
 		return fmt.Errorf("data.mixture: replaces data.shards and data.text; move them into a source of it")
 	}
-	names, shards := map[string]bool{}, map[string]bool{}
+	names, shards, sum := map[string]bool{}, map[string]bool{}, 0.0
 	for i, s := range c.Mixture {
+		sum += s.Weight
 		switch {
 		case s.Name == "":
 			return fmt.Errorf("data.mixture[%d].name: is empty: name the source", i)
@@ -93,6 +94,8 @@ func (c Config) validateMixture() error {
 			return fmt.Errorf("data.mixture[%d].shards: %s is there twice: add up the weights", i, s.Shards)
 		case !(s.Weight > 0) || math.IsInf(s.Weight, 0):
 			return fmt.Errorf("data.mixture[%d].weight: must be above 0, is %v", i, s.Weight)
+		case math.IsInf(sum, 0):
+			return fmt.Errorf("data.mixture[%d].weight: the sum of the weights up to this one is infinite: lower them", i)
 		}
 		names[s.Name], shards[filepath.Clean(s.Shards)] = true, true
 	}

@@ -245,6 +245,7 @@ func TestMixtureRefuses(t *testing.T) {
 		{func(c *Config) { c.Mixture[1].Name = "2x" }, `data.mixture[1].name: "2x" is what results at that row length are called (val_loss@2x): choose another`},
 		{func(c *Config) { c.Mixture[1].Name = "" }, "data.mixture[1].name: is empty: name the source"},
 		{func(c *Config) { c.Mixture[1].Shards = "" }, "data.mixture[1].shards: is empty: name the folder of token shards"},
+		{func(c *Config) { c.Mixture[0].Weight, c.Mixture[1].Weight = 1e308, 1e308 }, "data.mixture[1].weight: the sum of the weights up to this one is infinite: lower them"},
 		{func(c *Config) { c.Mixture[1].Shards = "x" }, "data.mixture[1].shards: x is there twice: add up the weights"},
 		{func(c *Config) { c.Mixture[1].Shards = "./x/" }, "data.mixture[1].shards: ./x/ is there twice: add up the weights"},
 		{func(c *Config) { c.Mixture[0].Weight = 0 }, "data.mixture[0].weight: must be above 0, is 0"},

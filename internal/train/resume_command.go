@@ -33,5 +33,8 @@ func (s *session) resumeCommand(sets ...string) string {
 
 // stopped returns the error of a run that was asked to stop after the step.
 func (s *session) stopped(step int64) error {
+	if step < 0 && !s.resumed {
+		return &Stopped{Run: s.dir, Step: step} // there is nothing to resume
+	}
 	return &Stopped{Run: s.dir, Step: step, Command: s.resumeCommand()}
 }

@@ -79,9 +79,10 @@ type Result struct {
 // Stopped is the error of a run that was asked to stop: it is saved and can be resumed.
 type Stopped struct {
 	Run string
-	// Step is the last step done; -1 if a resumed run was stopped before it continued.
+	// Step is the last step done; -1 if the run was stopped before it began or continued.
 	Step int64
-	// Command continues the run; empty for one run of a comparison, which the same command continues.
+	// Command continues the run; empty if the same command does: of a comparison, and of a run that
+	// hasn't begun.
 	Command string
 }
 
@@ -113,7 +114,9 @@ func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (res *Result, e
 		s.lock = lock
 	}
 	defer s.close()
-	if err := s.open(ctx); err != nil {
+	if err := s.open(ctx); errors.Is(err, context.Canceled) {
+		return nil, s.stopped(-1)
+	} else if err != nil {
 		return nil, err
 	}
 	if err := s.begin(); err != nil {

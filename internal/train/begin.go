@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -63,7 +64,7 @@ func claim(dir string, o Options) (*checkpoint.Run, error) {
 	if err := checkpoint.MkdirAll(dir); err != nil {
 		return nil, fmt.Errorf("run.out: %w", err)
 	}
-	lock, err := checkpoint.Lock(dir)
+	lock, err := lockRun(dir, o.Log)
 	if err != nil {
 		return nil, err
 	}
@@ -71,6 +72,27 @@ func claim(dir string, o Options) (*checkpoint.Run, error) {
 	if err := checkVacant(dir, o); err != nil {
 		lock.Unlock()
 		return nil, err
+	}
+	return lock, nil
+}
+
+// lockRun locks a run directory, and removes what a process that was killed left in it.
+func lockRun(dir string, log *slog.Logger) (*checkpoint.Run, error) {
+	lock, err := checkpoint.Lock(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, note := range lock.Recovered {
+		log.Warn(note)
+	}
+	for _, file := range []string{ConfigFile, MetricsFile, SampleFile, ResultFile} {
+		names, err := wholefile.RemoveLeft(filepath.Join(dir, file))
+		if err != nil {
+			return nil, errors.Join(err, lock.Unlock())
+		}
+		for _, name := range names {
+			log.Warn(fmt.Sprintf("%s: removed, left over from a write that was interrupted", filepath.Join(dir, name)))
+		}
 	}
 	return lock, nil
 }

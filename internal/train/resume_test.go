@@ -109,6 +109,32 @@ func TestLostMetrics(t *testing.T) {
 	}
 }
 
+// TestResumeRemovesLeftOvers: files that a killed process was writing do not pile up.
+func TestResumeRemovesLeftOvers(t *testing.T) {
+	r := recipe(t)
+	stopAt(t, 4, func(ctx context.Context, o Options) (*Result, error) { return Pretrain(ctx, r, o) })
+	var left []string
+	for _, name := range []string{ConfigFile, MetricsFile, SampleFile, ResultFile} {
+		left = append(left, filepath.Join(r.Run.Out, "."+name+".0123456789abcdef.tmp"))
+	}
+	for _, path := range left {
+		if err := os.WriteFile(path, []byte("half"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var log strings.Builder
+	o := quiet()
+	o.Log = slog.New(slog.NewTextHandler(&log, nil))
+	if _, err := Resume(t.Context(), r.Run.Out, o); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range left {
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) || !strings.Contains(log.String(), path+": removed") {
+			t.Errorf("%s: %v; logged are\n%s", path, err, log.String())
+		}
+	}
+}
+
 // stopAt stops a run after a step.
 func stopAt(t *testing.T, step int, run func(context.Context, Options) (*Result, error)) {
 	t.Helper()

@@ -152,13 +152,10 @@ func Resume(ctx context.Context, dir string, o Options, sets ...string) (res *Re
 	s.resumed, s.sets = true, sets
 	defer func() { err = s.leave(err) }()
 	if s.first() {
-		if s.lock, err = checkpoint.Lock(dir); err != nil {
+		if s.lock, err = lockRun(dir, o.Log); err != nil {
 			return nil, err
 		}
 		defer s.lock.Unlock()
-		for _, note := range s.lock.Recovered {
-			o.Log.Warn(note)
-		}
 	}
 	defer s.close()
 	if err := s.open(ctx); errors.Is(err, context.Canceled) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 )
 
@@ -94,12 +95,43 @@ func SyncDir(dir string) error {
 	return err
 }
 
+// RemoveLeft removes what processes that were killed while they wrote the file at path have left, and
+// returns its names. No process may be writing the file.
+func RemoveLeft(path string) (names []string, err error) {
+	to, err := Behind(path)
+	if err != nil {
+		return nil, err
+	}
+	dir, name := filepath.Split(to)
+	entries, err := os.ReadDir(filepath.Clean(dir))
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		number, before := strings.CutPrefix(e.Name(), tempPrefix(name))
+		number, after := strings.CutSuffix(number, tempSuffix)
+		if !before || !after || len(number) != 16 || !e.Type().IsRegular() {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return names, err
+		}
+		names = append(names, e.Name())
+	}
+	return names, nil
+}
+
+// A temporary file is hidden, and has a number between its prefix and its suffix.
+func tempPrefix(name string) string { return "." + name + "." }
+
+const tempSuffix = ".tmp"
+
 // createBeside creates a hidden file next to path that no other process uses. Unlike one of
 // os.CreateTemp, it has the permissions of any new file.
 func createBeside(path string) (*os.File, error) {
 	dir, name := filepath.Split(path)
 	for {
-		f, err := os.OpenFile(fmt.Sprintf("%s.%s.%016x.tmp", dir, name, rand.Uint64()), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+		f, err := os.OpenFile(fmt.Sprintf("%s%s%016x%s", dir, tempPrefix(name), rand.Uint64(), tempSuffix), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 		if !errors.Is(err, fs.ErrExist) {
 			return f, err
 		}

@@ -165,3 +165,35 @@ func TestSyncDir(t *testing.T) {
 		t.Errorf("of a folder that is not there: %v", err)
 	}
 }
+
+// TestRemoveLeft: what a killed writer of the file left is removed, and nothing else.
+func TestRemoveLeft(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "result.json")
+	left, err := createBeside(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := left.Close(); err != nil {
+		t.Fatal(err)
+	}
+	others := []string{".result.json.0123456789abcdef", ".result.json.1.tmp", ".sample.txt.0123456789abcdef.tmp", "result.json", "result.json.0123456789abcdef.tmp"}
+	for _, name := range others {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Chdir(dir)
+	names, err := RemoveLeft("result.json")
+	if err != nil || !slices.Equal(names, []string{filepath.Base(left.Name())}) {
+		t.Errorf("removed %v, %v", names, err)
+	}
+	entries, err := os.ReadDir(dir)
+	var there []string
+	for _, e := range entries {
+		there = append(there, e.Name())
+	}
+	if err != nil || !slices.Equal(there, others) {
+		t.Errorf("there are %v, %v", there, err)
+	}
+}

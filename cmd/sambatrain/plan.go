@@ -4,11 +4,14 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/sambatrain/sambatrain/internal/forecast"
 	"github.com/sambatrain/sambatrain/internal/runlog"
@@ -143,23 +146,32 @@ type scalePlan struct {
 	Refused string `json:"refused,omitempty"`
 }
 
-// choosePlans plans for each number of GPUs. It fails if none has a layout.
+// choosePlans plans for each number of GPUs, several at once. It fails if none has a layout.
 func choosePlans(m *forecast.Machine, r *recipes.Recipe, counts []int, l forecast.Layout) ([]scalePlan, error) {
-	var plans []scalePlan
-	var first error
-	for _, n := range counts {
-		list, err := m.Choose(r, n, l)
-		p := scalePlan{GPUs: n, Layouts: list}
-		if err != nil {
-			p.Refused = strings.ReplaceAll(err.Error(), "\n", "; ")
-			if first == nil {
-				first = err
+	plans, errs := make([]scalePlan, len(counts)), make([]error, len(counts))
+	tell := progress("planning", "counts")
+	var mu sync.Mutex
+	var done int64
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, n := range counts {
+		group.Go(func() error {
+			plans[i].GPUs = n
+			if plans[i].Layouts, errs[i] = m.Choose(r, n, l); errs[i] != nil {
+				plans[i].Refused = strings.ReplaceAll(errs[i].Error(), "\n", "; ")
 			}
-		}
-		plans = append(plans, p)
+			mu.Lock()
+			defer mu.Unlock()
+			done++
+			tell(done, int64(len(counts)))
+			return nil // what is refused is part of the answer
+		})
 	}
-	if !slices.ContainsFunc(plans, func(p scalePlan) bool { return p.Refused == "" }) {
-		return nil, first
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	if !slices.Contains(errs, nil) {
+		return nil, errs[0]
 	}
 	return plans, nil
 }

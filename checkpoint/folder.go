@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 
@@ -57,12 +58,8 @@ func writeFolder(fs fileSystem, dir string, files []File) error {
 	if err := mkdirAll(fs, parent); err != nil {
 		return err
 	}
-	// The process id keeps two writers apart. A folder of that name is left over from one that was
-	// killed.
-	temp := filepath.Join(parent, fmt.Sprintf(".%s.writing-%d", filepath.Base(out), os.Getpid()))
-	if err := fs.RemoveAll(temp); err != nil {
-		return err
-	}
+	// The number keeps writers apart: those of two machines or containers can have the same process id.
+	temp := filepath.Join(parent, fmt.Sprintf(".%s.writing-%016x", filepath.Base(out), rand.Uint64()))
 	err = fillFolder(fs, temp, files)
 	if err == nil && exists {
 		err = os.Remove(out) // fails, as it should, if the folder has been filled in the meantime

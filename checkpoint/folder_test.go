@@ -6,7 +6,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 )
@@ -78,6 +80,39 @@ func TestWriteFolderThroughLink(t *testing.T) {
 	written(t, to)
 	if info, err := os.Lstat(link); err != nil || info.Mode()&os.ModeSymlink == 0 {
 		t.Errorf("the link was replaced: %v, %v", info, err)
+	}
+}
+
+// TestWriteFolderTogether: of two writers of one folder one wins, and nothing is mixed.
+func TestWriteFolderTogether(t *testing.T) {
+	parent := t.TempDir()
+	out := filepath.Join(parent, "out")
+	var begun, all sync.WaitGroup
+	begun.Add(2)
+	errs := make([]error, 2)
+	for i := range errs {
+		content := []byte{byte(i)}
+		all.Go(func() {
+			errs[i] = WriteFolder(out, []File{{"first", func(w io.Writer) error {
+				begun.Done()
+				begun.Wait() // both have made their folders
+				_, err := w.Write(content)
+				return err
+			}}, Bytes("second", content)})
+		})
+	}
+	all.Wait()
+	winner := slices.Index(errs, nil)
+	if winner < 0 || errs[1-winner] == nil {
+		t.Fatalf("errors are %v", errs)
+	}
+	for _, name := range []string{"first", "second"} {
+		if got, err := os.ReadFile(filepath.Join(out, name)); err != nil || !bytes.Equal(got, []byte{byte(winner)}) {
+			t.Errorf("%s holds %v, %v; want that of writer %d", name, got, err, winner)
+		}
+	}
+	if entries, err := os.ReadDir(parent); err != nil || len(entries) != 1 {
+		t.Errorf("beside the folder lies something else: %v, %v", entries, err)
 	}
 }
 

@@ -13,11 +13,13 @@ import (
 	"time"
 )
 
-// The files of a checkpoint.
+// RecipeFile is the file of a checkpoint that has the resolved recipe.
+const RecipeFile = "recipe.yaml"
+
+// The other files of a checkpoint.
 const (
 	modelFile       = "model.safetensors"
 	optimizerFile   = "optimizer.safetensors"
-	recipeFile      = "recipe.yaml"
 	manifestFile    = "manifest.json"
 	manifestSumFile = "manifest.json.sha256"
 )

@@ -23,14 +23,14 @@ func TestRecipe(t *testing.T) {
 	if text, err := c.ReadRecipe(); err != nil || !bytes.Equal(text, s.Recipe) {
 		t.Errorf("%q (%v)", text, err)
 	}
-	flip(t, filepath.Join(info.Dir, recipeFile), 2, 1)
-	wantError(t, Verify(info.Dir), recipeFile)
+	flip(t, filepath.Join(info.Dir, RecipeFile), 2, 1)
+	wantError(t, Verify(info.Dir), RecipeFile)
 	described, err := Describe(info.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = described.ReadRecipe()
-	wantError(t, err, filepath.Join(info.Dir, recipeFile), "the file is corrupt")
+	wantError(t, err, filepath.Join(info.Dir, RecipeFile), "the file is corrupt")
 
 	save(t, r, 5, 5)
 	if text, err := newest(t, dir).ReadRecipe(); err != nil || text != nil {

@@ -93,7 +93,7 @@ func (r *Run) describe(dir string, s State, shares []Share) error {
 		}
 	}
 	if s.Recipe != nil {
-		f, err := writeBytes(r.fs, dir, recipeFile, s.Recipe)
+		f, err := writeBytes(r.fs, dir, RecipeFile, s.Recipe)
 		if err != nil {
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/internal/generate"
 	"github.com/sambatrain/sambatrain/internal/runlog"
+	"github.com/sambatrain/sambatrain/internal/shell"
 	"github.com/sambatrain/sambatrain/internal/wholefile"
 	"github.com/sambatrain/sambatrain/layers"
 	"github.com/sambatrain/sambatrain/recipes"
@@ -32,7 +33,7 @@ func Begin(r *recipes.Recipe, o Options, fill func(parameters []checkpoint.Tenso
 	if err := fill(parameters); err != nil {
 		return err
 	}
-	lock, err := claim(r.Run.Out, o)
+	lock, err := claim(r.Run.Out, o, 0)
 	if err != nil {
 		return err
 	}
@@ -56,9 +57,10 @@ func Begin(r *recipes.Recipe, o Options, fill func(parameters []checkpoint.Tenso
 	return wholefile.Write(filepath.Join(r.Run.Out, ConfigFile), resolved)
 }
 
-// claim creates and locks a run directory that must not contain a run yet.
-func claim(dir string, o Options) (*checkpoint.Run, error) {
-	if err := checkVacant(dir, o); err != nil {
+// claim creates and locks a run directory that must not contain a run yet, nor a checkpoint of a step
+// after `replaced`.
+func claim(dir string, o Options, replaced int64) (*checkpoint.Run, error) {
+	if err := checkVacant(dir, o, replaced); err != nil {
 		return nil, err
 	}
 	if err := checkpoint.MkdirAll(dir); err != nil {
@@ -69,7 +71,7 @@ func claim(dir string, o Options) (*checkpoint.Run, error) {
 		return nil, err
 	}
 	// Checked again, because another process may have started a run before the lock was taken.
-	if err := checkVacant(dir, o); err != nil {
+	if err := checkVacant(dir, o, replaced); err != nil {
 		lock.Unlock()
 		return nil, err
 	}
@@ -110,17 +112,37 @@ func createMetrics(dir string) (*runlog.Metrics, error) {
 	return m, err
 }
 
-// checkVacant rejects a folder that contains a run.
-func checkVacant(dir string, o Options) error {
+// checkVacant rejects a folder that contains a run, or what is left of one that has lost its config:
+// the new run would continue from the other's checkpoints. One of step `replaced` or before is left by an
+// import that was killed.
+func checkVacant(dir string, o Options, replaced int64) error {
 	_, err := os.Stat(filepath.Join(dir, ConfigFile))
 	switch {
 	case err == nil:
 		return fmt.Errorf("%s: already holds a run; continue it with `%s`, or choose another folder with --out", dir, o.resumeCommand(dir, nil))
 	case errors.Is(err, fs.ErrNotExist):
+		if newest := newestListed(dir); newest != nil && newest.Step > replaced {
+			return fmt.Errorf("%w, or choose another folder with --out", lostConfig(dir, newest))
+		}
 		return nil
 	}
 	if info, statErr := os.Stat(dir); statErr == nil && !info.IsDir() {
 		return fmt.Errorf("%s: is a file, not a folder for a run; choose another with --out", dir)
 	}
 	return fmt.Errorf("run.out: %w", err)
+}
+
+// newestListed returns the newest checkpoint in a run directory, good or not; nil if there is none.
+func newestListed(dir string) *checkpoint.Info {
+	list, err := checkpoint.List(dir)
+	if err != nil || len(list) == 0 {
+		return nil
+	}
+	return &list[len(list)-1]
+}
+
+// lostConfig is the error of a run directory whose config is gone; each checkpoint has a copy.
+func lostConfig(dir string, newest *checkpoint.Info) error {
+	copied := shell.Command("cp", filepath.Join(newest.Dir, checkpoint.RecipeFile), filepath.Join(dir, ConfigFile))
+	return fmt.Errorf("%s: has checkpoints but no %s; put it back, for example with `%s`", dir, ConfigFile, copied)
 }

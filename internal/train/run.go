@@ -106,7 +106,7 @@ func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (res *Result, e
 	s := newSession(r, o, r.Run.Out)
 	defer func() { err = s.leave(err) }()
 	if s.first() {
-		lock, err := claim(s.dir, o)
+		lock, err := claim(s.dir, o, -1)
 		if err != nil {
 			return nil, err
 		}
@@ -210,6 +210,9 @@ func LoadConfig(dir string, sets ...string) (*recipes.Recipe, error) {
 		case checkpoint.Is(dir):
 			return nil, fmt.Errorf("%s: not a run directory but a checkpoint; name its run", dir)
 		case errors.Is(err, fs.ErrNotExist):
+			if newest := newestListed(dir); newest != nil {
+				return nil, lostConfig(dir, newest)
+			}
 			return nil, fmt.Errorf("%s: not a run directory: it has no %s", dir, ConfigFile)
 		}
 		return nil, err

@@ -1,6 +1,7 @@
 package train
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -363,6 +364,56 @@ func TestDataChange(t *testing.T) {
 		if _, err := Resume(t.Context(), copied, quiet(), append(sets, fmt.Sprintf("train.steps=%d", r.Train.Steps+3))...); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestLostConfig: a run that has lost its config is neither continued nor begun again among the
+// checkpoints of the old one, and its checkpoints have the config.
+func TestLostConfig(t *testing.T) {
+	r := recipe(t)
+	if _, err := Pretrain(t.Context(), r, quiet()); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(r.Run.Out, ConfigFile)
+	before, err := os.ReadFile(config)
+	if err = errors.Join(err, os.Remove(config)); err != nil {
+		t.Fatal(err)
+	}
+	written := newest(t, r.Run.Out)
+	copied := filepath.Join(written.Dir, checkpoint.RecipeFile)
+	want := fmt.Sprintf("%s: has checkpoints but no config.resolved.yaml; put it back, for example with `cp %s %s`", r.Run.Out, copied, config)
+	if _, err := Resume(t.Context(), r.Run.Out, quiet()); err == nil || err.Error() != want {
+		t.Errorf("resume: %v\nwant %s", err, want)
+	}
+	want += ", or choose another folder with --out"
+	if _, err := Pretrain(t.Context(), r, quiet()); err == nil || err.Error() != want {
+		t.Errorf("pretrain: %v\nwant %s", err, want)
+	}
+	if all := records(t, r.Run.Out); len(all) == 0 {
+		t.Error("the metrics are gone")
+	}
+	after, err := os.ReadFile(copied)
+	if err = errors.Join(err, os.WriteFile(config, after, 0o666)); err != nil || !bytes.Equal(before, after) {
+		t.Errorf("the copy is %v\n%s", err, after)
+	}
+	if _, err := Resume(t.Context(), r.Run.Out, quiet()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestBeginAgain: an import that was killed before it had written its config can be repeated, and
+// nothing else begins there.
+func TestBeginAgain(t *testing.T) {
+	r := recipe(t)
+	begin := func() error { return Begin(r, quiet(), func([]checkpoint.Tensor) error { return nil }) }
+	if err := errors.Join(begin(), os.Remove(filepath.Join(r.Run.Out, ConfigFile))); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Pretrain(t.Context(), r, quiet()); err == nil || !strings.Contains(err.Error(), "has checkpoints but no") {
+		t.Errorf("pretrain: %v", err)
+	}
+	if err := begin(); err != nil {
+		t.Errorf("import: %v", err)
 	}
 }
 

@@ -52,7 +52,7 @@ func writeFolder(fs fileSystem, dir string, files []File) error {
 	case err != nil && !errors.Is(err, os.ErrNotExist):
 		return err
 	case len(entries) > 0:
-		return fmt.Errorf("the folder is not empty (it holds %s); choose another or empty it", entries[0].Name())
+		return notEmpty(entries)
 	}
 	parent := filepath.Dir(out)
 	if err := mkdirAll(fs, parent); err != nil {
@@ -68,9 +68,16 @@ func writeFolder(fs fileSystem, dir string, files []File) error {
 		err = fs.Rename(temp, out)
 	}
 	if err != nil {
+		if entries, _ := os.ReadDir(out); len(entries) > 0 { // another process was faster
+			err = notEmpty(entries)
+		}
 		return discard(fs, temp, err)
 	}
 	return fs.SyncDir(parent)
+}
+
+func notEmpty(entries []os.DirEntry) error {
+	return fmt.Errorf("the folder is not empty (it holds %s); choose another or empty it", entries[0].Name())
 }
 
 // MkdirAll makes the folder path, and its parents where they are missing, durably.

@@ -106,6 +106,7 @@ func TestWriteFolderTogether(t *testing.T) {
 	if winner < 0 || errs[1-winner] == nil {
 		t.Fatalf("errors are %v", errs)
 	}
+	wantError(t, errs[1-winner], "the folder is not empty (it holds first)")
 	for _, name := range []string{"first", "second"} {
 		if got, err := os.ReadFile(filepath.Join(out, name)); err != nil || !bytes.Equal(got, []byte{byte(winner)}) {
 			t.Errorf("%s holds %v, %v; want that of writer %d", name, got, err, winner)

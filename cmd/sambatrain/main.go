@@ -33,9 +33,14 @@ var errGoesOn = errors.New("stopped by a signal; the same command continues from
 
 // run is main with an exit code, so that tests can call it as a program.
 func run(args []string) int {
-	root := newRoot()
+	root, out := newRoot(), &results{file: os.Stdout}
 	root.SetArgs(args)
-	return report(root.Execute())
+	root.SetOut(out)
+	err := root.Execute()
+	if err == nil {
+		err = out.err
+	}
+	return report(err)
 }
 
 // report says why a command failed, and returns its exit code.

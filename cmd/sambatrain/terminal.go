@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	"golang.org/x/term"
 )
@@ -12,10 +14,25 @@ import (
 // text are shown, as \x1b, rather than interpreted: a byte-level model may produce any of them.
 // Files and pipes get the text unchanged.
 func forPeople(w io.Writer) io.Writer {
-	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+	if r, ok := w.(*results); ok && term.IsTerminal(int(r.file.Fd())) {
 		return shown{w}
 	}
 	return w
+}
+
+// results is standard output. It keeps the first error for commands that write several lines, or one
+// after hours of work: a full disk must not pass for success. That nobody reads on is no error.
+type results struct {
+	file *os.File
+	err  error
+}
+
+func (r *results) Write(p []byte) (int, error) {
+	n, err := r.file.Write(p)
+	if r.err == nil && !errors.Is(err, syscall.EPIPE) {
+		r.err = err
+	}
+	return n, err
 }
 
 // shown writes control characters, except tabs and newlines, as \x and their code.

@@ -8,6 +8,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // WeightedSource is one source of `data.mixture`.
@@ -84,6 +85,8 @@ func (c Config) validateMixture() error {
 		switch {
 		case s.Name == "":
 			return fmt.Errorf("data.mixture[%d].name: is empty: name the source", i)
+		case strings.ContainsFunc(s.Name, unicode.IsControl):
+			return fmt.Errorf("data.mixture[%d].name: %q holds a control character, and logs have it in their lines: choose another", i, s.Name)
 		case isLength(s.Name):
 			return fmt.Errorf("data.mixture[%d].name: %q is what results at that row length are called (val_loss@%s): choose another", i, s.Name, s.Name)
 		case names[s.Name]:

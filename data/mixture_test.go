@@ -241,6 +241,7 @@ func TestMixtureRefuses(t *testing.T) {
 		want string
 	}{
 		{func(c *Config) { c.Shards = "x" }, "data.mixture: replaces data.shards and data.text; move them into a source of it"},
+		{func(c *Config) { c.Mixture[1].Name = "b\nc" }, `data.mixture[1].name: "b\nc" holds a control character, and logs have it in their lines: choose another`},
 		{func(c *Config) { c.Mixture[1].Name = "a" }, `data.mixture[1].name: "a" is there twice`},
 		{func(c *Config) { c.Mixture[1].Name = "2x" }, `data.mixture[1].name: "2x" is what results at that row length are called (val_loss@2x): choose another`},
 		{func(c *Config) { c.Mixture[1].Name = "" }, "data.mixture[1].name: is empty: name the source"},

@@ -45,15 +45,18 @@ func (j *journal) resume() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err == nil && json.Unmarshal(raw, &saved) == nil {
-		if why := j.differs(saved); why != "" {
-			slog.Warn("starting an unfinished prepare over", "folder", j.dir, "because", why)
-		} else {
-			slog.Info("continuing an unfinished prepare", "folder", j.dir, "files", saved.Progress.Files, "mb", saved.Progress.Bytes/1e6)
+	if err == nil {
+		why := "its " + journalName + " is damaged"
+		if json.Unmarshal(raw, &saved) == nil && saved.sound() {
+			why = j.differs(saved)
+		}
+		if why == "" {
+			slog.Info("continuing an unfinished prepare", "folder", j.dir, "files", saved.Progress.Files, "mb", saved.Progress.Bytes>>20)
 			saved.dir, saved.files, saved.watch = j.dir, j.files, j.watch
 			*j = saved
 			return j.clean()
 		}
+		slog.Warn("starting an unfinished prepare over", "folder", j.dir, "because", why)
 	}
 	empty := func() SplitInfo { return SplitInfo{ByteCounts: make([]int64, 256), Shards: []Shard{}} }
 	j.Train, j.Validation = empty(), empty()
@@ -62,6 +65,12 @@ func (j *journal) resume() error {
 		return err
 	}
 	return os.Mkdir(j.dir, 0o755)
+}
+
+// sound reports whether a journal could have been saved.
+func (j *journal) sound() bool {
+	m := Manifest{Tokenizer: TokenizerInfo{VocabSize: 1}, Train: j.Train, Validation: j.Validation}
+	return j.Next.File >= 0 && j.Next.Document >= 0 && len(j.Train.ByteCounts) == 256 && len(j.Validation.ByteCounts) == 256 && m.validate() == nil
 }
 
 // differs says why the saved journal is not of this job; "" if it is.

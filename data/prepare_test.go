@@ -2,12 +2,14 @@ package data
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -340,6 +342,14 @@ func TestPrepareStartsOver(t *testing.T) {
 			return os.Remove(filepath.Join(c.Shards+".partial", "train-00000.parquet"))
 		},
 		"other settings": func(c *Config, _ string) error { c.ValidationFraction = 0.2; return nil },
+		"journal cut short": func(c *Config, _ string) error {
+			return os.Truncate(filepath.Join(c.Shards+".partial", journalName), 100)
+		},
+		"journal before the first file": damaged(`"file": [0-9]+,`, `"file": -1,`),
+		"journal of another document":   damaged(`"document": [0-9]+`, `"document": -5`),
+		"journal without counts":        damaged(`(?s)"byte_counts": \[.*?\],`, ""),
+		"journal with a path":           damaged(`"train-00000.parquet"`, `"../train-00000.parquet"`),
+		"journal with other sums":       damaged(`"tokens": [0-9]+`, `"tokens": 1`),
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, folder := stopped(t)
@@ -364,6 +374,22 @@ func TestPrepareStartsOver(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+// damaged changes the journal of an unfinished prepare.
+func damaged(pattern, by string) func(c *Config, folder string) error {
+	return func(c *Config, _ string) error {
+		path := filepath.Join(c.Shards+".partial", journalName)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		changed := regexp.MustCompile(pattern).ReplaceAll(text, []byte(by))
+		if bytes.Equal(changed, text) {
+			return fmt.Errorf("no %s in %s", pattern, text)
+		}
+		return os.WriteFile(path, changed, 0o600)
 	}
 }
 

@@ -30,7 +30,7 @@ type generateOptions struct {
 // generatedText is the result for one prompt.
 type generatedText struct {
 	Prompt string `json:"prompt"`
-	// Text is the generated text, without the prompt.
+	// Text is the generated text, without the prompt, once it is complete.
 	Text string `json:"text"`
 	// PromptTokens counts the tokens of the prompt, without the end of text before it.
 	PromptTokens int `json:"prompt_tokens"`
@@ -40,6 +40,7 @@ type generatedText struct {
 	TokenIDs     []int32 `json:"token_ids"`
 	FinishReason string  `json:"finish_reason"`
 
+	text  []byte // what there is of Text so far
 	ended bool
 }
 
@@ -258,7 +259,7 @@ func (t *textWriter) print(s string) {
 
 // write adds to a text.
 func (t *textWriter) write(g *generatedText, more []byte) {
-	g.Text += string(more)
+	g.text = append(g.text, more...)
 	if !t.begun && t.output == outputText {
 		t.begun = true
 		t.start()
@@ -266,8 +267,8 @@ func (t *textWriter) write(g *generatedText, more []byte) {
 	for t.turn < len(t.texts) {
 		now := t.texts[t.turn]
 		if t.output == outputText {
-			t.print(now.Text[t.written:])
-			t.written = len(now.Text)
+			t.print(string(now.text[t.written:]))
+			t.written = len(now.text)
 		}
 		if !now.ended {
 			return
@@ -285,6 +286,9 @@ func (t *textWriter) write(g *generatedText, more []byte) {
 // finish writes JSON, once all texts are complete.
 func (t *textWriter) finish() error {
 	if t.err == nil && t.output == outputJSON {
+		for _, g := range t.texts {
+			g.Text = string(g.text)
+		}
 		t.err = writeJSON(t.w, t.texts)
 	}
 	return t.err

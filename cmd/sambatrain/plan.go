@@ -191,8 +191,8 @@ func plansText(w io.Writer, m *forecast.Machine, r *recipes.Recipe, plans []scal
 			list = list[:1]
 		}
 		for _, f := range list {
-			fmt.Fprintf(t, "%d\t%s\t%d\t%d\t%d\t%.1f GB\t%s\t%.1f\t%s\t%s\t%.1f%%\t%s\t%s\t\n", f.GPUs, f.Shard, f.MicroBatch, f.MicroBatches, f.Recomputed,
-				float64(f.MemoryBytes)/1e9, runlog.Thousands(f.StepMS), f.WaitMS, runlog.Thousands(f.TokensPerSecond), runlog.Thousands(f.TokensPerSecond/float64(f.GPUs)), 100*f.MFU, days(f.Days), runlog.Thousands(f.Cost))
+			fmt.Fprintf(t, "%d\t%s\t%d\t%d\t%d\t%.1f GB\t%s\t%s\t%s\t%s\t%.1f%%\t%s\t%s\t\n", f.GPUs, f.Shard, f.MicroBatch, f.MicroBatches, f.Recomputed,
+				float64(f.MemoryBytes)/1e9, runlog.Thousands(f.StepMS), few(f.WaitMS), runlog.Thousands(f.TokensPerSecond), runlog.Thousands(f.TokensPerSecond/float64(f.GPUs)), 100*f.MFU, days(f.Days), runlog.Thousands(f.Cost))
 		}
 	}
 	if err := t.Flush(); err != nil {

@@ -93,7 +93,7 @@ func (a *app) trainTokenizer(c *cobra.Command, text data.TextConfig, vocabSize i
 	now := everySecond()
 	files, err := data.TrainTokenizer(ctx, text, vocabSize, func(p data.Progress) {
 		if read = p; now() {
-			log.Info("counting words", "files", p.Files, "of", p.FilesTotal, "mb", p.Bytes>>20)
+			log.Info("counting words", "files", p.Files, "of", p.FilesTotal, "mb", p.Bytes/1e6)
 		}
 	})
 	if err != nil {

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -102,17 +104,14 @@ func newCheckpointVerify() *cobra.Command {
 		Use:   "verify DIR...",
 		Short: "Read whole checkpoints and compare them with their checksums",
 		Long: `Read the checkpoints of runs, or single ones, and compare every file with its size,
-SHA-256 and format. Exit status 1 if one is damaged or can't be read.`,
+SHA-256 and format. Exit status 1 if one is damaged or can't be read. Of several folders,
+those without checkpoints are named and left out.`,
 		Example: "  sambatrain checkpoint verify runs/*",
 		Args:    atLeastOneArg("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
-			var infos []checkpoint.Info
-			for _, dir := range args {
-				more, err := checkpointsIn(dir)
-				if err != nil {
-					return err
-				}
-				infos = append(infos, more...)
+			infos, err := checkpointsInAll(args)
+			if err != nil {
+				return err
 			}
 			list := []checkpointStatus{}
 			for _, info := range infos {
@@ -148,6 +147,44 @@ func verifyText(w io.Writer, list []checkpointStatus) error {
 	return nil
 }
 
+// checkpointsInAll returns the checkpoints of several runs, or single ones. Folders without any are
+// left out, such as that of shards among runs/*, unless there is nothing but them.
+func checkpointsInAll(dirs []string) ([]checkpoint.Info, error) {
+	var infos []checkpoint.Info
+	var none []error
+	for _, dir := range dirs {
+		more, err := checkpointsIn(dir)
+		switch {
+		case err == nil:
+			infos = append(infos, more...)
+		case withoutCheckpoints(dir):
+			none = append(none, err)
+		default:
+			return nil, err
+		}
+	}
+	if len(infos) == 0 {
+		return nil, none[0]
+	}
+	for _, err := range none {
+		slog.Warn("a folder without checkpoints is left out", "reason", err)
+	}
+	return infos, nil
+}
+
+// withoutCheckpoints reports whether dir is a folder of something else than a run, or of a run that
+// has saved no checkpoint yet.
+func withoutCheckpoints(dir string) bool {
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+		return false
+	}
+	if _, err := os.Stat(filepath.Join(dir, train.ConfigFile)); err != nil {
+		return errors.Is(err, fs.ErrNotExist) && !isCheckpoint(dir)
+	}
+	list, err := checkpoint.List(dir)
+	return err == nil && len(list) == 0
+}
+
 // checkpointsIn returns the checkpoints of a run directory, or dir itself if it is a checkpoint.
 func checkpointsIn(dir string) ([]checkpoint.Info, error) {
 	if _, err := os.Stat(filepath.Join(dir, train.ConfigFile)); err == nil {
@@ -157,20 +194,16 @@ func checkpointsIn(dir string) ([]checkpoint.Info, error) {
 		}
 		return infos, err
 	}
-	if err := checkpointFolder(dir); err != nil {
-		return nil, err
-	}
-	return []checkpoint.Info{{Dir: dir}}, nil
-}
-
-// checkpointFolder says what dir is if it is neither a run nor a checkpoint. A damaged checkpoint
-// is recognized by its name.
-func checkpointFolder(dir string) error {
-	if checkpoint.Is(dir) || strings.HasPrefix(filepath.Base(dir), "step-") {
-		return nil
+	if isCheckpoint(dir) {
+		return []checkpoint.Info{{Dir: dir}}, nil
 	}
 	_, err := train.LoadConfig(dir)
-	return err
+	return nil, err
+}
+
+// isCheckpoint reports whether dir is a checkpoint. A damaged one is recognized by its name.
+func isCheckpoint(dir string) bool {
+	return checkpoint.Is(dir) || strings.HasPrefix(filepath.Base(dir), "step-")
 }
 
 func newCheckpointPrune(a *app) *cobra.Command {

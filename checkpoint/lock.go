@@ -58,12 +58,11 @@ func Lock(runDir string) (*Run, error) {
 	} else if !info.IsDir() {
 		return nil, fmt.Errorf("%s: not a directory", runDir)
 	}
-	l := flock.New(filepath.Join(runDir, lockFile), flock.SetPermissions(0o666))
-	held, err := l.TryLock()
+	l, err := lockAt(filepath.Join(runDir, lockFile))
 	if err != nil {
 		return nil, fmt.Errorf("%s: lock: %w", runDir, err)
 	}
-	if !held {
+	if l == nil {
 		return nil, fmt.Errorf("%w; stop it or choose another folder with --out", inUse(runDir))
 	}
 	r := &Run{dir: runDir, lock: l, fs: osFS{}, now: time.Now, maxFile: maxFileBytes, verified: map[string]string{}}
@@ -83,6 +82,31 @@ func Lock(runDir string) (*Run, error) {
 	return r, nil
 }
 
+// lockAt locks the file path, or returns nil if another process has it locked.
+func lockAt(path string) (*flock.Flock, error) {
+	for {
+		l := flock.New(path, flock.SetPermissions(0o666))
+		if held, err := l.TryLock(); err != nil || !held {
+			return nil, err
+		}
+		if same, err := isAt(l, path); err != nil || same {
+			return l, err
+		}
+		l.Unlock() // Abandon has removed the file after it was opened here
+	}
+}
+
+// isAt is false if the locked file was removed or replaced, so that another process could lock a
+// file with the same name.
+func isAt(l *flock.Flock, path string) (bool, error) {
+	held, err := l.Stat()
+	if err != nil {
+		return false, err
+	}
+	there, err := os.Stat(path)
+	return err == nil && os.SameFile(held, there), nil
+}
+
 // Watch makes w watch everything that is written from now on.
 func (r *Run) Watch(w Watch) { r.fs = watchedFS{r.fs, w} }
 
@@ -90,17 +114,32 @@ func (r *Run) Watch(w Watch) { r.fs = watchedFS{r.fs, w} }
 func (r *Run) Dir() string { return r.dir }
 
 // Unlock releases the run directory for other processes.
-func (r *Run) Unlock() error {
+func (r *Run) Unlock() error { return r.release(false) }
+
+// Abandon is Unlock for a run that has not begun: it also removes the directory if there is nothing
+// but the lock in it. Windows does not remove a locked file; there the directory stays.
+func (r *Run) Abandon() error { return r.release(true) }
+
+func (r *Run) release(abandon bool) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// The lock file stays: if it were removed, two processes could each lock a file of that name.
-	if r.locked() == nil {
-		if err := os.Remove(filepath.Join(r.dir, ownerFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			r.lock.Unlock()
-			return err
-		}
+	if r.locked() != nil {
+		return r.lock.Unlock()
 	}
-	return r.lock.Unlock()
+	if err := os.Remove(filepath.Join(r.dir, ownerFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		r.lock.Unlock()
+		return err
+	}
+	entries, err := os.ReadDir(r.dir)
+	abandon = abandon && err == nil && len(entries) == 1
+	if abandon {
+		os.Remove(filepath.Join(r.dir, lockFile)) // while it is held: later, it may be another process's
+	}
+	err = r.lock.Unlock()
+	if abandon {
+		os.Remove(r.dir) // not if another process has made a lock of its own
+	}
+	return err
 }
 
 // locked returns an error if another process may be writing the run: after Unlock; if another
@@ -119,11 +158,11 @@ func (r *Run) locked() error {
 		return fmt.Errorf("%w although this process has locked it, so this one stops; was the file %s deleted, or does the file system keep no locks?", inUse(r.dir), lockFile)
 	}
 	path := filepath.Join(r.dir, lockFile)
-	held, err := r.lock.Stat()
+	same, err := isAt(r.lock, path)
 	if err != nil {
 		return err
 	}
-	if at, err := os.Stat(path); err != nil || !os.SameFile(held, at) {
+	if !same {
 		return fmt.Errorf("%s: was deleted or replaced while this process held it; another process may be writing the run, so this one stops", path)
 	}
 	return nil

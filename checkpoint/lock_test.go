@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -100,6 +103,62 @@ func TestSecondLockTouchesNothing(t *testing.T) {
 	if _, err := os.Stat(temp); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestAbandon: a directory with nothing but the lock is removed, and of several processes that lock
+// and abandon it only one holds it at a time.
+func TestAbandon(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("a locked file is not removed on Windows")
+	}
+	dir := filepath.Join(t.TempDir(), "run")
+	var held, locked atomic.Int32
+	var wait sync.WaitGroup
+	for range 4 {
+		wait.Go(func() {
+			for range 100 {
+				if err := os.MkdirAll(dir, 0o777); err != nil && !errors.Is(err, os.ErrExist) { // it was there, and is gone
+					t.Error(err)
+				}
+				r, err := Lock(dir)
+				if err != nil { // in use, or removed since it was made
+					if !errors.Is(err, ErrInUse) && !errors.Is(err, os.ErrNotExist) {
+						t.Error(err)
+					}
+					continue
+				}
+				if locked.Add(1); held.Add(1) != 1 {
+					t.Error("the directory is locked twice")
+				}
+				held.Add(-1)
+				if err := r.Abandon(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	if locked.Load() == 0 {
+		t.Error("nobody got the lock")
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the directory stays: %v", err)
+	}
+
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	r := lock(t, dir)
+	if err := os.WriteFile(filepath.Join(dir, "notes"), nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Abandon(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "notes")); err != nil {
+		t.Error(err)
+	}
+	lock(t, dir)
 }
 
 // TestLostLock: a process that may not be the only holder of the lock stops writing, and leaves

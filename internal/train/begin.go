@@ -33,7 +33,7 @@ func Begin(r *recipes.Recipe, o Options, fill func(parameters []checkpoint.Tenso
 	if err := fill(parameters); err != nil {
 		return err
 	}
-	lock, err := claim(r.Run.Out, o, 0)
+	lock, _, err := claim(r.Run.Out, o, 0)
 	if err != nil {
 		return err
 	}
@@ -58,24 +58,34 @@ func Begin(r *recipes.Recipe, o Options, fill func(parameters []checkpoint.Tenso
 }
 
 // claim creates and locks a run directory that must not contain a run yet, nor a checkpoint of a step
-// after `replaced`.
-func claim(dir string, o Options, replaced int64) (*checkpoint.Run, error) {
+// after `replaced`, and reports whether it is new.
+func claim(dir string, o Options, replaced int64) (lock *checkpoint.Run, made bool, err error) {
 	if err := checkVacant(dir, o, replaced); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	if err := checkpoint.MkdirAll(dir); err != nil {
-		return nil, fmt.Errorf("run.out: %w", err)
+	lock, made, err = makeAndLock(dir, o.Log)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) { // another process has just abandoned the directory
+		lock, made, err = makeAndLock(dir, o.Log)
 	}
-	lock, err := lockRun(dir, o.Log)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	// Checked again, because another process may have started a run before the lock was taken.
 	if err := checkVacant(dir, o, replaced); err != nil {
 		lock.Unlock()
-		return nil, err
+		return nil, false, err
 	}
-	return lock, nil
+	return lock, made, nil
+}
+
+func makeAndLock(dir string, log *slog.Logger) (lock *checkpoint.Run, made bool, err error) {
+	_, err = os.Stat(dir)
+	made = errors.Is(err, fs.ErrNotExist)
+	if err := checkpoint.MkdirAll(dir); err != nil {
+		return nil, false, fmt.Errorf("run.out: %w", err)
+	}
+	lock, err = lockRun(dir, log)
+	return lock, made, err
 }
 
 // lockRun locks a run directory, and removes what a process that was killed left in it.

@@ -105,12 +105,19 @@ func (s *Stopped) Error() string {
 func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (res *Result, err error) {
 	s := newSession(r, o, r.Run.Out)
 	defer func() { err = s.leave(err) }()
+	begun := false
 	if s.first() {
-		lock, err := claim(s.dir, o, -1)
+		lock, made, err := claim(s.dir, o, -1)
 		if err != nil {
 			return nil, err
 		}
-		defer lock.Unlock()
+		defer func() {
+			if made && !begun {
+				lock.Abandon()
+			} else {
+				lock.Unlock()
+			}
+		}()
 		s.lock = lock
 	}
 	defer s.close()
@@ -136,6 +143,7 @@ func Pretrain(ctx context.Context, r *recipes.Recipe, o Options) (res *Result, e
 	if err != nil {
 		return nil, err
 	}
+	begun = true
 	return s.run(ctx)
 }
 

@@ -116,7 +116,7 @@ func openedSession(t *testing.T, r *recipes.Recipe, log io.Writer) *session {
 	o.Log = slog.New(slog.NewTextHandler(log, nil))
 	s := newSession(r, o, r.Run.Out)
 	var err error
-	if s.lock, err = claim(s.dir, o, -1); err != nil {
+	if s.lock, _, err = claim(s.dir, o, -1); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

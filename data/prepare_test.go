@@ -75,6 +75,20 @@ func TestPrepareRoundTrip(t *testing.T) {
 	}
 }
 
+// TestNamesAreText: shards hold names of files that are not UTF-8 in a form that other programs can read.
+func TestNamesAreText(t *testing.T) {
+	p := preparer{tok: byteTokenizer{}, layout: smallLayout}
+	c := &chunk{raw: []rawDocument{{name: "a\xff/\xfe\xfd.txt", data: []byte("x")}, {name: "é.txt:3", data: []byte("y")}}}
+	p.tokenize(c)
+	var got []string
+	for _, d := range c.documents {
+		got = append(got, d.rows[0].document)
+	}
+	if diff := cmp.Diff([]string{"a\uFFFD/\uFFFD.txt", "é.txt:3"}, got); diff != "" || c.err != nil {
+		t.Error(diff, c.err)
+	}
+}
+
 func TestPrepareSplitsByContent(t *testing.T) {
 	files := corpus(300)
 	for i := range 300 {

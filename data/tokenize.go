@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"github.com/zeebo/xxh3"
 	"golang.org/x/sync/errgroup"
@@ -212,7 +213,8 @@ func (p *preparer) tokenize(c *chunk) {
 			return
 		}
 		tokens = append(tokens, p.tok.EOS())
-		c.documents = append(c.documents, document{split, int64(len(text)), p.layout.rows(p.tok, raw.name, tokens)})
+		name := strings.ToValidUTF8(raw.name, "\uFFFD") // as Parquet's strings must be
+		c.documents = append(c.documents, document{split, int64(len(text)), p.layout.rows(p.tok, name, tokens)})
 		counts := c.byteCounts[split]
 		for _, b := range text {
 			counts[b]++

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/recipes"
 )
@@ -51,8 +52,8 @@ type Measured struct {
 
 // Compare trains each recipe in its own run directory, one after the other, and collects the
 // results. A finished run is not trained again, and a stopped one is resumed. If one fails, the
-// others are still trained, and its error takes the place of its results. The error is Stopped if
-// ctx ends.
+// others are still trained, and its error takes the place of its results. A run that another process is
+// training ends the comparison. The error is Stopped if ctx ends.
 func Compare(ctx context.Context, list []*recipes.Recipe, o Options) (*Comparison, error) {
 	if !o.Place.Single() {
 		return nil, fmt.Errorf("compare: trains in one process, this is %v", o.Place)
@@ -76,6 +77,8 @@ func Compare(ctx context.Context, list []*recipes.Recipe, o Options) (*Compariso
 			return nil, &Stopped{Run: stopped.Run, Step: stopped.Step}
 		case err != nil && ctx.Err() != nil:
 			return nil, &Stopped{Run: r.Run.Out, Step: -1}
+		case errors.Is(err, checkpoint.ErrInUse):
+			return nil, err // perhaps another comparison, whose results these would replace
 		case err != nil:
 			o.Log.Error("compare", "recipe", r.Name, "error", err)
 			row.Error = err.Error()

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/recipes"
 )
@@ -137,6 +138,25 @@ func TestCompareGoesOn(t *testing.T) {
 	list[0].Run.Device = "cpu"
 	if c, err = Compare(t.Context(), list, quiet()); err != nil || c.Runs[0].Error != "" || len(c.Runs[0].Validation) != 2 {
 		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// TestCompareTogether: of two comparisons in one folder the second ends, and trains nothing of the first.
+func TestCompareTogether(t *testing.T) {
+	list := pair(t)
+	if err := checkpoint.MkdirAll(list[0].Run.Out); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := checkpoint.Lock(list[0].Run.Out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Unlock()
+	if c, err := Compare(t.Context(), list, quiet()); c != nil || !errors.Is(err, checkpoint.ErrInUse) {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if _, err := os.Stat(list[1].Run.Out); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the other recipe: %v", err)
 	}
 }
 

@@ -63,7 +63,7 @@ func Lock(runDir string) (*Run, error) {
 		return nil, fmt.Errorf("%s: lock: %w", runDir, err)
 	}
 	if l == nil {
-		return nil, fmt.Errorf("%w; stop it or choose another folder with --out", inUse(runDir))
+		return nil, fmt.Errorf("%w; stop it", inUse(runDir))
 	}
 	r := &Run{dir: runDir, lock: l, fs: osFS{}, now: time.Now, maxFile: maxFileBytes, verified: map[string]string{}}
 	if err := r.writeOwner(); err != nil {

@@ -37,7 +37,7 @@ func TestLockRefusesASecondProcess(t *testing.T) {
 	if !errors.Is(err, ErrInUse) {
 		t.Fatalf("error is %v, want ErrInUse", err)
 	}
-	wantError(t, err, fmt.Sprintf("%s: in use by process %d on host %s since ", dir, cmd.Process.Pid, host), "; stop it or choose another folder with --out")
+	wantError(t, err, fmt.Sprintf("%s: in use by process %d on host %s since ", dir, cmd.Process.Pid, host), "; stop it")
 	var o owner
 	text, err := os.ReadFile(filepath.Join(dir, ownerFile))
 	if err != nil {

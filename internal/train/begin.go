@@ -67,6 +67,9 @@ func claim(dir string, o Options, replaced int64) (lock *checkpoint.Run, made bo
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist) { // another process has just abandoned the directory
 		lock, made, err = makeAndLock(dir, o.Log)
 	}
+	if errors.Is(err, checkpoint.ErrInUse) {
+		err = fmt.Errorf("%w or choose another folder with --out", err)
+	}
 	if err != nil {
 		return nil, false, err
 	}

@@ -438,6 +438,34 @@ func TestAllDamaged(t *testing.T) {
 	}
 }
 
+// TestInUse: a folder that another process is using is refused with what this command can do about it.
+func TestInUse(t *testing.T) {
+	r := recipe(t)
+	if err := os.Mkdir(r.Run.Out, 0o777); err != nil && !errors.Is(err, os.ErrExist) {
+		t.Fatal(err)
+	}
+	lock, err := checkpoint.Lock(r.Run.Out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Pretrain(t.Context(), r, quiet())
+	if !errors.Is(err, checkpoint.ErrInUse) || !strings.HasSuffix(err.Error(), "; stop it or choose another folder with --out") {
+		t.Errorf("pretrain: %v", err)
+	}
+	lock.Unlock()
+	if _, err := Pretrain(t.Context(), r, quiet()); err != nil {
+		t.Fatal(err)
+	}
+	if lock, err = checkpoint.Lock(r.Run.Out); err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Unlock()
+	_, err = Resume(t.Context(), r.Run.Out, quiet())
+	if !errors.Is(err, checkpoint.ErrInUse) || !strings.HasSuffix(err.Error(), "; stop it") {
+		t.Errorf("resume: %v", err)
+	}
+}
+
 // TestShorterRun: a run that has done more steps than requested says so, and stays unchanged.
 func TestShorterRun(t *testing.T) {
 	r := recipe(t)

@@ -83,15 +83,15 @@ func (a *app) prepareData(c *cobra.Command, config data.Config) error {
 // preparedText reports the contents of shards, and what this process read for them: nothing if they
 // existed, a part if it completed them.
 func preparedText(w io.Writer, shards string, m data.Manifest, done data.Progress, took time.Duration) error {
-	text := fmt.Sprintf("%s: %s, %s for training; %s, %s for validation; %.1f MB of text",
+	text := fmt.Sprintf("%s: %s, %s for training; %s, %s for validation; %sB of text",
 		shards, count(m.Train.Documents, "document"), count(m.Train.Tokens, "token"),
-		count(m.Validation.Documents, "document"), count(m.Validation.Tokens, "token"), float64(m.Train.Bytes+m.Validation.Bytes)/1e6)
-	now := float64(done.Bytes-done.Resumed) / 1e6
+		count(m.Validation.Documents, "document"), count(m.Validation.Tokens, "token"), metric(float64(m.Train.Bytes+m.Validation.Bytes)))
+	now := float64(done.Bytes - done.Resumed)
 	if done.Resumed > 0 {
-		text += fmt.Sprintf(", %.1f MB of it now", now)
+		text += fmt.Sprintf(", %sB of it now", metric(now))
 	}
 	if now > 0 {
-		text += fmt.Sprintf(" in %s, %.1f MB/s", duration(took), now/took.Seconds())
+		text += fmt.Sprintf(" in %s, %sB/s", duration(took), metric(now/took.Seconds()))
 	} else {
 		text += ", prepared before"
 	}

@@ -110,7 +110,7 @@ func (a *app) trainTokenizer(c *cobra.Command, text data.TextConfig, vocabSize i
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(c.OutOrStdout(), "%s: %d ids from %.1f MB of text in %s\n", path, tok.VocabSize(), float64(read.Bytes)/1e6, duration(time.Since(started)))
+	fmt.Fprintf(c.OutOrStdout(), "%s: %d ids from %sB of text in %s\n", path, tok.VocabSize(), metric(float64(read.Bytes)), duration(time.Since(started)))
 	return nil
 }
 

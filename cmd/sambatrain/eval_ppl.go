@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -72,11 +74,13 @@ func pplCorpus(ctx context.Context, m *train.Model, files []string, how data.Tex
 	if len(files) == 0 {
 		return evaluate.Split(ctx, m.Recipe.Data, data.Validation, texts, length)
 	}
-	corpus, err := evaluate.Files(ctx, m.Tokenizer, files, how, length)
+	corpus, err := evaluate.Files(ctx, m.Tokenizer, files, how, texts, length)
 	if err != nil {
 		return nil, flagNames(err)
 	}
-	corpus.Limit(texts)
+	if len(corpus.Unread) > 0 {
+		slog.Warn("the other files have enough texts; to read these too, raise --texts", "unread", strings.Join(corpus.Unread, ", "))
+	}
 	return corpus, nil
 }
 

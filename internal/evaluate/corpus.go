@@ -2,6 +2,7 @@ package evaluate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -12,9 +13,8 @@ import (
 type Corpus struct {
 	Tokenizer data.Tokenizer
 	texts     []opener
-	// LeftOut is the number of tokens that belong to no text, because the rest of a file or split
-	// is shorter than a text.
-	LeftOut int64
+	// Unread are the files that were not read, because those before them have enough texts.
+	Unread []string
 }
 
 // opener starts reading a text.
@@ -26,12 +26,20 @@ type reader func(dst []int32) error
 // Texts returns the number of texts.
 func (c *Corpus) Texts() int { return len(c.texts) }
 
-// Files cuts each file into texts of n tokens. Files are read as by data.ReadText with how; a file's
-// documents follow one another as in training, each preceded by an end of text.
-func Files(ctx context.Context, tok data.Tokenizer, paths []string, how data.TextConfig, n int) (*Corpus, error) {
+// errEnough ends the reading of a file.
+var errEnough = errors.New("enough texts")
+
+// Files cuts files, one after the other, into at most `texts` texts of n tokens; what is left of a
+// file is in none. Files are read as by data.ReadText with how; a file's documents follow one another
+// as in training, each preceded by an end of text.
+func Files(ctx context.Context, tok data.Tokenizer, paths []string, how data.TextConfig, texts, n int) (*Corpus, error) {
 	c := &Corpus{Tokenizer: tok}
 	longest := 0
-	for _, path := range paths {
+	for i, path := range paths {
+		if len(c.texts) == texts {
+			c.Unread = paths[i:]
+			break
+		}
 		if info, err := os.Stat(path); err == nil && info.IsDir() {
 			return nil, fmt.Errorf("data.text: %s is a folder: name its files", path)
 		}
@@ -43,29 +51,34 @@ func Files(ctx context.Context, tok data.Tokenizer, paths []string, how data.Tex
 			if ids, err = tok.Encode(append(ids, tok.EOS()), text); err != nil {
 				return fmt.Errorf("data.text: %s: %w", path, err)
 			}
+			if len(c.texts)+len(ids)/n >= texts {
+				return errEnough
+			}
 			return nil
 		})
-		if err != nil {
+		if err != nil && !errors.Is(err, errEnough) {
 			return nil, err
 		}
 		longest = max(longest, len(ids))
-		for ; len(ids) >= n; ids = ids[n:] {
-			part := ids[:n]
-			c.texts = append(c.texts, func() (reader, error) {
-				left := part
-				return func(dst []int32) error {
-					copy(dst, left)
-					left = left[len(dst):]
-					return nil
-				}, nil
-			})
+		for ; len(ids) >= n && len(c.texts) < texts; ids = ids[n:] {
+			c.texts = append(c.texts, inMemory(ids[:n]))
 		}
-		c.LeftOut += int64(len(ids))
 	}
 	if len(c.texts) == 0 {
 		return nil, fmt.Errorf("data.text: the longest file has %d tokens, the longest length needs %d: name longer files, or lower --lengths", longest, n)
 	}
 	return c, nil
+}
+
+func inMemory(ids []int32) opener {
+	return func() (reader, error) {
+		left := ids
+		return func(dst []int32) error {
+			copy(dst, left)
+			left = left[len(dst):]
+			return nil
+		}, nil
+	}
 }
 
 // block is the number of tokens that are read from a split at once.
@@ -87,7 +100,7 @@ func Split(ctx context.Context, c data.Config, split data.Split, texts, n int) (
 	if number < 1 {
 		return nil, fmt.Errorf("data.shards: the %s split of %s has %d tokens, the longest length needs %d: name long files with --text, or lower --lengths", split, c.Shards, set.Tokens(), n)
 	}
-	corpus := &Corpus{Tokenizer: set.Tokenizer(), LeftOut: set.Tokens() - number*int64(n)}
+	corpus := &Corpus{Tokenizer: set.Tokenizer()}
 	c.SkipVerify = true // already done by the Open above
 	for i := range number {
 		first := i * (set.Blocks() - each) / max(1, number-1)
@@ -122,6 +135,3 @@ func blocks(set *data.Dataset, first int64) reader {
 		return nil
 	}
 }
-
-// Limit keeps only the first n texts.
-func (c *Corpus) Limit(n int) { c.texts = c.texts[:min(n, len(c.texts))] }

@@ -110,12 +110,12 @@ func TestPPL(t *testing.T) {
 		}
 	}
 	for _, o := range []PPLOptions{{Rows: 1}, {Rows: 2, Chunk: 7}, {Rows: 8, Chunk: 33}} {
-		c, err := Files(t.Context(), m.Tokenizer, []string{path}, data.TextConfig{JSONLField: "text"}, longest+1)
+		c, err := Files(t.Context(), m.Tokenizer, []string{path}, data.TextConfig{JSONLField: "text"}, 100, longest+1)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.Texts() != texts || c.LeftOut != 41 {
-			t.Fatalf("%d texts, %d tokens left out", c.Texts(), c.LeftOut)
+		if c.Texts() != texts {
+			t.Fatalf("%d texts, want %d", c.Texts(), texts)
 		}
 		o.Lengths = lengths
 		r, err := MeasurePPL(t.Context(), m, c, o)
@@ -147,7 +147,7 @@ func TestMemoryIsFlat(t *testing.T) {
 	m, _ := model(t, 1, 8, "mamba", "swa")
 	used := func(length int) (heap, state int64) {
 		path, _ := file(t, m.Tokenizer, length)
-		c, err := Files(t.Context(), m.Tokenizer, []string{path}, data.TextConfig{JSONLField: "text"}, length+1)
+		c, err := Files(t.Context(), m.Tokenizer, []string{path}, data.TextConfig{JSONLField: "text"}, 100, length+1)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,7 +176,7 @@ func TestMemoryIsFlat(t *testing.T) {
 func TestStopped(t *testing.T) {
 	m, _ := model(t, 1, 8, "mamba")
 	path, _ := file(t, m.Tokenizer, 1000)
-	c, err := Files(t.Context(), m.Tokenizer, []string{path}, data.TextConfig{JSONLField: "text"}, 101)
+	c, err := Files(t.Context(), m.Tokenizer, []string{path}, data.TextConfig{JSONLField: "text"}, 100, 101)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,12 +216,12 @@ func TestFilesOfDocuments(t *testing.T) {
 	if err := os.WriteFile(path, packed.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	c, err := Files(t.Context(), tok, []string{path}, data.TextConfig{JSONLField: "body"}, 6)
+	c, err := Files(t.Context(), tok, []string{path}, data.TextConfig{JSONLField: "body"}, 100, 6)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Texts() != 1 || c.LeftOut != 2 {
-		t.Fatalf("%d texts, %d tokens left out", c.Texts(), c.LeftOut)
+	if c.Texts() != 1 {
+		t.Fatalf("%d texts, want one", c.Texts())
 	}
 	read, err := c.texts[0]()
 	got := make([]int32, 6)
@@ -231,19 +231,39 @@ func TestFilesOfDocuments(t *testing.T) {
 	if want := []int32{tok.EOS(), 'a', 'b', 'c', tok.EOS(), 'd'}; !slices.Equal(got, want) {
 		t.Errorf("tokens are %v, want %v", got, want)
 	}
-	_, err = Files(t.Context(), tok, []string{path}, data.TextConfig{JSONLField: "text"}, 6)
+	_, err = Files(t.Context(), tok, []string{path}, data.TextConfig{JSONLField: "text"}, 100, 6)
 	if want := `x.jsonl.gz:1: no field "text" among ["body"]: set data.text.jsonl_field`; err == nil || !strings.HasSuffix(err.Error(), want) {
 		t.Errorf("another field: %v", err)
+	}
+}
+
+// TestFilesEnough: files are read until there are enough texts, and no further.
+func TestFilesEnough(t *testing.T) {
+	tok, err := data.NewTokenizer("bytes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "x.jsonl")
+	if err := os.WriteFile(path, []byte(`{"text": "abcdefg"}`+"\n"+`{"text": "hijklmn"}`+"\nno JSON\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	how := data.TextConfig{JSONLField: "text"}
+	c, err := Files(t.Context(), tok, []string{path, "absent"}, how, 3, 5)
+	if err != nil || c.Texts() != 3 || !slices.Equal(c.Unread, []string{"absent"}) {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if _, err := Files(t.Context(), tok, []string{path, "absent"}, how, 4, 5); err == nil || !strings.Contains(err.Error(), "x.jsonl:3: ") {
+		t.Errorf("one text more: %v", err)
 	}
 }
 
 func TestFilesRefuses(t *testing.T) {
 	m, _ := model(t, 1, 8, "mamba")
 	path, _ := file(t, m.Tokenizer, 50)
-	if _, err := Files(t.Context(), m.Tokenizer, []string{path}, data.TextConfig{JSONLField: "text"}, 101); err == nil || !strings.Contains(err.Error(), "the longest file has 51 tokens, the longest length needs 101") {
+	if _, err := Files(t.Context(), m.Tokenizer, []string{path}, data.TextConfig{JSONLField: "text"}, 100, 101); err == nil || !strings.Contains(err.Error(), "the longest file has 51 tokens, the longest length needs 101") {
 		t.Errorf("too short a file: %v", err)
 	}
-	if _, err := Files(t.Context(), m.Tokenizer, []string{path + "x"}, data.TextConfig{JSONLField: "text"}, 101); err == nil || !strings.HasPrefix(err.Error(), "data.text: open "+path+"x: ") {
+	if _, err := Files(t.Context(), m.Tokenizer, []string{path + "x"}, data.TextConfig{JSONLField: "text"}, 100, 101); err == nil || !strings.HasPrefix(err.Error(), "data.text: open "+path+"x: ") {
 		t.Errorf("no file: %v", err)
 	}
 }

@@ -9,7 +9,7 @@ import (
 
 // Why a share of a limit can be above 1.
 const (
-	inCaches   = "caches are faster than the memory that is the limit, or the machine was slower while that was measured"
+	inCaches   = "caches, and other mixes of reads and writes than the limit's two, can be faster; or the machine was slower while that was measured"
 	inBFloat16 = "products in bfloat16 are faster than the float32 multiply-adds of the limit"
 	thenSlower = "the machine was slower while its limit was measured; measure again when nothing else is running"
 	otherLimit = "the limit, which was not measured, is lower than what the machine does"

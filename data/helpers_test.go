@@ -149,7 +149,7 @@ func checkError(t testing.TB, err error, dir, want string) {
 
 // verify returns the first error that Verify finds.
 func verify(dir string) error {
-	list, err := Verify(context.Background(), dir)
+	list, err := Verify(context.Background(), dir, nil)
 	for _, v := range list {
 		if v.Err != nil {
 			return v.Err

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"runtime"
+	"sync"
 
 	"github.com/apache/arrow/go/v16/arrow/array"
 	"golang.org/x/sync/errgroup"
@@ -24,14 +25,26 @@ type Verified struct {
 // against the format and against the counts of the manifest. There is one Verified for each shard,
 // in the manifest's order. The error is about the folder: its manifest can't be read, or counts
 // different documents than the good shards contain.
-func Verify(ctx context.Context, dir string) ([]Verified, error) {
+//
+// progress, which may be nil, is called after each shard, from one goroutine at a time.
+func Verify(ctx context.Context, dir string, progress func(done, shards int)) ([]Verified, error) {
 	m, err := ReadManifest(dir)
 	if err != nil {
 		return nil, err
 	}
+	var mu sync.Mutex
+	done := 0
+	tell := func() {
+		if progress != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			done++
+			progress(done, len(m.Train.Shards)+len(m.Validation.Shards))
+		}
+	}
 	var list []Verified
 	for _, split := range []Split{Train, Validation} {
-		part, err := verifySplit(ctx, dir, m, split)
+		part, err := verifySplit(ctx, dir, m, split, tell)
 		list = append(list, part...)
 		if err != nil {
 			return list, err
@@ -40,7 +53,7 @@ func Verify(ctx context.Context, dir string) ([]Verified, error) {
 	return list, nil
 }
 
-func verifySplit(ctx context.Context, dir string, m Manifest, split Split) ([]Verified, error) {
+func verifySplit(ctx context.Context, dir string, m Manifest, split Split, done func()) ([]Verified, error) {
 	info := m.Split(split)
 	list := make([]Verified, len(info.Shards))
 	var g errgroup.Group
@@ -52,6 +65,7 @@ func verifySplit(ctx context.Context, dir string, m Manifest, split Split) ([]Ve
 			if v.Err = s.verify(ctx, dir); v.Err == nil {
 				v.Documents, v.Err = s.verifyRows(ctx, dir, m.Tokenizer, split)
 			}
+			done()
 			return ctx.Err()
 		})
 	}

@@ -12,9 +12,17 @@ import (
 func TestVerifyNamesEach(t *testing.T) {
 	c := testConfig(t, writeFiles(t, corpus(200)))
 	m := mustPrepare(t, c)
-	good, err := Verify(t.Context(), c.Shards)
+	told := 0
+	good, err := Verify(t.Context(), c.Shards, func(done, shards int) {
+		if told++; done != told || shards != len(m.Train.Shards)+len(m.Validation.Shards) {
+			t.Errorf("%d of %d shards after %d", done, shards, told)
+		}
+	})
 	if err != nil || len(good) != len(m.Train.Shards) || len(good) < 4 {
 		t.Fatal(good, err)
+	}
+	if told != len(good) {
+		t.Errorf("progress is told %d times, of %d shards", told, len(good))
 	}
 	documents, tokens := int64(0), int64(0)
 	for _, v := range good {
@@ -30,7 +38,7 @@ func TestVerifyNamesEach(t *testing.T) {
 	if err := os.Truncate(good[3].File, 9); err != nil {
 		t.Fatal(err)
 	}
-	found, err := Verify(t.Context(), c.Shards)
+	found, err := Verify(t.Context(), c.Shards, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -119,10 +119,18 @@ those without checkpoints are named and left out.`,
 				if err != nil && checkpoint.Gone(info.Dir) {
 					continue // removed in the meantime by the run, which is still in progress
 				}
-				list = append(list, statusOf(info, loaded, err))
+				s := statusOf(info, loaded, err)
+				list = append(list, s)
+				if output == outputText { // at once: reading the next one may take minutes
+					if err := verifiedCheckpoint(c.OutOrStdout(), s); err != nil {
+						return err
+					}
+				}
 			}
-			if err := printResult(c, output, list, func(w io.Writer) error { return verifyText(w, list) }); err != nil {
-				return err
+			if output == outputJSON {
+				if err := writeJSON(c.OutOrStdout(), list); err != nil {
+					return err
+				}
 			}
 			if slices.ContainsFunc(list, func(s checkpointStatus) bool { return s.Error != "" }) {
 				return errReported
@@ -134,17 +142,13 @@ those without checkpoints are named and left out.`,
 	return c
 }
 
-func verifyText(w io.Writer, list []checkpointStatus) error {
-	for _, s := range list {
-		word, what := "good", s.Dir
-		if s.Error != "" {
-			word, what = fault(s.Unreadable), s.Error
-		}
-		if _, err := fmt.Fprintf(w, "%-8s %s\n", word, what); err != nil {
-			return err
-		}
+func verifiedCheckpoint(w io.Writer, s checkpointStatus) error {
+	word, what := "good", s.Dir
+	if s.Error != "" {
+		word, what = fault(s.Unreadable), s.Error
 	}
-	return nil
+	_, err := fmt.Fprintf(w, "%-8s %s\n", word, what)
+	return err
 }
 
 // checkpointsInAll returns the checkpoints of several runs, or single ones. Folders without any are

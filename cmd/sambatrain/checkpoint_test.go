@@ -18,8 +18,10 @@ func TestCheckpointFault(t *testing.T) {
 		statusOf(checkpoint.Info{Step: 6, Dir: "c"}, nil, errors.New("c/model: the file is corrupt")),
 	}
 	var text bytes.Buffer
-	if err := verifyText(&text, list); err != nil {
-		t.Fatal(err)
+	for _, s := range list {
+		if err := verifiedCheckpoint(&text, s); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if want := "good     a\nUNREADABLE open b/model: permission denied\nDAMAGED  c/model: the file is corrupt\n"; text.String() != want {
 		t.Errorf("verify says\n%s, want\n%s", &text, want)

@@ -34,7 +34,8 @@ damaged or can't be read.`,
 			bad := false
 			var folders []error
 			for _, dir := range args {
-				found, err := data.Verify(c.Context(), dir)
+				tell := progress("verifying "+dir, "shards")
+				found, err := data.Verify(c.Context(), dir, func(done, shards int) { tell(int64(done), int64(shards)) })
 				for _, v := range found {
 					one := verifiedShard{Verified: v}
 					if v.Err != nil {

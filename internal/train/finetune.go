@@ -17,6 +17,7 @@ func (s *session) begin() error {
 	if from == "" {
 		return s.engine.Init(s.recipe.Train.Seed)
 	}
+	defer s.slow("reading the checkpoint of train.from")()
 	r, err := TrainedConfig(from)
 	if err != nil {
 		return fmt.Errorf("train.from: %w", err)

@@ -16,6 +16,7 @@ import (
 
 // restore loads the newest good checkpoint and truncates the metrics to it.
 func (s *session) restore() error {
+	defer s.slow("reading the newest checkpoint")()
 	c, err := s.found(s.dir, s.newest)
 	switch {
 	case err != nil:

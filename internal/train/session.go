@@ -146,6 +146,11 @@ func (s *session) openData(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	opening := "verifying the checksums of the token shards, which data.skip_verify leaves out"
+	if r.Data.SkipVerify {
+		opening = "opening the token shards"
+	}
+	defer s.slow(opening)()
 	if s.train, err = data.Open(ctx, r.Data, data.Train); err != nil {
 		return err
 	}

@@ -103,6 +103,7 @@ func TrainedConfig(dir string, sets ...string) (*recipes.Recipe, error) {
 // LoadModel loads a run's newest good checkpoint, or the checkpoint in folder dir, on its recipe's
 // device. sets change keys of the recipe, such as that device.
 func LoadModel(dir string, log *slog.Logger, sets ...string) (*Model, error) {
+	defer slow(log, "reading the checkpoint of the model")()
 	const tries = 10
 	for try := 1; ; try++ {
 		m, c, err := loadNewest(dir, log, sets)

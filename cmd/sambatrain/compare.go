@@ -200,7 +200,7 @@ func printComparison(c *cobra.Command, output outputForm, dir string, result *tr
 		return comparisonMarkdown(c.OutOrStdout(), result)
 	}
 	return printResult(c, output, result, func(w io.Writer) error {
-		fmt.Fprintf(w, "%d steps, %d tokens in rows of %d; perplexity on rows of as many tokens as its column says\n\n", result.Steps, result.Tokens, result.SeqLen)
+		fmt.Fprintf(w, "%s steps, %s tokens in rows of %d; perplexity on rows of as many tokens as its column says\n\n", thousands(result.Steps), thousands(result.Tokens), result.SeqLen)
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 		for _, row := range comparisonTable(result) {
 			fmt.Fprintln(t, strings.Join(row, "\t")+"\t")
@@ -245,13 +245,13 @@ func comparisonTable(result *train.Comparison) [][]string {
 	}
 	table := [][]string{head}
 	for _, r := range result.Runs {
-		row := []string{r.Name, fmt.Sprint(r.Parameters)}
+		row := []string{r.Name, thousands(r.Parameters)}
 		if r.Error != "" {
 			row = append(row, "failed")
 		} else if len(devices) > 1 {
-			row = append(row, fmt.Sprintf("%.0f on %s", r.TokensPerSecond, r.Device))
+			row = append(row, fmt.Sprintf("%s on %s", runlog.Thousands(r.TokensPerSecond), r.Device))
 		} else {
-			row = append(row, fmt.Sprintf("%.0f", r.TokensPerSecond))
+			row = append(row, runlog.Thousands(r.TokensPerSecond))
 		}
 		for i := range measured {
 			if r.Error != "" {

@@ -79,8 +79,14 @@ func benchGenerateOptions(c *cobra.Command, o *bench.GenerateOptions, prompts, p
 	if o.CallTokens, err = parseLength(c.Flags().Lookup("call-tokens").Value.String()); err != nil {
 		return &usageError{fmt.Errorf("--call-tokens: %w", err)}
 	}
-	if o.Rows < 1 || o.Steps < 1 || o.Runs < 1 {
-		return &usageError{errors.New("--rows, --decode-steps, --runs: must be at least 1")}
+	for _, n := range []struct {
+		flag  string
+		value int
+	}{{"rows", o.Rows}, {"decode-steps", o.Steps}, {"runs", o.Runs}} {
+		const most = 1 << 20
+		if n.value < 1 || n.value > most {
+			return &usageError{fmt.Errorf("--%s: must be 1 to %d, is %d", n.flag, most, n.value)}
+		}
 	}
 	if !(o.TFLOPs >= 0 && o.GBs >= 0) || math.IsInf(o.TFLOPs+o.GBs, 0) {
 		return &usageError{errors.New("--peak-tflops, --peak-gbs: must be numbers of at least 0")}

@@ -18,6 +18,9 @@ import (
 	"github.com/sambatrain/sambatrain/internal/train"
 )
 
+// mostDepths is the largest number of depths: each is a row of the heat map.
+const mostDepths = 1000
+
 func newEvalPasskey(a *app) *cobra.Command {
 	var f evalFlags
 	var q retrievalFlags
@@ -38,8 +41,8 @@ learn the task from a recipe with data.generate; see
 			if err != nil {
 				return err
 			}
-			if depths < 2 {
-				return &usageError{fmt.Errorf("--depths: must be at least 2, is %d", depths)}
+			if depths < 2 || depths > mostDepths {
+				return &usageError{fmt.Errorf("--depths: must be 2 to %d, is %d", mostDepths, depths)}
 			}
 			o, err := q.options(&f)
 			if err != nil {

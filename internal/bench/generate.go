@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -236,10 +237,18 @@ func randomTokens(n, vocab int) []int32 {
 	return list
 }
 
+// newEngine makes an engine for rows of up to `length` tokens, if there is memory for their states.
+func newEngine(m *train.Model, rows, chunk, length int) (*generate.Engine, error) {
+	debug.FreeOSMemory() // of the engine before
+	if err := generate.CheckRoom(m.Device, m.Model, generate.Config{Rows: rows, Positions: length, Precision: m.Precision}); err != nil {
+		return nil, fmt.Errorf("%d texts of %d tokens: %w", rows, length, err)
+	}
+	return generate.New(m.Device, m.Memory, m.Model, generate.Config{Rows: rows, Chunk: chunk, Room: length, Precision: m.Precision})
+}
+
 func promptSpeed(rec *recorder, m *train.Model, o GenerateOptions, n int) (p PromptSpeed, ops []Op, err error) {
 	p = PromptSpeed{Length: n, Rows: max(1, o.Tokens/n)}
-	e, err := generate.New(m.Device, m.Memory, m.Model, generate.Config{
-		Rows: p.Rows, Chunk: callChunk(o, p.Rows, n), Room: n, Precision: m.Precision})
+	e, err := newEngine(m, p.Rows, callChunk(o, p.Rows, n), n)
 	if err != nil {
 		return p, nil, err
 	}
@@ -273,8 +282,7 @@ func promptSpeed(rec *recorder, m *train.Model, o GenerateOptions, n int) (p Pro
 
 func decodeSpeeds(rec *recorder, m *train.Model, o GenerateOptions) (list []DecodeSpeed, ops []Op, err error) {
 	last := o.Positions[len(o.Positions)-1]
-	e, err := generate.New(m.Device, m.Memory, m.Model, generate.Config{
-		Rows: o.Rows, Chunk: 1, Room: last + 2*o.Steps + 1, Precision: m.Precision})
+	e, err := newEngine(m, o.Rows, 1, last+2*o.Steps+1)
 	if err != nil {
 		return nil, nil, err
 	}

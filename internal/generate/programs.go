@@ -45,14 +45,21 @@ func Plan(m *layers.Model, b, t, positions int, p layers.Precision) (*graph.Plan
 	return plan(m, b, shape{want: wantLast, tokens: t}, positions, p)
 }
 
-// MostStateBytes returns the memory of the states of c.Rows sequences with c.Positions tokens each:
-// with full attention far more than the initial size.
-func MostStateBytes(m *layers.Model, c Config) (int64, error) {
+// CheckRoom returns an error if a device has no memory for the states of c.Rows sequences with c.Positions
+// tokens each: with full attention they are far larger than initially.
+func CheckRoom(dev graph.Device, m *layers.Model, c Config) error {
+	free, err := dev.FreeMemory()
+	if err != nil {
+		return err
+	}
 	p, err := Plan(m, c.Rows, 1, c.Positions, c.Precision)
 	if err != nil {
-		return 0, err
+		return err
 	}
-	return 4 * int64(p.Sizes[graph.States]), nil
+	if want := 4 * int64(p.Sizes[graph.States]); free > 0 && want > free {
+		return fmt.Errorf("their states take %.1f GB of memory, of %.1f GB that are free", float64(want)/1e9, float64(free)/1e9)
+	}
+	return nil
 }
 
 func plan(m *layers.Model, b int, s shape, positions int, p layers.Precision) (*graph.Plan, error) {

@@ -105,15 +105,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 // room returns an error if there is no memory for texts as long as clients are promised: one that
 // grew too long would end all of them.
 func (s *Server) room(c generate.Config) error {
-	free, err := s.model.Device.FreeMemory()
-	if err != nil {
-		return err
-	}
-	want, err := generate.MostStateBytes(s.model.Model, c)
-	if err == nil && free > 0 && want > free {
-		err = fmt.Errorf("their states take %.1f GB of memory, of %.1f GB that are free", float64(want)/1e9, float64(free)/1e9)
-	}
-	if err != nil {
+	if err := generate.CheckRoom(s.model.Device, s.model.Model, c); err != nil {
 		return fmt.Errorf("%d texts of %d tokens: %w; lower --context or --batch", c.Rows, s.options.Context, err)
 	}
 	return nil

@@ -221,6 +221,9 @@ func LoadConfig(dir string, sets ...string) (*recipes.Recipe, error) {
 			if newest := newestListed(dir); newest != nil {
 				return nil, lostConfig(dir, newest)
 			}
+			if runs := runsIn(dir); len(runs) > 0 {
+				return nil, fmt.Errorf("%s: not a run directory but a folder of runs; name one, such as %s", dir, filepath.Join(dir, runs[0]))
+			}
 			return nil, fmt.Errorf("%s: not a run directory: it has no %s", dir, ConfigFile)
 		}
 		return nil, err

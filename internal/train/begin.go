@@ -84,7 +84,10 @@ func claim(dir string, o Options, replaced int64) (lock *checkpoint.Run, made bo
 func makeAndLock(dir string, log *slog.Logger) (lock *checkpoint.Run, made bool, err error) {
 	_, err = os.Stat(dir)
 	made = errors.Is(err, fs.ErrNotExist)
-	if err := checkpoint.MkdirAll(dir); err != nil {
+	if _, err = wholefile.Behind(dir); err == nil {
+		err = checkpoint.MkdirAll(dir)
+	}
+	if err != nil {
 		return nil, false, fmt.Errorf("run.out: %w", err)
 	}
 	lock, err = lockRun(dir, log)

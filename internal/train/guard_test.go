@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sambatrain/sambatrain/checkpoint"
 	"github.com/sambatrain/sambatrain/graph"
@@ -172,6 +173,27 @@ func TestWithoutGuard(t *testing.T) {
 	r := recipe(t, "train.steps=40", "optim.lr=1e25", "eval.every=0")
 	if _, err := Pretrain(t.Context(), r, quiet()); err == nil || !strings.Contains(err.Error(), "training has diverged") {
 		t.Errorf("error is %v", err)
+	}
+}
+
+// TestWaitsAreWarnedOfOnce: a disk that is slower than the saves doesn't fill the log.
+func TestWaitsAreWarnedOfOnce(t *testing.T) {
+	var log bytes.Buffer
+	s := openedSession(t, recipe(t, "train.steps=3"), &log)
+	s.saver.sync = func() error {
+		time.Sleep(20 * time.Millisecond)
+		return nil
+	}
+	for s.step = range 4 {
+		if err := s.save(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.finishSave(); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(log.String(), "training waits"); n != 1 {
+		t.Errorf("warned %d times:\n%s", n, log.String())
 	}
 }
 

@@ -401,6 +401,17 @@ func TestLostConfig(t *testing.T) {
 	}
 }
 
+// TestOutIsDeadLink: the error says what is in the way.
+func TestOutIsDeadLink(t *testing.T) {
+	r := recipe(t)
+	if err := os.Symlink("nowhere", r.Run.Out); err != nil {
+		t.Skip(err)
+	}
+	if _, err := Pretrain(t.Context(), r, quiet()); err == nil || err.Error() != "run.out: "+r.Run.Out+": is a link that leads nowhere: make what it leads to, or remove the link" {
+		t.Errorf("error is %v", err)
+	}
+}
+
 // TestBeginAgain: an import that was killed before it had written its config can be repeated, and
 // nothing else begins there.
 func TestBeginAgain(t *testing.T) {

@@ -20,7 +20,11 @@ func (s *session) save() error {
 				return err
 			}
 		} else {
-			s.options.Log.Warn("training waits: the previous checkpoint is still being written", "step", s.step, "checkpoint_of_step", s.saver.step)
+			if !s.saver.waited {
+				s.options.Log.Warn("training waits: the previous checkpoint is still being written; later waits are in "+MetricsFile+" alone, as checkpoint_stall_ms",
+					"step", s.step, "checkpoint_of_step", s.saver.step)
+			}
+			s.saver.waited = true
 			if err := s.finishSave(); err != nil {
 				return err
 			}

@@ -27,6 +27,7 @@ type saver struct {
 	snapshot snapshot
 	underway chan saved // receives the outcome of the save; nil if there is none
 	step     int64      // of the last save that was started; -1 before
+	waited   bool       // training has waited for a save
 }
 
 // saved is the outcome of a save.

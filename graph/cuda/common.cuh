@@ -373,11 +373,20 @@ __device__ __forceinline__ void store_async(float *p, uint64_t *barrier, int blo
       "r"(shared_address(barrier)), "r"(block), "f"(v0), "f"(v1)
       : "memory");
 }
-// mbarrier_await_stores waits for the end of the first phase, and makes the stores of the cluster's
-// blocks visible.
-__device__ __forceinline__ void mbarrier_await_stores(uint64_t *barrier) {
+// mbarrier_await_stores waits for the end of the phase with this parity, and makes the stores of
+// the cluster's blocks visible.
+__device__ __forceinline__ void mbarrier_await_stores(uint64_t *barrier, int parity = 0) {
   asm volatile(
       "{\n.reg .pred p;\nagain:\n"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%0], 0;\n@p bra over;\nbra again;\nover:\n}" ::"r"(shared_address(barrier))
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 p, [%0], %1;\n@p bra over;\nbra again;\nover:\n}" ::"r"(shared_address(barrier)),
+      "r"(parity)
+      : "memory");
+}
+// mbarrier_arrive_at arrives at the barrier of one of the cluster's blocks.
+__device__ __forceinline__ void mbarrier_arrive_at(uint64_t *barrier, int block) {
+  asm volatile(
+      "{\n.reg .b32 at;\nmapa.shared::cluster.u32 at, %0, %1;\nmbarrier.arrive.release.cluster.shared::cluster.b64 _, [at];\n}" ::"r"(
+          shared_address(barrier)),
+      "r"(block)
       : "memory");
 }

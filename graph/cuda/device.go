@@ -189,7 +189,7 @@ func (d *Device) function(op string, source string, l graph.Launch) (uintptr, er
 	if err := d.driver.call("cuModuleGetFunction", d.driver.moduleGetFunction, uintptr(unsafe.Pointer(&f)), module, uintptr(unsafe.Pointer(cString(l.Kernel)))); err != nil {
 		return 0, fmt.Errorf("%w: %s.%s", err, op, l.Kernel)
 	}
-	if l.Shared > 48<<10 {
+	if l.Shared > 0 { // also below 48 KB: a kernel's static variables count, too
 		const maxDynamicShared = 8
 		if err := d.driver.call("cuFuncSetAttribute", d.driver.funcSetAttribute, f, maxDynamicShared, uintptr(l.Shared)); err != nil {
 			return 0, fmt.Errorf("%w: %s.%s with %d bytes of shared memory", err, op, l.Kernel, l.Shared)

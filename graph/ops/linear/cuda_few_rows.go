@@ -160,11 +160,8 @@ func (p fewRows) tileRows(l *graph.Launch, c *graph.CUDACall) bool {
 	if p.gain == 0 && (p.x.Address%vectorBytes != 0 || p.x.Stride%8 != 0) {
 		move = 4
 	}
-	set(l, "tile_rows", t.workers+t.loaders, resident)
-	if p.toHost {
-		l.Defines["TO_HOST"], l.Defines["ROUNDS"] = "1", strconv.Itoa(t.rounds)
-	}
-	for name, n := range map[string]int{"STEP": t.step, "AHEAD": t.ahead, "FLIGHT": t.flight, "LOADERS": t.loaders, "SPLIT": t.split, "PARTS": t.parts, "X_VECTOR": move} {
+	set(l, "tile_rows", t.workers+t.helpers, t.resident)
+	for name, n := range map[string]int{"STEP": t.step, "AHEAD": t.ahead, "FLIGHT": t.flight, "HELPERS": t.helpers, "ROUNDS": t.rounds, "SPLIT": t.split, "PARTS": t.parts, "X_VECTOR": move} {
 		l.Defines[name] = strconv.Itoa(n)
 	}
 	l.Grid, l.Shared = [3]int{t.clusters * t.split, 1, 1}, t.shared

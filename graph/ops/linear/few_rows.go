@@ -152,6 +152,9 @@ func fewRowsCases() []graph.Case {
 		{Name: "1.7b q, k and v", Spec: normedSpec(n), Dims: graph.Dims{"B": 1, "T": 1, "M": 2560, "K": 2048}, Bench: true},
 		{Name: "1.7b head", Spec: normedPreciseSpec(n), Dims: graph.Dims{"B": 16, "T": 1, "M": 50304, "K": 2048}, Bench: true},
 		{Name: "1.7b gate and up", Spec: gatedSpec(n), Dims: graph.Dims{"B": 1, "T": 1, "F": 8196, "K": 2048}, Bench: true},
+		{Name: "five rows, rounds", Spec: addSpec(), Dims: graph.Dims{"B": 5, "T": 1, "M": 2601, "K": 2824}},
+		{Name: "five rows, rounds", Spec: normedSpec(n), Dims: graph.Dims{"B": 5, "T": 1, "M": 5801, "K": 1416}},
+		{Name: "five rows, rounds", Spec: gatedSpec(n), Dims: graph.Dims{"B": 5, "T": 1, "F": 26003, "K": 64}},
 		{Name: "16 rows, short", Spec: Spec(), Dims: graph.Dims{"B": 16, "T": 1, "M": 300, "K": 128}},
 	}
 	for _, rows := range []int{1, 3, 16} {

@@ -36,14 +36,20 @@ type sourceFile struct {
 	jsonl bool
 	// validation says that data.text.validation selects it.
 	validation bool
-	// lines warns of JSONL that is read as one document, once for all files.
-	lines *sync.Once
+	// warned is common to all files.
+	warned *warned
+}
+
+// warned is what has been warned of: once for all files.
+type warned struct {
+	lines  sync.Once // JSONL that is read as one document
+	binary sync.Once // files with NUL bytes
 }
 
 // source returns the file at path, which is called name.
-func (t TextConfig) source(path, name string, lines *sync.Once) sourceFile {
+func (t TextConfig) source(path, name string, warned *warned) sourceFile {
 	return sourceFile{
-		path: path, name: name, lines: lines,
+		path: path, name: name, warned: warned,
 		jsonl:      strings.HasSuffix(trimCompression(name), ".jsonl") || matchesAny(t.JSONL, name),
 		validation: matchesAny(t.Validation, name),
 	}
@@ -73,7 +79,7 @@ func listFiles(ctx context.Context, root, shards string, t TextConfig) (files []
 	if err != nil {
 		return nil, 0, fmt.Errorf("data.shards: %w", err)
 	}
-	lines := new(sync.Once)
+	told := new(warned)
 	watch, what := watching(ctx), "listing "+root
 	next := watch(what)
 	defer func() { next() }()
@@ -104,7 +110,7 @@ func listFiles(ctx context.Context, root, shards string, t TextConfig) (files []
 			notRegular++
 			return nil
 		}
-		files = append(files, t.source(path, name, lines))
+		files = append(files, t.source(path, name, told))
 		return nil
 	})
 	if err != nil {
@@ -117,6 +123,11 @@ func listFiles(ctx context.Context, root, shards string, t TextConfig) (files []
 	}
 	if err := t.checkPatterns(root, files); err != nil {
 		return nil, notRegular, err
+	}
+	for _, f := range files {
+		if err := f.checkName(); err != nil { // now, not after hours of reading other files
+			return nil, notRegular, err
+		}
 	}
 	return files, notRegular, nil
 }
@@ -225,7 +236,7 @@ func cutShort(err error) error {
 // is: decompressed, and by line or row if it is JSONL, Parquet or Arrow. Of t, JSONL, whose patterns
 // match the file's name without its folder, and JSONLField are used.
 func ReadText(ctx context.Context, path string, t TextConfig, emit func(text []byte) error) error {
-	f := t.source(path, filepath.Base(path), new(sync.Once))
+	f := t.source(path, filepath.Base(path), new(warned))
 	f.name = filepath.ToSlash(path)
 	return f.read(ctx, t.JSONLField, 0, func(d rawDocument) error {
 		text, err := d.text(t.JSONLField)
@@ -256,13 +267,30 @@ func (f sourceFile) read(ctx context.Context, field string, skip int64, emit fun
 		}
 		return f.readParquet(ctx, field, skip, emit)
 	}
-	in, err := f.open(watching(ctx))
+	if err := f.checkName(); err != nil {
+		return err
+	}
+	file, err := f.open(watching(ctx))
 	if err != nil {
 		return f.failed(err)
 	}
-	defer in.Close()
+	defer file.Close()
+	in := bufio.NewReaderSize(file, 64<<10)
+	head, err := in.Peek(headBytes)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return f.failed(err)
+	}
+	if err := f.checkHead(head); err != nil {
+		return err
+	}
 
 	if !f.jsonl {
+		if bytes.IndexByte(head, 0) >= 0 {
+			f.warned.binary.Do(func() {
+				slog.Warn("a file is read as text, byte for byte, although it has NUL bytes, as binary files and UTF-16 have: leave such files out by data.text.exclude, or by --exclude, or convert them to UTF-8",
+					"file", f.path)
+			})
+		}
 		text, err := io.ReadAll(io.LimitReader(in, maxDocument+1))
 		if err != nil {
 			return f.failed(err)
@@ -271,7 +299,7 @@ func (f sourceFile) read(ctx context.Context, field string, skip int64, emit fun
 			return fmt.Errorf("data.text: %s: is larger than %d bytes, the limit for one document: split it, or make it JSONL", f.path, maxDocument)
 		}
 		if isJSONL(text, field) {
-			f.lines.Do(func() {
+			f.warned.lines.Do(func() {
 				slog.Warn("a file is read as one document, although its first line is a JSON object with a text: name such files in data.text.jsonl, or by --jsonl",
 					"file", f.path, "field", field)
 			})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/sambatrain/sambatrain/data"
 	"github.com/sambatrain/sambatrain/internal/generate"
 	"github.com/sambatrain/sambatrain/internal/runlog"
 	"github.com/sambatrain/sambatrain/internal/train"
@@ -181,6 +182,9 @@ func (o *generateOptions) read(stdin io.Reader) ([]string, error) {
 		}
 		if err != nil {
 			return nil, fmt.Errorf("--prompt-file: %w", err)
+		}
+		if format := data.NotText(text); format != "" {
+			return nil, fmt.Errorf("--prompt-file: %s: is %s, not text: unpack it, and name the text", file, format)
 		}
 		prompts = append(prompts, string(text))
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -54,5 +55,27 @@ func TestPromptProgress(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestPromptFiles: a compressed file is no prompt.
+func TestPromptFiles(t *testing.T) {
+	for _, test := range []struct{ content, want string }{
+		{"PKZIP", ""},
+		{"PK\x03\x04", "--prompt-file: %s: is a zip archive, not text: unpack it, and name the text"},
+		{"\x1f\x8b\x08", "--prompt-file: %s: is a gzip file, not text: unpack it, and name the text"},
+	} {
+		path := filepath.Join(t.TempDir(), "prompt")
+		if err := os.WriteFile(path, []byte(test.content), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		want := strings.ReplaceAll(test.want, "%s", path)
+		prompts, err := (&generateOptions{files: []string{path}}).read(nil)
+		switch {
+		case want == "" && (err != nil || len(prompts) != 1 || prompts[0] != test.content):
+			t.Errorf("%q: prompts are %q, %v", test.content, prompts, err)
+		case want != "" && (err == nil || err.Error() != want):
+			t.Errorf("%q: error is %v, want %s", test.content, err, want)
+		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/sambatrain/sambatrain/internal/wholefile"
 )
@@ -27,40 +29,93 @@ func Bytes(name string, content []byte) File {
 }
 
 // WriteFolder writes files, in order, into the folder dir, which must be empty or not exist. The
-// folder appears complete and durable, or not at all.
-func WriteFolder(dir string, files []File) error { return writeFolder(osFS{}, dir, files) }
+// folder appears complete and durable, or not at all. What killed processes that were writing it left
+// beside it is removed; recovered says so, one line each. If another process is writing the folder,
+// the error wraps ErrInUse.
+func WriteFolder(dir string, files []File) (recovered []string, err error) {
+	return writeFolder(osFS{}, dir, files)
+}
 
-func writeFolder(fs fileSystem, dir string, files []File) error {
+func writeFolder(fs fileSystem, dir string, files []File) (recovered []string, err error) {
 	seen := map[string]bool{}
 	for _, f := range files {
 		if !isFileName(f.Name) || seen[f.Name] {
-			return fmt.Errorf("file %q: not a name, or given twice", f.Name)
+			return nil, fmt.Errorf("file %q: not a name, or given twice", f.Name)
 		}
 		seen[f.Name] = true
 	}
 	// Absolute, so that "." has a parent and a name.
 	out, err := filepath.Abs(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if out, err = wholefile.Behind(out); err != nil {
-		return err
+		return nil, err
 	}
 	entries, err := os.ReadDir(out)
 	exists := err == nil
 	switch {
 	case err != nil && !errors.Is(err, os.ErrNotExist):
-		return err
+		return nil, err
 	case len(entries) > 0:
-		return notEmpty(entries)
+		return nil, notEmpty(entries)
 	}
 	parent := filepath.Dir(out)
 	if err := mkdirAll(fs, parent); err != nil {
-		return err
+		return nil, err
 	}
-	// The number keeps writers apart: those of two machines or containers can have the same process id.
-	temp := filepath.Join(parent, fmt.Sprintf(".%s.writing-%016x", filepath.Base(out), rand.Uint64()))
-	err = fillFolder(fs, temp, files)
+	beside := filepath.Join(parent, "."+filepath.Base(out)+writingSuffix)
+	lock, err := lockAt(beside)
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", beside, err)
+	}
+	if lock == nil {
+		return nil, fmt.Errorf("the folder is %w by another process, which writes it; choose another, or wait", ErrInUse)
+	}
+	defer func() {
+		os.Remove(beside) // while it is held: later, it may be another process's. Windows keeps it
+		err = errors.Join(err, lock.Unlock())
+	}()
+	if recovered, err = removeUnfinished(fs, beside); err != nil {
+		return nil, err
+	}
+	// The number keeps writers apart if the file system keeps no locks between machines.
+	temp := fmt.Sprintf("%s-%016x", beside, rand.Uint64())
+	return recovered, fillAndRename(fs, temp, out, exists, files)
+}
+
+// writingSuffix ends the name of the file that is locked while a folder is written. The folder that
+// will be renamed has a number after it.
+const writingSuffix = ".writing"
+
+// removeUnfinished removes the folders that killed processes left, whose names are `beside`, a hyphen and
+// 16 hexadecimal digits. No other process may be writing one. One that can't be removed is in nobody's
+// way, and is told of.
+func removeUnfinished(fs fileSystem, beside string) (lines []string, err error) {
+	parent, prefix := filepath.Dir(beside), filepath.Base(beside)+"-"
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		number, ok := strings.CutPrefix(e.Name(), prefix)
+		if _, err := strconv.ParseUint(number, 16, 64); !ok || err != nil || len(number) != 16 || !e.IsDir() {
+			continue
+		}
+		path := filepath.Join(parent, e.Name())
+		if err := fs.RemoveAll(path); err != nil {
+			lines = append(lines, fmt.Sprintf("%s: left over from a write that was interrupted, and can't be removed: %v; remove it", path, err))
+		} else {
+			lines = append(lines, fmt.Sprintf("%s: removed, left over from a write that was interrupted", path))
+		}
+	}
+	return lines, nil
+}
+
+// fillAndRename writes files into the folder temp and gives it the name out, which is free or, if exists,
+// that of an empty folder.
+func fillAndRename(fs fileSystem, temp, out string, exists bool, files []File) error {
+	err := fillFolder(fs, temp, files)
 	if err == nil && exists {
 		err = os.Remove(out) // fails, as it should, if the folder has been filled in the meantime
 	}
@@ -73,7 +128,7 @@ func writeFolder(fs fileSystem, dir string, files []File) error {
 		}
 		return discard(fs, temp, err)
 	}
-	return fs.SyncDir(parent)
+	return fs.SyncDir(filepath.Dir(out))
 }
 
 func notEmpty(entries []os.DirEntry) error {

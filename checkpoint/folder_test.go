@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 )
@@ -49,7 +48,7 @@ func TestWriteFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, out := range []string{filepath.Join(parent, "new"), empty, filepath.Join(parent, "deep", "er")} {
-		if err := WriteFolder(out, folderFiles()); err != nil {
+		if _, err := WriteFolder(out, folderFiles()); err != nil {
 			t.Fatal(err)
 		}
 		written(t, out)
@@ -70,11 +69,11 @@ func TestWriteFolderThroughLink(t *testing.T) {
 	if err := os.Symlink(to, link); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, WriteFolder(link, folderFiles()), link+": is a link that leads nowhere")
+	wantError(t, folderError(link, folderFiles()), link+": is a link that leads nowhere")
 	if err := os.Mkdir(to, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if err := WriteFolder(link, folderFiles()); err != nil {
+	if _, err := WriteFolder(link, folderFiles()); err != nil {
 		t.Fatal(err)
 	}
 	written(t, to)
@@ -83,38 +82,107 @@ func TestWriteFolderThroughLink(t *testing.T) {
 	}
 }
 
-// TestWriteFolderTogether: of two writers of one folder one wins, and nothing is mixed.
+// folderError is WriteFolder's error alone.
+func folderError(dir string, files []File) error {
+	_, err := WriteFolder(dir, files)
+	return err
+}
+
+// TestWriteFolderTogether: while one process writes a folder, another is refused, and removes nothing.
 func TestWriteFolderTogether(t *testing.T) {
 	parent := t.TempDir()
 	out := filepath.Join(parent, "out")
-	var begun, all sync.WaitGroup
-	begun.Add(2)
-	errs := make([]error, 2)
-	for i := range errs {
-		content := []byte{byte(i)}
-		all.Go(func() {
-			errs[i] = WriteFolder(out, []File{{"first", func(w io.Writer) error {
-				begun.Done()
-				begun.Wait() // both have made their folders
-				_, err := w.Write(content)
-				return err
-			}}, Bytes("second", content)})
-		})
+	recovered, err := WriteFolder(out, []File{{"first", func(w io.Writer) error {
+		err := folderError(out, folderFiles())
+		wantError(t, err, "the folder is in use by another process, which writes it; choose another, or wait")
+		if !errors.Is(err, ErrInUse) {
+			t.Error("the error doesn't wrap ErrInUse")
+		}
+		if err := folderError(filepath.Join(parent, "other"), folderFiles()); err != nil {
+			t.Error(err)
+		}
+		return nil
+	}}})
+	if err != nil || len(recovered) > 0 {
+		t.Fatal(recovered, err)
 	}
-	all.Wait()
-	winner := slices.Index(errs, nil)
-	if winner < 0 || errs[1-winner] == nil {
-		t.Fatalf("errors are %v", errs)
+	onlyFolders(t, parent, "other", "out")
+}
+
+// TestWriteFolderAtTheSameTime: if the file system keeps no locks, one of two writers wins, and nothing is
+// mixed.
+func TestWriteFolderAtTheSameTime(t *testing.T) {
+	parent := t.TempDir()
+	out, lock := filepath.Join(parent, "out"), filepath.Join(parent, ".out"+writingSuffix)
+	_, err := WriteFolder(out, []File{{"weights", func(w io.Writer) error {
+		if err := os.Remove(lock); err != nil {
+			return err
+		}
+		return fillAndRename(osFS{}, lock+"-0123456789abcdef", out, false, folderFiles())
+	}}})
+	wantError(t, err, "the folder is not empty (it holds config.json)")
+	written(t, out)
+	onlyFolders(t, parent, "out")
+}
+
+// onlyFolders fails unless parent contains the folders of these names and nothing else.
+func onlyFolders(t *testing.T, parent string, want ...string) {
+	t.Helper()
+	entries, err := os.ReadDir(parent)
+	if err != nil {
+		t.Fatal(err)
 	}
-	wantError(t, errs[1-winner], "the folder is not empty (it holds first)")
-	for _, name := range []string{"first", "second"} {
-		if got, err := os.ReadFile(filepath.Join(out, name)); err != nil || !bytes.Equal(got, []byte{byte(winner)}) {
-			t.Errorf("%s holds %v, %v; want that of writer %d", name, got, err, winner)
+	var got []string
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%s holds %q, want %q", parent, got, want)
+	}
+}
+
+// helpFolder stops while it writes the first file of a folder, for the parent to kill it there.
+func helpFolder(dir string) error {
+	return folderError(dir, []File{{"first", func(io.Writer) error {
+		waitForKill()
+		return nil
+	}}})
+}
+
+// TestWriteFolderAfterKill: what a process that was killed left is removed by the next one, and nothing
+// else is.
+func TestWriteFolderAfterKill(t *testing.T) {
+	parent := t.TempDir()
+	out := filepath.Join(parent, "out")
+	others := []string{".out.writing-0123", ".out.writing-0123456789abcdeg", ".out2.writing-0123456789abcdef"}
+	for _, name := range others {
+		if err := os.Mkdir(filepath.Join(parent, name), 0o777); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if entries, err := os.ReadDir(parent); err != nil || len(entries) != 1 {
-		t.Errorf("beside the folder lies something else: %v, %v", entries, err)
+	cmd := helper(t, "folder", out)
+	if !startHelper(t, cmd) {
+		t.Fatal("the helper failed")
 	}
+	wantError(t, folderError(out, folderFiles()), "in use by another process")
+	left, err := filepath.Glob(filepath.Join(parent, ".out.writing-????????????????"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	left = slices.DeleteFunc(left, func(path string) bool { return slices.Contains(others, filepath.Base(path)) })
+	if len(left) != 1 {
+		t.Fatalf("the helper's folders are %q", left)
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait() // returns an error because the process was killed
+	recovered, err := WriteFolder(out, folderFiles())
+	if want := []string{left[0] + ": removed, left over from a write that was interrupted"}; err != nil || !slices.Equal(recovered, want) {
+		t.Errorf("recovered %q, %v; want %q", recovered, err, want)
+	}
+	written(t, out)
+	onlyFolders(t, parent, append(others, "out")...)
 }
 
 func TestWriteFolderRefuses(t *testing.T) {
@@ -124,7 +192,7 @@ func TestWriteFolderRefuses(t *testing.T) {
 		for _, name := range names {
 			files = append(files, Bytes(name, nil))
 		}
-		wantError(t, WriteFolder(out, files), names[len(names)-1], "not a name, or given twice")
+		wantError(t, folderError(out, files), names[len(names)-1], "not a name, or given twice")
 		if _, err := os.Stat(out); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s exists", out)
 		}
@@ -134,8 +202,8 @@ func TestWriteFolderRefuses(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, WriteFolder(full, folderFiles()), "not empty (it holds precious)")
-	wantError(t, WriteFolder(path, folderFiles()), path)
+	wantError(t, folderError(full, folderFiles()), "not empty (it holds precious)")
+	wantError(t, folderError(path, folderFiles()), path)
 	if entries, err := os.ReadDir(full); err != nil || len(entries) != 1 {
 		t.Errorf("the folder holds %v (%v)", entries, err)
 	}
@@ -147,7 +215,7 @@ func TestWriteFolderDiskFullAtEveryOperation(t *testing.T) {
 		parent := t.TempDir()
 		out := filepath.Join(parent, "new", "too", "out")
 		fs := newFaultyFS(at, syscall.ENOSPC, false)
-		err := writeFolder(fs, out, folderFiles())
+		_, err := writeFolder(fs, out, folderFiles())
 		if !fs.hit() {
 			if err != nil {
 				t.Fatal(err)

@@ -15,8 +15,9 @@ import (
 // helpers are what this test binary does instead of testing when it is started as another process,
 // selected by helperVariable. Each gets the run directory.
 var helpers = map[string]func(runDir string) error{
-	"lock": helpLock,
-	"save": helpSave,
+	"lock":   helpLock,
+	"save":   helpSave,
+	"folder": helpFolder,
 }
 
 const (

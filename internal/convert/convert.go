@@ -128,7 +128,9 @@ func Export(s *Source, dir string, o Options) (*Exported, error) {
 		x, files, err = export(s, o)
 	}
 	if err == nil {
-		err = checkpoint.WriteFolder(dir, files)
+		var recovered []string
+		recovered, err = checkpoint.WriteFolder(dir, files)
+		x.Notes = append(x.Notes, recovered...)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("export to %s: %w", dir, err)

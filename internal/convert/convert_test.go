@@ -244,7 +244,7 @@ func TestTooLargeForFloat16(t *testing.T) {
 	big := tensor{name: "big", shape: []int{1}, parts: []string{"model.norm_f.weight"}, make: func([][]float32) []float32 { return []float32{70000} }}
 	o := options(HF)
 	o.DType = Float16
-	err := checkpoint.WriteFolder(filepath.Join(t.TempDir(), "x"), []checkpoint.File{s.weights(weightsFile, []tensor{big}, o)})
+	_, err := checkpoint.WriteFolder(filepath.Join(t.TempDir(), "x"), []checkpoint.File{s.weights(weightsFile, []tensor{big}, o)})
 	wantError(t, err, `tensor "big": 70000 is beyond float16's largest number`)
 }
 

@@ -21,13 +21,18 @@ import (
 // of ids; there are fewer if no pair of neighboring pieces occurs more than once. Equal text gives
 // equal files.
 //
-// Memory grows with the number of different words. progress, which may be nil, is called from time
+// Time and memory grow with the bytes of the different words, however long these are. progress, which may be nil, is called from time
 // to time, from one goroutine at a time.
 func TrainTokenizer(ctx context.Context, c TextConfig, vocabSize int, progress func(Progress)) (map[string][]byte, error) {
 	if vocabSize < minTrainedVocab || vocabSize > maxTrainedVocab {
 		return nil, fmt.Errorf("vocab_size: must be %d to %d, is %d", minTrainedVocab, maxTrainedVocab, vocabSize)
 	}
-	counts, err := countWords(ctx, c, progress)
+	var done Progress
+	counts, err := countWords(ctx, c, func(p Progress) {
+		if done = p; progress != nil {
+			progress(p)
+		}
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -44,6 +49,10 @@ func TrainTokenizer(ctx context.Context, c TextConfig, vocabSize int, progress f
 			break
 		}
 		t.merge(best)
+		if progress != nil {
+			done.IDs = len(t.pieces) + 1
+			progress(done)
+		}
 	}
 	return t.files(), nil
 }
@@ -86,9 +95,7 @@ func countWords(ctx context.Context, c TextConfig, progress func(Progress)) (map
 			done.Files += c.files
 			done.Documents += int64(len(c.raw))
 			done.Bytes += c.bytes
-			if progress != nil {
-				progress(done)
-			}
+			progress(done)
 			return nil
 		})
 	})
@@ -137,7 +144,7 @@ func countPart(work <-chan *chunk, folder, jsonlField string, split splitter) (m
 	return total, nil
 }
 
-// bpeTrainer holds the words as merged so far, and how often each pair of neighbors occurs.
+// bpeTrainer holds the words as merged so far, and where each pair of neighbors occurs.
 type bpeTrainer struct {
 	pieces []string         // by id
 	ids    map[string]int32 // of pieces: two pairs may form the same one
@@ -145,19 +152,27 @@ type bpeTrainer struct {
 	merged map[[2]int32]bool
 
 	words []trainedWord
-	pairs map[[2]int32]*pairCount
+	pairs map[[2]int32]*pairCount // those that occur
 	heap  pairHeap
+	grown map[[2]int32]bool // pairs that occur more often since the last merge
 }
 
+// trainedWord has one element for each byte of a word. At the first byte of a piece it is the piece's
+// id, and at the last byte, if the piece is longer, minus its number of bytes; in between it is negative.
+// So a merge changes the neighborhood of each occurrence alone, however long the word is.
 type trainedWord struct {
 	ids   []int32
 	count int64
 }
 
+// pairCount is how often a pair occurs in the text, and where.
 type pairCount struct {
 	count int64
-	words []int32 // that contain it, or once did
+	at    []occurrence // in order of their finding; some may have gone since
 }
+
+// occurrence is a word, and the byte of it where the left piece of a pair begins.
+type occurrence struct{ word, byte int32 }
 
 // candidate is a pair with its count at the time when it was put on the heap.
 type candidate struct {
@@ -166,22 +181,22 @@ type candidate struct {
 }
 
 func newBPETrainer(counts map[string]int64) *bpeTrainer {
-	t := &bpeTrainer{ids: map[string]int32{}, merged: map[[2]int32]bool{}, pairs: map[[2]int32]*pairCount{}}
+	t := &bpeTrainer{ids: map[string]int32{}, merged: map[[2]int32]bool{}, pairs: map[[2]int32]*pairCount{}, grown: map[[2]int32]bool{}}
 	for b := range 256 {
 		t.add(string([]byte{byte(b)}))
 	}
-	for _, word := range slices.Sorted(maps.Keys(counts)) {
-		ids := make([]int32, len(word))
-		for i := range len(word) {
-			ids[i] = int32(word[i])
+	for i, word := range slices.Sorted(maps.Keys(counts)) {
+		w := trainedWord{make([]int32, len(word)), counts[word]}
+		for j := range len(word) {
+			w.ids[j] = int32(word[j])
+			if j > 0 {
+				t.count([2]int32{w.ids[j-1], w.ids[j]}, w.count, occurrence{int32(i), int32(j - 1)})
+			}
 		}
-		t.words = append(t.words, trainedWord{ids, counts[word]})
+		t.words = append(t.words, w)
 	}
-	for i, w := range t.words {
-		t.count(int32(i), w.ids, w.count, nil)
-	}
-	for pair, n := range t.pairs {
-		t.heap = append(t.heap, candidate{pair[0], pair[1], n.count})
+	for pair := range t.grown {
+		t.heap = append(t.heap, candidate{pair[0], pair[1], t.pairs[pair].count})
 	}
 	heap.Init(&t.heap)
 	return t
@@ -198,24 +213,26 @@ func (t *bpeTrainer) add(piece string) int32 {
 	return id
 }
 
-// count adds n for each pair of neighbors in ids, and calls grown for pairs.
-func (t *bpeTrainer) count(word int32, ids []int32, n int64, grown func(pair [2]int32)) {
-	for i := 1; i < len(ids); i++ {
-		pair := [2]int32{ids[i-1], ids[i]}
-		p := t.pairs[pair]
-		if p == nil {
-			p = &pairCount{}
-			t.pairs[pair] = p
-		}
-		p.count += n
-		if n > 0 {
-			if last := len(p.words) - 1; last < 0 || p.words[last] != word {
-				p.words = append(p.words, word)
-			}
-			if grown != nil {
-				grown(pair)
-			}
-		}
+// count adds n occurrences of a pair in the text, at one place.
+func (t *bpeTrainer) count(pair [2]int32, n int64, at occurrence) {
+	p := t.pairs[pair]
+	if p == nil {
+		p = &pairCount{}
+		t.pairs[pair] = p
+	}
+	p.count += n
+	p.at = append(p.at, at)
+	t.grown[pair] = true
+}
+
+// uncount takes n occurrences of a pair away.
+func (t *bpeTrainer) uncount(pair [2]int32, n int64) {
+	p := t.pairs[pair]
+	if p == nil {
+		return // the pair that is being merged
+	}
+	if p.count -= n; p.count == 0 {
+		delete(t.pairs, pair)
 	}
 }
 
@@ -246,43 +263,46 @@ func (t *bpeTrainer) merge(c candidate) {
 		t.merged[pair] = true
 		t.merges = append(t.merges, pair)
 	}
-	fresh := map[[2]int32]bool{}
-	for _, i := range t.pairs[pair].words {
-		w := &t.words[i]
-		at := indexPair(w.ids, pair)
-		if at < 0 {
-			continue
-		}
-		t.count(i, w.ids, -w.count, nil)
-		out := w.ids[:at]
-		for j := at; j < len(w.ids); j++ {
-			if j+1 < len(w.ids) && w.ids[j] == c.left && w.ids[j+1] == c.right {
-				out = append(out, id)
-				j++
-			} else {
-				out = append(out, w.ids[j])
-			}
-		}
-		w.ids = out
-		t.count(i, w.ids, w.count, func(pair [2]int32) {
-			if pair[0] == id || pair[1] == id {
-				fresh[pair] = true
-			}
-		})
-	}
+	places := t.pairs[pair].at
 	delete(t.pairs, pair)
-	for pair := range fresh {
-		heap.Push(&t.heap, candidate{pair[0], pair[1], t.pairs[pair].count})
+	if c.left == c.right {
+		// Of three equal pieces the first two are merged.
+		slices.SortFunc(places, func(a, b occurrence) int { return cmp.Or(cmp.Compare(a.word, b.word), cmp.Compare(a.byte, b.byte)) })
+	}
+	clear(t.grown)
+	for _, at := range places {
+		t.mergeAt(c, id, at)
+	}
+	for pair := range t.grown {
+		if p := t.pairs[pair]; p != nil && p.count >= 2 {
+			heap.Push(&t.heap, candidate{pair[0], pair[1], p.count})
+		}
 	}
 }
 
-func indexPair(ids []int32, pair [2]int32) int {
-	for i := 1; i < len(ids); i++ {
-		if ids[i-1] == pair[0] && ids[i] == pair[1] {
-			return i - 1
-		}
+// mergeAt merges the pair at one place, if it still is there, to the piece id.
+func (t *bpeTrainer) mergeAt(c candidate, id int32, at occurrence) {
+	w := &t.words[at.word]
+	first := int(at.byte)
+	second := first + len(t.pieces[c.left])
+	end := second + len(t.pieces[c.right])
+	if w.ids[first] != c.left || end > len(w.ids) || w.ids[second] != c.right {
+		return
 	}
-	return -1
+	w.ids[second] = -1
+	w.ids[first], w.ids[end-1] = id, int32(first-end)
+	if first > 0 {
+		before := first - 1
+		if n := w.ids[before]; n < 0 {
+			before = first + int(n)
+		}
+		t.uncount([2]int32{w.ids[before], c.left}, w.count)
+		t.count([2]int32{w.ids[before], id}, w.count, occurrence{at.word, int32(before)})
+	}
+	if end < len(w.ids) {
+		t.uncount([2]int32{c.right, w.ids[end]}, w.count)
+		t.count([2]int32{id, w.ids[end]}, w.count, at)
+	}
 }
 
 type pairHeap []candidate

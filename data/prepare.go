@@ -20,6 +20,9 @@ type Progress struct {
 	Bytes             int64 // of text
 	Tokens            int64
 	Resumed           int64 // the part of Bytes from an earlier process
+
+	// IDs is how many TrainTokenizer has found, after it has read all files.
+	IDs int `json:"-"`
 }
 
 // What is next to a folder of shards while it is made: the folder that gets its name in the end, and the

@@ -92,7 +92,12 @@ func (a *app) trainTokenizer(c *cobra.Command, text data.TextConfig, vocabSize i
 	var read data.Progress
 	now := everySecond()
 	files, err := data.TrainTokenizer(ctx, text, vocabSize, func(p data.Progress) {
-		if read = p; now() {
+		read = p
+		switch {
+		case !now():
+		case p.IDs > 0:
+			log.Info("merging", "ids", p.IDs, "of", vocabSize)
+		default:
 			log.Info("counting words", "files", p.Files, "of", p.FilesTotal, "mb", p.Bytes/1e6)
 		}
 	})

@@ -23,6 +23,8 @@ type Difference struct {
 // TensorDifference says how much a tensor differs between two checkpoints.
 type TensorDifference struct {
 	Name string `json:"name"`
+	// Part is "model" for a parameter, "optimizer" for a moment.
+	Part string `json:"part"`
 	// Max is max|a-b|, and Relative ||a-b||/||b||.
 	Max      Float `json:"max"`
 	Relative Float `json:"relative"`
@@ -129,14 +131,15 @@ func (d *Difference) compare(a, b *Checkpoint, part string) error {
 			if inB {
 				in = b.Dir
 			}
-			d.Tensors = append(d.Tensors, TensorDifference{Name: name, Note: "is in " + in + " alone"})
+			d.Tensors = append(d.Tensors, TensorDifference{Name: name, Part: part, Note: "is in " + in + " alone"})
 		case !slices.Equal(one, two):
-			d.Tensors = append(d.Tensors, TensorDifference{Name: name, Note: fmt.Sprintf("has shapes %v and %v", one, two)})
+			d.Tensors = append(d.Tensors, TensorDifference{Name: name, Part: part, Note: fmt.Sprintf("has shapes %v and %v", one, two)})
 		default:
 			t, same, err := compareTensors(x, y, name)
 			if err != nil {
 				return err
 			}
+			t.Part = part
 			if same {
 				d.Equal++
 			} else {

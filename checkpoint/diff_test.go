@@ -39,7 +39,7 @@ func TestDiff(t *testing.T) {
 	for _, x := range d.Tensors {
 		found[x.Name] = x
 	}
-	if x := found[model[0].Name]; x.Max != 0.5 || !(x.Relative > 0) {
+	if x := found[model[0].Name]; x.Part != "model" || x.Max != 0.5 || !(x.Relative > 0) {
 		t.Errorf("%+v", x)
 	}
 	if x := found[model[1].Name]; !math.IsNaN(float64(x.Max)) {

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -260,11 +262,15 @@ checkpoint is never removed.`,
 
 func newCheckpointDiff(a *app) *cobra.Command {
 	var output outputForm
+	var all bool
 	c := &cobra.Command{
 		Use:   "diff A B",
 		Short: "Compare two checkpoints, tensor by tensor",
 		Long: `Compare two checkpoints, or the newest good ones of two runs. Exit status 0 if all
-tensors are bit-identical, 1 if not.`,
+tensors are bit-identical, 1 if not.
+
+Of many tensors that differ, the 10 parameters and the 10 moments that differ most,
+relative to their norm, are shown. JSON has all of them.`,
 		Example: "  sambatrain checkpoint diff runs/a runs/b/checkpoints/step-00000100",
 		Args:    exactArgs("A", "B"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -287,13 +293,14 @@ tensors are bit-identical, 1 if not.`,
 			if err != nil {
 				return err
 			}
-			err = printResult(c, output, d, func(w io.Writer) error { return diffText(w, d) })
+			err = printResult(c, output, d, func(w io.Writer) error { return diffText(w, d, all) })
 			if err == nil && !d.Same {
 				err = fmt.Errorf("the checkpoints differ: %w", errReported)
 			}
 			return err
 		},
 	}
+	c.Flags().BoolVar(&all, "all", false, "show all tensors that differ, by name")
 	outputFlag(c, &output)
 	return c
 }
@@ -309,7 +316,11 @@ func oneCheckpoint(dir string, log *slog.Logger) (*checkpoint.Checkpoint, error)
 	return checkpoint.Load(dir)
 }
 
-func diffText(w io.Writer, d *checkpoint.Difference) error {
+// shownTensors is how many parameters, and how many moments, `checkpoint diff` shows.
+const shownTensors = 10
+
+// diffText writes the differences, of tensors all or the largest.
+func diffText(w io.Writer, d *checkpoint.Difference, all bool) error {
 	for _, line := range d.State {
 		fmt.Fprintln(w, line)
 	}
@@ -317,16 +328,46 @@ func diffText(w io.Writer, d *checkpoint.Difference) error {
 	if len(d.Tensors) > 0 {
 		fmt.Fprintln(t, "tensor\tlargest difference\t||a-b||/||b||")
 	}
-	for _, x := range d.Tensors {
-		if x.Note != "" {
-			fmt.Fprintf(t, "%s\t%s\t\n", x.Name, x.Note)
-			continue
+	for _, part := range []struct{ name, things string }{{"model", "parameter"}, {"optimizer", "moment"}} {
+		var shown []checkpoint.TensorDifference
+		for _, x := range d.Tensors {
+			if x.Part == part.name {
+				shown = append(shown, x)
+			}
 		}
-		fmt.Fprintf(t, "%s\t%.3g\t%.3g\n", x.Name, float64(x.Max), float64(x.Relative))
+		others := 0
+		if !all && len(shown) > shownTensors {
+			others = len(shown) - shownTensors
+			shown = mostDifferent(shown)[:shownTensors]
+		}
+		for _, x := range shown {
+			if x.Note != "" {
+				fmt.Fprintf(t, "%s\t%s\t\n", x.Name, x.Note)
+				continue
+			}
+			fmt.Fprintf(t, "%s\t%.3g\t%.3g\n", x.Name, float64(x.Max), float64(x.Relative))
+		}
+		if others > 0 {
+			fmt.Fprintf(t, "%s more; --all shows them\t\t\n", count(int64(others), part.things))
+		}
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(w, "%d of %d tensors are the same, bit for bit\n", d.Equal, d.Equal+len(d.Tensors))
 	return err
+}
+
+// mostDifferent sorts tensors: first those that can't be compared, then by relative difference, the
+// largest first.
+func mostDifferent(tensors []checkpoint.TensorDifference) []checkpoint.TensorDifference {
+	difference := func(x checkpoint.TensorDifference) float64 {
+		if x.Note != "" || math.IsNaN(float64(x.Relative)) {
+			return math.Inf(1)
+		}
+		return float64(x.Relative)
+	}
+	return slices.SortedStableFunc(slices.Values(tensors), func(a, b checkpoint.TensorDifference) int {
+		return cmp.Compare(difference(b), difference(a))
+	})
 }

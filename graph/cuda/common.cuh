@@ -155,6 +155,11 @@ __device__ __forceinline__ float score_of(uint64_t key) {
   return __uint_as_float(bits & 0x80000000u ? bits & 0x7fffffffu : ~bits);
 }
 
+// barrier_arrive and barrier_wait are the two sides of one of the block's named barriers, numbered
+// from 1. It opens when `threads` threads have called either.
+__device__ __forceinline__ void barrier_arrive(int barrier, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
+__device__ __forceinline__ void barrier_wait(int barrier, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
+
 // block_sum and block_max reduce over all threads of a block, in an order that depends only on
 // blockDim. shared holds 33 floats. Every thread gets the result.
 __device__ __forceinline__ float block_sum(float x, float *shared) {

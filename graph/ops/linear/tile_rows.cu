@@ -33,8 +33,6 @@ constexpr int HELPING = HELPERS * WARP;                           // threads
 constexpr int SUMS = SPLIT * WORKERS * MATRICES * CELLS;          // the partial sums that a block gets in a round
 
 enum { HELPERS_ONLY = 1, X_IS_THERE, SUMS_ARE_THERE, SUMS_ARE_READ }; // named barriers
-__device__ __forceinline__ void named_sync(int barrier, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
-__device__ __forceinline__ void named_arrive(int barrier, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(barrier), "r"(threads) : "memory"); }
 
 #if SPLIT > 1 && __CUDA_ARCH__ >= 900
 #define CLUSTER __cluster_dims__(SPLIT, 1, 1)
@@ -74,7 +72,7 @@ struct Sums {
     if (ROUNDS == 1 || (round + 1) * ROUND >= tiles) return;
     int thread = threadIdx.x - WORKERS * WARP;
     if (thread == 0) expect(round + 1, tiles, 0);
-    named_sync(HELPERS_ONLY, HELPING);
+    barrier_wait(HELPERS_ONLY, HELPING);
     if (thread < SPLIT) mbarrier_arrive_at(empty, thread);
   }
 };
@@ -86,14 +84,14 @@ struct Sums {
   __device__ __forceinline__ void begin(int, int) const {}
   __device__ __forceinline__ void await_blocks() const {}
   __device__ __forceinline__ void reserve(int round) const {
-    if (ROUNDS > 1 && round > 0) named_sync(SUMS_ARE_READ, THREADS);
+    if (ROUNDS > 1 && round > 0) barrier_wait(SUMS_ARE_READ, THREADS);
   }
   __device__ __forceinline__ void put(float *p, int, float v) const { *p = v; }
   __device__ __forceinline__ void put(float *p, int, float v0, float v1) const { *(float2 *)p = make_float2(v0, v1); }
-  __device__ __forceinline__ void give() const { named_arrive(SUMS_ARE_THERE, THREADS); }
-  __device__ __forceinline__ void take(int) const { named_sync(SUMS_ARE_THERE, THREADS); }
+  __device__ __forceinline__ void give() const { barrier_arrive(SUMS_ARE_THERE, THREADS); }
+  __device__ __forceinline__ void take(int) const { barrier_wait(SUMS_ARE_THERE, THREADS); }
   __device__ __forceinline__ void give_back(int round, int tiles) const {
-    if (ROUNDS > 1 && (round + 1) * ROUND < tiles) named_arrive(SUMS_ARE_READ, THREADS);
+    if (ROUNDS > 1 && (round + 1) * ROUND < tiles) barrier_arrive(SUMS_ARE_READ, THREADS);
   }
 };
 #endif
@@ -229,7 +227,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) CLUSTER linear_til
       copy_async_commit();
     }
     sums.await_blocks();
-    named_sync(X_IS_THERE, THREADS);
+    barrier_wait(X_IS_THERE, THREADS);
 
     float sum[4] = {};
     int round = 0;
@@ -279,13 +277,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) CLUSTER linear_til
   wait_for_inputs();
   sums.await_blocks();
 #ifdef NORM
-  named_sync(HELPERS_ONLY, HELPING); // gains are stored
+  barrier_wait(HELPERS_ONLY, HELPING); // gains are stored
   load_normed(x, h, gains, squares, sums, rank, rows, stride_x);
 #else
   load_plain((const bf16 *)x, h, slice, rows, stride_x);
 #endif
   x_is_coming = 1;
-  named_arrive(X_IS_THERE, THREADS);
+  barrier_arrive(X_IS_THERE, THREADS);
 
   // prepare finds cell e of a round and loads what it needs besides the sums. A warp's cells are
   // adjacent in a row of y.

@@ -54,7 +54,7 @@ func divided(p fewRows, c *graph.CUDACall, resident, room int) (t tiles, ok bool
 		}
 	}
 	t.helpers = 8
-	slice := ceil(t.part(whole)*t.parts, 64) * 64               // elements of K per block
+	slice := ceil(t.part(p)*t.parts, 64) * 64                   // elements of K per block
 	t.shared = 32*(slice+32) + t.workers*p.matrices()*4*16*tile // x and the sums of a round
 	if p.gain != 0 {
 		t.shared += 4 * slice // the norm's gains
@@ -83,11 +83,11 @@ func clusters(k, resident int, c *graph.CUDACall) (split, n int) {
 }
 
 // part is the number of elements of K per warp.
-func (t tiles) part(k int) int { return ceil(ceil(k, t.split*t.parts), 32) * 32 }
+func (t tiles) part(p fewRows) int { return ceil(ceil(p.w.Cols/8*8, t.split*t.parts), 32) * 32 }
 
 // steps is the number of stages that a worker multiplies.
 func (t tiles) steps(p fewRows) int {
-	return t.rounds * p.matrices() * ceil(t.part(p.w.Cols/8*8), t.step)
+	return t.rounds * p.matrices() * ceil(t.part(p), t.step)
 }
 
 // rings chooses the rings of the workers. It returns false if they do not fit into the room that is left.
@@ -97,7 +97,7 @@ func (t *tiles) rings(p fewRows, room int) bool {
 		inFlight = 54 << 10 // bytes of weights that an SM has in flight
 	)
 	t.step = 128
-	if t.part(p.w.Cols/8*8) <= t.step/2 {
+	if t.part(p) <= t.step/2 {
 		t.step /= 2
 	}
 	stage := func() int { return t.workers * tile * t.step * 2 }

@@ -12,7 +12,7 @@ __device__ __forceinline__ void row_barrier() {
   if (ROWS == 1)
     __syncthreads();
   else
-    asm volatile("bar.sync %0, %1;" ::"r"(1 + threadIdx.x / THREADS), "n"(THREADS) : "memory");
+    barrier_wait(1 + threadIdx.x / THREADS, THREADS);
 }
 
 // row_sum adds x over the threads of a row, in a fixed order. Its shared memory must not be reused

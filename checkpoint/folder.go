@@ -4,11 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 
 	"github.com/sambatrain/sambatrain/internal/wholefile"
 )
@@ -80,7 +77,7 @@ func writeFolder(fs fileSystem, dir string, files []File) (recovered []string, e
 		return nil, err
 	}
 	// The number keeps writers apart if the file system keeps no locks between machines.
-	temp := fmt.Sprintf("%s-%016x", beside, rand.Uint64())
+	temp := wholefile.Numbered(beside+"-", "")
 	return recovered, fillAndRename(fs, temp, out, exists, files)
 }
 
@@ -98,8 +95,7 @@ func removeUnfinished(fs fileSystem, beside string) (lines []string, err error) 
 		return nil, err
 	}
 	for _, e := range entries {
-		number, ok := strings.CutPrefix(e.Name(), prefix)
-		if _, err := strconv.ParseUint(number, 16, 64); !ok || err != nil || len(number) != 16 || !e.IsDir() {
+		if !wholefile.IsNumbered(e.Name(), prefix, "") || !e.IsDir() {
 			continue
 		}
 		path := filepath.Join(parent, e.Name())

@@ -21,8 +21,8 @@ import (
 // of ids; there are fewer if no pair of neighboring pieces occurs more than once. Equal text gives
 // equal files.
 //
-// Time and memory grow with the bytes of the different words, however long these are. progress, which may be nil, is called from time
-// to time, from one goroutine at a time.
+// Time and memory grow with the bytes of the different words, however long these are. progress, which
+// may be nil, is called from time to time, from one goroutine at a time.
 func TrainTokenizer(ctx context.Context, c TextConfig, vocabSize int, progress func(Progress)) (map[string][]byte, error) {
 	if vocabSize < minTrainedVocab || vocabSize > maxTrainedVocab {
 		return nil, fmt.Errorf("vocab_size: must be %d to %d, is %d", minTrainedVocab, maxTrainedVocab, vocabSize)

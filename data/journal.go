@@ -51,7 +51,7 @@ func (j *journal) resume() error {
 			why = j.differs(saved)
 		}
 		if why == "" {
-			slog.Info("continuing an unfinished prepare", "folder", j.dir, "files", saved.Progress.Files, "mb", saved.Progress.Bytes>>20)
+			slog.Info("continuing an unfinished prepare", "folder", j.dir, "files", saved.Progress.Files, "mb", saved.Progress.Bytes/1e6)
 			saved.dir, saved.files, saved.watch = j.dir, j.files, j.watch
 			*j = saved
 			return j.clean()

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -108,9 +109,7 @@ func RemoveLeft(path string) (names []string, err error) {
 		return nil, err
 	}
 	for _, e := range entries {
-		number, before := strings.CutPrefix(e.Name(), tempPrefix(name))
-		number, after := strings.CutSuffix(number, tempSuffix)
-		if !before || !after || len(number) != 16 || !e.Type().IsRegular() {
+		if !IsNumbered(e.Name(), tempPrefix(name), tempSuffix) || !e.Type().IsRegular() {
 			continue
 		}
 		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
@@ -126,12 +125,25 @@ func tempPrefix(name string) string { return "." + name + "." }
 
 const tempSuffix = ".tmp"
 
+// Numbered returns a name with a random number between prefix and suffix.
+func Numbered(prefix, suffix string) string {
+	return fmt.Sprintf("%s%016x%s", prefix, rand.Uint64(), suffix)
+}
+
+// IsNumbered reports whether Numbered can return the name.
+func IsNumbered(name, prefix, suffix string) bool {
+	number, before := strings.CutPrefix(name, prefix)
+	number, after := strings.CutSuffix(number, suffix)
+	_, err := strconv.ParseUint(number, 16, 64)
+	return before && after && len(number) == 16 && err == nil
+}
+
 // createBeside creates a hidden file next to path that no other process uses. Unlike one of
 // os.CreateTemp, it has the permissions of any new file.
 func createBeside(path string) (*os.File, error) {
 	dir, name := filepath.Split(path)
 	for {
-		f, err := os.OpenFile(fmt.Sprintf("%s%s%016x%s", dir, tempPrefix(name), rand.Uint64(), tempSuffix), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+		f, err := os.OpenFile(dir+Numbered(tempPrefix(name), tempSuffix), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
 		if !errors.Is(err, fs.ErrExist) {
 			return f, err
 		}
